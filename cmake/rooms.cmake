@@ -1,0 +1,44 @@
+# A room is one folder under src/, one static library, and one test binary. It may include only the rooms its row in
+# ARCHITECTURE.md names; the same row is linked here, and tests/layers_test.py compares includes, this file and the table.
+
+# pb_room(NAME ROOMS base formats ... LIBS fmt::fmt ...)
+# Sources: every .cc in the folder but the tests; tests: *_test.cc, labelled with the room's name and LABELS.
+function(pb_room name)
+  cmake_parse_arguments(R "" "" "ROOMS;LIBS;TEST_LIBS;LABELS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  file(GLOB tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*_test.cc)
+  if(tests)
+    list(REMOVE_ITEM sources ${tests})
+  endif()
+  list(FILTER sources EXCLUDE REGEX "_(main|bench|fuzz)\\.cc$")
+  list(TRANSFORM R_ROOMS PREPEND pb_ OUTPUT_VARIABLE deps)
+  if(sources)
+    add_library(pb_${name} STATIC ${sources})
+    target_include_directories(pb_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(pb_${name} PUBLIC ${deps} ${R_LIBS})
+  else()
+    add_library(pb_${name} INTERFACE)
+    target_include_directories(pb_${name} INTERFACE ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(pb_${name} INTERFACE ${deps} ${R_LIBS})
+  endif()
+  if(PB_TESTS AND tests)
+    add_executable(pb_${name}_test ${tests})
+    target_link_libraries(pb_${name}_test PRIVATE pb_${name} ${R_TEST_LIBS} GTest::gtest_main)
+    target_compile_definitions(pb_${name}_test PRIVATE PB_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+                                                       PB_BINARY_DIR="${PROJECT_BINARY_DIR}")
+    add_test(NAME ${name} COMMAND pb_${name}_test)
+    set_tests_properties(${name} PROPERTIES LABELS "unit;${R_LABELS}" TIMEOUT 900)
+  endif()
+endfunction()
+
+# pb_plugin(NAME SOURCES ... ROOMS ...): an engine behind the C ABI, lib/paritybit/NAME.so, exporting pb_engine_get alone.
+function(pb_plugin name)
+  cmake_parse_arguments(P "" "" "SOURCES;ROOMS;LIBS" ${ARGN})
+  list(TRANSFORM P_ROOMS PREPEND pb_ OUTPUT_VARIABLE deps)
+  add_library(pb_plugin_${name} MODULE ${P_SOURCES})
+  target_include_directories(pb_plugin_${name} PRIVATE ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(pb_plugin_${name} PRIVATE ${deps} ${P_LIBS})
+  target_link_options(pb_plugin_${name} PRIVATE -Wl,--exclude-libs,ALL)
+  set_target_properties(pb_plugin_${name} PROPERTIES PREFIX "" OUTPUT_NAME ${name}
+                                                     LIBRARY_OUTPUT_DIRECTORY ${PB_PLUGIN_DIR})
+endfunction()

@@ -1,0 +1,96 @@
+/* The tracepoint vocabulary: one sorted table of every point an engine can show, in dependency order. C11-clean.
+ *
+ * A tracepoint is stage x layer x step x token positions. Tensors are canonical: rows are tokens, row-major, float32, so
+ * that a prefill of T rows and T decode steps of one row line up row by row. n is the number of token rows, p the number
+ * of positions a row can see (all earlier ones and its own), d_model, d_ff, n_heads, n_kv_heads, head_dim as usual.
+ */
+#ifndef PARITYBIT_ABI_VOCABULARY_H_
+#define PARITYBIT_ABI_VOCABULARY_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum pb_stage {
+  PB_STAGE_UNMAPPED = -1,
+  PB_STAGE_EMBEDDINGS = 0,
+  PB_STAGE_ATTN_NORM,
+  PB_STAGE_Q_PROJ,
+  PB_STAGE_K_PROJ,
+  PB_STAGE_V_PROJ,
+  PB_STAGE_Q_NORM,
+  PB_STAGE_K_NORM,
+  PB_STAGE_Q_ROPE,
+  PB_STAGE_K_ROPE,
+  PB_STAGE_ATTN_SCORES,
+  PB_STAGE_ATTN_SCORES_SOFTMAX,
+  PB_STAGE_ATTN_CONTEXT,
+  PB_STAGE_ATTN_SUB_NORM,
+  PB_STAGE_ATTN_OUT,
+  PB_STAGE_ATTN_RESIDUAL,
+  PB_STAGE_FFN_NORM,
+  PB_STAGE_GATE_PROJ,
+  PB_STAGE_UP_PROJ,
+  PB_STAGE_FFN_ACT,
+  PB_STAGE_FFN_GATED,
+  PB_STAGE_FFN_SUB_NORM,
+  PB_STAGE_DOWN_PROJ,
+  PB_STAGE_LAYER_OUT,
+  PB_STAGE_FINAL_NORM,
+  PB_STAGE_LOGITS,
+  PB_STAGE_COUNT
+} pb_stage;
+
+typedef struct pb_stage_info {
+  pb_stage stage;
+  const char* name;    /* as in traces and globs */
+  int level;           /* place in the dependency order; stages of one level are siblings */
+  int per_layer;       /* 1: once a layer; 0: once a pass (layer -1) */
+  int optional;        /* 1: only in architectures that have it */
+  const char* shape;   /* canonical shape */
+  const char* inputs;  /* stages it is computed from, in the order replay takes them; "a|b": a where the architecture has
+                          it, else b; "x@prev": of the layer before (layer 0: embeddings); "x*": all earlier positions too */
+  const char* meaning;
+} pb_stage_info;
+
+/* Row i describes stage i. */
+static const pb_stage_info pb_vocabulary[PB_STAGE_COUNT] = {
+    {PB_STAGE_EMBEDDINGS, "embeddings", 0, 0, 0, "(n, d_model)", "", "token embeddings, scaled where the model scales"},
+    {PB_STAGE_ATTN_NORM, "attn_norm", 1, 1, 0, "(n, d_model)", "layer_out@prev", "norm before attention, weight applied"},
+    {PB_STAGE_Q_PROJ, "q_proj", 2, 1, 0, "(n, n_heads, head_dim)", "attn_norm", "queries, head rows in the file's order"},
+    {PB_STAGE_K_PROJ, "k_proj", 2, 1, 0, "(n, n_kv_heads, head_dim)", "attn_norm", "keys, head rows in the file's order"},
+    {PB_STAGE_V_PROJ, "v_proj", 2, 1, 0, "(n, n_kv_heads, head_dim)", "attn_norm", "values"},
+    {PB_STAGE_Q_NORM, "q_norm", 3, 1, 1, "(n, n_heads, head_dim)", "q_proj", "queries after their per-head norm"},
+    {PB_STAGE_K_NORM, "k_norm", 3, 1, 1, "(n, n_kv_heads, head_dim)", "k_proj", "keys after their per-head norm"},
+    {PB_STAGE_Q_ROPE, "q_rope", 4, 1, 0, "(n, n_heads, head_dim)", "q_norm|q_proj", "queries after rotary embedding"},
+    {PB_STAGE_K_ROPE, "k_rope", 4, 1, 0, "(n, n_kv_heads, head_dim)", "k_norm|k_proj", "keys after rotary embedding"},
+    {PB_STAGE_ATTN_SCORES, "attn_scores", 5, 1, 0, "(n, n_heads, p)", "q_rope k_rope*",
+     "q.k scaled; -inf where the causal mask hides"},
+    {PB_STAGE_ATTN_SCORES_SOFTMAX, "attn_scores_softmax", 6, 1, 0, "(n, n_heads, p)", "attn_scores",
+     "softmax over the visible positions; 0 where hidden"},
+    {PB_STAGE_ATTN_CONTEXT, "attn_context", 7, 1, 0, "(n, n_heads, head_dim)", "attn_scores_softmax v_proj*",
+     "weighted sum of the values"},
+    {PB_STAGE_ATTN_SUB_NORM, "attn_sub_norm", 8, 1, 1, "(n, n_heads * head_dim)", "attn_context",
+     "BitNet: norm before the output projection"},
+    {PB_STAGE_ATTN_OUT, "attn_out", 9, 1, 0, "(n, d_model)", "attn_sub_norm|attn_context", "output projection"},
+    {PB_STAGE_ATTN_RESIDUAL, "attn_residual", 10, 1, 0, "(n, d_model)", "attn_out layer_out@prev", "residual sum"},
+    {PB_STAGE_FFN_NORM, "ffn_norm", 11, 1, 0, "(n, d_model)", "attn_residual", "norm before the feed-forward network"},
+    {PB_STAGE_GATE_PROJ, "gate_proj", 12, 1, 0, "(n, d_ff)", "ffn_norm", "gate projection"},
+    {PB_STAGE_UP_PROJ, "up_proj", 12, 1, 0, "(n, d_ff)", "ffn_norm", "up projection"},
+    {PB_STAGE_FFN_ACT, "ffn_act", 13, 1, 0, "(n, d_ff)", "gate_proj", "activation of the gate"},
+    {PB_STAGE_FFN_GATED, "ffn_gated", 14, 1, 0, "(n, d_ff)", "ffn_act up_proj", "activated gate times up"},
+    {PB_STAGE_FFN_SUB_NORM, "ffn_sub_norm", 15, 1, 1, "(n, d_ff)", "ffn_gated", "BitNet: norm before the down projection"},
+    {PB_STAGE_DOWN_PROJ, "down_proj", 16, 1, 0, "(n, d_model)", "ffn_sub_norm|ffn_gated", "down projection"},
+    {PB_STAGE_LAYER_OUT, "layer_out", 17, 1, 0, "(n, d_model)", "down_proj attn_residual", "residual sum: the layer's output"},
+    {PB_STAGE_FINAL_NORM, "final_norm", 18, 0, 0, "(n, d_model)", "layer_out@prev", "norm before the output matrix"},
+    {PB_STAGE_LOGITS, "logits", 19, 0, 0, "(n, n_vocab)", "final_norm", "unnormalised log-probabilities of the next token"},
+};
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* PARITYBIT_ABI_VOCABULARY_H_ */
