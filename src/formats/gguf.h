@@ -1,0 +1,93 @@
+// GGUF (versions 2 and 3): a bounded reader over a memory map, and a writer.
+// Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and docs/format_gguf.md here.
+#ifndef PARITYBIT_FORMATS_GGUF_H_
+#define PARITYBIT_FORMATS_GGUF_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "formats/block.h"
+
+namespace pb {
+
+// Metadata value types, as numbered in the file.
+enum class GgufType : uint32_t {
+  kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64,
+};
+
+// A metadata value. Arrays hold elements of one type; nested arrays are refused.
+struct GgufValue {
+  GgufType type = GgufType::kU32;
+  GgufType element = GgufType::kU32;  // of an array
+  std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<uint64_t>, std::vector<int64_t>, std::vector<double>,
+               std::vector<std::string>> value;
+  uint64_t offset = 0;  // of the key, in the file
+};
+
+// A tensor as the file describes it. Dimensions are in ggml order: shape[0] is the contiguous one (the row length).
+struct GgufTensor {
+  std::string name;
+  uint32_t type_id = 0;  // ggml type number, as in the file
+  std::vector<uint64_t> shape;
+  uint64_t offset = 0;       // of the data, from the start of the file
+  uint64_t info_offset = 0;  // of this description, from the start of the file
+  std::span<const std::byte> data;
+
+  uint64_t n_columns() const { return shape.empty() ? 0 : shape[0]; }
+  uint64_t n_rows() const;
+  uint64_t n_elements() const;
+};
+
+// A parsed file. Owns the map (or the bytes given); tensors' data views live as long as it does. Immutable, so shared
+// between threads freely. Every count, length and offset is checked against the file before anything is allocated.
+class GgufFile {
+ public:
+  static Result<GgufFile> Open(const std::filesystem::path& path);
+  static Result<GgufFile> Parse(std::vector<std::byte> bytes);  // for tests and fuzzing
+
+  const std::filesystem::path& path() const;
+  uint32_t version() const;
+  uint64_t alignment() const;
+  uint64_t file_bytes() const;
+  const std::map<std::string, GgufValue, std::less<>>& metadata() const;
+  const std::vector<GgufTensor>& tensors() const;
+
+  const GgufTensor* FindTensor(std::string_view name) const;
+  const GgufValue* Find(std::string_view key) const;
+  // Typed look-ups: kNotFound when absent, kMalformed (key and offset named) when of another type. Any integer type that
+  // holds the value serves for Uint.
+  Result<uint64_t> Uint(std::string_view key) const;
+  Result<double> Float(std::string_view key) const;
+  Result<bool> Bool(std::string_view key) const;
+  Result<std::string> String(std::string_view key) const;
+  // nullptr when absent or of another type.
+  const std::vector<std::string>* Strings(std::string_view key) const;
+  // ... private: the implementer's choice
+};
+
+// Collects metadata and tensors in order and writes a version 3 file (32-byte alignment) atomically.
+class GgufWriter {
+ public:
+  void Add(std::string key, GgufValue value);
+  void AddUint32(std::string key, uint32_t v);
+  void AddFloat32(std::string key, float v);
+  void AddBool(std::string key, bool v);
+  void AddString(std::string key, std::string v);
+  void AddStrings(std::string key, std::vector<std::string> v);
+  void AddInts(std::string key, std::vector<int32_t> v);  // an i32 array
+  void AddTensor(std::string name, uint32_t type_id, std::vector<uint64_t> shape, std::vector<std::byte> data);
+  std::vector<std::byte> Serialise() const;
+  Status Write(const std::filesystem::path& path) const;
+};
+
+}  // namespace pb
+
+#endif  // PARITYBIT_FORMATS_GGUF_H_

@@ -1,0 +1,119 @@
+// An engine in a child process of its own, seen from paritybit: the ABI over a socket and shared memory, with limits on time
+// without progress and on memory. A crash, hang, abort or out-of-memory of an engine is an Error with its last words, never ours.
+#ifndef PARITYBIT_HOST_ENGINE_H_
+#define PARITYBIT_HOST_ENGINE_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "abi/engine.h"
+#include "base/result.h"
+
+namespace pb::host {
+
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+struct Fact {
+  std::string key, value, origin;
+};
+using Facts = std::vector<Fact>;
+const Fact* FindFact(const Facts& facts, std::string_view key);
+
+struct Limits {
+  double progress_seconds = 180;      // longest silence during a call (CROSSVAL_TIMEOUT_SECS)
+  uint64_t memory_bytes = 0;          // address space limit of the child; 0: none
+};
+
+struct StageVisibility {
+  pb_visibility visibility = PB_ABSENT;
+  std::string reason;
+};
+
+// Which tracepoints the child sends. Empty lists mean all.
+struct TapFilter {
+  std::vector<int32_t> stages;
+  std::vector<int32_t> layers;
+  bool outputs = false;   // nothing is sent while both are false
+  bool inputs = false;
+  bool unmapped = false;  // also points outside the vocabulary
+};
+
+struct EvalRequest {
+  std::vector<int32_t> tokens;
+  int32_t first_position = 0;
+  int32_t logits_from = 0;  // index in tokens of the first row wanted; tokens.size(): none
+  TapFilter tap;
+};
+
+// A tensor handed over; data lives in shared memory until the next Continue/Overwrite (or Wait).
+struct TensorRef {
+  std::string name;
+  std::vector<int64_t> shape;  // shape[0]: token rows
+  std::span<const float> data;
+};
+
+struct PointRef {
+  int32_t stage = PB_STAGE_UNMAPPED, layer = -1, first_position = 0, occurrence = 0;
+  std::string native_name, op;
+};
+
+// What a running evaluation reports next.
+struct Event {
+  enum Kind { kPoint, kLogits, kDone } kind = kDone;
+  PointRef point;                 // kPoint
+  std::vector<TensorRef> inputs;  // kPoint, where asked for
+  TensorRef tensor;               // kPoint: the output; kLogits: rows (n, n_vocab) from point.first_position
+};
+
+struct ReplayRequest {
+  int32_t stage = 0, layer = 0, first_position = 0;
+  std::vector<std::pair<std::vector<int64_t>, std::vector<float>>> inputs;  // shape, values
+  std::string variation;                                                   // empty: none
+};
+
+// Engine::Start -> OpenModel -> OpenSession -> Eval*. One model and one session at a time: opening again replaces. Not for use
+// from several threads. Every call may fail with kEngine (crash: signal or exit status and last stderr lines; or the plugin's
+// own error), kTimeout or kUnsupported/kUndeclared/kMalformed as the plugin says.
+class Engine {
+ public:
+  // Starts `paritybit-host PLUGIN` (beside the running executable, or $PARITYBIT_HOST).
+  static Result<std::unique_ptr<Engine>> Start(const std::filesystem::path& plugin, const Settings& settings,
+                                               const Limits& limits);
+  virtual ~Engine() = default;  // asks the child to end, then kills it
+
+  virtual uint64_t capabilities() const = 0;     // PB_CAP_*
+  virtual const Facts& description() const = 0;  // pb_engine_api.describe
+  virtual Result<Facts> OpenModel(const std::filesystem::path& path) = 0;
+  virtual Result<std::vector<int32_t>> Tokenize(std::string_view text, uint32_t flags) = 0;
+  virtual Result<std::string> Detokenize(std::span<const int32_t> ids) = 0;
+  virtual Result<Facts> OpenSession(const Settings& overrides) = 0;
+  virtual Result<std::vector<StageVisibility>> Stages() = 0;  // indexed by pb_stage
+  virtual Status Reset(int32_t n_keep) = 0;
+  virtual Result<TensorRef> Replay(const ReplayRequest& request) = 0;
+
+  // An evaluation in steps, so that two engines can be driven in lock-step: Begin, then Wait / Continue until kDone.
+  // After kPoint the engine stands still until Continue or Overwrite.
+  virtual Status BeginEval(const EvalRequest& request) = 0;
+  virtual Result<Event> Wait() = 0;
+  virtual Status Continue() = 0;
+  virtual Status Overwrite(std::span<const float> values) = 0;  // same number of values as the tensor handed over
+  // Readable when Wait would not block (for poll over several engines).
+  virtual int ready_fd() const = 0;
+
+  // Whole evaluation without overwriting: on_event for each point and logits block; its error ends the evaluation.
+  Status Eval(const EvalRequest& request, const std::function<Status(const Event&)>& on_event);
+
+  // The child's last stderr lines (at most 64 KiB kept).
+  virtual std::string LastWords() const = 0;
+};
+
+}  // namespace pb::host
+
+#endif  // PARITYBIT_HOST_ENGINE_H_
