@@ -1,0 +1,85 @@
+// What one comparison of two engines did and found: pure data for verdicts, reports and receipts.
+#ifndef PARITYBIT_RUN_RECORD_H_
+#define PARITYBIT_RUN_RECORD_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compare/types.h"
+#include "host/engine.h"
+
+namespace pb::run {
+
+// One side of the comparison and what it said of itself.
+struct EngineRecord {
+  std::string role;              // "candidate" "reference"
+  std::string spec;              // as named by the user: "llama.cpp", "./libmine.so,threads=2"
+  std::filesystem::path plugin;  // empty: never found
+  std::string plugin_sha256;
+  host::Settings settings;  // in force: the set-up's own, then the user's
+  host::Facts description;  // name version commit build isa digest.* (abi/engine.h: describe)
+  host::Facts model;        // what it understood of the model file
+  host::Facts session;      // settings as they took effect
+  std::string identity;     // sha256 over plugin and library digests, version and instruction set
+  std::filesystem::path model_path;
+  std::string model_sha256;
+  std::string error;       // why it failed; empty when it did not
+  std::string last_words;  // its last stderr lines when it failed
+};
+
+struct PromptRecord {
+  std::string text;
+  std::string origin;                 // "--prompt", "prompts.txt:3", "stdin"
+  std::vector<int32_t> tokens;        // ids fed to both
+  std::vector<int32_t> tokens_of[2];  // as candidate and reference tokenised it
+  int32_t steps_asked = 0;            // decode steps
+  std::vector<int32_t> decoded;       // ids fed in decode: the reference's greedy choices
+  double wall_seconds[2] = {0, 0};    // candidate, reference: prefill and decode together
+};
+
+// A value in force and who set it. Flag beats variable beats configuration file beats default.
+struct Choice {
+  std::string key, value, origin;  // origin: "flag --threads", "variable CROSSVAL_TIMEOUT_SECS", "default"
+};
+
+// The reference in its default configuration (flash attention as it likes) against the reference as compared.
+// For information; decides nothing.
+struct DefaultConfiguration {
+  std::string flash;  // what it did: the session fact attn.flash
+  double mean_kl = 0, worst_kl = 0, rel_l2 = 0;
+  int64_t n_positions = 0, n_top1_differs = 0;
+  std::string error;  // why there is no figure
+};
+
+// Where the noise floor comes from.
+struct FloorRecord {
+  std::string method;   // "random rounding" or what was varied instead
+  bool weaker = false;  // the engine cannot be disturbed: natural variations only
+  int32_t n_runs = 0;
+  int64_t n_positions = 0;  // of one run: prompts and calibration
+  int64_t n_calibration = 0;
+  int32_t n_cached = 0;  // runs taken from the cache, summed over sequences
+  double mean_kl = 0, worst_kl = 0, rel_l2 = 0, worst_gap = 0;
+  std::string provenance;  // cache folder
+};
+
+struct Comparison {
+  EngineRecord candidate, reference;
+  std::vector<PromptRecord> prompts;
+  std::vector<compare::LogitsRow> rows;       // in order of prompt, then position
+  std::vector<compare::PointRow> points;      // local errors, in dependency order (scope local)
+  std::map<int32_t, std::string> token_text;  // of every id in prompts and rows
+  FloorRecord floor;
+  std::optional<DefaultConfiguration> reference_default;
+  std::vector<Choice> choices;
+  compare::Verdict verdict;
+  double wall_seconds = 0;
+};
+
+}  // namespace pb::run
+
+#endif  // PARITYBIT_RUN_RECORD_H_
