@@ -1,4 +1,5 @@
-// The data types of judgement: what was compared, against which limits, with what outcome. Pure data; no engine in sight.
+// The data types of judgement: what was compared, against which limits, with what outcome. Pure data; no
+// engine in sight.
 #ifndef PARITYBIT_COMPARE_TYPES_H_
 #define PARITYBIT_COMPARE_TYPES_H_
 
@@ -13,8 +14,9 @@ namespace pb::compare {
 
 // Verdicts in rising order of badness: the worst reason wins (ARCHITECTURE.md, "Verdicts").
 enum class Outcome { kMatch, kNearTie, kDrift, kIncomplete, kDiverged, kEngineFailed, kInvalid };
-const char* OutcomeName(Outcome o);  // "match" "near-tie" "drift" "incomplete" "diverged" "engine-failed" "invalid"
-int ExitCode(Outcome o);             // 0 0 0 3 1 4 3
+const char* OutcomeName(
+    Outcome o);           // "match" "near-tie" "drift" "incomplete" "diverged" "engine-failed" "invalid"
+int ExitCode(Outcome o);  // 0 0 0 3 1 4 3
 
 enum class Scope { kLogitsOnly, kLocal };
 const char* ScopeName(Scope s);  // "logits-only" "local"
@@ -22,7 +24,8 @@ const char* ScopeName(Scope s);  // "logits-only" "local"
 enum class Blame { kNone, kCandidate, kReference, kBoth, kModelFile, kUndetermined };
 const char* BlameName(Blame b);
 
-// Why a verdict is what it is. `code` is stable and machine-readable ("kl-worst-above-limit", "no-reference", ...).
+// Why a verdict is what it is. `code` is stable and machine-readable ("kl-worst-above-limit", "no-reference",
+// ...).
 struct Reason {
   Outcome outcome;
   std::string code;
@@ -31,10 +34,11 @@ struct Reason {
 
 // A limit in force. Nothing decides without one of these being printed.
 struct Limit {
-  std::string name;    // "kl.prefill.mean"
+  std::string name;  // "kl.prefill.mean"
   double value = 0;
   std::string unit;    // "nats"
-  std::string origin;  // "2 x the largest mean of any 9-position window over 8 runs of random rounding of the reference, 409 positions"
+  std::string origin;  // "2 x the largest mean of any 9-position window over 8 runs of random rounding of the
+                       // reference, 409 positions"
   bool by_user = false;
 };
 
@@ -45,17 +49,21 @@ struct LogitsRow {
   int32_t prompt = 0, position = 0;
   int32_t token = -1;  // the input token at this position
   Phase phase = Phase::kPrefill;
-  bool finite = true;             // both rows
+  bool finite = true;                // both rows
   int64_t n_non_finite[2] = {0, 0};  // candidate, reference
   double rel_l2 = 0, max_abs = 0, cosine = 0;
-  double kl = 0;       // KL(reference || candidate), nats, full vocabulary
-  int32_t top1[2] = {-1, -1};       // candidate, reference; ties: lowest id
-  double gap_reference = 0;         // log p(top-1) - log p(top-2) of the reference's two best tokens, in the reference
-  double gap_candidate = 0;         // the same two tokens' difference in the candidate
-  int32_t top_k_overlap = 0;        // of k
-  std::vector<int32_t> top_k[2];    // candidate, reference
+  double kl = 0;               // KL(reference || candidate), nats, full vocabulary
+  int32_t top1[2] = {-1, -1};  // candidate, reference; ties: lowest id
+  double gap_reference =
+      0;  // log p(top-1) - log p(top-2) of the reference's two best tokens, in the reference
+  double gap_candidate = 0;  // the same two tokens' difference in the candidate
+  double gap_change =
+      0;  // |change of a gap|: of the two top-1 tokens where they differ, else of the reference's two best
+  int32_t top_k_overlap = 0;      // of k
+  std::vector<int32_t> top_k[2];  // candidate, reference
   std::vector<double> top_k_logp[2];
-  bool above_limit = false;
+  bool flipped() const { return top1[0] != top1[1]; }
+  bool above_limit = false;  // set by the judge: this position is beyond a limit of a single position
 };
 
 // One local or accumulated error of a tracepoint (lock-step or trace comparison).
@@ -63,13 +71,13 @@ struct PointRow {
   int32_t prompt = 0, step = 0, stage = PB_STAGE_UNMAPPED, layer = -1;
   int32_t first_position = 0;
   int64_t n_rows = 0, n_features = 0;
-  double rel_l2 = 0;           // over the tensor
-  double worst_row = 0;        // over the token rows; at worst_row_position
+  double rel_l2 = 0;     // over the tensor
+  double worst_row = 0;  // over the token rows; at worst_row_position
   int32_t worst_row_position = -1;
-  double worst_feature = 0;    // over the output columns; at worst_feature_index
+  double worst_feature = 0;  // over the output columns; at worst_feature_index
   int64_t worst_feature_index = -1;
-  double bound = 0;            // what worst_row and worst_feature may reach; origin in docs/numerics.md
-  double bound_ratio = 0;      // the largest error over its bound
+  double bound = 0;        // what worst_row and worst_feature may reach; origin in docs/numerics.md
+  double bound_ratio = 0;  // the largest error over its bound
   double max_abs = 0, cosine = 0, scale = 1, offset = 0;  // candidate ~ scale * reference + offset
   int64_t n_non_finite[2] = {0, 0};
   bool explained_by_codes = false;  // above the bound, and explained by differently rounded activation codes

@@ -1,0 +1,79 @@
+// The judge: evidence in, verdict out. It fails closed: what was asked is counted against what was delivered,
+// and every way to compare nothing is a verdict of its own that fails (ARCHITECTURE.md, "Verdicts").
+#ifndef PARITYBIT_COMPARE_VERDICT_H_
+#define PARITYBIT_COMPARE_VERDICT_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compare/noise_floor.h"
+#include "compare/types.h"
+
+namespace pb::compare {
+
+// Limits given by the user. Those on KL and gap replace the floor's; the others are enforced besides. Each is
+// enforced at every position, kl_mean over each prompt's prefill and decode apart.
+struct UserLimits {
+  std::optional<double> kl_mean, kl_worst;  // nats
+  std::optional<double> gap_change;         // nats
+  std::optional<double> min_cosine;         // --cos-tolerance
+  std::optional<double> rel_l2, max_abs;
+  // Where each comes from, for its Limit: "--cos-tolerance".
+  std::string origin = "given by the user";
+  bool any() const { return kl_mean || kl_worst || gap_change || min_cosine || rel_l2 || max_abs; }
+};
+
+// Something an engine executes or was told, with where it comes from ("set", "default", "observed", ...).
+struct Setting {
+  std::string key, value, origin;
+};
+
+// What one prompt was to give and what it gave. Index 0: candidate, 1: reference.
+struct PromptEvidence {
+  int32_t prompt = 0;
+  std::vector<int32_t> tokens[2];  // as each engine tokenised it, special tokens included
+  int64_t n_decode_asked = 0;      // decode steps after the prompt
+  int64_t n_prefill[2] = {0, 0};   // logits rows each engine delivered
+  int64_t n_decode[2] = {0, 0};
+  int64_t n_vocab[2] = {0, 0};  // length of a row
+  std::vector<LogitsRow> rows;  // one for each position compared: prefill 0 .. T-1, then decode T .. T+n-1
+};
+
+// What kept the comparison from being done or from meaning something; it explains why rows are missing.
+// Use the constructors below where one fits: their codes are stable.
+using Obstacle = Reason;
+Obstacle NoReference(const std::string& text);  // incomplete, "no-reference"
+Obstacle EngineFailed(bool candidate,
+                      const std::string& text);  // engine-failed, "candidate-failed" / "reference-failed"
+Obstacle Undeclared(const std::string& text);    // incomplete, "undeclared": logits are not judged
+Obstacle Unsupported(bool candidate, const std::string& text);  // incomplete, "unsupported"
+Obstacle Interrupted(const std::string& text);                  // incomplete, "interrupted"
+
+struct Evidence {
+  int64_t n_prompts_asked = 0;
+  std::vector<PromptEvidence> prompts;
+  // Facts of model and session of both engines. act.quant, kv.type and attn.flash must agree where both tell
+  // them.
+  std::vector<Setting> settings[2];
+  std::vector<Obstacle> obstacles;
+  std::optional<NoiseFloor> floor;  // of the reference
+  std::string no_floor_reason;      // why there is none
+  UserLimits user;
+};
+
+// Judges by logits (scope logits-only). Marks rows beyond a limit of a single position
+// (LogitsRow::above_limit).
+Verdict JudgeLogits(Evidence* evidence);
+
+// The settings on which two engines differ so that their results are not comparable; one sentence each.
+std::vector<Reason> DifferingSettings(const std::vector<Setting>& candidate,
+                                      const std::vector<Setting>& reference);
+
+// Sorts reasons worst first (stable) and sets the outcome to the worst; no reason at all is invalid.
+void Settle(Verdict* verdict);
+
+}  // namespace pb::compare
+
+#endif  // PARITYBIT_COMPARE_VERDICT_H_
