@@ -1,10 +1,12 @@
-// Block formats of tensor data: one table row each with layout, decode and encode. One definition for every user of a format.
+// Block formats of tensor data: one table row each with layout, decode and encode. One definition for every
+// user of a format.
 #ifndef PARITYBIT_FORMATS_BLOCK_H_
 #define PARITYBIT_FORMATS_BLOCK_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -14,31 +16,63 @@ namespace pb {
 
 // Numbers as in GGUF files (ggml_type).
 enum class BlockType : uint32_t {
-  kF32 = 0, kF16 = 1, kQ4_1 = 3, kQ8_0 = 8, kQ8_1 = 9, kQ8_K = 15, kBF16 = 30, kTQ1_0 = 34, kTQ2_0 = 35, kI2_S = 36,
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_1 = 3,
+  kQ8_0 = 8,
+  kQ8_1 = 9,
+  kQ8_K = 15,
+  kBF16 = 30,
+  kTQ1_0 = 34,
+  kTQ2_0 = 35,
+  kI2_S = 36,
 };
 
 // On-disk blocks, little-endian (ggml-common.h of llama.cpp v0.5.0 for all but I2_S).
-struct BlockQ4_1 { uint16_t d, m; uint8_t qs[16]; };                                  // 32 values: d * code + m
-struct BlockQ8_0 { uint16_t d; int8_t qs[32]; };                                      // 32 values: d * code
-struct BlockQ8_1 { uint16_t d, s; int8_t qs[32]; };                                   // 32 values; s = d * sum(codes)
-struct BlockQ8_K { float d; int8_t qs[256]; int16_t bsums[16]; };                     // 256 values; sums of 16
-struct BlockTQ1_0 { uint8_t qs[48]; uint8_t qh[4]; uint16_t d; };                     // 256 values, 5 trits a byte
-struct BlockTQ2_0 { uint8_t qs[64]; uint16_t d; };                                    // 256 values, 2 bits each
+struct BlockQ4_1 {
+  uint16_t d, m;
+  uint8_t qs[16];
+};  // 32 values: d * code + m
+struct BlockQ8_0 {
+  uint16_t d;
+  int8_t qs[32];
+};  // 32 values: d * code
+struct BlockQ8_1 {
+  uint16_t d, s;
+  int8_t qs[32];
+};  // 32 values; s = d * sum(codes)
+struct BlockQ8_K {
+  float d;
+  int8_t qs[256];
+  int16_t bsums[16];
+};  // 256 values; sums of 16
+struct BlockTQ1_0 {
+  uint8_t qs[48];
+  uint8_t qh[4];
+  uint16_t d;
+};  // 256 values, 5 trits a byte
+struct BlockTQ2_0 {
+  uint8_t qs[64];
+  uint16_t d;
+};  // 256 values, 2 bits each
 static_assert(sizeof(BlockQ4_1) == 20 && sizeof(BlockQ8_0) == 34 && sizeof(BlockQ8_1) == 36);
 static_assert(sizeof(BlockQ8_K) == 292 && sizeof(BlockTQ1_0) == 54 && sizeof(BlockTQ2_0) == 66);
 
-// I2_S of Microsoft's bitnet.cpp on x86 (activation-parallel build): see docs/format_gguf.md. One f32 scale a tensor, behind
-// all codes; so a row alone is not self-contained.
+// I2_S of Microsoft's bitnet.cpp on x86 (activation-parallel build): see docs/format_gguf.md. One f32 scale a
+// tensor, behind all codes; so a row alone is not self-contained.
 inline constexpr uint64_t kI2SBlock = 128, kI2SBlockBytes = 32, kI2STail = 32;
 
 struct BlockFormat {
   BlockType type;
-  std::string_view name;   // "TQ2_0"
-  uint32_t block_values;   // values a block; rows must be a multiple
+  std::string_view name;  // "TQ2_0"
+  uint32_t block_values;  // values a block; rows must be a multiple
   uint32_t block_bytes;
-  // Decodes n_values (a multiple of block_values) to float32; `scale` is used by I2_S alone.
+  // Decodes n_values (a multiple of block_values) to float32; `scale` is used by I2_S alone. No alignment is
+  // needed.
   void (*decode)(const std::byte* blocks, float* out, int64_t n_values, float scale);
-  // Encodes n_values; nullptr where nobody needs it.
+  // Encodes n_values (a multiple of block_values), all finite. Q8_0 and Q4_1 round as ggml's reference
+  // quantisers do; the ternary types take the largest magnitude (of a block; I2_S: of all n_values, with the
+  // tail behind the codes) as scale.
   void (*encode)(const float* values, std::byte* out, int64_t n_values);
 };
 
@@ -48,8 +82,25 @@ const BlockFormat& GetBlockFormat(BlockType type);
 // The name ggml gives a type number, supported here or not ("Q4_K"); "type 99" for an unknown one.
 std::string BlockTypeName(uint32_t type_id);
 
-// Bytes of a tensor with this shape, checked for overflow and for rows that are no multiple of the block.
+// Bytes of a tensor with this shape, checked for overflow and for rows that are no multiple of the block. An
+// unknown type is kMalformed; one that is known and of which not even the layout is known here is
+// kUnsupported.
 Result<uint64_t> TensorBytes(uint32_t type_id, std::span<const uint64_t> shape);
+
+// What the bytes of an I2_S tensor say. Code 3 never occurs in any I2_S layout, so code3_count > 0 or a scale
+// that is not finite proves damage or another format. The converse does not hold: all known layouts (see
+// docs/format_gguf.md) have equal sizes and use codes 0..2, and bytes alone cannot tell which values they
+// stand for.
+struct I2SScan {
+  uint64_t code3_count = 0;
+  uint64_t first_code3_byte = 0;  // from the start of the tensor
+  float scale = 0;
+  bool scale_finite = false;
+  bool tail_repeats = true;  // the 32 bytes are the scale eight times over
+  bool tail_zero = true;     // the scale once, then zeros
+};
+// `data` is the whole tensor, tail included.
+I2SScan ScanI2S(std::span<const std::byte> data);
 
 // A weight matrix in a block format: what kernels and oracle read. Row r begins at data + r * row_bytes.
 struct WeightView {

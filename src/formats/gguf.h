@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -20,19 +22,34 @@ namespace pb {
 
 // Metadata value types, as numbered in the file.
 enum class GgufType : uint32_t {
-  kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64,
+  kU8,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kF32,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kF64,
 };
 
-// A metadata value. Arrays hold elements of one type; nested arrays are refused.
+// A metadata value, widened: unsigned types are uint64_t, signed int64_t, floats double; arrays of bool are
+// vector<uint64_t>. Arrays hold elements of one type; nested arrays are refused.
 struct GgufValue {
   GgufType type = GgufType::kU32;
   GgufType element = GgufType::kU32;  // of an array
-  std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<uint64_t>, std::vector<int64_t>, std::vector<double>,
-               std::vector<std::string>> value;
+  std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<uint64_t>, std::vector<int64_t>,
+               std::vector<double>, std::vector<std::string>>
+      value;
   uint64_t offset = 0;  // of the key, in the file
 };
 
-// A tensor as the file describes it. Dimensions are in ggml order: shape[0] is the contiguous one (the row length).
+// A tensor as the file describes it. Dimensions are in ggml order: shape[0] is the contiguous one (the row
+// length).
 struct GgufTensor {
   std::string name;
   uint32_t type_id = 0;  // ggml type number, as in the file
@@ -46,31 +63,47 @@ struct GgufTensor {
   uint64_t n_elements() const;
 };
 
-// A parsed file. Owns the map (or the bytes given); tensors' data views live as long as it does. Immutable, so shared
-// between threads freely. Every count, length and offset is checked against the file before anything is allocated.
+// A parsed file. Owns the map (or the bytes given); tensors' data views live as long as it does. Immutable,
+// so shared between threads freely. Every count, length and offset is checked against the file before
+// anything is allocated.
 class GgufFile {
  public:
   static Result<GgufFile> Open(const std::filesystem::path& path);
   static Result<GgufFile> Parse(std::vector<std::byte> bytes);  // for tests and fuzzing
 
-  const std::filesystem::path& path() const;
-  uint32_t version() const;
-  uint64_t alignment() const;
-  uint64_t file_bytes() const;
-  const std::map<std::string, GgufValue, std::less<>>& metadata() const;
-  const std::vector<GgufTensor>& tensors() const;
+  const std::filesystem::path& path() const { return path_; }  // empty after Parse
+  uint32_t version() const { return version_; }
+  uint64_t alignment() const { return alignment_; }
+  uint64_t file_bytes() const { return bytes_.size(); }
+  const std::map<std::string, GgufValue, std::less<>>& metadata() const { return metadata_; }
+  const std::vector<GgufTensor>& tensors() const { return tensors_; }  // in the order of the file
 
   const GgufTensor* FindTensor(std::string_view name) const;
   const GgufValue* Find(std::string_view key) const;
-  // Typed look-ups: kNotFound when absent, kMalformed (key and offset named) when of another type. Any integer type that
-  // holds the value serves for Uint.
+  // Typed look-ups: kNotFound when absent, kMalformed (key and offset named) when of another type. Any
+  // integer type that holds the value serves for Uint.
   Result<uint64_t> Uint(std::string_view key) const;
   Result<double> Float(std::string_view key) const;
   Result<bool> Bool(std::string_view key) const;
   Result<std::string> String(std::string_view key) const;
   // nullptr when absent or of another type.
   const std::vector<std::string>* Strings(std::string_view key) const;
-  // ... private: the implementer's choice
+
+ private:
+  GgufFile() = default;
+  Status ReadHeader();
+  Status ReadAlignment();
+  Result<const GgufValue*> Get(std::string_view key) const;
+
+  std::filesystem::path path_;
+  std::optional<MappedFile> map_;
+  std::vector<std::byte> owned_;
+  std::span<const std::byte> bytes_;  // of map_ or owned_
+  uint32_t version_ = 0;
+  uint64_t alignment_ = 32;
+  std::map<std::string, GgufValue, std::less<>> metadata_;
+  std::vector<GgufTensor> tensors_;
+  std::map<std::string, size_t, std::less<>> index_;
 };
 
 // Collects metadata and tensors in order and writes a version 3 file (32-byte alignment) atomically.
@@ -83,9 +116,21 @@ class GgufWriter {
   void AddString(std::string key, std::string v);
   void AddStrings(std::string key, std::vector<std::string> v);
   void AddInts(std::string key, std::vector<int32_t> v);  // an i32 array
-  void AddTensor(std::string name, uint32_t type_id, std::vector<uint64_t> shape, std::vector<std::byte> data);
+  // `data` must have the bytes that type and shape imply.
+  void AddTensor(std::string name, uint32_t type_id, std::vector<uint64_t> shape,
+                 std::vector<std::byte> data);
   std::vector<std::byte> Serialise() const;
   Status Write(const std::filesystem::path& path) const;
+
+ private:
+  struct Tensor {
+    std::string name;
+    uint32_t type_id;
+    std::vector<uint64_t> shape;
+    std::vector<std::byte> data;
+  };
+  std::vector<std::pair<std::string, GgufValue>> metadata_;
+  std::vector<Tensor> tensors_;
 };
 
 }  // namespace pb
