@@ -18,7 +18,10 @@ class Random {
     return z ^ (z >> 31);
   }
   // Uniform in [0, n); n > 0. The bias is below n / 2^64.
-  uint64_t Below(uint64_t n) { return static_cast<uint64_t>((static_cast<unsigned __int128>(Next()) * n) >> 64); }
+  uint64_t Below(uint64_t n) {
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<uint64_t>((static_cast<Wide>(Next()) * n) >> 64);
+  }
   // Uniform in [0, 1), 53 bits.
   double Uniform() { return static_cast<double>(Next() >> 11) * 0x1p-53; }
   // Standard normal (Box and Muller 1958).

@@ -4,13 +4,20 @@ namespace pb::compare {
 
 const char* OutcomeName(Outcome o) {
   switch (o) {
-    case Outcome::kMatch: return "match";
-    case Outcome::kNearTie: return "near-tie";
-    case Outcome::kDrift: return "drift";
-    case Outcome::kIncomplete: return "incomplete";
-    case Outcome::kDiverged: return "diverged";
-    case Outcome::kEngineFailed: return "engine-failed";
-    case Outcome::kInvalid: return "invalid";
+    case Outcome::kMatch:
+      return "match";
+    case Outcome::kNearTie:
+      return "near-tie";
+    case Outcome::kDrift:
+      return "drift";
+    case Outcome::kIncomplete:
+      return "incomplete";
+    case Outcome::kDiverged:
+      return "diverged";
+    case Outcome::kEngineFailed:
+      return "engine-failed";
+    case Outcome::kInvalid:
+      return "invalid";
   }
   return "invalid";
 }
@@ -19,11 +26,15 @@ int ExitCode(Outcome o) {
   switch (o) {
     case Outcome::kMatch:
     case Outcome::kNearTie:
-    case Outcome::kDrift: return 0;
-    case Outcome::kDiverged: return 1;
-    case Outcome::kEngineFailed: return 4;
+    case Outcome::kDrift:
+      return 0;
+    case Outcome::kDiverged:
+      return 1;
+    case Outcome::kEngineFailed:
+      return 4;
     case Outcome::kIncomplete:
-    case Outcome::kInvalid: return 3;
+    case Outcome::kInvalid:
+      return 3;
   }
   return 3;
 }
@@ -32,12 +43,18 @@ const char* ScopeName(Scope s) { return s == Scope::kLocal ? "local" : "logits-o
 
 const char* BlameName(Blame b) {
   switch (b) {
-    case Blame::kNone: return "none";
-    case Blame::kCandidate: return "candidate";
-    case Blame::kReference: return "reference";
-    case Blame::kBoth: return "both";
-    case Blame::kModelFile: return "model-file";
-    case Blame::kUndetermined: return "undetermined";
+    case Blame::kNone:
+      return "none";
+    case Blame::kCandidate:
+      return "candidate";
+    case Blame::kReference:
+      return "reference";
+    case Blame::kBoth:
+      return "both";
+    case Blame::kModelFile:
+      return "model-file";
+    case Blame::kUndetermined:
+      return "undetermined";
   }
   return "undetermined";
 }

@@ -1,0 +1,194 @@
+#include "compare/logits.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "compare/fast_exp.h"
+
+namespace pb::compare {
+namespace {
+
+// Sums run in this many virtual lanes, so that they vectorise and are the same on every machine.
+constexpr size_t kLanes = 8;
+
+double SumLanes(const double (&lanes)[kLanes]) {
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+int64_t CountNonFinite(std::span<const float> row) {
+  int64_t n = 0;
+  for (float v : row) n += !(std::abs(v) <= std::numeric_limits<float>::max());
+  return n;
+}
+
+// What one pass over both rows gives; d = candidate - reference, y = d - d(reference's top-1).
+struct PairSums {
+  double p_expm1_y = 0, p_y = 0;  // weighted by the reference's probabilities
+  double d = 0, d2 = 0, rd = 0;   // r: centred reference
+  double min_d = 0, max_d = 0;
+};
+
+PairSums SumPair(std::span<const float> candidate, const ReferenceRow& reference, double d0) {
+  double p_expm1_y[kLanes] = {}, p_y[kLanes] = {}, sum_d[kLanes] = {}, sum_d2[kLanes] = {},
+         sum_rd[kLanes] = {};
+  double min_d[kLanes], max_d[kLanes];
+  std::fill_n(min_d, kLanes, std::numeric_limits<double>::infinity());
+  std::fill_n(max_d, kLanes, -std::numeric_limits<double>::infinity());
+  const float *c = candidate.data(), *r = reference.logits().data();
+  const double log_z = reference.log_z(), mean = reference.mean();
+  auto add = [&](size_t lane, size_t i) {
+    double ri = r[i], d = c[i] - ri, y = d - d0;
+    double p = FastExp(ri - log_z);
+    p_expm1_y[lane] += p * (FastExp(y) - 1.0);
+    p_y[lane] += p * y;
+    sum_d[lane] += y;
+    sum_d2[lane] += y * y;
+    sum_rd[lane] += (ri - mean) * y;
+    min_d[lane] = d < min_d[lane] ? d : min_d[lane];
+    max_d[lane] = d > max_d[lane] ? d : max_d[lane];
+  };
+  size_t n = candidate.size(), i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) add(lane, i + lane);
+  for (; i < n; ++i) add(i % kLanes, i);
+  PairSums s{SumLanes(p_expm1_y), SumLanes(p_y), SumLanes(sum_d), SumLanes(sum_d2), SumLanes(sum_rd)};
+  s.min_d = *std::min_element(min_d, min_d + kLanes);
+  s.max_d = *std::max_element(max_d, max_d + kLanes);
+  return s;
+}
+
+double LogZ(std::span<const float> row) {
+  double max = *std::max_element(row.begin(), row.end());
+  double lanes[kLanes] = {};
+  for (size_t i = 0; i < row.size(); ++i) lanes[i % kLanes] += FastExp(row[i] - max);
+  return max + std::log(SumLanes(lanes));
+}
+
+// KL and the candidate's log Z where the rows lie so far apart that exp(y) could overflow: by the definition.
+// The result is then far above zero, so that the cancellation in it does not matter.
+double KlByDefinition(std::span<const float> candidate, const ReferenceRow& reference,
+                      double log_z_candidate) {
+  double kl = 0;
+  std::span<const float> r = reference.logits();
+  for (size_t i = 0; i < r.size(); ++i) {
+    double log_p = r[i] - reference.log_z();
+    kl += std::exp(log_p) * (log_p - (candidate[i] - log_z_candidate));
+  }
+  return kl;
+}
+
+void SetNotComparable(LogitsRow* row) {
+  row->finite = false;
+  double nan = std::numeric_limits<double>::quiet_NaN();
+  row->rel_l2 = row->max_abs = row->cosine = row->kl = nan;
+  row->gap_reference = row->gap_candidate = row->gap_change = nan;
+}
+
+// Gaps are differences of logits: the same as those of log p.
+void FillGaps(std::span<const float> c, std::span<const float> r, LogitsRow* row) {
+  auto gap = [](std::span<const float> v, int32_t a, int32_t b) { return static_cast<double>(v[a]) - v[b]; };
+  const std::vector<int32_t>& best = row->top_k[1];
+  if (best.size() > 1) {
+    row->gap_reference = gap(r, best[0], best[1]);
+    row->gap_candidate = gap(c, best[0], best[1]);
+  }
+  row->gap_change = std::abs(row->gap_candidate - row->gap_reference);
+  if (row->flipped())
+    row->gap_change = std::abs(gap(c, row->top1[1], row->top1[0]) - gap(r, row->top1[1], row->top1[0]));
+}
+
+int32_t CountCommon(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+  return static_cast<int32_t>(std::count_if(
+      a.begin(), a.end(), [&](int32_t id) { return std::find(b.begin(), b.end(), id) != b.end(); }));
+}
+
+// KL and distances; returns the candidate's log Z.
+double FillDistances(std::span<const float> candidate, const ReferenceRow& reference, LogitsRow* row) {
+  int32_t top = reference.top_k()[0];
+  double d0 = static_cast<double>(candidate[top]) - reference.logits()[top];
+  PairSums s = SumPair(candidate, reference, d0);
+  double log_z;
+  if (s.max_d - d0 < 30.0) {
+    // log Z' - log Z = d0 + log(1 + sum p (exp(y) - 1)), and KL = that - sum p d: no cancellation, exactly 0
+    // for y = 0.
+    double log_ratio = std::log1p(s.p_expm1_y);
+    log_z = reference.log_z() + d0 + log_ratio;
+    row->kl = std::max(0.0, log_ratio - s.p_y);
+  } else {
+    log_z = LogZ(candidate);
+    row->kl = std::max(0.0, KlByDefinition(candidate, reference, log_z));
+  }
+  double shift = log_z - reference.log_z();
+  row->max_abs = std::max(std::abs(s.min_d - shift), std::abs(s.max_d - shift));
+  double n = static_cast<double>(candidate.size()), r2 = reference.centred_norm2();
+  double d2 =
+      std::max(0.0, s.d2 - s.d * s.d / n);  // of the centred difference; y differs from d by a constant
+  double c2 =
+      std::max(0.0, r2 + 2 * s.rd + d2);  // the centred reference sums to 0, so y serves for d here too
+  row->rel_l2 = d2 == 0 ? 0 : std::sqrt(d2 / r2);  // infinite where the reference is constant
+  row->cosine = d2 == 0 ? 1 : std::clamp((r2 + s.rd) / std::sqrt(r2 * c2), -1.0, 1.0);
+  return log_z;
+}
+
+}  // namespace
+
+std::vector<int32_t> TopK(std::span<const float> logits, int k) {
+  std::vector<int32_t> best;
+  auto better = [&](int32_t a, int32_t b) { return logits[a] > logits[b]; };
+  for (size_t i = 0; i < logits.size(); ++i) {
+    bool full = static_cast<int>(best.size()) >= k;
+    if (std::isnan(logits[i]) || (full && (best.empty() || !(logits[i] > logits[best.back()])))) continue;
+    auto id = static_cast<int32_t>(i);
+    if (full) best.pop_back();
+    best.insert(std::upper_bound(best.begin(), best.end(), id, better), id);
+  }
+  return best;
+}
+
+ReferenceRow::ReferenceRow(std::span<const float> logits, int top_k)
+    : logits_(logits), k_(std::max(top_k, 2)), n_non_finite_(CountNonFinite(logits)) {
+  top_k_ = TopK(logits, k_);
+  if (logits.empty() || n_non_finite_ > 0) return;
+  log_z_ = LogZ(logits);
+  double sum[kLanes] = {}, squares[kLanes] = {};
+  for (size_t i = 0; i < logits.size(); ++i) sum[i % kLanes] += logits[i];
+  mean_ = SumLanes(sum) / static_cast<double>(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) squares[i % kLanes] += (logits[i] - mean_) * (logits[i] - mean_);
+  centred_norm2_ = SumLanes(squares);
+  for (int32_t id : top_k_) top_k_logp_.push_back(logits[id] - log_z_);
+}
+
+Result<LogitsRow> CompareLogits(std::span<const float> candidate, const ReferenceRow& reference) {
+  std::span<const float> r = reference.logits();
+  if (candidate.size() != r.size() || r.empty())
+    return MakeError(
+        Code::kEngine,
+        "logits rows cannot be compared: the candidate's has {} values, the reference's {}; both must "
+        "have one for each token of the vocabulary",
+        candidate.size(), r.size());
+  LogitsRow row;
+  row.n_non_finite[0] = CountNonFinite(candidate);
+  row.n_non_finite[1] = reference.n_non_finite();
+  row.top_k[0] = TopK(candidate, reference.k());
+  row.top_k[1] = reference.top_k();
+  for (int side : {0, 1})
+    if (!row.top_k[side].empty()) row.top1[side] = row.top_k[side][0];
+  if (row.n_non_finite[0] + row.n_non_finite[1] > 0) {
+    SetNotComparable(&row);
+    return row;
+  }
+  double log_z = FillDistances(candidate, reference, &row);
+  for (int32_t id : row.top_k[0]) row.top_k_logp[0].push_back(candidate[id] - log_z);
+  row.top_k_logp[1] = reference.top_k_logp();
+  row.top_k_overlap = CountCommon(row.top_k[0], row.top_k[1]);
+  FillGaps(candidate, r, &row);
+  return row;
+}
+
+Result<LogitsRow> CompareLogits(std::span<const float> candidate, std::span<const float> reference,
+                                int top_k) {
+  return CompareLogits(candidate, ReferenceRow(reference, top_k));
+}
+
+}  // namespace pb::compare
