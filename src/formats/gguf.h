@@ -106,7 +106,8 @@ class GgufFile {
   std::map<std::string, size_t, std::less<>> index_;
 };
 
-// Collects metadata and tensors in order and writes a version 3 file (32-byte alignment) atomically.
+// Collects metadata and tensors in order and writes a version 3 file (32-byte alignment) atomically. Nothing
+// is padded behind the last tensor, so that every cut of the file is noticed.
 class GgufWriter {
  public:
   void Add(std::string key, GgufValue value);

@@ -146,7 +146,6 @@ std::vector<std::byte> GgufWriter::Serialise() const {
     out.Pad();
     out.Append(t.data);
   }
-  out.Pad();
   return out.Take();
 }
 

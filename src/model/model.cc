@@ -1,0 +1,207 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <map>
+
+#include "model/config.h"
+#include "model/hyper.h"
+#include "model/weights.h"
+
+namespace pb {
+namespace {
+
+struct ActivationNameRow {
+  std::string_view name;
+  Activation activation;
+};
+// Our name of each first, then Hugging Face's other spellings.
+constexpr ActivationNameRow kActivationNames[] = {
+    {"silu", Activation::kSilu},          {"relu2", Activation::kRelu2}, {"relu", Activation::kRelu},
+    {"gelu", Activation::kGelu},          {"swish", Activation::kSilu},  {"relu_squared", Activation::kRelu2},
+    {"squared_relu", Activation::kRelu2},
+};
+
+// The config.json to read: the one named, else the one beside the model, if there.
+std::filesystem::path ConfigPath(const GgufFile& file, const ModelOptions& options) {
+  if (options.hf_config) return *options.hf_config;
+  if (options.ignore_config_beside || file.path().empty()) return {};
+  std::filesystem::path beside = file.path().parent_path() / "config.json";
+  std::error_code error;
+  return std::filesystem::is_regular_file(beside, error) ? beside : std::filesystem::path();
+}
+
+// Sets the activation from what the config declares, unless the architecture fixes it.
+Status TakeActivation(const std::filesystem::path& path, const ConfigJson& config, HyperParameters& params,
+                      std::vector<std::string>& findings) {
+  if (config.hidden_act.empty()) return {};
+  if (config.shape_differs) {
+    findings.push_back(
+        fmt::format("{}: describes a model of another shape, so its hidden_act is not used", path.string()));
+    return {};
+  }
+  auto declared = ParseActivation(config.hidden_act);
+  if (params.ffn_activation) {
+    if (declared.ok() && *declared == params.ffn_activation->value) return {};
+    findings.push_back(fmt::format("{}: hidden_act is {}, architecture {} runs {}", path.string(),
+                                   config.hidden_act.substr(0, 64), params.architecture,
+                                   ActivationName(params.ffn_activation->value)));
+    return {};
+  }
+  if (!declared.ok()) return std::move(declared).error().In(path.string());
+  params.ffn_activation = {*declared, Origin::kConfigJson};
+  return {};
+}
+
+// n_vocab and output_tied, which the tensors decide.
+Status ReadVocabulary(const GgufFile& file, HyperParameters& params, std::vector<std::string>& findings) {
+  const GgufTensor* embedding = file.FindTensor("token_embd.weight");
+  if (!embedding) return MakeError(Code::kMalformed, "tensor token_embd.weight is missing");
+  if (embedding->shape.size() != 2 || embedding->shape[1] > INT32_MAX) {
+    return MakeError(Code::kMalformed, "byte {}: tensor token_embd.weight has not two dimensions",
+                     embedding->info_offset);
+  }
+  params.n_vocab = static_cast<int64_t>(embedding->shape[1]);
+  params.output_tied = file.FindTensor("output.weight") == nullptr;
+  const auto* tokens = file.Strings("tokenizer.ggml.tokens");
+  if (tokens && tokens->size() != embedding->shape[1]) {
+    return MakeError(Code::kMalformed,
+                     "byte {}: tensor token_embd.weight has {} rows, tokenizer.ggml.tokens has {} tokens",
+                     embedding->info_offset, params.n_vocab, tokens->size());
+  }
+  auto declared = file.Uint(params.architecture + ".vocab_size");
+  if (declared.ok() && *declared != embedding->shape[1]) {
+    findings.push_back(fmt::format("metadata key {}.vocab_size is {}, the embedding has {} rows",
+                                   params.architecture, *declared, params.n_vocab));
+  }
+  return {};
+}
+
+}  // namespace
+
+const char* OriginName(Origin origin) {
+  switch (origin) {
+    case Origin::kMetadata:
+      return "metadata";
+    case Origin::kConfigJson:
+      return "config.json";
+    case Origin::kSet:
+      return "set";
+    case Origin::kDefault:
+      break;
+  }
+  return "default";
+}
+
+Result<Activation> ParseActivation(std::string_view name) {
+  for (const auto& row : kActivationNames) {
+    if (row.name == name) return row.activation;
+  }
+  return MakeError(Code::kUnsupported, "activation \"{}\" is not supported (silu, relu2, relu, gelu are)",
+                   name.substr(0, 64));
+}
+
+const char* ActivationName(Activation a) {
+  for (const auto& row : kActivationNames) {
+    if (row.activation == a) return row.name.data();
+  }
+  PB_CHECK(false);
+}
+
+Result<std::shared_ptr<const Model>> Model::Open(const std::filesystem::path& path,
+                                                 const ModelOptions& options) {
+  PB_ASSIGN(GgufFile file, GgufFile::Open(path));
+  return FromFile(std::move(file), options);
+}
+
+Result<std::shared_ptr<const Model>> Model::FromFile(GgufFile file, const ModelOptions& options) {
+  std::shared_ptr<Model> model(new Model(std::move(file)));
+  Status status = model->ReadDeclarations(options);
+  if (status.ok()) status = model->ReadWeights();
+  if (!status.ok()) {
+    // Messages about a config.json carry its own path.
+    const std::string& config = model->config_path_.native();
+    Error error = std::move(status).error();
+    if (model->file_.path().empty() || (!config.empty() && error.message.starts_with(config))) return error;
+    return std::move(error).In(model->file_.path().string());
+  }
+  return std::shared_ptr<const Model>(std::move(model));
+}
+
+Status Model::ReadDeclarations(const ModelOptions& options) {
+  PB_ASSIGN(params_, ReadHyperParameters(file_, findings_));
+  PB_TRY(ReadVocabulary(file_, params_, findings_));
+  if (options.ffn_activation) params_.ffn_activation = {*options.ffn_activation, Origin::kSet};
+  config_path_ = ConfigPath(file_, options);
+  if (config_path_.empty()) return {};
+  PB_ASSIGN(ConfigJson config, ReadConfigJson(config_path_, params_));
+  findings_.insert(findings_.end(), config.findings.begin(), config.findings.end());
+  if (options.ffn_activation) return {};
+  return TakeActivation(config_path_, config, params_, findings_);
+}
+
+Status Model::ReadWeights() {
+  // Each layer needs nine tensors: a layer count that the file cannot hold allocates nothing.
+  if (static_cast<uint64_t>(params_.n_layers) > file_.tensors().size() / 9) {
+    return MakeError(Code::kMalformed, "{} layers are declared, the file has {} tensors", params_.n_layers,
+                     file_.tensors().size());
+  }
+  TensorTable table(file_);
+  PB_ASSIGN(token_embedding_, table.Matrix("token_embd.weight", params_.n_vocab, params_.d_model));
+  output_ = token_embedding_;
+  if (!params_.output_tied) {
+    PB_ASSIGN(output_, table.Matrix("output.weight", params_.n_vocab, params_.d_model));
+  }
+  PB_ASSIGN(final_norm_, table.Vector("output_norm.weight", params_.d_model));
+  layers_.resize(static_cast<size_t>(params_.n_layers));
+  for (int64_t i = 0; i < params_.n_layers; ++i) PB_TRY(ReadLayer(table, i));
+  return table.CheckAllUsed();
+}
+
+Status Model::ReadLayer(TensorTable& table, int64_t layer) {
+  LayerWeights& w = layers_[static_cast<size_t>(layer)];
+  const HyperParameters& p = params_;
+  int64_t q = p.n_heads * p.head_dim, kv = p.n_kv_heads * p.head_dim;
+  struct Row {
+    const char* name;
+    WeightView& view;
+    float& scale;
+    int64_t n_rows, n_columns;
+  };
+  const Row matrices[] = {
+      {"attn_q", w.attn_q, w.attn_q_scale, q, p.d_model},
+      {"attn_k", w.attn_k, w.attn_k_scale, kv, p.d_model},
+      {"attn_v", w.attn_v, w.attn_v_scale, kv, p.d_model},
+      {"attn_output", w.attn_output, w.attn_output_scale, p.d_model, q},
+      {"ffn_gate", w.ffn_gate, w.ffn_gate_scale, p.d_ff, p.d_model},
+      {"ffn_up", w.ffn_up, w.ffn_up_scale, p.d_ff, p.d_model},
+      {"ffn_down", w.ffn_down, w.ffn_down_scale, p.d_model, p.d_ff},
+  };
+  for (const Row& m : matrices) {
+    PB_ASSIGN(m.view, table.Matrix(fmt::format("blk.{}.{}.weight", layer, m.name), m.n_rows, m.n_columns));
+    if (!p.has_sub_norms) continue;  // only BitNet files carry extra factors
+    PB_ASSIGN(m.scale, table.OptionalScale(fmt::format("blk.{}.{}.scale", layer, m.name)));
+  }
+  PB_ASSIGN(w.attn_norm, table.Vector(fmt::format("blk.{}.attn_norm.weight", layer), p.d_model));
+  PB_ASSIGN(w.ffn_norm, table.Vector(fmt::format("blk.{}.ffn_norm.weight", layer), p.d_model));
+  if (!p.has_sub_norms) return {};
+  PB_ASSIGN(w.attn_sub_norm, table.Vector(fmt::format("blk.{}.attn_sub_norm.weight", layer), q));
+  PB_ASSIGN(w.ffn_sub_norm, table.Vector(fmt::format("blk.{}.ffn_sub_norm.weight", layer), p.d_ff));
+  return {};
+}
+
+std::string Model::WeightTypes() const {
+  std::map<uint32_t, std::pair<uint64_t, int>> types;  // bytes, tensors
+  for (const GgufTensor& t : file_.tensors()) {
+    types[t.type_id].first += t.data.size();
+    ++types[t.type_id].second;
+  }
+  std::vector<std::pair<uint32_t, std::pair<uint64_t, int>>> sorted(types.begin(), types.end());
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](auto& a, auto& b) { return a.second.first > b.second.first; });
+  std::vector<std::string> texts;
+  for (const auto& [id, sums] : sorted)
+    texts.push_back(fmt::format("{} x{}", BlockTypeName(id), sums.second));
+  return fmt::format("{}", fmt::join(texts, ", "));
+}
+
+}  // namespace pb

@@ -1,0 +1,97 @@
+#include "model/weights.h"
+
+#include <cmath>
+
+namespace pb {
+namespace {
+
+std::string ShapeText(const std::vector<uint64_t>& shape) {
+  return fmt::format("({})", fmt::join(shape, ", "));
+}
+
+Result<const BlockFormat*> FormatOf(const GgufTensor& t) {
+  const BlockFormat* format = FindBlockFormat(t.type_id);
+  if (format) return format;
+  return MakeError(Code::kUnsupported, "byte {}: tensor {}: type {} is not supported", t.info_offset, t.name,
+                   BlockTypeName(t.type_id));
+}
+
+// Refuses what no I2_S layout can hold.
+Result<float> CheckI2S(const GgufTensor& t) {
+  I2SScan scan = ScanI2S(t.data);
+  if (scan.code3_count > 0) {
+    return MakeError(Code::kMalformed,
+                     "byte {}: tensor {}: code 3 occurs {} times, I2_S has 0, 1 and 2: damaged, or another "
+                     "layout under type 36",
+                     t.offset + scan.first_code3_byte, t.name, scan.code3_count);
+  }
+  if (!scan.scale_finite) {
+    return MakeError(Code::kMalformed, "byte {}: tensor {}: its I2_S scale is not finite",
+                     t.offset + t.data.size() - kI2STail, t.name);
+  }
+  return scan.scale;
+}
+
+}  // namespace
+
+Result<const GgufTensor*> TensorTable::Get(const std::string& name) {
+  const GgufTensor* t = file_.FindTensor(name);
+  if (!t) return MakeError(Code::kMalformed, "tensor {} is missing", name);
+  used_.insert(t);
+  return t;
+}
+
+Result<WeightView> TensorTable::Matrix(const std::string& name, int64_t n_rows, int64_t n_columns) {
+  PB_ASSIGN(const GgufTensor* t, Get(name));
+  auto rows = static_cast<uint64_t>(n_rows), columns = static_cast<uint64_t>(n_columns);
+  if (t->shape != std::vector<uint64_t>{columns, rows}) {
+    return MakeError(Code::kMalformed, "byte {}: tensor {} has shape {}, the metadata imply ({}, {})",
+                     t->info_offset, name, ShapeText(t->shape), columns, rows);
+  }
+  PB_ASSIGN(const BlockFormat* format, FormatOf(*t));
+  WeightView view;
+  view.type = format->type;
+  view.data = t->data.data();
+  view.n_rows = n_rows;
+  view.n_columns = n_columns;
+  view.row_bytes = columns / format->block_values * format->block_bytes;
+  if (view.type == BlockType::kI2_S) {
+    PB_ASSIGN(view.scale, CheckI2S(*t));
+  }
+  return view;
+}
+
+Result<std::vector<float>> TensorTable::Vector(const std::string& name, int64_t n) {
+  PB_ASSIGN(const GgufTensor* t, Get(name));
+  if (t->shape != std::vector<uint64_t>{static_cast<uint64_t>(n)}) {
+    return MakeError(Code::kMalformed, "byte {}: tensor {} has shape {}, the metadata imply ({})",
+                     t->info_offset, name, ShapeText(t->shape), n);
+  }
+  PB_ASSIGN(const BlockFormat* format, FormatOf(*t));
+  if (format->block_values != 1) {
+    return MakeError(Code::kUnsupported, "byte {}: tensor {}: a vector of type {} is not supported",
+                     t->info_offset, name, format->name);
+  }
+  std::vector<float> values(static_cast<size_t>(n));
+  format->decode(t->data.data(), values.data(), n, 1.0f);
+  return values;
+}
+
+Result<float> TensorTable::OptionalScale(const std::string& name) {
+  if (!Has(name)) return 1.0f;
+  PB_ASSIGN(std::vector<float> value, Vector(name, 1));
+  if (!std::isfinite(value[0])) return MakeError(Code::kMalformed, "tensor {} is not finite", name);
+  return value[0];
+}
+
+Status TensorTable::CheckAllUsed() const {
+  for (const GgufTensor& t : file_.tensors()) {
+    if (used_.count(&t)) continue;
+    return MakeError(Code::kUnsupported,
+                     "byte {}: tensor {} belongs to no part of the architecture that is supported",
+                     t.info_offset, t.name);
+  }
+  return {};
+}
+
+}  // namespace pb

@@ -1,0 +1,39 @@
+// Looks tensors up by name and shape, and remembers which were used: what is left over is a feature that
+// nothing here runs.
+#ifndef PARITYBIT_MODEL_WEIGHTS_H_
+#define PARITYBIT_MODEL_WEIGHTS_H_
+
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/block.h"
+#include "formats/gguf.h"
+
+namespace pb {
+
+class TensorTable {
+ public:
+  explicit TensorTable(const GgufFile& file) : file_(file) {}
+
+  bool Has(std::string_view name) const { return file_.FindTensor(name) != nullptr; }
+  // A matrix of n_rows x n_columns in a supported block format; I2_S bytes are scanned.
+  Result<WeightView> Matrix(const std::string& name, int64_t n_rows, int64_t n_columns);
+  // n values, decoded to float32.
+  Result<std::vector<float>> Vector(const std::string& name, int64_t n);
+  // One value, 1 when the tensor is absent.
+  Result<float> OptionalScale(const std::string& name);
+  // kUnsupported with the name of the first tensor that was not asked for.
+  Status CheckAllUsed() const;
+
+ private:
+  Result<const GgufTensor*> Get(const std::string& name);
+
+  const GgufFile& file_;
+  std::set<const GgufTensor*> used_;
+};
+
+}  // namespace pb
+
+#endif  // PARITYBIT_MODEL_WEIGHTS_H_
