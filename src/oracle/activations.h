@@ -1,0 +1,50 @@
+// What a quantised matrix product sees of its activations: the codes a declared scheme makes of a row, as
+// exact numbers.
+#ifndef PARITYBIT_ORACLE_ACTIVATIONS_H_
+#define PARITYBIT_ORACLE_ACTIVATIONS_H_
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "formats/block.h"
+
+namespace pb::oracle {
+
+// Setting act.quant. kGgml: the scheme that ggml takes for the weight's type.
+enum class ActQuant { kGgml, kNone, kF16, kQ8_0, kQ8_1, kQ8_K, kBitnet };
+Result<ActQuant> ParseActQuant(std::string_view name);
+const char* ActQuantName(ActQuant q);
+// The scheme that holds for weights of this type: resolves kGgml, leaves the others. F32 weights take F32
+// activations.
+ActQuant SchemeFor(ActQuant setting, BlockType weight);
+
+// How a quantiser may be varied (hypotheses of diagnosis); the defaults are the schemes as their engines run
+// them.
+struct QuantiserVariation {
+  enum class Rounding { kHalfEven, kHalfAway, kTruncate };
+  Rounding rounding = Rounding::kHalfEven;
+  int clamp = 0;         // largest magnitude of a code; 0: the scheme's own
+  int block_values = 0;  // 0: the scheme's own; -1: one block a row
+};
+
+// One row as a product sees it. Scales and codes are made in float32, as the schemes define them; the values
+// are exact.
+struct Activations {
+  std::vector<double> values;  // (K): code x scale, or the value itself where nothing is quantised
+  // Q8_1 alone: sum over a block as the format stores it (f16) less the exact sum of its values; empty
+  // elsewhere. A weight format with a minimum m multiplies the stored sum by m, so m x this enters the
+  // product.
+  std::vector<double> sum_error;  // (K / 32)
+};
+
+// `x` is what the engine holds, rounded to float32. A row that is no multiple of the scheme's block is an
+// error.
+Result<Activations> Quantise(std::span<const double> x, ActQuant scheme,
+                             const QuantiserVariation& variation = {});
+
+}  // namespace pb::oracle
+
+#endif  // PARITYBIT_ORACLE_ACTIVATIONS_H_

@@ -1,0 +1,196 @@
+#include "oracle/forward.h"
+
+#include <algorithm>
+
+namespace pb::oracle {
+namespace {
+
+void Append(Rows& all, const Rows& more) {
+  all.width = more.width;
+  all.n += more.n;
+  all.v.insert(all.v.end(), more.v.begin(), more.v.end());
+}
+
+// Inputs an op takes and the width each must have; 0: any.
+Status CheckInputs(pb_stage stage, std::span<const Rows* const> inputs,
+                   std::initializer_list<int64_t> widths) {
+  const char* name = pb_vocabulary[stage].name;
+  if (inputs.size() != widths.size()) {
+    return MakeError(Code::kUsage, "{}: takes {} inputs, {} were given", name, widths.size(), inputs.size());
+  }
+  size_t i = 0;
+  for (int64_t width : widths) {
+    if (width && inputs[i]->width != width) {
+      return MakeError(Code::kUsage, "{}: input {} has rows of {} values, {} are expected", name, i,
+                       inputs[i]->width, width);
+    }
+    i++;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Rows> Ops::Embeddings(std::span<const int32_t> tokens) const {
+  const WeightView& table = model_->token_embedding();
+  Rows x(static_cast<int64_t>(tokens.size()), table.n_columns);
+  std::vector<float> row(static_cast<size_t>(table.n_columns));
+  for (int64_t i = 0; i < x.n; i++) {
+    const int32_t id = tokens[static_cast<size_t>(i)];
+    if (id < 0 || id >= table.n_rows)
+      return MakeError(Code::kUsage, "token id {}: the vocabulary has {}", id, table.n_rows);
+    DecodeRow(table, id, row.data());
+    std::copy(row.begin(), row.end(), x.row(i));
+  }
+  return x;
+}
+
+Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* partial) {
+  if (stage == PB_STAGE_LOGITS) return Product(x, model_->output(), 1, c, pool_, partial);
+  const LayerWeights& w = model_->layers()[static_cast<size_t>(layer)];
+  switch (stage) {
+    case PB_STAGE_Q_PROJ:
+      return Product(x, w.attn_q, w.attn_q_scale, c, pool_, partial);
+    case PB_STAGE_K_PROJ:
+      return Product(x, w.attn_k, w.attn_k_scale, c, pool_, partial);
+    case PB_STAGE_V_PROJ:
+      return Product(x, w.attn_v, w.attn_v_scale, c, pool_, partial);
+    case PB_STAGE_ATTN_OUT:
+      return Product(x, w.attn_output, w.attn_output_scale, c, pool_, partial);
+    case PB_STAGE_GATE_PROJ:
+      return Product(x, w.ffn_gate, w.ffn_gate_scale, c, pool_, partial);
+    case PB_STAGE_UP_PROJ:
+      return Product(x, w.ffn_up, w.ffn_up_scale, c, pool_, partial);
+    default:
+      return Product(x, w.ffn_down, w.ffn_down_scale, c, pool_, partial);
+  }
+}
+
+Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
+                          std::span<const Rows* const> in, const OpConfig& c, Rows* partial) {
+  const HyperParameters& p = model_->params();
+  if (pb_vocabulary[stage].per_layer && (layer < 0 || layer >= p.n_layers)) {
+    return MakeError(Code::kUsage, "{}: there is no layer {}", pb_vocabulary[stage].name, layer);
+  }
+  const LayerWeights* w =
+      pb_vocabulary[stage].per_layer ? &model_->layers()[static_cast<size_t>(layer)] : nullptr;
+  const int64_t q_width = p.n_heads * p.head_dim, kv_width = p.n_kv_heads * p.head_dim;
+  switch (stage) {
+    case PB_STAGE_ATTN_NORM:
+      PB_TRY(CheckInputs(stage, in, {p.d_model}));
+      return Norm(*in[0], w->attn_norm, c);
+    case PB_STAGE_ATTN_SUB_NORM:
+      PB_TRY(CheckInputs(stage, in, {q_width}));
+      return Norm(*in[0], w->attn_sub_norm, c);
+    case PB_STAGE_FFN_NORM:
+      PB_TRY(CheckInputs(stage, in, {p.d_model}));
+      return Norm(*in[0], w->ffn_norm, c);
+    case PB_STAGE_FFN_SUB_NORM:
+      PB_TRY(CheckInputs(stage, in, {p.d_ff}));
+      return Norm(*in[0], w->ffn_sub_norm, c);
+    case PB_STAGE_FINAL_NORM:
+      PB_TRY(CheckInputs(stage, in, {p.d_model}));
+      return Norm(*in[0], model_->final_norm(), c);
+    case PB_STAGE_Q_PROJ:
+    case PB_STAGE_K_PROJ:
+    case PB_STAGE_V_PROJ:
+    case PB_STAGE_GATE_PROJ:
+    case PB_STAGE_UP_PROJ:
+    case PB_STAGE_LOGITS:
+      PB_TRY(CheckInputs(stage, in, {p.d_model}));
+      return Projection(stage, layer, *in[0], c, partial);
+    case PB_STAGE_ATTN_OUT:
+      PB_TRY(CheckInputs(stage, in, {q_width}));
+      return Projection(stage, layer, *in[0], c, partial);
+    case PB_STAGE_DOWN_PROJ:
+      PB_TRY(CheckInputs(stage, in, {p.d_ff}));
+      return Projection(stage, layer, *in[0], c, partial);
+    case PB_STAGE_Q_ROPE:
+      PB_TRY(CheckInputs(stage, in, {q_width}));
+      return Rope(*in[0], first_position, c);
+    case PB_STAGE_K_ROPE:
+      PB_TRY(CheckInputs(stage, in, {kv_width}));
+      return Rope(*in[0], first_position, c);
+    case PB_STAGE_ATTN_SCORES:
+      PB_TRY(CheckInputs(stage, in, {q_width, kv_width}));
+      return Scores(*in[0], *in[1], first_position, c);
+    case PB_STAGE_ATTN_SCORES_SOFTMAX:
+      PB_TRY(CheckInputs(stage, in, {0}));
+      return Softmax(*in[0], in[0]->width / p.n_heads);
+    case PB_STAGE_ATTN_CONTEXT:
+      PB_TRY(CheckInputs(stage, in, {p.n_heads * in[1 % in.size()]->n, kv_width}));
+      return Context(*in[0], *in[1], c);
+    case PB_STAGE_ATTN_RESIDUAL:
+    case PB_STAGE_LAYER_OUT:
+      PB_TRY(CheckInputs(stage, in, {p.d_model, p.d_model}));
+      return Add(*in[0], *in[1]);
+    case PB_STAGE_FFN_ACT:
+      PB_TRY(CheckInputs(stage, in, {p.d_ff}));
+      return Activate(*in[0], c);
+    case PB_STAGE_FFN_GATED:
+      PB_TRY(CheckInputs(stage, in, {p.d_ff, p.d_ff}));
+      return Multiply(*in[0], *in[1]);
+    default:
+      return MakeError(Code::kUnsupported, "{}: not an op of this architecture", pb_vocabulary[stage].name);
+  }
+}
+
+void Sequence::Truncate(int64_t n_keep) {
+  n_positions_ = std::min(n_positions_, std::max<int64_t>(n_keep, 0));
+  for (auto* cache : {&keys_, &values_}) {
+    for (Rows& r : *cache) {
+      r.n = n_positions_;
+      r.v.resize(static_cast<size_t>(r.n * r.width));
+    }
+  }
+}
+
+Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& tap) {
+  const HyperParameters& p = ops_.model().params();
+  const int64_t first = n_positions_;
+  // Computes one op on what came before it and shows it.
+  auto step = [&](pb_stage stage, int32_t layer, std::initializer_list<const Rows*> inputs) -> Result<Rows> {
+    PB_ASSIGN(Rows y,
+              ops_.Compute(stage, layer, first, {inputs.begin(), inputs.size()}, ops_.config(), nullptr));
+    if (tap) PB_TRY(tap(stage, layer, y));
+    return y;
+  };
+
+  PB_ASSIGN(Rows x, ops_.Embeddings(tokens));  // (n, d_model)
+  if (tap) PB_TRY(tap(PB_STAGE_EMBEDDINGS, -1, x));
+  for (int32_t l = 0; l < p.n_layers; l++) {
+    Rows& keys = keys_[static_cast<size_t>(l)];
+    Rows& values = values_[static_cast<size_t>(l)];
+    PB_ASSIGN(Rows h, step(PB_STAGE_ATTN_NORM, l, {&x}));  // (n, d_model)
+    PB_ASSIGN(Rows q, step(PB_STAGE_Q_PROJ, l, {&h}));     // (n, n_heads * head_dim)
+    PB_ASSIGN(Rows k, step(PB_STAGE_K_PROJ, l, {&h}));     // (n, n_kv_heads * head_dim)
+    PB_ASSIGN(Rows v, step(PB_STAGE_V_PROJ, l, {&h}));     // (n, n_kv_heads * head_dim)
+    PB_ASSIGN(Rows q_rope, step(PB_STAGE_Q_ROPE, l, {&q}));
+    PB_ASSIGN(Rows k_rope, step(PB_STAGE_K_ROPE, l, {&k}));
+    Append(keys, k_rope);
+    Append(values, v);
+    PB_ASSIGN(Rows scores, step(PB_STAGE_ATTN_SCORES, l, {&q_rope, &keys}));  // (n, n_heads * positions)
+    PB_ASSIGN(Rows weights, step(PB_STAGE_ATTN_SCORES_SOFTMAX, l, {&scores}));
+    PB_ASSIGN(Rows context, step(PB_STAGE_ATTN_CONTEXT, l, {&weights, &values}));  // (n, n_heads * head_dim)
+    if (p.has_sub_norms) {
+      PB_ASSIGN(context, step(PB_STAGE_ATTN_SUB_NORM, l, {&context}));
+    }
+    PB_ASSIGN(Rows out, step(PB_STAGE_ATTN_OUT, l, {&context}));  // (n, d_model)
+    PB_ASSIGN(Rows residual, step(PB_STAGE_ATTN_RESIDUAL, l, {&out, &x}));
+    PB_ASSIGN(Rows f, step(PB_STAGE_FFN_NORM, l, {&residual}));
+    PB_ASSIGN(Rows gate, step(PB_STAGE_GATE_PROJ, l, {&f}));  // (n, d_ff)
+    PB_ASSIGN(Rows up, step(PB_STAGE_UP_PROJ, l, {&f}));
+    PB_ASSIGN(Rows act, step(PB_STAGE_FFN_ACT, l, {&gate}));
+    PB_ASSIGN(Rows gated, step(PB_STAGE_FFN_GATED, l, {&act, &up}));
+    if (p.has_sub_norms) {
+      PB_ASSIGN(gated, step(PB_STAGE_FFN_SUB_NORM, l, {&gated}));
+    }
+    PB_ASSIGN(Rows down, step(PB_STAGE_DOWN_PROJ, l, {&gated}));  // (n, d_model)
+    PB_ASSIGN(x, step(PB_STAGE_LAYER_OUT, l, {&down, &residual}));
+  }
+  PB_ASSIGN(Rows final_norm, step(PB_STAGE_FINAL_NORM, -1, {&x}));
+  n_positions_ += static_cast<int64_t>(tokens.size());
+  return step(PB_STAGE_LOGITS, -1, {&final_norm});
+}
+
+}  // namespace pb::oracle

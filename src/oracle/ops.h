@@ -1,0 +1,89 @@
+// The operations of a Llama or BitNet layer in fp64: plain loops, straight from the published mathematics.
+// Each function names its source; nothing here is shared with the native engine but block decoding and model
+// reading.
+#ifndef PARITYBIT_ORACLE_OPS_H_
+#define PARITYBIT_ORACLE_OPS_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "model/model.h"
+#include "oracle/activations.h"
+
+namespace pb::oracle {
+
+// Token rows, row-major.
+struct Rows {
+  int64_t n = 0, width = 0;
+  std::vector<double> v;
+
+  Rows() = default;
+  Rows(int64_t rows, int64_t columns) : n(rows), width(columns), v(static_cast<size_t>(rows * columns)) {}
+  double* row(int64_t i) { return v.data() + i * width; }
+  const double* row(int64_t i) const { return v.data() + i * width; }
+};
+
+enum class Act { kSilu, kRelu, kRelu2, kGelu, kGeluTanh, kIdentity };
+enum class HeadMap { kGrouped, kInterleaved };  // query head h reads KV head h / group, or h % n_kv_heads
+
+// Everything that decides an op's result besides its inputs and weights. The defaults after Declare() are
+// what the model declares; a hypothesis is a copy with one field changed.
+struct OpConfig {
+  int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
+  // norms
+  double norm_eps = 0, norm_weight_offset = 0;
+  int norm_repeat = 1;  // 0: the norm is missing
+  // products
+  ActQuant act_quant = ActQuant::kGgml;
+  QuantiserVariation quantiser;
+  double product_factor = 1;
+  int64_t drop_columns = 0, drop_rows = 0;  // tail of the weight matrix that is left out
+  bool transposed = false;                  // square matrices alone
+  // rotary embedding
+  RopePairing rope_pairing = RopePairing::kAdjacent;
+  double rope_base = 0, rope_scale = 1, rope_offset = 0;
+  int64_t rope_dims = 0;
+  // attention
+  double attn_scale_factor = 1;
+  int mask_shift = 0;  // +1: one position of the future is seen; -1: a position does not see itself
+  int kv_shift = 0;    // +1: keys and values of the position before (a stale cache)
+  HeadMap head_map = HeadMap::kGrouped;
+  bool attention_f16 = false;  // q, k, v and the probabilities are rounded to f16: ggml with an f16 KV cache
+  bool cache_f16 = false;      // k and v alone are
+  // feed-forward
+  Act activation = Act::kSilu;
+
+  static OpConfig Declare(const HyperParameters& p, ActQuant act_quant, bool kv_f16);
+};
+
+// y = x / sqrt(mean(x^2) + eps) * weight (Zhang, Sennrich 2019, eq. 4), over rows of weight.size() values.
+Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c);
+
+// y = x W^T * scale, x through the activation quantiser of the scheme (BitNet b1.58, "BitLinear"; ggml block
+// formats). When partial is not null it gets sqrt(sum of squares of the partial sums), the unit of the
+// summation bound (docs/numerics.md).
+Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpConfig& c, ThreadPool& pool,
+                     Rows* partial);
+
+// Rotates pairs of each head by position * base^(-2i/dims) (Su et al. 2021, eq. 15). x: (n, heads *
+// head_dim).
+Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c);
+
+// q.k / sqrt(head_dim), -inf where the causal mask hides. q: rows of first_position...; k: all positions from
+// 0. Returns (n, n_heads * k.n).
+Rows Scores(const Rows& q, const Rows& k, int64_t first_position, const OpConfig& c);
+// Softmax over each head's run of `positions` values; 0 where the score is -inf.
+Rows Softmax(const Rows& scores, int64_t positions);
+// Sum over positions of probability * v. Returns (n, n_heads * head_dim).
+Rows Context(const Rows& probabilities, const Rows& v, const OpConfig& c);
+
+Rows Activate(const Rows& gate, const OpConfig& c);
+Rows Multiply(const Rows& a, const Rows& b);
+Rows Add(const Rows& a, const Rows& b);
+
+}  // namespace pb::oracle
+
+#endif  // PARITYBIT_ORACLE_OPS_H_

@@ -1,0 +1,95 @@
+// Hypotheses as changes of one field of an op's configuration.
+#include <charconv>
+#include <map>
+#include <string>
+
+#include "oracle/forward.h"
+
+namespace pb::oracle {
+namespace {
+
+Result<double> Number(std::string_view key, std::string_view text) {
+  double value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return MakeError(Code::kUsage, "{}={}: not a number", key, text);
+  }
+  return value;
+}
+
+template <typename T>
+Result<T> Choice(std::string_view key, std::string_view text,
+                 std::initializer_list<std::pair<std::string_view, T>> choices) {
+  std::string names;
+  for (const auto& [name, value] : choices) {
+    if (name == text) return value;
+    names += fmt::format(" {}", name);
+  }
+  return MakeError(Code::kUsage, "{}={}: not one of{}", key, text, names);
+}
+
+// Fields that take a number, by key.
+using NumberField = void (*)(OpConfig&, double);
+const std::map<std::string_view, NumberField>& NumberFields() {
+  static const std::map<std::string_view, NumberField> fields = {
+      {"rope.base", [](OpConfig& c, double v) { c.rope_base = v; }},
+      {"rope.scale", [](OpConfig& c, double v) { c.rope_scale = v; }},
+      {"rope.offset", [](OpConfig& c, double v) { c.rope_offset = v; }},
+      {"norm.eps", [](OpConfig& c, double v) { c.norm_eps = v; }},
+      {"norm.weight_offset", [](OpConfig& c, double v) { c.norm_weight_offset = v; }},
+      {"norm.repeat", [](OpConfig& c, double v) { c.norm_repeat = static_cast<int>(v); }},
+      {"quant.clamp", [](OpConfig& c, double v) { c.quantiser.clamp = static_cast<int>(v); }},
+      {"quant.block", [](OpConfig& c, double v) { c.quantiser.block_values = static_cast<int>(v); }},
+      {"product.factor", [](OpConfig& c, double v) { c.product_factor = v; }},
+      {"drop.columns", [](OpConfig& c, double v) { c.drop_columns = static_cast<int64_t>(v); }},
+      {"drop.rows", [](OpConfig& c, double v) { c.drop_rows = static_cast<int64_t>(v); }},
+      {"weight.transposed", [](OpConfig& c, double v) { c.transposed = v != 0; }},
+      {"attn.scale", [](OpConfig& c, double v) { c.attn_scale_factor = v; }},
+      {"mask.shift", [](OpConfig& c, double v) { c.mask_shift = static_cast<int>(v); }},
+      {"kv.shift", [](OpConfig& c, double v) { c.kv_shift = static_cast<int>(v); }},
+  };
+  return fields;
+}
+
+}  // namespace
+
+Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation) {
+  OpConfig c = declared;
+  const size_t equals = variation.find('=');
+  if (equals == std::string_view::npos)
+    return MakeError(Code::kUsage, "variation \"{}\": not KEY=VALUE", variation);
+  const std::string_view key = variation.substr(0, equals), text = variation.substr(equals + 1);
+  if (auto field = NumberFields().find(key); field != NumberFields().end()) {
+    PB_ASSIGN(double value, Number(key, text));
+    field->second(c, value);
+  } else if (key == "ffn.activation") {
+    PB_ASSIGN(c.activation, Choice<Act>(key, text,
+                                        {{"silu", Act::kSilu},
+                                         {"relu", Act::kRelu},
+                                         {"relu2", Act::kRelu2},
+                                         {"gelu", Act::kGelu},
+                                         {"gelu_tanh", Act::kGeluTanh},
+                                         {"identity", Act::kIdentity}}));
+  } else if (key == "rope.pairing") {
+    PB_ASSIGN(c.rope_pairing,
+              Choice<RopePairing>(key, text,
+                                  {{"adjacent", RopePairing::kAdjacent}, {"halves", RopePairing::kHalves}}));
+  } else if (key == "kv.map") {
+    PB_ASSIGN(
+        c.head_map,
+        Choice<HeadMap>(key, text, {{"grouped", HeadMap::kGrouped}, {"interleaved", HeadMap::kInterleaved}}));
+  } else if (key == "act.quant") {
+    PB_ASSIGN(c.act_quant, ParseActQuant(text));
+  } else if (key == "quant.rounding") {
+    using R = QuantiserVariation::Rounding;
+    PB_ASSIGN(
+        c.quantiser.rounding,
+        Choice<R>(key, text,
+                  {{"half_even", R::kHalfEven}, {"half_away", R::kHalfAway}, {"truncate", R::kTruncate}}));
+  } else {
+    return MakeError(Code::kUnsupported, "variation {}: there is none of this name", key);
+  }
+  return c;
+}
+
+}  // namespace pb::oracle
