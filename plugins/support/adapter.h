@@ -1,0 +1,68 @@
+// Turns C++ classes into the engine ABI: errors become error objects, exceptions stop at the border. A plugin
+// derives Engine, Model and Session, and defines pb_engine_get with MakeApi.
+#ifndef PARITYBIT_PLUGINS_SUPPORT_ADAPTER_H_
+#define PARITYBIT_PLUGINS_SUPPORT_ADAPTER_H_
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "abi/engine.h"
+#include "base/result.h"
+#include "tokenizer/tokenizer.h"
+
+namespace pb::plugin {
+
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+// Hands facts to the caller one by one.
+class FactSink {
+ public:
+  FactSink(pb_fact_fn fn, void* ctx) : fn_(fn), ctx_(ctx) {}
+  void Add(std::string_view key, std::string_view value, std::string_view origin) const;
+
+ private:
+  pb_fact_fn fn_;
+  void* ctx_;
+};
+
+class Session {
+ public:
+  virtual ~Session() = default;
+  virtual void Facts(const FactSink& facts) const = 0;
+  virtual void Stages(pb_stage_fn fn, void* ctx) const = 0;
+  virtual Status Eval(const pb_eval& eval) = 0;
+  virtual Status Reset(int32_t n_keep) = 0;
+  virtual Status Replay(const pb_replay& replay) = 0;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual void Facts(const FactSink& facts) const = 0;
+  virtual const Tokenizer& tokenizer() const = 0;
+  // `settings` override those of the engine.
+  virtual Result<std::unique_ptr<Session>> OpenSession(const Settings& settings) = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual void Describe(const FactSink& facts) const = 0;
+  virtual Result<std::unique_ptr<Model>> OpenModel(const std::string& path) = 0;
+};
+
+using CreateFn = Result<std::unique_ptr<Engine>> (*)(const Settings& settings);
+
+// Evaluation was stopped by a callback.
+Error Cancelled();
+
+// The table of a plugin; one a library.
+const pb_engine_api* MakeApi(uint64_t capabilities, CreateFn create);
+
+}  // namespace pb::plugin
+
+#endif  // PARITYBIT_PLUGINS_SUPPORT_ADAPTER_H_
