@@ -46,7 +46,13 @@ Result<Rows> Ops::Embeddings(std::span<const int32_t> tokens) const {
 }
 
 Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* partial) {
-  if (stage == PB_STAGE_LOGITS) return Product(x, model_->output(), 1, c, pool_, partial);
+  if (stage == PB_STAGE_LOGITS) {
+    // act.quant names the scheme of the layers' products. BitNet leaves the output matrix unquantised; else its type decides.
+    OpConfig output = c;
+    const bool plain = c.act_quant == ActQuant::kBitnet || c.act_quant == ActQuant::kNone;
+    output.act_quant = plain ? ActQuant::kNone : ActQuant::kGgml;
+    return Product(x, model_->output(), 1, output, pool_, partial);
+  }
   const LayerWeights& w = model_->layers()[static_cast<size_t>(layer)];
   switch (stage) {
     case PB_STAGE_Q_PROJ:
