@@ -1,0 +1,254 @@
+// AVX2 with FMA and F16C. Compiled with its own flags; entered only where IsaAvailable says so.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "kernels/exp_constants.h"
+#include "kernels/ref.h"
+#include "kernels/targets.h"
+
+namespace pb {
+namespace {
+
+constexpr int kDotTile = 2;
+
+struct Vec {
+  __m256 lo, hi;
+};
+struct Ints {
+  __m256i lo, hi;
+};
+struct Doubles {
+  __m256d v[4];
+};
+
+inline Vec Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline Vec LoadN(const float* p, int64_t n) {
+  if (n == 16) return Load(p);
+  float buffer[16] = {};
+  __builtin_memcpy(buffer, p, static_cast<size_t>(n) * 4);
+  return Load(buffer);
+}
+inline __m256 Widen(const uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Vec Load(const uint16_t* p) { return {Widen(p), Widen(p + 8)}; }
+inline Vec LoadN(const uint16_t* p, int64_t n) {
+  if (n == 16) return Load(p);
+  uint16_t buffer[16] = {};
+  __builtin_memcpy(buffer, p, static_cast<size_t>(n) * 2);
+  return Load(buffer);
+}
+inline void Store(float* p, Vec v) { _mm256_storeu_ps(p, v.lo), _mm256_storeu_ps(p + 8, v.hi); }
+inline void StoreN(float* p, Vec v, int64_t n) {
+  if (n == 16) return Store(p, v);
+  float buffer[16];
+  Store(buffer, v);
+  __builtin_memcpy(p, buffer, static_cast<size_t>(n) * 4);
+}
+inline __m128i Half(__m256 v) { return _mm256_cvtps_ph(v, 0); }  // 0: to nearest even
+inline void StoreHalf(uint16_t* p, Vec v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), Half(v.lo));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), Half(v.hi));
+}
+inline void StoreHalfN(uint16_t* p, Vec v, int64_t n) {
+  uint16_t buffer[16];
+  StoreHalf(buffer, v);
+  __builtin_memcpy(p, buffer, static_cast<size_t>(n) * 2);
+}
+inline Vec RoundHalf(Vec v) { return {_mm256_cvtph_ps(Half(v.lo)), _mm256_cvtph_ps(Half(v.hi))}; }
+inline float RoundHalf(float v) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtps_ph(_mm_set_ss(v), 0))); }
+inline Vec Set(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
+inline Vec Add(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline Vec Sub(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+inline Vec Mul(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline Vec Div(Vec a, Vec b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+inline Vec Fma(Vec a, Vec b, Vec c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline __m256 Negate(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
+inline Vec Negate(Vec v) { return {Negate(v.lo), Negate(v.hi)}; }
+inline Vec MaxKeep(Vec a, Vec b) {
+  return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}  // a > b ? a : b
+inline __m256 ZeroNegative(__m256 v) {
+  return _mm256_andnot_ps(_mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_LT_OQ), v);
+}
+inline Vec ZeroNegative(Vec v) { return {ZeroNegative(v.lo), ZeroNegative(v.hi)}; }
+inline float SquareRoot(float v) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(v))); }
+
+inline float Fold(Vec v) {
+  __m256 h = _mm256_add_ps(v.lo, v.hi);
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+inline float FoldMax(Vec v) {  // no NaN inside: MaxKeep drops them
+  __m256 h = _mm256_max_ps(v.lo, v.hi);
+  __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+
+inline Doubles ZeroDoubles() {
+  return {{_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()}};
+}
+inline Doubles AddDoubles(Doubles s, Vec v) {
+  return {{_mm256_add_pd(s.v[0], _mm256_cvtps_pd(_mm256_castps256_ps128(v.lo))),
+           _mm256_add_pd(s.v[1], _mm256_cvtps_pd(_mm256_extractf128_ps(v.lo, 1))),
+           _mm256_add_pd(s.v[2], _mm256_cvtps_pd(_mm256_castps256_ps128(v.hi))),
+           _mm256_add_pd(s.v[3], _mm256_cvtps_pd(_mm256_extractf128_ps(v.hi, 1)))}};
+}
+inline double Fold(Doubles s) {
+  __m256d h = _mm256_add_pd(_mm256_add_pd(s.v[0], s.v[2]), _mm256_add_pd(s.v[1], s.v[3]));
+  __m128d q = _mm_add_pd(_mm256_castpd256_pd128(h), _mm256_extractf128_pd(h, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(q, _mm_unpackhi_pd(q, q)));
+}
+
+inline __m256i AbsBits(__m256 v) {
+  return _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fffffff));
+}
+inline Ints AbsBits(Vec v) { return {AbsBits(v.lo), AbsBits(v.hi)}; }
+inline Ints MaxInts(Ints a, Ints b) { return {_mm256_max_epu32(a.lo, b.lo), _mm256_max_epu32(a.hi, b.hi)}; }
+inline uint32_t FoldMaxInts(Ints v) {
+  __m256i h = _mm256_max_epu32(v.lo, v.hi);
+  __m128i q = _mm_max_epu32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+  q = _mm_max_epu32(q, _mm_shuffle_epi32(q, _MM_SHUFFLE(1, 0, 3, 2)));
+  q = _mm_max_epu32(q, _mm_shuffle_epi32(q, _MM_SHUFFLE(2, 3, 0, 1)));
+  return static_cast<uint32_t>(_mm_cvtsi128_si32(q));
+}
+
+inline int32_t FoldInts(__m256i v) {
+  __m128i q = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  q = _mm_add_epi32(q, _mm_shuffle_epi32(q, _MM_SHUFFLE(1, 0, 3, 2)));
+  q = _mm_add_epi32(q, _mm_shuffle_epi32(q, _MM_SHUFFLE(2, 3, 0, 1)));
+  return _mm_cvtsi128_si32(q);
+}
+
+// Rounds 32 values to int8 codes; returns their sum.
+inline int32_t RoundCodes(Vec a, Vec b, int8_t* codes) {
+  __m256i i0 = _mm256_cvtps_epi32(a.lo), i1 = _mm256_cvtps_epi32(a.hi);
+  __m256i i2 = _mm256_cvtps_epi32(b.lo), i3 = _mm256_cvtps_epi32(b.hi);
+  __m256i bytes =
+      _mm256_packs_epi16(_mm256_packs_epi32(i0, i1), _mm256_packs_epi32(i2, i3));  // works in 128-bit halves
+  bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), bytes);
+  return FoldInts(_mm256_add_epi32(_mm256_add_epi32(i0, i1), _mm256_add_epi32(i2, i3)));
+}
+
+inline __m256 Exp(__m256 x) {
+  auto set = [](float v) { return _mm256_set1_ps(v); };
+  x = _mm256_max_ps(set(kExpLow), _mm256_min_ps(set(kExpHigh), x));  // the second operand where x is NaN
+  __m256 shifted = _mm256_fmadd_ps(x, set(kLog2E), set(kRoundMagic)),
+         n = _mm256_sub_ps(shifted, set(kRoundMagic));
+  __m256 r = _mm256_fmadd_ps(n, set(-kLn2Low), _mm256_fmadd_ps(n, set(-kLn2High), x));
+  __m256 p = set(kExpTaylor[7]);
+  for (int i = 6; i >= 0; i--) p = _mm256_fmadd_ps(p, r, set(kExpTaylor[i]));
+  __m256i e = _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_castps_si256(set(kRoundMagic)));
+  __m256i half = _mm256_srai_epi32(e, 1), rest = _mm256_sub_epi32(e, half), bias = _mm256_set1_epi32(127);
+  __m256 s0 = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  __m256 s1 = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  return _mm256_mul_ps(_mm256_mul_ps(p, s0), s1);
+}
+inline Vec Exp(Vec v) { return {Exp(v.lo), Exp(v.hi)}; }
+
+#include "kernels/simd_body.h"
+
+inline __m256i Broadcast4(const int8_t* p) {
+  int32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return _mm256_set1_epi32(v);
+}
+
+// Sums of 8 rows over one sub. Codes below 16 times |activation| <= 127: eight pair sums stay within int16.
+// Eight-bit codes go through |w| * sign(x, w), one pair sum at a time: 2 * 128 * 127 fits as well.
+template <int kBits>
+inline __m256i SubSum(const uint8_t* bytes, const int8_t* codes, __m256i sum) {
+  const __m256i ones = _mm256_set1_epi16(1), mask = _mm256_set1_epi8(static_cast<char>((1 << kBits) - 1));
+  __m256i pairs = _mm256_setzero_si256();
+  for (int q = 0; q < 8; q++) {
+    __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + q % kBits * 64));
+    __m256i x = Broadcast4(codes + 4 * q);
+    if constexpr (kBits == 8) {
+      __m256i w = _mm256_xor_si256(u, _mm256_set1_epi8(static_cast<char>(0x80)));
+      sum = _mm256_add_epi32(
+          sum, _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)), ones));
+    } else {
+      u = _mm256_and_si256(_mm256_srli_epi16(u, q / kBits * kBits), mask);
+      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(u, x));
+    }
+  }
+  return kBits == 8 ? sum : _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+}
+
+// Half a group (8 rows) against kTile token rows.
+template <int kBits, bool kMin, int kTile>
+void ProductTile(const PackedProduct& p, int64_t row, int64_t t0) {
+  const PackedMatrix& w = *p.w;
+  const QuantRows& x = *p.x;
+  const int x_shift = SchemeShift(x.scheme), shift = w.block_shift < x_shift ? w.block_shift : x_shift;
+  const bool bitnet = x.scheme == ActScheme::kBitnet;
+  const int64_t n_subs = w.n_subs(), group = row / kGroupRows, half = row % kGroupRows;
+  const uint8_t* bytes = w.codes.get() + group * n_subs * kBits * 64 + half * 4;
+  const int64_t w_at = group * w.n_blocks() * kGroupRows + half;
+  const int8_t* codes = x.codes.get() + t0 * x.n_columns;
+  const float* scales = x.scales.get() + t0 * x.n_blocks;
+  const float* sums = x.sums.get() + t0 * n_subs;
+  const int32_t* prefix = x.prefix.get() + t0 * (n_subs + 1);
+  __m256 acc[kTile];
+  for (auto& a : acc) a = _mm256_setzero_ps();
+  for (int64_t begin = 0; begin < n_subs; begin += int64_t{1} << shift) {
+    int64_t end = begin + (int64_t{1} << shift) < n_subs ? begin + (int64_t{1} << shift) : n_subs;
+    __m256i sum[kTile];
+    for (int t = 0; t < kTile; t++) {
+      int32_t codes_sum = prefix[t * (n_subs + 1) + end] - prefix[t * (n_subs + 1) + begin];
+      sum[t] = _mm256_set1_epi32(kBits == 8 ? 0 : -w.offset * codes_sum);
+    }
+    for (int64_t sub = begin; sub < end; sub++) {
+      for (int t = 0; t < kTile; t++) {
+        sum[t] = SubSum<kBits>(bytes + sub * kBits * 64, codes + t * x.n_columns + sub * kSub, sum[t]);
+      }
+    }
+    const int64_t block = w_at + (begin >> w.block_shift) * kGroupRows;
+    __m256 d = Widen(w.scales.get() + block);
+    for (int t = 0; t < kTile; t++) {
+      __m256 scale =
+          bitnet ? d : _mm256_mul_ps(d, _mm256_set1_ps(scales[t * x.n_blocks + (begin >> x_shift)]));
+      acc[t] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sum[t]), acc[t]);
+      if constexpr (kMin) {
+        acc[t] =
+            _mm256_fmadd_ps(Widen(w.minima.get() + block), _mm256_set1_ps(sums[t * n_subs + begin]), acc[t]);
+      }
+    }
+  }
+  const int64_t rows = w.n_rows - row < 8 ? w.n_rows - row : 8;
+  for (int t = 0; t < kTile; t++) {
+    __m256 v = bitnet ? _mm256_div_ps(acc[t], _mm256_set1_ps(scales[t * x.n_blocks])) : acc[t];
+    v = _mm256_mul_ps(_mm256_mul_ps(v, _mm256_set1_ps(w.scale)), _mm256_set1_ps(p.post_scale));
+    float buffer[8];
+    _mm256_storeu_ps(buffer, v);
+    __builtin_memcpy(p.out + (t0 + t) * p.out_stride + row, buffer, static_cast<size_t>(rows) * 4);
+  }
+}
+
+template <int kBits, bool kMin>
+void Product(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
+  int64_t end_row = end_group * kGroupRows < p.w->n_rows ? end_group * kGroupRows : p.w->n_rows;
+  for (int64_t row = begin_group * kGroupRows; row < end_row; row += 8) {
+    int64_t t = 0;
+    for (; t + 4 <= p.x->n_rows; t += 4) ProductTile<kBits, kMin, 4>(p, row, t);
+    for (; t < p.x->n_rows; t++) ProductTile<kBits, kMin, 1>(p, row, t);
+  }
+}
+
+void PackedProducts(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
+  if (p.w->bits == 2) return Product<2, false>(p, begin_group, end_group);
+  if (p.w->bits == 4) return Product<4, true>(p, begin_group, end_group);
+  Product<8, false>(p, begin_group, end_group);
+}
+
+}  // namespace
+
+const Kernels& Avx2Kernels() { return TableOf(Isa::kAvx2, PackedProducts); }
+
+}  // namespace pb
+#endif

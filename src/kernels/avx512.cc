@@ -1,0 +1,180 @@
+// AVX-512 (F, BW, DQ, VL, VNNI). Compiled with its own flags; entered only where IsaAvailable says so.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "kernels/exp_constants.h"
+#include "kernels/ref.h"
+#include "kernels/targets.h"
+
+namespace pb {
+namespace {
+
+constexpr int kDotTile = 4;
+
+using Vec = __m512;
+using Ints = __m512i;
+struct Doubles {
+  __m512d lo, hi;
+};
+
+inline __mmask16 MaskOf(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
+inline Vec Load(const float* p) { return _mm512_loadu_ps(p); }
+inline Vec LoadN(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(MaskOf(n), p); }
+inline Vec Load(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Vec LoadN(const uint16_t* p, int64_t n) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(MaskOf(n), p));
+}
+inline void Store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+inline void StoreN(float* p, Vec v, int64_t n) { _mm512_mask_storeu_ps(p, MaskOf(n), v); }
+inline __m256i Half(Vec v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline void StoreHalf(uint16_t* p, Vec v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), Half(v)); }
+inline void StoreHalfN(uint16_t* p, Vec v, int64_t n) { _mm256_mask_storeu_epi16(p, MaskOf(n), Half(v)); }
+inline Vec RoundHalf(Vec v) { return _mm512_cvtph_ps(Half(v)); }
+inline float RoundHalf(float v) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtps_ph(_mm_set_ss(v), 0))); }
+inline Vec Set(float v) { return _mm512_set1_ps(v); }
+inline Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+inline Vec Sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+inline Vec Mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+inline Vec Div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+inline Vec Fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vec Negate(Vec v) { return _mm512_xor_ps(v, _mm512_set1_ps(-0.0f)); }
+inline Vec MaxKeep(Vec a, Vec b) { return _mm512_max_ps(a, b); }  // a > b ? a : b
+inline Vec ZeroNegative(Vec v) {
+  return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), _mm512_setzero_ps());
+}
+inline float SquareRoot(float v) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(v))); }
+
+inline float Fold8(__m256 v) {
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+inline float Fold(Vec v) {
+  return Fold8(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)));
+}
+inline float FoldMax(Vec v) { return _mm512_reduce_max_ps(v); }  // no NaN inside: MaxKeep drops them
+
+inline Doubles ZeroDoubles() { return {_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+inline Doubles AddDoubles(Doubles s, Vec v) {
+  return {_mm512_add_pd(s.lo, _mm512_cvtps_pd(_mm512_castps512_ps256(v))),
+          _mm512_add_pd(s.hi, _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)))};
+}
+inline double Fold(Doubles s) {
+  __m512d v = _mm512_add_pd(s.lo, s.hi);
+  __m256d h = _mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd(v, 1));
+  __m128d q = _mm_add_pd(_mm256_castpd256_pd128(h), _mm256_extractf128_pd(h, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(q, _mm_unpackhi_pd(q, q)));
+}
+
+inline Ints AbsBits(Vec v) { return _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)); }
+inline Ints MaxInts(Ints a, Ints b) { return _mm512_max_epu32(a, b); }
+inline uint32_t FoldMaxInts(Ints v) { return _mm512_reduce_max_epu32(v); }
+
+// Rounds 32 values to int8 codes; returns their sum.
+inline int32_t RoundCodes(Vec a, Vec b, int8_t* codes) {
+  __m512i ia = _mm512_cvtps_epi32(a), ib = _mm512_cvtps_epi32(b);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtsepi32_epi8(ia));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), _mm512_cvtsepi32_epi8(ib));
+  return _mm512_reduce_add_epi32(_mm512_add_epi32(ia, ib));
+}
+
+inline Vec Exp(Vec x) {
+  x = _mm512_max_ps(Set(kExpLow), _mm512_min_ps(Set(kExpHigh), x));  // the second operand where x is NaN
+  Vec shifted = Fma(x, Set(kLog2E), Set(kRoundMagic)), n = Sub(shifted, Set(kRoundMagic));
+  Vec r = Fma(n, Set(-kLn2Low), Fma(n, Set(-kLn2High), x));
+  Vec p = Set(kExpTaylor[7]);
+  for (int i = 6; i >= 0; i--) p = Fma(p, r, Set(kExpTaylor[i]));
+  __m512i e = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_castps_si512(Set(kRoundMagic)));
+  __m512i half = _mm512_srai_epi32(e, 1), rest = _mm512_sub_epi32(e, half), bias = _mm512_set1_epi32(127);
+  Vec s0 = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
+  Vec s1 = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(rest, bias), 23));
+  return Mul(Mul(p, s0), s1);
+}
+
+#include "kernels/simd_body.h"
+
+inline __m512i Broadcast4(const int8_t* p) {
+  int32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return _mm512_set1_epi32(v);
+}
+
+// One group of 16 rows against kTile token rows.
+template <int kBits, bool kMin, int kTile>
+void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
+  const PackedMatrix& w = *p.w;
+  const QuantRows& x = *p.x;
+  const int x_shift = SchemeShift(x.scheme), shift = w.block_shift < x_shift ? w.block_shift : x_shift;
+  const bool bitnet = x.scheme == ActScheme::kBitnet;
+  const int64_t n_subs = w.n_subs();
+  const uint8_t* bytes = w.codes.get() + group * n_subs * kBits * 64;
+  const int64_t w_at = group * w.n_blocks() * kGroupRows;
+  const int8_t* codes = x.codes.get() + t0 * x.n_columns;
+  const float* scales = x.scales.get() + t0 * x.n_blocks;
+  const float* sums = x.sums.get() + t0 * n_subs;
+  const int32_t* prefix = x.prefix.get() + t0 * (n_subs + 1);
+  const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
+  Vec acc[kTile];
+  for (auto& a : acc) a = Set(0.0f);
+  for (int64_t begin = 0; begin < n_subs; begin += int64_t{1} << shift) {
+    int64_t end = begin + (int64_t{1} << shift) < n_subs ? begin + (int64_t{1} << shift) : n_subs;
+    __m512i even[kTile], odd[kTile];
+    for (int t = 0; t < kTile; t++) {
+      int32_t sum = prefix[t * (n_subs + 1) + end] - prefix[t * (n_subs + 1) + begin];
+      even[t] = _mm512_set1_epi32(-w.offset * sum), odd[t] = _mm512_setzero_si512();
+    }
+    for (int64_t sub = begin; sub < end; sub++) {
+      __m512i raw[kBits];
+      for (int b = 0; b < kBits; b++) raw[b] = _mm512_loadu_si512(bytes + (sub * kBits + b) * 64);
+      for (int q = 0; q < 8; q++) {
+        __m512i u = raw[q % kBits];
+        if constexpr (kBits < 8) {
+          u = _mm512_and_si512(_mm512_srli_epi16(u, static_cast<unsigned>(q / kBits * kBits)), mask);
+        }
+        for (int t = 0; t < kTile; t++) {
+          __m512i& to = q % 2 ? odd[t] : even[t];
+          to = _mm512_dpbusd_epi32(to, u, Broadcast4(codes + t * x.n_columns + sub * kSub + 4 * q));
+        }
+      }
+    }
+    const int64_t block = w_at + (begin >> w.block_shift) * kGroupRows;
+    Vec d = Load(w.scales.get() + block);
+    for (int t = 0; t < kTile; t++) {
+      Vec scale = bitnet ? d : Mul(d, Set(scales[t * x.n_blocks + (begin >> x_shift)]));
+      acc[t] = Fma(scale, _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t])), acc[t]);
+      if constexpr (kMin) acc[t] = Fma(Load(w.minima.get() + block), Set(sums[t * n_subs + begin]), acc[t]);
+    }
+  }
+  const int64_t rows =
+      w.n_rows - group * kGroupRows < kGroupRows ? w.n_rows - group * kGroupRows : kGroupRows;
+  for (int t = 0; t < kTile; t++) {
+    Vec v = bitnet ? Div(acc[t], Set(scales[t * x.n_blocks])) : acc[t];
+    v = Mul(Mul(v, Set(w.scale)), Set(p.post_scale));
+    StoreN(p.out + (t0 + t) * p.out_stride + group * kGroupRows, v, rows);
+  }
+}
+
+template <int kBits, bool kMin>
+void Product(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
+  for (int64_t g = begin_group; g < end_group; g++) {
+    int64_t t = 0;
+    for (; t + 8 <= p.x->n_rows; t += 8) ProductTile<kBits, kMin, 8>(p, g, t);
+    for (; t + 2 <= p.x->n_rows; t += 2) ProductTile<kBits, kMin, 2>(p, g, t);
+    for (; t < p.x->n_rows; t++) ProductTile<kBits, kMin, 1>(p, g, t);
+  }
+}
+
+void PackedProducts(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
+  if (p.w->bits == 2) return Product<2, false>(p, begin_group, end_group);
+  if (p.w->bits == 4) return Product<4, true>(p, begin_group, end_group);
+  Product<8, false>(p, begin_group, end_group);
+}
+
+}  // namespace
+
+const Kernels& Avx512Kernels() { return TableOf(Isa::kAvx512, PackedProducts); }
+
+}  // namespace pb
+#endif

@@ -1,0 +1,92 @@
+// Quantised weights repacked for the integer kernels, and rows of activations quantised for them. Both are
+// exact: the codes and scales are those of the file's format, only their order in memory differs.
+#ifndef PARITYBIT_KERNELS_PACKED_H_
+#define PARITYBIT_KERNELS_PACKED_H_
+
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "base/result.h"
+#include "formats/block.h"
+
+namespace pb {
+
+// Storage on 64-byte boundaries, so that a vector load never straddles a cache line. Contents start
+// uninitialised.
+template <typename T>
+struct AlignedDelete {
+  void operator()(T* p) const { ::operator delete[](p, std::align_val_t{64}); }
+};
+template <typename T>
+using AlignedArray = std::unique_ptr<T[], AlignedDelete<T>>;
+template <typename T>
+AlignedArray<T> MakeAligned(int64_t n) {
+  return AlignedArray<T>(
+      static_cast<T*>(::operator new[](static_cast<size_t>(n) * sizeof(T), std::align_val_t{64})));
+}
+
+inline constexpr int64_t kGroupRows = 16;  // weight rows that stand interleaved
+inline constexpr int64_t kSub = 32;        // columns of one step of the integer kernels
+
+// A weight matrix whose value at (row, column) is d * (code - offset) + m, times `scale` of the whole tensor.
+// Codes are unsigned, 2, 4 or 8 bits. Rows stand in groups of 16 (the last one padded with zero scales),
+// columns in subs of 32, four columns of one row side by side: column 4q + j of row r of a sub is in byte (q
+// mod bits) * 64 + 4r + j, from bit (q / bits) * bits.
+struct PackedMatrix {
+  int bits = 0, offset = 0;
+  int64_t n_rows = 0, n_columns = 0;
+  int block_shift = 0;            // a scale covers 32 << block_shift columns
+  bool has_min = false;           // Q4_1
+  float scale = 1;                // of the whole tensor (I2_S, whose d is 1)
+  AlignedArray<uint8_t> codes;    // [group][sub][bits * 64]
+  AlignedArray<uint16_t> scales;  // [group][block][16], f16
+  AlignedArray<uint16_t> minima;  // [group][block][16], f16
+
+  int64_t n_groups() const { return (n_rows + kGroupRows - 1) / kGroupRows; }
+  int64_t n_subs() const { return n_columns / kSub; }
+  int64_t n_blocks() const { return (n_subs() + (int64_t{1} << block_shift) - 1) >> block_shift; }
+};
+
+// True for the types whose codes are integers: Q4_1 Q8_0 TQ1_0 TQ2_0 I2_S.
+bool IsPackable(BlockType type);
+// Fills rows [16 * begin_group, 16 * end_group); threads may share the groups between them.
+void PackGroups(const WeightView& w, PackedMatrix& packed, int64_t begin_group, int64_t end_group);
+// Everything of a packed matrix but the contents.
+PackedMatrix MakePacked(const WeightView& w);
+// The codes of a row, before packing: n_columns bytes; d and m (may be null where the format has none): one
+// f16 a block.
+void RowCodes(const WeightView& w, int64_t row, uint8_t* codes, uint16_t* d, uint16_t* m);
+
+// How activations are rounded before they meet the weights.
+enum class ActScheme : uint8_t {
+  kNone,  // not at all
+  kF16,   // to f16
+  kQ8_0,  // 32 codes: d = f16(max|x| / 127), code = rint_half_even(x * (127 / max|x|))
+  kQ8_1,  // as Q8_0, and s = f16(d * sum of codes) with d before its rounding
+  kQ8_K,  // 256 codes: i = -127 / (the x with the largest |x|), code = min(127, rint_half_even(i * x)), d = 1
+          // / i
+  kBitnet,  // a row: s = 127 / max(|x|, 1e-5), code = clamp(rint_half_even(x * s), -128, 127); products are
+            // divided by s
+};
+inline bool IsIntegerScheme(ActScheme s) { return s >= ActScheme::kQ8_0; }
+// Columns a scale covers are 32 << shift.
+inline int SchemeShift(ActScheme s) { return s == ActScheme::kQ8_K ? 3 : s == ActScheme::kBitnet ? 40 : 0; }
+
+// Activation rows as codes. A block that holds NaN or Inf has codes 0 and scale NaN: it spoils exactly the
+// outputs it enters.
+struct QuantRows {
+  QuantRows(ActScheme scheme, int64_t n_rows, int64_t n_columns);
+
+  ActScheme scheme;
+  int64_t n_rows, n_columns, n_blocks;
+  AlignedArray<int8_t> codes;    // (n_rows, n_columns)
+  AlignedArray<float> scales;    // (n_rows, n_blocks)
+  AlignedArray<float> sums;      // (n_rows, n_columns / 32): d * sum of codes, for formats with a minimum
+  AlignedArray<int32_t> prefix;  // (n_rows, n_columns / 32 + 1): sum of all codes before
+};
+
+}  // namespace pb
+
+#endif  // PARITYBIT_KERNELS_PACKED_H_
