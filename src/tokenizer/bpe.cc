@@ -80,7 +80,7 @@ Bpe::Bpe(const std::vector<std::string>& merges, const StringIds& ids, bool igno
   std::string left, right;
   size_t skipped = 0, first_skipped = 0;
   for (size_t i = 0; i < merges.size(); ++i) {
-    std::string_view merge = merges[i];
+    std::string_view merge = merges[i].c_str();  // up to a zero byte, as llama.cpp reads it
     size_t space = merge.find(' ', 1);
     bool usable = space != merge.npos && ReadByteText(merge.substr(0, space), &left) &&
                   ReadByteText(merge.substr(space + 1), &right) && !right.empty();

@@ -81,13 +81,11 @@ bool IsSpace(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 }  // namespace
 
-SpecialTokens::SpecialTokens(const TokenizerData& data, const StringIds& ids,
-                             std::vector<std::string>* findings)
-    : data_(&data) {
+SpecialTokens::SpecialTokens(const TokenizerData& data, const StringIds& ids) : data_(&data) {
   for (size_t i = 0; i < data.tokens.size(); ++i) {
     flags_.push_back(FlagsOfType(data.token_types.empty() ? 1 : data.token_types[i]));
   }
-  FindByText(data, ids, findings);
+  FindByText(data, ids);
   FixKnownFamilies(ids);
   for (size_t i = 0; i < flags_.size(); ++i) {
     if (flags_[i] & (kControl | kUserDefined | kUnknown)) order_.push_back(static_cast<int32_t>(i));
@@ -104,28 +102,19 @@ SpecialTokens::SpecialTokens(const TokenizerData& data, const StringIds& ids,
   SetStripping(data, ids);
 }
 
-void SpecialTokens::FindByText(const TokenizerData& data, const StringIds& ids,
-                               std::vector<std::string>* findings) {
-  for (int i = 0; i < 6; ++i) {
-    std::vector<int32_t> candidates;
-    if (data.fim[i] >= 0) candidates.push_back(data.fim[i]);
-    bool typed = true;
-    for (std::string_view text : kFim[i]) {
-      int32_t id = data.fim[i] < 0 ? IdOf(ids, text) : -1;
-      if (id < 0) continue;
-      candidates.push_back(id);
-      typed = typed && (flags_[id] & kControl);
+void SpecialTokens::FindByText(const TokenizerData& data, const StringIds& ids) {
+  // Of several candidates for one place llama.cpp takes the first in the order of its hash table, which has
+  // the type of `ids` and was filled in the same order; with another standard library its choice differs.
+  std::array<int32_t, 6> fim = data.fim;
+  for (const auto& [text, id] : ids) {
+    for (int i = 0; i < 6; ++i) {
+      if (fim[i] >= 0 || std::find(kFim[i].begin(), kFim[i].end(), text) == kFim[i].end()) continue;
+      fim[i] = id;
+      flags_[id] |= kControl;
     }
-    if (candidates.empty()) continue;
-    if (data.fim[i] < 0) flags_[candidates[0]] |= kControl;
-    if (i >= 3) end_of_generation_.insert(candidates[0]);
-    if (candidates.size() > 1 && !typed) {
-      findings->push_back(
-          fmt::format("tokens {} and {} both look like one fill-in-the-middle token, no key tells which, and "
-                      "not both are control tokens: "
-                      "the first is taken for one, llama.cpp may take the other",
-                      candidates[0], candidates[1]));
-    }
+  }
+  for (int i : {3, 4, 5}) {
+    if (fim[i] >= 0) end_of_generation_.insert(fim[i]);
   }
   for (std::string_view text : kEndOfGeneration) {
     if (int32_t id = IdOf(ids, text); id >= 0) {

@@ -40,7 +40,7 @@ struct Fragment {
 class SpecialTokens {
  public:
   // `ids`: every token's text. `data` outlives this.
-  SpecialTokens(const TokenizerData& data, const StringIds& ids, std::vector<std::string>* findings);
+  SpecialTokens(const TokenizerData& data, const StringIds& ids);
 
   // Longer tokens first, then in the order of std::sort, whole text for each; control and unknown ones only
   // when `parse_special`.
@@ -49,7 +49,7 @@ class SpecialTokens {
   bool IsEndOfGeneration(int32_t id) const { return end_of_generation_.count(id) != 0; }
 
  private:
-  void FindByText(const TokenizerData& data, const StringIds& ids, std::vector<std::string>* findings);
+  void FindByText(const TokenizerData& data, const StringIds& ids);
   void FixKnownFamilies(const StringIds& ids);
   void SetStripping(const TokenizerData& data, const StringIds& ids);
   std::vector<bool> Present(std::string_view text) const;

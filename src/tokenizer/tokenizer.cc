@@ -27,12 +27,16 @@ Result<StringIds> CheckTokens(TokenizerData* data, std::vector<std::string>* fin
                      data->token_types.size(), data->tokens.size());
   }
   StringIds ids;
-  ids.reserve(data->tokens.size());
   for (size_t i = 0; i < data->tokens.size(); ++i) {
     std::string& token = data->tokens[i];
     if (token.size() > kMaxTokenBytes) {
       return MakeError(Code::kMalformed, "tokenizer.ggml.tokens[{}] has {} bytes, more than {}", i,
                        token.size(), kMaxTokenBytes);
+    }
+    if (size_t nul = token.find('\0'); nul != token.npos) {
+      token.resize(nul);
+      findings->push_back(
+          fmt::format("tokenizer.ggml.tokens[{}] holds a zero byte; it ends there, as in llama.cpp", i));
     }
     if (token.empty()) {
       token = fmt::format("[EMPTY_{}]", i);
@@ -74,7 +78,7 @@ class BpeTokenizer : public Tokenizer {
       : data_(std::move(data)),
         findings_(std::move(findings)),
         pre_(std::move(pre)),
-        special_(data_, ids, &findings_),
+        special_(data_, ids),
         bpe_(data_.merges, ids, ignore_merges, &findings_) {}
 
   Result<std::vector<int32_t>> Encode(std::string_view text, const TokenizeOptions& options) const override;
