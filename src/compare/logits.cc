@@ -25,43 +25,55 @@ int64_t CountNonFinite(std::span<const float> row) {
 // What one pass over both rows gives; d = candidate - reference, y = d - d(reference's top-1).
 struct PairSums {
   double p_expm1_y = 0, p_y = 0;  // weighted by the reference's probabilities
-  double d = 0, d2 = 0, rd = 0;   // r: centred reference
-  double min_d = 0, max_d = 0;
+  double y = 0, y2 = 0, ry = 0;   // r: centred reference
+  double min_y = 0, max_y = 0;
 };
 
-PairSums SumPair(std::span<const float> candidate, const ReferenceRow& reference, double d0) {
-  double p_expm1_y[kLanes] = {}, p_y[kLanes] = {}, sum_d[kLanes] = {}, sum_d2[kLanes] = {},
-         sum_rd[kLanes] = {};
-  double min_d[kLanes], max_d[kLanes];
-  std::fill_n(min_d, kLanes, std::numeric_limits<double>::infinity());
-  std::fill_n(max_d, kLanes, -std::numeric_limits<double>::infinity());
-  const float *c = candidate.data(), *r = reference.logits().data();
-  const double log_z = reference.log_z(), mean = reference.mean();
-  auto add = [&](size_t lane, size_t i) {
-    double ri = r[i], d = c[i] - ri, y = d - d0;
-    double p = FastExp(ri - log_z);
-    p_expm1_y[lane] += p * (FastExp(y) - 1.0);
-    p_y[lane] += p * y;
-    sum_d[lane] += y;
-    sum_d2[lane] += y * y;
-    sum_rd[lane] += (ri - mean) * y;
-    min_d[lane] = d < min_d[lane] ? d : min_d[lane];
-    max_d[lane] = d > max_d[lane] ? d : max_d[lane];
-  };
-  size_t n = candidate.size(), i = 0;
+// Adds term(i) for all i below n, lane by lane.
+template <typename Term>
+void AddLanes(size_t n, double (&lanes)[kLanes], Term term) {
+  size_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
-    for (size_t lane = 0; lane < kLanes; ++lane) add(lane, i + lane);
-  for (; i < n; ++i) add(i % kLanes, i);
-  PairSums s{SumLanes(p_expm1_y), SumLanes(p_y), SumLanes(sum_d), SumLanes(sum_d2), SumLanes(sum_rd)};
-  s.min_d = *std::min_element(min_d, min_d + kLanes);
-  s.max_d = *std::max_element(max_d, max_d + kLanes);
+    for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);
+  for (; i < n; ++i) lanes[i % kLanes] += term(i);
+}
+
+// Blocks of a few KB, each step a plain loop over a block: this is what compilers vectorise.
+PairSums SumPair(std::span<const float> candidate, const ReferenceRow& reference, double d0) {
+  constexpr size_t kBlock = 512;
+  double y[kBlock], p[kBlock], e[kBlock], r[kBlock];
+  double p_expm1_y[kLanes] = {}, p_y[kLanes] = {}, sum_y[kLanes] = {}, sum_y2[kLanes] = {},
+         sum_ry[kLanes] = {};
+  PairSums s;
+  const double log_z = reference.log_z(), mean = reference.mean();
+  for (size_t begin = 0; begin < candidate.size(); begin += kBlock) {
+    size_t n = std::min(kBlock, candidate.size() - begin);
+    const float *c = candidate.data() + begin, *ref = reference.logits().data() + begin;
+    for (size_t i = 0; i < n; ++i) r[i] = ref[i];
+    for (size_t i = 0; i < n; ++i) y[i] = c[i] - r[i] - d0;
+    for (size_t i = 0; i < n; ++i) p[i] = FastExp(r[i] - log_z);
+    for (size_t i = 0; i < n; ++i) e[i] = FastExp(y[i]) - 1.0;
+    AddLanes(n, p_expm1_y, [&](size_t i) { return p[i] * e[i]; });
+    AddLanes(n, p_y, [&](size_t i) { return p[i] * y[i]; });
+    AddLanes(n, sum_y, [&](size_t i) { return y[i]; });
+    AddLanes(n, sum_y2, [&](size_t i) { return y[i] * y[i]; });
+    AddLanes(n, sum_ry, [&](size_t i) { return (r[i] - mean) * y[i]; });
+    for (size_t i = 0; i < n; ++i)
+      s.min_y = y[i] < s.min_y ? y[i] : s.min_y;  // y is 0 at the reference's top-1
+    for (size_t i = 0; i < n; ++i) s.max_y = y[i] > s.max_y ? y[i] : s.max_y;
+  }
+  s.p_expm1_y = SumLanes(p_expm1_y);
+  s.p_y = SumLanes(p_y);
+  s.y = SumLanes(sum_y);
+  s.y2 = SumLanes(sum_y2);
+  s.ry = SumLanes(sum_ry);
   return s;
 }
 
 double LogZ(std::span<const float> row) {
   double max = *std::max_element(row.begin(), row.end());
   double lanes[kLanes] = {};
-  for (size_t i = 0; i < row.size(); ++i) lanes[i % kLanes] += FastExp(row[i] - max);
+  AddLanes(row.size(), lanes, [&](size_t i) { return FastExp(row[i] - max); });
   return max + std::log(SumLanes(lanes));
 }
 
@@ -108,26 +120,26 @@ double FillDistances(std::span<const float> candidate, const ReferenceRow& refer
   int32_t top = reference.top_k()[0];
   double d0 = static_cast<double>(candidate[top]) - reference.logits()[top];
   PairSums s = SumPair(candidate, reference, d0);
-  double log_z;
-  if (s.max_d - d0 < 30.0) {
+  double log_z, log_ratio;  // log Z of the candidate, and what it has gained beyond d0
+  if (s.max_y < 30.0) {
     // log Z' - log Z = d0 + log(1 + sum p (exp(y) - 1)), and KL = that - sum p d: no cancellation, exactly 0
     // for y = 0.
-    double log_ratio = std::log1p(s.p_expm1_y);
+    log_ratio = std::log1p(s.p_expm1_y);
     log_z = reference.log_z() + d0 + log_ratio;
     row->kl = std::max(0.0, log_ratio - s.p_y);
   } else {
     log_z = LogZ(candidate);
+    log_ratio = log_z - reference.log_z() - d0;
     row->kl = std::max(0.0, KlByDefinition(candidate, reference, log_z));
   }
-  double shift = log_z - reference.log_z();
-  row->max_abs = std::max(std::abs(s.min_d - shift), std::abs(s.max_d - shift));
+  row->max_abs = std::max(std::abs(s.min_y - log_ratio), std::abs(s.max_y - log_ratio));
   double n = static_cast<double>(candidate.size()), r2 = reference.centred_norm2();
   double d2 =
-      std::max(0.0, s.d2 - s.d * s.d / n);  // of the centred difference; y differs from d by a constant
+      std::max(0.0, s.y2 - s.y * s.y / n);  // of the centred difference; y differs from d by a constant
   double c2 =
-      std::max(0.0, r2 + 2 * s.rd + d2);  // the centred reference sums to 0, so y serves for d here too
+      std::max(0.0, r2 + 2 * s.ry + d2);  // the centred reference sums to 0, so y serves for d here too
   row->rel_l2 = d2 == 0 ? 0 : std::sqrt(d2 / r2);  // infinite where the reference is constant
-  row->cosine = d2 == 0 ? 1 : std::clamp((r2 + s.rd) / std::sqrt(r2 * c2), -1.0, 1.0);
+  row->cosine = d2 == 0 ? 1 : std::clamp((r2 + s.ry) / std::sqrt(r2 * c2), -1.0, 1.0);
   return log_z;
 }
 
@@ -152,9 +164,9 @@ ReferenceRow::ReferenceRow(std::span<const float> logits, int top_k)
   if (logits.empty() || n_non_finite_ > 0) return;
   log_z_ = LogZ(logits);
   double sum[kLanes] = {}, squares[kLanes] = {};
-  for (size_t i = 0; i < logits.size(); ++i) sum[i % kLanes] += logits[i];
+  AddLanes(logits.size(), sum, [&](size_t i) { return static_cast<double>(logits[i]); });
   mean_ = SumLanes(sum) / static_cast<double>(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) squares[i % kLanes] += (logits[i] - mean_) * (logits[i] - mean_);
+  AddLanes(logits.size(), squares, [&](size_t i) { return (logits[i] - mean_) * (logits[i] - mean_); });
   centred_norm2_ = SumLanes(squares);
   for (int32_t id : top_k_) top_k_logp_.push_back(logits[id] - log_z_);
 }

@@ -41,6 +41,8 @@ int ExitCode(Outcome o) {
 
 const char* ScopeName(Scope s) { return s == Scope::kLocal ? "local" : "logits-only"; }
 
+const char* PhaseName(Phase p) { return p == Phase::kPrefill ? "prefill" : "decode"; }
+
 const char* BlameName(Blame b) {
   switch (b) {
     case Blame::kNone:

@@ -43,6 +43,7 @@ struct Limit {
 };
 
 enum class Phase { kPrefill, kDecode };
+const char* PhaseName(Phase p);  // "prefill" "decode"
 
 // One position's logits, candidate against reference. Definitions in docs/numerics.md.
 struct LogitsRow {

@@ -1,0 +1,17 @@
+// Are the logits within the limits in force? Position by position, and by the mean of each prompt's prefill
+// and decode.
+#ifndef PARITYBIT_COMPARE_LOGITS_JUDGE_H_
+#define PARITYBIT_COMPARE_LOGITS_JUDGE_H_
+
+#include "compare/verdict.h"
+
+namespace pb::compare {
+
+// NaN or infinite logits: invalid, whatever else holds. Marks the rows and the first of them.
+void CheckFinite(Evidence* evidence, Verdict* verdict);
+// Sets the limits up, marks rows beyond one, adds reasons and the first divergence. Coverage must be filled.
+void CheckLogits(Evidence* evidence, Verdict* verdict);
+
+}  // namespace pb::compare
+
+#endif  // PARITYBIT_COMPARE_LOGITS_JUDGE_H_

@@ -1,0 +1,112 @@
+#include "compare/noise_floor.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pb::compare {
+namespace {
+
+template <typename Values>
+double LargestOf(const NoiseFloor& floor, Values values) {
+  double worst = 0;
+  for (const NoiseRun& run : floor.runs)
+    for (double v : values(run)) worst = std::max(worst, v);
+  return worst;
+}
+
+// "8 runs of random rounding of llama.cpp v0.5.0 over 409 positions", and what makes it weaker.
+std::string Describe(const NoiseFloor& floor) {
+  bool rounding = floor.method == NoiseFloor::Method::kRandomRounding;
+  std::string text = fmt::format("{} {} of {} over {} positions", floor.runs.size(),
+                                 rounding ? "runs of random rounding" : "variations",
+                                 floor.engine.empty() ? "the reference" : floor.engine, floor.n_positions());
+  std::string weakness = WeaknessOf(floor);
+  return weakness.empty() ? text : fmt::format("{}; weaker: {}", text, weakness);
+}
+
+Status CheckRun(const NoiseRun& run, size_t n_positions) {
+  if (run.kl.size() != n_positions || run.gap_change.size() != n_positions)
+    return MakeError(Code::kInternal,
+                     "noise run '{}' has {} KL values and {} gap changes, {} positions are expected",
+                     run.variation, run.kl.size(), run.gap_change.size(), n_positions);
+  for (size_t i = 0; i < n_positions; ++i)
+    for (double v : {run.kl[i], run.gap_change[i]})
+      if (!std::isfinite(v) || v < 0)
+        return MakeError(Code::kEngine,
+                         "noise run '{}' gives {} at position {}: the engine computes non-finite logits",
+                         run.variation, v, i);
+  return {};
+}
+
+}  // namespace
+
+void NoiseRun::Add(const LogitsRow& row) {
+  kl.push_back(row.kl);
+  gap_change.push_back(row.gap_change);
+}
+
+double NoiseFloor::MeanKl() const {
+  double sum = 0;
+  for (const NoiseRun& run : runs)
+    for (double v : run.kl) sum += v;
+  return sum / (static_cast<double>(runs.size()) * static_cast<double>(n_positions()));
+}
+
+double NoiseFloor::WorstKl() const {
+  return LargestOf(*this, [](const NoiseRun& run) -> const std::vector<double>& { return run.kl; });
+}
+
+double NoiseFloor::WorstGapChange() const {
+  return LargestOf(*this, [](const NoiseRun& run) -> const std::vector<double>& { return run.gap_change; });
+}
+
+Status CheckNoiseFloor(const NoiseFloor& floor) {
+  if (floor.runs.empty() || floor.n_positions() == 0)
+    return MakeError(Code::kInternal, "the noise floor has {} runs over {} positions: nothing was measured",
+                     floor.runs.size(), floor.n_positions());
+  for (const NoiseRun& run : floor.runs) PB_TRY(CheckRun(run, static_cast<size_t>(floor.n_positions())));
+  return {};
+}
+
+std::string WeaknessOf(const NoiseFloor& floor) {
+  if (floor.method == NoiseFloor::Method::kVariations)
+    return "the engine cannot be disturbed, so only its settings were varied";
+  if (floor.runs.size() < static_cast<size_t>(kMinNoiseRuns))
+    return fmt::format("fewer than {} runs", kMinNoiseRuns);
+  if (floor.n_positions() < kMinNoisePositions)
+    return fmt::format("fewer than {} positions", kMinNoisePositions);
+  return {};
+}
+
+double LargestWindowMean(std::span<const double> values, int64_t n) {
+  PB_CHECK(!values.empty() && n > 0);
+  size_t window = std::min<size_t>(values.size(), static_cast<size_t>(n));
+  // Prefix sums in long double: the difference of two of them keeps the small windows' digits.
+  std::vector<long double> prefix(values.size() + 1, 0);
+  for (size_t i = 0; i < values.size(); ++i) prefix[i + 1] = prefix[i] + values[i];
+  long double largest = 0;
+  for (size_t end = window; end <= values.size(); ++end)
+    largest = std::max(largest, prefix[end] - prefix[end - window]);
+  return static_cast<double>(largest / static_cast<long double>(window));
+}
+
+Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name) {
+  double largest = 0;
+  for (const NoiseRun& run : floor.runs) largest = std::max(largest, LargestWindowMean(run.kl, n));
+  return {name, kMeanFactor * largest, "nats",
+          fmt::format("{:g} x the largest mean of any {}-position window in {}", kMeanFactor,
+                      std::min(n, floor.n_positions()), Describe(floor))};
+}
+
+Limit WorstKlLimit(const NoiseFloor& floor) {
+  return {"kl.worst", kWorstFactor * floor.WorstKl(), "nats",
+          fmt::format("{:g} x the largest single value in {}", kWorstFactor, Describe(floor))};
+}
+
+Limit GapLimit(const NoiseFloor& floor) {
+  return {
+      "gap.change", kWorstFactor * floor.WorstGapChange(), "nats",
+      fmt::format("{:g} x the largest change of the top-1/top-2 gap in {}", kWorstFactor, Describe(floor))};
+}
+
+}  // namespace pb::compare

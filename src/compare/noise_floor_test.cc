@@ -1,0 +1,115 @@
+#include "compare/noise_floor.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "base/random.h"
+
+namespace pb::compare {
+namespace {
+
+NoiseRun MakeRun(std::vector<double> kl) {
+  NoiseRun run;
+  run.gap_change = kl;
+  run.kl = std::move(kl);
+  return run;
+}
+
+TEST(LargestWindowMean, ByHand) {
+  std::vector<double> v{0, 3, 0, 0, 4, 5, 0};
+  EXPECT_EQ(LargestWindowMean(v, 1), 5);
+  EXPECT_EQ(LargestWindowMean(v, 2), 4.5);
+  EXPECT_EQ(LargestWindowMean(v, 3), 3);
+  EXPECT_EQ(LargestWindowMean(v, 5), 12.0 / 5);
+  EXPECT_EQ(LargestWindowMean(v, 7), 12.0 / 7);
+  EXPECT_EQ(LargestWindowMean(v, 1000), 12.0 / 7);  // more than there are: all of them
+}
+
+TEST(LargestWindowMean, AgreesWithTheDefinition) {
+  Random random(4);
+  std::vector<double> v(317);
+  for (double& x : v) x = std::exp(10 * random.Normal() - 20);  // heavy tail, as noise is
+  for (int64_t n : {1, 2, 9, 64, 316, 317}) {
+    double largest = 0;
+    for (size_t begin = 0; begin + static_cast<size_t>(n) <= v.size(); ++begin) {
+      double sum = 0;
+      for (size_t i = 0; i < static_cast<size_t>(n); ++i) sum += v[begin + i];
+      largest = std::max(largest, sum / static_cast<double>(n));
+    }
+    EXPECT_NEAR(LargestWindowMean(v, n), largest, 1e-12 * largest) << n;
+  }
+}
+
+TEST(NoiseFloor, LimitsByHand) {
+  NoiseFloor floor;
+  floor.engine = "an engine";
+  floor.runs = {MakeRun({0, 1, 0, 2}), MakeRun({0, 0, 3, 0})};
+  ASSERT_TRUE(CheckNoiseFloor(floor).ok());
+  EXPECT_EQ(floor.MeanKl(), 6.0 / 8);
+  EXPECT_EQ(floor.WorstKl(), 3);
+  EXPECT_EQ(WorstKlLimit(floor).value, 9);
+  EXPECT_EQ(GapLimit(floor).value, 9);
+  EXPECT_EQ(MeanKlLimit(floor, 1, "m").value, 6);
+  EXPECT_EQ(MeanKlLimit(floor, 2, "m").value, 3);  // {3, 0} in the second run
+  EXPECT_EQ(MeanKlLimit(floor, 4, "m").value, 1.5);
+  EXPECT_EQ(MeanKlLimit(floor, 99, "m").value, 1.5);
+  EXPECT_FALSE(WorstKlLimit(floor).by_user);
+}
+
+// A window of any run may be the largest, so a run more never lowers a limit.
+TEST(NoiseFloor, AnotherRunNeverLowersALimit) {
+  Random random(8);
+  NoiseFloor floor;
+  double previous[3] = {0, 0, 0};
+  for (int r = 0; r < 12; ++r) {
+    std::vector<double> kl(50);
+    for (double& v : kl) v = std::abs(random.Normal());
+    floor.runs.push_back(MakeRun(kl));
+    double now[3] = {MeanKlLimit(floor, 9, "m").value, WorstKlLimit(floor).value, GapLimit(floor).value};
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_GE(now[i], previous[i]);
+      previous[i] = now[i];
+    }
+  }
+}
+
+TEST(NoiseFloor, OriginSaysWhatIsWeaker) {
+  NoiseFloor floor;
+  floor.engine = "E 1";
+  floor.runs.assign(8, MakeRun(std::vector<double>(400, 1e-3)));
+  EXPECT_EQ(WeaknessOf(floor), "");
+  EXPECT_EQ(WorstKlLimit(floor).origin,
+            "3 x the largest single value in 8 runs of random rounding of E 1 over 400 positions");
+  EXPECT_EQ(
+      MeanKlLimit(floor, 9, "m").origin,
+      "2 x the largest mean of any 9-position window in 8 runs of random rounding of E 1 over 400 positions");
+  floor.runs.pop_back();
+  EXPECT_EQ(WeaknessOf(floor), "fewer than 8 runs");
+  floor.runs.assign(8, MakeRun(std::vector<double>(399, 1e-3)));
+  EXPECT_EQ(WeaknessOf(floor), "fewer than 400 positions");
+  floor.method = NoiseFloor::Method::kVariations;
+  EXPECT_NE(WorstKlLimit(floor).origin.find("weaker: the engine cannot be disturbed"), std::string::npos);
+}
+
+TEST(NoiseFloor, UnusableFloorsAreRefused) {
+  NoiseFloor floor;
+  EXPECT_FALSE(CheckNoiseFloor(floor).ok());
+  floor.runs = {MakeRun({})};
+  EXPECT_FALSE(CheckNoiseFloor(floor).ok());
+  floor.runs = {MakeRun({1, 2}), MakeRun({1})};
+  EXPECT_FALSE(CheckNoiseFloor(floor).ok());
+  floor.runs = {MakeRun({1, 2}), MakeRun({1, std::numeric_limits<double>::quiet_NaN()})};
+  EXPECT_FALSE(CheckNoiseFloor(floor).ok());
+  floor.runs = {MakeRun({1, 2}), MakeRun({1, std::numeric_limits<double>::infinity()})};
+  EXPECT_FALSE(CheckNoiseFloor(floor).ok());
+  floor.runs = {MakeRun({1, -1})};
+  EXPECT_FALSE(CheckNoiseFloor(floor).ok());
+  floor.runs = {MakeRun({0, 0})};
+  EXPECT_TRUE(CheckNoiseFloor(floor).ok());
+  EXPECT_TRUE(floor.IsZero());
+}
+
+}  // namespace
+}  // namespace pb::compare

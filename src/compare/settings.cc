@@ -1,0 +1,82 @@
+#include <algorithm>
+#include <array>
+#include <set>
+#include <string_view>
+
+#include "compare/verdict.h"
+
+namespace pb::compare {
+namespace {
+
+const Setting* FindSetting(const std::vector<Setting>& settings, std::string_view key) {
+  auto it = std::find_if(settings.begin(), settings.end(), [&](const Setting& s) { return s.key == key; });
+  return it == settings.end() ? nullptr : &*it;
+}
+
+// The activation scheme that ggml takes for a weight type (docs/numerics.md); other types keep their own
+// name.
+std::string SchemeOf(std::string_view type) {
+  struct Row {
+    std::string_view prefix, scheme;
+  };
+  static constexpr std::array<Row, 11> kRows{{{"F16", "f16"},
+                                              {"BF16", "f16"},
+                                              {"F32", "none"},
+                                              {"I2_S", "bitnet"},
+                                              {"Q4_0", "q8_0"},
+                                              {"Q5_0", "q8_0"},
+                                              {"Q8_0", "q8_0"},
+                                              {"Q4_1", "q8_1"},
+                                              {"Q5_1", "q8_1"},
+                                              {"TQ", "q8_k"},
+                                              {"IQ", "q8_k"}}};
+  for (const Row& row : kRows)
+    if (type.substr(0, row.prefix.size()) == row.prefix) return std::string(row.scheme);
+  if (type.size() > 3 && type[0] == 'Q' && type.substr(2, 2) == "_K") return "q8_k";
+  return std::string(type);
+}
+
+// What act.quant means for these weights, "f16+q8_k": "ggml" chooses by weight type ("TQ2_0 x42, F16 x1, F32
+// x25"; F32 counts only where there is nothing else, as norms are F32 everywhere), anything else holds for
+// every weight.
+std::string EffectiveScheme(const std::vector<Setting>& settings, const std::string& act_quant) {
+  const Setting* weights = FindSetting(settings, "weights");
+  if (act_quant != "ggml" || !weights) return act_quant;
+  std::set<std::string> schemes;
+  std::string_view rest = weights->value;
+  while (!rest.empty()) {
+    size_t comma = std::min(rest.find(','), rest.size());
+    std::string_view item = rest.substr(0, comma);
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+    item.remove_prefix(std::min(item.find_first_not_of(' '), item.size()));
+    item = item.substr(0, item.find(' '));
+    if (!item.empty()) schemes.insert(SchemeOf(item));
+  }
+  if (schemes.size() > 1) schemes.erase("none");
+  std::string joined;
+  for (const std::string& scheme : schemes) joined += (joined.empty() ? "" : "+") + scheme;
+  return joined.empty() ? act_quant : joined;
+}
+
+}  // namespace
+
+std::vector<Reason> DifferingSettings(const std::vector<Setting>& candidate,
+                                      const std::vector<Setting>& reference) {
+  std::vector<Reason> reasons;
+  for (const char* key : {"act.quant", "kv.type", "attn.flash"}) {
+    const Setting *c = FindSetting(candidate, key), *r = FindSetting(reference, key);
+    if (!c || !r) continue;
+    bool is_scheme = std::string_view(key) == "act.quant";
+    std::string c_value = is_scheme ? EffectiveScheme(candidate, c->value) : c->value;
+    std::string r_value = is_scheme ? EffectiveScheme(reference, r->value) : r->value;
+    if (c_value == r_value) continue;
+    reasons.push_back(
+        {Outcome::kIncomplete, "settings-differ",
+         fmt::format("{} differs: the candidate runs {} [{}], the reference {} [{}]; their results are not "
+                     "expected to agree, so they are not judged",
+                     key, c_value, c->origin, r_value, r->origin)});
+  }
+  return reasons;
+}
+
+}  // namespace pb::compare
