@@ -1,0 +1,275 @@
+#include "model/generate.h"
+
+#include <bit>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/half.h"
+#include "base/random.h"
+
+namespace pb {
+namespace {
+
+constexpr int64_t kMaxDimension = 1 << 24;
+constexpr double kMaxElements = 4e10;
+
+Status CheckRow(BlockType type, const char* what, int64_t n) {
+  const BlockFormat& format = GetBlockFormat(type);
+  if (n % format.block_values == 0) return {};
+  return MakeError(Code::kUsage, "{} {} is no multiple of {}, which {} needs", what, n, format.block_values,
+                   format.name);
+}
+
+// Fills in head_dim and refuses what no engine could load.
+Status Complete(GenerateSpec& s) {
+  struct Row {
+    const char* name;
+    int64_t value, least, most;
+  };
+  const Row rows[] = {{"n_layers", s.n_layers, 1, 512},      {"d_model", s.d_model, 1, kMaxDimension},
+                      {"d_ff", s.d_ff, 1, kMaxDimension},    {"n_heads", s.n_heads, 1, 4096},
+                      {"n_kv_heads", s.n_kv_heads, 1, 4096}, {"head_dim", s.head_dim, 0, 4096},
+                      {"n_vocab", s.n_vocab, 34, 1 << 20},   {"n_ctx", s.n_ctx, 1, kMaxDimension}};
+  for (const Row& r : rows) {
+    if (r.value >= r.least && r.value <= r.most) continue;
+    return MakeError(Code::kUsage, "{} is {}, expected {} to {}", r.name, r.value, r.least, r.most);
+  }
+  if (s.n_heads % s.n_kv_heads != 0) {
+    return MakeError(Code::kUsage, "{} heads are no multiple of {} KV heads", s.n_heads, s.n_kv_heads);
+  }
+  bool bitnet = s.architecture.starts_with("bitnet");
+  if ((s.head_dim == 0 || bitnet) && s.d_model % s.n_heads != 0) {
+    return MakeError(Code::kUsage, "d_model {} is no multiple of {} heads: give head_dim", s.d_model,
+                     s.n_heads);
+  }
+  if (s.head_dim == 0) s.head_dim = s.d_model / s.n_heads;
+  if (s.head_dim % 2 != 0)
+    return MakeError(Code::kUsage, "head_dim {} is odd, rotary embedding needs pairs", s.head_dim);
+  if (bitnet && s.head_dim * s.n_heads != s.d_model) {
+    return MakeError(Code::kUsage, "architecture {} needs n_heads * head_dim = d_model", s.architecture);
+  }
+  if (!bitnet && (s.architecture != "llama" || s.activation != Activation::kSilu)) {
+    return MakeError(
+        Code::kUsage,
+        "cannot generate architecture {} with activation {} (llama with silu; bitnet, bitnet-25, "
+        "bitnet-b1.58 with any)",
+        s.architecture, ActivationName(s.activation));
+  }
+  double elements = 2.0 * static_cast<double>(s.n_vocab) * static_cast<double>(s.d_model) +
+                    static_cast<double>(s.n_layers * s.d_model) *
+                        static_cast<double>(3 * s.d_ff + 4 * s.n_heads * s.head_dim);
+  if (elements > kMaxElements)
+    return MakeError(Code::kUsage, "{:.1e} weights, at most {:.1e}", elements, kMaxElements);
+  if (!GetBlockFormat(s.weights).encode)
+    return MakeError(Code::kUsage, "weights cannot be written in this type");
+  PB_TRY(CheckRow(s.weights, "d_model", s.d_model));
+  PB_TRY(CheckRow(s.weights, "n_heads * head_dim", s.n_heads * s.head_dim));
+  return CheckRow(s.weights, "d_ff", s.d_ff);
+}
+
+float RoundF16(double v) { return F16ToF32(F32ToF16(static_cast<float>(v))); }
+
+// Each tensor has a stream of its own, by its name (FNV-1a), so that a shape or type changes no other tensor.
+Random StreamOf(uint64_t seed, std::string_view name) {
+  uint64_t hash = 0xcbf29ce484222325ull;
+  for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  return Random(hash ^ std::rotl(seed, 32));
+}
+
+// The sum of twelve uniform 16-bit numbers (Irwin-Hall): variance 1 within 2^-32, mean 0, and exact integer arithmetic, so
+// that no machine's logarithm decides a weight.
+double Normal(Random& random) {
+  uint64_t sum = 0;
+  for (int draw = 0; draw < 3; ++draw) {
+    uint64_t bits = random.Next();
+    for (int k = 0; k < 4; ++k) sum += bits >> (16 * k) & 0xffff;
+  }
+  return (static_cast<double>(sum) - 6.0 * 65535.0) * 0x1p-16;
+}
+
+class Builder {
+ public:
+  Builder(const GenerateSpec& spec, GgufWriter& out) : spec_(spec), out_(out) {}
+
+  void Norm(const std::string& name, int64_t n) {
+    Random random = StreamOf(spec_.seed, name);
+    std::vector<float> values(static_cast<size_t>(n));
+    for (float& v : values) v = RoundF16(1.0 + 0.125 * Normal(random));
+    Write(name, BlockType::kF32, {static_cast<uint64_t>(n)}, values);
+  }
+
+  void Embedding(const std::string& name) {
+    Random random = StreamOf(spec_.seed, name);
+    std::vector<float> values(static_cast<size_t>(spec_.n_vocab * spec_.d_model));
+    // Logits of a normed row then have a standard deviation of about two.
+    double deviation = 2.0 / std::sqrt(static_cast<double>(spec_.d_model));
+    for (float& v : values) v = RoundF16(deviation * Normal(random));
+    Write(name, spec_.weights == BlockType::kF32 ? BlockType::kF32 : BlockType::kF16,
+          {static_cast<uint64_t>(spec_.d_model), static_cast<uint64_t>(spec_.n_vocab)}, values);
+  }
+
+  // A linear layer that keeps the variance of its input.
+  void Linear(const std::string& name, int64_t n_rows, int64_t n_columns) {
+    Random random = StreamOf(spec_.seed, name);
+    std::vector<float> values(static_cast<size_t>(n_rows * n_columns));
+    double columns = static_cast<double>(n_columns);
+    if (spec_.distribution == Distribution::kTernary) {
+      float scale = RoundF16(std::sqrt(1.5 / columns));
+      for (float& v : values) v = (static_cast<float>(random.Below(3)) - 1.0f) * scale;
+    } else {
+      double deviation = 1.0 / std::sqrt(columns);
+      for (float& v : values) v = RoundF16(deviation * Normal(random));
+    }
+    Write(name, spec_.weights, {static_cast<uint64_t>(n_columns), static_cast<uint64_t>(n_rows)}, values);
+  }
+
+ private:
+  void Write(const std::string& name, BlockType type, std::vector<uint64_t> shape,
+             const std::vector<float>& values) {
+    auto bytes = TensorBytes(static_cast<uint32_t>(type), shape);
+    PB_CHECK(bytes.ok());
+    std::vector<std::byte> data(*bytes);
+    GetBlockFormat(type).encode(values.data(), data.data(), static_cast<int64_t>(values.size()));
+    out_.AddTensor(name, static_cast<uint32_t>(type), std::move(shape), std::move(data));
+  }
+
+  const GenerateSpec& spec_;
+  GgufWriter& out_;
+};
+
+void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
+  out.AddString("general.architecture", s.architecture);
+  out.AddString("general.name", fmt::format("generated seed {}", s.seed));
+  out.AddUint32("general.file_type", FileTypeOf(s.weights));
+  out.AddUint32("general.quantization_version", 2);
+  auto count = [&](const char* key, int64_t v) {
+    out.AddUint32(s.architecture + "." + key, static_cast<uint32_t>(v));
+  };
+  count("context_length", s.n_ctx);
+  count("embedding_length", s.d_model);
+  count("block_count", s.n_layers);
+  count("feed_forward_length", s.d_ff);
+  count("attention.head_count", s.n_heads);
+  count("attention.head_count_kv", s.n_kv_heads);
+  count("rope.dimension_count", s.head_dim);
+  count("vocab_size", s.n_vocab);
+  if (s.n_heads * s.head_dim != s.d_model) {
+    count("attention.key_length", s.head_dim);
+    count("attention.value_length", s.head_dim);
+  }
+  out.AddFloat32(s.architecture + ".attention.layer_norm_rms_epsilon", 1e-5f);
+  out.AddFloat32(s.architecture + ".rope.freq_base", 10000.0f);
+  Vocabulary vocabulary = MakeVocabulary(s.n_vocab);
+  out.AddString("tokenizer.ggml.model", "gpt2");
+  out.AddString("tokenizer.ggml.pre", "llama-bpe");
+  out.AddStrings("tokenizer.ggml.tokens", std::move(vocabulary.tokens));
+  out.AddInts("tokenizer.ggml.token_type", std::move(vocabulary.types));
+  out.AddStrings("tokenizer.ggml.merges", std::move(vocabulary.merges));
+  out.AddUint32("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(s.n_vocab - 2));
+  out.AddUint32("tokenizer.ggml.eos_token_id", static_cast<uint32_t>(s.n_vocab - 1));
+  out.AddBool("tokenizer.ggml.add_bos_token", true);
+}
+
+void AddTensors(const GenerateSpec& s, GgufWriter& out) {
+  Builder build(s, out);
+  int64_t q = s.n_heads * s.head_dim, kv = s.n_kv_heads * s.head_dim;
+  build.Embedding("token_embd.weight");
+  for (int64_t i = 0; i < s.n_layers; ++i) {
+    auto name = [&](const char* part) { return fmt::format("blk.{}.{}.weight", i, part); };
+    build.Norm(name("attn_norm"), s.d_model);
+    build.Linear(name("attn_q"), q, s.d_model);
+    build.Linear(name("attn_k"), kv, s.d_model);
+    build.Linear(name("attn_v"), kv, s.d_model);
+    build.Linear(name("attn_output"), s.d_model, q);
+    build.Norm(name("ffn_norm"), s.d_model);
+    build.Linear(name("ffn_gate"), s.d_ff, s.d_model);
+    build.Linear(name("ffn_up"), s.d_ff, s.d_model);
+    build.Linear(name("ffn_down"), s.d_model, s.d_ff);
+    if (s.architecture == "llama") continue;
+    build.Norm(name("attn_sub_norm"), q);
+    build.Norm(name("ffn_sub_norm"), s.d_ff);
+  }
+  build.Norm("output_norm.weight", s.d_model);
+  if (!s.output_tied) build.Embedding("output.weight");
+}
+
+std::string ConfigJsonOf(const GenerateSpec& s) {
+  bool bitnet = s.architecture != "llama";
+  nlohmann::ordered_json json = {
+      {"architectures", {bitnet ? "BitNetForCausalLM" : "LlamaForCausalLM"}},
+      {"model_type", bitnet ? "bitnet" : "llama"},
+      {"hidden_act", ActivationName(s.activation)},
+      {"hidden_size", s.d_model},
+      {"intermediate_size", s.d_ff},
+      {"num_hidden_layers", s.n_layers},
+      {"num_attention_heads", s.n_heads},
+      {"num_key_value_heads", s.n_kv_heads},
+      {"head_dim", s.head_dim},
+      {"max_position_embeddings", s.n_ctx},
+      {"rms_norm_eps", 1e-5},
+      {"rope_theta", 10000.0},
+      {"vocab_size", s.n_vocab},
+      {"tie_word_embeddings", s.output_tied},
+      {"bos_token_id", s.n_vocab - 2},
+      {"eos_token_id", s.n_vocab - 1},
+  };
+  return json.dump(2) + "\n";
+}
+
+}  // namespace
+
+uint32_t FileTypeOf(BlockType type) {
+  switch (type) {
+    case BlockType::kF32:
+      return 0;
+    case BlockType::kF16:
+      return 1;
+    case BlockType::kQ4_1:
+      return 3;
+    case BlockType::kQ8_0:
+      return 7;
+    case BlockType::kBF16:
+      return 32;
+    case BlockType::kTQ1_0:
+      return 36;
+    case BlockType::kTQ2_0:
+      return 37;
+    case BlockType::kI2_S:
+      return 40;
+    case BlockType::kQ8_1:
+    case BlockType::kQ8_K:
+      break;
+  }
+  PB_CHECK(false);
+}
+
+Result<GeneratedModel> Generate(const GenerateSpec& spec) {
+  GenerateSpec complete = spec;
+  PB_TRY(Complete(complete));
+  GeneratedModel model;
+  AddMetadata(complete, model.gguf);
+  AddTensors(complete, model.gguf);
+  model.config_json = ConfigJsonOf(complete);
+  return model;
+}
+
+Status PlaceConfigJson(const std::filesystem::path& model, const std::string& json) {
+  std::filesystem::path path = model.parent_path() / "config.json";
+  auto there = ReadFile(path);
+  if (there.ok() && *there == json) return {};
+  if (there.ok()) {
+    return MakeError(Code::kUsage, "{}: describes another model: choose a folder of its own for {}",
+                     path.string(), model.filename().string());
+  }
+  if (there.error().code != Code::kNotFound) return std::move(there).error();
+  return WriteFileAtomic(path, json);
+}
+
+Status GenerateFile(const GenerateSpec& spec, const std::filesystem::path& path) {
+  PB_ASSIGN(GeneratedModel model, Generate(spec));
+  PB_TRY(PlaceConfigJson(path, model.config_json));
+  return model.gguf.Write(path);
+}
+
+}  // namespace pb
