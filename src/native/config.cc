@@ -1,0 +1,152 @@
+#include "native/config.h"
+
+#include <charconv>
+#include <cmath>
+
+namespace pb::native {
+namespace {
+
+constexpr int64_t kMaxPositions = 1 << 20;
+
+template <typename T>
+Result<T> Number(std::string_view key, std::string_view text, T least, T most) {
+  T v{};
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
+  if (error != std::errc() || end != text.data() + text.size() || !(v >= least && v <= most)) {
+    return MakeError(Code::kUsage, "{}={}: a number from {} to {} is expected", key, text, least, most);
+  }
+  return v;
+}
+
+struct QuantName {
+  ActQuant quant;
+  const char* name;
+};
+constexpr QuantName kQuants[] = {{ActQuant::kGgml, "ggml"},    {ActQuant::kNone, "none"},
+                                 {ActQuant::kF16, "f16"},      {ActQuant::kQ8_0, "q8_0"},
+                                 {ActQuant::kQ8_1, "q8_1"},    {ActQuant::kQ8_K, "q8_k"},
+                                 {ActQuant::kBitnet, "bitnet"}};
+
+Result<bool> ParseKvType(std::string_view value) {
+  if (value == "f16" || value == "f32") return value == "f16";
+  return MakeError(Code::kUnsupported, "kv.type={}: f16 and f32 are offered", value);
+}
+
+}  // namespace
+
+Result<ActQuant> ParseActQuant(std::string_view name) {
+  for (const QuantName& q : kQuants) {
+    if (name == q.name) return q.quant;
+  }
+  return MakeError(Code::kUnsupported, "act.quant={}: one of ggml none f16 q8_0 q8_1 q8_k bitnet is offered",
+                   name);
+}
+
+const char* ActQuantName(ActQuant q) {
+  for (const QuantName& row : kQuants) {
+    if (row.quant == q) return row.name;
+  }
+  return "";
+}
+
+ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix) {
+  if (output_matrix && setting != ActQuant::kNone && setting != ActQuant::kBitnet) setting = ActQuant::kGgml;
+  if (output_matrix && setting == ActQuant::kBitnet) setting = ActQuant::kNone;
+  switch (setting) {
+    case ActQuant::kNone:
+      return ActScheme::kNone;
+    case ActQuant::kF16:
+      return ActScheme::kF16;
+    case ActQuant::kQ8_0:
+      return ActScheme::kQ8_0;
+    case ActQuant::kQ8_1:
+      return ActScheme::kQ8_1;
+    case ActQuant::kQ8_K:
+      return ActScheme::kQ8_K;
+    case ActQuant::kBitnet:
+      return ActScheme::kBitnet;
+    case ActQuant::kGgml:
+      break;
+  }
+  switch (weight) {
+    case BlockType::kF16:
+    case BlockType::kBF16:
+      return ActScheme::kF16;
+    case BlockType::kQ8_0:
+      return ActScheme::kQ8_0;
+    case BlockType::kQ4_1:
+      return ActScheme::kQ8_1;
+    case BlockType::kTQ1_0:
+    case BlockType::kTQ2_0:
+      return ActScheme::kQ8_K;
+    case BlockType::kI2_S:
+      return ActScheme::kBitnet;
+    default:
+      return ActScheme::kNone;
+  }
+}
+
+Result<bool> ApplySetting(std::string_view key, std::string_view value, Config& config) {
+  if (key == "ffn.activation" || key == "hf.config") return false;
+  if (key == "act.quant") {
+    PB_ASSIGN(config.act_quant, ParseActQuant(value));
+  } else if (key == "kv.type") {
+    PB_ASSIGN(config.kv_f16, ParseKvType(value));
+  } else if (key == "attn.flash") {
+    if (value != "off")
+      return MakeError(Code::kUnsupported, "attn.flash={}: this engine computes attention in full", value);
+  } else if (key == "threads") {
+    PB_ASSIGN(config.threads, Number<int>(key, value, 1, 256));
+  } else if (key == "ubatch") {
+    PB_ASSIGN(config.ubatch, Number<int64_t>(key, value, 1, 4096));
+  } else if (key == "n_ctx") {
+    PB_ASSIGN(config.n_ctx, Number<int64_t>(key, value, 1, kMaxPositions));
+  } else if (key == "noise.seed") {
+    PB_ASSIGN(config.noise_seed, Number<uint64_t>(key, value, 0, UINT64_MAX));
+  } else if (key == "cpu.library") {
+    PB_ASSIGN(config.isa, ParseIsa(value));
+  } else {
+    return MakeError(Code::kUnsupported, "setting {}: not offered by the native engine", key);
+  }
+  return true;
+}
+
+OpParams DeclaredParams(const HyperParameters& p, const Config& config) {
+  OpParams o;
+  o.activation = p.ffn_activation ? p.ffn_activation->value : Activation::kSilu;
+  o.act_quant = config.act_quant, o.kv_f16 = config.kv_f16;
+  o.norm_eps = p.norm_eps.value;
+  o.rope_pairing = p.rope_pairing.value, o.rope_base = p.rope_base.value, o.rope_scale = p.rope_scale.value;
+  return o;
+}
+
+Result<OpParams> Vary(OpParams params, std::string_view variation) {
+  size_t equals = variation.find('=');
+  if (equals == std::string_view::npos)
+    return MakeError(Code::kUsage, "variation \"{}\": not KEY=VALUE", variation);
+  std::string_view key = variation.substr(0, equals), value = variation.substr(equals + 1);
+  constexpr float kMax = 1e30f;
+  if (key == "ffn.activation") {
+    PB_ASSIGN(params.activation, ParseActivation(value));
+  } else if (key == "norm.eps") {
+    PB_ASSIGN(params.norm_eps, Number<float>(key, value, 0, kMax));
+  } else if (key == "rope.base") {
+    PB_ASSIGN(params.rope_base, Number<float>(key, value, 1, kMax));
+  } else if (key == "rope.scale") {
+    PB_ASSIGN(params.rope_scale, Number<float>(key, value, 1e-6f, kMax));
+  } else if (key == "rope.pairing") {
+    if (value != "adjacent" && value != "halves") {
+      return MakeError(Code::kUsage, "rope.pairing={}: adjacent or halves is expected", value);
+    }
+    params.rope_pairing = value == "halves" ? RopePairing::kHalves : RopePairing::kAdjacent;
+  } else if (key == "act.quant") {
+    PB_ASSIGN(params.act_quant, ParseActQuant(value));
+  } else if (key == "kv.type") {
+    PB_ASSIGN(params.kv_f16, ParseKvType(value));
+  } else {
+    return MakeError(Code::kUnsupported, "variation {}: the native engine has none of this name", key);
+  }
+  return params;
+}
+
+}  // namespace pb::native

@@ -1,0 +1,55 @@
+// How the native engine computes: every setting that can change a bit, and those that cannot (threads, batch, instruction set).
+#ifndef PARITYBIT_NATIVE_CONFIG_H_
+#define PARITYBIT_NATIVE_CONFIG_H_
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "base/result.h"
+#include "formats/block.h"
+#include "kernels/isa.h"
+#include "kernels/packed.h"
+#include "model/model.h"
+
+namespace pb::native {
+
+// Setting act.quant: how the layers' products round their activations. kGgml goes by the weight's type (F32 none, F16 f16,
+// Q8_0 q8_0, Q4_1 q8_1, TQ q8_k, I2_S bitnet); the others hold for every type. The output matrix is outside the layers:
+// unrounded under none and bitnet (BitNet leaves it unquantised), else by its type.
+enum class ActQuant { kGgml, kNone, kF16, kQ8_0, kQ8_1, kQ8_K, kBitnet };
+Result<ActQuant> ParseActQuant(std::string_view name);  // ggml none f16 q8_0 q8_1 q8_k bitnet
+const char* ActQuantName(ActQuant q);
+ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix);
+
+struct Config {
+  ActQuant act_quant = ActQuant::kGgml;
+  bool kv_f16 = true;
+  int threads = 1;
+  int64_t ubatch = 512;  // rows computed at once
+  int64_t n_ctx = 0;     // positions reserved; 0: what the model was trained for, at most kDefaultContext
+  std::optional<uint64_t> noise_seed;
+  Isa isa = BestIsa();
+};
+inline constexpr int64_t kDefaultContext = 8192;
+
+// Applies one setting; false where the key belongs to somebody else (ffn.activation, hf.config). Values that make no sense are
+// errors that name key and value.
+Result<bool> ApplySetting(std::string_view key, std::string_view value, Config& config);
+
+// What one operation is computed with: what the model declares, the session's settings, and what a variation changes.
+struct OpParams {
+  Activation activation = Activation::kSilu;
+  ActQuant act_quant = ActQuant::kGgml;
+  bool kv_f16 = true;
+  float norm_eps = 0;
+  RopePairing rope_pairing = RopePairing::kAdjacent;
+  float rope_base = 0, rope_scale = 1;
+};
+OpParams DeclaredParams(const HyperParameters& p, const Config& config);
+// One field changed: "ffn.activation=relu2", also norm.eps rope.base rope.scale rope.pairing act.quant kv.type.
+Result<OpParams> Vary(OpParams params, std::string_view variation);
+
+}  // namespace pb::native
+
+#endif  // PARITYBIT_NATIVE_CONFIG_H_

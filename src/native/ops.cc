@@ -1,0 +1,260 @@
+#include "native/ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace pb::native {
+
+RopeTable::RopeTable(int64_t dims, float base, float scale)
+    : dims_(dims),
+      factor_(static_cast<float>(
+          std::pow(static_cast<double>(base), static_cast<double>(-2.0f / static_cast<float>(dims))))),
+      frequency_scale_(1.0f / scale) {}
+
+void RopeTable::Reach(int64_t n_positions) {
+  int64_t have = static_cast<int64_t>(rows_.size()) / std::max<int64_t>(dims_, 1);
+  if (dims_ == 0 || have >= n_positions) return;
+  rows_.resize(static_cast<size_t>(n_positions * dims_));
+  for (int64_t p = have; p < n_positions; p++) {
+    float* row = rows_.data() + p * dims_;
+    float theta = static_cast<float>(p);
+    for (int64_t i = 0; i < dims_ / 2; i++, theta *= factor_) {
+      double angle = static_cast<double>(theta * frequency_scale_);
+      row[i] = static_cast<float>(std::cos(angle));
+      row[dims_ / 2 + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+Ops::Ops(std::shared_ptr<const Weights> weights, const Kernels& kernels, ThreadPool& pool,
+         const OpParams& params)
+    : weights_(std::move(weights)),
+      kernels_(kernels),
+      pool_(pool),
+      params_(params),
+      rope_(hyper().rope_dims, params.rope_base, params.rope_scale),
+      attention_scale_(1.0f / std::sqrt(static_cast<float>(hyper().head_dim))) {}
+
+int64_t Ops::Width(pb_stage stage, const Span& span) const {
+  const HyperParameters& h = hyper();
+  switch (stage) {
+    case PB_STAGE_Q_PROJ:
+    case PB_STAGE_Q_ROPE:
+    case PB_STAGE_ATTN_CONTEXT:
+    case PB_STAGE_ATTN_SUB_NORM:
+      return h.n_heads * h.head_dim;
+    case PB_STAGE_K_PROJ:
+    case PB_STAGE_V_PROJ:
+    case PB_STAGE_K_ROPE:
+      return h.n_kv_heads * h.head_dim;
+    case PB_STAGE_ATTN_SCORES:
+    case PB_STAGE_ATTN_SCORES_SOFTMAX:
+      return h.n_heads * span.n_visible();
+    case PB_STAGE_GATE_PROJ:
+    case PB_STAGE_UP_PROJ:
+    case PB_STAGE_FFN_ACT:
+    case PB_STAGE_FFN_GATED:
+    case PB_STAGE_FFN_SUB_NORM:
+      return h.d_ff;
+    case PB_STAGE_LOGITS:
+      return h.n_vocab;
+    default:
+      return h.d_model;
+  }
+}
+
+const Matrix& Ops::MatrixOf(pb_stage stage, int64_t layer) const {
+  if (stage == PB_STAGE_LOGITS) return weights_->output;
+  const Layer& l = weights_->layers[static_cast<size_t>(layer)];
+  switch (stage) {
+    case PB_STAGE_Q_PROJ:
+      return l.q;
+    case PB_STAGE_K_PROJ:
+      return l.k;
+    case PB_STAGE_V_PROJ:
+      return l.v;
+    case PB_STAGE_ATTN_OUT:
+      return l.output;
+    case PB_STAGE_GATE_PROJ:
+      return l.gate;
+    case PB_STAGE_UP_PROJ:
+      return l.up;
+    default:
+      return l.down;
+  }
+}
+
+const std::vector<float>& Ops::NormOf(pb_stage stage, int64_t layer) const {
+  if (stage == PB_STAGE_FINAL_NORM) return weights_->model->final_norm();
+  const LayerWeights& l = *weights_->layers[static_cast<size_t>(layer)].declared;
+  switch (stage) {
+    case PB_STAGE_ATTN_NORM:
+      return l.attn_norm;
+    case PB_STAGE_ATTN_SUB_NORM:
+      return l.attn_sub_norm;
+    case PB_STAGE_FFN_NORM:
+      return l.ffn_norm;
+    default:
+      return l.ffn_sub_norm;
+  }
+}
+
+Status Ops::Embed(std::span<const int32_t> tokens, float* out) const {
+  const WeightView& table = weights_->model->token_embedding();
+  for (size_t t = 0; t < tokens.size(); t++) {
+    if (tokens[t] < 0 || tokens[t] >= table.n_rows) {
+      return MakeError(Code::kUsage, "token id {}: the vocabulary has {}", tokens[t], table.n_rows);
+    }
+    DecodeRow(table, tokens[t], out + static_cast<int64_t>(t) * table.n_columns);
+  }
+  return {};
+}
+
+// Elementwise work is shared between threads only where it is worth waking them.
+void Ops::Rows(int64_t n, int64_t width, const std::function<void(int64_t row)>& body) {
+  int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(width, 1));
+  pool_.For(n, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; row++) body(row);
+  });
+}
+
+template <typename Body>
+void Ops::ForHeads(const Span& span, Body body) {
+  int64_t n_heads = hyper().n_heads;
+  int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, span.n_visible() * hyper().head_dim));
+  pool_.For(n_heads * span.n, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; i++)
+      body(i % span.n, i / span.n);  // by heads first: rows differ in length
+  });
+}
+
+void Ops::Scores(int64_t position, int64_t head, const float* q, const KvCache& cache, int64_t cache_layer,
+                 float* out) const {
+  const HyperParameters& h = hyper();
+  const std::byte* keys = cache.Keys(cache_layer, head / (h.n_heads / h.n_kv_heads));
+  bool rounds = cache.f16() && params_.act_quant != ActQuant::kNone;
+  AlignedArray<float> rounded = rounds ? MakeAligned<float>(h.head_dim) : nullptr;
+  if (rounds) kernels_.round_f16(q, h.head_dim, rounded.get()), q = rounded.get();
+  if (cache.f16()) {
+    kernels_.scores_f16(q, reinterpret_cast<const uint16_t*>(keys), h.head_dim, position + 1, h.head_dim,
+                        attention_scale_, out);
+  } else {
+    kernels_.scores_f32(q, reinterpret_cast<const float*>(keys), h.head_dim, position + 1, h.head_dim,
+                        attention_scale_, out);
+  }
+}
+
+void Ops::Context(int64_t position, int64_t head, const float* p, const KvCache& cache, int64_t cache_layer,
+                  float* out) const {
+  const HyperParameters& h = hyper();
+  const std::byte* values = cache.Values(cache_layer, head / (h.n_heads / h.n_kv_heads));
+  bool rounds = cache.f16() && params_.act_quant != ActQuant::kNone;
+  AlignedArray<float> rounded = rounds ? MakeAligned<float>(position + 1) : nullptr;
+  if (rounds) kernels_.round_f16(p, position + 1, rounded.get()), p = rounded.get();
+  if (cache.f16()) {
+    kernels_.context_f16(p, reinterpret_cast<const uint16_t*>(values), h.head_dim, position + 1, h.head_dim,
+                         out);
+  } else {
+    kernels_.context_f32(p, reinterpret_cast<const float*>(values), h.head_dim, position + 1, h.head_dim,
+                         out);
+  }
+}
+
+void Ops::Attention(const Span& span, const float* q, const KvCache& cache, int64_t cache_layer, float* out) {
+  int64_t n_heads = hyper().n_heads, d = hyper().head_dim;
+  ForHeads(span, [&](int64_t row, int64_t head) {
+    int64_t position = span.first + row;
+    auto scores = MakeAligned<float>(position + 1);
+    Scores(position, head, q + (row * n_heads + head) * d, cache, cache_layer, scores.get());
+    kernels_.softmax(scores.get(), position + 1, scores.get());
+    Context(position, head, scores.get(), cache, cache_layer, out + (row * n_heads + head) * d);
+  });
+}
+
+void Ops::Rope(const Span& span, const float* x, int64_t n_heads, float* out) {
+  const HyperParameters& h = hyper();
+  rope_.Reach(span.n_visible());
+  Rows(span.n, n_heads * h.head_dim, [&](int64_t row) {
+    for (int64_t i = row * n_heads; i < (row + 1) * n_heads; i++) {
+      kernels_.rope(x + i * h.head_dim, rope_.Row(span.first + row), h.rope_dims, h.head_dim,
+                    params_.rope_pairing == RopePairing::kHalves, out + i * h.head_dim);
+    }
+  });
+}
+
+Status Ops::Compute(pb_stage stage, int64_t layer, const Span& span, std::span<const float* const> in,
+                    const KvCache& cache, int64_t cache_layer, float* out) {
+  const HyperParameters& h = hyper();
+  const int64_t n = span.n, width = Width(stage, span), p = span.n_visible();
+  const Kernels& k = kernels_;
+  switch (stage) {
+    case PB_STAGE_ATTN_NORM:
+    case PB_STAGE_ATTN_SUB_NORM:
+    case PB_STAGE_FFN_NORM:
+    case PB_STAGE_FFN_SUB_NORM:
+    case PB_STAGE_FINAL_NORM: {
+      const float* weight = NormOf(stage, layer).data();
+      Rows(n, width, [&](int64_t r) {
+        k.rms_norm(in[0] + r * width, weight, params_.norm_eps, width, out + r * width);
+      });
+      return {};
+    }
+    case PB_STAGE_Q_PROJ:
+    case PB_STAGE_K_PROJ:
+    case PB_STAGE_V_PROJ:
+    case PB_STAGE_ATTN_OUT:
+    case PB_STAGE_GATE_PROJ:
+    case PB_STAGE_UP_PROJ:
+    case PB_STAGE_DOWN_PROJ:
+    case PB_STAGE_LOGITS: {
+      const Matrix& w = MatrixOf(stage, layer);
+      return Product(k, pool_, w, SchemeFor(params_.act_quant, w.view.type, w.is_output), in[0], n, out);
+    }
+    case PB_STAGE_Q_ROPE:
+      return Rope(span, in[0], h.n_heads, out), Status();
+    case PB_STAGE_K_ROPE:
+      return Rope(span, in[0], h.n_kv_heads, out), Status();
+    case PB_STAGE_ATTN_SCORES:
+      ForHeads(span, [&](int64_t row, int64_t head) {
+        float* to = out + row * width + head * p;
+        Scores(span.first + row, head, in[0] + (row * h.n_heads + head) * h.head_dim, cache, cache_layer, to);
+        std::fill(to + span.first + row + 1, to + p, -std::numeric_limits<float>::infinity());
+      });
+      return {};
+    case PB_STAGE_ATTN_SCORES_SOFTMAX:
+      ForHeads(span, [&](int64_t row, int64_t head) {
+        int64_t at = row * width + head * p, visible = span.first + row + 1;
+        k.softmax(in[0] + at, visible, out + at);
+        std::fill(out + at + visible, out + at + p, 0.0f);
+      });
+      return {};
+    case PB_STAGE_ATTN_CONTEXT:
+      ForHeads(span, [&](int64_t row, int64_t head) {
+        Context(span.first + row, head, in[0] + (row * h.n_heads + head) * p, cache, cache_layer,
+                out + (row * h.n_heads + head) * h.head_dim);
+      });
+      return {};
+    case PB_STAGE_ATTN_RESIDUAL:
+    case PB_STAGE_LAYER_OUT:
+      Rows(n, width, [&](int64_t r) { k.add(in[0] + r * width, in[1] + r * width, width, out + r * width); });
+      return {};
+    case PB_STAGE_FFN_ACT: {
+      auto act = params_.activation == Activation::kSilu    ? k.silu
+                 : params_.activation == Activation::kRelu2 ? k.relu2
+                 : params_.activation == Activation::kRelu  ? k.relu
+                                                            : k.gelu;
+      Rows(n, width, [&](int64_t r) { act(in[0] + r * width, width, out + r * width); });
+      return {};
+    }
+    case PB_STAGE_FFN_GATED:
+      Rows(n, width,
+           [&](int64_t r) { k.multiply(in[0] + r * width, in[1] + r * width, width, out + r * width); });
+      return {};
+    default:
+      return MakeError(Code::kUnsupported, "stage {}: the native engine does not compute it alone",
+                       pb_vocabulary[stage].name);
+  }
+}
+
+}  // namespace pb::native

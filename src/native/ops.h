@@ -1,0 +1,82 @@
+// The operations of a layer, one for each stage of the vocabulary. Forward runs them in order and replay runs one alone; both
+// through Compute, so they are the same arithmetic.
+#ifndef PARITYBIT_NATIVE_OPS_H_
+#define PARITYBIT_NATIVE_OPS_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "abi/vocabulary.h"
+#include "base/thread_pool.h"
+#include "native/config.h"
+#include "native/kv_cache.h"
+#include "native/weights.h"
+
+namespace pb::native {
+
+// Rows [first, first + n) of a sequence, and the positions before them that attention sees: n_visible = first + n.
+struct Span {
+  int64_t first = 0, n = 0;
+  int64_t n_visible() const { return first + n; }
+};
+
+// cos and sin of every position's angles, grown as positions are reached: ggml's f32 angles, position * scale^i by repeated
+// multiplication, scale = base^(-2 / dims) rounded to f32; cos and sin of that f32 angle by libm in f64, rounded to f32.
+class RopeTable {
+ public:
+  RopeTable(int64_t dims, float base, float scale);
+  void Reach(int64_t n_positions);
+  const float* Row(int64_t position) const {
+    return rows_.data() + position * dims_;
+  }  // cos (dims/2), sin (dims/2)
+
+ private:
+  int64_t dims_;
+  float factor_, frequency_scale_;
+  std::vector<float> rows_;
+};
+
+// Holds no positions. One caller at a time; works on all threads of the pool.
+class Ops {
+ public:
+  Ops(std::shared_ptr<const Weights> weights, const Kernels& kernels, ThreadPool& pool,
+      const OpParams& params);
+
+  const HyperParameters& hyper() const { return weights_->model->params(); }
+  const OpParams& params() const { return params_; }
+  const Kernels& kernels() const { return kernels_; }
+  // Values of one row of a stage's output.
+  int64_t Width(pb_stage stage, const Span& span) const;
+
+  Status Embed(std::span<const int32_t> tokens, float* out) const;
+  // Computes a stage from its inputs in the order of the vocabulary; keys and values of all visible positions come from the
+  // cache (layer `cache_layer`), so their inputs are ignored. out: (n, Width).
+  Status Compute(pb_stage stage, int64_t layer, const Span& span, std::span<const float* const> inputs,
+                 const KvCache& cache, int64_t cache_layer, float* out);
+  // attn_scores, attn_scores_softmax and attn_context in one go, row by row, with the same bits.
+  void Attention(const Span& span, const float* q, const KvCache& cache, int64_t cache_layer, float* out);
+
+ private:
+  template <typename Body>
+  void ForHeads(const Span& span, Body body);
+  void Scores(int64_t position, int64_t head, const float* q, const KvCache& cache, int64_t cache_layer,
+              float* out) const;
+  void Context(int64_t position, int64_t head, const float* probabilities, const KvCache& cache,
+               int64_t cache_layer, float* out) const;
+  void Rope(const Span& span, const float* x, int64_t n_heads, float* out);
+  const Matrix& MatrixOf(pb_stage stage, int64_t layer) const;
+  const std::vector<float>& NormOf(pb_stage stage, int64_t layer) const;
+  void Rows(int64_t n, int64_t width, const std::function<void(int64_t row)>& body);
+
+  std::shared_ptr<const Weights> weights_;
+  const Kernels& kernels_;
+  ThreadPool& pool_;
+  OpParams params_;
+  RopeTable rope_;
+  float attention_scale_;
+};
+
+}  // namespace pb::native
+
+#endif  // PARITYBIT_NATIVE_OPS_H_

@@ -1,0 +1,74 @@
+// One sequence being computed: its KV cache, the buffers of a pass, and Forward().
+#ifndef PARITYBIT_NATIVE_SESSION_H_
+#define PARITYBIT_NATIVE_SESSION_H_
+
+#include <initializer_list>
+#include <memory>
+#include <span>
+
+#include "abi/engine.h"
+#include "native/ops.h"
+
+namespace pb::native {
+
+// Same tokens, same bits: whatever the threads, the batch, prefill or decode, the instruction set, and whether taps look.
+// Not for use from several threads; callbacks run on the calling thread.
+class Session {
+ public:
+  static Result<std::unique_ptr<Session>> Open(std::shared_ptr<const Weights> weights, const Config& config);
+
+  int64_t n_positions() const { return n_positions_; }
+  int64_t n_ctx() const { return cache_.shape().n_ctx; }
+  const Config& config() const { return config_; }
+  bool HasStage(pb_stage stage) const;
+
+  // As in the ABI. After an error the session holds the positions it held before.
+  Status Eval(const pb_eval& eval);
+  Status Reset(int64_t n_keep);
+  Status Replay(const pb_replay& replay);
+
+ private:
+  // Everything one pass writes; rows are tokens. Sized for `ubatch` rows.
+  struct Buffers {
+    Buffers(const HyperParameters& h, int64_t n);
+    AlignedArray<float> x, residual;                // (n, d_model)
+    AlignedArray<float> norm, out;                  // (n, d_model)
+    AlignedArray<float> q, q_rope, context, sub;    // (n, n_heads, head_dim)
+    AlignedArray<float> k, k_rope, v;               // (n, n_kv_heads, head_dim)
+    AlignedArray<float> gate, up, act, gated, ffn;  // (n, d_ff)
+  };
+  // An input of an op: rows null means all visible positions, from the cache.
+  struct Input {
+    pb_stage stage;
+    const float* rows;
+  };
+
+  Session(std::shared_ptr<const Weights> weights, const Config& config, KvCache cache);
+
+  Status Forward(const pb_eval& eval, const Span& span, int64_t first_token);
+  Status Attention(const pb_eval& eval, int32_t layer, const Span& span);
+  Status Logits(const pb_eval& eval, const Span& span, int64_t first_token);
+  Status Embed(const pb_eval& eval, const Span& span, int64_t first_token);
+  // Runs one op: shows its inputs, computes, disturbs, shows the output and takes what the tap wrote.
+  Status Run(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span,
+             std::initializer_list<Input> inputs, float* out);
+  uint32_t Wanted(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span) const;
+  void ShowInputs(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span,
+                  std::span<const Input> inputs);
+  Status ShowOutput(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span, uint32_t wanted,
+                    float* out);
+  void Disturb(pb_stage stage, int32_t layer, const Span& span, float* out) const;
+  pb_tensor Describe(pb_stage stage, const Span& span, float* data) const;
+
+  Config config_;
+  std::shared_ptr<const Weights> weights_;
+  ThreadPool pool_;
+  Ops ops_;
+  KvCache cache_;
+  Buffers buffers_;
+  int64_t n_positions_ = 0;
+};
+
+}  // namespace pb::native
+
+#endif  // PARITYBIT_NATIVE_SESSION_H_

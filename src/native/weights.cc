@@ -1,0 +1,110 @@
+#include "native/weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace pb::native {
+namespace {
+
+constexpr int64_t kRowGrain = 16;  // rows of a float matrix a thread takes at once
+
+Matrix LoadMatrix(const WeightView& view, float post_scale, ThreadPool& pool) {
+  Matrix m{view, nullptr, post_scale, false};
+  if (!IsPackable(view.type)) return m;
+  auto packed = std::make_unique<PackedMatrix>(MakePacked(view));
+  pool.For(packed->n_groups(), 1,
+           [&](int64_t begin, int64_t end, int) { PackGroups(view, *packed, begin, end); });
+  m.packed = std::move(packed);
+  return m;
+}
+
+// x as the scheme rounds it, in floats: (n, n_columns).
+AlignedArray<float> Rounded(const Kernels& k, ActScheme scheme, const float* x, int64_t n,
+                            int64_t n_columns) {
+  auto rounded = MakeAligned<float>(n * n_columns);
+  if (scheme == ActScheme::kF16) {
+    k.round_f16(x, n * n_columns, rounded.get());
+    return rounded;
+  }
+  QuantRows q(scheme, n, n_columns);
+  for (int64_t t = 0; t < n; t++) {
+    k.quantize(x + t * n_columns, q, t);
+    for (int64_t c = 0; c < n_columns; c++) {
+      float code = q.codes[t * n_columns + c],
+            scale = q.scales[t * q.n_blocks + (c / kSub >> SchemeShift(scheme))];
+      rounded[t * n_columns + c] = scheme == ActScheme::kBitnet ? code / scale : code * scale;
+    }
+  }
+  return rounded;
+}
+
+// Rows of a float matrix, or of any other decoded to floats, against float activations.
+void FloatProduct(const Kernels& k, ThreadPool& pool, const Matrix& w, const float* x, int64_t n,
+                  float* out) {
+  const WeightView& v = w.view;
+  bool f16 = v.type == BlockType::kF16 && reinterpret_cast<uintptr_t>(v.data) % alignof(uint16_t) == 0;
+  bool f32 = v.type == BlockType::kF32 && reinterpret_cast<uintptr_t>(v.data) % alignof(float) == 0;
+  pool.For(v.n_rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
+    AlignedArray<float> decoded = f16 || f32 ? nullptr : MakeAligned<float>(v.n_columns);
+    for (int64_t r = begin; r < end; r++) {
+      const std::byte* row = v.data + static_cast<uint64_t>(r) * v.row_bytes;
+      if (f16) {
+        k.dot_f16(reinterpret_cast<const uint16_t*>(row), x, v.n_columns, n, v.n_columns, out + r, v.n_rows);
+      } else {
+        if (decoded) DecodeRow(v, r, decoded.get());
+        const float* values = decoded ? decoded.get() : reinterpret_cast<const float*>(row);
+        k.dot_f32(values, x, v.n_columns, n, v.n_columns, out + r, v.n_rows);
+      }
+      for (int64_t t = 0; w.post_scale != 1 && t < n; t++) out[t * v.n_rows + r] *= w.post_scale;
+    }
+  });
+}
+
+}  // namespace
+
+std::shared_ptr<const Weights> Weights::Load(std::shared_ptr<const Model> model, ThreadPool& pool) {
+  auto w = std::make_shared<Weights>();
+  for (const LayerWeights& l : model->layers()) {
+    Layer layer;
+    layer.declared = &l;
+    layer.q = LoadMatrix(l.attn_q, l.attn_q_scale, pool);
+    layer.k = LoadMatrix(l.attn_k, l.attn_k_scale, pool);
+    layer.v = LoadMatrix(l.attn_v, l.attn_v_scale, pool);
+    layer.output = LoadMatrix(l.attn_output, l.attn_output_scale, pool);
+    layer.gate = LoadMatrix(l.ffn_gate, l.ffn_gate_scale, pool);
+    layer.up = LoadMatrix(l.ffn_up, l.ffn_up_scale, pool);
+    layer.down = LoadMatrix(l.ffn_down, l.ffn_down_scale, pool);
+    w->layers.push_back(std::move(layer));
+  }
+  w->output = LoadMatrix(model->output(), 1, pool);
+  w->output.is_output = true;
+  w->model = std::move(model);
+  return w;
+}
+
+Status Product(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme, const float* x,
+               int64_t n, float* out) {
+  int64_t n_columns = w.view.n_columns;
+  int64_t block = scheme == ActScheme::kQ8_K ? 256 : kSub;
+  if (IsIntegerScheme(scheme) && n_columns % block != 0) {
+    return MakeError(Code::kUnsupported,
+                     "act.quant: rows of {} values are no multiple of the scheme's block of {}", n_columns,
+                     block);
+  }
+  if (!IsIntegerScheme(scheme) || !w.packed) {
+    AlignedArray<float> rounded;
+    if (scheme != ActScheme::kNone) rounded = Rounded(k, scheme, x, n, n_columns);
+    FloatProduct(k, pool, w, rounded ? rounded.get() : x, n, out);
+    return {};
+  }
+  QuantRows q(scheme, n, n_columns);
+  pool.For(n, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; t++) k.quantize(x + t * n_columns, q, t);
+  });
+  PackedProduct product{w.packed.get(), &q, w.post_scale, out, w.view.n_rows};
+  pool.For(w.packed->n_groups(), 1,
+           [&](int64_t begin, int64_t end, int) { k.packed_product(product, begin, end); });
+  return {};
+}
+
+}  // namespace pb::native

@@ -1,0 +1,43 @@
+// A model's weights as the engine multiplies by them.
+#ifndef PARITYBIT_NATIVE_WEIGHTS_H_
+#define PARITYBIT_NATIVE_WEIGHTS_H_
+
+#include <memory>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "kernels/kernels.h"
+#include "model/model.h"
+
+namespace pb::native {
+
+// One matrix: the file's own bytes, and its codes repacked where the integer kernels can take them.
+struct Matrix {
+  WeightView view;
+  std::unique_ptr<const PackedMatrix> packed;  // null: a float type
+  float post_scale = 1;
+  bool is_output = false;
+};
+
+struct Layer {
+  const LayerWeights* declared = nullptr;  // the norms
+  Matrix q, k, v, output, gate, up, down;
+};
+
+// Immutable; shared by sessions. Keeps the model alive.
+struct Weights {
+  std::shared_ptr<const Model> model;
+  std::vector<Layer> layers;
+  Matrix output;
+
+  static std::shared_ptr<const Weights> Load(std::shared_ptr<const Model> model, ThreadPool& pool);
+};
+
+// out (n, w.n_rows) = x (n, w.n_columns) times w, the activations rounded by `scheme`. Integer schemes need n_columns to be a
+// multiple of the scheme's block: an error names both.
+Status Product(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme, const float* x,
+               int64_t n, float* out);
+
+}  // namespace pb::native
+
+#endif  // PARITYBIT_NATIVE_WEIGHTS_H_
