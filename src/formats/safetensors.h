@@ -82,6 +82,8 @@ class SafetensorsWriter {
   Status Flush();
   // Flushes and closes; nothing may follow.
   Status Finish();
+  // Size of the file, and so where the next tensor's data begin.
+  uint64_t file_bytes() const { return 8 + header_bytes_ + data_bytes_; }
 
  private:
   struct Close {

@@ -35,6 +35,13 @@ std::vector<int> BytesInOrder() {
 
 constexpr size_t kMaxPieces = 12;  // letters in the longest token
 
+// Merged first, each from its first letter on, so that ordinary text exercises merges.
+constexpr std::string_view kWords[] = {"the",   "and",   "of",   "to",   "in",    "that",  "he",    "was",
+                                       "for",   "it",    "with", "as",   "his",   "on",    "be",    "at",
+                                       "by",    "had",   "are",  "but",  "from",  "or",    "have",  "they",
+                                       "which", "one",   "you",  "all",  "there", "would", "their", "we",
+                                       "been",  "light", "said", "when", "will",  "let",   "more",  "out"};
+
 struct Piece {
   std::string text;
   size_t length;
@@ -52,16 +59,23 @@ Vocabulary MakeVocabulary(int64_t n_vocab) {
   std::vector<Piece> pieces = {{ByteSymbol(' '), 1, true}};
   for (char c = 'a'; c <= 'z'; ++c) pieces.push_back({std::string(1, c), 1, false});
   std::unordered_set<std::string> seen(v.tokens.begin(), v.tokens.end());
+  auto merge = [&](const Piece& left, const Piece& right) {
+    Piece joined = {left.text + right.text, left.length + right.length, left.leading_space};
+    if (v.tokens.size() < target && seen.insert(joined.text).second) {
+      v.merges.push_back(left.text + " " + right.text);
+      v.tokens.push_back(joined.text);
+      pieces.push_back(joined);
+    }
+    return joined;
+  };
+  for (std::string_view word : kWords) {
+    Piece begun = pieces[0];
+    for (char c : word) begun = merge(begun, {std::string(1, c), 1, false});
+  }
   Random random(0x70617269747962ull);
   while (v.tokens.size() < target) {
-    // Copies: the list grows below.
     Piece left = pieces[random.Below(pieces.size())], right = pieces[random.Below(pieces.size())];
-    if (right.leading_space || left.length + right.length > kMaxPieces) continue;
-    Piece joined = {left.text + right.text, left.length + right.length, left.leading_space};
-    if (!seen.insert(joined.text).second) continue;
-    v.merges.push_back(left.text + " " + right.text);
-    v.tokens.push_back(joined.text);
-    pieces.push_back(std::move(joined));
+    if (!right.leading_space && left.length + right.length <= kMaxPieces) merge(left, right);
   }
   v.types.assign(v.tokens.size(), 1);
   for (const char* text : {"<|begin_of_text|>", "<|end_of_text|>"}) {

@@ -1,0 +1,144 @@
+#include "llama_cpp/canonical.h"
+
+#include <limits>
+#include <utility>
+
+#include "ggml-backend.h"
+
+namespace pb::llama_cpp {
+namespace {
+
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+// Reads row by row through the strides; the values of a row stand together.
+void ReadRows(const ggml_tensor* t, std::vector<float>* out) {
+  const size_t row_bytes = static_cast<size_t>(t->ne[0]) * ggml_type_size(t->type);
+  std::vector<ggml_fp16_t> half(t->type == GGML_TYPE_F16 ? t->ne[0] : 0);
+  float* row = out->data();
+  for (int64_t i3 = 0; i3 < t->ne[3]; ++i3) {
+    for (int64_t i2 = 0; i2 < t->ne[2]; ++i2) {
+      for (int64_t i1 = 0; i1 < t->ne[1]; ++i1, row += t->ne[0]) {
+        const size_t offset = i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3];
+        void* to = half.empty() ? static_cast<void*>(row) : half.data();
+        ggml_backend_tensor_get(t, to, offset, row_bytes);
+        if (!half.empty()) ggml_fp16_to_fp32_row(half.data(), row, t->ne[0]);
+      }
+    }
+  }
+}
+
+// Between the memory [head][row][cell] and (n, heads, p).
+struct ScoreIndex {
+  int64_t n_cells, n_rows, n_heads, first, p;
+  ScoreIndex(const ggml_tensor* t, int64_t first_position)
+      : n_cells(t->ne[0]),
+        n_rows(t->ne[1]),
+        n_heads(t->ne[2]),
+        first(first_position),
+        p(first_position + t->ne[1]) {}
+  int64_t Native(int64_t row, int64_t head, int64_t cell) const {
+    return (head * n_rows + row) * n_cells + cell;
+  }
+  int64_t Flat(int64_t row, int64_t head, int64_t cell) const { return (row * n_heads + head) * p + cell; }
+  int64_t Visible(int64_t row) const { return first + row + 1; }  // cells 0 .. Visible-1
+};
+
+bool IsAttention(const Shape& shape) { return shape.form == Form::kScores || shape.form == Form::kWeights; }
+
+bool ScoresToCanonical(const ggml_tensor* t, const std::vector<float>& native, int64_t first,
+                       const Shape& shape, Canonical* out) {
+  const ScoreIndex at(t, first);
+  if (at.p > at.n_cells || t->ne[3] != 1) return false;
+  const float hidden = shape.form == Form::kScores ? kHidden : 0.0f;
+  out->shape = {at.n_rows, at.n_heads, at.p};
+  out->values.assign(static_cast<size_t>(at.n_rows * at.n_heads * at.p), hidden);
+  for (int64_t row = 0; row < at.n_rows; ++row) {
+    for (int64_t head = 0; head < at.n_heads; ++head) {
+      for (int64_t cell = 0; cell < at.Visible(row); ++cell) {
+        out->values[at.Flat(row, head, cell)] = native[at.Native(row, head, cell)] * shape.scale;
+      }
+    }
+  }
+  return true;
+}
+
+void ScoresToNative(const ggml_tensor* t, const Canonical& c, int64_t first, const Shape& shape,
+                    std::vector<float>* native) {
+  const ScoreIndex at(t, first);
+  for (int64_t row = 0; row < at.n_rows; ++row) {
+    for (int64_t head = 0; head < at.n_heads; ++head) {
+      for (int64_t cell = 0; cell < at.Visible(row); ++cell) {
+        float& to = (*native)[at.Native(row, head, cell)];
+        const float value = c.values[at.Flat(row, head, cell)];
+        if (to * shape.scale != value) to = value / shape.scale;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+bool ReadTensor(const ggml_tensor* t, std::vector<float>* out) {
+  if (t->type != GGML_TYPE_F32 && t->type != GGML_TYPE_F16) return false;
+  if (t->nb[0] != ggml_type_size(t->type)) return false;
+  out->resize(static_cast<size_t>(ggml_nelements(t)));
+  if (t->type == GGML_TYPE_F32 && ggml_is_contiguous(t)) {
+    ggml_backend_tensor_get(t, out->data(), 0, out->size() * sizeof(float));
+  } else {
+    ReadRows(t, out);
+  }
+  return true;
+}
+
+bool ToCanonical(const ggml_tensor* t, const std::vector<float>& native, int64_t first, const Shape& shape,
+                 Canonical* out) {
+  if (IsAttention(shape)) return ScoresToCanonical(t, native, first, shape, out);
+  const bool heads = shape.form == Form::kHeads;
+  const int64_t total = static_cast<int64_t>(native.size());
+  const int64_t width = heads ? shape.n_heads * shape.head_dim : t->ne[0];
+  if (width <= 0 || total % width != 0) return false;
+  out->shape = heads ? std::vector<int64_t>{total / width, shape.n_heads, shape.head_dim}
+                     : std::vector<int64_t>{total / width, width};
+  out->values = native;
+  return true;
+}
+
+void ToNative(const ggml_tensor* t, Canonical c, int64_t first, const Shape& shape,
+              std::vector<float>* native) {
+  if (IsAttention(shape)) {
+    ScoresToNative(t, c, first, shape, native);
+  } else {
+    *native = std::move(c.values);
+  }
+}
+
+bool CacheToCanonical(const ggml_tensor* t, bool transposed, int64_t p, Canonical* out) {
+  std::vector<float> native;
+  if (!ReadTensor(t, &native)) return false;
+  const int64_t dim = t->ne[transposed], cells = t->ne[!transposed], heads = t->ne[2];
+  if (p > cells || t->ne[3] != 1) return false;
+  out->shape = {p, heads, dim};
+  out->values.resize(static_cast<size_t>(p * heads * dim));
+  for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t j = 0; j < p; ++j) {
+      for (int64_t d = 0; d < dim; ++d) {
+        out->values[(j * heads + h) * dim + d] =
+            native[transposed ? (h * dim + d) * cells + j : (h * cells + j) * dim + d];
+      }
+    }
+  }
+  return true;
+}
+
+bool CellsInOrder(const ggml_tensor* mask, int64_t first, int64_t n_rows) {
+  std::vector<float> values;
+  if (!mask || !ReadTensor(mask, &values) || mask->ne[1] < n_rows) return false;
+  for (int64_t r = 0; r < n_rows; ++r) {
+    for (int64_t j = 0; j < mask->ne[0]; ++j) {
+      if (values[r * mask->ne[0] + j] != (j <= first + r ? 0.0f : kHidden)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace pb::llama_cpp

@@ -1,0 +1,44 @@
+// Between the reference's tensors and the vocabulary's canonical ones: layouts, KV padding, the softmax's
+// scale and mask.
+#ifndef PARITYBIT_PLUGINS_LLAMA_CPP_CANONICAL_H_
+#define PARITYBIT_PLUGINS_LLAMA_CPP_CANONICAL_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "ggml.h"
+#include "llama_cpp/graph.h"
+
+namespace pb::llama_cpp {
+
+// A canonical tensor: row-major, token rows first.
+struct Canonical {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+
+// Values of a tensor in ggml's order (ne[0] fastest), whatever its strides; f16 is widened. False: another
+// type.
+bool ReadTensor(const ggml_tensor* t, std::vector<float>* out);
+
+// `native` holds the values of t as ReadTensor gives them; first is the position of its first row. False: t
+// does not have the declared shape.
+bool ToCanonical(const ggml_tensor* t, const std::vector<float>& native, int64_t first, const Shape& shape,
+                 Canonical* out);
+
+// The inverse, into `native`. Cells that are hidden or padding stay as they are; an unchanged value keeps its
+// bits.
+void ToNative(const ggml_tensor* t, Canonical c, int64_t first, const Shape& shape,
+              std::vector<float>* native);
+
+// Keys ([head][cell][dim], stage k_rope) or values ([head][dim][cell]) of the cache's view -> (p, heads,
+// head_dim).
+bool CacheToCanonical(const ggml_tensor* t, bool transposed, int64_t p, Canonical* out);
+
+// Whether the mask shows cell j to row r exactly when j <= first + r; otherwise cells do not stand in the
+// order of positions and every score would be misread.
+bool CellsInOrder(const ggml_tensor* mask, int64_t first, int64_t n_rows);
+
+}  // namespace pb::llama_cpp
+
+#endif  // PARITYBIT_PLUGINS_LLAMA_CPP_CANONICAL_H_

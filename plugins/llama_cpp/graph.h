@@ -1,0 +1,116 @@
+// What the reference's graph is made of: nodes recorded in a warm-up evaluation, and which of them are which
+// tracepoint.
+#ifndef PARITYBIT_PLUGINS_LLAMA_CPP_GRAPH_H_
+#define PARITYBIT_PLUGINS_LLAMA_CPP_GRAPH_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "abi/engine.h"
+#include "ggml.h"
+
+namespace pb::llama_cpp {
+
+struct Dims {
+  int64_t n_layers = 0, d_model = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0;
+};
+
+// How a node's memory becomes the canonical tensor.
+enum class Form {
+  kRows,     // (n, width): as it stands
+  kHeads,    // (n, heads, head_dim): as it stands, the rows split
+  kScores,   // [head][row][cell] -> (n, heads, p), times the softmax's scale, -inf where hidden, padding
+             // dropped
+  kWeights,  // [head][row][cell] -> (n, heads, p), 0 where hidden, padding dropped
+};
+
+struct Shape {
+  Form form = Form::kRows;
+  int64_t n_heads = 0, head_dim = 0;  // kHeads
+  float scale = 1;                    // kScores: canonical = scale * native
+};
+
+// Where an input of a stage is read: source `src` of the node `entry`, when that node is asked about.
+struct InputRule {
+  std::string entry;  // NodeKey
+  int src = 0;
+  int stage = 0;                  // the stage that this input is
+  Shape shape;                    // its form
+  bool from_cache = false;        // keys or values of all positions, read from a view of the KV cache
+  bool cache_transposed = false;  // [head][dim][cell] instead of [head][cell][dim]
+};
+
+// A node that is a tracepoint.
+struct PointRule {
+  int stage = PB_STAGE_UNMAPPED;
+  int layer = -1;
+  int occurrence = 0;
+  Shape shape;
+  std::vector<InputRule> inputs;  // in the vocabulary's order; empty when one of them cannot be seen
+};
+
+struct Node {
+  const ggml_tensor* tensor;  // valid during the warm-up only
+  std::string name, base;     // "Qcur-0", "Qcur"
+  int layer;
+  ggml_op op;
+  std::string op_name;
+  int occurrence;
+  std::string key;  // NodeKey
+};
+
+// "Qcur-0|ROPE|0": names repeat within a graph, so op and occurrence (from 0) belong to the key.
+std::string NodeKey(std::string_view name, std::string_view op, int occurrence);
+// "Qcur-12" -> ("Qcur", 12); no number: layer -1.
+void SplitName(std::string_view name, std::string* base, int* layer);
+// Shows memory in another shape; computes nothing.
+bool IsView(const ggml_tensor* tensor);
+// The tensor whose values a chain of views shows.
+const ggml_tensor* SkipViews(const ggml_tensor* tensor);
+
+// Collects the nodes of one pass.
+class GraphRecorder {
+ public:
+  void Add(const ggml_tensor* tensor);
+  const std::vector<Node>& nodes() const { return nodes_; }
+
+ private:
+  std::vector<Node> nodes_;
+  std::unordered_map<std::string, int> occurrences_;
+};
+
+struct Visibility {
+  pb_visibility visibility = PB_ABSENT;
+  std::string reason;
+};
+
+// What the graph showed of its own parameters.
+struct Observed {
+  std::string activation;    // "silu"; empty: none seen
+  std::string rope_pairing;  // "adjacent" "halves"; empty: no rotary embedding seen
+  float rope_base = 0, rope_scale = 0, norm_eps = 0, attention_scale = 0;
+  int rope_dims = 0;
+  bool flash = false;
+};
+
+// The declared table applied to one recorded graph. Pointers into rules stay valid when the map is moved.
+struct GraphMap {
+  std::unordered_map<std::string, PointRule> rules;  // by NodeKey
+  // By NodeKey of the reading node: a point, and which of its inputs.
+  std::unordered_map<std::string, std::vector<std::pair<const PointRule*, size_t>>> entries;
+  std::unordered_set<std::string>
+      parts;  // NodeKeys of nodes that are steps within a stage, so no points of their own
+  std::array<Visibility, PB_STAGE_COUNT> stages;
+  Observed observed;
+};
+GraphMap MapGraph(const GraphRecorder& recorder, const Dims& dims);
+
+}  // namespace pb::llama_cpp
+
+#endif  // PARITYBIT_PLUGINS_LLAMA_CPP_GRAPH_H_

@@ -1,0 +1,210 @@
+// A model as llama.cpp understood it: facts from its interface, its file reader and a warm-up evaluation; and
+// its tokenizer.
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <memory>
+
+#include "gguf.h"
+#include "llama_cpp/adapter.h"
+
+namespace pb::llama_cpp {
+namespace {
+
+std::string Meta(const llama_model* model, const std::string& key) {
+  std::string value(1 << 16, '\0');
+  const int32_t n = llama_model_meta_val_str(model, key.c_str(), value.data(), value.size());
+  value.resize(n < 0 ? 0 : std::min<size_t>(n, value.size() - 1));
+  return value;
+}
+
+// The shortest text that reads back as the same float.
+std::string Number(float value) {
+  char text[64];
+  const auto format = value >= 1 ? std::chars_format::fixed : std::chars_format::general;
+  return {text, std::to_chars(text, text + sizeof text, value, format).ptr};
+}
+
+// What the file holds, read by the reference's own reader: number of tensors of each type, and whether there
+// is an output matrix of its own.
+pb_error* FileFacts(const char* path, pb_model* m) {
+  std::unique_ptr<gguf_context, void (*)(gguf_context*)> file(gguf_init_from_file(path, {true, nullptr}),
+                                                              gguf_free);
+  if (!file) {
+    const std::string why = TakeLogLine();
+    const bool unknown_type = why.find(" of type ") != why.npos;
+    return NewError(unknown_type ? PB_UNSUPPORTED : PB_MALFORMED,
+                    std::string(path) + ": llama.cpp cannot read it: " + why);
+  }
+  std::map<std::string, int> counts;
+  for (int64_t i = 0; i < gguf_get_n_tensors(file.get()); ++i) {
+    const std::string type = ggml_type_name(gguf_get_tensor_type(file.get(), i));
+    std::string upper;
+    for (char c : type) upper += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    ++counts[upper];
+  }
+  m->has_weights = !counts.empty();
+  std::string weights;
+  for (const auto& [type, count] : counts)
+    weights += (weights.empty() ? "" : ", ") + type + " x" + std::to_string(count);
+  m->facts.push_back({"weights", weights, "metadata"});
+  const bool tied = gguf_find_tensor(file.get(), "output.weight") < 0;
+  m->facts.push_back({"output.tied", tied ? "true" : "false", "metadata"});
+  return nullptr;
+}
+
+void AddDims(pb_model* m) {
+  const auto add = [&](const char* key, const std::string& value) {
+    m->facts.push_back({key, value, "metadata"});
+  };
+  const std::string arch = Meta(m->model, "general.architecture");
+  add("architecture", arch);
+  add("n_vocab", std::to_string(m->n_vocab));
+  if (!m->has_weights) return;  // llama.cpp aborts when asked for the heads of such a file
+  const std::string key_length = Meta(m->model, arch + ".attention.key_length");
+  Dims& d = m->dims;
+  d.n_layers = llama_model_n_layer(m->model);
+  d.d_model = llama_model_n_embd(m->model);
+  d.n_heads = llama_model_n_head(m->model);
+  d.n_kv_heads = llama_model_n_head_kv(m->model);
+  d.head_dim = !key_length.empty() ? std::atoll(key_length.c_str())
+               : d.n_heads > 0     ? d.d_model / d.n_heads
+                                   : 0;
+  add("n_layers", std::to_string(d.n_layers));
+  add("d_model", std::to_string(d.d_model));
+  add("d_ff", Meta(m->model, arch + ".feed_forward_length"));
+  add("n_heads", std::to_string(d.n_heads));
+  add("n_kv_heads", std::to_string(d.n_kv_heads));
+  add("head_dim", std::to_string(d.head_dim));
+  add("n_ctx_train", std::to_string(llama_model_n_ctx_train(m->model)));
+}
+
+void AddTokens(pb_model* m) {
+  const auto id = [](llama_token token) { return token < 0 ? std::string("none") : std::to_string(token); };
+  const char* chat = llama_model_chat_template(m->model, nullptr);
+  m->facts.push_back({"bos", id(llama_vocab_bos(m->vocab)), "metadata"});
+  m->facts.push_back({"eos", id(llama_vocab_eos(m->vocab)), "metadata"});
+  m->facts.push_back({"add_bos", llama_vocab_get_add_bos(m->vocab) ? "true" : "false", "observed"});
+  m->facts.push_back({"chat_template", chat ? chat : "", "metadata"});
+}
+
+// What one token's graph showed: the values that the ops were really given.
+pb_error* AddObserved(pb_model* m) {
+  pb_session* session = nullptr;
+  const pb_setting small = {"n_ctx", "256"};
+  if (pb_error* error = SessionOpen(m, &small, 1, &session)) return error;
+  const Observed seen = session->map.observed;
+  SessionClose(session);
+  const auto add = [&](const char* key, const std::string& value) {
+    m->facts.push_back({key, value, "observed"});
+  };
+  add("ffn.activation", seen.activation.empty() ? "unknown" : seen.activation);
+  if (!seen.rope_pairing.empty()) {
+    add("rope.pairing", seen.rope_pairing);
+    add("rope.base", Number(seen.rope_base));
+    add("rope.scale", Number(seen.rope_scale));
+    add("rope.dims", std::to_string(seen.rope_dims));
+  }
+  if (seen.norm_eps > 0) add("norm.eps", Number(seen.norm_eps));
+  return nullptr;
+}
+
+pb_error* Open(pb_engine* engine, const char* path, std::unique_ptr<pb_model>* out) {
+  auto made = std::make_unique<pb_model>();
+  made->engine = engine;
+  TakeLogLine();
+  if (FILE* file = std::fopen(path, "rb")) {
+    std::fclose(file);
+  } else {
+    return NewError(PB_IO, std::string(path) + ": cannot be opened");
+  }
+  if (pb_error* error = FileFacts(path, made.get())) return error;
+  llama_model_params params = llama_model_default_params();
+  params.n_gpu_layers = 0;
+  params.vocab_only = !made->has_weights;
+  made->model = llama_model_load_from_file(path, params);
+  if (!made->model)
+    return NewError(PB_UNSUPPORTED, std::string(path) + ": llama.cpp refuses it: " + TakeLogLine());
+  made->vocab = llama_model_get_vocab(made->model);
+  made->n_vocab = llama_vocab_n_tokens(made->vocab);
+  *out = std::move(made);
+  AddDims(out->get());
+  AddTokens(out->get());
+  return params.vocab_only ? nullptr : AddObserved(out->get());
+}
+
+}  // namespace
+
+pb_error* ModelOpen(pb_engine* engine, const char* path, pb_model** model) {
+  return Guarded([&]() -> pb_error* {
+    *model = nullptr;
+    std::unique_ptr<pb_model> made;
+    pb_error* error = Open(engine, path, &made);
+    if (error) {
+      ModelClose(made.release());
+      return error;
+    }
+    *model = made.release();
+    return nullptr;
+  });
+}
+
+void ModelClose(pb_model* model) {
+  if (!model) return;
+  if (model->model) llama_model_free(model->model);
+  delete model;
+}
+
+pb_error* ModelFacts(pb_model* model, pb_fact_fn fact, void* ctx) {
+  return Guarded([&]() -> pb_error* {
+    SendFacts(model->facts, fact, ctx);
+    return nullptr;
+  });
+}
+
+pb_error* Tokenize(pb_model* model, const char* text, size_t n_bytes, uint32_t flags, int32_t* ids,
+                   size_t capacity, size_t* n_ids) {
+  return Guarded([&]() -> pb_error* {
+    if (n_bytes > INT32_MAX / 2) return NewError(PB_INVALID_ARGUMENT, "text longer than 1 GiB");
+    std::vector<llama_token> tokens(n_bytes + 8);
+    const auto call = [&] {
+      return llama_tokenize(model->vocab, text, static_cast<int32_t>(n_bytes), tokens.data(),
+                            static_cast<int32_t>(tokens.size()), (flags & PB_ADD_SPECIAL) != 0,
+                            (flags & PB_PARSE_SPECIAL) != 0);
+    };
+    int32_t n = call();
+    if (n == INT32_MIN)
+      return NewError(PB_INVALID_ARGUMENT, "the text has more tokens than llama.cpp can count");
+    if (n < 0) tokens.resize(-n), n = call();
+    if (n < 0) return NewError(PB_INTERNAL, "llama_tokenize contradicts itself");
+    *n_ids = static_cast<size_t>(n);
+    std::copy_n(tokens.begin(), std::min(capacity, *n_ids), ids);
+    return nullptr;
+  });
+}
+
+pb_error* Detokenize(pb_model* model, const int32_t* ids, size_t n_ids, char* text, size_t capacity,
+                     size_t* n_bytes) {
+  return Guarded([&]() -> pb_error* {
+    std::string out, piece(64, '\0');
+    for (size_t i = 0; i < n_ids; ++i) {
+      if (ids[i] < 0 || ids[i] >= model->n_vocab) {
+        return NewError(PB_INVALID_ARGUMENT, "token " + std::to_string(ids[i]) + " at " + std::to_string(i) +
+                                                 " is outside the vocabulary of " +
+                                                 std::to_string(model->n_vocab));
+      }
+      const auto call = [&] {
+        return llama_token_to_piece(model->vocab, ids[i], piece.data(), static_cast<int32_t>(piece.size()), 0,
+                                    true);
+      };
+      int32_t n = call();
+      if (n < 0) piece.resize(-n), n = call();
+      if (n > 0) out.append(piece, 0, n);
+    }
+    *n_bytes = out.size();
+    std::copy_n(out.begin(), std::min(capacity, out.size()), text);
+    return nullptr;
+  });
+}
+
+}  // namespace pb::llama_cpp

@@ -1,0 +1,174 @@
+// The evaluation callback: which point a node is, canonical tensors out, overwrites in, random rounding, and
+// the inputs of an op as it will see them.
+#include "ggml-backend.h"
+#include "llama_cpp/adapter.h"
+#include "llama_cpp/canonical.h"
+
+namespace pb::llama_cpp {
+namespace {
+
+uint64_t SplitMix(uint64_t* state) {
+  uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
+// Random rounding: each value times 1 + r * 2^-24, r in {-1, 0, 1}, rounded to float. The stream depends on
+// seed, point and position alone, so that a run can be repeated whatever came before it.
+void Disturb(std::vector<float>* values, uint64_t seed, const pb_point& point) {
+  uint64_t state = seed;
+  for (const int64_t part : {point.stage, point.layer, point.first_position}) {
+    state ^= static_cast<uint64_t>(part) + 1;
+    state = SplitMix(&state);
+  }
+  for (float& v : *values) {
+    const int r = static_cast<int>(SplitMix(&state) % 3) - 1;
+    v = static_cast<float>(static_cast<double>(v) * (1.0 + r * 0x1p-24));
+  }
+}
+
+// Ends the evaluation with an error of ours.
+void Fail(Pass* pass, std::string why) {
+  pass->stopped = true;
+  pass->failure = std::move(why);
+}
+
+pb_tensor TensorOf(Canonical* c, const char* name) {
+  pb_tensor out = {};
+  out.struct_size = sizeof out;
+  out.dtype = PB_F32;
+  out.n_dims = static_cast<int32_t>(c->shape.size());
+  for (size_t i = 0; i < 4; ++i) out.shape[i] = i < c->shape.size() ? c->shape[i] : 1;
+  out.data = c->values.data();
+  out.name = name;
+  return out;
+}
+
+// Copies the inputs of points from the node that is about to read them.
+void CaptureInputs(pb_session* s, const ggml_tensor* reader) {
+  Pass& pass = s->pass;
+  const auto entries = s->map.entries.find(pass.key);
+  if (entries == s->map.entries.end()) return;
+  for (const auto& [rule, index] : entries->second) {
+    const InputRule& input = rule->inputs[index];
+    const ggml_tensor* source = reader->src[input.src];
+    Canonical& c = pass.inputs[{rule, index}];
+    std::vector<float> native;
+    const bool ok =
+        input.from_cache
+            ? CacheToCanonical(source, input.cache_transposed, pass.first_position + pass.n_rows, &c)
+            : ReadTensor(SkipViews(source), &native) &&
+                  ToCanonical(SkipViews(source), native, pass.first_position, input.shape, &c);
+    if (!ok) return Fail(&pass, pass.key + ": an input cannot be read");
+  }
+}
+
+void DeliverInputs(Pass* pass) {
+  std::vector<pb_tensor> tensors;
+  for (size_t i = 0; i < pass->rule->inputs.size(); ++i) {
+    Canonical& c = pass->inputs[{pass->rule, i}];
+    tensors.push_back(TensorOf(&c, pb_vocabulary[pass->rule->inputs[i].stage].name));
+  }
+  pass->tap->inputs(pass->tap->ctx, &pass->point, tensors.data(), tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) pass->inputs.erase({pass->rule, i});
+}
+
+// Notes which node the graph is at, and which point it is.
+void Identify(pb_session* s, const ggml_tensor* t) {
+  Pass& pass = s->pass;
+  pass.native_name = t->name;
+  pass.op = ggml_op_desc(t);
+  const int occurrence = pass.occurrences[pass.native_name + "|" + pass.op]++;
+  pass.key = NodeKey(pass.native_name, pass.op, occurrence);
+  const auto found = s->map.rules.find(pass.key);
+  pass.rule = found == s->map.rules.end() ? nullptr : &found->second;
+  pass.want = 0;
+  pass.point = {sizeof(pb_point),         PB_STAGE_UNMAPPED, -1, pass.first_position, occurrence,
+                pass.native_name.c_str(), pass.op.c_str()};
+  if (pass.rule) {
+    pass.point.stage = pass.rule->stage;
+    pass.point.layer = pass.rule->layer;
+  } else {
+    std::string base;
+    SplitName(pass.native_name, &base, &pass.point.layer);
+  }
+}
+
+// The callback's question. Returns whether the graph must stop behind this node.
+bool Ask(pb_session* s, const ggml_tensor* t) {
+  Pass& pass = s->pass;
+  if (!pass.tap && !s->settings.noise_seed) return false;
+  if (pass.stopped) return true;
+  Identify(s, t);
+  if (pass.tap && t->op == GGML_OP_SOFT_MAX && pass.point.layer == 0 &&
+      !CellsInOrder(t->src[1], pass.first_position, pass.n_rows)) {
+    Fail(&pass, "the KV cache's cells are not in the order of positions");
+    return true;
+  }
+  if (pass.need_all) CaptureInputs(s, t);
+  if (pass.stopped) return true;
+  const bool own =
+      !IsView(t) && t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) && !s->map.parts.count(pass.key);
+  if (pass.tap && (pass.rule || own)) pass.want = pass.tap->want(pass.tap->ctx, &pass.point);
+  if ((pass.want & PB_WANT_INPUTS) && pass.rule && !pass.rule->inputs.empty() && pass.need_all)
+    DeliverInputs(&pass);
+  return pass.need_all || (pass.want & PB_WANT_OUTPUT) || (s->settings.noise_seed && pass.rule);
+}
+
+// Hands the output to the tap and takes an overwrite back into `native`. Returns what the tap answered.
+int Offer(pb_session* s, const ggml_tensor* t, std::vector<float>* native) {
+  Pass& pass = s->pass;
+  const Shape shape = pass.rule ? pass.rule->shape : Shape{};
+  Canonical c;
+  if (!ToCanonical(t, *native, pass.first_position, shape, &c)) {
+    Fail(&pass, pass.key + ": has another shape than the warm-up showed");
+    return PB_STOP;
+  }
+  if (pass.rule)
+    pass.point.first_position = pass.first_position + pass.n_rows - static_cast<int32_t>(c.shape[0]);
+  pb_tensor tensor = TensorOf(&c, pass.native_name.c_str());
+  const int action = pass.tap->output(pass.tap->ctx, &pass.point, &tensor);
+  if (action == PB_OVERWRITTEN) ToNative(t, std::move(c), pass.first_position, shape, native);
+  return action;
+}
+
+// The node has run. Returns whether to go on.
+bool HandOver(pb_session* s, ggml_tensor* t) {
+  Pass& pass = s->pass;
+  if (pass.stopped) return false;
+  const bool noisy = s->settings.noise_seed && pass.rule && pass.rule->stage != PB_STAGE_LOGITS;
+  const bool wanted = (pass.want & PB_WANT_OUTPUT) != 0;
+  if (!noisy && !wanted) return true;
+  std::vector<float> native;
+  if (!ReadTensor(t, &native)) {
+    Fail(&pass, pass.key + ": cannot be read");
+    return false;
+  }
+  if (noisy) Disturb(&native, *s->settings.noise_seed, pass.point);
+  const int action = wanted ? Offer(s, t, &native) : PB_CONTINUE;
+  if (action == PB_STOP) {
+    pass.stopped = true;
+    return false;
+  }
+  if (!noisy && action != PB_OVERWRITTEN) return true;
+  if (!ggml_is_contiguous(t)) {
+    Fail(&pass, pass.key + ": is not contiguous, so it cannot be overwritten");
+    return false;
+  }
+  ggml_backend_tensor_set(t, native.data(), 0, native.size() * sizeof(float));
+  return true;
+}
+
+}  // namespace
+
+bool EvalCallback(ggml_tensor* tensor, bool ask, void* user) {
+  auto* session = static_cast<pb_session*>(user);
+  if (session->recorder) {
+    if (ask) session->recorder->Add(tensor);
+    return !ask;
+  }
+  return ask ? Ask(session, tensor) : HandOver(session, tensor);
+}
+
+}  // namespace pb::llama_cpp

@@ -1,0 +1,230 @@
+#include "compare/local.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <tuple>
+
+namespace pb::compare {
+namespace {
+
+constexpr double kUnitRoundoff = 0x1p-24;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// The constants, fixed once from benign runs: llama.cpp v0.5.0 zen4 against haswell, sse42 and x64, and the native engine against
+// each of them; none exceeds 30 times its class's worst benign error (docs/numerics.md has the figures).
+struct ClassRow {
+  const char* name;
+  double c;
+};
+constexpr ClassRow kCopy{"copy", 2}, kElementwise{"elementwise", 8}, kNorm{"norm", 2}, kProduct{"product", 3},
+    kRotary{"rotary", 4}, kAttention{"attention", 3}, kSoftmax{"softmax", 4};
+
+bool Masked(float a, float b) { return std::isinf(a) && a < 0 && std::isinf(b) && b < 0; }
+
+// Sums over one tensor pair that all errors are made of.
+struct Sums {
+  std::vector<double> row_error, row_norm;  // squared, per token row
+  std::vector<int64_t> row_count;           // values not masked
+  std::vector<double> column_error;         // squared, per feature
+  double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0;
+  int64_t count = 0;
+  int64_t non_finite[2] = {0, 0};
+};
+
+Sums Accumulate(const PointTensor& a, const PointTensor& b) {
+  Sums s;
+  s.row_error.resize(static_cast<size_t>(a.n_rows)), s.row_norm = s.row_error;
+  s.row_count.resize(static_cast<size_t>(a.n_rows));
+  s.column_error.resize(static_cast<size_t>(a.n_features));
+  for (int64_t i = 0; i < a.n_rows; i++) {
+    const float* x = a.values.data() + i * a.n_features;
+    const float* y = b.values.data() + i * a.n_features;
+    double error = 0, norm = 0;
+    int64_t count = 0;
+    for (int64_t j = 0; j < a.n_features; j++) {
+      if (Masked(x[j], y[j])) continue;
+      if (!std::isfinite(x[j]) || !std::isfinite(y[j])) {
+        s.non_finite[0] += !std::isfinite(x[j]), s.non_finite[1] += !std::isfinite(y[j]);
+        error = kInfinity;
+        s.column_error[static_cast<size_t>(j)] = kInfinity;
+        continue;
+      }
+      const double p = x[j], q = y[j], e = p - q;
+      error += e * e, norm += q * q, count++;
+      s.column_error[static_cast<size_t>(j)] += e * e;
+      s.dot += p * q, s.candidate_norm += p * p, s.sum_a += p, s.sum_b += q;
+      s.max_abs = std::max(s.max_abs, std::fabs(e));
+    }
+    s.row_error[static_cast<size_t>(i)] = error, s.row_norm[static_cast<size_t>(i)] = norm;
+    s.row_count[static_cast<size_t>(i)] = count;
+    s.count += count;
+  }
+  return s;
+}
+
+// Error over norm; 0 over 0 is equal, anything else over 0 infinitely far.
+double Ratio(double error, double norm) {
+  if (error == 0) return 0;
+  return norm > 0 ? std::sqrt(error / norm) : kInfinity;
+}
+
+// Scale and offset of the least-squares line candidate = scale * reference + offset.
+void Fit(const Sums& s, double reference_norm, PointRow* row) {
+  const double n = static_cast<double>(s.count),
+               spread = reference_norm - s.sum_b * s.sum_b / std::max(n, 1.0);
+  if (s.count < 2 || !(spread > 0)) return;
+  row->scale = (s.dot - s.sum_a * s.sum_b / n) / spread;
+  row->offset = (s.sum_a - row->scale * s.sum_b) / n;
+}
+
+}  // namespace
+
+double LocalBound::At(int64_t position) const {
+  const double angle = by_position ? 1 + static_cast<double>(position) : 1;
+  return c * kUnitRoundoff * std::sqrt(static_cast<double>(std::max<int64_t>(sum_length, 1))) * angle;
+}
+
+std::string LocalBound::Origin() const {
+  return fmt::format("{} x 2^-24 x sqrt({}){}, op class {}", c, sum_length,
+                     by_position ? " x (1 + position)" : "", op_class);
+}
+
+LocalBound BoundOf(pb_stage stage, const ModelShape& s, int64_t n_positions) {
+  auto bound = [](const ClassRow& row, int64_t k, bool by_position = false) {
+    return LocalBound{row.name, row.c, k, by_position};
+  };
+  switch (stage) {
+    case PB_STAGE_EMBEDDINGS:
+      return bound(kCopy, 1);
+    case PB_STAGE_ATTN_NORM:
+    case PB_STAGE_FFN_NORM:
+    case PB_STAGE_FINAL_NORM:
+      return bound(kNorm, s.d_model);
+    case PB_STAGE_ATTN_SUB_NORM:
+      return bound(kNorm, s.n_heads * s.head_dim);
+    case PB_STAGE_FFN_SUB_NORM:
+      return bound(kNorm, s.d_ff);
+    case PB_STAGE_Q_NORM:
+    case PB_STAGE_K_NORM:
+      return bound(kNorm, s.head_dim);
+    case PB_STAGE_Q_PROJ:
+    case PB_STAGE_K_PROJ:
+    case PB_STAGE_V_PROJ:
+    case PB_STAGE_GATE_PROJ:
+    case PB_STAGE_UP_PROJ:
+    case PB_STAGE_LOGITS:
+      return bound(kProduct, s.d_model);
+    case PB_STAGE_ATTN_OUT:
+      return bound(kProduct, s.n_heads * s.head_dim);
+    case PB_STAGE_DOWN_PROJ:
+      return bound(kProduct, s.d_ff);
+    case PB_STAGE_Q_ROPE:
+    case PB_STAGE_K_ROPE:
+      return bound(kRotary, 2, true);
+    case PB_STAGE_ATTN_SCORES:
+      return bound(kAttention, s.head_dim);
+    case PB_STAGE_ATTN_SCORES_SOFTMAX:
+      return bound(kSoftmax, n_positions);
+    case PB_STAGE_ATTN_CONTEXT:
+      return bound(kAttention, n_positions);
+    default:
+      return bound(kElementwise, 1);
+  }
+}
+
+Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const PointPlace& place,
+                              const LocalBound& bound) {
+  if (a.n_rows != b.n_rows || a.n_features != b.n_features) {
+    return MakeError(Code::kUsage, "shapes differ: {} x {} against {} x {}", a.n_rows, a.n_features, b.n_rows,
+                     b.n_features);
+  }
+  const Sums s = Accumulate(a, b);
+  PointRow row;
+  row.prompt = place.prompt, row.step = place.step, row.stage = place.stage, row.layer = place.layer;
+  row.first_position = place.first_position;
+  row.n_rows = a.n_rows, row.n_features = a.n_features;
+  row.n_non_finite[0] = s.non_finite[0], row.n_non_finite[1] = s.non_finite[1];
+  double error = 0, norm = 0, bound_norm = 0, rms_sum = 0;
+  for (int64_t i = 0; i < a.n_rows; i++) {
+    const size_t at = static_cast<size_t>(i);
+    const double limit = bound.At(place.first_position + i), rel = Ratio(s.row_error[at], s.row_norm[at]);
+    const double mean_square = s.row_norm[at] / static_cast<double>(std::max<int64_t>(s.row_count[at], 1));
+    error += s.row_error[at], norm += s.row_norm[at];
+    rms_sum += mean_square, bound_norm += limit * limit * mean_square;
+    if (rel > row.worst_row || row.worst_row_position < 0) {
+      row.worst_row = rel, row.worst_row_position = static_cast<int32_t>(place.first_position + i);
+    }
+    if (rel / limit > row.bound_ratio || row.bound == 0) row.bound_ratio = rel / limit, row.bound = limit;
+  }
+  for (int64_t j = 0; j < a.n_features; j++) {
+    const double column = s.column_error[static_cast<size_t>(j)], rel = Ratio(column, rms_sum);
+    if (rel > row.worst_feature || row.worst_feature_index < 0)
+      row.worst_feature = rel, row.worst_feature_index = j;
+    if (const double ratio = Ratio(column, bound_norm); ratio > row.bound_ratio) {
+      row.bound_ratio = ratio, row.bound = std::sqrt(bound_norm / rms_sum);
+    }
+  }
+  row.rel_l2 = Ratio(error, norm);
+  row.max_abs = s.non_finite[0] + s.non_finite[1] ? kInfinity : s.max_abs;
+  row.cosine =
+      s.candidate_norm > 0 && norm > 0 ? s.dot / std::sqrt(s.candidate_norm * norm) : (error == 0 ? 1 : 0);
+  Fit(s, norm, &row);
+  return row;
+}
+
+std::vector<double> RowRatios(const PointTensor& a, const PointTensor& b, int32_t first_position,
+                              const LocalBound& bound) {
+  PB_CHECK(a.n_rows == b.n_rows && a.n_features == b.n_features);
+  const Sums s = Accumulate(a, b);
+  std::vector<double> ratios;
+  for (int64_t i = 0; i < a.n_rows; i++) {
+    const size_t at = static_cast<size_t>(i);
+    ratios.push_back(Ratio(s.row_error[at], s.row_norm[at]) / bound.At(first_position + i));
+  }
+  return ratios;
+}
+
+std::optional<CodeExplanation> ExplainByCodes(std::span<const double> difference,
+                                              std::span<const BoundaryCode> codes, double bound_norm) {
+  auto norm = [](const std::vector<double>& v) {
+    double sum = 0;
+    for (double x : v) sum += x * x;
+    return std::sqrt(sum);
+  };
+  // Greedy: each time the step that shortens the remainder most, each code at most once; a handful of codes lie on a boundary.
+  std::vector<double> rest(difference.begin(), difference.end());
+  std::vector<bool> used(codes.size());
+  CodeExplanation found;
+  while (norm(rest) > bound_norm) {
+    double best_gain = 0;
+    size_t best = 0;
+    int best_step = 0;
+    for (size_t k = 0; k < codes.size(); k++) {
+      if (used[k]) continue;
+      double dot = 0, square = 0;
+      for (size_t j = 0; j < rest.size(); j++)
+        dot += rest[j] * codes[k].effect[j], square += codes[k].effect[j] * codes[k].effect[j];
+      const double gain =
+          2 * std::fabs(dot) - square;  // what |rest|^2 loses by one step in the better direction
+      if (gain > best_gain) best_gain = gain, best = k, best_step = dot > 0 ? 1 : -1;
+    }
+    if (best_step == 0) return std::nullopt;
+    used[best] = true;
+    for (size_t j = 0; j < rest.size(); j++) rest[j] -= best_step * codes[best].effect[j];
+    found.steps.emplace_back(codes[best].column, best_step);
+  }
+  found.remainder_ratio = bound_norm > 0 ? norm(rest) / bound_norm : 0;
+  return found;
+}
+
+bool ComesBefore(const PointRow& a, const PointRow& b) {
+  auto key = [](const PointRow& r) {
+    const int outer = r.layer >= 0 ? 1 : r.stage == PB_STAGE_EMBEDDINGS ? 0 : 2;
+    const int level = r.stage >= 0 ? pb_vocabulary[r.stage].level : 1 << 20;
+    return std::tuple(r.prompt, r.step, r.first_position, outer, r.layer, level);
+  };
+  return key(a) < key(b);
+}
+
+}  // namespace pb::compare

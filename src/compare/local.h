@@ -1,0 +1,82 @@
+// Local errors: one op's output in two engines on identical inputs, per token row and per output feature, against a bound that
+// follows from float32 summation. Pure: tensors in, PointRow out. Definitions and the choice of the constants: docs/numerics.md.
+#ifndef PARITYBIT_COMPARE_LOCAL_H_
+#define PARITYBIT_COMPARE_LOCAL_H_
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "abi/vocabulary.h"
+#include "base/result.h"
+#include "compare/types.h"
+
+namespace pb::compare {
+
+// The lengths that ops sum over, as a model declares them.
+struct ModelShape {
+  int64_t d_model = 0, d_ff = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0;
+};
+
+// What the error of a row may reach, as a fraction of the row's RMS: c u sqrt(K), u = 2^-24.
+struct LocalBound {
+  std::string op_class;      // "product"
+  double c = 0;              // of the class
+  int64_t sum_length = 0;    // K, the terms of one output value
+  bool by_position = false;  // rotary embedding: the angle's own rounding grows with the position
+
+  double At(int64_t position) const;
+  std::string Origin() const;  // "3 x 2^-24 x sqrt(576), op class product"
+};
+
+// The bound of a stage. `n_positions`: positions that attention may see (sums of softmax and context).
+LocalBound BoundOf(pb_stage stage, const ModelShape& shape, int64_t n_positions);
+
+// One tensor, rows of tokens: n_rows x n_features in row-major order (inner axes flattened).
+struct PointTensor {
+  std::span<const float> values;
+  int64_t n_rows = 0, n_features = 0;
+};
+
+// Where a point stands.
+struct PointPlace {
+  int32_t prompt = 0, step = 0, stage = PB_STAGE_UNMAPPED, layer = -1, first_position = 0;
+};
+
+// Compares candidate and reference. -inf in both is equal (masked scores); any other non-finite value makes every error
+// infinite and is counted. Values beyond a mask are left out of RMS and errors alike. Different sizes are kUsage.
+//   rel_l2         ||a - b|| / ||b|| over the tensor
+//   worst_row      largest ||a_i - b_i|| / ||b_i|| over token rows
+//   worst_feature  largest sqrt(sum_i e_ij^2 / sum_i RMS(b_i)^2) over columns j: a column's error in units of a typical value
+//   bound_ratio    largest of: a row's error over its bound, a column's error over sqrt(sum_i (bound_i RMS(b_i))^2)
+//   bound          that of the place where bound_ratio is reached
+Result<PointRow> ComparePoint(const PointTensor& candidate, const PointTensor& reference,
+                              const PointPlace& place, const LocalBound& bound);
+
+// Per-row errors of one comparison: ||a_i - b_i|| / (bound_i ||b_i||). For naming the first position beyond its bound.
+std::vector<double> RowRatios(const PointTensor& candidate, const PointTensor& reference,
+                              int32_t first_position, const LocalBound& bound);
+
+// Rounding of an activation code that may have gone the other way: at this input value the two engines' codes may differ by
+// one step, which moves output j by effect[j].
+struct BoundaryCode {
+  int64_t column = 0;          // of the input row
+  std::vector<double> effect;  // (n_features): what one step up does to each output
+};
+// Tries to explain one row's difference by whole steps of codes on rounding boundaries: least squares over the effects, rounded
+// to -1, 0, +1, the remainder judged against the bound. Returns the steps where it does, nothing where it does not.
+struct CodeExplanation {
+  std::vector<std::pair<int64_t, int>> steps;  // (column, -1 or +1)
+  double remainder_ratio = 0;                  // of the row, over its bound
+};
+std::optional<CodeExplanation> ExplainByCodes(std::span<const double> difference,
+                                              std::span<const BoundaryCode> codes, double bound_norm);
+
+// Dependency order: by step, layers in their order with the embeddings first and the outer stages last, then level.
+bool ComesBefore(const PointRow& a, const PointRow& b);
+
+}  // namespace pb::compare
+
+#endif  // PARITYBIT_COMPARE_LOCAL_H_

@@ -1,0 +1,142 @@
+#include "compare/local.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "base/random.h"
+
+namespace pb::compare {
+namespace {
+
+constexpr ModelShape kShape{.d_model = 256, .d_ff = 512, .n_heads = 4, .n_kv_heads = 2, .head_dim = 64};
+const float kInf = std::numeric_limits<float>::infinity();
+
+std::vector<float> Gaussian(size_t n, uint64_t seed) {
+  Random random(seed);
+  std::vector<float> v(n);
+  for (float& x : v) x = static_cast<float>(random.Normal());
+  return v;
+}
+
+PointRow Compare(const std::vector<float>& a, const std::vector<float>& b, int64_t rows,
+                 pb_stage stage = PB_STAGE_Q_PROJ) {
+  const int64_t features = static_cast<int64_t>(b.size()) / rows;
+  auto row = ComparePoint({a, rows, features}, {b, rows, features}, {0, 0, stage, 3, 0},
+                          BoundOf(stage, kShape, rows));
+  EXPECT_TRUE(row.ok());
+  return *row;
+}
+
+TEST(Local, BoundIsTheSummationBoundOfTheClass) {
+  const LocalBound b = BoundOf(PB_STAGE_Q_PROJ, kShape, 9);
+  EXPECT_DOUBLE_EQ(b.At(0), 3 * 16 / 16777216.0);  // c u sqrt(256)
+  EXPECT_DOUBLE_EQ(b.At(500), b.At(0));
+  EXPECT_EQ(b.Origin(), "3 x 2^-24 x sqrt(256), op class product");
+  const LocalBound rope = BoundOf(PB_STAGE_Q_ROPE, kShape, 9);
+  EXPECT_DOUBLE_EQ(rope.At(9), 10 * rope.At(0));  // the angle's rounding grows with the position
+}
+
+TEST(Local, EqualTensorsHaveNoError) {
+  const auto b = Gaussian(10 * 256, 1);
+  const PointRow r = Compare(b, b, 10);
+  EXPECT_EQ(r.rel_l2, 0);
+  EXPECT_EQ(r.bound_ratio, 0);
+  EXPECT_NEAR(r.scale, 1, 1e-12);
+  EXPECT_NEAR(r.cosine, 1, 1e-12);
+}
+
+TEST(Local, ErrorsByHand) {
+  // Rows (3, 4) and (6, 8): norms 5 and 10, RMS^2 12.5 and 50. Candidate differs by 1 at (1, 0).
+  const PointRow r = Compare({3, 4, 7, 8}, {3, 4, 6, 8}, 2);
+  EXPECT_DOUBLE_EQ(r.rel_l2, 1 / std::sqrt(125));
+  EXPECT_DOUBLE_EQ(r.worst_row, 0.1);
+  EXPECT_EQ(r.worst_row_position, 1);
+  EXPECT_DOUBLE_EQ(r.worst_feature, 1 / std::sqrt(62.5));
+  EXPECT_EQ(r.worst_feature_index, 0);
+  EXPECT_DOUBLE_EQ(r.max_abs, 1);
+  // The column: 1 / sqrt(62.5) = 0.126 beats the row's 0.1; both bounds are c u sqrt(K).
+  EXPECT_NEAR(r.bound_ratio, 1 / std::sqrt(62.5) / r.bound, 1e-9 * r.bound_ratio);
+}
+
+TEST(Local, OneLastBitPerValueIsWithinTheBound) {
+  const auto b = Gaussian(64 * 256, 2);
+  auto a = b;
+  for (float& x : a) x = std::nextafter(x, kInf);
+  EXPECT_LT(Compare(a, b, 64).bound_ratio, 1);
+  EXPECT_LT(Compare(a, b, 64, PB_STAGE_FFN_GATED).bound_ratio, 1);
+}
+
+TEST(Local, OneBadFeatureIsNamedThoughTheTensorHidesIt) {
+  const auto b = Gaussian(200 * 512, 3);
+  auto a = b;
+  for (int i = 0; i < 200; i++) a[static_cast<size_t>(i * 512 + 77)] += 1e-4f;
+  const PointRow r = Compare(a, b, 200);
+  EXPECT_LT(r.rel_l2, 1e-5);
+  EXPECT_EQ(r.worst_feature_index, 77);
+  EXPECT_NEAR(r.worst_feature, 1e-4, 1e-5);
+  EXPECT_GT(r.bound_ratio, 10);
+}
+
+TEST(Local, AFittedScaleIsTold) {
+  const auto b = Gaussian(10 * 256, 4);
+  auto a = b;
+  for (float& x : a) x = 1.05f * x + 0.25f;
+  const PointRow r = Compare(a, b, 10);
+  EXPECT_NEAR(r.scale, 1.05, 1e-6);
+  EXPECT_NEAR(r.offset, 0.25, 1e-6);
+}
+
+TEST(Local, MasksAreEqualAndOtherNonFiniteValuesNeverPass) {
+  const PointRow masked = Compare({1, -kInf, 2, 3}, {1, -kInf, 2, 3}, 2, PB_STAGE_ATTN_SCORES);
+  EXPECT_EQ(masked.bound_ratio, 0);
+  for (float bad : {kInf, -kInf, std::nanf("")}) {
+    const PointRow r = Compare({1, bad, 2, 3}, {1, 1, 2, 3}, 2);
+    EXPECT_EQ(r.bound_ratio, std::numeric_limits<double>::infinity());
+    EXPECT_EQ(r.n_non_finite[0], 1);
+    EXPECT_EQ(r.n_non_finite[1], 0);
+  }
+  // NaN in both is no agreement either.
+  EXPECT_EQ(Compare({std::nanf("")}, {std::nanf("")}, 1).bound_ratio,
+            std::numeric_limits<double>::infinity());
+}
+
+TEST(Local, ARowOfZerosAdmitsNoError) {
+  EXPECT_EQ(Compare({0, 0}, {0, 0}, 1).bound_ratio, 0);
+  EXPECT_EQ(Compare({1e-30f, 0}, {0, 0}, 1).bound_ratio, std::numeric_limits<double>::infinity());
+}
+
+TEST(Local, DifferentShapesAreAnError) {
+  const std::vector<float> six(6);
+  EXPECT_FALSE(ComparePoint({six, 2, 3}, {six, 3, 2}, {}, {}).ok());
+}
+
+TEST(Local, CodesOnABoundaryExplainADifferenceAndNothingElseDoes) {
+  const std::vector<BoundaryCode> codes = {{5, {0.1, -0.2, 0.3}}, {9, {0.4, 0.1, 0}}};
+  // One step down of column 5 and one up of column 9, by hand.
+  const std::vector<double> both = {0.3 + 1e-9, 0.3, -0.3};
+  auto found = ExplainByCodes(both, codes, 1e-6);
+  ASSERT_TRUE(found);
+  ASSERT_EQ(found->steps.size(), 2u);
+  EXPECT_LT(found->remainder_ratio, 1);
+  // Half a step, or a difference in another direction, is no rounding of a code.
+  EXPECT_FALSE(ExplainByCodes(std::vector<double>{0.05, -0.1, 0.15}, codes, 1e-6));
+  EXPECT_FALSE(ExplainByCodes(std::vector<double>{0, 0, 1e-3}, codes, 1e-6));
+}
+
+TEST(Local, DependencyOrderPutsOuterStagesAroundTheLayers) {
+  auto at = [](pb_stage stage, int32_t layer) {
+    PointRow r;
+    r.stage = stage, r.layer = layer;
+    return r;
+  };
+  EXPECT_TRUE(ComesBefore(at(PB_STAGE_EMBEDDINGS, -1), at(PB_STAGE_ATTN_NORM, 0)));
+  EXPECT_TRUE(ComesBefore(at(PB_STAGE_LAYER_OUT, 0), at(PB_STAGE_ATTN_NORM, 1)));
+  EXPECT_TRUE(ComesBefore(at(PB_STAGE_LAYER_OUT, 5), at(PB_STAGE_LOGITS, -1)));
+  EXPECT_FALSE(ComesBefore(at(PB_STAGE_Q_PROJ, 0), at(PB_STAGE_K_PROJ, 0)));  // siblings
+  EXPECT_FALSE(ComesBefore(at(PB_STAGE_K_PROJ, 0), at(PB_STAGE_Q_PROJ, 0)));
+}
+
+}  // namespace
+}  // namespace pb::compare

@@ -1,0 +1,140 @@
+#include "diagnose/arbiter.h"
+
+#include <algorithm>
+#include <string_view>
+
+namespace pb::diagnose {
+namespace {
+
+pb_stage StageByName(std::string_view name) {
+  for (const pb_stage_info& info : pb_vocabulary) {
+    if (name == info.name) return info.stage;
+  }
+  return PB_STAGE_UNMAPPED;
+}
+
+std::vector<std::string_view> Split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(separator), text.size());
+    if (end > 0) parts.push_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return parts;
+}
+
+void AppendRows(Recorded& all, const Recorded& more) {
+  if (all.shape.empty()) {
+    all = more;
+    return;
+  }
+  all.shape[0] += more.shape[0];
+  all.values.insert(all.values.end(), more.values.begin(), more.values.end());
+}
+
+// Keys or values up to the last position of the pass, which may be computed again after a reset.
+void KeepRows(Recorded& all, int64_t rows) {
+  if (all.shape.empty() || all.shape[0] <= rows) return;
+  all.values.resize(all.values.size() / static_cast<size_t>(all.shape[0]) * static_cast<size_t>(rows));
+  all.shape[0] = rows;
+}
+
+}  // namespace
+
+std::vector<InputSpec> InputsOf(pb_stage stage) {
+  std::vector<InputSpec> inputs;
+  for (std::string_view item : Split(pb_vocabulary[stage].inputs, ' ')) {
+    InputSpec input;
+    if (item.ends_with("@prev")) input.previous_layer = true, item.remove_suffix(5);
+    if (item.ends_with("*")) input.all_positions = true, item.remove_suffix(1);
+    for (std::string_view name : Split(item, '|')) input.stages.push_back(StageByName(name));
+    inputs.push_back(std::move(input));
+  }
+  return inputs;
+}
+
+void Recording::BeginPass(int32_t first_position) {
+  first_position_ = first_position;
+  layer_ = -1;
+  outputs_.clear(), outer_.clear(), entering_.clear();
+  for (auto& [key, tensor] : positions_) KeepRows(tensor, first_position);
+}
+
+void Recording::Clear() {
+  positions_.clear();
+  BeginPass(0);
+}
+
+void Recording::Add(pb_stage stage, int32_t layer, Recorded tensor) {
+  if (layer < 0) {
+    if (stage == PB_STAGE_EMBEDDINGS) entering_[0] = tensor;
+    outer_[stage] = std::move(tensor);
+    return;
+  }
+  if (layer != layer_) {
+    if (auto out = outputs_.find(PB_STAGE_LAYER_OUT); out != outputs_.end())
+      entering_[0] = std::move(out->second);
+    outputs_.clear();
+    layer_ = layer;
+  }
+  if (stage == PB_STAGE_K_ROPE || stage == PB_STAGE_V_PROJ) AppendRows(positions_[{stage, layer}], tensor);
+  outputs_[stage] = std::move(tensor);
+}
+
+const Recorded* Recording::Output(pb_stage stage, int32_t layer) const {
+  const auto& from = layer < 0 ? outer_ : outputs_;
+  if (layer >= 0 && layer != layer_) return nullptr;
+  auto found = from.find(stage);
+  return found == from.end() ? nullptr : &found->second;
+}
+
+const Recorded* Recording::Find(const InputSpec& input, pb_stage stage, int32_t layer) const {
+  if (input.previous_layer) {
+    // Outside the layers (final_norm) the layer before is the last one, still at hand.
+    if (layer < 0) return Output(PB_STAGE_LAYER_OUT, layer_);
+    auto found = entering_.find(0);
+    return layer != layer_ || found == entering_.end() ? nullptr : &found->second;
+  }
+  if (input.all_positions) {
+    auto found = positions_.find({stage, layer});
+    return found == positions_.end() ? nullptr : &found->second;
+  }
+  return Output(stage, layer);
+}
+
+Result<Recorded> Arbiter::Input(const Recording& recording, const InputSpec& input, pb_stage reader,
+                                int32_t layer, const std::string& variation,
+                                std::vector<std::string>* recomputed) {
+  for (pb_stage stage : input.stages) {
+    if (!Exists(stage)) continue;
+    if (const Recorded* r = recording.Find(input, stage, layer)) return *r;
+    // Keys and values of earlier passes cannot be recomputed from this pass alone.
+    if (input.previous_layer || (input.all_positions && recording.first_position() > 0)) break;
+    PB_ASSIGN(Expectation e, Expect(recording, stage, layer, variation));
+    recomputed->push_back(pb_vocabulary[stage].name);
+    recomputed->insert(recomputed->end(), e.recomputed.begin(), e.recomputed.end());
+    return std::move(e.output);
+  }
+  return MakeError(Code::kNotFound, "{}: its input {} was not recorded", pb_vocabulary[reader].name,
+                   pb_vocabulary[input.stages.front()].name);
+}
+
+Result<Expectation> Arbiter::Expect(const Recording& recording, pb_stage stage, int32_t layer,
+                                    const std::string& variation) {
+  Expectation e;
+  host::ReplayRequest request;
+  request.stage = stage, request.layer = layer, request.first_position = recording.first_position();
+  request.variation = variation;
+  for (const InputSpec& input : InputsOf(stage)) {
+    PB_ASSIGN(Recorded r, Input(recording, input, stage, layer, variation, &e.recomputed));
+    request.inputs.emplace_back(std::move(r.shape), std::move(r.values));
+  }
+  if (request.inputs.empty())
+    return MakeError(Code::kNotFound, "{}: has no recorded inputs", pb_vocabulary[stage].name);
+  PB_ASSIGN(host::TensorRef out, oracle_.Replay(request));
+  e.output.shape = out.shape;
+  e.output.values.assign(out.data.begin(), out.data.end());
+  return e;
+}
+
+}  // namespace pb::diagnose

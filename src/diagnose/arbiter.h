@@ -1,0 +1,83 @@
+// Recomputes any op of a model from recorded inputs through an engine that can replay (the oracle), whatever was recorded:
+// inputs that an engine does not show are recomputed from their nearest recorded ancestors, and said so.
+#ifndef PARITYBIT_DIAGNOSE_ARBITER_H_
+#define PARITYBIT_DIAGNOSE_ARBITER_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "abi/vocabulary.h"
+#include "base/result.h"
+#include "host/engine.h"
+
+namespace pb::diagnose {
+
+// One input of a stage, as the vocabulary's inputs column tells it.
+struct InputSpec {
+  std::vector<pb_stage> stages;  // the first that the architecture has counts
+  bool previous_layer = false;   // of the layer before; of layer 0: the embeddings
+  bool all_positions = false;    // rows of all positions from 0
+};
+std::vector<InputSpec> InputsOf(pb_stage stage);
+
+// A recorded tensor: shape[0] token rows.
+struct Recorded {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+
+// What was recorded of one pass over some token rows: outputs of the layer at hand, what enters it, and keys and values of
+// all positions so far. Feed points in dependency order; a new layer forgets the layer before but for its output.
+class Recording {
+ public:
+  // Begins a pass whose first row stands at this position; earlier positions' keys and values are kept.
+  void BeginPass(int32_t first_position);
+  // Forgets everything: a new prompt.
+  void Clear();
+  void Add(pb_stage stage, int32_t layer, Recorded tensor);
+
+  int32_t first_position() const { return first_position_; }
+  // nullptr where it was not recorded. Inputs of a layer are known once a point of that layer was added.
+  const Recorded* Find(const InputSpec& input, pb_stage stage, int32_t layer) const;
+  const Recorded* Output(pb_stage stage, int32_t layer) const;
+
+ private:
+  int32_t first_position_ = 0;
+  int32_t layer_ = -1;
+  std::map<int32_t, Recorded> outputs_;   // of the layer at hand, by stage
+  std::map<int32_t, Recorded> outer_;     // embeddings, final_norm, logits
+  std::map<int32_t, Recorded> entering_;  // key 0: what enters the layer
+  std::map<std::pair<int32_t, int32_t>, Recorded>
+      positions_;  // k_rope, v_proj of all positions, by (stage, layer)
+};
+
+// What an op should have given, and from what.
+struct Expectation {
+  Recorded output;
+  std::vector<std::string> recomputed;  // inputs that were not recorded and come from their ancestors
+};
+
+class Arbiter {
+ public:
+  // `oracle`: an engine with PB_CAP_REPLAY and an open session; stages: its Stages().
+  Arbiter(host::Engine& oracle, std::vector<host::StageVisibility> stages)
+      : oracle_(oracle), stages_(std::move(stages)) {}
+
+  // Recomputes one op from the recording. kNotFound: an input is neither recorded nor can be recomputed. `variation`: empty, or
+  // "key=value" (PB_CAP_VARY), applied to the op and to inputs recomputed for it.
+  Result<Expectation> Expect(const Recording& recording, pb_stage stage, int32_t layer,
+                             const std::string& variation);
+
+ private:
+  Result<Recorded> Input(const Recording& recording, const InputSpec& input, pb_stage stage, int32_t layer,
+                         const std::string& variation, std::vector<std::string>* recomputed);
+  bool Exists(pb_stage stage) const { return stages_[static_cast<size_t>(stage)].visibility != PB_ABSENT; }
+  host::Engine& oracle_;
+  std::vector<host::StageVisibility> stages_;
+};
+
+}  // namespace pb::diagnose
+
+#endif  // PARITYBIT_DIAGNOSE_ARBITER_H_

@@ -1,0 +1,223 @@
+#include "run/lock_step.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "base/blake3.h"
+
+namespace pb::run {
+namespace {
+
+using Key = std::pair<int32_t, int32_t>;  // (stage, layer)
+
+struct Tensor {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+
+int64_t Features(const std::vector<int64_t>& shape) {
+  int64_t n = 1;
+  for (size_t i = 1; i < shape.size(); i++) n *= shape[i];
+  return n;
+}
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return fmt::format("({})", fmt::join(shape, ", "));
+}
+
+// Place of a layer among all: embeddings, layers, outer stages.
+int32_t LayerOrder(int32_t stage, int32_t layer, int64_t n_layers) {
+  if (layer >= 0) return layer + 1;
+  return stage == PB_STAGE_EMBEDDINGS ? 0 : static_cast<int32_t>(n_layers) + 1;
+}
+
+}  // namespace
+
+PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
+                     const std::vector<host::StageVisibility>& reference) {
+  PointPlan plan;
+  for (int32_t s = 0; s < PB_STAGE_COUNT; s++) {
+    const auto& c = candidate[static_cast<size_t>(s)];
+    const auto& r = reference[static_cast<size_t>(s)];
+    const char* name = pb_vocabulary[s].name;
+    if (c.visibility == PB_ABSENT && r.visibility == PB_ABSENT) continue;
+    if (c.visibility == PB_ABSENT || r.visibility == PB_ABSENT) {
+      plan.one_sided.push_back(fmt::format("{}: the {} has no such op", name,
+                                           c.visibility == PB_ABSENT ? "candidate" : "reference"));
+    } else if (c.visibility == PB_OBSERVED && r.visibility == PB_OBSERVED) {
+      plan.compared.push_back(s);
+    } else {
+      const bool hidden_in_reference = r.visibility != PB_OBSERVED;
+      plan.unobservable.push_back(fmt::format("{}: {}: {}", name,
+                                              hidden_in_reference ? "reference" : "candidate",
+                                              hidden_in_reference ? r.reason : c.reason));
+    }
+  }
+  return plan;
+}
+
+int64_t PointPlan::Expected(int64_t n_layers) const {
+  int64_t n = 0;
+  for (int32_t s : compared) n += pb_vocabulary[s].per_layer ? n_layers : 1;
+  return n;
+}
+
+struct LockStep::State {
+  LockStepResult result;
+  Blake3 logits[2];
+  // Of the pass at hand.
+  int32_t prompt = 0, step = 0, first_position = 0;
+  int64_t n_tokens = 0;
+  std::map<Key, Tensor> waiting;  // reference tensors the candidate has not reached
+  int32_t candidate_order = 0, reference_order = 0;
+  bool reference_done = false;
+};
+
+LockStep::LockStep(host::Engine& candidate, host::Engine& reference, PointPlan plan, LockStepOptions options)
+    : candidate_(candidate),
+      reference_(reference),
+      plan_(std::move(plan)),
+      options_(std::move(options)),
+      state_(new State) {}
+
+LockStep::~LockStep() = default;
+
+Status LockStep::OnReferenceEvent(const host::Event& event) {
+  State& s = *state_;
+  if (event.kind == host::Event::kDone) {
+    s.reference_done = true;
+    return {};
+  }
+  if (event.kind == host::Event::kLogits) {
+    s.logits[1].Update(std::as_bytes(event.tensor.data));
+  } else {
+    s.reference_order =
+        std::max(s.reference_order, LayerOrder(event.point.stage, event.point.layer, options_.n_layers));
+    Tensor& t = s.waiting[{event.point.stage, event.point.layer}];
+    t.shape = event.tensor.shape;
+    t.values.assign(event.tensor.data.begin(), event.tensor.data.end());
+  }
+  return reference_.Continue();
+}
+
+// Takes the reference's next event.
+Status LockStep::PullReference() {
+  auto event = reference_.Wait();
+  Status status = event.ok() ? OnReferenceEvent(*event) : Status(std::move(event).error());
+  if (!status.ok()) failed_side_ = 1;
+  return status;
+}
+
+Status LockStep::Compare(const host::Event& event, const std::vector<float>& reference, bool* overwritten) {
+  State& s = *state_;
+  const auto& t = event.tensor;
+  const int64_t features = Features(t.shape);
+  const auto stage = static_cast<pb_stage>(event.point.stage);
+  const compare::LocalBound bound = compare::BoundOf(stage, options_.shape, s.first_position + s.n_tokens);
+  const compare::PointPlace place{s.prompt, s.step, stage, event.point.layer, event.point.first_position};
+  PB_ASSIGN(compare::PointRow row, compare::ComparePoint({t.data, t.shape[0], features},
+                                                         {reference, t.shape[0], features}, place, bound));
+  if (options_.on_pair) PB_TRY(options_.on_pair({event.point, t.shape, t.data, reference, &row}));
+  s.result.rows.push_back(std::move(row));
+  s.result.compared++;
+  *overwritten = options_.overwrite;
+  return {};
+}
+
+// Handles a point at which the candidate stands.
+Status LockStep::Candidate(const host::Event& event) {
+  State& s = *state_;
+  const Key key{event.point.stage, event.point.layer};
+  s.candidate_order = LayerOrder(event.point.stage, event.point.layer, options_.n_layers);
+  // What the reference has not shown by the end of the next layer it will not show.
+  while (!s.waiting.count(key) && !s.reference_done && s.reference_order <= s.candidate_order + 1)
+    PB_TRY(PullReference());
+  auto found = s.waiting.find(key);
+  bool overwritten = false;
+  std::vector<float> reference;
+  if (found == s.waiting.end()) {
+    s.result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: the reference did not show it",
+                                           s.prompt, s.step, event.point.layer,
+                                           pb_vocabulary[event.point.stage].name));
+  } else if (found->second.shape != event.tensor.shape) {
+    s.result.missing.push_back(
+        fmt::format("prompt {}, step {}, layer {}, {}: shape {} against the reference's {}", s.prompt, s.step,
+                    event.point.layer, pb_vocabulary[event.point.stage].name, ShapeText(event.tensor.shape),
+                    ShapeText(found->second.shape)));
+    s.waiting.erase(found);
+  } else {
+    reference = std::move(found->second.values);
+    s.waiting.erase(found);
+    PB_TRY(Compare(event, reference, &overwritten));
+  }
+  Status status = overwritten ? candidate_.Overwrite(reference) : candidate_.Continue();
+  if (!status.ok()) failed_side_ = 0;
+  return status;
+}
+
+// Waits until the candidate has something to say, letting the reference run ahead by at most one layer meanwhile.
+Result<bool> LockStep::CandidateReady() {
+  State& s = *state_;
+  for (;;) {
+    const bool may_run = !s.reference_done && s.reference_order <= s.candidate_order + 1;
+    pollfd fds[2] = {{candidate_.ready_fd(), POLLIN, 0}, {reference_.ready_fd(), POLLIN, 0}};
+    const int n = ::poll(fds, may_run ? 2 : 1, 1000);
+    if (n <= 0 || fds[0].revents) return true;  // on silence the candidate's own limit decides
+    PB_TRY(PullReference());
+  }
+}
+
+Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, int32_t prompt, int32_t step) {
+  State& s = *state_;
+  s.prompt = prompt, s.step = step, s.first_position = first_position,
+  s.n_tokens = static_cast<int64_t>(tokens.size());
+  s.waiting.clear();
+  s.candidate_order = s.reference_order = 0;
+  s.reference_done = false;
+  s.result.expected += plan_.Expected(options_.n_layers);
+  host::EvalRequest request;
+  request.tokens.assign(tokens.begin(), tokens.end());
+  request.first_position = first_position;
+  request.tap.stages = plan_.compared;
+  request.tap.outputs = !plan_.compared.empty();
+  auto failed = [&](int side, Status status) {
+    if (!status.ok()) failed_side_ = side;
+    return status;
+  };
+  PB_TRY(failed(1, reference_.BeginEval(request)));
+  PB_TRY(failed(0, candidate_.BeginEval(request)));
+  for (bool done = false; !done;) {
+    PB_TRY(CandidateReady());
+    auto event = candidate_.Wait();
+    if (!event.ok()) return failed(0, std::move(event).error());
+    switch (event->kind) {
+      case host::Event::kDone:
+        done = true;
+        break;
+      case host::Event::kLogits:
+        s.logits[0].Update(std::as_bytes(event->tensor.data));
+        PB_TRY(failed(0, candidate_.Continue()));
+        break;
+      case host::Event::kPoint:
+        PB_TRY(Candidate(*event));
+        break;
+    }
+  }
+  while (!s.reference_done) PB_TRY(PullReference());
+  for (const auto& [key, tensor] : s.waiting) {
+    s.result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: the candidate did not show it",
+                                           prompt, step, key.second, pb_vocabulary[key.first].name));
+  }
+  return {};
+}
+
+LockStepResult LockStep::Finish() {
+  LockStepResult result = std::move(state_->result);
+  for (int side : {0, 1}) result.logits_blake3[side] = ToHex(state_->logits[side].Finish());
+  std::stable_sort(result.rows.begin(), result.rows.end(), compare::ComesBefore);
+  return result;
+}
+
+}  // namespace pb::run

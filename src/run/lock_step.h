@@ -1,0 +1,83 @@
+// Two engines over the same tokens, point by point: every tracepoint of the candidate compared with the reference's, and in
+// lock-step then overwritten by it, so that each op's error is its own (ARCHITECTURE.md, "Verdicts").
+#ifndef PARITYBIT_RUN_LOCK_STEP_H_
+#define PARITYBIT_RUN_LOCK_STEP_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "compare/local.h"
+#include "host/engine.h"
+
+namespace pb::run {
+
+// What both engines gave at one point; spans live until the callback returns.
+struct PointPair {
+  host::PointRef point;
+  std::vector<int64_t> shape;
+  std::span<const float> candidate, reference;
+  const compare::PointRow* row;  // nullptr where shapes differ
+};
+
+struct LockStepOptions {
+  compare::ModelShape shape;
+  int64_t n_layers = 0;
+  bool overwrite = true;  // false: both run free, and the errors are accumulated ones
+  // May be empty. Called for every pair, in the candidate's order.
+  std::function<Status(const PointPair&)> on_pair;
+};
+
+// Which points two engines are expected to show, by stage.
+struct PointPlan {
+  std::vector<int32_t> compared;             // stages both show
+  std::vector<std::string> unobservable;     // "ffn_act: reference: computed inside the gated product"
+  std::vector<std::string> one_sided;        // a stage one engine has and the other's architecture lacks
+  int64_t Expected(int64_t n_layers) const;  // points of one pass
+};
+PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
+                     const std::vector<host::StageVisibility>& reference);
+
+// What one sequence gave.
+struct LockStepResult {
+  std::vector<compare::PointRow> rows;  // in dependency order, one for each point of each pass
+  int64_t expected = 0, compared = 0;
+  std::vector<std::string> missing;  // "prompt 0, step 0, layer 3, q_rope: the reference did not show it"
+  std::string logits_blake3[2];      // candidate, reference: as evaluated here, all rows in order of position
+};
+
+// Drives two open sessions (at position 0) over a sequence in passes. The reference runs ahead of the candidate by at most one
+// layer and then waits. Positions, steps and chunks are the caller's: one call of Pass is one evaluation in both engines.
+class LockStep {
+ public:
+  LockStep(host::Engine& candidate, host::Engine& reference, PointPlan plan, LockStepOptions options);
+  ~LockStep();
+
+  // Evaluates tokens at first_position in both engines; step 0 is the prefill. An engine's failure is its Error, with the side
+  // in failed_side().
+  Status Pass(std::span<const int32_t> tokens, int32_t first_position, int32_t prompt, int32_t step);
+  int failed_side() const { return failed_side_; }  // 0 candidate, 1 reference, -1 none
+  // The result so far, complete after the last pass.
+  LockStepResult Finish();
+
+ private:
+  struct State;
+  Status Candidate(const host::Event& event);
+  Status PullReference();
+  Status OnReferenceEvent(const host::Event& event);
+  Result<bool> CandidateReady();
+  Status Compare(const host::Event& event, const std::vector<float>& reference, bool* overwritten);
+
+  host::Engine& candidate_;
+  host::Engine& reference_;
+  PointPlan plan_;
+  LockStepOptions options_;
+  std::unique_ptr<State> state_;
+  int failed_side_ = -1;
+};
+
+}  // namespace pb::run
+
+#endif  // PARITYBIT_RUN_LOCK_STEP_H_
