@@ -1,0 +1,363 @@
+#include "model/model.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <fstream>
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "model/generate.h"
+
+namespace pb {
+namespace {
+
+std::filesystem::path Bundled(std::string_view name, std::string_view format) {
+  return fmt::format("{}/models/{}/{}-{}.gguf", PB_SOURCE_DIR, name, name, format);
+}
+
+// A folder that vanishes.
+class Folder {
+ public:
+  Folder() {
+    static int count = 0;
+    path_ = std::filesystem::temp_directory_path() / fmt::format("pb-model-{}-{}", ::getpid(), count++);
+    std::filesystem::create_directories(path_);
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+void Write(const std::filesystem::path& path, std::string_view text) {
+  ASSERT_TRUE(WriteFileAtomic(path, text).ok());
+}
+
+GenerateSpec SmallSpec(std::string architecture = "llama") {
+  GenerateSpec s;
+  s.architecture = std::move(architecture);
+  s.n_layers = 1;
+  s.d_model = 32;
+  s.d_ff = 64;
+  s.n_heads = 2;
+  s.n_kv_heads = 1;
+  s.n_vocab = 96;
+  s.n_ctx = 64;
+  return s;
+}
+
+std::vector<std::byte> SmallFile(std::string architecture = "llama") {
+  return Generate(SmallSpec(std::move(architecture))).value().gguf.Serialise();
+}
+
+// Copies metadata and tensors of a file, with keys and tensors replaced or added; an empty optional drops a key.
+std::vector<std::byte> Edited(const std::vector<std::byte>& bytes, std::string_view key,
+                              std::optional<GgufValue> value, std::string_view new_tensor = {},
+                              std::vector<uint64_t> shape = {}) {
+  GgufFile file = GgufFile::Parse(bytes).value();
+  GgufWriter out;
+  for (const auto& [k, v] : file.metadata()) {
+    if (k != key) out.Add(k, v);
+  }
+  if (value) out.Add(std::string(key), *value);
+  for (const GgufTensor& t : file.tensors())
+    out.AddTensor(t.name, t.type_id, t.shape, {t.data.begin(), t.data.end()});
+  if (!new_tensor.empty()) {
+    auto n = TensorBytes(0, shape).value();
+    std::vector<std::byte> ones(n);
+    for (uint64_t i = 0; i < n; i += 4) StoreLe(ones.data() + i, 2.0f);
+    out.AddTensor(std::string(new_tensor), 0, shape, ones);
+  }
+  return out.Serialise();
+}
+
+Result<std::shared_ptr<const Model>> Load(std::vector<std::byte> bytes) {
+  auto file = GgufFile::Parse(std::move(bytes));
+  if (!file.ok()) return std::move(file).error();
+  return Model::FromFile(std::move(file).value());
+}
+
+GgufValue U32(uint64_t v) { return {GgufType::kU32, {}, v, 0}; }
+GgufValue Float(double v) { return {GgufType::kF32, {}, v, 0}; }
+GgufValue Text(std::string v) { return {GgufType::kString, {}, std::move(v), 0}; }
+
+void ExpectError(const Result<std::shared_ptr<const Model>>& model, Code code, std::string_view part) {
+  ASSERT_FALSE(model.ok()) << part;
+  EXPECT_EQ(model.error().code, code) << model.error().message;
+  EXPECT_NE(model.error().message.find(part), std::string::npos) << model.error().message;
+}
+
+TEST(Model, UnderstandsTheBundledModels) {
+  for (auto [name, activation] :
+       {std::pair{"tiny-bitnet-relu2", Activation::kRelu2}, {"tiny-bitnet-silu", Activation::kSilu}}) {
+    for (auto [format, architecture] :
+         {std::pair{"tq2_0", "bitnet"}, {"tq1_0", "bitnet"}, {"i2_s", "bitnet-b1.58"}}) {
+      auto opened = Model::Open(Bundled(name, format));
+      ASSERT_TRUE(opened.ok()) << opened.error().message;
+      const Model& m = **opened;
+      const HyperParameters& p = m.params();
+      EXPECT_EQ(p.architecture, architecture);
+      EXPECT_EQ(p.n_layers, 6);
+      EXPECT_EQ(p.d_model, 256);
+      EXPECT_EQ(p.d_ff, 512);
+      EXPECT_EQ(p.n_heads, 4);
+      EXPECT_EQ(p.n_kv_heads, 2);
+      EXPECT_EQ(p.head_dim, 64);
+      EXPECT_EQ(p.n_vocab, 2048);
+      EXPECT_EQ(p.n_ctx_train, 512);
+      EXPECT_EQ(p.rope_dims, 64);
+      EXPECT_EQ(p.rope_pairing.value, RopePairing::kHalves);
+      EXPECT_EQ(p.rope_base.value, 10000.0f);
+      EXPECT_EQ(p.rope_base.origin, Origin::kMetadata);
+      EXPECT_EQ(p.rope_scale.value, 1.0f);
+      EXPECT_EQ(p.norm_eps.value, 1e-5f);
+      EXPECT_TRUE(p.has_sub_norms && p.output_tied);
+      ASSERT_TRUE(p.ffn_activation);
+      EXPECT_EQ(p.ffn_activation->value, activation);
+      EXPECT_EQ(p.ffn_activation->origin, Origin::kConfigJson);
+      EXPECT_TRUE(m.findings().empty());
+      EXPECT_EQ(m.config_path().filename(), "config.json");
+      EXPECT_EQ(m.layers().size(), 6u);
+      EXPECT_EQ(m.layers()[5].ffn_down.n_columns, 512);
+      EXPECT_EQ(m.layers()[5].ffn_sub_norm.size(), 512u);
+      EXPECT_EQ(m.output().data, m.token_embedding().data);
+    }
+  }
+}
+
+TEST(Model, ActivationComesFromSetThenConfigElseIsUndeclared) {
+  auto path = Bundled("tiny-bitnet-relu2", "tq2_0");
+  ModelOptions options;
+  options.ffn_activation = Activation::kSilu;
+  auto set = Model::Open(path, options);
+  ASSERT_TRUE(set.ok());
+  EXPECT_EQ((*set)->params().ffn_activation->value, Activation::kSilu);
+  EXPECT_EQ((*set)->params().ffn_activation->origin, Origin::kSet);
+
+  options = {};
+  options.ignore_config_beside = true;
+  auto bare = Model::Open(path, options);
+  ASSERT_TRUE(bare.ok());
+  EXPECT_FALSE((*bare)->params().ffn_activation);
+  EXPECT_TRUE((*bare)->config_path().empty());
+
+  Folder folder;
+  std::filesystem::copy_file(path, folder / "m.gguf");
+  auto alone = Model::Open(folder / "m.gguf");
+  ASSERT_TRUE(alone.ok());
+  EXPECT_FALSE((*alone)->params().ffn_activation);
+  Write(folder / "config.json", R"({"hidden_act": "silu"})");
+  Write(folder / "other.json", R"({"hidden_act": "relu2"})");
+  EXPECT_EQ((*Model::Open(folder / "m.gguf"))->params().ffn_activation->value, Activation::kSilu);
+  options = {};
+  options.hf_config = folder / "other.json";
+  auto named = Model::Open(folder / "m.gguf", options);
+  ASSERT_TRUE(named.ok());
+  EXPECT_EQ((*named)->params().ffn_activation->value, Activation::kRelu2);
+  EXPECT_EQ((*named)->config_path(), folder / "other.json");
+  options.hf_config = folder / "missing.json";
+  ExpectError(Model::Open(folder / "m.gguf", options), Code::kNotFound, "missing.json");
+}
+
+TEST(Model, ReportsAConfigJsonThatContradicts) {
+  Folder folder;
+  ASSERT_TRUE(GenerateFile(SmallSpec("bitnet"), folder / "m.gguf").ok());
+  auto with = [&](std::string_view json) {
+    Write(folder / "config.json", json);
+    return Model::Open(folder / "m.gguf");
+  };
+  auto finding = [&](std::string_view json) {
+    auto m = with(json);
+    EXPECT_TRUE(m.ok());
+    return m.ok() && (*m)->findings().size() == 1 ? (*m)->findings()[0] : "not one finding";
+  };
+  EXPECT_NE(finding(R"({"rms_norm_eps": 1e-6})").find("rms_norm_eps is 1e-06, the model file says 1e-05"),
+            std::string::npos);
+  EXPECT_NE(finding(R"({"rope_theta": 500000})").find("rope_theta"), std::string::npos);
+  EXPECT_NE(finding(R"({"tie_word_embeddings": false})").find("tie_word_embeddings"), std::string::npos);
+  EXPECT_NE(finding(R"({"vocab_size": 97})").find("vocab_size is 97, the model file says 96"),
+            std::string::npos);
+  EXPECT_NE(finding(R"({"rope_scaling": {"rope_type": "llama3"}})").find("rope_scaling"), std::string::npos);
+  EXPECT_TRUE(
+      (*with(R"({"rope_scaling": {"rope_type": "default"}, "hidden_act": "relu2"})"))->findings().empty());
+  // A config of another model: reported, and its activation is not believed.
+  auto other = with(R"({"hidden_size": 2560, "hidden_act": "relu2"})");
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ((*other)->findings().size(), 2u);
+  EXPECT_FALSE((*other)->params().ffn_activation);
+}
+
+TEST(Model, RefusesADamagedConfigJson) {
+  Folder folder;
+  ASSERT_TRUE(GenerateFile(SmallSpec("bitnet"), folder / "m.gguf").ok());
+  for (std::string json :
+       {std::string("{"), std::string("[]"), std::string(R"({"hidden_act": 3})"),
+        std::string(R"({"hidden_size": "wide"})"), std::string(R"({"hidden_size": 1.5})"),
+        std::string(R"({"rms_norm_eps": []})"), std::string(R"({"tie_word_embeddings": 1})"),
+        "{\"a\":" + std::string(100000, '[') + std::string(100000, ']') + "}", std::string("\xff")}) {
+    Write(folder / "config.json", json);
+    ExpectError(Model::Open(folder / "m.gguf"), Code::kMalformed, "config.json");
+  }
+  Write(folder / "config.json", R"({"hidden_act": "mish"})");
+  ExpectError(Model::Open(folder / "m.gguf"), Code::kUnsupported, "mish");
+}
+
+TEST(Model, LlamaRunsSiluWhateverConfigSays) {
+  Folder folder;
+  ASSERT_TRUE(GenerateFile(SmallSpec(), folder / "m.gguf").ok());
+  auto m = Model::Open(folder / "m.gguf");
+  ASSERT_TRUE(m.ok());
+  EXPECT_EQ((*m)->params().ffn_activation->value, Activation::kSilu);
+  EXPECT_EQ((*m)->params().ffn_activation->origin, Origin::kDefault);
+  EXPECT_EQ((*m)->params().rope_pairing.value, RopePairing::kAdjacent);
+  EXPECT_FALSE((*m)->params().has_sub_norms);
+  EXPECT_TRUE((*m)->findings().empty());
+  Write(folder / "config.json", R"({"hidden_act": "gelu"})");
+  m = Model::Open(folder / "m.gguf");
+  ASSERT_TRUE(m.ok());
+  EXPECT_EQ((*m)->params().ffn_activation->value, Activation::kSilu);
+  EXPECT_EQ((*m)->findings().size(), 1u);
+}
+
+TEST(Model, DefaultsOfMissingKeys) {
+  auto base = SmallFile();
+  EXPECT_EQ((*Load(Edited(base, "llama.rope.freq_base", {})))->params().rope_base.origin, Origin::kDefault);
+  EXPECT_EQ((*Load(Edited(base, "llama.rope.freq_base", {})))->params().rope_base.value, 10000.0f);
+  EXPECT_EQ((*Load(Edited(base, "llama.rope.dimension_count", {})))->params().rope_dims, 16);
+  EXPECT_EQ((*Load(Edited(base, "llama.rope.scaling.factor", Float(4))))->params().rope_scale.value, 4.0f);
+  EXPECT_EQ((*Load(Edited(base, "llama.rope.scale_linear", Float(2))))->params().rope_scale.value, 2.0f);
+  EXPECT_FALSE((*Load(Edited(base, "", {}, "output.weight", {32, 96})))->params().output_tied);
+  ExpectError(Load(Edited(base, "llama.attention.head_count_kv", {})), Code::kMalformed,
+              "blk.0.attn_k.weight");  // = n_heads
+  for (const char* key :
+       {"general.architecture", "llama.block_count", "llama.embedding_length", "llama.feed_forward_length",
+        "llama.context_length", "llama.attention.head_count", "llama.attention.layer_norm_rms_epsilon"}) {
+    ExpectError(Load(Edited(base, key, {})), Code::kMalformed,
+                fmt::format("metadata key {} is missing", key));
+  }
+}
+
+TEST(Model, RefusesByNameWhatItDoesNotRun) {
+  auto base = SmallFile();
+  auto key = [&](const char* k, GgufValue v) { return Load(Edited(base, k, std::move(v))); };
+  ExpectError(key("general.architecture", Text("mamba")), Code::kUnsupported, "mamba");
+  ExpectError(key("llama.expert_count", U32(8)), Code::kUnsupported, "llama.expert_count");
+  ExpectError(key("llama.rope.scaling.type", Text("yarn")), Code::kUnsupported, "yarn");
+  ExpectError(key("llama.attention.sliding_window", U32(16)), Code::kUnsupported, "sliding");
+  ExpectError(key("llama.attention.causal", {GgufType::kBool, {}, false, 0}), Code::kUnsupported,
+              "llama.attention.causal");
+  ExpectError(key("llama.attention.value_length", U32(8)), Code::kUnsupported, "unequal lengths");
+  ExpectError(key("llama.logit_scale", Float(0.5)), Code::kUnsupported, "llama.logit_scale");
+  ExpectError(
+      key("llama.attention.head_count", {GgufType::kArray, GgufType::kU32, std::vector<uint64_t>{2, 4}, 0}),
+      Code::kUnsupported, "differs between layers");
+  EXPECT_TRUE(
+      key("llama.attention.head_count", {GgufType::kArray, GgufType::kU32, std::vector<uint64_t>{2, 2}, 0})
+          .ok());
+  EXPECT_TRUE(key("llama.attention.sliding_window", U32(64)).ok());
+  EXPECT_TRUE(key("llama.expert_count", U32(0)).ok());
+  EXPECT_EQ((*key("llama.something_new", U32(1)))->findings().size(), 1u);
+  for (const char* name : {"blk.0.attn_q.bias", "rope_freqs.weight", "blk.0.ffn_gate_inp.weight",
+                           "blk.0.attn_q.scale", "blk.1.attn_q.weight"}) {
+    ExpectError(Load(Edited(base, "", {}, name, {8})), Code::kUnsupported, name);
+  }
+  // A type with a known layout that nothing here decodes.
+  GgufFile file = GgufFile::Parse(base).value();
+  GgufWriter out;
+  for (const auto& [k, v] : file.metadata()) out.Add(k, v);
+  for (const GgufTensor& t : file.tensors()) {
+    if (t.name != "blk.0.attn_q.weight") {
+      out.AddTensor(t.name, t.type_id, t.shape, {t.data.begin(), t.data.end()});
+    } else {
+      out.AddTensor(t.name, 2, t.shape, std::vector<std::byte>(32 * 18));
+    }
+  }
+  ExpectError(Load(out.Serialise()), Code::kUnsupported, "blk.0.attn_q.weight: type Q4_0 is not supported");
+}
+
+TEST(Model, RefusesWhatDoesNotFitTogether) {
+  auto base = SmallFile();
+  auto key = [&](const char* k, GgufValue v) { return Load(Edited(base, k, std::move(v))); };
+  ExpectError(key("llama.block_count", U32(2)), Code::kMalformed, "layers are declared");
+  ExpectError(key("llama.block_count", U32(0)), Code::kMalformed, "llama.block_count");
+  ExpectError(key("llama.block_count", U32(1u << 31)), Code::kMalformed, "llama.block_count");
+  ExpectError(key("llama.feed_forward_length", U32(32)), Code::kMalformed, "blk.0.ffn_gate.weight has shape");
+  ExpectError(key("llama.embedding_length", U32(33)), Code::kMalformed, "33");
+  ExpectError(key("llama.attention.head_count_kv", U32(3)), Code::kMalformed, "multiple");
+  ExpectError(key("llama.rope.dimension_count", U32(8)), Code::kMalformed, "rope.dimension_count");
+  ExpectError(key("llama.rope.freq_base", Float(NAN)), Code::kMalformed, "rope.freq_base");
+  ExpectError(key("llama.rope.freq_base", Float(0)), Code::kMalformed, "rope.freq_base");
+  ExpectError(key("llama.attention.layer_norm_rms_epsilon", Float(-1)), Code::kMalformed, "epsilon");
+  ExpectError(key("llama.attention.layer_norm_rms_epsilon", U32(1)), Code::kMalformed, "epsilon");
+  ExpectError(
+      key("tokenizer.ggml.tokens", {GgufType::kArray, GgufType::kString, std::vector<std::string>{"a"}, 0}),
+      Code::kMalformed, "tokenizer.ggml.tokens has 1");
+  EXPECT_EQ((*key("llama.vocab_size", U32(7)))->findings().size(), 1u);
+}
+
+TEST(Model, ReadsTheExtraScalesOfBitNetFiles) {
+  auto m = Load(Edited(SmallFile("bitnet"), "", {}, "blk.0.ffn_down.scale", {1}));
+  ASSERT_TRUE(m.ok()) << m.error().message;
+  EXPECT_EQ((*m)->layers()[0].ffn_down_scale, 2.0f);
+  EXPECT_EQ((*m)->layers()[0].ffn_up_scale, 1.0f);
+}
+
+TEST(Model, RefusesI2SWithCode3OrABadScale) {
+  GenerateSpec spec = SmallSpec("bitnet-b1.58");
+  spec.d_model = spec.d_ff = 128;
+  spec.weights = BlockType::kI2_S;
+  auto bytes = Generate(spec).value().gguf.Serialise();
+  auto offset = GgufFile::Parse(bytes).value().FindTensor("blk.0.attn_q.weight")->offset;
+  ASSERT_TRUE(Load(bytes).ok());
+  auto bad = bytes;
+  bad[offset + 5] = std::byte{0x0c};
+  ExpectError(Load(bad), Code::kMalformed,
+              fmt::format("byte {}: tensor blk.0.attn_q.weight: code 3 occurs 1 times", offset + 5));
+  bad = bytes;
+  StoreLe(bad.data() + offset + 128 * 128 / 4, INFINITY);
+  ExpectError(Load(bad), Code::kMalformed, "scale is not finite");
+}
+
+TEST(Model, EveryCutOfASmallModelIsMalformed) {
+  auto bytes = SmallFile();
+  GgufFile whole = GgufFile::Parse(bytes).value();
+  EXPECT_LE(whole.FindTensor("token_embd.weight")->offset, 4096u);
+  for (size_t n = 0; n < bytes.size(); ++n) {
+    auto cut = Load({bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n)});
+    ASSERT_FALSE(cut.ok()) << n;
+    ASSERT_EQ(cut.error().code, Code::kMalformed) << n << cut.error().message;
+  }
+}
+
+TEST(Model, EveryBitFlipOfTheHeaderLoadsOrErrors) {
+  auto bytes = SmallFile("bitnet");
+  auto header = GgufFile::Parse(bytes).value().FindTensor("token_embd.weight")->offset;
+  ASSERT_LE(header, 4096u);
+  int loaded = 0, refused = 0;
+  for (size_t bit = 0; bit < 8 * header; ++bit) {
+    bytes[bit / 8] ^= std::byte{1} << (bit % 8);
+    auto m = Load(bytes);
+    m.ok() ? ++loaded : ++refused;
+    if (m.ok()) {
+      // What loads can be read to its end.
+      std::vector<float> row(static_cast<size_t>((*m)->params().d_model));
+      DecodeRow((*m)->token_embedding(), (*m)->params().n_vocab - 1, row.data());
+    }
+    bytes[bit / 8] ^= std::byte{1} << (bit % 8);
+  }
+  EXPECT_GT(loaded, 1000);   // flips inside texts
+  EXPECT_GT(refused, 1000);  // flips in structure
+}
+
+TEST(Activation, Names) {
+  EXPECT_EQ(ParseActivation("relu2").value(), Activation::kRelu2);
+  EXPECT_EQ(ParseActivation("swish").value(), Activation::kSilu);
+  EXPECT_EQ(ParseActivation("mish").error().code, Code::kUnsupported);
+  EXPECT_STREQ(ActivationName(Activation::kGelu), "gelu");
+  EXPECT_STREQ(OriginName(Origin::kConfigJson), "config.json");
+}
+
+}  // namespace
+}  // namespace pb
