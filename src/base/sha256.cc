@@ -6,13 +6,36 @@
 
 namespace pb {
 
-std::string Sha256Hex(std::span<const std::byte> bytes) {
+struct Sha256::State {
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  ~State() { EVP_MD_CTX_free(context); }
+};
+
+Sha256::Sha256() : state_(std::make_unique<State>()) {
+  PB_CHECK(state_->context && EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1);
+}
+
+Sha256::~Sha256() = default;
+
+void Sha256::Update(std::span<const std::byte> bytes) {
+  PB_CHECK(EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()) == 1);
+}
+
+std::string Sha256::Hex() const {
+  State copy;  // finishing a copy leaves the original open for more
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned int n = 0;
-  PB_CHECK(EVP_Digest(bytes.data(), bytes.size(), digest, &n, EVP_sha256(), nullptr) == 1);
+  PB_CHECK(copy.context && EVP_MD_CTX_copy_ex(copy.context, state_->context) == 1 &&
+           EVP_DigestFinal_ex(copy.context, digest, &n) == 1);
   std::string hex;
   for (unsigned int i = 0; i < n; i++) fmt::format_to(std::back_inserter(hex), "{:02x}", digest[i]);
   return hex;
+}
+
+std::string Sha256Hex(std::span<const std::byte> bytes) {
+  Sha256 digest;
+  digest.Update(bytes);
+  return digest.Hex();
 }
 
 Result<std::string> Sha256File(const std::filesystem::path& path) {

@@ -3,12 +3,29 @@
 #define PARITYBIT_BASE_SHA256_H_
 
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "base/result.h"
 
 namespace pb {
+
+// A digest over bytes that come in pieces.
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+
+  void Update(std::span<const std::byte> bytes);
+  std::string Hex() const;  // of all bytes so far
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 std::string Sha256Hex(std::span<const std::byte> bytes);
 Result<std::string> Sha256File(const std::filesystem::path& path);

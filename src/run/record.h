@@ -38,8 +38,8 @@ struct PromptRecord {
   std::vector<int32_t> tokens_of[2];  // as candidate and reference tokenised it
   int32_t steps_asked = 0;            // decode steps
   std::vector<int32_t> decoded;       // ids fed in decode: the reference's greedy choices
-  std::string logits_sha256[2];       // candidate, reference: all rows in order of position, f32 little-endian
-  double wall_seconds[2] = {0, 0};    // candidate, reference: prefill and decode together
+  std::string logits_sha256[2];     // candidate, reference: all rows in order of position, f32 little-endian
+  double wall_seconds[2] = {0, 0};  // candidate, reference: prefill and decode together
 };
 
 // A value in force and who set it. Flag beats variable beats configuration file beats default.

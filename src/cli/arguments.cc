@@ -1,0 +1,201 @@
+#include "cli/arguments.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <iterator>
+
+#include "base/file.h"
+#include "setup/setup.h"
+
+namespace pb::cli {
+namespace {
+
+constexpr uint64_t kMaxPromptBytes = 64ull << 20;
+
+// nullptr when unset or empty.
+const char* Variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value && *value ? value : nullptr;
+}
+
+Result<std::string> ReadInput(const std::string& path) {
+  if (path != "-") return ReadFile(path, kMaxPromptBytes);
+  std::string text{std::istreambuf_iterator<char>(std::cin), {}};
+  if (std::cin.bad()) return MakeError(Code::kIo, "stdin: cannot be read");
+  return text;
+}
+
+std::string InputName(const std::string& path) { return path == "-" ? "stdin" : path; }
+
+}  // namespace
+
+void AddModelArguments(CLI::App& app, ModelArguments& args) {
+  app.add_option("-m,--model", args.model,
+                 "model file (GGUF), or the name of a model that is set up (smollm2); else $CROSSVAL_GGUF")
+      ->group("Model");
+  app.add_option("--hf-config", args.hf_config,
+                 "config.json of the model; else the one beside the model file, if any")
+      ->group("Model");
+}
+
+Result<run::Choice> ChooseModel(const ModelArguments& args) {
+  run::Choice choice{"model", args.model, "flag --model"};
+  if (choice.value.empty()) {
+    const char* variable = Variable("CROSSVAL_GGUF");
+    if (!variable) return MakeError(Code::kUsage, "no model: name one with --model or in CROSSVAL_GGUF");
+    choice = {"model", variable, "variable CROSSVAL_GGUF"};
+  }
+  std::error_code ignored;
+  auto known = setup::KnownModels();
+  if (std::filesystem::exists(choice.value, ignored) ||
+      std::find(known.begin(), known.end(), choice.value) == known.end())
+    return choice;
+  PB_ASSIGN(std::filesystem::path path, setup::FindModel(choice.value));
+  choice.value = path.string();
+  return choice;
+}
+
+void AddEngineArguments(CLI::App& app, EngineArguments& args) {
+  app.add_option("-c,--candidate", args.candidate, "engine under test: NAME|PATH[,key=value...]")
+      ->capture_default_str()
+      ->group("Engines");
+  app.add_option("-r,--reference", args.reference,
+                 "engine to agree with: NAME|PATH[,key=value...] (default llama.cpp)")
+      ->group("Engines");
+  app.add_option("--set-reference", args.set_reference, "a setting of the reference: key=value")
+      ->allow_extra_args(false)
+      ->group("Engines");
+  AddSettingArguments(app, args);
+}
+
+void AddSettingArguments(CLI::App& app, EngineArguments& args) {
+  app.add_option("--set", args.set,
+                 "a setting of the candidate: key=value (ffn.activation act.quant kv.type ...)")
+      ->allow_extra_args(false)
+      ->group("Engines");
+  app.add_option("-t,--threads", args.threads, "threads of each engine (default 1)")
+      ->check(CLI::Range(1, 1024))
+      ->group("Engines");
+  app.add_option("--timeout", args.timeout_seconds,
+                 "seconds an engine may go without progress; else $CROSSVAL_TIMEOUT_SECS, else 180")
+      ->check(CLI::PositiveNumber)
+      ->group("Engines");
+  app.add_option("--memory", args.memory_mib, "MiB of address space each engine may have (default: no limit)")
+      ->check(CLI::PositiveNumber)
+      ->group("Engines");
+}
+
+Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std::string_view flag) {
+  host::Settings settings;
+  for (const std::string& text : texts) {
+    PB_ASSIGN(auto setting, run::ParseSetting(text, flag));
+    run::PutSetting(settings, std::move(setting.first), std::move(setting.second));
+  }
+  return settings;
+}
+
+Result<run::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings) {
+  PB_ASSIGN(run::EngineName engine, run::ParseEngineName(text));
+  run::EngineSpec spec;
+  spec.text = text;
+  std::filesystem::path bundled = ExecutableDir().parent_path() / "lib" / "paritybit" / (engine.name + ".so");
+  std::error_code ignored;
+  if (engine.name.find('/') != std::string::npos || engine.name.ends_with(".so")) {
+    spec.plugin = std::filesystem::absolute(engine.name, ignored);
+    if (!std::filesystem::is_regular_file(spec.plugin, ignored))
+      return MakeError(Code::kNotFound, "{}: no such engine plugin", engine.name);
+  } else if (std::filesystem::is_regular_file(bundled, ignored)) {
+    spec.plugin = bundled;
+  } else {
+    PB_ASSIGN(setup::Reference reference, setup::FindReference(engine.name));
+    spec.plugin = reference.plugin;
+    spec.settings = reference.settings;
+  }
+  for (const auto& [key, value] : engine.settings) run::PutSetting(spec.settings, key, value);
+  for (const auto& [key, value] : settings) run::PutSetting(spec.settings, key, value);
+  return spec;
+}
+
+Result<host::Limits> ChooseLimits(const EngineArguments& args, std::vector<run::Choice>& choices) {
+  host::Limits limits;
+  run::Choice choice{"timeout_seconds", "", "default"};
+  if (args.timeout_seconds) {
+    limits.progress_seconds = *args.timeout_seconds;
+    choice.origin = "flag --timeout";
+  } else if (const char* variable = Variable("CROSSVAL_TIMEOUT_SECS")) {
+    char* end = nullptr;
+    limits.progress_seconds = std::strtod(variable, &end);
+    if (*end != '\0' || !(limits.progress_seconds > 0))
+      return MakeError(Code::kUsage, "CROSSVAL_TIMEOUT_SECS: `{}` is not a number of seconds", variable);
+    choice.origin = "variable CROSSVAL_TIMEOUT_SECS";
+  }
+  choice.value = fmt::format("{}", limits.progress_seconds);
+  choices.push_back(choice);
+  if (args.memory_mib) {
+    limits.memory_bytes = *args.memory_mib << 20;
+    choices.push_back({"memory_mib", std::to_string(*args.memory_mib), "flag --memory"});
+  }
+  return limits;
+}
+
+int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices) {
+  int threads = args.threads.value_or(1);
+  const char* deterministic = Variable("BITNET_DETERMINISTIC");
+  const char* origin = args.threads    ? "flag --threads"
+                       : deterministic ? "variable BITNET_DETERMINISTIC"
+                                       : "default";
+  choices.push_back({"threads", std::to_string(threads), origin});
+  return threads;
+}
+
+void AddPromptArguments(CLI::App& app, PromptArguments& args) {
+  app.add_option("-p,--prompt", args.prompts, "a prompt; may be repeated")
+      ->allow_extra_args(false)
+      ->group("Prompts");
+  app.add_option("--prompt-file", args.prompt_files,
+                 "a file that is one prompt, line ends and all; - is stdin")
+      ->allow_extra_args(false)
+      ->group("Prompts");
+  app.add_option("--prompts", args.prompt_lists, "a file with one prompt on each line; - is stdin")
+      ->allow_extra_args(false)
+      ->group("Prompts");
+}
+
+Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args) {
+  if (args.prompts.empty() && args.prompt_files.empty() && args.prompt_lists.empty())
+    return MakeError(Code::kUsage, "no prompt: give one with --prompt, --prompt-file or --prompts");
+  std::vector<run::PromptSpec> prompts;
+  for (const std::string& text : args.prompts) prompts.push_back({text, "--prompt"});
+  for (const std::string& path : args.prompt_files) {
+    PB_ASSIGN(std::string text, ReadInput(path));
+    prompts.push_back({std::move(text), InputName(path)});
+  }
+  for (const std::string& path : args.prompt_lists) {
+    PB_ASSIGN(std::string text, ReadInput(path));
+    int line = 0;
+    for (size_t begin = 0; begin < text.size(); ++line) {
+      size_t end = std::min(text.find('\n', begin), text.size());
+      std::string prompt = text.substr(begin, end - begin);
+      if (prompt.ends_with('\r')) prompt.pop_back();
+      prompts.push_back({std::move(prompt), fmt::format("{}:{}", InputName(path), line + 1)});
+      begin = end + 1;
+    }
+  }
+  return prompts;
+}
+
+std::string ShellQuote(std::string_view text) {
+  bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view("_-./=,:+@%").find(c) != std::string_view::npos;
+  });
+  if (plain) return std::string(text);
+  std::string quoted = "'";
+  for (char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+}  // namespace pb::cli

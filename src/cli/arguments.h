@@ -1,0 +1,61 @@
+// Argument groups that commands share, and the turning of what was typed into what rooms below take.
+#ifndef PARITYBIT_CLI_ARGUMENTS_H_
+#define PARITYBIT_CLI_ARGUMENTS_H_
+
+#include <CLI/App.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "run/engine_spec.h"
+#include "run/record.h"
+#include "run/request.h"
+
+namespace pb::cli {
+
+struct ModelArguments {
+  std::string model, hf_config, tokenizer;
+};
+// --model (CROSSVAL_GGUF), --hf-config.
+void AddModelArguments(CLI::App& app, ModelArguments& args);
+// The model's path with the origin of the choice; kUsage when neither flag nor variable names one.
+Result<run::Choice> ChooseModel(const ModelArguments& args);
+
+struct EngineArguments {
+  std::string candidate = "native", reference;
+  std::vector<std::string> set, set_reference;
+  std::optional<int> threads;
+  std::optional<double> timeout_seconds;
+  std::optional<uint64_t> memory_mib;
+};
+// --candidate --reference --set-reference, and the settings.
+void AddEngineArguments(CLI::App& app, EngineArguments& args);
+// --set --threads --timeout --memory.
+void AddSettingArguments(CLI::App& app, EngineArguments& args);
+
+struct PromptArguments {
+  std::vector<std::string> prompts, prompt_files, prompt_lists;
+};
+// --prompt, --prompt-file, --prompts; "-" is stdin.
+void AddPromptArguments(CLI::App& app, PromptArguments& args);
+// All prompts in the order prompt, prompt-file, prompts. kUsage when no flag was given; an empty list is no
+// error here.
+Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args);
+
+// Finds the plugin: a path, a plugin that comes with paritybit, or a reference that is set up. `settings` are
+// the user's own (flags), laid over those in `text` and those of the set-up. kNotFound: no such engine.
+Result<run::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings);
+Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std::string_view flag);
+
+// Limits of both engines, and who set them, appended to choices.
+Result<host::Limits> ChooseLimits(const EngineArguments& args, std::vector<run::Choice>& choices);
+// Threads of each engine: --threads, else one (BITNET_DETERMINISTIC confirms it).
+int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices);
+
+// Quotes for a POSIX shell, where quoting is needed.
+std::string ShellQuote(std::string_view text);
+
+}  // namespace pb::cli
+
+#endif  // PARITYBIT_CLI_ARGUMENTS_H_

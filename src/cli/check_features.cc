@@ -1,0 +1,74 @@
+// paritybit check-features: what this build contains, asked of the build itself.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "base/file.h"
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "formats/block.h"
+#include "run/participant.h"
+
+namespace pb::cli {
+namespace {
+
+constexpr uint32_t kMaxTypeId = 63;
+
+std::vector<std::filesystem::path> Plugins() {
+  std::vector<std::filesystem::path> plugins;
+  std::error_code ignored;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(ExecutableDir().parent_path() / "lib" / "paritybit", ignored))
+    if (entry.path().extension() == ".so") plugins.push_back(entry.path());
+  std::sort(plugins.begin(), plugins.end());
+  return plugins;
+}
+
+int CheckFeatures(const OutputArguments& output) {
+  auto object = Envelope("paritybit.features/0", "ok", kExitOk);
+  object["version"] = PB_VERSION;
+  std::string text = fmt::format("paritybit {}\nweights   ", PB_VERSION);
+  object["weight_types"] = nlohmann::ordered_json::array();
+  for (uint32_t id = 0; id <= kMaxTypeId; ++id) {
+    if (!FindBlockFormat(id)) continue;
+    object["weight_types"].push_back(BlockTypeName(id));
+    text += " " + BlockTypeName(id);
+  }
+  text += "\n";
+  object["engines"] = nlohmann::ordered_json::array();
+  for (const std::filesystem::path& plugin : Plugins()) {
+    std::string name = plugin.stem().string();
+    nlohmann::ordered_json engine = {{"name", name}, {"plugin", plugin.string()}};
+    text += fmt::format("engine     {:<10}", name);
+    auto facts = run::DescribeEngine({name, plugin, {}});
+    if (!facts) {
+      engine["error"] = facts.error().message;
+      text += " does not start: " + facts.error().message;
+    } else {
+      for (const host::Fact& fact : *facts) {
+        engine[fact.key] = fact.value;
+        if (!fact.key.starts_with("digest.") && !fact.key.starts_with("path.") && fact.key != "name")
+          text += fmt::format(" {}={}", fact.key, fact.value);
+      }
+    }
+    text += "\n";
+    object["engines"].push_back(std::move(engine));
+  }
+  if (output.json())
+    PrintJson(object);
+  else
+    PrintOut(text);
+  return kExitOk;
+}
+
+}  // namespace
+
+Action DeclareCheckFeatures(CLI::App& app) {
+  auto output = std::make_shared<OutputArguments>();
+  AddOutputArguments(app, *output);
+  return [output] { return CheckFeatures(*output); };
+}
+
+}  // namespace pb::cli

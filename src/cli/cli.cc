@@ -1,0 +1,82 @@
+#include "cli/cli.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+#include <map>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/output.h"
+
+namespace pb::cli {
+namespace {
+
+// The format asked for, before or in spite of CLI11's parsing: errors honour it too.
+OutputArguments ScanOutput(int argc, char** argv) {
+  OutputArguments output;
+  for (int i = 1; i < argc; ++i) {
+    std::string_view arg = argv[i];
+    if (arg == "--") break;
+    if (arg == "--format=json" ||
+        (arg == "--format" && i + 1 < argc && std::string_view(argv[i + 1]) == "json"))
+      output.format = "json";
+  }
+  return output;
+}
+
+int RunCommand(int argc, char** argv, const OutputArguments& output) {
+  if (argc > 1 && IsUnsupportedCommand(argv[1]))
+    return FailWith(output, kExitUsage, "error", "unsupported",
+                    fmt::format("unsupported: `{}` is not in this version", argv[1]), {"paritybit --help"});
+  auto commands = Commands();
+  if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), [&](const Command& c) {
+        return std::string_view(c.name) == argv[1];
+      }))
+    return FailWith(output, kExitUsage, "error", "usage", fmt::format("`{}` is no command", argv[1]),
+                    {"paritybit --help"});
+  CLI::App app(
+      "Proves that one LLM inference engine computes what another computes, or says where they part.",
+      "paritybit");
+  app.set_version_flag("--version", std::string("paritybit " PB_VERSION));
+  app.require_subcommand(1);
+  app.footer(
+      "`paritybit COMMAND --help` explains a command, with an example.\nExit codes: 0 match, drift or "
+      "near-tie; "
+      "1 diverged; 2 usage; 3 incomplete or invalid;\n4 an engine failed; 5 environment; 70 a bug in "
+      "paritybit; "
+      "130 interrupted.");
+  std::map<const CLI::App*, Action> actions;
+  for (const Command& command : Commands()) {
+    CLI::App* sub = app.add_subcommand(command.name, command.summary);
+    sub->footer(fmt::format("Example:\n  {}", command.example));
+    actions[sub] = command.declare(*sub);
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    const char* command = app.get_subcommands().empty() ? "" : argv[1];
+    return FailWith(output, kExitUsage, "error", "usage", error.what(),
+                    {fmt::format("paritybit {}{}--help", command, *command ? " " : "")});
+  }
+  HandleInterrupts(output.json());
+  return actions.at(app.get_subcommands().front())();
+}
+
+}  // namespace
+
+int Main(int argc, char** argv) {
+  OutputArguments output = ScanOutput(argc, argv);
+  try {
+    return RunCommand(argc, argv, output);
+  } catch (const std::exception& error) {
+    return FailWith(
+        output, kExitBug, "error", "bug",
+        fmt::format("this is a bug in paritybit, please report it with the command line: {}", error.what()));
+  }
+}
+
+}  // namespace pb::cli

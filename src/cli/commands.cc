@@ -1,0 +1,48 @@
+#include <algorithm>
+#include <array>
+
+#include "cli/command.h"
+
+namespace pb::cli {
+namespace {
+
+constexpr std::array kCommands = {
+    Command{"crossval", "check that two engines compute the same on a model",
+            "paritybit crossval --model model.gguf --reference llama.cpp --prompt \"And God said, Let there "
+            "be light\"",
+            DeclareCrossval},
+    Command{"crossval-per-token", "the same, position by position: where do they part first",
+            "paritybit crossval-per-token --model model.gguf --prompt \"2+2=\" --max-tokens 4 "
+            "--cos-tolerance 0.999",
+            DeclareCrossvalPerToken},
+    Command{"infer", "generate text with one engine",
+            "paritybit infer --model model.gguf --prompt \"In the beginning\" --max-tokens 32", DeclareInfer},
+    Command{"setup-cpp-auto", "find, fetch or build a reference engine and prove that it works",
+            "paritybit setup-cpp-auto", DeclareSetupCppAuto},
+    Command{"setup-crossval", "setup-cpp-auto, and a model to compare on", "paritybit setup-crossval",
+            DeclareSetupCrossval},
+    Command{"preflight", "what is usable here, and the command that mends what is missing",
+            "paritybit preflight --require-cpp", DeclarePreflight},
+    Command{"gen-fixtures", "write small deterministic models, or convert one",
+            "paritybit gen-fixtures --out fixtures", DeclareGenFixtures},
+    Command{"check-features", "what this build contains", "paritybit check-features --format json",
+            DeclareCheckFeatures},
+};
+
+constexpr std::string_view kUnsupported[] = {
+    "full-crossval",  "parity-both",      "trace",         "trace-diff",    "sweep",
+    "verify",         "verify-receipt",   "gate",          "logit-parity",  "nll-parity",
+    "greedy-parity",  "tokenizer-parity", "benchmark",     "bench-compare", "fetch-cpp",
+    "download-model", "tokenizer",        "gen-mini-gguf", "gpu-preflight", "clean-cache",
+    "audit",          "diagnose",         "self-check",    "repro",         "history",
+};
+
+}  // namespace
+
+std::span<const Command> Commands() { return kCommands; }
+
+bool IsUnsupportedCommand(std::string_view name) {
+  return std::find(std::begin(kUnsupported), std::end(kUnsupported), name) != std::end(kUnsupported);
+}
+
+}  // namespace pb::cli

@@ -1,0 +1,189 @@
+#include "cli/crossval_common.h"
+
+#include <fmt/format.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+#include "base/file.h"
+#include "setup/setup.h"
+
+namespace pb::cli {
+namespace {
+
+// "model name" of the first processor.
+std::string CpuName() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(std::min(line.find(':') + 2, line.size()));
+  return "unknown";
+}
+
+report::Context MakeContext(const std::string& command) {
+  report::Context context;
+  context.command = command;
+  context.tool_version = PB_VERSION;
+  utsname os{};
+  if (uname(&os) == 0) context.os = fmt::format("{} {} {}", os.sysname, os.release, os.machine);
+  context.cpu = CpuName();
+  context.n_cpus = static_cast<int>(std::thread::hardware_concurrency());
+  if (const char* allow = std::getenv("CROSSVAL_ALLOW_CPP_FAIL"); allow && *allow)
+    context.notes.push_back(fmt::format(
+        "CROSSVAL_ALLOW_CPP_FAIL={} is set and changes nothing: a reference that fails is never a pass",
+        allow));
+  return context;
+}
+
+Result<std::string> ReadCalibration() {
+  return ReadFile(ExecutableDir().parent_path() / "share" / "paritybit" / "calibration.txt", 1 << 20);
+}
+
+// The reference, or why there is none.
+Status ResolveReference(const CrossvalArguments& args, const host::Settings& settings,
+                        run::Request* request) {
+  std::string name =
+      args.engines.reference.empty() ? setup::KnownReferences().front() : args.engines.reference;
+  auto reference = ResolveEngine(name, settings);
+  if (reference.ok()) {
+    request->reference = std::move(reference).value();
+    return {};
+  }
+  if (reference.error().code != Code::kNotFound) return std::move(reference).error();
+  request->reference.text = name;
+  request->no_reference = reference.error().message;
+  return {};
+}
+
+Result<run::Request> MakeRequest(const CrossvalArguments& args) {
+  run::Request request;
+  PB_ASSIGN(run::Choice model, ChooseModel(args.model));
+  request.model = model.value;
+  request.choices.push_back(model);
+  request.reference_model = args.reference_model;
+  PB_ASSIGN(request.prompts, ReadPrompts(args.prompts));
+  request.max_tokens = args.max_tokens;
+  PB_ASSIGN(request.limits, ChooseLimits(args.engines, request.choices));
+  std::string threads = std::to_string(ChooseThreads(args.engines, request.choices));
+  PB_ASSIGN(host::Settings candidate, ParseSettings(args.engines.set, "--set"));
+  PB_ASSIGN(host::Settings reference, ParseSettings(args.engines.set_reference, "--set-reference"));
+  for (host::Settings* settings : {&candidate, &reference})
+    if (args.engines.threads && !run::FindSetting(*settings, "threads"))
+      settings->emplace_back("threads", threads);
+  if (!args.model.hf_config.empty()) run::PutSetting(candidate, "hf.config", args.model.hf_config);
+  PB_ASSIGN(request.candidate, ResolveEngine(args.engines.candidate, candidate));
+  PB_TRY(ResolveReference(args, reference, &request));
+  PB_ASSIGN(request.calibration, ReadCalibration());
+  request.user = args.user;
+  return request;
+}
+
+// The command line again with what is asked added: works when pasted.
+std::string CommandLine(const CrossvalArguments& args, const std::string& command, const std::string& more) {
+  std::string line = "paritybit " + command;
+  auto add = [&line](const char* flag, const std::string& value) {
+    if (!value.empty()) line += fmt::format(" {} {}", flag, ShellQuote(value));
+  };
+  add("--model", args.model.model);
+  add("--hf-config", args.model.hf_config);
+  if (args.engines.candidate != "native") add("--candidate", args.engines.candidate);
+  add("--reference", args.engines.reference);
+  add("--reference-model", args.reference_model);
+  for (const std::string& setting : args.engines.set) add("--set", setting);
+  for (const std::string& setting : args.engines.set_reference) add("--set-reference", setting);
+  for (const std::string& prompt : args.prompts.prompts) add("--prompt", prompt);
+  for (const std::string& file : args.prompts.prompt_files) add("--prompt-file", file);
+  for (const std::string& file : args.prompts.prompt_lists) add("--prompts", file);
+  if (args.max_tokens > 0) add("--max-tokens", std::to_string(args.max_tokens));
+  return more.empty() ? line : line + " " + more;
+}
+
+bool HasReason(const compare::Verdict& verdict, std::string_view code) {
+  for (const compare::Reason& reason : verdict.reasons)
+    if (reason.code == code) return true;
+  return false;
+}
+
+std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
+                                      const run::Comparison& comparison) {
+  const compare::Verdict& verdict = comparison.verdict;
+  if (HasReason(verdict, "no-reference")) return {"paritybit setup-cpp-auto", "paritybit preflight"};
+  if (HasReason(verdict, "undeclared"))
+    return {CommandLine(args, command, "--set ffn.activation=relu2"),
+            CommandLine(args, command, "--set ffn.activation=silu")};
+  if (verdict.outcome != compare::Outcome::kDiverged) return {};
+  std::vector<std::string> next;
+  const host::Fact* ours = host::FindFact(comparison.candidate.model, "ffn.activation");
+  const host::Fact* theirs = host::FindFact(comparison.reference.model, "ffn.activation");
+  if (ours && theirs && ours->value != theirs->value)
+    next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs->value));
+  if (command == "crossval") next.push_back(CommandLine(args, "crossval-per-token", "--all"));
+  return next;
+}
+
+}  // namespace
+
+void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
+  AddModelArguments(app, args.model);
+  app.add_option("--reference-model", args.reference_model,
+                 "another file for the reference than the candidate's")
+      ->group("Model");
+  AddEngineArguments(app, args.engines);
+  AddPromptArguments(app, args.prompts);
+  app.add_option("-n,--max-tokens", args.max_tokens,
+                 "decode steps after each prompt, forced by the reference's greedy choice")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str()
+      ->group("Prompts");
+  app.add_option("--cos-tolerance", args.user.min_cosine,
+                 "least cosine that a position may have (default: no such limit)")
+      ->check(CLI::Range(-1.0, 1.0))
+      ->group("Limits");
+  app.add_option("--kl-mean", args.user.kl_mean, "largest mean KL in nats, instead of the noise floor's")
+      ->check(CLI::NonNegativeNumber)
+      ->group("Limits");
+  app.add_option("--kl-worst", args.user.kl_worst,
+                 "largest KL of a position in nats, instead of the noise floor's")
+      ->check(CLI::NonNegativeNumber)
+      ->group("Limits");
+  app.add_option("--rel-l2", args.user.rel_l2, "largest rel-L2 of a position (default: no such limit)")
+      ->check(CLI::NonNegativeNumber)
+      ->group("Limits");
+  app.add_option("--max-abs", args.user.max_abs, "largest difference of two logits (default: no such limit)")
+      ->check(CLI::NonNegativeNumber)
+      ->group("Limits");
+  AddOutputArguments(app, args.output);
+  app.add_option("--receipt", args.receipt, "write the evidence to this file")->group("Output");
+  app.add_flag("--all", args.all, "show every position")->group("Output");
+  app.add_flag("-q,--quiet", args.quiet, "one line")->group("Output");
+}
+
+int RunCrossval(const CrossvalArguments& args, const std::string& command) {
+  auto request = MakeRequest(args);
+  if (!request) return Fail(args.output, request.error());
+  Result<run::Comparison> comparison = MakeError(Code::kInternal, "not run");
+  {
+    ProgressBar bar;
+    request->progress = [&](std::string_view what, int64_t done, int64_t total) {
+      Log(args.output, fmt::format("{} {}/{}", what, done, total));
+      bar.Update(what, done, total);
+    };
+    comparison = run::Crossval(*request);
+  }
+  if (!comparison) return Fail(args.output, comparison.error());
+  report::Context context = MakeContext(command);
+  context.next = NextCommands(args, command, *comparison);
+  int exit_code = compare::ExitCode(comparison->verdict.outcome);
+  if (!args.receipt.empty()) {
+    Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));
+    if (!written.ok()) return Fail(args.output, written.error());
+  }
+  PrintOut(args.output.json()
+               ? report::RenderJson(*comparison, context)
+               : report::RenderText(*comparison, context, {UseColour(STDOUT_FILENO), args.all, args.quiet}));
+  return exit_code;
+}
+
+}  // namespace pb::cli

@@ -1,0 +1,69 @@
+// paritybit crossval-per-token: the comparison position by position.
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+
+#include "cli/command.h"
+#include "cli/crossval_common.h"
+#include "formats/gguf.h"
+
+namespace pb::cli {
+namespace {
+
+// The tables of a tokeniser compare equal value by value.
+bool SameTokenizer(const GgufFile& a, const GgufFile& b) {
+  auto covers = [](const GgufFile& x, const GgufFile& y) {
+    for (const auto& [key, value] : x.metadata()) {
+      if (!key.starts_with("tokenizer.")) continue;
+      const GgufValue* other = y.Find(key);
+      if (!other || other->value != value.value) return false;
+    }
+    return true;
+  };
+  return covers(a, b) && covers(b, a);
+}
+
+// Engines tokenise with what their model file holds, so --tokenizer can only confirm it.
+Status CheckTokenizer(const std::string& tokenizer, const std::string& model) {
+  std::error_code ignored;
+  if (std::filesystem::equivalent(tokenizer, model, ignored)) return {};
+  auto apart = GgufFile::Open(tokenizer);
+  if (!apart && apart.error().code == Code::kMalformed)
+    return MakeError(Code::kUnsupported,
+                     "--tokenizer {}: unsupported: only a GGUF file with the model's own tokeniser is taken",
+                     tokenizer);
+  if (!apart) return std::move(apart).error();
+  PB_ASSIGN(GgufFile own, GgufFile::Open(model));
+  if (SameTokenizer(*apart, own)) return {};
+  return MakeError(Code::kUnsupported, "--tokenizer {}: unsupported: its tokeniser is not the one in {}",
+                   tokenizer, model);
+}
+
+Result<int> Run(const CrossvalArguments& args) {
+  std::string tokenizer = args.model.tokenizer;
+  const char* variable = std::getenv("CROSSVAL_GGUF_TOKENIZER");
+  if (tokenizer.empty() && variable) tokenizer = variable;
+  if (!tokenizer.empty()) {
+    PB_ASSIGN(run::Choice model, ChooseModel(args.model));
+    PB_TRY(CheckTokenizer(tokenizer, model.value));
+  }
+  return RunCrossval(args, "crossval-per-token");
+}
+
+}  // namespace
+
+Action DeclareCrossvalPerToken(CLI::App& app) {
+  auto args = std::make_shared<CrossvalArguments>();
+  args->all = true;
+  AddCrossvalArguments(app, *args);
+  app.add_option("--tokenizer", args->model.tokenizer,
+                 "the model file itself; a tokenizer apart from the model is unsupported; else "
+                 "$CROSSVAL_GGUF_TOKENIZER")
+      ->group("Model");
+  return [args] {
+    auto exit_code = Run(*args);
+    return exit_code ? *exit_code : Fail(args->output, exit_code.error());
+  };
+}
+
+}  // namespace pb::cli

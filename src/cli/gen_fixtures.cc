@@ -1,0 +1,148 @@
+// paritybit gen-fixtures: small deterministic models of any shape, and conversions of models.
+#include <fmt/format.h>
+
+#include <cctype>
+#include <memory>
+
+#include "cli/command.h"
+#include "cli/output.h"
+#include "model/generate.h"
+
+namespace pb::cli {
+namespace {
+
+struct FixtureArguments {
+  OutputArguments output;
+  std::string out, convert, weights = "F16", distribution = "ternary", activation = "silu";
+  GenerateSpec spec;
+};
+
+// The set that is written to a folder: each architecture in its own formats, and a shape that divides by little.
+struct Fixture {
+  const char* path;
+  const char* architecture;
+  BlockType weights;
+  Distribution distribution;
+  int64_t d_model, d_ff, n_heads, n_kv_heads;
+};
+constexpr Fixture kFixtures[] = {
+    {"bitnet-tq2_0/model.gguf", "bitnet", BlockType::kTQ2_0, Distribution::kTernary, 256, 512, 4, 2},
+    {"bitnet-tq1_0/model.gguf", "bitnet", BlockType::kTQ1_0, Distribution::kTernary, 256, 512, 4, 2},
+    {"bitnet-i2_s/model.gguf", "bitnet-b1.58", BlockType::kI2_S, Distribution::kTernary, 256, 512, 4, 2},
+    {"llama-f16/model.gguf", "llama", BlockType::kF16, Distribution::kGaussian, 256, 512, 4, 2},
+    {"llama-awkward-q4_1/model.gguf", "llama", BlockType::kQ4_1, Distribution::kGaussian, 768, 1056, 12, 4},
+};
+
+Result<BlockType> ParseWeights(std::string name) {
+  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  constexpr uint32_t kMaxTypeId = 63;
+  for (uint32_t id = 0; id <= kMaxTypeId; ++id)
+    if (const BlockFormat* format = FindBlockFormat(id); format && format->name == name) return format->type;
+  return MakeError(Code::kUnsupported,
+                   "--weights {}: unsupported; `paritybit check-features` lists the weight types", name);
+}
+
+Status MakeFolder(const std::filesystem::path& folder) {
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (error) return MakeError(Code::kIo, "{}: {}", folder.string(), error.message());
+  return {};
+}
+
+Status WriteSet(const FixtureArguments& args, nlohmann::ordered_json& files) {
+  for (const Fixture& fixture : kFixtures) {
+    GenerateSpec spec = args.spec;
+    spec.architecture = fixture.architecture;
+    spec.weights = fixture.weights;
+    spec.distribution = fixture.distribution;
+    spec.d_model = fixture.d_model;
+    spec.d_ff = fixture.d_ff;
+    spec.n_heads = fixture.n_heads;
+    spec.n_kv_heads = fixture.n_kv_heads;
+    std::filesystem::path path = std::filesystem::path(args.out) / fixture.path;
+    PB_TRY(MakeFolder(path.parent_path()));
+    PB_TRY(GenerateFile(spec, path));
+    files.push_back(path.string());
+  }
+  return {};
+}
+
+Result<int> GenFixtures(const FixtureArguments& args) {
+  auto object = Envelope("paritybit.fixtures/0", "ok", kExitOk);
+  object["files"] = nlohmann::ordered_json::array();
+  std::string note;
+  bool one_file = args.out.ends_with(".gguf");
+  PB_ASSIGN(BlockType weights, ParseWeights(args.weights));
+  if (!args.convert.empty()) {
+    if (!one_file)
+      return MakeError(Code::kUsage, "--convert writes one file: give its name with --out FILE.gguf");
+    PB_TRY(MakeFolder(std::filesystem::path(args.out).parent_path()));
+    PB_ASSIGN(ConvertReport report, Convert(args.convert, weights, args.out));
+    object["converted"] = {
+        {"tensors", report.n_converted}, {"inexact", report.n_inexact}, {"max_change", report.max_change}};
+    note = fmt::format("{} tensors converted, {} of them changed a value (by {:.1e} at most)\n",
+                       report.n_converted, report.n_inexact, report.max_change);
+    object["files"].push_back(args.out);
+  } else if (one_file) {
+    GenerateSpec spec = args.spec;
+    spec.weights = weights;
+    spec.distribution = args.distribution == "gaussian" ? Distribution::kGaussian : Distribution::kTernary;
+    PB_ASSIGN(spec.activation, ParseActivation(args.activation));
+    PB_TRY(MakeFolder(std::filesystem::path(args.out).parent_path()));
+    PB_TRY(GenerateFile(spec, args.out));
+    object["files"].push_back(args.out);
+  } else {
+    PB_TRY(WriteSet(args, object["files"]));
+  }
+  if (args.output.json()) {
+    PrintJson(object);
+  } else {
+    std::string text = note;
+    for (const auto& file : object["files"]) text += file.get<std::string>() + "\n";
+    PrintOut(text);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+Action DeclareGenFixtures(CLI::App& app) {
+  auto args = std::make_shared<FixtureArguments>();
+  GenerateSpec& spec = args->spec;
+  app.add_option("-o,--out", args->out, "a folder for the standard set, or FILE.gguf for one model")
+      ->required();
+  app.add_option("--convert", args->convert,
+                 "rewrite this model's linear weights as --weights instead of making one");
+  app.add_option("--weights", args->weights, "type of the linear weights")->capture_default_str();
+  auto shape = [&](const char* flag, int64_t& value, const char* help) {
+    app.add_option(flag, value, help)->capture_default_str()->group("Shape of one model");
+  };
+  app.add_option("--architecture", spec.architecture, "llama bitnet bitnet-b1.58 bitnet-25")
+      ->capture_default_str()
+      ->group("Shape of one model");
+  shape("--layers", spec.n_layers, "layers");
+  shape("--d-model", spec.d_model, "width");
+  shape("--d-ff", spec.d_ff, "width of the feed-forward network");
+  shape("--heads", spec.n_heads, "query heads");
+  shape("--kv-heads", spec.n_kv_heads, "key and value heads");
+  shape("--head-dim", spec.head_dim, "values of a head; 0: width / heads");
+  shape("--vocab", spec.n_vocab, "tokens");
+  shape("--context", spec.n_ctx, "positions");
+  app.add_option("--distribution", args->distribution, "weights: ternary or gaussian")
+      ->check(CLI::IsMember({"ternary", "gaussian"}))
+      ->capture_default_str()
+      ->group("Shape of one model");
+  app.add_option("--activation", args->activation, "activation declared in config.json: silu relu2 relu gelu")
+      ->capture_default_str()
+      ->group("Shape of one model");
+  app.add_option("--seed", spec.seed, "of the random weights")
+      ->capture_default_str()
+      ->group("Shape of one model");
+  AddOutputArguments(app, args->output);
+  return [args] {
+    auto exit_code = GenFixtures(*args);
+    return exit_code ? *exit_code : Fail(args->output, exit_code.error());
+  };
+}
+
+}  // namespace pb::cli

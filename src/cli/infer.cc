@@ -1,0 +1,187 @@
+// paritybit infer: text from one engine, streamed.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <memory>
+
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "run/generate.h"
+#include "tokenizer/tokenizer.h"
+
+namespace pb::cli {
+namespace {
+
+struct InferArguments {
+  ModelArguments model;
+  EngineArguments engines;
+  PromptArguments prompts;
+  OutputArguments output;
+  std::string engine = "native", system;
+  int max_tokens = 128;
+  run::Sampling sampling;
+  std::optional<uint64_t> seed;
+  bool chat = false, ignore_eos = false;
+};
+
+// The prompt as the model's chat template frames it.
+Result<std::string> Frame(run::Participant& engine, const InferArguments& args, const std::string& prompt) {
+  const host::Facts& facts = engine.record().model;
+  const host::Fact* chat_template = host::FindFact(facts, "chat_template");
+  if (!chat_template || chat_template->value.empty())
+    return MakeError(Code::kUnsupported, "the model has no chat template: leave out --chat");
+  std::string special[2];
+  const char* keys[2] = {"bos", "eos"};
+  for (int i = 0; i < 2; ++i) {
+    const host::Fact* id = host::FindFact(facts, keys[i]);
+    int32_t token = id ? static_cast<int32_t>(std::strtol(id->value.c_str(), nullptr, 10)) : -1;
+    if (!id || id->value.empty() || token < 0) continue;
+    PB_ASSIGN(special[i], engine.Detokenize(std::span(&token, 1)));
+  }
+  std::vector<ChatMessage> messages;
+  if (!args.system.empty()) messages.push_back({"system", args.system});
+  messages.push_back({"user", prompt});
+  PB_ASSIGN(std::string text,
+            ApplyChatTemplate(chat_template->value, messages, true, special[0], special[1]));
+  // The tokeniser adds BOS by itself where the model says so: a template that writes it too would double it.
+  const host::Fact* add_bos = host::FindFact(facts, "add_bos");
+  if (add_bos && (add_bos->value == "yes" || add_bos->value == "true") && !special[0].empty() &&
+      text.starts_with(special[0]))
+    text.erase(0, special[0].size());
+  return text;
+}
+
+// Hands out text as soon as its characters are whole.
+class Stream {
+ public:
+  explicit Stream(bool print) : print_(print) {}
+  void Add(std::string_view bytes) {
+    all_ += bytes;
+    pending_ += bytes;
+    Flush(run::CompleteUtf8(pending_));
+  }
+  void End() { Flush(pending_.size()); }
+  const std::string& all() const { return all_; }
+
+ private:
+  void Flush(size_t n) {
+    if (print_ && n > 0) PrintOut(std::string_view(pending_).substr(0, n));
+    pending_.erase(0, n);
+  }
+  bool print_;
+  std::string all_, pending_;
+};
+
+std::vector<int32_t> StopIds(const run::EngineRecord& record, bool ignore_eos) {
+  std::vector<int32_t> stop;
+  if (ignore_eos) return stop;
+  for (const char* key : {"eos", "eot"})
+    if (const host::Fact* id = host::FindFact(record.model, key); id && !id->value.empty())
+      stop.push_back(static_cast<int32_t>(std::strtol(id->value.c_str(), nullptr, 10)));
+  return stop;
+}
+
+Result<int> Infer(const InferArguments& args) {
+  std::vector<run::Choice> choices;
+  PB_ASSIGN(run::Choice model, ChooseModel(args.model));
+  PB_ASSIGN(auto prompts, ReadPrompts(args.prompts));
+  if (prompts.size() != 1 || prompts[0].text.empty())
+    return MakeError(Code::kUsage, "infer takes one prompt that is not empty; {} given",
+                     prompts.size() == 1 ? "an empty one was" : fmt::format("{} were", prompts.size()));
+  PB_ASSIGN(host::Limits limits, ChooseLimits(args.engines, choices));
+  PB_ASSIGN(host::Settings settings, ParseSettings(args.engines.set, "--set"));
+  std::string threads = std::to_string(ChooseThreads(args.engines, choices));
+  if (!args.model.hf_config.empty()) run::PutSetting(settings, "hf.config", args.model.hf_config);
+  PB_ASSIGN(run::EngineSpec spec, ResolveEngine(args.engine, settings));
+
+  run::EngineRecord record;
+  record.role = spec.text;
+  run::Participant engine(record, limits);
+  PB_TRY(engine.Open(spec, model.value));
+  std::string text = prompts[0].text;
+  if (args.chat) {
+    PB_ASSIGN(text, Frame(engine, args, text));
+  }
+  run::GenerateRequest request;
+  PB_ASSIGN(request.tokens, engine.Tokenize(text));
+  if (request.tokens.empty()) return MakeError(Code::kUsage, "the prompt has no tokens");
+  request.max_tokens = args.max_tokens;
+  request.sampling = args.sampling;
+  request.stop = StopIds(record, args.ignore_eos);
+  host::Settings wishes = {
+      {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
+  if (!run::FindSetting(spec.settings, "threads")) wishes.emplace_back("threads", threads);
+  PB_ASSIGN([[maybe_unused]] host::Settings taken, engine.OpenSessionWishing(std::move(wishes)));
+  Stream stream(!args.output.json());
+  std::vector<int32_t> ids;
+  PB_ASSIGN(run::GenerateSummary summary, run::Generate(engine, request, [&](int32_t id) -> Status {
+              PB_ASSIGN(std::string piece, engine.Detokenize(std::span(&id, 1)));
+              stream.Add(piece);
+              ids.push_back(id);
+              return {};
+            }));
+  stream.End();
+  double prompt_rate = summary.n_prompt / std::max(summary.prompt_seconds, 1e-9);
+  double decode_rate = std::max(summary.n_generated - 1, 0) / std::max(summary.decode_seconds, 1e-9);
+  if (args.output.json()) {
+    auto object = Envelope("paritybit.infer/0", "ok", kExitOk);
+    object["engine"] = spec.text;
+    object["model"] = {{"path", model.value}, {"sha256", record.model_sha256}};
+    object["prompt_tokens"] = request.tokens;
+    object["tokens"] = ids;
+    object["text"] = stream.all();
+    object["stopped"] = summary.stopped;
+    object["prompt_tokens_per_second"] = prompt_rate;
+    object["decode_tokens_per_second"] = decode_rate;
+    PrintJson(object);
+  } else {
+    PrintOut("\n");
+    fmt::print(stderr, "{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n", summary.n_prompt,
+               prompt_rate, summary.n_generated, decode_rate);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+Action DeclareInfer(CLI::App& app) {
+  auto args = std::make_shared<InferArguments>();
+  AddModelArguments(app, args->model);
+  AddPromptArguments(app, args->prompts);
+  app.add_option("-e,--engine", args->engine, "engine that generates: NAME|PATH[,key=value...]")
+      ->capture_default_str()
+      ->group("Engines");
+  AddSettingArguments(app, args->engines);
+  app.add_option("-n,--max-tokens", args->max_tokens, "tokens to generate at most")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->group("Generation");
+  app.add_option("--temperature", args->sampling.temperature, "0: the most likely token; higher: more varied")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Generation");
+  app.add_option("--top-k", args->sampling.top_k, "sample among the k most likely tokens; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Generation");
+  app.add_option("--seed", args->seed, "seed of the sampling; else $BITNET_SEED, else 0")
+      ->group("Generation");
+  app.add_flag("--chat", args->chat, "frame the prompt with the model's chat template")->group("Generation");
+  app.add_option("--system", args->system, "system message for --chat")->group("Generation");
+  app.add_flag("--ignore-eos", args->ignore_eos, "go on after the end of the text")->group("Generation");
+  AddOutputArguments(app, args->output);
+  return [args] {
+    if (args->seed) {
+      args->sampling.seed = *args->seed;
+    } else if (const char* seed = std::getenv("BITNET_SEED"); seed && *seed) {
+      char* end = nullptr;
+      args->sampling.seed = std::strtoull(seed, &end, 10);
+      if (*end) return Fail(args->output, MakeError(Code::kUsage, "BITNET_SEED: `{}` is not a number", seed));
+    }
+    auto exit_code = Infer(*args);
+    return exit_code ? *exit_code : Fail(args->output, exit_code.error());
+  };
+}
+
+}  // namespace pb::cli

@@ -1,0 +1,71 @@
+// What every command shares in talking to its caller: format, exit codes, errors as text or JSON, logs,
+// progress, interruption.
+#ifndef PARITYBIT_CLI_OUTPUT_H_
+#define PARITYBIT_CLI_OUTPUT_H_
+
+#include <CLI/App.hpp>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace pb::cli {
+
+// Exit codes beside those of verdicts (compare/types.h).
+inline constexpr int kExitOk = 0, kExitUsage = 2, kExitIncomplete = 3, kExitEngine = 4, kExitEnvironment = 5,
+                     kExitBug = 70, kExitInterrupted = 130;
+// Of an error that ends a command before there is a verdict.
+int ExitCodeOf(Code code);
+
+struct OutputArguments {
+  std::string format = "text";  // text json
+  bool verbose = false;         // logs to stderr
+  bool json() const { return format == "json"; }
+};
+// --format, -v. Every command has them.
+void AddOutputArguments(CLI::App& app, OutputArguments& args);
+
+// True when colour helps: a terminal, and NO_COLOR is not set.
+bool UseColour(int fd);
+// Columns of the terminal at fd; 80 when there is none.
+int TerminalWidth(int fd);
+
+// The fields that every JSON object of this program begins with.
+nlohmann::ordered_json Envelope(std::string_view schema, std::string_view verdict, int exit_code);
+
+// Prints the error (text: stderr; JSON: stdout) with the commands that mend it, and returns its exit code.
+int Fail(const OutputArguments& output, const Error& error, const std::vector<std::string>& next = {});
+int FailWith(const OutputArguments& output, int exit_code, std::string_view verdict,
+             std::string_view reason_code, const std::string& message,
+             const std::vector<std::string>& next = {});
+
+// Writes to stdout at once; a reader that went away is no error. Interruption waits until all is written.
+void PrintOut(std::string_view text);
+void PrintJson(const nlohmann::ordered_json& object);
+// A line to stderr when -v was given.
+void Log(const OutputArguments& output, std::string_view line);
+
+// A bar on stderr for work of more than a second; draws on a terminal only.
+class ProgressBar {
+ public:
+  ProgressBar();
+  ~ProgressBar();
+  void Update(std::string_view what, int64_t done, int64_t total);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  bool terminal_;
+  bool drawn_ = false;
+  Clock::time_point start_, last_;
+};
+
+// From now on an interrupt or a termination request ends the program with exit code 130: engines die with it,
+// files are written whole or not at all, and finished noise runs stay in the cache.
+void HandleInterrupts(bool json);
+
+}  // namespace pb::cli
+
+#endif  // PARITYBIT_CLI_OUTPUT_H_

@@ -1,0 +1,49 @@
+#include "cli/setup_common.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+
+namespace pb::cli {
+
+void AddSetupArguments(CLI::App& app, SetupArguments& args) {
+  app.add_option("reference", args.reference, "reference engine")
+      ->check(CLI::IsMember(setup::KnownReferences()))
+      ->capture_default_str();
+  app.add_flag("--rebuild", args.rebuild, "do it again although it is there");
+  app.add_flag("--offline", args.offline, "use no network; else $BITNET_OFFLINE");
+  AddOutputArguments(app, args.output);
+}
+
+int RunSetup(const SetupArguments& args, const std::string& model) {
+  const char* offline = std::getenv("BITNET_OFFLINE");
+  setup::SetupOptions options;
+  options.rebuild = args.rebuild;
+  options.offline = args.offline || (offline && *offline && std::string_view(offline) != "0");
+  options.progress = [](std::string_view line) { fmt::print(stderr, "{}\n", line); };
+  auto reference = setup::SetUpReference(args.reference, options);
+  if (!reference) return Fail(args.output, reference.error(), {"paritybit preflight"});
+  auto object = Envelope("paritybit.setup/0", "ok", kExitOk);
+  object["reference"] = {{"name", reference->name},
+                         {"version", reference->version},
+                         {"plugin", reference->plugin.string()},
+                         {"library_dir", reference->library_dir.string()}};
+  std::string text = fmt::format("{} {} is ready: {}\n", reference->name, reference->version,
+                                 reference->library_dir.string());
+  if (!model.empty()) {
+    auto path = setup::FetchModel(model, options);
+    if (!path) return Fail(args.output, path.error(), {"paritybit preflight"});
+    object["model"] = path->string();
+    text += fmt::format("model {} is ready: {}\n", model, path->string());
+  }
+  std::string next = fmt::format("paritybit crossval --model {} --prompt \"The quick brown fox\"",
+                                 model.empty() ? setup::KnownModels().front() : model);
+  object["next"].push_back(next);
+  if (args.output.json())
+    PrintJson(object);
+  else
+    PrintOut(text + "next       " + next + "\n");
+  return kExitOk;
+}
+
+}  // namespace pb::cli

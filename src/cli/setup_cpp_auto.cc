@@ -1,0 +1,17 @@
+// paritybit setup-cpp-auto: from nothing to a working reference.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "cli/command.h"
+#include "cli/setup_common.h"
+
+namespace pb::cli {
+
+Action DeclareSetupCppAuto(CLI::App& app) {
+  auto args = std::make_shared<SetupArguments>();
+  AddSetupArguments(app, *args);
+  return [args] { return RunSetup(*args, {}); };
+}
+
+}  // namespace pb::cli

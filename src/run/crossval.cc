@@ -1,0 +1,411 @@
+#include "run/crossval.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+#include "base/file.h"
+#include "base/sha256.h"
+#include "compare/logits.h"
+#include "model/model.h"
+#include "run/noise.h"
+#include "run/participant.h"
+#include "run/row_store.h"
+
+namespace pb::run {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr int kCandidate = 0, kReference = 1;
+constexpr int64_t kCalibrationPositions = compare::kMinNoisePositions;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Settings under which results are comparable, where the user gave none.
+host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx) {
+  host::Settings wishes;
+  for (const auto& [key, value] : host::Settings{{"threads", "1"}, {"kv.type", "f16"}, {"attn.flash", "off"}})
+    if (!FindSetting(by_user, key)) wishes.emplace_back(key, value);
+  wishes.emplace_back("n_ctx", std::to_string(n_ctx));
+  return wishes;
+}
+
+// Our own reader looks at the file first: a damaged one is no engine's fault.
+Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings) {
+  ModelOptions options;
+  if (const std::string* config = FindSetting(settings, "hf.config")) options.hf_config = *config;
+  auto model = Model::Open(path, options);
+  if (model.ok() || model.error().code == Code::kUnsupported || model.error().code == Code::kUndeclared)
+    return {};
+  return std::move(model).error();
+}
+
+std::vector<compare::Setting> FactsOf(const EngineRecord& engine) {
+  std::vector<compare::Setting> settings;
+  for (const host::Facts* facts : {&engine.model, &engine.session})
+    for (const host::Fact& fact : *facts) settings.push_back({fact.key, fact.value, fact.origin});
+  return settings;
+}
+
+class CrossvalRun {
+ public:
+  explicit CrossvalRun(const Request& request)
+      : request_(request), sides_{{out_.candidate, request.limits}, {out_.reference, request.limits}} {}
+
+  Result<Comparison> Run();
+
+ private:
+  Status OpenSide(int side);
+  Status OpenSessions();
+  bool TokenizePrompts();
+  Status ComparePrompt(size_t index);
+  Result<RowStore> RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence);
+  Status RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence, const RowStore& reference);
+  Status MeasureNoise(const Sequence& sequence, const RowStore* undisturbed);
+  Status CalibrateNoise();
+  void CompareDefaultConfiguration();
+  void CollectTokenText();
+  void Fill(compare::NoiseFloor&& floor);
+  void Judge();
+  // Turns an engine's failure into an obstacle; anything else is passed on.
+  Status Absorb(int side, Status status);
+
+  const Request& request_;
+  Comparison out_;
+  compare::Evidence evidence_;
+  Participant sides_[2];
+  host::Settings session_[2];  // of the sessions compared
+  std::optional<NoiseMeter> noise_;
+  int64_t n_calibration_ = 0;
+  bool failed_ = false;
+};
+
+Status CrossvalRun::Absorb(int side, Status status) {
+  if (status.ok()) return {};
+  const Error& error = status.error();
+  switch (error.code) {
+    case Code::kEngine:
+    case Code::kTimeout:
+    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
+    case Code::kUnsupported:
+    case Code::kInternal:
+      evidence_.obstacles.push_back(compare::EngineFailed(
+          side == kCandidate, sides_[side].failed() ? sides_[side].record().error : error.message));
+      break;
+    case Code::kUndeclared:
+      evidence_.obstacles.push_back(compare::Undeclared(error.message));
+      break;
+    default:
+      return status;
+  }
+  failed_ = true;
+  return {};
+}
+
+Status CrossvalRun::OpenSide(int side) {
+  bool candidate = side == kCandidate;
+  const EngineSpec& spec = candidate ? request_.candidate : request_.reference;
+  bool own_model = !candidate && !request_.reference_model.empty();
+  EngineRecord& record = candidate ? out_.candidate : out_.reference;
+  record.role = candidate ? "candidate" : "reference";
+  const std::filesystem::path& model = own_model ? request_.reference_model : request_.model;
+  PB_TRY(CheckModelFile(model, spec.settings));
+  PB_TRY(Absorb(side, sides_[side].Open(spec, model)));
+  const host::Fact* activation = host::FindFact(record.model, "ffn.activation");
+  if (candidate && activation && activation->value == "undeclared") {
+    const host::Fact* architecture = host::FindFact(record.model, "architecture");
+    evidence_.obstacles.push_back(compare::Undeclared(fmt::format(
+        "the model does not declare its FFN activation (architecture {} allows several); put its config.json "
+        "beside it, name one with --hf-config, or say --set ffn.activation=relu2|silu",
+        architecture ? architecture->value : "of this file")));
+  }
+  return {};
+}
+
+bool CrossvalRun::TokenizePrompts() {
+  bool equal = true;
+  for (size_t i = 0; i < request_.prompts.size() && !failed_; ++i) {
+    PromptRecord prompt;
+    compare::PromptEvidence evidence;
+    prompt.text = request_.prompts[i].text;
+    prompt.origin = request_.prompts[i].origin;
+    prompt.steps_asked = request_.max_tokens;
+    evidence.prompt = static_cast<int32_t>(i);
+    evidence.n_decode_asked = request_.max_tokens;
+    if (!prompt.text.empty()) {
+      for (int side : {kCandidate, kReference}) {
+        auto ids = sides_[side].Tokenize(prompt.text);
+        if (!ids) {
+          if (!Absorb(side, std::move(ids).error()).ok())
+            evidence_.obstacles.push_back(
+                compare::EngineFailed(side == kCandidate, sides_[side].record().error));
+          failed_ = true;
+          break;
+        }
+        prompt.tokens_of[side] = evidence.tokens[side] = std::move(ids).value();
+      }
+    }
+    if (prompt.tokens_of[0] == prompt.tokens_of[1])
+      prompt.tokens = prompt.tokens_of[1];
+    else
+      equal = false;
+    out_.prompts.push_back(std::move(prompt));
+    evidence_.prompts.push_back(std::move(evidence));
+  }
+  return equal;
+}
+
+Status CrossvalRun::OpenSessions() {
+  size_t longest = 1;
+  for (const PromptRecord& prompt : out_.prompts)
+    longest = std::max(longest, prompt.tokens.size() + static_cast<size_t>(prompt.steps_asked));
+  longest = std::max<size_t>(longest, kCalibrationPositions);
+  for (int side : {kCandidate, kReference}) {
+    const EngineSpec& spec = side == kCandidate ? request_.candidate : request_.reference;
+    auto taken = sides_[side].OpenSessionWishing(SessionWishes(spec.settings, longest));
+    if (!taken)
+      PB_TRY(Absorb(side, std::move(taken).error()));
+    else
+      session_[side] = std::move(taken).value();
+  }
+  return {};
+}
+
+// The reference's rows over the prompt and its greedy continuation, which becomes prompt.decoded.
+Result<RowStore> CrossvalRun::RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence) {
+  Participant& engine = sides_[kReference];
+  size_t n_prefill = prompt.tokens.size();
+  size_t n_rows = n_prefill + static_cast<size_t>(prompt.steps_asked);
+  std::optional<RowStore> rows;
+  Sha256 digest;
+  auto keep = [&](int32_t position, std::span<const float> row) -> Status {
+    if (!rows) {
+      PB_ASSIGN(RowStore store,
+                RowStore::Create(static_cast<int64_t>(n_rows), static_cast<int64_t>(row.size())));
+      rows.emplace(std::move(store));
+    }
+    if (position != rows->n_rows())
+      return MakeError(Code::kEngine, "reference: logits of position {} came where {} was due", position,
+                       rows->n_rows());
+    evidence.n_vocab[kReference] = static_cast<int64_t>(row.size());
+    ++(position < static_cast<int32_t>(n_prefill) ? evidence.n_prefill : evidence.n_decode)[kReference];
+    digest.Update(std::as_bytes(row));
+    return rows->Append(row);
+  };
+  auto start = Clock::now();
+  PB_TRY(engine.OpenSession(session_[kReference]));
+  PB_TRY(engine.Evaluate(prompt.tokens, 0, keep));
+  for (int32_t step = 0; step < prompt.steps_asked && rows && rows->n_rows() > 0; ++step) {
+    int32_t next = Greedy(rows->Row(rows->n_rows() - 1));
+    if (next < 0) break;  // nothing finite to choose from: the judge counts the missing steps
+    prompt.decoded.push_back(next);
+    PB_TRY(engine.Evaluate(std::span(&next, 1), static_cast<int32_t>(n_prefill) + step, keep));
+  }
+  prompt.wall_seconds[kReference] = SecondsSince(start);
+  if (!rows) return MakeError(Code::kEngine, "reference: no logits came for {} tokens", n_prefill);
+  prompt.logits_sha256[kReference] = digest.Hex();
+  return std::move(*rows);
+}
+
+Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence,
+                                 const RowStore& reference) {
+  Participant& engine = sides_[kCandidate];
+  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
+  sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
+  Sha256 digest;
+  auto compare_row = [&](int32_t position, std::span<const float> row) -> Status {
+    bool prefill = position < sequence.n_prefill;
+    ++(prefill ? evidence.n_prefill : evidence.n_decode)[kCandidate];
+    evidence.n_vocab[kCandidate] = static_cast<int64_t>(row.size());
+    digest.Update(std::as_bytes(row));
+    // Rows that cannot be paired are counted, and the judge says what is wrong with the count.
+    if (position < 0 || position >= reference.n_rows() ||
+        static_cast<int64_t>(row.size()) != reference.n_columns())
+      return {};
+    PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(row, reference.Row(position)));
+    compared.prompt = evidence.prompt;
+    compared.position = position;
+    compared.token = sequence.tokens[static_cast<size_t>(position)];
+    compared.phase = prefill ? compare::Phase::kPrefill : compare::Phase::kDecode;
+    evidence.rows.push_back(std::move(compared));
+    return {};
+  };
+  auto start = Clock::now();
+  PB_TRY(engine.OpenSession(session_[kCandidate]));
+  Status status = EvaluateSequence(engine, sequence, compare_row);
+  prompt.wall_seconds[kCandidate] = SecondsSince(start);
+  prompt.logits_sha256[kCandidate] = digest.Hex();
+  return status;
+}
+
+Status CrossvalRun::MeasureNoise(const Sequence& sequence, const RowStore* undisturbed) {
+  if (!noise_)
+    noise_.emplace(sides_[kReference], session_[kReference], request_.n_noise_runs, CacheDir() / "noise",
+                   request_.progress);
+  return noise_->Measure(sequence, undisturbed);
+}
+
+Status CrossvalRun::ComparePrompt(size_t index) {
+  PromptRecord& prompt = out_.prompts[index];
+  compare::PromptEvidence& evidence = evidence_.prompts[index];
+  if (prompt.tokens.empty()) return {};
+  if (request_.progress)
+    request_.progress("prompts", static_cast<int64_t>(index), static_cast<int64_t>(out_.prompts.size()));
+  auto rows = RunReference(prompt, evidence);
+  if (!rows) return Absorb(kReference, std::move(rows).error());
+  PB_TRY(Absorb(kCandidate, RunCandidate(prompt, evidence, *rows)));
+  if (failed_) return {};
+  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
+  sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
+  return Absorb(kReference, MeasureNoise(sequence, &*rows));
+}
+
+Status CrossvalRun::CalibrateNoise() {
+  auto ids = sides_[kReference].Tokenize(request_.calibration);
+  if (!ids) return std::move(ids).error();
+  size_t window = kCalibrationPositions;
+  if (const host::Fact* n_ctx = host::FindFact(out_.reference.model, "n_ctx_train")) {
+    long trained = std::strtol(n_ctx->value.c_str(), nullptr, 10);
+    if (trained > 0) window = std::min(window, static_cast<size_t>(trained));
+  }
+  size_t n = std::min<size_t>(ids->size(), kCalibrationPositions);
+  for (size_t begin = 0; begin < n; begin += window) {
+    size_t length = std::min(window, n - begin);
+    Sequence sequence{
+        {ids->begin() + static_cast<ptrdiff_t>(begin), ids->begin() + static_cast<ptrdiff_t>(begin + length)},
+        static_cast<int32_t>(length)};
+    PB_TRY(MeasureNoise(sequence, nullptr));
+    n_calibration_ += static_cast<int64_t>(length);
+  }
+  return {};
+}
+
+// For information: the reference as it runs when nobody tells it anything about flash attention.
+void CrossvalRun::CompareDefaultConfiguration() {
+  const PromptRecord& prompt = out_.prompts.front();
+  DefaultConfiguration row;
+  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
+  auto measure = [&]() -> Status {
+    PB_ASSIGN(RowStore plain, EvaluateAll(sides_[kReference], session_[kReference], sequence));
+    host::Settings automatic = session_[kReference];
+    PutSetting(automatic, "attn.flash", "auto");
+    PB_ASSIGN(host::Facts facts, sides_[kReference].engine().OpenSession(automatic));
+    if (const host::Fact* flash = host::FindFact(facts, "attn.flash")) row.flash = flash->value;
+    PB_ASSIGN(RowStore by_default, EvaluateAll(sides_[kReference], automatic, sequence));
+    for (int64_t i = 0; i < plain.n_rows(); ++i) {
+      PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(by_default.Row(i), plain.Row(i)));
+      row.mean_kl += compared.kl;
+      row.worst_kl = std::max(row.worst_kl, compared.kl);
+      row.rel_l2 = std::max(row.rel_l2, compared.rel_l2);
+      row.n_top1_differs += compared.top1[0] != compared.top1[1];
+      ++row.n_positions;
+    }
+    row.mean_kl /= static_cast<double>(std::max<int64_t>(row.n_positions, 1));
+    return {};
+  };
+  Status status = measure();
+  if (!status.ok()) row.error = status.error().message;
+  out_.reference_default = std::move(row);
+}
+
+void CrossvalRun::CollectTokenText() {
+  std::set<int32_t> ids;
+  for (const PromptRecord& prompt : out_.prompts) {
+    for (int side : {kCandidate, kReference})
+      ids.insert(prompt.tokens_of[side].begin(), prompt.tokens_of[side].end());
+    ids.insert(prompt.decoded.begin(), prompt.decoded.end());
+  }
+  for (const compare::PromptEvidence& prompt : evidence_.prompts)
+    for (const compare::LogitsRow& row : prompt.rows)
+      for (int side : {kCandidate, kReference}) ids.insert(row.top_k[side].begin(), row.top_k[side].end());
+  for (int side : {kReference, kCandidate}) {
+    if (sides_[side].failed() || out_.prompts.empty()) continue;
+    for (int32_t id : ids) {
+      auto text = sides_[side].engine().Detokenize(std::span(&id, 1));
+      if (!text) break;
+      out_.token_text[id] = std::move(text).value();
+    }
+    if (out_.token_text.size() == ids.size()) return;
+  }
+}
+
+void CrossvalRun::Fill(compare::NoiseFloor&& floor) {
+  bool rounding = noise_->random_rounding();
+  floor.method =
+      rounding ? compare::NoiseFloor::Method::kRandomRounding : compare::NoiseFloor::Method::kVariations;
+  floor.engine = out_.reference.spec;
+  if (const host::Fact* version = host::FindFact(out_.reference.description, "version"))
+    floor.engine += " " + version->value;
+  if (const host::Fact* isa = host::FindFact(out_.reference.description, "isa")) floor.isa = isa->value;
+  if (const host::Fact* threads = host::FindFact(out_.reference.session, "threads"))
+    floor.threads = threads->value;
+  floor.engine_digest = out_.reference.identity;
+  floor.model_sha256 = out_.reference.model_sha256;
+  std::span text(request_.calibration);
+  floor.calibration = "calibration.txt " + Sha256Hex(std::as_bytes(text));
+  floor.n_calibration_positions = n_calibration_;
+  floor.runs = noise_->runs();
+  FloorRecord& record = out_.floor;
+  record.method = rounding ? "random rounding" : "natural variations";
+  record.n_runs = static_cast<int32_t>(floor.runs.size());
+  record.n_positions = floor.n_positions();
+  record.n_calibration = n_calibration_;
+  record.n_cached = noise_->n_cached();
+  record.weaker = !compare::WeaknessOf(floor).empty();
+  record.provenance = noise_->folder().string();
+  if (compare::CheckNoiseFloor(floor).ok()) {
+    record.mean_kl = floor.MeanKl();
+    record.worst_kl = floor.WorstKl();
+    record.worst_gap = floor.WorstGapChange();
+  }
+  evidence_.floor = std::move(floor);
+}
+
+void CrossvalRun::Judge() {
+  evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
+  evidence_.user = request_.user;
+  evidence_.settings[kCandidate] = FactsOf(out_.candidate);
+  evidence_.settings[kReference] = FactsOf(out_.reference);
+  out_.verdict = compare::JudgeLogits(&evidence_);
+  for (compare::PromptEvidence& prompt : evidence_.prompts)
+    out_.rows.insert(out_.rows.end(), prompt.rows.begin(), prompt.rows.end());
+  out_.choices = request_.choices;
+}
+
+Result<Comparison> CrossvalRun::Run() {
+  auto start = Clock::now();
+  if (request_.prompts.empty() || !request_.no_reference.empty()) {
+    PB_TRY(CheckModelFile(request_.model, request_.candidate.settings));
+    out_.candidate.role = "candidate";
+    out_.reference.role = "reference";
+    if (!request_.no_reference.empty())
+      evidence_.obstacles.push_back(compare::NoReference(request_.no_reference));
+    Judge();
+    return std::move(out_);
+  }
+  for (int side : {kCandidate, kReference}) PB_TRY(OpenSide(side));
+  bool go = !failed_ && TokenizePrompts() && !failed_;
+  if (go) PB_TRY(OpenSessions());
+  for (size_t i = 0; go && i < out_.prompts.size() && !failed_; ++i) PB_TRY(ComparePrompt(i));
+  bool compared = std::any_of(evidence_.prompts.begin(), evidence_.prompts.end(),
+                              [](const compare::PromptEvidence& prompt) { return !prompt.rows.empty(); });
+  if (compared && !failed_) PB_TRY(Absorb(kReference, CalibrateNoise()));
+  if (compared && !failed_)
+    Fill({});
+  else
+    evidence_.no_floor_reason = failed_ ? "an engine failed" : "nothing was compared";
+  bool flash = FindSetting(session_[kReference], "attn.flash") != nullptr;
+  if (compared && !failed_ && request_.default_row && flash) CompareDefaultConfiguration();
+  CollectTokenText();
+  out_.wall_seconds = SecondsSince(start);
+  Judge();
+  return std::move(out_);
+}
+
+}  // namespace
+
+Result<Comparison> Crossval(const Request& request) { return CrossvalRun(request).Run(); }
+
+}  // namespace pb::run

@@ -1,0 +1,69 @@
+// Measures a reference's noise floor: how far its own logits move under random rounding, sequence by
+// sequence, each finished run kept in the cache with its provenance so that an interrupted measurement
+// resumes and a repeated one costs nothing.
+#ifndef PARITYBIT_RUN_NOISE_H_
+#define PARITYBIT_RUN_NOISE_H_
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "compare/logits.h"
+#include "compare/noise_floor.h"
+#include "run/participant.h"
+#include "run/request.h"
+#include "run/row_store.h"
+
+namespace pb::run {
+
+// A sequence of tokens as the reference evaluates it: prefill of the first n_prefill, then one step for each
+// of the rest.
+struct Sequence {
+  std::vector<int32_t> tokens;
+  int32_t n_prefill = 0;
+};
+
+// Evaluates a sequence from an empty session; a row for every position.
+Status EvaluateSequence(Participant& engine, const Sequence& sequence, const RowFn& on_row);
+
+// The same with a session of its own, all rows kept. kEngine when rows are missing, out of turn or of unequal
+// length.
+Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence);
+
+class NoiseMeter {
+ public:
+  // `session` are the overrides that every session of the comparison gets.
+  NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, std::filesystem::path cache,
+             Progress progress);
+
+  // Adds a sequence to every run of the floor. The reference's session is another one afterwards.
+  // `undisturbed` holds the sequence's rows, or is null: they are evaluated only if a run is missing in the
+  // cache.
+  Status Measure(const Sequence& sequence, const RowStore* undisturbed);
+
+  const std::vector<compare::NoiseRun>& runs() const { return runs_; }
+  bool random_rounding() const { return random_rounding_; }
+  int32_t n_cached() const { return n_cached_; }
+  const std::filesystem::path& folder() const { return folder_; }
+
+ private:
+  std::filesystem::path EntryPath(const Sequence& sequence, const compare::NoiseRun& run) const;
+  std::string Provenance(const Sequence& sequence, const compare::NoiseRun& run) const;
+  bool Load(const Sequence& sequence, const compare::NoiseRun& run, compare::NoiseRun* found) const;
+  Status Store(const Sequence& sequence, const compare::NoiseRun& measured) const;
+  Result<compare::NoiseRun> Disturb(const Sequence& sequence, const compare::NoiseRun& run,
+                                    const std::vector<compare::ReferenceRow>& undisturbed);
+
+  Participant& reference_;
+  host::Settings session_;
+  std::filesystem::path folder_;
+  Progress progress_;
+  bool random_rounding_;
+  std::vector<compare::NoiseRun> runs_;
+  int32_t n_cached_ = 0;
+};
+
+}  // namespace pb::run
+
+#endif  // PARITYBIT_RUN_NOISE_H_

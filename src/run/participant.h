@@ -1,0 +1,63 @@
+// One side of a comparison: an engine started, its model and session opened, evaluated over a sequence; every
+// failure noted in its record with the engine's last words.
+#ifndef PARITYBIT_RUN_PARTICIPANT_H_
+#define PARITYBIT_RUN_PARTICIPANT_H_
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "run/engine_spec.h"
+#include "run/record.h"
+
+namespace pb::run {
+
+// Receives one logits row, (n_vocab), of a position. Its error ends the evaluation.
+using RowFn = std::function<Status(int32_t position, std::span<const float> row)>;
+
+class Participant {
+ public:
+  Participant(EngineRecord& record, const host::Limits& limits) : record_(record), limits_(limits) {}
+
+  // Starts the engine, opens the model and fills the record: facts, digests, identity.
+  Status Open(const EngineSpec& spec, const std::filesystem::path& model);
+  // Replaces the session; its facts go to the record when `keep_facts`.
+  Status OpenSession(const host::Settings& settings, bool keep_facts = true);
+  // The same with wishes of paritybit's own: a key that the engine says it does not know is left out. Returns what
+  // was taken.
+  Result<host::Settings> OpenSessionWishing(host::Settings wishes);
+  Result<std::vector<int32_t>> Tokenize(std::string_view text);
+  Result<std::string> Detokenize(std::span<const int32_t> ids);
+  // Evaluates tokens at first_position in one call; rows come for every token.
+  Status Evaluate(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row);
+  // The same with the row of the last token alone.
+  Status EvaluateLast(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row);
+  Status Reset();
+
+  host::Engine& engine() { return *engine_; }
+  const EngineRecord& record() const { return record_; }
+  bool failed() const { return !record_.error.empty(); }
+
+ private:
+  Error Note(Error error);
+  Status Run(const host::EvalRequest& request, const RowFn& on_row);
+
+  EngineRecord& record_;
+  host::Limits limits_;
+  std::unique_ptr<host::Engine> engine_;
+};
+
+// Starts an engine to ask what it says of itself.
+Result<host::Facts> DescribeEngine(const EngineSpec& spec);
+// sha256 of what decides an engine's numbers: plugin and library digests, version, instruction set.
+std::string EngineIdentity(const EngineRecord& record);
+// sha256 of a file, remembered in the cache by path, size and time of change.
+Result<std::string> CachedFileSha256(const std::filesystem::path& path);
+// The id of the largest value, the lowest of equals; -1 when no value is finite.
+int32_t Greedy(std::span<const float> row);
+
+}  // namespace pb::run
+
+#endif  // PARITYBIT_RUN_PARTICIPANT_H_

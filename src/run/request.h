@@ -1,0 +1,45 @@
+// What a comparison is asked to do.
+#ifndef PARITYBIT_RUN_REQUEST_H_
+#define PARITYBIT_RUN_REQUEST_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "compare/verdict.h"
+#include "run/engine_spec.h"
+#include "run/record.h"
+
+namespace pb::run {
+
+struct PromptSpec {
+  std::string text;
+  std::string origin;  // "--prompt", "prompts.txt:3", "stdin"
+};
+
+// Says how far the work is: what is being done, units done, units in all.
+using Progress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
+
+struct Request {
+  EngineSpec candidate, reference;
+  std::string no_reference;               // why there is no reference to run; empty: there is
+  std::filesystem::path model;            // the candidate's
+  std::filesystem::path reference_model;  // empty: the same
+  std::vector<PromptSpec> prompts;
+  int32_t max_tokens = 0;  // decode steps after each prompt
+  host::Limits limits;
+  compare::UserLimits user;
+  std::string calibration;  // text whose tokens join the noise floor
+  int32_t n_noise_runs = 8;
+  bool default_row = true;      // also run the reference in its default configuration
+  std::vector<Choice> choices;  // what the caller decided and why; copied to the record
+  Progress progress;            // may be empty
+};
+
+}  // namespace pb::run
+
+#endif  // PARITYBIT_RUN_REQUEST_H_
