@@ -110,7 +110,7 @@ pb_error* Tokenize(pb_model* model, const char* text, size_t n_bytes, uint32_t f
   const faulty::Faults& faults = model->engine->faults;
   auto all = faulty::Tokenize({text, n_bytes}, flags);
   if (!all.empty() && faults.Has(Lie::kTokenRange)) all.back() = faulty::kVocab + 5;
-  if (!all.empty() && faults.Has(Lie::kTokenValue)) all.back() ^= 1;
+  if (!all.empty() && all.back() < faulty::kBos && faults.Has(Lie::kTokenValue)) all.back() ^= 1;
   *n_ids = all.size();
   if (faults.Has(Lie::kTokenCount) && capacity == 0) ++*n_ids;
   for (size_t i = 0; i < std::min(all.size(), capacity); ++i) ids[i] = all[i];
