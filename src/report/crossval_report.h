@@ -25,6 +25,7 @@ struct TextOptions {
   bool colour = false;
   bool all = false;    // every position; else the worst few and those beyond a limit
   bool quiet = false;  // one line
+  int width = 80;      // columns; from 110 on the table of positions has all metrics
 };
 
 // For people; ends with the verdict and the next commands. Ends with a newline.

@@ -1,0 +1,121 @@
+#include <fmt/format.h>
+
+#include "base/sha256.h"
+#include "report/crossval_report.h"
+#include "report/json.h"
+
+namespace pb::report {
+namespace {
+
+using Json = JsonWriter::Json;
+
+// Engines hand over any bytes; what is no UTF-8 becomes U+FFFD.
+template <typename AnyJson>
+std::string Dump(const AnyJson& json, int indent) {
+  return json.dump(indent, ' ', false, AnyJson::error_handler_t::replace);
+}
+
+Json HostJson(const Context& context) {
+  return Json{{"os", context.os}, {"cpu", context.cpu}, {"isa", context.isa}, {"n_cpus", context.n_cpus}};
+}
+
+// The fields of the contract (ARCHITECTURE.md), in its order.
+Json ContractFields(const run::Comparison& c, const char* schema, JsonWriter* writer) {
+  const compare::Verdict& v = c.verdict;
+  Json out{{"schema", schema},
+           {"verdict", compare::OutcomeName(v.outcome)},
+           {"scope", compare::ScopeName(v.scope)},
+           {"exit_code", compare::ExitCode(v.outcome)},
+           {"reasons", writer->Reasons()}};
+  return out;
+}
+
+Json Engines(const run::Comparison& c, JsonWriter* writer) {
+  return Json::array({writer->Engine(c.candidate), writer->Engine(c.reference)});
+}
+
+Json Prompts(const run::Comparison& c, JsonWriter* writer) {
+  Json out = Json::array();
+  for (const run::PromptRecord& p : c.prompts) out.push_back(writer->Prompt(p));
+  return out;
+}
+
+Json Positions(const run::Comparison& c, bool with_text, JsonWriter* writer) {
+  Json out = Json::array();
+  for (const compare::LogitsRow& row : c.rows) out.push_back(writer->Position(row, with_text));
+  return out;
+}
+
+Json Points(const run::Comparison& c, JsonWriter* writer) {
+  Json out = Json::array();
+  for (const compare::PointRow& row : c.points) out.push_back(writer->Point(row));
+  return out;
+}
+
+Json DefaultConfiguration(const run::Comparison& c, JsonWriter* writer) {
+  if (!c.reference_default) return nullptr;
+  const run::DefaultConfiguration& d = *c.reference_default;
+  return Json{{"decides", false},
+              {"attn.flash", d.flash},
+              {"mean_kl", writer->Number(d.mean_kl)},
+              {"worst_kl", writer->Number(d.worst_kl)},
+              {"rel_l2", writer->Number(d.rel_l2)},
+              {"n_positions", d.n_positions},
+              {"n_top1_differs", d.n_top1_differs},
+              {"error", d.error.empty() ? Json(nullptr) : Json(d.error)}};
+}
+
+}  // namespace
+
+std::string RenderJson(const run::Comparison& c, const Context& context) {
+  JsonWriter writer(c);
+  Json out = ContractFields(c, "paritybit.crossval/0", &writer);
+  out["next"] = context.next;
+  out["engines"] = Engines(c, &writer);
+  out["model"] = Json{{"path", c.candidate.model_path.string()}, {"sha256", c.candidate.model_sha256}};
+  out["coverage"] = writer.CoverageOf();
+  out["first_divergence"] = writer.FirstDivergence();
+  out["blame"] = compare::BlameName(c.verdict.blame);
+  out["limits"] = writer.Limits();
+  out["positions"] = Positions(c, true, &writer);
+  out["points"] = Points(c, &writer);
+  out["prompts"] = Prompts(c, &writer);
+  out["noise_floor"] = writer.Floor();
+  out["reference_default"] = DefaultConfiguration(c, &writer);
+  out["choices"] = writer.Choices();
+  out["notes"] = context.notes;
+  out["command"] = context.command;
+  out["tool_version"] = context.tool_version;
+  out["host"] = HostJson(context);
+  out["wall_seconds"] = writer.Number(c.wall_seconds);
+  out["non_finite_numbers"] = writer.non_finite_numbers();
+  return Dump(out, 2) + "\n";
+}
+
+std::string RenderReceipt(const run::Comparison& c, const Context& context) {
+  JsonWriter writer(c);
+  Json out = ContractFields(c, "paritybit.receipt/0", &writer);
+  out["engines"] = Engines(c, &writer);
+  out["model"] =
+      Json{{"name", c.candidate.model_path.filename().string()}, {"sha256", c.candidate.model_sha256}};
+  out["coverage"] = writer.CoverageOf();
+  out["first_divergence"] = writer.FirstDivergence();
+  out["blame"] = compare::BlameName(c.verdict.blame);
+  out["limits"] = writer.Limits();
+  out["positions"] = Positions(c, false, &writer);
+  out["points"] = Points(c, &writer);
+  out["prompts"] = Prompts(c, &writer);
+  out["noise_floor"] = writer.Floor();
+  out["choices"] = writer.Choices();
+  out["notes"] = context.notes;
+  out["command"] = context.command;
+  out["tool_version"] = context.tool_version;
+  out["host"] = HostJson(context);
+  out["non_finite_numbers"] = writer.non_finite_numbers();
+  nlohmann::json canonical = nlohmann::json::parse(Dump(out, -1));  // its objects are sorted by key
+  std::string body = Dump(canonical, -1);
+  canonical["receipt_sha256"] = Sha256Hex(std::as_bytes(std::span(body)));
+  return Dump(canonical, -1) + "\n";
+}
+
+}  // namespace pb::report

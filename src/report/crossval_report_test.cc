@@ -1,0 +1,393 @@
+#include "report/crossval_report.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/sha256.h"
+#include "report/escape.h"
+
+namespace pb::report {
+namespace {
+
+using compare::LogitsRow;
+using nlohmann::json;
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+LogitsRow Row(int32_t position, int32_t token, double kl, int32_t top_candidate, int32_t top_reference) {
+  LogitsRow row;
+  row.position = position;
+  row.token = token;
+  row.kl = kl;
+  row.rel_l2 = 10 * kl;
+  row.max_abs = 20 * kl;
+  row.cosine = 1 - kl / 2;
+  row.top1[0] = top_candidate;
+  row.top1[1] = top_reference;
+  row.gap_reference = 0.41;
+  row.gap_candidate = 0.4;
+  row.gap_change = 0.01;
+  row.top_k[0] = {top_candidate, 5};
+  row.top_k[1] = {top_reference, 5};
+  row.top_k_logp[0] = row.top_k_logp[1] = {-0.5, -1.5};
+  row.top_k_overlap = top_candidate == top_reference ? 2 : 1;
+  return row;
+}
+
+// Three positions; the engines differ in the activation, the first position lies beyond its limit.
+run::Comparison Diverged() {
+  run::Comparison c;
+  c.candidate.role = "candidate";
+  c.candidate.spec = "native";
+  c.candidate.description = {
+      {"name", "native", "observed"}, {"version", "0.1.0", "observed"}, {"isa", "avx2", "observed"}};
+  c.candidate.model = {{"architecture", "bitnet", "metadata"},
+                       {"n_layers", "6", "metadata"},
+                       {"d_model", "256", "metadata"},
+                       {"weights", "TQ2_0 x42, F32 x25", "metadata"},
+                       {"ffn.activation", "relu2", "config.json"},
+                       {"rope.pairing", "halves", "default"},
+                       {"rope.base", "10000", "metadata"},
+                       {"norm.eps", "1e-05", "metadata"}};
+  c.candidate.session = {
+      {"threads", "1", "set"}, {"act.quant", "ggml", "default"}, {"kv.type", "f16", "default"}};
+  c.candidate.model_path = "/models/tiny.gguf";
+  c.candidate.model_sha256 = std::string(64, 'a');
+  c.reference = c.candidate;
+  c.reference.role = "reference";
+  c.reference.spec = "llama.cpp";
+  c.reference.description = {
+      {"name", "llama.cpp", "observed"}, {"version", "v0.5.0", "observed"}, {"isa", "zen4", "observed"}};
+  c.reference.model[4] = {"ffn.activation", "silu", "observed"};
+  c.reference.model[7] = {"norm.eps", "1e-5", "observed"};
+  run::PromptRecord prompt;
+  prompt.text = "And God";
+  prompt.tokens = prompt.tokens_of[0] = prompt.tokens_of[1] = {1, 2, 3};
+  prompt.logits_sha256[0] = std::string(64, 'c');
+  prompt.logits_sha256[1] = std::string(64, 'd');
+  c.prompts = {prompt};
+  c.token_text = {{1, "<bos>"}, {2, "And"}, {3, " God\n"}, {4, " the"}, {5, " of"}};
+  c.rows = {Row(0, 1, 0.21, 4, 5), Row(1, 2, 1e-4, 4, 4), Row(2, 3, 2e-4, 4, 4)};
+  c.rows[0].above_limit = true;
+  c.floor.method = "random rounding";
+  c.floor.n_runs = 8;
+  c.floor.n_positions = 403;
+  c.floor.mean_kl = 4.5e-5;
+  c.floor.worst_kl = 5.7e-4;
+  c.verdict.outcome = compare::Outcome::kDiverged;
+  c.verdict.reasons = {
+      {compare::Outcome::kDiverged, "kl-worst-above-limit",
+       "KL is above the limit of a single position at 1 position, first at position 0: 2.1e-01 at worst, "
+       "limit 1.7e-03"}};
+  c.verdict.limits = {{"kl.worst", 1.7e-3, "nats", "3 x the largest single value in 8 runs"}};
+  c.verdict.coverage = {"positions", 3, 3, {}, {}, {}};
+  c.verdict.first_divergence = compare::FirstDivergence{0, 0, 1, -1, {}, {}};
+  c.verdict.blame = compare::Blame::kUndetermined;
+  c.wall_seconds = 1.5;
+  return c;
+}
+
+Context MakeContext() {
+  Context context;
+  context.tool_version = "0.1.0";
+  context.next = {"paritybit crossval-per-token --model /models/tiny.gguf --all"};
+  context.os = "Linux";
+  context.cpu = "a cpu";
+  context.n_cpus = 2;
+  return context;
+}
+
+TEST(RenderText, Diverged) {
+  EXPECT_EQ(RenderText(Diverged(), MakeContext(), {}),
+            R"~(model      tiny.gguf, bitnet, 6 layers, d_model 256, TQ2_0 x42, F32 x25,
+           sha256:aaaaaaaaaaaa
+candidate  native 0.1.0 (avx2, 1 thread)
+           ffn relu2  rope halves 10000  eps 1e-05  act ggml  kv f16
+reference  llama.cpp v0.5.0 (zen4, 1 thread)
+           ffn silu   rope halves 10000  eps 1e-05  act ggml  kv f16
+differ     ffn.activation: relu2 [config.json] | silu [observed]
+tokens     3 and 3, equal
+noise      reference against itself, 8 runs of random rounding over 403 tokens:
+           mean KL 4.5e-05, worst 5.7e-04
+
+  pos  token            KL    limit   rel-L2  top-1 cand. | reference margin
+    0  "<bos>"     2.1e-01  1.7e-03  2.1e+00  " the"     | " of"        0.41 )~"
+            "\xe2\x9c\x97"
+            R"~(
+    1  "And"       1.0e-04  1.7e-03  1.0e-03  " the"     | " the"       0.41
+    2  " God\n"    2.0e-04  1.7e-03  2.0e-03  " the"     | " the"       0.41
+
+prefill, 3 positions        mean    worst
+  KL (nats)              7.0e-02  2.1e-01  at 0
+  rel-L2                 7.0e-01  2.1e+00  at 0
+  max |change of log p|  1.4e+00  4.2e+00  at 0
+  1 - cosine             3.5e-02  1.0e-01  at 0
+  top-1 equal at 2 of 3; of the best 2, 1.67 in common, 1 at worst
+
+limits     kl.worst 1.7e-03 nats: 3 x the largest single value in 8 runs
+
+DIVERGED   at position 0 ("<bos>"): the engines do not compute the same (exit 1)
+           - KL is above the limit of a single position at 1 position, first at
+             position 0: 2.1e-01 at worst, limit 1.7e-03
+blame      undetermined
+next       paritybit crossval-per-token --model /models/tiny.gguf --all
+)~");
+}
+
+// The reference is not there: one cause, no table, not a pass.
+TEST(RenderText, NoReference) {
+  run::Comparison c = Diverged();
+  c.reference = {};
+  c.reference.role = "reference";
+  c.reference.spec = "llama.cpp";
+  c.prompts.clear();
+  c.rows.clear();
+  c.floor = {};
+  c.verdict = {};
+  c.verdict.reasons = {
+      {compare::Outcome::kIncomplete, "no-reference", "no reference named \"llama.cpp\" is set up"}};
+  c.verdict.outcome = compare::Outcome::kIncomplete;
+  Context context = MakeContext();
+  context.next = {"paritybit setup-cpp-auto", "paritybit preflight"};
+  EXPECT_EQ(RenderText(c, context, {}),
+            R"~(model      tiny.gguf, bitnet, 6 layers, d_model 256, TQ2_0 x42, F32 x25,
+           sha256:aaaaaaaaaaaa
+candidate  native 0.1.0 (avx2, 1 thread)
+           ffn relu2  rope halves 10000  eps 1e-05  act ggml  kv f16
+reference  llama.cpp
+
+INCOMPLETE not everything could be judged, so this is not a pass (exit 3)
+           - no reference named "llama.cpp" is set up
+next       paritybit setup-cpp-auto
+           paritybit preflight
+)~");
+}
+
+TEST(RenderText, WideManyPromptsMatchWithNotes) {
+  run::Comparison c = Diverged();
+  c.reference.model = c.candidate.model;
+  c.prompts.push_back(c.prompts[0]);
+  c.prompts[1].text = "a\tb";
+  c.prompts[1].steps_asked = 1;
+  c.rows[0] = Row(0, 1, 3e-4, 4, 4);
+  for (int i = 0; i < 3; ++i) {
+    c.rows.push_back(Row(i, i + 1, 1e-6, 4, i == 1 ? 5 : 4));
+    c.rows.back().prompt = 1;
+  }
+  c.rows.push_back(Row(3, 4, 2e-6, 4, 4));
+  c.rows.back().prompt = 1;
+  c.rows.back().phase = compare::Phase::kDecode;
+  c.reference_default = run::DefaultConfiguration{"on", 1e-3, 2e-3, 3e-2, 7, 0, ""};
+  c.verdict = {};
+  c.verdict.outcome = compare::Outcome::kNearTie;
+  c.verdict.reasons = {{compare::Outcome::kNearTie, "near-tie", "top-1 differs at 1 position"}};
+  c.verdict.coverage = {"positions", 7, 7, {}, {}, {}};
+  Context context = MakeContext();
+  context.next.clear();
+  context.notes = {"CROSSVAL_ALLOW_CPP_FAIL=1 is set and changes nothing"};
+  TextOptions options;
+  options.width = 120;
+  EXPECT_EQ(RenderText(c, context, options),
+            R"~(model      tiny.gguf, bitnet, 6 layers, d_model 256, TQ2_0 x42, F32 x25, sha256:aaaaaaaaaaaa
+candidate  native 0.1.0 (avx2, 1 thread)
+           ffn relu2  rope halves 10000  eps 1e-05  act ggml  kv f16
+reference  llama.cpp v0.5.0 (zen4, 1 thread)
+           ffn relu2  rope halves 10000  eps 1e-05  act ggml  kv f16
+tokens     6 and 6, equal, in 2 prompts; 1 decode steps, both fed the reference's choice
+noise      reference against itself, 8 runs of random rounding over 403 tokens: mean KL 4.5e-05, worst 5.7e-04
+default    reference as it comes (flash attention on) against as compared: mean KL 1.0e-03, worst 2.0e-03; for
+           information
+
+  pos  token            KL    limit   rel-L2  max abs    1-cos  top-k  top-1 cand. | reference margin
+prompt 0  "And God"
+    0  "<bos>"     3.0e-04        -  3.0e-03  6.0e-03  1.5e-04    2/2  " the"     | " the"       0.41
+    1  "And"       1.0e-04        -  1.0e-03  2.0e-03  5.0e-05    2/2  " the"     | " the"       0.41
+    2  " God\n"    2.0e-04        -  2.0e-03  4.0e-03  1.0e-04    2/2  " the"     | " the"       0.41
+prompt 1  "a\tb"
+    0  "<bos>"     1.0e-06        -  1.0e-05  2.0e-05  5.0e-07    2/2  " the"     | " the"       0.41
+    1  "And"       1.0e-06        -  1.0e-05  2.0e-05  5.0e-07    1/2  " the"     | " of"        0.41 ~
+    3  " the"      2.0e-06        -  2.0e-05  4.0e-05  1.0e-06    2/2  " the"     | " the"       0.41
+  ...  (1 more, 0 of them beyond a limit; --all shows them)
+
+prefill, 6 positions        mean    worst
+  KL (nats)              1.0e-04  3.0e-04  at 0 of prompt 0
+  rel-L2                 1.0e-03  3.0e-03  at 0 of prompt 0
+  max |change of log p|  2.0e-03  6.0e-03  at 0 of prompt 0
+  1 - cosine             5.0e-05  1.5e-04  at 0 of prompt 0
+  top-1 equal at 5 of 6; of the best 2, 1.83 in common, 1 at worst
+
+decode, 1 steps             mean    worst
+  KL (nats)              2.0e-06  2.0e-06  at 3 of prompt 1
+  rel-L2                 2.0e-05  2.0e-05  at 3 of prompt 1
+  max |change of log p|  4.0e-05  4.0e-05  at 3 of prompt 1
+  1 - cosine             1.0e-06  1.0e-06  at 3 of prompt 1
+  top-1 equal at 1 of 1; of the best 2, 2.00 in common, 2 at worst
+
+note       CROSSVAL_ALLOW_CPP_FAIL=1 is set and changes nothing
+
+NEAR-TIE   the engines agree within noise; where they choose different tokens, those are as good as tied
+           - top-1 differs at 1 position
+)~");
+}
+
+TEST(RenderText, EngineFailedShowsLastWordsEscaped) {
+  run::Comparison c = Diverged();
+  c.reference.last_words = "loading\nGGML_ASSERT(x) failed\n\x1b[31mred\n";
+  c.verdict.outcome = compare::Outcome::kEngineFailed;
+  c.verdict.reasons = {
+      {compare::Outcome::kEngineFailed, "reference-failed", "the reference failed: signal 6"}};
+  std::string text = RenderText(c, MakeContext(), {});
+  EXPECT_NE(
+      text.find(
+          "stderr     last words of the reference:\n           loading\n           GGML_ASSERT(x) failed\n"
+          "           \\x1b[31mred\n"),
+      std::string::npos)
+      << text;
+  EXPECT_NE(text.find("ENGINE-FAILED an engine failed before the comparison was done (exit 4)\n"),
+            std::string::npos)
+      << text;
+}
+
+TEST(RenderText, Quiet) {
+  TextOptions options;
+  options.quiet = true;
+  EXPECT_EQ(RenderText(Diverged(), MakeContext(), options),
+            "DIVERGED 3 of 3 positions, first at position 0 (\"<bos>\"): KL is above the limit of a single "
+            "position at 1 "
+            "position, first at position 0: 2.1e-01 at worst, limit 1.7e-03\n");
+}
+
+TEST(RenderText, ColourOnlyWhenAsked) {
+  TextOptions options;
+  EXPECT_EQ(RenderText(Diverged(), MakeContext(), options).find('\x1b'), std::string::npos);
+  options.colour = true;
+  EXPECT_NE(RenderText(Diverged(), MakeContext(), options).find("\x1b[1;31mDIVERGED\x1b[0m"),
+            std::string::npos);
+}
+
+TEST(RenderText, RowsBeyondALimitAreNeverHidden) {
+  run::Comparison c = Diverged();
+  c.rows.clear();
+  for (int i = 0; i < 100; ++i) c.rows.push_back(Row(i, 2, i == 10 ? 1.0 : 1e-4, 4, 4));
+  c.rows[77].above_limit = true;
+  std::string text = RenderText(c, MakeContext(), {});
+  EXPECT_NE(text.find("\n   77  "), std::string::npos) << text;
+  EXPECT_NE(text.find("(94 more, 0 of them beyond a limit; --all shows them)"), std::string::npos) << text;
+  TextOptions all;
+  all.all = true;
+  text = RenderText(c, MakeContext(), all);
+  for (int i = 0; i < 100; ++i) EXPECT_NE(text.find(fmt::format("\n{:>5}  \"And\"", i)), std::string::npos);
+}
+
+// The contract of ARCHITECTURE.md.
+TEST(RenderJson, Contract) {
+  json j = json::parse(RenderJson(Diverged(), MakeContext()));
+  EXPECT_EQ(j["schema"], "paritybit.crossval/0");
+  EXPECT_EQ(j["verdict"], "diverged");
+  EXPECT_EQ(j["scope"], "logits-only");
+  EXPECT_EQ(j["exit_code"], 1);
+  EXPECT_EQ(j["reasons"][0]["code"], "kl-worst-above-limit");
+  EXPECT_EQ(j["next"], json::parse(R"(["paritybit crossval-per-token --model /models/tiny.gguf --all"])"));
+  EXPECT_EQ(j["engines"].size(), 2u);
+  EXPECT_EQ(j["engines"][1]["model_facts"]["ffn.activation"],
+            json::parse(R"({"value":"silu","origin":"observed"})"));
+  EXPECT_EQ(j["model"]["path"], "/models/tiny.gguf");
+  EXPECT_EQ(j["model"]["sha256"], std::string(64, 'a'));
+  EXPECT_EQ(j["coverage"],
+            json::parse(R"({"unit":"positions","expected":3,"compared":3,"missing":[],"unmapped":[],
+                                           "unobservable":[]})"));
+  EXPECT_EQ(j["first_divergence"],
+            json::parse(R"({"prompt":0,"position":0,"token":1,"layer":null,"stage":null,"feature":null})"));
+  EXPECT_EQ(j["blame"], "undetermined");
+  EXPECT_EQ(j["limits"][0]["origin"], "3 x the largest single value in 8 runs");
+  ASSERT_EQ(j["positions"].size(), 3u);
+  EXPECT_EQ(j["positions"][0]["kl"], 0.21);
+  EXPECT_EQ(j["positions"][2]["text"], " God\n");
+  EXPECT_EQ(j["positions"][0]["top_k"]["reference"][0],
+            json::parse(R"({"token":5,"text":" of","logp":-0.5})"));
+  EXPECT_EQ(j["non_finite_numbers"], 0);
+  std::string text = RenderJson(Diverged(), MakeContext());
+  EXPECT_LT(text.find("\"schema\""), text.find("\"verdict\""));
+  EXPECT_LT(text.find("\"exit_code\""), text.find("\"engines\""));
+}
+
+TEST(RenderJson, FirstDivergenceInsideAndOutsideTheLayers) {
+  run::Comparison c = Diverged();
+  c.verdict.first_divergence = compare::FirstDivergence{0, 2, 3, 4, PB_STAGE_DOWN_PROJ, 17};
+  json j = json::parse(RenderJson(c, MakeContext()));
+  EXPECT_EQ(j["first_divergence"],
+            json::parse(R"({"prompt":0,"position":2,"token":3,"layer":4,"stage":"down_proj","feature":17})"));
+  c.verdict.first_divergence = compare::FirstDivergence{0, 2, 3, -1, PB_STAGE_FINAL_NORM, {}};
+  j = json::parse(RenderJson(c, MakeContext()));
+  EXPECT_EQ(j["first_divergence"]["layer"], -1);
+}
+
+TEST(RenderJson, NonFiniteNumbersAreNullAndCounted) {
+  run::Comparison c = Diverged();
+  c.rows[1].kl = kNan;
+  c.rows[1].rel_l2 = std::numeric_limits<double>::infinity();
+  c.rows[1].finite = false;
+  json j = json::parse(RenderJson(c, MakeContext()));
+  EXPECT_TRUE(j["positions"][1]["kl"].is_null());
+  EXPECT_TRUE(j["positions"][1]["rel_l2"].is_null());
+  EXPECT_EQ(j["positions"][1]["finite"], false);
+  EXPECT_EQ(j["non_finite_numbers"], 2);
+}
+
+TEST(RenderJson, BytesThatAreNoUtf8DoNotBreakIt) {
+  run::Comparison c = Diverged();
+  c.token_text[2] = "\xff\xc3";
+  c.prompts[0].text = "\x80";
+  c.reference.last_words = "\xfe";
+  EXPECT_FALSE(json::parse(RenderJson(c, MakeContext()), nullptr, false).is_discarded());
+  EXPECT_FALSE(json::parse(RenderReceipt(c, MakeContext()), nullptr, false).is_discarded());
+}
+
+TEST(RenderReceipt, IsCanonicalAndBindsItself) {
+  std::string text = RenderReceipt(Diverged(), MakeContext());
+  json j = json::parse(text);
+  EXPECT_EQ(j["schema"], "paritybit.receipt/0");
+  std::string digest = j["receipt_sha256"];
+  EXPECT_EQ(text, j.dump() + "\n");  // sorted, no white space
+  j.erase("receipt_sha256");
+  std::string body = j.dump();
+  EXPECT_EQ(digest, Sha256Hex(std::as_bytes(std::span(body))));
+  for (const char* evidence :
+       {"model", "engines", "prompts", "positions", "limits", "coverage", "host", "noise_floor"})
+    EXPECT_TRUE(j.contains(evidence)) << evidence;
+  EXPECT_EQ(j["prompts"][0]["logits_sha256"]["candidate"], std::string(64, 'c'));
+  EXPECT_EQ(j["prompts"][0]["tokens"], json::parse("[1,2,3]"));
+  EXPECT_EQ(text, RenderReceipt(Diverged(), MakeContext()));  // nothing of the moment is in it
+}
+
+// Changing any number of the evidence changes the digest.
+TEST(RenderReceipt, EvidenceChangesTheDigest) {
+  std::string before = json::parse(RenderReceipt(Diverged(), MakeContext()))["receipt_sha256"];
+  run::Comparison c = Diverged();
+  c.rows[2].kl = std::nextafter(c.rows[2].kl, 1);
+  EXPECT_NE(before, json::parse(RenderReceipt(c, MakeContext()))["receipt_sha256"]);
+}
+
+TEST(Escape, ControlsAndInvalidBytes) {
+  EXPECT_EQ(Escape("a\n\t\r\x1b[0m\x7f\"\\"), "a\\n\\t\\r\\x1b[0m\\x7f\\\"\\\\");
+  EXPECT_EQ(Escape("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"), "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
+  EXPECT_EQ(Escape("\xff\xc3"), "\\xff\\xc3");
+  EXPECT_EQ(Escape("\xc0\xaf"), "\\xc0\\xaf");           // overlong
+  EXPECT_EQ(Escape("\xed\xa0\x80"), "\\xed\\xa0\\x80");  // a surrogate
+  EXPECT_EQ(Escape("\xe2\x80\xae"), "\\u202e");          // right-to-left override
+  EXPECT_EQ(Escape("\xc2\x9b"), "\\x9b");                // CSI
+}
+
+TEST(Escape, FitAndWrap) {
+  EXPECT_EQ(Fit("abc", 5), "abc  ");
+  EXPECT_EQ(Fit("abcdef", 5), "abc..");
+  EXPECT_EQ(Fit("\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9", 3), "\xc3\xa9..");
+  EXPECT_EQ(Wrap("one two three", 9, 2), "one two\n  three");
+  EXPECT_EQ(Wrap("unbreakable", 5, 0), "unbreakable");
+}
+
+}  // namespace
+}  // namespace pb::report

@@ -1,0 +1,178 @@
+#include "report/json.h"
+
+#include <cmath>
+
+namespace pb::report {
+namespace {
+
+using Json = JsonWriter::Json;
+
+const char* StageName(int32_t stage) {
+  return stage >= 0 && stage < PB_STAGE_COUNT ? pb_vocabulary[stage].name : "unmapped";
+}
+
+Json FactsJson(const host::Facts& facts) {
+  Json out = Json::object();
+  for (const host::Fact& f : facts) out[f.key] = Json{{"value", f.value}, {"origin", f.origin}};
+  return out;
+}
+
+Json Pair(int64_t candidate, int64_t reference) {
+  return Json{{"candidate", candidate}, {"reference", reference}};
+}
+
+}  // namespace
+
+Json JsonWriter::Number(double value) {
+  if (std::isfinite(value)) return value;
+  ++non_finite_numbers_;
+  return nullptr;
+}
+
+Json JsonWriter::Engine(const run::EngineRecord& e) {
+  Json settings = Json::object();
+  for (const auto& [key, value] : e.settings) settings[key] = value;
+  Json out{{"role", e.role},
+           {"spec", e.spec},
+           {"plugin", e.plugin.string()},
+           {"plugin_sha256", e.plugin_sha256},
+           {"identity", e.identity},
+           {"description", FactsJson(e.description)},
+           {"settings", settings},
+           {"model_facts", FactsJson(e.model)},
+           {"session_facts", FactsJson(e.session)},
+           {"model", {{"path", e.model_path.string()}, {"sha256", e.model_sha256}}}};
+  out["error"] = e.error.empty() ? Json(nullptr) : Json(e.error);
+  if (!e.last_words.empty()) out["last_words"] = e.last_words;
+  return out;
+}
+
+Json JsonWriter::Prompt(const run::PromptRecord& p) {
+  return Json{{"text", p.text},
+              {"origin", p.origin},
+              {"tokens", p.tokens},
+              {"tokens_equal", p.tokens_of[0] == p.tokens_of[1]},
+              {"tokens_candidate", p.tokens_of[0]},
+              {"tokens_reference", p.tokens_of[1]},
+              {"steps_asked", p.steps_asked},
+              {"decoded", p.decoded},
+              {"logits_sha256", {{"candidate", p.logits_sha256[0]}, {"reference", p.logits_sha256[1]}}}};
+}
+
+Json JsonWriter::TopK(const compare::LogitsRow& row, int side, bool with_text) {
+  Json out = Json::array();
+  for (size_t i = 0; i < row.top_k[side].size(); ++i) {
+    int32_t id = row.top_k[side][i];
+    Json entry{{"token", id}};
+    auto text = c_.token_text.find(id);
+    if (with_text && text != c_.token_text.end()) entry["text"] = text->second;
+    if (i < row.top_k_logp[side].size()) entry["logp"] = Number(row.top_k_logp[side][i]);
+    out.push_back(std::move(entry));
+  }
+  return out;
+}
+
+Json JsonWriter::Position(const compare::LogitsRow& row, bool with_text) {
+  Json out{{"prompt", row.prompt},
+           {"position", row.position},
+           {"phase", compare::PhaseName(row.phase)},
+           {"token", row.token}};
+  auto text = c_.token_text.find(row.token);
+  if (with_text && text != c_.token_text.end()) out["text"] = text->second;
+  out["finite"] = row.finite;
+  out["n_non_finite"] = Pair(row.n_non_finite[0], row.n_non_finite[1]);
+  out["kl"] = Number(row.kl);
+  out["rel_l2"] = Number(row.rel_l2);
+  out["max_abs"] = Number(row.max_abs);
+  out["cosine"] = Number(row.cosine);
+  out["top1"] = Pair(row.top1[0], row.top1[1]);
+  out["gap"] = Json{{"candidate", Number(row.gap_candidate)},
+                    {"reference", Number(row.gap_reference)},
+                    {"change", Number(row.gap_change)}};
+  out["top_k_overlap"] = row.top_k_overlap;
+  out["top_k"] = Json{{"candidate", TopK(row, 0, with_text)}, {"reference", TopK(row, 1, with_text)}};
+  out["above_limit"] = row.above_limit;
+  return out;
+}
+
+Json JsonWriter::Point(const compare::PointRow& p) {
+  Json out{{"prompt", p.prompt},
+           {"step", p.step},
+           {"stage", StageName(p.stage)},
+           {"layer", p.layer},
+           {"first_position", p.first_position},
+           {"n_rows", p.n_rows},
+           {"n_features", p.n_features},
+           {"n_non_finite", Pair(p.n_non_finite[0], p.n_non_finite[1])},
+           {"rel_l2", Number(p.rel_l2)},
+           {"worst_row", {{"error", Number(p.worst_row)}, {"position", p.worst_row_position}}},
+           {"worst_feature", {{"error", Number(p.worst_feature)}, {"feature", p.worst_feature_index}}},
+           {"bound", Number(p.bound)},
+           {"bound_ratio", Number(p.bound_ratio)},
+           {"max_abs", Number(p.max_abs)},
+           {"cosine", Number(p.cosine)},
+           {"scale", Number(p.scale)},
+           {"offset", Number(p.offset)},
+           {"explained_by_codes", p.explained_by_codes}};
+  if (!p.explanation.empty()) out["explanation"] = p.explanation;
+  return out;
+}
+
+Json JsonWriter::Floor() {
+  const run::FloorRecord& f = c_.floor;
+  if (f.n_runs == 0) return nullptr;
+  return Json{{"method", f.method},
+              {"weaker", f.weaker},
+              {"n_runs", f.n_runs},
+              {"n_positions", f.n_positions},
+              {"n_calibration", f.n_calibration},
+              {"mean_kl", Number(f.mean_kl)},
+              {"worst_kl", Number(f.worst_kl)},
+              {"rel_l2", Number(f.rel_l2)},
+              {"worst_gap", Number(f.worst_gap)}};
+}
+
+Json JsonWriter::Limits() {
+  Json out = Json::array();
+  for (const compare::Limit& l : c_.verdict.limits)
+    out.push_back(Json{{"name", l.name},
+                       {"value", Number(l.value)},
+                       {"unit", l.unit},
+                       {"origin", l.origin},
+                       {"by_user", l.by_user}});
+  return out;
+}
+
+Json JsonWriter::Reasons() {
+  Json out = Json::array();
+  for (const compare::Reason& r : c_.verdict.reasons)
+    out.push_back(Json{{"outcome", compare::OutcomeName(r.outcome)}, {"code", r.code}, {"text", r.text}});
+  return out;
+}
+
+Json JsonWriter::CoverageOf() {
+  const compare::Coverage& v = c_.verdict.coverage;
+  return Json{{"unit", v.unit},       {"expected", v.expected}, {"compared", v.compared},
+              {"missing", v.missing}, {"unmapped", v.unmapped}, {"unobservable", v.unobservable}};
+}
+
+Json JsonWriter::FirstDivergence() {
+  if (!c_.verdict.first_divergence) return nullptr;
+  const compare::FirstDivergence& d = *c_.verdict.first_divergence;
+  // Layer and stage are null where nothing below the logits was judged; layer -1 is outside the layers, as in traces.
+  return Json{{"prompt", d.prompt},
+              {"position", d.position},
+              {"token", d.token},
+              {"layer", d.stage ? Json(d.layer) : Json(nullptr)},
+              {"stage", d.stage ? Json(StageName(*d.stage)) : Json(nullptr)},
+              {"feature", d.feature ? Json(*d.feature) : Json(nullptr)}};
+}
+
+Json JsonWriter::Choices() {
+  Json out = Json::array();
+  for (const run::Choice& choice : c_.choices)
+    out.push_back(Json{{"key", choice.key}, {"value", choice.value}, {"origin", choice.origin}});
+  return out;
+}
+
+}  // namespace pb::report

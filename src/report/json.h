@@ -1,0 +1,41 @@
+// The parts that the JSON report and the receipt share. Numbers that are not finite become null and are counted.
+#ifndef PARITYBIT_REPORT_JSON_H_
+#define PARITYBIT_REPORT_JSON_H_
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "run/record.h"
+
+namespace pb::report {
+
+class JsonWriter {
+ public:
+  using Json = nlohmann::ordered_json;
+
+  Json Number(double value);  // null where not finite
+  int64_t non_finite_numbers() const { return non_finite_numbers_; }
+
+  // With the text of a token id where the comparison knows it.
+  explicit JsonWriter(const run::Comparison& comparison) : c_(comparison) {}
+  Json Engine(const run::EngineRecord& engine);
+  Json Prompt(const run::PromptRecord& prompt);
+  Json Position(const compare::LogitsRow& row, bool with_text);
+  Json Point(const compare::PointRow& row);
+  Json Floor();
+  Json Limits();
+  Json Reasons();
+  Json CoverageOf();
+  Json FirstDivergence();  // null when there is none
+  Json Choices();
+
+ private:
+  Json TopK(const compare::LogitsRow& row, int side, bool with_text);
+
+  const run::Comparison& c_;
+  int64_t non_finite_numbers_ = 0;
+};
+
+}  // namespace pb::report
+
+#endif  // PARITYBIT_REPORT_JSON_H_
