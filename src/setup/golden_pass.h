@@ -1,0 +1,18 @@
+// The proof that a reference that was just built computes what it should.
+#ifndef PARITYBIT_SETUP_GOLDEN_PASS_H_
+#define PARITYBIT_SETUP_GOLDEN_PASS_H_
+
+#include <string>
+
+#include "base/result.h"
+#include "setup/setup.h"
+
+namespace pb::setup {
+
+// Starts the reference in a child process, opens the bundled tiny SiLU BitNet and compares its logits at 32 positions with
+// values recorded from Hugging Face transformers. Returns one sentence with the figures; kEngine when it fails.
+Result<std::string> GoldenPass(const Reference& reference);
+
+}  // namespace pb::setup
+
+#endif  // PARITYBIT_SETUP_GOLDEN_PASS_H_

@@ -1,0 +1,47 @@
+#!/bin/sh
+# From a fresh Debian or Ubuntu with git and a shell to a built paritybit, a working reference and a model.
+#   tools/setup.sh            what is needed to run paritybit
+#   tools/setup.sh --tests    the tests too
+# Does again only what is missing; the second run takes seconds.
+set -eu
+cd "$(dirname "$0")/.."
+
+# package:file that it brings. A tool found in $PATH counts, wherever it came from.
+libraries="libfmt-dev:fmt/core.h nlohmann-json3-dev:nlohmann/json.hpp libcli11-dev:CLI/CLI.hpp
+libssl-dev:openssl/evp.h libpcre2-dev:pcre2.h libutf8proc-dev:utf8proc.h
+libgtest-dev:gtest/gtest.h libbenchmark-dev:benchmark/benchmark.h"
+tools="g++:g++ cmake:cmake ninja-build:ninja pkg-config:pkg-config npm:npm python3:python3"
+
+missing=""
+for entry in $tools; do
+  command -v "${entry#*:}" >/dev/null 2>&1 || missing="$missing ${entry%%:*}"
+done
+for entry in $libraries; do
+  test -e "/usr/include/${entry#*:}" || test -e "/usr/local/include/${entry#*:}" || missing="$missing ${entry%%:*}"
+done
+python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
+
+if [ -n "$missing" ]; then
+  command -v apt-get >/dev/null 2>&1 || {
+    echo "tools/setup.sh: no apt-get here; install by hand:$missing" >&2
+    exit 5
+  }
+  as_root=""
+  [ "$(id -u)" = 0 ] || as_root="sudo"
+  echo "installing$missing" >&2
+  $as_root apt-get update -qq >&2
+  # shellcheck disable=SC2086  # a list of words
+  DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >&2
+fi
+
+if [ ! -f build/release/build.ninja ]; then
+  launcher=""
+  if command -v ccache >/dev/null 2>&1; then launcher="-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"; fi
+  cmake --preset release $launcher >&2
+fi
+if [ "${1:-}" = --tests ]; then
+  cmake --build --preset release >&2
+else
+  cmake --build --preset release --target product >&2
+fi
+build/release/bin/paritybit setup-crossval >&2
