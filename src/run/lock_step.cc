@@ -12,9 +12,11 @@ namespace {
 
 using Key = std::pair<int32_t, int32_t>;  // (stage, layer)
 
+// A point's rows as they arrive; an engine may show them in several pieces.
 struct Tensor {
   std::vector<int64_t> shape;
   std::vector<float> values;
+  int64_t n_taken = 0;  // rows the candidate has been compared with
 };
 
 int64_t Features(const std::vector<int64_t>& shape) {
@@ -93,11 +95,19 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
   if (event.kind == host::Event::kLogits) {
     s.logits[1].Update(std::as_bytes(event.tensor.data));
   } else {
-    s.reference_order =
-        std::max(s.reference_order, LayerOrder(event.point.stage, event.point.layer, options_.n_layers));
+    const auto& shape = event.tensor.shape;
+    // Only the last piece of a pass tells how far the reference is.
+    if (event.point.first_position + shape[0] >= s.first_position + s.n_tokens) {
+      s.reference_order =
+          std::max(s.reference_order, LayerOrder(event.point.stage, event.point.layer, options_.n_layers));
+    }
     Tensor& t = s.waiting[{event.point.stage, event.point.layer}];
-    t.shape = event.tensor.shape;
-    t.values.assign(event.tensor.data.begin(), event.tensor.data.end());
+    if (t.shape.empty()) {
+      t.shape = shape;
+    } else {
+      t.shape[0] += shape[0];
+    }
+    t.values.insert(t.values.end(), event.tensor.data.begin(), event.tensor.data.end());
   }
   return reference_.Continue();
 }
@@ -121,36 +131,44 @@ Status LockStep::Compare(const host::Event& event, const std::vector<float>& ref
                                                          {reference, t.shape[0], features}, place, bound));
   if (options_.on_pair) PB_TRY(options_.on_pair({event.point, t.shape, t.data, reference, &row}));
   s.result.rows.push_back(std::move(row));
-  s.result.compared++;
   *overwritten = options_.overwrite;
   return {};
 }
 
-// Handles a point at which the candidate stands.
+// Handles a point, or a piece of its rows, at which the candidate stands.
 Status LockStep::Candidate(const host::Event& event) {
   State& s = *state_;
   const Key key{event.point.stage, event.point.layer};
+  const auto& shape = event.tensor.shape;
+  const int64_t begin = event.point.first_position - s.first_position, end = begin + shape[0];
   s.candidate_order = LayerOrder(event.point.stage, event.point.layer, options_.n_layers);
+  auto arrived = [&] {
+    auto found = s.waiting.find(key);
+    return found != s.waiting.end() && found->second.shape[0] >= end;
+  };
   // What the reference has not shown by the end of the next layer it will not show.
-  while (!s.waiting.count(key) && !s.reference_done && s.reference_order <= s.candidate_order + 1)
+  while (!arrived() && !s.reference_done && s.reference_order <= s.candidate_order + 1)
     PB_TRY(PullReference());
   auto found = s.waiting.find(key);
+  std::string missing;
   bool overwritten = false;
   std::vector<float> reference;
   if (found == s.waiting.end()) {
-    s.result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: the reference did not show it",
-                                           s.prompt, s.step, event.point.layer,
-                                           pb_vocabulary[event.point.stage].name));
-  } else if (found->second.shape != event.tensor.shape) {
-    s.result.missing.push_back(
-        fmt::format("prompt {}, step {}, layer {}, {}: shape {} against the reference's {}", s.prompt, s.step,
-                    event.point.layer, pb_vocabulary[event.point.stage].name, ShapeText(event.tensor.shape),
-                    ShapeText(found->second.shape)));
-    s.waiting.erase(found);
+    missing = "the reference did not show it";
+  } else if (Tensor& t = found->second; begin < 0 || !arrived() || t.shape.size() != shape.size() ||
+                                        !std::equal(shape.begin() + 1, shape.end(), t.shape.begin() + 1)) {
+    missing = fmt::format("rows {} to {} of shape {} against the reference's {}", begin, end,
+                          ShapeText(shape), ShapeText(t.shape));
   } else {
-    reference = std::move(found->second.values);
-    s.waiting.erase(found);
+    reference.assign(t.values.begin() + begin * Features(shape), t.values.begin() + end * Features(shape));
     PB_TRY(Compare(event, reference, &overwritten));
+    t.n_taken += shape[0];
+    if (t.n_taken == s.n_tokens) s.waiting.erase(found), s.result.compared++;
+  }
+  if (!missing.empty()) {
+    s.result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: {}", s.prompt, s.step,
+                                           event.point.layer, pb_vocabulary[event.point.stage].name,
+                                           missing));
   }
   Status status = overwritten ? candidate_.Overwrite(reference) : candidate_.Continue();
   if (!status.ok()) failed_side_ = 0;
@@ -207,8 +225,9 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
   }
   while (!s.reference_done) PB_TRY(PullReference());
   for (const auto& [key, tensor] : s.waiting) {
-    s.result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: the candidate did not show it",
-                                           prompt, step, key.second, pb_vocabulary[key.first].name));
+    s.result.missing.push_back(
+        fmt::format("prompt {}, step {}, layer {}, {}: the candidate showed {} of {} rows", prompt, step,
+                    key.second, pb_vocabulary[key.first].name, tensor.n_taken, s.n_tokens));
   }
   return {};
 }

@@ -42,7 +42,8 @@ PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
 
 // What one sequence gave.
 struct LockStepResult {
-  std::vector<compare::PointRow> rows;  // in dependency order, one for each point of each pass
+  std::vector<compare::PointRow>
+      rows;  // in dependency order, one for each point (or piece of its rows) of each pass
   int64_t expected = 0, compared = 0;
   std::vector<std::string> missing;  // "prompt 0, step 0, layer 3, q_rope: the reference did not show it"
   std::string logits_blake3[2];      // candidate, reference: as evaluated here, all rows in order of position
