@@ -95,16 +95,22 @@ std::span<const Blake3Target* const> Blake3Targets() {
 Blake3::Blake3(const Blake3Target& target) : target_(&target), chunk_cv_(LoadIv()) {}
 
 void Blake3::AppendToChunk(const uint8_t* data, size_t n) {
+  auto compress = [this](const uint8_t* block) {
+    target_->compress(chunk_cv_.data(), block, kBlock, n_chunks_, chunk_blocks_ == 0 ? kChunkStart : 0);
+    ++chunk_blocks_;
+  };
   while (n > 0) {
     if (block_bytes_ == kBlock) {
-      target_->compress(chunk_cv_.data(), block_.data(), kBlock, n_chunks_,
-                        chunk_blocks_ == 0 ? kChunkStart : 0);
-      ++chunk_blocks_;
+      compress(block_.data());
       block_bytes_ = 0;
     }
     size_t take = std::min(n, kBlock - block_bytes_);
-    std::memcpy(block_.data() + block_bytes_, data, take);
-    block_bytes_ += take;
+    if (take == kBlock && n > kBlock) {
+      compress(data);
+    } else {
+      std::memcpy(block_.data() + block_bytes_, data, take);
+      block_bytes_ += take;
+    }
     data += take;
     n -= take;
   }
@@ -123,36 +129,42 @@ void Blake3::MergeTo(size_t depth) {
   }
 }
 
-// Adds a complete subtree behind n_chunks_ chunks and merges those of equal size. More input always follows,
-// so none of these merges is the root.
+// Adds a complete subtree behind n_chunks_ chunks. Those before it merge only now, when it is certain that more follows: the
+// last merge of all is the root and needs its flag.
 void Blake3::PushSubtree(const uint8_t* cv, uint64_t n_chunks) {
+  MergeTo(static_cast<size_t>(std::popcount(n_chunks_)));
   std::memcpy(stack_[depth_++].data(), cv, 32);
   n_chunks_ += n_chunks;
-  MergeTo(static_cast<size_t>(std::popcount(n_chunks_)));
 }
 
-// Hashes n_chunks whole chunks, at most kBatch and no more than n_chunks_ is a multiple of, level by level
-// side by side.
+// Hashes n_chunks whole chunks level by level, side by side. At most kBatch, and n_chunks_ is a multiple of the largest
+// power of two in it. They may be all there is: then the last pair, which would be the root, stays two.
 void Blake3::AddChunks(const uint8_t* data, size_t n_chunks) {
-  uint8_t a[kBatch * 32], b[kBatch * 32], odd[8][32];
-  size_t n_levels = 0, sizes[8];  // subtrees that have no sibling, the smallest first
+  uint8_t a[kBatch * 32], b[kBatch * 32], alone[9][32];
+  size_t n_alone = 0, sizes[9];  // subtrees that have no sibling yet, the last first
   for (size_t i = 0; i < n_chunks; i += target_->max_lanes) {
     target_->hash_many(data + i * kChunk, std::min(target_->max_lanes, n_chunks - i), kChunk, kChunk / kBlock,
                        n_chunks_ + i, 1, 0, kChunkStart, kChunkEnd, a + 32 * i);
   }
   uint8_t *from = a, *to = b;
-  for (size_t n = n_chunks, size = 1; n > 0; n /= 2, size *= 2) {
-    if (n % 2 != 0) {
-      std::memcpy(odd[n_levels], from + 32 * (n - 1), 32);
-      sizes[n_levels++] = size;
-    }
+  size_t n = n_chunks, size = 1;
+  auto set_last_aside = [&] {
+    std::memcpy(alone[n_alone], from + 32 * --n, 32);
+    sizes[n_alone++] = size;
+  };
+  while (n > 0) {
+    bool may_be_root = n == 2 && n_alone == 0 && n_chunks_ == 0;
+    if (n % 2 != 0 || may_be_root) set_last_aside();
+    if (may_be_root) set_last_aside();
     for (size_t i = 0; i < n / 2; i += target_->max_lanes) {
       target_->hash_many(from + kBlock * i, std::min(target_->max_lanes, n / 2 - i), kBlock, 1, 0, 0, kParent,
                          0, 0, to + 32 * i);
     }
     std::swap(from, to);
+    n /= 2;
+    size *= 2;
   }
-  while (n_levels-- > 0) PushSubtree(odd[n_levels], sizes[n_levels]);
+  while (n_alone-- > 0) PushSubtree(alone[n_alone], sizes[n_alone]);
 }
 
 void Blake3::Update(std::span<const std::byte> bytes) {
@@ -160,38 +172,43 @@ void Blake3::Update(std::span<const std::byte> bytes) {
   size_t n = bytes.size();
   while (n > 0) {
     size_t filled = chunk_blocks_ * kBlock + block_bytes_;
-    if (filled == 0 && n > kChunk) {
-      size_t most = n_chunks_ == 0 ? kBatch : std::min<uint64_t>(kBatch, n_chunks_ & (~n_chunks_ + 1));
-      size_t n_whole = std::min(most, (n - 1) / kChunk);
-      AddChunks(data, n_whole);
-      data += n_whole * kChunk;
-      n -= n_whole * kChunk;
-      continue;
-    }
     if (filled == kChunk) {
       target_->compress(chunk_cv_.data(), block_.data(), kBlock, n_chunks_, kChunkEnd);
       uint8_t cv[32];
       std::memcpy(cv, chunk_cv_.data(), 32);
       PushSubtree(cv, 1);
       chunk_cv_ = LoadIv();
-      block_bytes_ = chunk_blocks_ = 0;
-      continue;
+      filled = block_bytes_ = chunk_blocks_ = 0;
     }
-    size_t take = std::min(n, kChunk - filled);
-    AppendToChunk(data, take);
+    // As many whole chunks as fit into complete subtrees here.
+    size_t most = n_chunks_ == 0 ? kBatch : std::min<uint64_t>(kBatch, n_chunks_ & (~n_chunks_ + 1));
+    size_t n_whole = filled == 0 ? std::min(most, n / kChunk) : 0;
+    size_t take = n_whole > 1 ? n_whole * kChunk : std::min(n, kChunk - filled);
+    if (n_whole > 1) {
+      AddChunks(data, n_whole);
+    } else {
+      AppendToChunk(data, take);
+    }
     data += take;
     n -= take;
   }
 }
 
 Blake3Digest Blake3::Finish() const {
-  auto cv = chunk_cv_;
+  Blake3 rest = *this;
   std::array<uint8_t, kBlock> block{};
-  if (block_bytes_ > 0) std::memcpy(block.data(), block_.data(), block_bytes_);
-  uint32_t flags = kChunkEnd | (chunk_blocks_ == 0 ? kChunkStart : 0u) | (depth_ == 0 ? kRoot : 0u);
-  target_->compress(cv.data(), block.data(), static_cast<uint32_t>(block_bytes_), n_chunks_, flags);
-  for (size_t i = depth_; i-- > 0;) {
-    std::memcpy(block.data(), stack_[i].data(), 32);
+  auto cv = LoadIv();
+  if (block_bytes_ > 0 || depth_ == 0) {
+    rest.MergeTo(static_cast<size_t>(std::popcount(n_chunks_)));
+    cv = chunk_cv_;
+    if (block_bytes_ > 0) std::memcpy(block.data(), block_.data(), block_bytes_);
+    uint32_t flags = kChunkEnd | (chunk_blocks_ == 0 ? kChunkStart : 0u) | (rest.depth_ == 0 ? kRoot : 0u);
+    target_->compress(cv.data(), block.data(), static_cast<uint32_t>(block_bytes_), n_chunks_, flags);
+  } else {
+    std::memcpy(cv.data(), rest.stack_[--rest.depth_].data(), 32);
+  }
+  for (size_t i = rest.depth_; i-- > 0;) {
+    std::memcpy(block.data(), rest.stack_[i].data(), 32);
     std::memcpy(block.data() + 32, cv.data(), 32);
     cv = LoadIv();
     target_->compress(cv.data(), block.data(), kBlock, 0, kParent | (i == 0 ? kRoot : 0u));

@@ -51,8 +51,9 @@ class Blake3 {
   // Chaining values of complete subtrees, the largest first; 2^54 chunks at most.
   std::array<std::array<uint8_t, 32>, 54> stack_;
   size_t depth_ = 0;
-  uint64_t n_chunks_ = 0;  // complete, behind which at least one byte follows
-  // The chunk being filled: its last block is held back, because it may be the root.
+  uint64_t n_chunks_ = 0;  // complete
+  // The chunk being filled: its last block is held back, because it may be the root. Empty before any input, and after whole
+  // chunks that were hashed side by side.
   std::array<uint32_t, 8> chunk_cv_;
   std::array<uint8_t, kBlock> block_;
   size_t block_bytes_ = 0, chunk_blocks_ = 0;

@@ -33,11 +33,11 @@ namespace {  // each translation unit compiles its own for its instruction set
 template <class T>
 PB_BLAKE3_INLINE void Blake3G(typename T::V& a, typename T::V& b, typename T::V& c, typename T::V& d,
                               typename T::V x, typename T::V y) {
-  a = T::Add(T::Add(a, b), x);
+  a = T::Add(T::Add(a, x), b);
   d = T::Rotate16(T::Xor(d, a));
   c = T::Add(c, d);
   b = T::Rotate12(T::Xor(b, c));
-  a = T::Add(T::Add(a, b), y);
+  a = T::Add(T::Add(a, y), b);
   d = T::Rotate8(T::Xor(d, a));
   c = T::Add(c, d);
   b = T::Rotate7(T::Xor(b, c));
@@ -67,7 +67,21 @@ PB_BLAKE3_INLINE void Blake3Rounds(typename T::V v[16], const typename T::V m[16
   Blake3Round<T, 6>(v, m);
 }
 
-// Blake3Target::hash_many for exactly T::kLanes inputs; out may hold fewer: n of them are written.
+// Where each lane reads, and its counter's halves; spare lanes repeat the last input.
+template <class T>
+PB_BLAKE3_INLINE void Blake3PlaceLanes(const uint8_t* in, size_t n, size_t stride, uint64_t counter,
+                                       uint64_t counter_step, const uint8_t** lanes, uint32_t* low,
+                                       uint32_t* high) {
+  for (size_t i = 0; i < T::kLanes; ++i) {
+    size_t lane = i < n ? i : n - 1;
+    lanes[i] = in + lane * stride;
+    uint64_t c = counter + lane * counter_step;
+    low[i] = static_cast<uint32_t>(c);
+    high[i] = static_cast<uint32_t>(c >> 32);
+  }
+}
+
+// Blake3Target::hash_many by T::kLanes lanes.
 template <class T>
 PB_BLAKE3_INLINE void Blake3HashLanes(const uint8_t* in, size_t n, size_t stride, size_t n_blocks,
                                       uint64_t counter, uint64_t counter_step, uint32_t flags,
@@ -75,13 +89,7 @@ PB_BLAKE3_INLINE void Blake3HashLanes(const uint8_t* in, size_t n, size_t stride
   using V = typename T::V;
   const uint8_t* lanes[T::kLanes];
   alignas(64) uint32_t low[T::kLanes], high[T::kLanes];
-  for (size_t i = 0; i < T::kLanes; ++i) {
-    size_t lane = i < n ? i : n - 1;  // spare lanes repeat the last input
-    lanes[i] = in + lane * stride;
-    uint64_t c = counter + lane * counter_step;
-    low[i] = static_cast<uint32_t>(c);
-    high[i] = static_cast<uint32_t>(c >> 32);
-  }
+  Blake3PlaceLanes<T>(in, n, stride, counter, counter_step, lanes, low, high);
   V h[8], m[16];
   for (int i = 0; i < 8; ++i) h[i] = T::Set(kBlake3Iv[i]);
   for (size_t block = 0; block < n_blocks; ++block) {

@@ -98,7 +98,8 @@ Result<int> Infer(const InferArguments& args) {
   run::EngineRecord record;
   record.role = spec.text;
   run::Participant engine(record, limits);
-  PB_TRY(engine.Open(spec, model.value));
+  PB_TRY(engine.Start(spec));
+  PB_TRY(engine.OpenModel(model.value));
   std::string text = prompts[0].text;
   if (args.chat) {
     PB_ASSIGN(text, Frame(engine, args, text));

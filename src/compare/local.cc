@@ -17,16 +17,16 @@ struct ClassRow {
   const char* name;
   double c;
 };
-constexpr ClassRow kCopy{"copy", 2}, kElementwise{"elementwise", 8}, kNorm{"norm", 2}, kProduct{"product", 3},
-    kRotary{"rotary", 4}, kAttention{"attention", 3}, kSoftmax{"softmax", 4};
+constexpr ClassRow kCopy{"copy", 2}, kElementwise{"elementwise", 8}, kNorm{"norm", 2},
+    kProduct{"product", 12}, kRotary{"rotary", 4}, kAttention{"attention", 6}, kSoftmax{"softmax", 4};
 
 bool Masked(float a, float b) { return std::isinf(a) && a < 0 && std::isinf(b) && b < 0; }
 
 // Sums over one tensor pair that all errors are made of.
 struct Sums {
-  std::vector<double> row_error, row_norm;  // squared, per token row
-  std::vector<int64_t> row_count;           // values not masked
-  std::vector<double> column_error;         // squared, per feature
+  std::vector<double> row_error, row_norm;        // squared, per token row
+  std::vector<int64_t> row_count;                 // values not masked
+  std::vector<double> column_error, column_norm;  // squared, per feature
   double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0;
   int64_t count = 0;
   int64_t non_finite[2] = {0, 0};
@@ -36,7 +36,7 @@ Sums Accumulate(const PointTensor& a, const PointTensor& b) {
   Sums s;
   s.row_error.resize(static_cast<size_t>(a.n_rows)), s.row_norm = s.row_error;
   s.row_count.resize(static_cast<size_t>(a.n_rows));
-  s.column_error.resize(static_cast<size_t>(a.n_features));
+  s.column_error.resize(static_cast<size_t>(a.n_features)), s.column_norm = s.column_error;
   for (int64_t i = 0; i < a.n_rows; i++) {
     const float* x = a.values.data() + i * a.n_features;
     const float* y = b.values.data() + i * a.n_features;
@@ -52,7 +52,7 @@ Sums Accumulate(const PointTensor& a, const PointTensor& b) {
       }
       const double p = x[j], q = y[j], e = p - q;
       error += e * e, norm += q * q, count++;
-      s.column_error[static_cast<size_t>(j)] += e * e;
+      s.column_error[static_cast<size_t>(j)] += e * e, s.column_norm[static_cast<size_t>(j)] += q * q;
       s.dot += p * q, s.candidate_norm += p * p, s.sum_a += p, s.sum_b += q;
       s.max_abs = std::max(s.max_abs, std::fabs(e));
     }
@@ -157,13 +157,13 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
     }
     if (rel / limit > row.bound_ratio || row.bound == 0) row.bound_ratio = rel / limit, row.bound = limit;
   }
+  const double mean_bound = rms_sum > 0 ? std::sqrt(bound_norm / rms_sum) : bound.At(place.first_position);
   for (int64_t j = 0; j < a.n_features; j++) {
-    const double column = s.column_error[static_cast<size_t>(j)], rel = Ratio(column, rms_sum);
+    const size_t at = static_cast<size_t>(j);
+    const double rel = Ratio(s.column_error[at], std::max(rms_sum, s.column_norm[at]));
     if (rel > row.worst_feature || row.worst_feature_index < 0)
       row.worst_feature = rel, row.worst_feature_index = j;
-    if (const double ratio = Ratio(column, bound_norm); ratio > row.bound_ratio) {
-      row.bound_ratio = ratio, row.bound = std::sqrt(bound_norm / rms_sum);
-    }
+    if (rel / mean_bound > row.bound_ratio) row.bound_ratio = rel / mean_bound, row.bound = mean_bound;
   }
   row.rel_l2 = Ratio(error, norm);
   row.max_abs = s.non_finite[0] + s.non_finite[1] ? kInfinity : s.max_abs;

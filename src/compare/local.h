@@ -28,7 +28,7 @@ struct LocalBound {
   bool by_position = false;  // rotary embedding: the angle's own rounding grows with the position
 
   double At(int64_t position) const;
-  std::string Origin() const;  // "3 x 2^-24 x sqrt(576), op class product"
+  std::string Origin() const;  // "12 x 2^-24 x sqrt(576), op class product"
 };
 
 // The bound of a stage. `n_positions`: positions that attention may see (sums of softmax and context).
@@ -49,8 +49,9 @@ struct PointPlace {
 // infinite and is counted. Values beyond a mask are left out of RMS and errors alike. Different sizes are kUsage.
 //   rel_l2         ||a - b|| / ||b|| over the tensor
 //   worst_row      largest ||a_i - b_i|| / ||b_i|| over token rows
-//   worst_feature  largest sqrt(sum_i e_ij^2 / sum_i RMS(b_i)^2) over columns j: a column's error in units of a typical value
-//   bound_ratio    largest of: a row's error over its bound, a column's error over sqrt(sum_i (bound_i RMS(b_i))^2)
+//   worst_feature  largest over columns j of sqrt(sum_i e_ij^2 / max(sum_i RMS(b_i)^2, sum_i b_ij^2)): a column's error in units
+//                  of a typical value, or of its own where it is a large one
+//   bound_ratio    largest of: a row's error over its bound, a column's error over the rows' mean bound (weighted by RMS^2)
 //   bound          that of the place where bound_ratio is reached
 Result<PointRow> ComparePoint(const PointTensor& candidate, const PointTensor& reference,
                               const PointPlace& place, const LocalBound& bound);

@@ -286,11 +286,12 @@ I2SScan ScanI2S(std::span<const std::byte> data) {
   I2SScan scan;
   if (data.size() < kI2STail) return scan;
   std::span<const std::byte> codes = data.first(data.size() - kI2STail);
-  for (size_t i = 0; i < codes.size(); ++i) {
-    auto b = std::to_integer<unsigned>(codes[i]);
-    unsigned threes = b & b >> 1 & 0x55;
+  for (size_t i = 0; i + 8 <= codes.size(); i += 8) {
+    auto word = LoadLe<uint64_t>(codes.data() + i);
+    uint64_t threes =
+        word & word >> 1 & 0x5555555555555555u;  // the low bit of each code whose bits are both set
     if (threes == 0) continue;
-    if (scan.code3_count == 0) scan.first_code3_byte = i;
+    if (scan.code3_count == 0) scan.first_code3_byte = i + static_cast<size_t>(std::countr_zero(threes)) / 8;
     scan.code3_count += static_cast<uint64_t>(std::popcount(threes));
   }
   const std::byte* tail = data.data() + codes.size();

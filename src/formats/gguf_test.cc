@@ -290,5 +290,32 @@ TEST(Gguf, WritesAtomicallyAndMapsBack) {
   std::filesystem::remove(path);
 }
 
+// The dump in docs/format_gguf.md is a real file that means what the page says.
+TEST(Gguf, TheDocumentedDumpLoads) {
+  std::string page = ReadFile(PB_SOURCE_DIR "/docs/format_gguf.md").value();
+  std::vector<std::byte> bytes;
+  size_t at = 0;
+  while ((at = page.find(fmt::format("\n    {:08x}  ", bytes.size()), at)) != std::string::npos) {
+    const char* hex = page.data() + at + 15;
+    for (int i = 0; i < 16; ++i)
+      bytes.push_back(static_cast<std::byte>(std::strtoul(hex + 3 * i, nullptr, 16)));
+  }
+  ASSERT_EQ(bytes.size(), 192u);
+  auto file = GgufFile::Parse(bytes);
+  ASSERT_TRUE(file.ok()) << file.error().message;
+  EXPECT_EQ(file->String("general.architecture").value(), "bitnet-b1.58");
+  const GgufTensor* w = file->FindTensor("w");
+  ASSERT_NE(w, nullptr);
+  EXPECT_EQ(w->offset, 0x80u);
+  EXPECT_EQ(w->shape, (std::vector<uint64_t>{128, 1}));
+  I2SScan scan = ScanI2S(w->data);
+  EXPECT_TRUE(scan.tail_repeats);
+  std::vector<float> values(128), expected(128, 0.0f);
+  GetBlockFormat(BlockType::kI2_S).decode(w->data.data(), values.data(), 128, scan.scale);
+  expected[0] = expected[96] = 0.5f;
+  expected[32] = -0.5f;
+  EXPECT_EQ(values, expected);
+}
+
 }  // namespace
 }  // namespace pb

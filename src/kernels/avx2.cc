@@ -159,30 +159,24 @@ inline __m256i Broadcast4(const int8_t* p) {
   return _mm256_set1_epi32(v);
 }
 
-// Sums of 8 rows over one sub. Codes below 16 times |activation| <= 127: eight pair sums stay within int16.
-// Eight-bit codes go through |w| * sign(x, w), one pair sum at a time: 2 * 128 * 127 fits as well.
+// One lane's sums of 8 rows by 4 columns. Codes below 16 times |activation| <= 127 stay within int16 in pairs; signed codes go
+// through |w| * sign(x, w), where 2 * 128 * 127 fits as well.
 template <int kBits>
-inline __m256i SubSum(const uint8_t* bytes, const int8_t* codes, __m256i sum) {
-  const __m256i ones = _mm256_set1_epi16(1), mask = _mm256_set1_epi8(static_cast<char>((1 << kBits) - 1));
-  __m256i pairs = _mm256_setzero_si256();
-  for (int q = 0; q < 8; q++) {
-    __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + q % kBits * 64));
-    __m256i x = Broadcast4(codes + 4 * q);
-    if constexpr (kBits == 8) {
-      __m256i w = _mm256_xor_si256(u, _mm256_set1_epi8(static_cast<char>(0x80)));
-      sum = _mm256_add_epi32(
-          sum, _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)), ones));
-    } else {
-      u = _mm256_and_si256(_mm256_srli_epi16(u, q / kBits * kBits), mask);
-      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(u, x));
-    }
+inline __m256i QuadSums(const uint8_t* bytes, int q, const int8_t* codes) {
+  __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + q % kBits * 64)),
+          x = Broadcast4(codes + 4 * q);
+  if constexpr (kBits == 8) {
+    x = _mm256_sign_epi8(x, w), w = _mm256_abs_epi8(w);
+  } else {
+    w = _mm256_and_si256(_mm256_srli_epi16(w, q / kBits * kBits),
+                         _mm256_set1_epi8(static_cast<char>((1 << kBits) - 1)));
   }
-  return kBits == 8 ? sum : _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1));
 }
 
-// Half a group (8 rows) against kTile token rows.
-template <int kBits, bool kMin, int kTile>
-void ProductTile(const PackedProduct& p, int64_t row, int64_t t0) {
+// Half a group (8 rows) against one token row.
+template <int kBits, bool kMin>
+void ProductTile(const PackedProduct& p, int64_t row, int64_t t) {
   const PackedMatrix& w = *p.w;
   const QuantRows& x = *p.x;
   const int x_shift = SchemeShift(x.scheme), shift = w.block_shift < x_shift ? w.block_shift : x_shift;
@@ -190,53 +184,48 @@ void ProductTile(const PackedProduct& p, int64_t row, int64_t t0) {
   const int64_t n_subs = w.n_subs(), group = row / kGroupRows, half = row % kGroupRows;
   const uint8_t* bytes = w.codes.get() + group * n_subs * kBits * 64 + half * 4;
   const int64_t w_at = group * w.n_blocks() * kGroupRows + half;
-  const int8_t* codes = x.codes.get() + t0 * x.n_columns;
-  const float* scales = x.scales.get() + t0 * x.n_blocks;
-  const float* sums = x.sums.get() + t0 * n_subs;
-  const int32_t* prefix = x.prefix.get() + t0 * (n_subs + 1);
-  __m256 acc[kTile];
+  const int8_t* codes = x.codes.get() + t * x.n_columns;
+  const float* scales = x.scales.get() + t * x.n_blocks;
+  const float* sums = x.sums.get() + t * n_subs;
+  const int32_t* prefix = x.prefix.get() + t * (n_subs + 1);
+  __m256 acc[8], low = _mm256_setzero_ps();
   for (auto& a : acc) a = _mm256_setzero_ps();
   for (int64_t begin = 0; begin < n_subs; begin += int64_t{1} << shift) {
     int64_t end = begin + (int64_t{1} << shift) < n_subs ? begin + (int64_t{1} << shift) : n_subs;
-    __m256i sum[kTile];
-    for (int t = 0; t < kTile; t++) {
-      int32_t codes_sum = prefix[t * (n_subs + 1) + end] - prefix[t * (n_subs + 1) + begin];
-      sum[t] = _mm256_set1_epi32(kBits == 8 ? 0 : -w.offset * codes_sum);
-    }
+    int32_t offset[8] = {};  // ternary codes are one too high
+    for (int64_t sub = begin; kBits == 2 && sub < end; sub++)
+      offset[(sub - begin) % 8] += prefix[sub] - prefix[sub + 1];
+    __m256i lane[8];
+    for (int q = 0; q < 8; q++) lane[q] = _mm256_set1_epi32(offset[q]);
     for (int64_t sub = begin; sub < end; sub++) {
-      for (int t = 0; t < kTile; t++) {
-        sum[t] = SubSum<kBits>(bytes + sub * kBits * 64, codes + t * x.n_columns + sub * kSub, sum[t]);
+      for (int q = 0; q < 8; q++) {
+        lane[q] = _mm256_add_epi32(lane[q], QuadSums<kBits>(bytes + sub * kBits * 64, q, codes + sub * kSub));
       }
     }
     const int64_t block = w_at + (begin >> w.block_shift) * kGroupRows;
     __m256 d = Widen(w.scales.get() + block);
-    for (int t = 0; t < kTile; t++) {
-      __m256 scale =
-          bitnet ? d : _mm256_mul_ps(d, _mm256_set1_ps(scales[t * x.n_blocks + (begin >> x_shift)]));
-      acc[t] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sum[t]), acc[t]);
-      if constexpr (kMin) {
-        acc[t] =
-            _mm256_fmadd_ps(Widen(w.minima.get() + block), _mm256_set1_ps(sums[t * n_subs + begin]), acc[t]);
-      }
-    }
+    if (!bitnet) d = _mm256_mul_ps(d, _mm256_set1_ps(scales[begin >> x_shift]));
+    for (int q = 0; q < 8; q++) acc[q] = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(lane[q]), acc[q]);
+    if constexpr (kMin)
+      low = _mm256_fmadd_ps(Widen(w.minima.get() + block), _mm256_set1_ps(sums[begin]), low);
   }
+  for (int n = 4; n > 0; n /= 2) {
+    for (int q = 0; q < n; q++) acc[q] = _mm256_add_ps(acc[q], acc[q + n]);
+  }
+  __m256 v = kMin ? _mm256_add_ps(acc[0], low) : acc[0];
+  if (bitnet) v = _mm256_div_ps(v, _mm256_set1_ps(scales[0]));
+  v = _mm256_mul_ps(_mm256_mul_ps(v, _mm256_set1_ps(w.scale)), _mm256_set1_ps(p.post_scale));
+  float buffer[8];
+  _mm256_storeu_ps(buffer, v);
   const int64_t rows = w.n_rows - row < 8 ? w.n_rows - row : 8;
-  for (int t = 0; t < kTile; t++) {
-    __m256 v = bitnet ? _mm256_div_ps(acc[t], _mm256_set1_ps(scales[t * x.n_blocks])) : acc[t];
-    v = _mm256_mul_ps(_mm256_mul_ps(v, _mm256_set1_ps(w.scale)), _mm256_set1_ps(p.post_scale));
-    float buffer[8];
-    _mm256_storeu_ps(buffer, v);
-    __builtin_memcpy(p.out + (t0 + t) * p.out_stride + row, buffer, static_cast<size_t>(rows) * 4);
-  }
+  __builtin_memcpy(p.out + t * p.out_stride + row, buffer, static_cast<size_t>(rows) * 4);
 }
 
 template <int kBits, bool kMin>
 void Product(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
   int64_t end_row = end_group * kGroupRows < p.w->n_rows ? end_group * kGroupRows : p.w->n_rows;
   for (int64_t row = begin_group * kGroupRows; row < end_row; row += 8) {
-    int64_t t = 0;
-    for (; t + 4 <= p.x->n_rows; t += 4) ProductTile<kBits, kMin, 4>(p, row, t);
-    for (; t < p.x->n_rows; t++) ProductTile<kBits, kMin, 1>(p, row, t);
+    for (int64_t t = 0; t < p.x->n_rows; t++) ProductTile<kBits, kMin>(p, row, t);
   }
 }
 

@@ -101,6 +101,32 @@ inline __m512i Broadcast4(const int8_t* p) {
   return _mm512_set1_epi32(v);
 }
 
+// The 8 lanes of code vectors of one sub, 16 rows by 4 columns each. Signed codes become magnitudes and a mask of signs, which
+// the activations take over: dpbusd multiplies unsigned by signed.
+template <int kBits>
+struct SubCodes {
+  __m512i code[8];
+  __mmask64 negative[8];
+
+  explicit SubCodes(const uint8_t* bytes) {
+    const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
+    for (int q = 0; q < 8; q++) {
+      __m512i raw = _mm512_loadu_si512(bytes + q % kBits * 64);
+      if constexpr (kBits == 8) {
+        negative[q] = _mm512_movepi8_mask(raw);
+        code[q] = _mm512_abs_epi8(raw);
+      } else {
+        code[q] = _mm512_and_si512(_mm512_srli_epi16(raw, static_cast<unsigned>(q / kBits * kBits)), mask);
+      }
+    }
+  }
+  __m512i Add(__m512i sum, int q, const int8_t* x) const {
+    __m512i v = Broadcast4(x + 4 * q);
+    if constexpr (kBits == 8) v = _mm512_mask_sub_epi8(v, negative[q], _mm512_setzero_si512(), v);
+    return _mm512_dpbusd_epi32(sum, code[q], v);
+  }
+};
+
 // One group of 16 rows against kTile token rows.
 template <int kBits, bool kMin, int kTile>
 void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
@@ -115,42 +141,44 @@ void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
   const float* scales = x.scales.get() + t0 * x.n_blocks;
   const float* sums = x.sums.get() + t0 * n_subs;
   const int32_t* prefix = x.prefix.get() + t0 * (n_subs + 1);
-  const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
-  Vec acc[kTile];
-  for (auto& a : acc) a = Set(0.0f);
+  Vec acc[kTile][8], low[kTile];
+  for (int t = 0; t < kTile; t++) {
+    low[t] = Set(0.0f);
+    for (int q = 0; q < 8; q++) acc[t][q] = Set(0.0f);
+  }
   for (int64_t begin = 0; begin < n_subs; begin += int64_t{1} << shift) {
     int64_t end = begin + (int64_t{1} << shift) < n_subs ? begin + (int64_t{1} << shift) : n_subs;
-    __m512i even[kTile], odd[kTile];
+    __m512i lane[kTile][8];
     for (int t = 0; t < kTile; t++) {
-      int32_t sum = prefix[t * (n_subs + 1) + end] - prefix[t * (n_subs + 1) + begin];
-      even[t] = _mm512_set1_epi32(-w.offset * sum), odd[t] = _mm512_setzero_si512();
+      for (int q = 0; q < 8; q++) lane[t][q] = _mm512_setzero_si512();
+      if constexpr (kBits != 2) continue;
+      int32_t offset[8] = {};  // ternary codes are one too high
+      const int32_t* before = prefix + t * (n_subs + 1);
+      for (int64_t sub = begin; sub < end; sub++) offset[(sub - begin) % 8] += before[sub] - before[sub + 1];
+      for (int q = 0; q < 8; q++) lane[t][q] = _mm512_set1_epi32(offset[q]);
     }
     for (int64_t sub = begin; sub < end; sub++) {
-      __m512i raw[kBits];
-      for (int b = 0; b < kBits; b++) raw[b] = _mm512_loadu_si512(bytes + (sub * kBits + b) * 64);
+      const SubCodes<kBits> w_codes(bytes + sub * kBits * 64);
       for (int q = 0; q < 8; q++) {
-        __m512i u = raw[q % kBits];
-        if constexpr (kBits < 8) {
-          u = _mm512_and_si512(_mm512_srli_epi16(u, static_cast<unsigned>(q / kBits * kBits)), mask);
-        }
-        for (int t = 0; t < kTile; t++) {
-          __m512i& to = q % 2 ? odd[t] : even[t];
-          to = _mm512_dpbusd_epi32(to, u, Broadcast4(codes + t * x.n_columns + sub * kSub + 4 * q));
-        }
+        for (int t = 0; t < kTile; t++)
+          lane[t][q] = w_codes.Add(lane[t][q], q, codes + t * x.n_columns + sub * kSub);
       }
     }
     const int64_t block = w_at + (begin >> w.block_shift) * kGroupRows;
-    Vec d = Load(w.scales.get() + block);
+    const Vec d = Load(w.scales.get() + block);
     for (int t = 0; t < kTile; t++) {
-      Vec scale = bitnet ? d : Mul(d, Set(scales[t * x.n_blocks + (begin >> x_shift)]));
-      acc[t] = Fma(scale, _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t])), acc[t]);
-      if constexpr (kMin) acc[t] = Fma(Load(w.minima.get() + block), Set(sums[t * n_subs + begin]), acc[t]);
+      const Vec scale = bitnet ? d : Mul(d, Set(scales[t * x.n_blocks + (begin >> x_shift)]));
+      for (int q = 0; q < 8; q++) acc[t][q] = Fma(scale, _mm512_cvtepi32_ps(lane[t][q]), acc[t][q]);
+      if constexpr (kMin) low[t] = Fma(Load(w.minima.get() + block), Set(sums[t * n_subs + begin]), low[t]);
     }
   }
   const int64_t rows =
       w.n_rows - group * kGroupRows < kGroupRows ? w.n_rows - group * kGroupRows : kGroupRows;
   for (int t = 0; t < kTile; t++) {
-    Vec v = bitnet ? Div(acc[t], Set(scales[t * x.n_blocks])) : acc[t];
+    Vec* a = acc[t];
+    Vec v = Add(Add(Add(a[0], a[4]), Add(a[2], a[6])), Add(Add(a[1], a[5]), Add(a[3], a[7])));
+    if constexpr (kMin) v = Add(v, low[t]);
+    if (bitnet) v = Div(v, Set(scales[t * x.n_blocks]));
     v = Mul(Mul(v, Set(w.scale)), Set(p.post_scale));
     StoreN(p.out + (t0 + t) * p.out_stride + group * kGroupRows, v, rows);
   }
@@ -160,7 +188,6 @@ template <int kBits, bool kMin>
 void Product(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
   for (int64_t g = begin_group; g < end_group; g++) {
     int64_t t = 0;
-    for (; t + 8 <= p.x->n_rows; t += 8) ProductTile<kBits, kMin, 8>(p, g, t);
     for (; t + 2 <= p.x->n_rows; t += 2) ProductTile<kBits, kMin, 2>(p, g, t);
     for (; t < p.x->n_rows; t++) ProductTile<kBits, kMin, 1>(p, g, t);
   }

@@ -12,11 +12,12 @@
 
 namespace pb {
 
-// A product of packed weights with quantised rows: out[t * out_stride + r] = sum over columns of w(r, c) *
-// x(t, c). For each output one accumulator runs over the blocks in order (a block is the smaller of the
-// weights' and the activations'): acc = fma(d_w * d_x, float(integer sum), acc), then, with a minimum, acc =
-// fma(m_w, s_x, acc). The result is acc, divided by the activations' s (bitnet), times the tensor's scale,
-// times post_scale where that is not 1.
+// A product of packed weights with quantised rows: out[t * out_stride + r] = sum over columns of w(r, c) * x(t, c).
+// Integer sums run over blocks (a block is the smaller of the weights' and the activations'), in 8 lanes: lane q has columns 4q to
+// 4q + 3 of every sub of 32; where codes have an offset, offset * (sum of sub s) is taken from lane s mod 8, s counted in the block.
+// Over the blocks in order: acc[q] = fma(d_w * d_x, float(lane q), acc[q]); with a minimum, low = fma(m_w, s_x, low). Then halves of
+// acc are added (q + 4, 2, 1), then low; the result is divided by the activations' s (bitnet), times the tensor's scale, times
+// post_scale. On AVX2 and later ggml's x86 products sum in the same order, so Q8_0, Q4_1, TQ1_0 and TQ2_0 give its very bits.
 struct PackedProduct {
   const PackedMatrix* w;
   const QuantRows* x;

@@ -16,7 +16,7 @@ void UnpackQ4_1(const BlockQ4_1& b, uint8_t* codes) {
 }
 
 void UnpackQ8_0(const BlockQ8_0& b, uint8_t* codes) {
-  for (int i = 0; i < 32; i++) codes[i] = static_cast<uint8_t>(b.qs[i] + 128);
+  for (int i = 0; i < 32; i++) codes[i] = static_cast<uint8_t>(b.qs[i]);
 }
 
 void UnpackTQ2_0(const BlockTQ2_0& b, uint8_t* codes) {
@@ -100,7 +100,7 @@ PackedMatrix MakePacked(const WeightView& w) {
   p.n_rows = w.n_rows, p.n_columns = w.n_columns;
   bool ternary = w.type != BlockType::kQ4_1 && w.type != BlockType::kQ8_0;
   p.bits = ternary ? 2 : w.type == BlockType::kQ4_1 ? 4 : 8;
-  p.offset = ternary ? 1 : w.type == BlockType::kQ4_1 ? 0 : 128;
+  p.offset = ternary ? 1 : 0;
   p.has_min = w.type == BlockType::kQ4_1;
   p.block_shift = w.type == BlockType::kI2_S ? kWholeRow : ternary ? 3 : 0;
   p.scale = w.type == BlockType::kI2_S ? w.scale : 1.0f;

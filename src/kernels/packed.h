@@ -30,10 +30,9 @@ AlignedArray<T> MakeAligned(int64_t n) {
 inline constexpr int64_t kGroupRows = 16;  // weight rows that stand interleaved
 inline constexpr int64_t kSub = 32;        // columns of one step of the integer kernels
 
-// A weight matrix whose value at (row, column) is d * (code - offset) + m, times `scale` of the whole tensor.
-// Codes are unsigned, 2, 4 or 8 bits. Rows stand in groups of 16 (the last one padded with zero scales),
-// columns in subs of 32, four columns of one row side by side: column 4q + j of row r of a sub is in byte (q
-// mod bits) * 64 + 4r + j, from bit (q / bits) * bits.
+// A weight matrix whose value at (row, column) is d * (code - offset) + m, times `scale` of the whole tensor. Codes are unsigned of
+// 2 or 4 bits, or signed of 8. Rows stand in groups of 16 (the last one padded with zero scales), columns in subs of 32, four
+// columns of one row side by side: column 4q + j of row r of a sub is in byte (q mod bits) * 64 + 4r + j, from bit (q / bits) * bits.
 struct PackedMatrix {
   int bits = 0, offset = 0;
   int64_t n_rows = 0, n_columns = 0;

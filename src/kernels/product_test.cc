@@ -90,7 +90,8 @@ TEST(Packed, CodesTimesScalesAreTheDecodedWeights) {
       DecodeRow(m.view, row, want.data());
       for (size_t i = 0; i < 512; i++) {
         size_t b = i / static_cast<size_t>(block);
-        float value = static_cast<float>(codes[i] - p.offset) * F16ToF32(d[b]) * p.scale;
+        int code = p.bits == 8 ? static_cast<int8_t>(codes[i]) : codes[i];
+        float value = static_cast<float>(code - p.offset) * F16ToF32(d[b]) * p.scale;
         if (p.has_min) value += F16ToF32(minimum[b]);
         ASSERT_EQ(value, want[i]) << GetBlockFormat(type).name << " row " << row << " column " << i;
       }

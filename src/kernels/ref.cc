@@ -239,22 +239,23 @@ void ContextF16Ref(const float* probability, const uint16_t* v, int64_t stride, 
 
 namespace {
 
-// Sum of (code - offset) * activation code over the subs [begin, end) of one output.
-int32_t IntegerSum(const PackedMatrix& w, const QuantRows& x, int64_t row, int64_t token, int64_t begin,
-                   int64_t end) {
+// Adds the products of one output over the subs [begin, end) to 8 integer lanes.
+void IntegerLanes(const PackedMatrix& w, const QuantRows& x, int64_t row, int64_t token, int64_t begin,
+                  int64_t end, int32_t lane[8]) {
   const uint8_t* group = w.codes.get() + row / kGroupRows * w.n_subs() * w.bits * 64;
   const int8_t* codes = x.codes.get() + token * x.n_columns;
-  int32_t sum = 0;
+  const int32_t* prefix = x.prefix.get() + token * (w.n_subs() + 1);
   for (int64_t sub = begin; sub < end; sub++) {
     for (int q = 0; q < 8; q++) {
       const uint8_t* bytes = group + (sub * w.bits + q % w.bits) * 64 + row % kGroupRows * 4;
       for (int j = 0; j < 4; j++) {
-        int code = bytes[j] >> (q / w.bits * w.bits) & ((1 << w.bits) - 1);
-        sum += (code - w.offset) * codes[sub * kSub + 4 * q + j];
+        int code = w.bits == 8 ? static_cast<int8_t>(bytes[j])
+                               : bytes[j] >> (q / w.bits * w.bits) & ((1 << w.bits) - 1);
+        lane[q] += code * codes[sub * kSub + 4 * q + j];
       }
     }
+    lane[(sub - begin) % 8] -= w.offset * (prefix[sub + 1] - prefix[sub]);
   }
-  return sum;
 }
 
 float OneOutput(const PackedProduct& p, int64_t row, int64_t token) {
@@ -265,16 +266,20 @@ float OneOutput(const PackedProduct& p, int64_t row, int64_t token) {
   const float* scales = x.scales.get() + token * x.n_blocks;
   const float* sums = x.sums.get() + token * w.n_subs();
   int64_t w_at = row / kGroupRows * w.n_blocks() * kGroupRows + row % kGroupRows;
-  float acc = 0;
+  float acc[8] = {}, low = 0;
   for (int64_t begin = 0; begin < w.n_subs(); begin += int64_t{1} << shift) {
     int64_t end = std::min(w.n_subs(), begin + (int64_t{1} << shift));
     int64_t w_block = w_at + (begin >> w.block_shift) * kGroupRows;
     float d = F16ToF32(w.scales[w_block]) * (bitnet ? 1.0f : scales[begin >> x_shift]);
-    acc = std::fma(d, static_cast<float>(IntegerSum(w, x, row, token, begin, end)), acc);
-    if (w.has_min) acc = std::fma(F16ToF32(w.minima[w_block]), sums[begin], acc);
+    int32_t lane[8] = {};
+    IntegerLanes(w, x, row, token, begin, end, lane);
+    for (int q = 0; q < 8; q++) acc[q] = std::fma(d, static_cast<float>(lane[q]), acc[q]);
+    if (w.has_min) low = std::fma(F16ToF32(w.minima[w_block]), sums[begin], low);
   }
-  if (bitnet) acc /= scales[0];
-  return acc * w.scale * p.post_scale;
+  float sum = FoldLanes(acc, 8);
+  if (w.has_min) sum += low;
+  if (bitnet) sum /= scales[0];
+  return sum * w.scale * p.post_scale;
 }
 
 }  // namespace

@@ -81,6 +81,10 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
   out["points"] = Points(c, &writer);
   out["prompts"] = Prompts(c, &writer);
   out["noise_floor"] = writer.Floor();
+  if (!out["noise_floor"].is_null()) {
+    out["noise_floor"]["runs_from_cache"] = c.floor.n_cached;
+    out["noise_floor"]["cache"] = c.floor.provenance;
+  }
   out["reference_default"] = DefaultConfiguration(c, &writer);
   out["choices"] = writer.Choices();
   out["notes"] = context.notes;

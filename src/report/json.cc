@@ -128,7 +128,6 @@ Json JsonWriter::Floor() {
               {"n_calibration", f.n_calibration},
               {"mean_kl", Number(f.mean_kl)},
               {"worst_kl", Number(f.worst_kl)},
-              {"rel_l2", Number(f.rel_l2)},
               {"worst_gap", Number(f.worst_gap)}};
 }
 

@@ -112,7 +112,10 @@ Status CrossvalRun::OpenSide(int side) {
   record.role = candidate ? "candidate" : "reference";
   const std::filesystem::path& model = own_model ? request_.reference_model : request_.model;
   PB_TRY(CheckModelFile(model, spec.settings));
-  PB_TRY(Absorb(side, sides_[side].Open(spec, model)));
+  record.model_path = model;
+  PB_TRY(Absorb(side, sides_[side].Start(spec)));
+  if (failed_) return {};
+  PB_TRY(Absorb(side, sides_[side].OpenModel(model)));
   const host::Fact* activation = host::FindFact(record.model, "ffn.activation");
   if (candidate && activation && activation->value == "undeclared") {
     const host::Fact* architecture = host::FindFact(record.model, "architecture");
@@ -306,6 +309,9 @@ void CrossvalRun::CompareDefaultConfiguration() {
     return {};
   };
   Status status = measure();
+  // An engine that knows one kind of attention only has no other configuration to show.
+  if (!status.ok() && (status.error().code == Code::kUsage || status.error().code == Code::kUnsupported))
+    return;
   if (!status.ok()) row.error = status.error().message;
   out_.reference_default = std::move(row);
 }
@@ -385,7 +391,8 @@ Result<Comparison> CrossvalRun::Run() {
     Judge();
     return std::move(out_);
   }
-  for (int side : {kCandidate, kReference}) PB_TRY(OpenSide(side));
+  for (int side : {kCandidate, kReference})
+    if (!failed_) PB_TRY(OpenSide(side));
   bool go = !failed_ && TokenizePrompts() && !failed_;
   if (go) PB_TRY(OpenSessions());
   for (size_t i = 0; go && i < out_.prompts.size() && !failed_; ++i) PB_TRY(ComparePrompt(i));

@@ -25,22 +25,28 @@ Error Participant::Note(Error error) {
   return std::move(error).In(record_.role);
 }
 
-Status Participant::Open(const EngineSpec& spec, const std::filesystem::path& model) {
+Status Participant::Start(const EngineSpec& spec) {
   record_.spec = spec.text;
   record_.plugin = spec.plugin;
   record_.settings = spec.settings;
-  record_.model_path = model;
-  auto plugin_digest = CachedFileSha256(spec.plugin);
-  if (!plugin_digest) return Note(std::move(plugin_digest).error());
-  record_.plugin_sha256 = *plugin_digest;
-  auto model_digest = CachedFileSha256(model);
-  if (!model_digest) return std::move(model_digest).error();
-  record_.model_sha256 = *model_digest;
+  auto digest = CachedFileSha256(spec.plugin);
+  if (!digest) return Note(std::move(digest).error());
+  record_.plugin_sha256 = *digest;
   auto engine = host::Engine::Start(spec.plugin, spec.settings, limits_);
-  if (!engine) return Note(std::move(engine).error());
+  if (!engine) {
+    Error error = std::move(engine).error();
+    if (error.code == Code::kUnsupported) error.code = Code::kUsage;
+    return Note(std::move(error));
+  }
   engine_ = std::move(engine).value();
   record_.description = engine_->description();
   record_.identity = EngineIdentity(record_);
+  return {};
+}
+
+Status Participant::OpenModel(const std::filesystem::path& model) {
+  record_.model_path = model;
+  PB_ASSIGN(record_.model_sha256, CachedFileSha256(model));
   auto facts = engine_->OpenModel(model);
   if (!facts) return Note(std::move(facts).error());
   record_.model = std::move(facts).value();

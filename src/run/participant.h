@@ -21,8 +21,9 @@ class Participant {
  public:
   Participant(EngineRecord& record, const host::Limits& limits) : record_(record), limits_(limits) {}
 
-  // Starts the engine, opens the model and fills the record: facts, digests, identity.
-  Status Open(const EngineSpec& spec, const std::filesystem::path& model);
+  // Starts the engine and fills the record: settings, digests, identity. A setting it does not know is kUsage.
+  Status Start(const EngineSpec& spec);
+  Status OpenModel(const std::filesystem::path& model);
   // Replaces the session; its facts go to the record when `keep_facts`.
   Status OpenSession(const host::Settings& settings, bool keep_facts = true);
   // The same with wishes of paritybit's own: a key that the engine says it does not know is left out. Returns what

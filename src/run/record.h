@@ -64,7 +64,7 @@ struct FloorRecord {
   int64_t n_positions = 0;  // of one run: prompts and calibration
   int64_t n_calibration = 0;
   int32_t n_cached = 0;  // runs taken from the cache, summed over sequences
-  double mean_kl = 0, worst_kl = 0, rel_l2 = 0, worst_gap = 0;
+  double mean_kl = 0, worst_kl = 0, worst_gap = 0;
   std::string provenance;  // cache folder
 };
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "tokenizer/unicode_classes.h"
+#include "tokenizer/utf8.h"
 
 namespace pb {
 namespace {
@@ -75,45 +76,6 @@ bool HasName(std::string_view names, std::string_view name) {
     if ((at == 0 || names[at - 1] == ' ') && (end == names.size() || names[end] == ' ')) return true;
   }
   return false;
-}
-
-struct CodePoint {
-  uint32_t value;
-  size_t bytes;  // taken from the text; 0: not UTF-8
-};
-
-// As llama.cpp reads UTF-8: surrogates and overlong forms pass, up to 0x1FFFFF.
-CodePoint ReadCodePoint(std::string_view text) {
-  auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  uint32_t lead = byte(0);
-  if (lead < 0x80) return {lead, 1};
-  size_t n = lead < 0xC0 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF8 ? 4 : 0;
-  if (n == 0 || n > text.size()) return {0, 0};
-  uint32_t value = lead & (0x7Fu >> n);
-  for (size_t i = 1; i < n; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return {0, 0};
-    value = value << 6 | (byte(i) & 0x3Fu);
-  }
-  return {value, n};
-}
-
-void AppendUtf8(uint32_t c, std::string* out) {
-  if (c < 0x80) {
-    out->push_back(static_cast<char>(c));
-    return;
-  }
-  if (c < 0x800) {
-    out->push_back(static_cast<char>(0xC0 | c >> 6));
-  } else {
-    if (c < 0x10000) {
-      out->push_back(static_cast<char>(0xE0 | c >> 12));
-    } else {
-      out->push_back(static_cast<char>(0xF0 | c >> 18));
-      out->push_back(static_cast<char>(0x80 | (c >> 12 & 0x3F)));
-    }
-    out->push_back(static_cast<char>(0x80 | (c >> 6 & 0x3F)));
-  }
-  out->push_back(static_cast<char>(0x80 | (c & 0x3F)));
 }
 
 // Fills `clean` with the text in shortest UTF-8 and `collapsed` with one byte for each of its code points.
@@ -201,8 +163,6 @@ Result<PreTokenizer> PreTokenizer::Compile(const PreTokenizerRow& row) {
         pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pass.data()), pass.size(), 0, &error, &offset, nullptr));
     if (!pattern->code)
       return MakeError(Code::kInternal, "pre-tokeniser \"{}\": PCRE2 error {} at {}", pass, error, offset);
-    pcre2_jit_compile(pattern->code.get(),
-                      PCRE2_JIT_COMPLETE);  // faster where the machine allows it, else interpreted
     result.passes_.push_back(std::move(pattern));
   }
   return result;

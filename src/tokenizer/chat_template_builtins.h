@@ -1,0 +1,40 @@
+// Filters, tests, methods and functions of chat templates.
+#ifndef PARITYBIT_TOKENIZER_CHAT_TEMPLATE_BUILTINS_H_
+#define PARITYBIT_TOKENIZER_CHAT_TEMPLATE_BUILTINS_H_
+
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "tokenizer/chat_template_value.h"
+
+namespace pb::jinja {
+
+// Bounds of what a template may make; a rendered conversation is far below them.
+inline constexpr size_t kMaxStringBytes = 16 << 20;
+inline constexpr size_t kMaxItems = 1 << 20;
+
+struct Call {
+  std::string_view name;
+  int line;
+  Value subject;  // what the filter, test or method applies to
+  List args;
+  Dict named;
+
+  template <typename... Args>
+  Error Fail(Code code, fmt::format_string<Args...> format, Args&&... arguments) const {
+    return MakeError(code, format, std::forward<Args>(arguments)...)
+        .In(fmt::format("chat template, line {}", line));
+  }
+};
+
+// kUnsupported: not offered, named. kMalformed: arguments that Jinja refuses too.
+Result<Value> ApplyFilter(const Call& call);
+Result<bool> ApplyTest(const Call& call);
+Result<Value> CallMethod(const Call& call);
+// raise_exception is kUsage with its message.
+Result<Value> CallFunction(const Call& call);
+
+}  // namespace pb::jinja
+
+#endif  // PARITYBIT_TOKENIZER_CHAT_TEMPLATE_BUILTINS_H_

@@ -1,0 +1,42 @@
+// Jinja source to tokens, with the white space control of chat templates (trim_blocks and lstrip_blocks on).
+#ifndef PARITYBIT_TOKENIZER_CHAT_TEMPLATE_LEXER_H_
+#define PARITYBIT_TOKENIZER_CHAT_TEMPLATE_LEXER_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace pb::jinja {
+
+enum class TokenKind {
+  kText,  // between tags
+  kOutputBegin,
+  kOutputEnd,
+  kBlockBegin,
+  kBlockEnd,
+  kName,
+  kString,  // unescaped
+  kInteger,
+  kFloat,
+  kOperator,
+  kEnd,
+};
+
+struct Token {
+  TokenKind kind;
+  std::string text;
+  int line;
+};
+
+// The tokens of a template, the last of kind kEnd. kMalformed: an error of syntax, with the line.
+Result<std::vector<Token>> Lex(std::string_view source);
+
+// Text without leading (trailing) white space as Python's str.strip sees it.
+std::string_view StripLeft(std::string_view text);
+std::string_view StripRight(std::string_view text);
+
+}  // namespace pb::jinja
+
+#endif  // PARITYBIT_TOKENIZER_CHAT_TEMPLATE_LEXER_H_

@@ -1,0 +1,316 @@
+"""The command line without any reference engine: help, usage, exit codes, JSON, the ways to pass on nothing, interruption."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+
+from driver import PARITYBIT, PLUGINS, RELU2, SILU, Case, main, run
+
+COMMANDS = ["crossval", "crossval-per-token", "infer", "setup-cpp-auto", "setup-crossval", "preflight", "gen-fixtures",
+            "check-features"]
+MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
+FIRST_FIELDS = ["schema", "verdict", "scope", "exit_code", "reasons", "next"]
+
+
+class Help(Case):
+    def test_every_command_explains_itself_with_an_example(self):
+        top = run("--help")
+        self.assertEqual(top.code, 0, top)
+        for command in COMMANDS:
+            self.assertIn(f"\n  {command} ", top.out)
+            result = run(command, "--help")
+            self.assertEqual(result.code, 0, result)
+            self.assertIn(f"Example:\n  paritybit {command}", result.out)
+            self.assertIn("--format", result.out)
+
+    def test_version(self):
+        result = run("--version")
+        self.assertEqual(result.code, 0)
+        self.assertRegex(result.out, r"^paritybit \d+\.\d+\.\d+\n$")
+
+
+class Usage(Case):
+    def test_mistakes_exit_2_and_name_what_is_wrong(self):
+        for args, word in [([], "subcommand"), (["nonsense"], "nonsense"), (["crossval", "--nonsense"], "--nonsense"),
+                           (["crossval", "--model", MODEL], "--prompt"), (["crossval", "--prompt", "hi"], "--model"),
+                           (["crossval", "--format", "xml"], "xml"), (["crossval", "--max-tokens", "-1"], "max-tokens"),
+                           (["crossval", "-m", MODEL, "-p", "hi", "-r", "faulty", "--set", "novalue"], "novalue"),
+                           (["crossval", "-m", MODEL, "-p", "hi", "-r", "native", "--set", "no.such=1"], "no.such"),
+                           (["infer", "-m", MODEL, "-p", ""], "prompt"),
+                           (["crossval-per-token", "-m", MODEL, "-p", "hi", "--tokenizer", __file__], "unsupported")]:
+            with self.subTest(args=args):
+                result = run(*args)
+                self.assertEqual(result.code, 2, result)
+                self.assertIn(word, result.err)
+                self.assertEqual(result.out, "")
+
+    def test_commands_of_later_versions_are_unsupported_by_name(self):
+        for command in ["sweep", "diagnose", "self-check", "verify"]:
+            result = run(command, "--whatever")
+            self.assertEqual(result.code, 2, result)
+            self.assertIn(f"unsupported: `{command}`", result.err)
+
+    def test_errors_are_json_alone_when_json_is_asked_for(self):
+        for args in [["crossval", "--bogus"], ["crossval", "-m", "/no/such.gguf", "-p", "hi", "-r", "native"], ["sweep"]]:
+            result = run(*args, "--format", "json")
+            self.assertEqual(list(result.json)[:6], FIRST_FIELDS, result)
+            self.assertEqual(result.json["exit_code"], result.code)
+            self.assertTrue(result.json["reasons"], result)
+            self.assertEqual(result.err, "")
+
+    def test_a_tokenizer_apart_from_the_model_is_taken_only_when_it_is_the_same(self):
+        same = run("crossval-per-token", "-m", MODEL, "-p", "hi", "-c", "native", "-r", "native", "--tokenizer",
+                   SILU / "tiny-bitnet-silu-tq1_0.gguf")
+        self.assertEqual(same.code, 0, same)
+        made = self.folder / "other.gguf"
+        self.assertEqual(run("gen-fixtures", "--out", made).code, 0)
+        other = run("crossval-per-token", "-m", MODEL, "-p", "hi", "-r", "native", "--tokenizer", made)
+        self.assertEqual(other.code, 2, other)
+        self.assertIn("unsupported", other.err)
+
+
+class ModelFiles(Case):
+    def test_a_missing_or_damaged_model_exits_5_with_the_offset(self):
+        missing = run("crossval", "-m", self.folder / "none.gguf", "-p", "hi", "-r", "native")
+        self.assertEqual(missing.code, 5, missing)
+        short = self.folder / "short.gguf"
+        short.write_bytes(MODEL.read_bytes()[:100_000])
+        for command in ("crossval", "crossval-per-token"):
+            result = run(command, "-m", short, "-p", "hi", "-r", "native")
+            self.assertEqual(result.code, 5, result)
+            self.assertRegex(result.err, r"byte \d+|offset \d+")
+        # the reference's own file is looked at as well
+        result = run("crossval", "-m", MODEL, "--reference-model", short, "-p", "hi", "-r", "native")
+        self.assertEqual(result.code, 5, result)
+
+
+class NothingCompared(Case):
+    """Each way to pass on nothing is its own failing verdict."""
+
+    def faulty(self, mode, *more, side="--candidate"):
+        return self.crossval("-m", MODEL, "-p", "And God said", "--candidate", "faulty", "--reference", "faulty", side,
+                             f"faulty,{mode}", *more) if side == "--reference" else self.crossval(
+                                 "-m", MODEL, "-p", "And God said", "--reference", "faulty", side, f"faulty,{mode}", *more)
+
+    def test_the_sound_engine_matches_itself(self):
+        self.expect(self.crossval("-m", MODEL, "-p", "And God said", "-c", "faulty", "-r", "faulty", "-n", "3"), "match", 0)
+
+    def test_no_reference(self):
+        result = self.crossval("-m", MODEL, "-p", "hi", "-r", "no-such-engine")
+        self.expect(result, "incomplete", 3, "no-reference")
+        self.assertIn("paritybit setup-cpp-auto", result.json["next"])
+        self.assertEqual(result.json["coverage"]["compared"], 0)
+
+    def test_zero_prompts(self):
+        empty = self.folder / "prompts.txt"
+        empty.write_text("")
+        self.expect(self.crossval("-m", MODEL, "--prompts", empty, "-r", "native"), "invalid", 3, "no-prompts")
+
+    def test_empty_prompt(self):
+        self.expect(self.crossval("-m", MODEL, "-p", "", "-r", "native"), "invalid", 3, "empty-prompt")
+        self.expect(self.crossval("-m", MODEL, "-p", "hi", "-p", "", "-r", "native"), "invalid", 3, "empty-prompt")
+
+    def test_engines_that_die_are_engine_failed_with_their_last_words(self):
+        for mode in ("crash", "abort", "exit", "throw", "error"):
+            for side in ("candidate", "reference"):
+                with self.subTest(mode=mode, side=side):
+                    other = "reference" if side == "candidate" else "candidate"
+                    result = self.crossval("-m", MODEL, "-p", "hi", f"--{other}", "faulty", f"--{side}",
+                                           f"faulty,faulty.mode={mode}")
+                    self.expect(result, "engine-failed", 4, f"{side}-failed")
+                    self.assertIn("faulty", json.dumps(result.json["reasons"]))
+
+    def test_engines_that_die_before_they_compute(self):
+        for place in ("create", "model", "session"):
+            with self.subTest(place=place):
+                result = self.crossval("-m", MODEL, "-p", "hi", "-c", f"faulty,faulty.mode=crash,faulty.at={place}", "-r",
+                                       "faulty")
+                self.expect(result, "engine-failed", 4, "candidate-failed")
+
+    def test_a_hang_ends_at_the_limit(self):
+        start = time.monotonic()
+        result = self.crossval("-m", MODEL, "-p", "hi", "-c", "faulty,faulty.mode=hang", "-r", "faulty", "--timeout", "1")
+        self.expect(result, "engine-failed", 4, "candidate-failed")
+        self.assertLess(time.monotonic() - start, 20)
+        result = self.crossval("-m", MODEL, "-p", "hi", "-c", "faulty,faulty.mode=hang", "-r", "faulty",
+                               env={"CROSSVAL_TIMEOUT_SECS": 1})
+        self.expect(result, "engine-failed", 4, "candidate-failed")
+        choice = [c for c in result.json["choices"] if c["key"] == "timeout_seconds"][0]
+        self.assertEqual(choice["origin"], "variable CROSSVAL_TIMEOUT_SECS")
+
+    def test_lies_are_caught(self):
+        for mode, verdict in [("nan", "invalid"), ("inf", "invalid"), ("wrong_vocab", None), ("skip_rows", None),
+                              ("repeat_rows", None), ("reverse_rows", None), ("token_range", "engine-failed"),
+                              ("token_value", "invalid"), ("no_model", "engine-failed")]:
+            for side in ("candidate", "reference"):
+                with self.subTest(mode=mode, side=side):
+                    other = "reference" if side == "candidate" else "candidate"
+                    result = self.crossval("-m", MODEL, "-p", "And God", "-n", "2", f"--{other}", "faulty", f"--{side}",
+                                           f"faulty,faulty.mode={mode}")
+                    self.assertIn(result.json["verdict"], [verdict] if verdict else ["invalid", "engine-failed"], result)
+                    self.assertIn(result.code, (3, 4))
+
+    def test_engines_of_different_vocabularies(self):
+        self.expect(self.crossval("-m", MODEL, "-p", "hi", "-c", "native", "-r", "faulty"), "invalid", 3, "tokens-differ")
+
+    def test_allow_cpp_fail_is_printed_and_changes_nothing(self):
+        result = self.crossval("-m", MODEL, "-p", "hi", "-c", "faulty", "-r", "faulty,faulty.mode=crash",
+                               env={"CROSSVAL_ALLOW_CPP_FAIL": "1"})
+        self.expect(result, "engine-failed", 4)
+        self.assertTrue(any("CROSSVAL_ALLOW_CPP_FAIL" in note for note in result.json["notes"]), result)
+
+
+class Declared(Case):
+    def test_an_undeclared_activation_is_incomplete_whatever_the_logits_say(self):
+        alone = self.folder / "model.gguf"
+        shutil.copy(RELU2 / "tiny-bitnet-relu2-tq2_0.gguf", alone)
+        result = self.crossval("-m", alone, "-p", "And God said", "-c", "native", "-r", "native")
+        self.expect(result, "incomplete", 3, "undeclared")
+        declared = self.crossval("-m", alone, "-p", "And God said", "-r", "native", "--set", "ffn.activation=relu2",
+                                 "--set-reference", "ffn.activation=relu2")
+        self.expect(declared, "match", 0)
+        by_file = self.crossval("-m", alone, "-p", "And God said", "--hf-config", RELU2 / "config.json", "-r", "native",
+                                "--set-reference", "ffn.activation=relu2")
+        self.expect(by_file, "match", 0)
+
+    def test_settings_that_differ_are_incomplete(self):
+        for setting in ("act.quant=f16", "kv.type=f32"):
+            result = self.crossval("-m", MODEL, "-p", "And God said", "-r", "native", "--set", setting)
+            self.expect(result, "incomplete", 3, "settings-differ")
+
+    def test_the_users_own_limit_is_enforced(self):
+        result = self.crossval("-m", MODEL, "-p", "And God said", "-r", "native", "--set", "ffn.activation=relu2",
+                               "--cos-tolerance", "0.999999")
+        self.expect(result, "diverged", 1)
+        self.assertTrue(any(limit["name"] == "cosine.min" for limit in result.json["limits"]), result)
+
+
+class Output(Case):
+    def test_json_alone_on_stdout_and_the_contract_fields(self):
+        result = self.crossval("-m", MODEL, "-p", "And God said", "-r", "native", "-v")
+        self.assertEqual(list(result.json)[:6], FIRST_FIELDS)
+        for key in ("engines", "model", "coverage", "first_divergence", "blame", "limits", "positions"):
+            self.assertIn(key, result.json)
+        self.assertEqual(result.json["coverage"]["compared"], result.json["coverage"]["expected"])
+
+    def test_a_receipt_is_written_and_quiet_is_one_line(self):
+        receipt = self.folder / "receipt.json"
+        result = run("crossval", "-m", MODEL, "-p", "And God said", "-r", "native", "-q", "--receipt", receipt)
+        self.assertEqual(result.code, 0, result)
+        self.assertEqual(result.out.count("\n"), 1, result)
+        self.assertEqual(json.loads(receipt.read_text())["schema"], "paritybit.receipt/0")
+        nowhere = run("crossval", "-m", MODEL, "-p", "And God said", "-r", "native", "--receipt", "/no/such/dir/r.json")
+        self.assertEqual(nowhere.code, 5, nowhere)
+
+    def test_prompts_from_stdin_and_files_keep_their_order(self):
+        listed = self.folder / "list.txt"
+        listed.write_text("And God said\nLet there be light\n")
+        result = self.crossval("-m", MODEL, "--prompts", listed, "--prompt-file", "-", "-r", "native",
+                               stdin="In the beginning")
+        self.assertEqual([p["text"] for p in result.json["prompts"]],
+                         ["In the beginning", "And God said", "Let there be light"], result)
+
+    def test_flag_beats_variable(self):
+        result = self.crossval("-m", MODEL, "-p", "And God", "-r", "native", env={"CROSSVAL_GGUF": "/no/such.gguf"})
+        self.assertEqual(result.code, 0, result)
+        self.assertEqual([c["origin"] for c in result.json["choices"] if c["key"] == "model"], ["flag --model"])
+        result = self.crossval("-p", "And God", "-r", "native", env={"CROSSVAL_GGUF": MODEL})
+        self.assertEqual([c["origin"] for c in result.json["choices"] if c["key"] == "model"], ["variable CROSSVAL_GGUF"])
+
+
+class Inference(Case):
+    def test_greedy_is_what_the_sampler_at_temperature_zero_gives_and_seeds_repeat(self):
+        def text(*args, **kwargs):
+            result = run("infer", "-m", MODEL, "-p", "And God said", "-n", "16", "--format", "json", *args, **kwargs)
+            self.assertEqual(result.code, 0, result)
+            return result.json["tokens"]
+
+        greedy = text()
+        self.assertEqual(greedy, text("--temperature", "0", "--seed", "9"))
+        self.assertEqual(greedy, text("--temperature", "2", "--top-k", "1"))
+        warm = text("--temperature", "1.5", "--seed", "1")
+        self.assertEqual(warm, text("--temperature", "1.5", "--seed", "1"))
+        self.assertEqual(warm, text("--temperature", "1.5", env={"BITNET_SEED": "1"}))
+        self.assertNotEqual(warm, text("--temperature", "1.5", "--seed", "2"))
+
+    def test_text_streams_to_stdout_and_figures_to_stderr(self):
+        result = run("infer", "-m", MODEL, "-p", "And God said", "-n", "8")
+        self.assertEqual(result.code, 0, result)
+        self.assertTrue(result.out.strip())
+        self.assertRegex(result.err, r"tokens/s")
+
+    def test_an_engine_that_dies_exits_4(self):
+        result = run("infer", "-m", MODEL, "-p", "hi", "-e", "faulty,faulty.mode=crash", "-n", "2")
+        self.assertEqual(result.code, 4, result)
+
+
+class Interruption(Case):
+    def test_sigint_exits_130_kills_the_engines_and_the_next_run_resumes(self):
+        model = self.folder / "model" / "m.gguf"
+        self.assertEqual(run("gen-fixtures", "--out", model, "--architecture", "llama", "--layers", "12", "--d-model", "768",
+                             "--d-ff", "2048", "--heads", "12", "--kv-heads", "4").code, 0)
+        plugin = self.folder / "reference.so"
+        shutil.copy(PLUGINS / "native.so", plugin)
+        cache = self.folder / "cache"
+        command = [str(PARITYBIT), "crossval", "-m", str(model), "-p", "The quick brown fox", "-r", str(plugin), "--format",
+                   "json"]
+        env = dict(os.environ, PARITYBIT_CACHE=str(cache))
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
+        deadline = time.monotonic() + 300
+        while len(list(cache.glob("noise/*/*.json"))) < 10 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.005)
+        self.assertIsNone(process.poll(), "the run ended before it could be interrupted")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 130, err)
+        self.assertEqual(json.loads(out)["verdict"], "interrupted")
+        time.sleep(0.5)
+        self.assertEqual(self.children_of(plugin), [])
+        for entry in cache.glob("noise/*/*"):
+            json.loads(entry.read_text())
+        again = self.crossval(*command[2:-2], env={"PARITYBIT_CACHE": str(cache)})
+        self.expect(again, "match", 0)
+        self.assertGreaterEqual(again.json["noise_floor"]["runs_from_cache"], 10, again)
+
+    def children_of(self, plugin):
+        found = []
+        for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if str(plugin) in entry.read_bytes().decode(errors="replace").replace("\0", " "):
+                    found.append(entry.parent.name)
+            except OSError:
+                pass
+        return found
+
+
+class Fixtures(Case):
+    def test_the_standard_set_runs(self):
+        result = run("gen-fixtures", "--out", self.folder / "set", "--format", "json")
+        self.assertEqual(result.code, 0, result)
+        self.assertGreaterEqual(len(result.json["files"]), 5)
+        for file in result.json["files"]:
+            self.assertEqual(run("infer", "-m", file, "-p", "abc", "-n", "3").code, 0, file)
+
+    def test_conversion_reports_what_it_changed(self):
+        out = self.folder / "f16.gguf"
+        result = run("gen-fixtures", "--convert", MODEL, "--weights", "f16", "--out", out, "--format", "json")
+        self.assertEqual(result.code, 0, result)
+        self.assertEqual(result.json["converted"], {"tensors": 42, "inexact": 0, "max_change": 0.0})
+        self.assertEqual(run("gen-fixtures", "--weights", "Q9_9", "--out", out).code, 2)
+
+
+class Features(Case):
+    def test_the_build_says_what_it_contains(self):
+        result = run("check-features", "--format", "json")
+        self.assertEqual(result.code, 0, result)
+        self.assertIn("I2_S", result.json["weight_types"])
+        native = [engine for engine in result.json["engines"] if engine["name"] == "native"]
+        self.assertTrue(native and "error" not in native[0], result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Runs the paritybit program for tests: exit code, stdout as JSON, stderr. The build tree is argv[1] of the test."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = pathlib.Path(sys.argv.pop(1)).resolve() if len(sys.argv) > 1 and os.path.isdir(sys.argv[1]) else ROOT / "build/release"
+PARITYBIT = BUILD / "bin" / "paritybit"
+PLUGINS = BUILD / "lib" / "paritybit"
+TINY = ROOT / "models"
+SILU = TINY / "tiny-bitnet-silu"
+RELU2 = TINY / "tiny-bitnet-relu2"
+
+
+class Outcome:
+    def __init__(self, process):
+        self.code = process.returncode
+        self.out = process.stdout
+        self.err = process.stderr
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    def codes(self):
+        return [reason["code"] for reason in self.json["reasons"]]
+
+    def __str__(self):
+        return f"exit {self.code}\n--- stdout\n{self.out[-6000:]}\n--- stderr\n{self.err[-3000:]}"
+
+
+def run(*args, env=None, stdin="", timeout=600):
+    """Runs `paritybit ARGS...`; env: variables to add (None removes one)."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("CROSSVAL_", "BITNET_"))}
+    for key, value in (env or {}).items():
+        if value is None:
+            variables.pop(key, None)
+        else:
+            variables[key] = str(value)
+    return Outcome(subprocess.run([str(PARITYBIT), *map(str, args)], env=variables, input=stdin, capture_output=True,
+                                  text=True, errors="replace", timeout=timeout))
+
+
+class Case(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="paritybit-test-")
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def crossval(self, *args, **kwargs):
+        """A crossval with JSON output; its exit code must agree with the object's own."""
+        result = run("crossval", "--format", "json", *args, **kwargs)
+        self.assertTrue(result.out, result)
+        self.assertEqual(result.code, result.json["exit_code"], result)
+        return result
+
+    def expect(self, result, verdict, exit_code, code=None):
+        self.assertEqual((result.json["verdict"], result.code), (verdict, exit_code), result)
+        if code:
+            self.assertIn(code, result.codes(), result)
+
+
+def main():
+    unittest.main(verbosity=2)
