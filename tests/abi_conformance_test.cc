@@ -1,7 +1,9 @@
 // What every engine plugin promises, tested through the host: abi_conformance_test PLUGIN MODEL [KEY=VALUE...] [--any-file]
-// [--varies] [--inexact=STAGE,...|all] [gtest flags].
+// [--varies] [--without=ABILITY,...] [--inexact=STAGE,...|all] [gtest flags].
 //   --any-file  the engine does not read the model file, so a damaged one is no error
 //   --varies    the engine promises no equal bits between one evaluation and the same in pieces
+//   --without   abilities the engine does not offer: tokenize outputs inputs overwrite noise replay; one that is missing and
+//               not named is a failure
 //   --inexact   stages where overwriting with the tensor just handed over may change the logits (rounded on the way)
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -31,7 +33,7 @@ struct Subject {
   Settings settings;
   bool any_file = false;
   bool varies = false;
-  std::set<std::string> inexact;
+  std::set<std::string> inexact, without;
 };
 Subject subject;
 
@@ -179,6 +181,7 @@ class Conformance : public testing::Test {
     for (int32_t i = 0; i < Number("n_layers"); ++i) layers.push_back(i);
     return layers;
   }
+  std::vector<PointKey> ReplayInputs(PointKey point) const;
   std::vector<int64_t> CanonicalShape(int32_t stage, int64_t n, int64_t p) const;
   void CheckPoints(const Trace& trace, int64_t first, int64_t n);
   void CheckAttentionRows(const Trace& trace, int64_t first, int64_t n);
@@ -190,6 +193,13 @@ class Conformance : public testing::Test {
   std::vector<int32_t> tokens_;
   std::vector<StageVisibility> stages_;
 };
+
+// A test of an ability that the engine lacks fails, unless the command line says that it does.
+#define PB_NEED(capability, name)                                                          \
+  if (!Can(capability)) {                                                                  \
+    ASSERT_TRUE(subject.without.contains(name)) << "this engine does not offer: " << name; \
+    GTEST_SKIP() << "without " << name;                                                    \
+  }
 
 // The vocabulary's shape column with the model's own numbers: "(n, n_heads * head_dim)".
 std::vector<int64_t> Conformance::CanonicalShape(int32_t stage, int64_t n, int64_t p) const {
@@ -273,7 +283,7 @@ TEST_F(Conformance, BadModelFilesAreErrors) {
 }
 
 TEST_F(Conformance, TokenizesAndBack) {
-  if (!Can(PB_CAP_TOKENIZE)) GTEST_SKIP() << "this engine does not tokenise";
+  PB_NEED(PB_CAP_TOKENIZE, "tokenize");
   OpenModel();
   for (const char* text : {"", "a", "Hello, world!", "  two  spaces\n\ttab",
                            "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x98\x80", "1234567890"}) {
@@ -468,7 +478,7 @@ void Conformance::CheckSum(const Trace& trace, PointKey sum, PointKey a, PointKe
 }
 
 TEST_F(Conformance, EveryObservedStageArrivesOnceInCanonicalShape) {
-  if (!Can(PB_CAP_OUTPUTS)) GTEST_SKIP() << "this engine shows no outputs";
+  PB_NEED(PB_CAP_OUTPUTS, "outputs");
   OpenSession();
   Trace plain = Fresh(Request(0, 6));
   EvalRequest prefill = Request(0, 6), step = Request(6, 1);
@@ -492,7 +502,7 @@ TEST_F(Conformance, EveryObservedStageArrivesOnceInCanonicalShape) {
 }
 
 TEST_F(Conformance, FiltersSelect) {
-  if (!Can(PB_CAP_OUTPUTS)) GTEST_SKIP() << "this engine shows no outputs";
+  PB_NEED(PB_CAP_OUTPUTS, "outputs");
   OpenSession();
   EvalRequest request = Request(0, 6);
   request.tap.outputs = true;
@@ -503,7 +513,7 @@ TEST_F(Conformance, FiltersSelect) {
 }
 
 TEST_F(Conformance, InputsAreTheOutputsOfEarlierOps) {
-  if (!Can(PB_CAP_INPUTS)) GTEST_SKIP() << "this engine shows no inputs";
+  PB_NEED(PB_CAP_INPUTS, "inputs");
   OpenSession();
   EvalRequest request = Request(0, 6);
   request.tap.outputs = request.tap.inputs = true;
@@ -525,7 +535,7 @@ TEST_F(Conformance, InputsAreTheOutputsOfEarlierOps) {
 }
 
 TEST_F(Conformance, OverwritingWithTheSameChangesNothing) {
-  if (!Can(PB_CAP_OVERWRITE)) GTEST_SKIP() << "this engine's outputs cannot be overwritten";
+  PB_NEED(PB_CAP_OVERWRITE, "overwrite");
   OpenSession();
   Trace plain = Fresh(Request(0, 6));
   for (int32_t stage = 0; stage < PB_STAGE_COUNT; ++stage) {
@@ -542,7 +552,7 @@ TEST_F(Conformance, OverwritingWithTheSameChangesNothing) {
 }
 
 TEST_F(Conformance, OverwritingWithOtherValuesReachesTheLogits) {
-  if (!Can(PB_CAP_OVERWRITE)) GTEST_SKIP() << "this engine's outputs cannot be overwritten";
+  PB_NEED(PB_CAP_OVERWRITE, "overwrite");
   OpenSession();
   Trace plain = Fresh(Request(0, 6));
   auto change = [](Values& values) {
@@ -564,8 +574,65 @@ TEST_F(Conformance, OverwritingWithOtherValuesReachesTheLogits) {
   EXPECT_TRUE(Fresh(Request(0, 6)).logits == plain.logits) << "an overwrite outlived its evaluation";
 }
 
+// The stages that replay takes for this one, with the layer each is taken from; nothing where one of them is not observed.
+std::vector<PointKey> Conformance::ReplayInputs(PointKey point) const {
+  std::stringstream column(pb_vocabulary[point.first].inputs);
+  std::vector<PointKey> keys;
+  for (std::string word; column >> word;) {
+    bool previous = word.ends_with("@prev");
+    word = word.substr(0, word.find_first_of("@*"));
+    int32_t found = -1;
+    std::stringstream choices(word);
+    for (std::string name; found < 0 && std::getline(choices, name, '|');) {
+      for (int32_t stage = 0; stage < PB_STAGE_COUNT; ++stage) {
+        if (name == StageName(stage) && Observed(stage)) found = stage;
+      }
+    }
+    int32_t layer = point.second;
+    if (previous) layer = layer < 0 ? LayersOf(PB_STAGE_LAYER_OUT).back() : layer - 1;
+    if (previous && layer < 0) found = PB_STAGE_EMBEDDINGS;
+    if (found < 0) return {};
+    keys.emplace_back(found, pb_vocabulary[found].per_layer ? layer : -1);
+  }
+  return keys;
+}
+
+TEST_F(Conformance, ReplayGivesWhatTheEngineComputed) {
+  PB_NEED(PB_CAP_REPLAY, "replay");
+  OpenSession();
+  EvalRequest request = Request(0, 6);
+  request.tap.outputs = true;
+  Trace trace = Fresh(request);
+  size_t replayed = 0;
+  for (const auto& [point, events] : trace.points) {
+    std::vector<PointKey> keys = ReplayInputs(point);
+    if (keys.empty() || events.size() != 1 || point.second > 1) continue;
+    ReplayRequest replay;
+    replay.stage = point.first;
+    replay.layer = point.second;
+    for (const PointKey& key : keys) {
+      ASSERT_EQ(trace.points.at(key).size(), 1u) << StageName(key.first);
+      replay.inputs.emplace_back(trace.points.at(key)[0].tensor.shape, trace.values.at(key));
+    }
+    auto output = engine_->Replay(replay);
+    ASSERT_TRUE(output.ok()) << output.error().message;
+    Values again(output->data.begin(), output->data.end());
+    const Values& seen = trace.values.at(point);
+    bool inexact = subject.inexact.contains("all") || subject.inexact.contains(StageName(point.first));
+    EXPECT_EQ(output->shape, events[0].tensor.shape) << StageName(point.first);
+    EXPECT_TRUE(again == seen || (inexact && RelL2(again, seen) < kSplitLimit))
+        << StageName(point.first) << " of layer " << point.second << ": rel-L2 " << RelL2(again, seen);
+    replay.variation = "no.such.variation=1";
+    auto varied = engine_->Replay(replay);
+    EXPECT_FALSE(varied.ok()) << StageName(point.first) << " was replayed under an unknown variation";
+    ++replayed;
+  }
+  EXPECT_GT(replayed, 0u);
+  std::printf("           %zu points replayed\n", replayed);
+}
+
 TEST_F(Conformance, RandomRoundingIsSeeded) {
-  if (!Can(PB_CAP_NOISE)) GTEST_SKIP() << "this engine offers no random rounding";
+  PB_NEED(PB_CAP_NOISE, "noise");
   OpenSession();
   Trace plain = Run(Request(0, 6));
   std::vector<Values> noisy;
@@ -597,6 +664,13 @@ TEST_F(Conformance, StopEndsAnEvaluation) {
   EXPECT_TRUE(Run(Request(0, 6)).logits == plain.logits) << "an evaluation given up leaves something behind";
 }
 
+std::set<std::string> Split(const std::string& list) {
+  std::set<std::string> parts;
+  std::stringstream stream(list);
+  for (std::string part; std::getline(stream, part, ',');) parts.insert(part);
+  return parts;
+}
+
 bool ParseArguments(int argc, char** argv) {
   std::vector<std::string> places;
   for (int i = 1; i < argc; ++i) {
@@ -606,8 +680,9 @@ bool ParseArguments(int argc, char** argv) {
     } else if (argument == "--varies") {
       subject.varies = true;
     } else if (argument.starts_with("--inexact=")) {
-      std::stringstream list(argument.substr(10));
-      for (std::string stage; std::getline(list, stage, ',');) subject.inexact.insert(stage);
+      subject.inexact = Split(argument.substr(10));
+    } else if (argument.starts_with("--without=")) {
+      subject.without = Split(argument.substr(10));
     } else if (size_t equals = argument.find('='); places.size() == 2 && equals != std::string::npos) {
       subject.settings.emplace_back(argument.substr(0, equals), argument.substr(equals + 1));
     } else {
@@ -628,6 +703,7 @@ int main(int argc, char** argv) {
   if (!pb::host::ParseArguments(argc, argv)) {
     std::fprintf(stderr,
                  "usage: abi_conformance_test PLUGIN MODEL [KEY=VALUE...] [--any-file] [--varies] "
+                 "[--without=ABILITY,...] "
                  "[--inexact=STAGE,...|all]\n");
     return 2;
   }
