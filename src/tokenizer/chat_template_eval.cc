@@ -352,7 +352,8 @@ Result<Value> Evaluator::EvalBinary(const Expr& e) {
 
 Result<Value> Evaluator::Arithmetic(const Expr& e, const Value& a, const Value& b) const {
   const std::string& op = e.name;
-  Error error = Fail(Code::kMalformed, e.line, "{} of {} and {}", op, a.TypeName(), b.TypeName());
+  // Python repeats strings by * and formats them by %; no template in use does.
+  Code code = op == "*" || op == "%" ? Code::kUnsupported : Code::kMalformed;
   if (op == "+" && a.AsString() && b.AsString()) return Value(*a.AsString() + *b.AsString());
   if (op == "+" && a.AsList() && b.AsList()) {
     List joined = *a.AsList();
@@ -360,7 +361,8 @@ Result<Value> Evaluator::Arithmetic(const Expr& e, const Value& a, const Value& 
     return Value(std::move(joined));
   }
   double x = 0, y = 0;
-  if (!ToNumber(a, &x) || !ToNumber(b, &y)) return error;
+  if (!ToNumber(a, &x) || !ToNumber(b, &y))
+    return Fail(code, e.line, "{} of {} and {}", op, a.TypeName(), b.TypeName());
   bool divides = op == "/" || op == "//" || op == "%";
   if (divides && y == 0) return Fail(Code::kMalformed, e.line, "division by zero");
   if (op == "/") return Value(x / y);
@@ -376,7 +378,7 @@ Result<Value> Evaluator::Arithmetic(const Expr& e, const Value& a, const Value& 
   bool overflow = op == "+"   ? __builtin_add_overflow(i, j, &r)
                   : op == "-" ? __builtin_sub_overflow(i, j, &r)
                   : op == "*" ? __builtin_mul_overflow(i, j, &r)
-                              : j == -1 && __builtin_sub_overflow(int64_t{0}, i, &r);
+                              : op == "//" && j == -1 && __builtin_sub_overflow(int64_t{0}, i, &r);
   if (overflow) return Fail(Code::kUnsupported, e.line, "{} beyond 64 bits", op);
   if (divides && j != -1) r = i / j - (i % j != 0 && (i < 0) != (j < 0));
   return Value(op == "%" ? (j == -1 ? int64_t{0} : i - r * j) : r);

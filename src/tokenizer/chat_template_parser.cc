@@ -177,7 +177,7 @@ Result<Statement> Parser::If() {
   Statement result{StatementKind::kIf, Now().line, "", {}, nullptr, nullptr, {}};
   while (true) {
     Branch branch;
-    PB_ASSIGN(branch.condition, Expression());
+    PB_ASSIGN(branch.condition, Or());  // a conditional expression needs brackets here, as in Jinja
     PB_TRY(EndOfBlock());
     PB_ASSIGN(branch.body, Body({"elif", "else", "endif"}));
     result.branches.push_back(std::move(branch));

@@ -1,0 +1,164 @@
+// Chat templates against Jinja2 (tests/data/chat_templates.json, made by chat_templates.py beside it), and their bounds.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tokenizer/tokenizer.h"
+
+namespace pb {
+namespace {
+
+Result<std::string> Render(std::string_view text,
+                           const std::vector<ChatMessage>& messages = {{"user", "hi"}}) {
+  return ApplyChatTemplate(text, messages, true, "<bos>", "<eos>");
+}
+
+std::string Rendered(std::string_view text) {
+  auto result = Render(text);
+  return result.ok() ? *result : "error: " + result.error().message;
+}
+
+TEST(ChatTemplate, RendersAsJinja) {
+  std::ifstream file(PB_SOURCE_DIR "/tests/data/chat_templates.json");
+  ASSERT_TRUE(file.good());
+  nlohmann::json data = nlohmann::json::parse(file);
+  int equal = 0, refused = 0, unsupported = 0;
+  for (const auto& c : data["cases"]) {
+    std::vector<ChatMessage> messages;
+    for (const auto& m : c["messages"]) messages.push_back({m["role"], m["content"]});
+    const std::string text = c["template"];
+    auto result = ApplyChatTemplate(text, messages, c["add_generation_prompt"], "<bos>", "<eos>");
+    if (c.contains("refused")) {
+      EXPECT_FALSE(result.ok()) << text << "\nJinja: " << c["refused"];
+      ++refused;
+    } else if (!result.ok() && result.error().code == Code::kUnsupported) {
+      EXPECT_NE(result.error().message.find("line"), std::string::npos);
+      ++unsupported;
+    } else {
+      ASSERT_TRUE(result.ok()) << text << "\n" << result.error().message;
+      EXPECT_EQ(*result, c["expected"].get<std::string>()) << text;
+      ++equal;
+    }
+  }
+  EXPECT_EQ(equal, 247);
+  EXPECT_EQ(refused, 24);
+  EXPECT_EQ(unsupported, 1);  // map(attribute=...)
+}
+
+TEST(ChatTemplate, NamesWhatIsNotSupportedWithItsLine) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"a\n{% macro f() %}{% endmacro %}", "line 2: {% macro %}"},
+      {"\n\n{% set x %}a{% endset %}", "line 3: {% set %} with a body"},
+      {"{{ messages|groupby('role') }}", "line 1: the filter \"groupby\""},
+      {"{{ 'a' is divisibleby(3) }}", "the test \"is divisibleby\""},
+      {"{{ 3 is divisibleby 3 }}", "an argument of the test \"divisibleby\" without brackets"},
+      {"{{ 'abc'.title() }}", "the method \"title\" of a string"},
+      {"{{ strftime_now('%d') }}", "the function \"strftime_now\""},
+      {"{% for a in messages recursive %}{% endfor %}", "a recursive loop"},
+      {"{{ 1 < 2 < 3 }}", "a chain of comparisons"},
+      {"{{ (1, 2) }}", "a tuple"},
+      {"{{ messages }}", "writing a list as text"},
+      {"{{ 2 ** 3 }}", "the operator **"},
+      {"{% raw %}{{ x }}{% endraw %}", "{% raw %}"},
+      {"{{ '\xC3\xA9'|upper }}", "upper of characters beyond ASCII"},
+  };
+  for (auto [text, message] : cases) {
+    auto result = Render(text);
+    ASSERT_FALSE(result.ok()) << text;
+    EXPECT_EQ(result.error().code, Code::kUnsupported) << text;
+    EXPECT_NE(result.error().message.find(message), std::string::npos)
+        << text << ": " << result.error().message;
+  }
+}
+
+TEST(ChatTemplate, TellsWhyItRefuses) {
+  auto result = Render("{{ raise_exception('roles must alternate') }}");
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, Code::kUsage);
+  EXPECT_EQ(result.error().message,
+            "chat template, line 1: the template refuses this conversation: roles must alternate");
+}
+
+// What is not reached is not judged: real templates guard tool calls this way.
+TEST(ChatTemplate, UnsupportedCallsInBranchesNotTakenAreHarmless) {
+  EXPECT_EQ(Rendered("{% if tools %}{{ tools|groupby('x') }}{{ f() }}{% endif %}ok"), "ok");
+}
+
+TEST(ChatTemplate, BytesThatAreNotUtf8PassThrough) {
+  auto result =
+      Render("{{ messages[0].content|trim }}{{ messages[0].content|length }}", {{"user", " \xFF\xC3 "}});
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_EQ(*result,
+            "\xFF\xC3"
+            "4");
+}
+
+std::string Repeated(const std::string& text, int n) {
+  std::string out;
+  for (int i = 0; i < n; ++i) out += text;
+  return out;
+}
+
+TEST(ChatTemplate, HostileTemplatesEndSoonWithAnError) {
+  const std::string cases[] = {
+      "{{ " + Repeated("(", 100000) + "1" + Repeated(")", 100000) + " }}",
+      "{{ " + Repeated("[", 100000) + Repeated("]", 100000) + " }}",
+      "{{ " + Repeated("not ", 100000) + "1 }}",
+      "{{ " + Repeated("-", 100000) + "1 }}",
+      "{{ 1" + Repeated(" + 1", 100000) + " }}",
+      "{{ messages" + Repeated("|list", 100000) + " }}",
+      "{{ messages" + Repeated("[0]", 100000) + " }}",
+      Repeated("{% if 1 %}", 100000) + Repeated("{% endif %}", 100000),
+      Repeated("{% for x in [1] %}", 100000),
+      "{% for a in range(1000000) %}{% for b in range(1000000) %}{% endfor %}{% endfor %}",
+      "{% set ns = namespace(s='ab') %}{% for a in range(100) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+      "{% set ns = namespace(s=[1]) %}{% for a in range(100) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+      "{% set ns = namespace(s=[1]) %}{% for a in range(100) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ "
+      "ns.s == ns.s }}",
+      "{% set ns = namespace(s=[1]) %}{% for a in range(100000) %}{% set ns.s = [ns.s] %}{% endfor %}",
+      "{% set ns = namespace() %}{% set ns.self = ns %}",
+      "{% set ns = namespace() %}{% for a in range(9) %}{% set ns = namespace(inner=ns) %}{% endfor %}{{ "
+      "[ns] }}",
+      "{% for a in range(1000000) %}{{ 'a very long line that is written again and again and again' }}{% "
+      "endfor %}",
+      "{{ ('a' ~ 'b').replace('', 'x') }}",
+      "{{ range(99999999999) }}",
+      "{{ range(0, 10, 0) }}",
+      "{{ 9223372036854775807 + 1 }}",
+      "{{ -9223372036854775807 - 2 }}",
+      "{{ (-9223372036854775807 - 1) // -1 }}",
+      "{{ 99999999999999999999 }}",
+      "{{ 'a'[1:2:0] }}",
+      "{{ '\\ud80z' }}",
+  };
+  for (const std::string& text : cases) {
+    auto begin = std::chrono::steady_clock::now();
+    auto result = Render(text);
+    EXPECT_FALSE(result.ok()) << text.substr(0, 200);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60)) << text.substr(0, 200);
+  }
+  EXPECT_EQ(Rendered("{{ (-9223372036854775807 - 1) % -1 }}"), "0");
+  EXPECT_EQ(Rendered("{{ [1, 2][9223372036854775807::-9223372036854775807]|length }}"), "1");
+}
+
+// Every prefix, and every single changed byte, of a template that uses all constructs: a result or an error.
+TEST(ChatTemplate, DamagedTemplatesNeverCrash) {
+  const std::string whole =
+      "{%- set ns = namespace(a='x', b=[1, 2.5]) -%}{# c #}{% for m in messages[1:] if m.role != 'x' %}{{ "
+      "m['content']|trim ~ "
+      "loop.index0 if not loop.last else \"\\u00e9\" }}{% else %}{{- {'k': -1}.items()|list|length is "
+      "defined }}{% endfor +%}";
+  for (size_t n = 0; n <= whole.size(); ++n) (void)Render(whole.substr(0, n)).ok();
+  for (size_t i = 0; i < whole.size(); ++i) {
+    for (char c : {'{', '}', '%', '\'', '\\', '(', ']', '-', '\0', '\xFF', ' ', '.', '|'}) {
+      std::string changed = whole;
+      changed[i] = c;
+      (void)Render(changed).ok();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pb
