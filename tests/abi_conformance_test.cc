@@ -1,5 +1,5 @@
 // What every engine plugin promises, tested through the host: abi_conformance_test PLUGIN MODEL [KEY=VALUE...] [--any-file]
-// [--varies] [--without=ABILITY,...] [--inexact=STAGE,...|all] [gtest flags].
+// [--varies] [--without=ABILITY,...] [--inexact=STAGE,...|all] [gtest flags]. "@NAME" is a reference or model that is set up.
 //   --any-file  the engine does not read the model file, so a damaged one is no error
 //   --varies    the engine promises no equal bits between one evaluation and the same in pieces
 //   --without   abilities the engine does not offer: tokenize outputs inputs overwrite noise replay; one that is missing and
@@ -24,6 +24,7 @@
 #include "abi/engine.h"
 #include "base/file.h"
 #include "host/engine.h"
+#include "setup/setup.h"
 
 namespace pb::host {
 namespace {
@@ -692,6 +693,12 @@ bool ParseArguments(int argc, char** argv) {
   if (places.size() != 2) return false;
   subject.plugin = places[0];
   subject.model = places[1];
+  if (places[0].starts_with("@")) {
+    setup::Reference reference = Must(setup::FindReference(places[0].substr(1)));
+    subject.plugin = reference.plugin;
+    subject.settings.insert(subject.settings.begin(), reference.settings.begin(), reference.settings.end());
+  }
+  if (places[1].starts_with("@")) subject.model = Must(setup::FindModel(places[1].substr(1)));
   return true;
 }
 
@@ -700,12 +707,14 @@ bool ParseArguments(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  if (!pb::host::ParseArguments(argc, argv)) {
+  try {
+    if (pb::host::ParseArguments(argc, argv)) return RUN_ALL_TESTS();
     std::fprintf(stderr,
                  "usage: abi_conformance_test PLUGIN MODEL [KEY=VALUE...] [--any-file] [--varies] "
                  "[--without=ABILITY,...] "
                  "[--inexact=STAGE,...|all]\n");
-    return 2;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
   }
-  return RUN_ALL_TESTS();
+  return 2;
 }
