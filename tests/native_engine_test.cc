@@ -1,0 +1,169 @@
+// The native engine against others on SmolLM2 and the tiny BitNets: Hugging Face's hidden states, and llama.cpp op by op on equal
+// inputs. Fails where model or reference is missing: `paritybit setup-crossval` fetches both.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "formats/safetensors.h"
+#include "host/engine.h"
+#include "native/harness_for_tests.h"
+#include "setup/setup.h"
+
+namespace pb {
+namespace {
+
+using native::Harness;
+using native::Points;
+using native::Recorded;
+
+struct Errors {
+  double tensor = 0, row = 0;
+};
+
+Errors RelL2(const std::vector<float>& a, const float* b, size_t n_rows) {
+  const size_t width = a.size() / n_rows;
+  double all_error = 0, all_norm = 0;
+  Errors e;
+  for (size_t r = 0; r < n_rows; r++) {
+    double error = 0, norm = 0;
+    for (size_t i = r * width; i < (r + 1) * width; i++) {
+      if (std::isinf(b[i]) && a[i] == b[i]) continue;  // masked scores
+      error += std::pow(static_cast<double>(a[i]) - b[i], 2), norm += std::pow(static_cast<double>(b[i]), 2);
+    }
+    const double rel = std::sqrt(error / norm);
+    if (!(rel <= e.row)) e.row = rel;
+    all_error += error, all_norm += norm;
+  }
+  e.tensor = std::sqrt(all_error / all_norm);
+  return e;
+}
+
+TEST(SmolLM2, HiddenStatesAndLogitsAreHuggingFaces) {
+  auto path = setup::FindModel("smollm2");
+  ASSERT_TRUE(path.ok()) << path.error().message;
+  auto golden = SafetensorsFile::Open(PB_SOURCE_DIR "/models/golden/smollm2-135m-q4_1.safetensors");
+  ASSERT_TRUE(golden.ok()) << golden.error().message;
+  std::vector<int32_t> tokens;
+  const std::string ids = golden->metadata().at("ids");
+  for (char* p = const_cast<char*>(ids.c_str()) + 1; *p; p++)
+    tokens.push_back(static_cast<int32_t>(std::strtol(p, &p, 10)));
+  ASSERT_EQ(tokens.size(), 24u);
+  Harness harness(path->string());
+  native::Config config;
+  config.act_quant = native::ActQuant::kNone, config.kv_f16 = false, config.threads = 2;
+  std::vector<float> logits;
+  Points points = harness.Record(config, tokens, &logits);
+  auto check = [&](const std::string& name, const std::vector<float>& got) {
+    const SafeTensor* t = golden->Find(name);
+    ASSERT_NE(t, nullptr) << name;
+    const std::vector<float> want = std::move(t->Floats()).value();
+    ASSERT_EQ(got.size(), want.size()) << name;
+    EXPECT_LE(RelL2(got, want.data(), t->shape[0]).row, 1e-5) << name;
+  };
+  check("embeddings", points.at({PB_STAGE_EMBEDDINGS, -1}).values);
+  for (int32_t l = 0; l < 30; l++)
+    check(fmt::format("layer_out.{}", l), points.at({PB_STAGE_LAYER_OUT, l}).values);
+  check("final_norm", points.at({PB_STAGE_FINAL_NORM, -1}).values);
+  check("logits_last8", {logits.end() - 8 * 49152, logits.end()});
+}
+
+// All canonical points of one prefill of the reference, in a process of its own.
+Result<Points> RecordReference(const setup::Reference& reference, const std::string& model,
+                               const std::vector<int32_t>& tokens) {
+  host::Settings settings = reference.settings;
+  settings.emplace_back("threads", "1");
+  settings.emplace_back("cpu.library", "haswell");  // the AVX2 one, whatever else this machine has
+  PB_ASSIGN(auto engine, host::Engine::Start(reference.plugin, settings, {}));
+  PB_TRY(engine->OpenModel(model));
+  PB_TRY(engine->OpenSession({}));
+  host::EvalRequest request;
+  request.tokens = tokens;
+  request.tap.outputs = true;
+  Points points;
+  PB_TRY(engine->Eval(request, [&](const host::Event& e) -> Status {
+    if (e.kind != host::Event::kPoint) return {};
+    Recorded& to = points[{e.point.stage, e.point.layer}];
+    const bool first = to.shape.empty();
+    if (first) {
+      to.shape = e.tensor.shape;
+    } else {
+      to.shape[0] += e.tensor.shape[0];  // points may come in pieces of rows
+    }
+    to.values.insert(to.values.end(), e.tensor.data.begin(), e.tensor.data.end());
+    return {};
+  }));
+  return points;
+}
+
+// The recorded inputs of a stage, in the vocabulary's order; empty where one was not observed.
+std::vector<const Recorded*> InputsOf(const Points& points, int32_t stage, int32_t layer,
+                                      int32_t last_layer) {
+  std::vector<const Recorded*> inputs;
+  const std::string column = pb_vocabulary[stage].inputs;
+  for (size_t at = 0; at < column.size();) {
+    std::string words = column.substr(at, column.find(' ', at) - at);
+    at += words.size() + 1;
+    const bool previous = words.find("@prev") != std::string::npos;
+    words = words.substr(0, words.find_first_of("@*"));
+    const Recorded* found = nullptr;
+    while (!found && !words.empty()) {
+      const std::string word = words.substr(0, words.find('|'));
+      words.erase(0, word.size() + 1);
+      for (const pb_stage_info& info : pb_vocabulary) {
+        if (word != info.name) continue;
+        std::pair<int32_t, int32_t> key{info.stage, previous ? (layer < 0 ? last_layer : layer - 1) : layer};
+        if (previous && key.second < 0) key = {PB_STAGE_EMBEDDINGS, -1};
+        if (auto it = points.find(key); it != points.end()) found = &it->second;
+      }
+    }
+    if (!found) return {};
+    inputs.push_back(found);
+  }
+  return inputs;
+}
+
+// Products of quantised weights, norms and sums give llama.cpp's very bits; what rounds in another order stays below 1e-6.
+void CompareOpByOp(const std::string& path, int n_tokens, bool quantised_output) {
+  auto reference = setup::FindReference("llama.cpp");
+  ASSERT_TRUE(reference.ok()) << reference.error().message;
+  Harness harness(path);
+  const int32_t last = static_cast<int32_t>(harness.weights->layers.size()) - 1;
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < n_tokens; i++) tokens.push_back((i * 389 + 71) % 2000);
+  auto points = RecordReference(*reference, path, tokens);
+  ASSERT_TRUE(points.ok()) << points.error().message;
+  auto session = harness.Open({});
+  int n_exact = 0, n_close = 0;
+  for (const auto& [key, want] : *points) {
+    const auto [stage, layer] = key;
+    if (stage <= PB_STAGE_EMBEDDINGS) continue;
+    auto inputs = InputsOf(*points, stage, layer, last);
+    if (inputs.empty()) continue;  // SwiGLU is one node there
+    auto got = native::ReplayOn(*session, static_cast<pb_stage>(stage), layer, inputs);
+    ASSERT_TRUE(got.ok()) << got.error().message;
+    const bool rounds_otherwise = stage == PB_STAGE_Q_ROPE || stage == PB_STAGE_K_ROPE ||
+                                  stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX ||
+                                  stage == PB_STAGE_ATTN_CONTEXT ||
+                                  (stage == PB_STAGE_LOGITS && !quantised_output);
+    ASSERT_EQ(got->size(), want.values.size());
+    const Errors e = RelL2(*got, want.values.data(), static_cast<size_t>(want.shape[0]));
+    EXPECT_LE(e.row, rounds_otherwise ? 1e-6 : 0.0) << pb_vocabulary[stage].name << " of layer " << layer;
+    (rounds_otherwise ? n_close : n_exact)++;
+  }
+  EXPECT_GE(n_exact, 11 * (last + 1));
+  EXPECT_GE(n_close, 5 * (last + 1));
+}
+
+TEST(SmolLM2, OpsAreLlamaCppsOnEqualInputs) {
+  auto path = setup::FindModel("smollm2");
+  ASSERT_TRUE(path.ok()) << path.error().message;
+  CompareOpByOp(path->string(), 64, true);
+}
+
+TEST(TinyBitnet, OpsAreLlamaCppsOnEqualInputs) {
+  CompareOpByOp(Harness::Path("tiny-bitnet-silu", "tq2_0"), 100, false);
+  CompareOpByOp(Harness::Path("tiny-bitnet-silu", "tq1_0"), 100, false);
+}
+
+}  // namespace
+}  // namespace pb
