@@ -185,8 +185,8 @@ std::vector<double> RowRatios(const PointTensor& a, const PointTensor& b, int32_
   return ratios;
 }
 
-std::optional<CodeExplanation> ExplainByCodes(std::span<const double> difference,
-                                              std::span<const BoundaryCode> codes, double bound_norm) {
+CodeExplanation ExplainByCodes(std::span<const double> difference, std::span<const BoundaryCode> codes,
+                               double bound_norm) {
   auto norm = [](const std::vector<double>& v) {
     double sum = 0;
     for (double x : v) sum += x * x;
@@ -196,7 +196,7 @@ std::optional<CodeExplanation> ExplainByCodes(std::span<const double> difference
   std::vector<double> rest(difference.begin(), difference.end());
   std::vector<bool> used(codes.size());
   CodeExplanation found;
-  while (norm(rest) > bound_norm) {
+  while (norm(rest) > bound_norm && found.steps.size() < codes.size()) {
     double best_gain = 0;
     size_t best = 0;
     int best_step = 0;
@@ -209,12 +209,12 @@ std::optional<CodeExplanation> ExplainByCodes(std::span<const double> difference
           2 * std::fabs(dot) - square;  // what |rest|^2 loses by one step in the better direction
       if (gain > best_gain) best_gain = gain, best = k, best_step = dot > 0 ? 1 : -1;
     }
-    if (best_step == 0) return std::nullopt;
+    if (best_step == 0) break;
     used[best] = true;
     for (size_t j = 0; j < rest.size(); j++) rest[j] -= best_step * codes[best].effect[j];
     found.steps.emplace_back(codes[best].column, best_step);
   }
-  found.remainder_ratio = bound_norm > 0 ? norm(rest) / bound_norm : 0;
+  found.remainder_ratio = norm(rest) == 0 ? 0 : bound_norm > 0 ? norm(rest) / bound_norm : kInfinity;
   return found;
 }
 

@@ -61,19 +61,19 @@ std::vector<double> RowRatios(const PointTensor& candidate, const PointTensor& r
                               int32_t first_position, const LocalBound& bound);
 
 // Rounding of an activation code that may have gone the other way: at this input value the two engines' codes may differ by
-// one step, which moves output j by effect[j].
+// one step, which moves output j by effect[j] one way or the other.
 struct BoundaryCode {
   int64_t column = 0;          // of the input row
-  std::vector<double> effect;  // (n_features): what one step up does to each output
+  std::vector<double> effect;  // (n_features): what the step does to each output
 };
-// Tries to explain one row's difference by whole steps of codes on rounding boundaries: least squares over the effects, rounded
-// to -1, 0, +1, the remainder judged against the bound. Returns the steps where it does, nothing where it does not.
+// What steps of codes on rounding boundaries explain of one row's difference: the step that shortens the remainder most is
+// taken until the remainder meets the bound or no step helps. Each code steps once at most.
 struct CodeExplanation {
   std::vector<std::pair<int64_t, int>> steps;  // (column, -1 or +1)
-  double remainder_ratio = 0;                  // of the row, over its bound
+  double remainder_ratio = 0;                  // of the row, over its bound; above 1: not explained
 };
-std::optional<CodeExplanation> ExplainByCodes(std::span<const double> difference,
-                                              std::span<const BoundaryCode> codes, double bound_norm);
+CodeExplanation ExplainByCodes(std::span<const double> difference, std::span<const BoundaryCode> codes,
+                               double bound_norm);
 
 // Dependency order: by step, layers in their order with the embeddings first and the outer stages last, then level.
 bool ComesBefore(const PointRow& a, const PointRow& b);

@@ -129,7 +129,7 @@ Status LockStep::Compare(const host::Event& event, const std::vector<float>& ref
   const compare::PointPlace place{s.prompt, s.step, stage, event.point.layer, event.point.first_position};
   PB_ASSIGN(compare::PointRow row, compare::ComparePoint({t.data, t.shape[0], features},
                                                          {reference, t.shape[0], features}, place, bound));
-  if (options_.on_pair) PB_TRY(options_.on_pair({event.point, t.shape, t.data, reference, &row}));
+  if (options_.on_pair) PB_TRY(options_.on_pair({event.point, t.shape, t.data, reference, &row, &bound}));
   s.result.rows.push_back(std::move(row));
   *overwritten = options_.overwrite;
   return {};

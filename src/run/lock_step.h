@@ -19,7 +19,8 @@ struct PointPair {
   host::PointRef point;
   std::vector<int64_t> shape;
   std::span<const float> candidate, reference;
-  const compare::PointRow* row;  // nullptr where shapes differ
+  compare::PointRow* row;  // may be annotated
+  const compare::LocalBound* bound;
 };
 
 struct LockStepOptions {
