@@ -37,7 +37,7 @@ int Recurse(int depth, volatile char* above) {
 
 void TakeAllMemory() {
   for (;;) {
-    char* block = new char[32 << 20];
+    char* volatile block = new char[32 << 20];  // volatile: a compiler may leave out memory that nobody sees
     std::memset(block, 1, 32 << 20);
   }
 }

@@ -17,8 +17,11 @@
 namespace pb::host {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;  // the sanitizer turns signals into its own report and exit status
+// A sanitizer turns signals into its own report and exit status.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
 #else
 constexpr bool kSanitized = false;
 #endif
@@ -127,7 +130,7 @@ TEST_P(Deed, HangAndSpinEndAtTheLimit) {
 }
 
 TEST_P(Deed, MemoryLimit) {
-  if (kSanitized) GTEST_SKIP() << "the address sanitizer reserves more address space than any limit";
+  if (kSanitized) GTEST_SKIP() << "a sanitizer reserves more address space than any limit";
   Error e = FirstError({{"faulty.mode", "oom"}, {"faulty.at", GetParam()}}, false, 60, 512 << 20);
   EXPECT_ERROR(e, Code::kEngine, "out of memory");
 }
