@@ -14,6 +14,9 @@
 #include <set>
 #include <thread>
 
+#include "base/random.h"
+#include "host/wire.h"
+
 namespace pb::host {
 namespace {
 
@@ -230,6 +233,43 @@ TEST(Engine, StartSaysWhatIsMissing) {
   setenv("PARITYBIT_HOST", "/bin/true", 1);
   EXPECT_ERROR(StartFaulty({}).error(), Code::kEngine, "exited with status 0 during loading the plugin");
   unsetenv("PARITYBIT_HOST");
+}
+
+// A host program that answers the first request with these bytes and then stays.
+Error ErrorOfHostThatSays(const std::string& bytes) {
+  auto directory = std::filesystem::temp_directory_path() / ("engine_test_" + std::to_string(getpid()));
+  std::filesystem::create_directories(directory);
+  std::ofstream(directory / "answer", std::ios::binary)
+      .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream(directory / "host") << "#!/bin/sh\ncat " << (directory / "answer").string()
+                                    << " >&3\nsleep 60\n";
+  std::filesystem::permissions(directory / "host", std::filesystem::perms::owner_all);
+  setenv("PARITYBIT_HOST", (directory / "host").c_str(), 1);
+  auto engine = StartFaulty({}, 0.5);
+  unsetenv("PARITYBIT_HOST");
+  std::filesystem::remove_all(directory);
+  return engine.ok() ? Error{Code::kInternal, "no error"} : engine.error();
+}
+
+TEST(Engine, AHostThatLiesIsAnErrorWhateverItSays) {
+  FrameWriter facts(MessageType::kReply), point(MessageType::kPoint), code(MessageType::kError),
+      size(MessageType::kReply);
+  facts.Put<uint64_t>(0);
+  facts.Put<uint64_t>(uint64_t{1} << 60);  // facts, it says
+  code.Put<uint32_t>(99);
+  std::string huge = std::move(size).Finish(), unknown = huge;
+  StoreLe<uint64_t>(huge.data() + 8, uint64_t{1} << 40);
+  StoreLe<uint32_t>(unknown.data() + 4, 77);
+  std::string random;
+  Random source(1);
+  for (int i = 0; i < 100000; ++i) random += static_cast<char>(source.Next());
+  EXPECT_ERROR(ErrorOfHostThatSays(std::move(facts).Finish()), Code::kEngine, "facts needs");
+  EXPECT_ERROR(ErrorOfHostThatSays(std::move(point).Finish()), Code::kEngine, "where a reply was due");
+  EXPECT_ERROR(ErrorOfHostThatSays(std::move(code).Finish()), Code::kEngine, "an error that cannot be read");
+  EXPECT_ERROR(ErrorOfHostThatSays(huge), Code::kEngine, "a message that claims 1099511627776 bytes");
+  EXPECT_ERROR(ErrorOfHostThatSays(unknown), Code::kEngine, "a message of unknown type 77");
+  EXPECT_ERROR(ErrorOfHostThatSays(random), Code::kEngine, "no message");
+  EXPECT_ERROR(ErrorOfHostThatSays(""), Code::kTimeout, "no progress");
 }
 
 TEST(Engine, CallsOutOfOrderAreErrors) {

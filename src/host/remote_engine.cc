@@ -32,7 +32,7 @@ std::string LastLines(std::string_view text) {
     size_t end = text.find_last_not_of("\n\r \t");
     if (end == std::string_view::npos) break;
     text = text.substr(0, end + 1);
-    size_t start = text.rfind('\n') + 1;  // npos + 1 == 0
+    size_t start = text.find_last_of("\n\r") + 1;  // npos + 1 == 0
     std::string line(text.substr(start).substr(0, kLineBytes));
     out = out.empty() ? line : line + " | " + out;
     text = text.substr(0, start);

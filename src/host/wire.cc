@@ -125,7 +125,8 @@ Result<Facts> ReadFacts(ByteReader& in) {
     PB_ASSIGN(std::string key, ReadString(in, "fact key"));
     PB_ASSIGN(std::string value, ReadString(in, "fact value"));
     PB_ASSIGN(std::string origin, ReadString(in, "fact origin"));
-    facts.push_back({Printable(key), Printable(value), Printable(origin)});
+    facts.push_back(
+        {Printable(key), Printable(value, true), Printable(origin)});  // chat templates have returns
   }
   return facts;
 }
@@ -217,14 +218,14 @@ Result<Placed> ReadPlaced(ByteReader& in, uint64_t memory_bytes) {
   return tensor;
 }
 
-std::string Printable(std::string_view text) {
+std::string Printable(std::string_view text, bool keep_returns) {
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
     size_t n = Utf8Length(text);
-    bool control = n == 1 && (text[0] == 0x7f || (static_cast<unsigned char>(text[0]) < 0x20 &&
-                                                  text[0] != '\n' && text[0] != '\t'));
-    if (n == 0 || control) {
+    auto c = static_cast<unsigned char>(text[0]);
+    bool kept = c == '\n' || c == '\t' || (c == '\r' && keep_returns);
+    if (n == 0 || c == 0x7f || (c < 0x20 && !kept)) {
       out += '?';
       n = 1;
     } else {

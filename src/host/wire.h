@@ -106,9 +106,9 @@ Result<Placed> ReadPlaced(ByteReader& in, uint64_t memory_bytes);
 // Product of 1 to 4 positive dimensions up to kMaxTensorValues; nothing otherwise.
 std::optional<uint64_t> CountValues(std::span<const int64_t> shape);
 
-// Returns text with every byte that is not part of valid UTF-8, and every control character but newline and
-// tab, replaced by '?'.
-std::string Printable(std::string_view text);
+// Returns text with every byte that is not part of valid UTF-8, and every control character but newline, tab and, where they are
+// kept, carriage return, replaced by '?'.
+std::string Printable(std::string_view text, bool keep_returns = false);
 
 }  // namespace pb::host
 

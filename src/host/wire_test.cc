@@ -100,6 +100,8 @@ TEST(Wire, PrintableKeepsTextAndReplacesTheRest) {
   EXPECT_EQ(Printable("a\nb\tc"), "a\nb\tc");
   EXPECT_EQ(Printable("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"), "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80");
   EXPECT_EQ(Printable("\x1b[31m\x7f"), "?[31m?");
+  EXPECT_EQ(Printable("a\r\n"), "a?\n");
+  EXPECT_EQ(Printable("a\r\n", true), "a\r\n");
   EXPECT_EQ(Printable("\xc0\xaf"), "??");            // overlong
   EXPECT_EQ(Printable("\xed\xa0\x80"), "???");       // a surrogate
   EXPECT_EQ(Printable("\xf4\x90\x80\x80"), "????");  // beyond U+10FFFF
