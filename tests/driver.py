@@ -30,7 +30,7 @@ class Outcome:
         return [reason["code"] for reason in self.json["reasons"]]
 
     def __str__(self):
-        return f"exit {self.code}\n--- stdout\n{self.out[-6000:]}\n--- stderr\n{self.err[-3000:]}"
+        return f"exit {self.code}\n--- stdout\n{self.out[:2500]}\n--- stderr\n{self.err[-3000:]}"
 
 
 def run(*args, env=None, stdin="", timeout=600):

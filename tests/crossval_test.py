@@ -1,0 +1,155 @@
+"""The main job on real models against the real llama.cpp. Fails, never skips, where the reference or the model is missing."""
+import pathlib
+import shutil
+
+from driver import RELU2, ROOT, SILU, Case, main, run
+from gguf_edit import Gguf
+
+TEXT = (ROOT / "models" / "heldout.txt").read_text()
+
+
+def smollm2():
+    result = run("setup-crossval", "--format", "json", timeout=1800)
+    assert result.code == 0, result
+    return pathlib.Path(result.json["model"])
+
+
+class Engine(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls.smollm2 = smollm2()
+
+    def match(self, *args, exact=False):
+        result = self.crossval(*args, "--reference", "llama.cpp")
+        self.assertIn(result.json["verdict"], ("match",) if exact else ("match", "near-tie"), result)
+        self.assertEqual(result.code, 0)
+        self.assertEqual(result.json["coverage"]["compared"], result.json["coverage"]["expected"])
+        self.assertEqual(result.json["non_finite_numbers"], 0)
+        floor = result.json["noise_floor"]
+        self.assertGreaterEqual(floor["n_runs"], 8)
+        self.assertGreaterEqual(floor["n_calibration"], 400)
+        self.assertFalse(floor["weaker"])
+        return result
+
+    def tokens(self, result):
+        return [len(prompt["tokens"]) for prompt in result.json["prompts"]]
+
+    def lines(self, *prompts):
+        path = self.folder / "prompts.txt"
+        path.write_text("".join(prompt + "\n" for prompt in prompts))
+        return path
+
+
+class SmolLM2(Engine):
+    def test_512_tokens_and_32_decode_steps_match(self):
+        text = self.folder / "text.txt"
+        text.write_text(TEXT[:2350])
+        result = self.match("--model", self.smollm2, "--prompt-file", text, "--max-tokens", "32", "-v")
+        self.assertGreaterEqual(self.tokens(result)[0], 512)
+        self.assertEqual(len(result.json["positions"]), self.tokens(result)[0] + 32)
+        row = result.json["reference_default"]
+        self.assertFalse(row["decides"])
+        self.assertIsNone(row["error"], row)
+
+    def test_short_prompts_match(self):
+        # 1, 2, 9 and 64 tokens
+        prompts = ["The", "The quick", "The quick brown fox jumps over the lazy dog", " ".join(TEXT.split()[:54])]
+        result = self.match("--model", self.smollm2, "--prompts", self.lines(*prompts))
+        counts = self.tokens(result)
+        self.assertEqual(counts[:3], [1, 2, 9], counts)
+        self.assertTrue(60 <= counts[3] <= 68, counts)
+
+    def test_infer_streams_from_either_engine_at_a_third_of_the_speed_at_least(self):
+        def infer(engine):
+            result = run("infer", "--engine", engine, "--model", self.smollm2, "--chat", "--prompt",
+                         "Say hello.", "--max-tokens", "48", "--ignore-eos", "--format", "json")
+            self.assertEqual(result.code, 0, result)
+            return result.json
+
+        native, reference = infer("native"), infer("llama.cpp")
+        self.assertIn("Hello", native["text"])
+        self.assertIn("Hello", reference["text"])
+        self.assertEqual(native["prompt_tokens"], reference["prompt_tokens"])
+        self.assertGreaterEqual(native["decode_tokens_per_second"], reference["decode_tokens_per_second"] / 3)
+
+
+class TinyBitNet(Engine):
+    def test_every_format_that_the_reference_knows_matches(self):
+        f16 = self.folder / "f16" / "tiny-f16.gguf"
+        f16.parent.mkdir()
+        source = SILU / "tiny-bitnet-silu-tq2_0.gguf"
+        self.assertEqual(run("gen-fixtures", "--convert", source, "--weights", "F16", "--out", f16).code, 0)
+        for model in (source, SILU / "tiny-bitnet-silu-tq1_0.gguf", f16):
+            with self.subTest(model=model.name):
+                # 2, 9 and 64 tokens and longer text; the tokeniser adds BOS
+                prompts = ["And", "And God said, Let there be light", " ".join(TEXT.split()[1000:1040]), TEXT[5000:6500]]
+                result = self.match("--model", model, "--prompts", self.lines(*prompts), "--max-tokens", "16")
+                self.assertEqual(self.tokens(result)[:2], [2, 9])
+
+    def test_i2_s_equals_tq2_0_under_one_scheme(self):
+        result = self.crossval("--model", SILU / "tiny-bitnet-silu-i2_s.gguf", "--reference-model",
+                               SILU / "tiny-bitnet-silu-tq2_0.gguf", "--candidate", "native,act.quant=q8_k", "--reference",
+                               "native,act.quant=q8_k", "--prompt", TEXT[:1500], "--max-tokens", "8")
+        self.assertIn(result.json["verdict"], ("match", "near-tie"), result)
+        self.assertTrue(all(not row["above_limit"] for row in result.json["positions"]))
+
+    def test_i2_s_is_refused_by_a_reference_that_lacks_it(self):
+        result = self.crossval("--model", SILU / "tiny-bitnet-silu-i2_s.gguf", "--reference", "llama.cpp", "--prompt", "And")
+        self.expect(result, "engine-failed", 4, "reference-failed")
+
+    def test_a_real_defect_of_a_real_engine(self):
+        """llama.cpp's bitnet graph runs SiLU; this model declares squared ReLU."""
+        model = RELU2 / "tiny-bitnet-relu2-tq2_0.gguf"
+        prompt = "And God said, Let there be light"
+        result = self.crossval("--model", model, "--reference", "llama.cpp", "--prompt", prompt)
+        self.expect(result, "diverged", 1)
+        self.assertEqual(result.json["first_divergence"]["position"], 0)
+        self.assertTrue(result.json["next"])
+        told = self.match("--model", model, "--prompt", prompt, "--set", "ffn.activation=silu")
+        self.assertEqual(self.tokens(told), [9])
+
+    def test_without_its_config_json_the_same_model_is_incomplete(self):
+        alone = self.folder / "model.gguf"
+        shutil.copy(RELU2 / "tiny-bitnet-relu2-tq2_0.gguf", alone)
+        result = self.crossval("--model", alone, "--reference", "llama.cpp", "--prompt", "And God said")
+        self.expect(result, "incomplete", 3, "undeclared")
+
+    def test_per_token_view_enforces_its_limit(self):
+        args = ["crossval-per-token", "--model", SILU / "tiny-bitnet-silu-tq2_0.gguf", "--reference", "llama.cpp", "--prompt",
+                "And God said", "--max-tokens", "4", "--format", "json"]
+        lenient = run(*args, "--cos-tolerance", "0.99")
+        self.assertEqual((lenient.code, lenient.json["verdict"]), (0, "match"), lenient)
+        self.assertEqual([p["phase"] for p in lenient.json["positions"]][-4:], ["decode"] * 4)
+        # stricter than the rounding of logits allows: the limit must bite
+        strict = run(*args, "--cos-tolerance", "1")
+        self.assertEqual((strict.code, strict.json["verdict"]), (1, "diverged"), strict)
+
+
+class ReferenceModel(Engine):
+    def setUp(self):
+        super().setUp()
+        self.tq2_0 = SILU / "tiny-bitnet-silu-tq2_0.gguf"
+        self.f16 = self.folder / "f16.gguf"
+        self.assertEqual(run("gen-fixtures", "--convert", self.tq2_0, "--weights", "F16", "--out", self.f16).code, 0)
+
+    def test_two_files_of_the_same_weights_under_one_scheme_match(self):
+        self.match("--model", self.tq2_0, "--reference-model", self.f16, "--set", "act.quant=f16", "--prompt", TEXT[:800])
+
+    def test_two_schemes_are_incomplete(self):
+        result = self.crossval("--model", self.tq2_0, "--reference-model", self.f16, "--reference", "llama.cpp", "--prompt",
+                               "And God said")
+        self.expect(result, "incomplete", 3, "settings-differ")
+
+    def test_a_scaled_attention_output_is_diverged(self):
+        bad = Gguf(self.tq2_0)
+        bad.scale_ternary("blk.3.attn_output.weight", 1.5)
+        path = self.folder / "scaled.gguf"
+        bad.save(path)
+        shutil.copy(SILU / "config.json", self.folder / "config.json")
+        result = self.crossval("--model", path, "--reference-model", self.tq2_0, "--reference", "llama.cpp", "--prompt",
+                               "And God said, Let there be light: and there was light.")
+        self.expect(result, "diverged", 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Finds tensors in a GGUF file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), so that tests can write defects."""
+import struct
+
+SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+STRING, ARRAY = 8, 9
+TYPE_BLOCKS = {0: (1, 4), 1: (1, 2), 34: (256, 54), 35: (256, 66)}  # type: (values, bytes) a block
+
+
+class Gguf:
+    """data: the file's bytes, to change in place. tensors: name -> (type, shape, offset, bytes)."""
+
+    def __init__(self, path):
+        self.data = bytearray(path.read_bytes())
+        magic, _, n_tensors, n_keys = struct.unpack_from("<4sIQQ", self.data, 0)
+        assert magic == b"GGUF"
+        self.at = 24
+        self.values = {}  # key -> (type, offset of the value)
+        for _ in range(n_keys):
+            key = self._string()
+            kind = self._u32()
+            self.values[key] = (kind, self.at)
+            self._skip(kind)
+        infos = []
+        for _ in range(n_tensors):
+            name = self._string()
+            shape = [self._u64() for _ in range(self._u32())]
+            infos.append((name, shape, self._u32(), self._u64()))
+        alignment = 32
+        base = (self.at + alignment - 1) // alignment * alignment
+        self.tensors = {}
+        for name, shape, kind, offset in infos:
+            n = 1
+            for extent in shape:
+                n *= extent
+            values, size = TYPE_BLOCKS.get(kind, (1, 0))
+            self.tensors[name] = (kind, shape, base + offset, n // values * size)
+
+    def _u32(self):
+        self.at += 4
+        return struct.unpack_from("<I", self.data, self.at - 4)[0]
+
+    def _u64(self):
+        self.at += 8
+        return struct.unpack_from("<Q", self.data, self.at - 8)[0]
+
+    def _string(self):
+        n = self._u64()
+        self.at += n
+        return self.data[self.at - n:self.at].decode()
+
+    def _skip(self, kind):
+        if kind == STRING:
+            self._string()
+        elif kind == ARRAY:
+            element, n = self._u32(), self._u64()
+            if element == STRING:
+                for _ in range(n):
+                    self._string()
+            else:
+                self.at += n * SCALAR_BYTES[element]
+        else:
+            self.at += SCALAR_BYTES[kind]
+
+    def scale_ternary(self, name, factor):
+        """Multiplies the f16 scale of every block of a TQ1_0 or TQ2_0 tensor: the last two bytes of each."""
+        kind, _, offset, size = self.tensors[name]
+        block = TYPE_BLOCKS[kind][1]
+        for at in range(offset + block - 2, offset + size, block):
+            scale = struct.unpack_from("<e", self.data, at)[0]
+            struct.pack_into("<e", self.data, at, scale * factor)
+
+    def save(self, path):
+        path.write_bytes(self.data)
