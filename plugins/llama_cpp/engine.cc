@@ -61,9 +61,9 @@ pb_error* SetKvType(const pb_setting& s, ggml_type* out) {
 }
 
 pb_error* SetNoise(const pb_setting& s, std::optional<uint64_t>* out) {
-  if (std::string_view(s.value) == "off") return out->reset(), nullptr;
+  if (std::string_view(s.value) == "none") return out->reset(), nullptr;
   int64_t value = 0;
-  if (!ParseInt(s.value, 0, INT64_MAX, &value)) return BadValue(s, "off, or a whole number from 0");
+  if (!ParseInt(s.value, 0, INT64_MAX, &value)) return BadValue(s, "none, or a whole number from 0");
   *out = static_cast<uint64_t>(value);
   return nullptr;
 }

@@ -25,6 +25,26 @@ std::string Number(float value) {
   return {text, std::to_chars(text, text + sizeof text, value, format).ptr};
 }
 
+// "TQ2_0 x42, F16 x1": the number of tensors of each type, the type with the most bytes first.
+std::string WeightTypes(const gguf_context* file) {
+  std::map<ggml_type, std::pair<size_t, int>> counts;  // bytes, tensors
+  for (int64_t i = 0; i < gguf_get_n_tensors(file); ++i) {
+    auto& [bytes, tensors] = counts[gguf_get_tensor_type(file, i)];
+    bytes += gguf_get_tensor_size(file, i);
+    ++tensors;
+  }
+  std::vector<std::pair<ggml_type, std::pair<size_t, int>>> sorted(counts.begin(), counts.end());
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const auto& a, const auto& b) { return a.second.first > b.second.first; });
+  std::string text;
+  for (const auto& [type, sums] : sorted) {
+    std::string name = ggml_type_name(type);
+    for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    text += (text.empty() ? "" : ", ") + name + " x" + std::to_string(sums.second);
+  }
+  return text;
+}
+
 // What the file holds, read by the reference's own reader: number of tensors of each type, and whether there
 // is an output matrix of its own.
 pb_error* FileFacts(const char* path, pb_model* m) {
@@ -36,20 +56,10 @@ pb_error* FileFacts(const char* path, pb_model* m) {
     return NewError(unknown_type ? PB_UNSUPPORTED : PB_MALFORMED,
                     std::string(path) + ": llama.cpp cannot read it: " + why);
   }
-  std::map<std::string, int> counts;
-  for (int64_t i = 0; i < gguf_get_n_tensors(file.get()); ++i) {
-    const std::string type = ggml_type_name(gguf_get_tensor_type(file.get(), i));
-    std::string upper;
-    for (char c : type) upper += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-    ++counts[upper];
-  }
-  m->has_weights = !counts.empty();
-  std::string weights;
-  for (const auto& [type, count] : counts)
-    weights += (weights.empty() ? "" : ", ") + type + " x" + std::to_string(count);
-  m->facts.push_back({"weights", weights, "metadata"});
+  m->facts.push_back({"weights", WeightTypes(file.get()), "metadata"});
+  m->has_weights = gguf_get_n_tensors(file.get()) > 0;
   const bool tied = gguf_find_tensor(file.get(), "output.weight") < 0;
-  m->facts.push_back({"output.tied", tied ? "true" : "false", "metadata"});
+  m->facts.push_back({"output.tied", tied ? "yes" : "no", "metadata"});
   return nullptr;
 }
 
@@ -84,7 +94,7 @@ void AddTokens(pb_model* m) {
   const char* chat = llama_model_chat_template(m->model, nullptr);
   m->facts.push_back({"bos", id(llama_vocab_bos(m->vocab)), "metadata"});
   m->facts.push_back({"eos", id(llama_vocab_eos(m->vocab)), "metadata"});
-  m->facts.push_back({"add_bos", llama_vocab_get_add_bos(m->vocab) ? "true" : "false", "observed"});
+  m->facts.push_back({"add_bos", llama_vocab_get_add_bos(m->vocab) ? "yes" : "no", "observed"});
   m->facts.push_back({"chat_template", chat ? chat : "", "metadata"});
 }
 

@@ -96,7 +96,7 @@ pb_error* CheckEval(const pb_session* s, const pb_eval* e) {
                                              ", but the session holds " + number(s->n_past) + " positions");
   }
   const int64_t end = static_cast<int64_t>(e->first_position) + e->n_tokens;
-  if (const int64_t n_ctx = llama_n_ctx(s->ctx); end > n_ctx) {
+  if (const int64_t n_ctx = s->settings.n_ctx; end > n_ctx) {
     return NewError(PB_INVALID_ARGUMENT, number(end) + " positions, but the session has room for " +
                                              number(n_ctx) + ": open it with n_ctx=" + number(end) +
                                              " or more");
@@ -192,11 +192,11 @@ pb_error* SessionFacts(pb_session* session, pb_fact_fn fact, void* ctx) {
         {
             {"threads", std::to_string(s.threads), s.OriginOf("threads")},
             {"ubatch", std::to_string(llama_n_ubatch(session->ctx)), s.OriginOf("ubatch")},
-            {"n_ctx", std::to_string(llama_n_ctx(session->ctx)), s.OriginOf("n_ctx")},
+            {"n_ctx", std::to_string(s.n_ctx), s.OriginOf("n_ctx")},
             {"kv.type", ggml_type_name(s.kv_type), s.OriginOf("kv.type")},
             {"attn.flash", session->map.observed.flash ? "on" : "off", "observed"},
             {"act.quant", "ggml", s.OriginOf("act.quant")},
-            {"noise.seed", s.noise_seed ? std::to_string(*s.noise_seed) : "off", s.OriginOf("noise.seed")},
+            {"noise.seed", s.noise_seed ? std::to_string(*s.noise_seed) : "none", s.OriginOf("noise.seed")},
         },
         fact, ctx);
     return nullptr;

@@ -18,7 +18,7 @@ std::filesystem::path ShareDir();
 Result<std::string> AdapterDigest(std::string_view reference_digest);
 
 // Compiles against REFERENCE/include and REFERENCE/lib into `out` (atomically). The adapter finds the libraries at
-// $ORIGIN/../lib. kNotFound: no C++ compiler; kIo: it failed (its message is in the error).
+// $ORIGIN/../lib, so `out` stands one directory below REFERENCE. kNotFound: no C++ compiler; kIo: it failed (its message is in the error).
 Status BuildAdapter(const std::filesystem::path& reference, std::string_view version,
                     const std::filesystem::path& out);
 

@@ -22,10 +22,14 @@ constexpr double kGitSeconds = 600;
 
 fs::path ReferencesDir() { return CacheDir() / "references"; }
 fs::path Home() { return ReferencesDir() / kName; }
-fs::path Record() { return Home() / "reference.json"; }
-fs::path Plugin() { return Home() / "plugin" / "llama_cpp.so"; }
 
-Reference Describe() { return {kName, kVersion, Plugin(), {}, Home() / "lib", Home() / "vocabularies"}; }
+// Each state of the adapter's sources has a place of its own, so that several versions of paritybit share one cache.
+fs::path AdapterDir(const std::string& digest) { return Home() / ("adapter-" + digest.substr(0, 16)); }
+fs::path Record(const std::string& digest) { return AdapterDir(digest) / "reference.json"; }
+
+Reference Describe(const std::string& digest) {
+  return {kName, kVersion, AdapterDir(digest) / "llama_cpp.so", {}, Home() / "lib", Home() / "vocabularies"};
+}
 
 std::string PackagesDigest() {
   return fmt::format("{} {}", kLlamaCppLibraries.sha256, kLlamaCppSources.sha256);
@@ -126,7 +130,7 @@ Status Remember(const std::string& adapter_digest, const std::string& proof) {
       {"adapter_digest", adapter_digest},
       {"packages", {std::string(kLlamaCppLibraries.name), std::string(kLlamaCppSources.name)}},
       {"golden_pass", proof}};
-  return WriteFileAtomic(Record(), record.dump(2) + "\n");
+  return WriteFileAtomic(Record(adapter_digest), record.dump(2) + "\n");
 }
 
 void Say(const SetupOptions& options, std::string_view line) {
@@ -138,17 +142,18 @@ Result<Reference> SetUpLocked(const SetupOptions& options) {
     if (Result<Reference> found = FindReference(kName); found.ok())
       return found;  // another set-up was quicker
   }
-  if (!HasPackages()) PB_TRY(FetchPackages(options));
-  std::error_code ignored;
-  fs::remove(Record(), ignored);  // not remembered while it may be half
+  if (!HasPackages() || (options.rebuild && !options.offline)) PB_TRY(FetchPackages(options));
   PB_ASSIGN(const std::string digest, AdapterDigest(PackagesDigest()));
+  std::error_code ignored;
+  fs::remove(Record(digest), ignored);  // not remembered while it may be half
+  const Reference reference = Describe(digest);
   Say(options, "compiling the adapter");
-  PB_TRY(BuildAdapter(Home(), kVersion, Plugin()));
+  PB_TRY(BuildAdapter(Home(), kVersion, reference.plugin));
   Say(options, "proving it with a golden forward pass");
-  PB_ASSIGN(const std::string proof, GoldenPass(Describe()));
+  PB_ASSIGN(const std::string proof, GoldenPass(reference));
   PB_TRY(Remember(digest, proof));
   Say(options, fmt::format("{} {} is ready: {}", kName, kVersion, proof));
-  return Describe();
+  return reference;
 }
 
 }  // namespace
@@ -157,18 +162,18 @@ std::vector<std::string> KnownReferences() { return {kName}; }
 
 Result<Reference> FindReference(std::string_view name) {
   if (name != kName) return UnknownName(name);
-  const Result<std::string> text = ReadFile(Record());
+  PB_ASSIGN(const std::string digest, AdapterDigest(PackagesDigest()));
+  const Result<std::string> text = ReadFile(Record(digest));
   if (!text.ok()) return NotSetUp("");
   const json record = json::parse(*text, nullptr, false);
-  if (!record.is_object() || Text(record, "schema") != kSchema || Text(record, "version") != kVersion) {
-    return NotSetUp(": " + Record().string() + " is of another version");
+  if (!record.is_object() || Text(record, "schema") != kSchema || Text(record, "adapter_digest") != digest) {
+    return NotSetUp(": " + Record(digest).string() + " is damaged");
   }
-  PB_ASSIGN(const std::string digest, AdapterDigest(PackagesDigest()));
-  if (Text(record, "adapter_digest") != digest) return NotSetUp(" for this version of paritybit");
-  for (const fs::path& path : {Plugin(), Home() / "lib", Home() / "vocabularies"}) {
+  Reference reference = Describe(digest);
+  for (const fs::path& path : {reference.plugin, reference.library_dir, reference.vocabulary_dir}) {
     if (!Exists(path)) return NotSetUp(": " + path.string() + " is gone");
   }
-  return Describe();
+  return reference;
 }
 
 Result<Reference> SetUpReference(std::string_view name, const SetupOptions& options) {

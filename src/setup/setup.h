@@ -31,7 +31,7 @@ struct Reference {
 // Names that SetUpReference knows, the default one first.
 std::vector<std::string> KnownReferences();
 
-// Looks it up in CacheDir()/references/NAME/reference.json and checks that all it names is still there.
+// Looks it up in CacheDir()/references/NAME/adapter-DIGEST/reference.json and checks that all it names is still there.
 // kNotFound: the message says what is missing and the command that mends it. Fast: no process, no network.
 Result<Reference> FindReference(std::string_view name);
 

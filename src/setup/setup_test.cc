@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "base/file.h"
+#include "setup/adapter_build.h"
 #include "setup/packages.h"
 #include "setup/process.h"
 #include "setup/work_dir.h"
@@ -155,15 +156,27 @@ TEST_F(SetupTest, AnUnknownReferenceIsAUsageError) {
   EXPECT_EQ(FindModel("gpt").error().code, Code::kUsage);
 }
 
-TEST_F(SetupTest, ADamagedOrForeignRecordIsNoReference) {
-  for (const char* text :
-       {"", "{", "[]", "null", "{\"schema\":\"paritybit.reference/1\"}", "{\"schema\":7,\"version\":[]}",
-        "{\"schema\":\"paritybit.reference/1\",\"version\":\"v0.5.0\",\"adapter_digest\":\"x\"}"}) {
-    Write(dir_ / "references/llama.cpp/reference.json", text);
+TEST_F(SetupTest, ADamagedRecordIsNoReference) {
+  const Result<std::string> digest =
+      AdapterDigest(fmt::format("{} {}", kLlamaCppLibraries.sha256, kLlamaCppSources.sha256));
+  ASSERT_TRUE(digest.ok()) << digest.error().message;
+  const fs::path home = dir_ / "references/llama.cpp", adapter = home / ("adapter-" + digest->substr(0, 16));
+  const std::string good =
+      fmt::format("{{\"schema\":\"paritybit.reference/1\",\"adapter_digest\":\"{}\"}}", *digest);
+  for (const std::string& text :
+       {std::string(), std::string("{"), std::string("[]"), std::string("null"),
+        std::string("{\"schema\":7,\"adapter_digest\":[]}"), good.substr(0, 40), good}) {
+    Write(adapter / "reference.json", text);
     const Result<Reference> found = FindReference("llama.cpp");
     ASSERT_FALSE(found.ok()) << text;
     EXPECT_EQ(found.error().code, Code::kNotFound) << text;
   }
+  // A whole record is believed only as long as what it names is there.
+  Write(adapter / "llama_cpp.so", "x");
+  Write(home / "lib/libllama.so", "x");
+  EXPECT_FALSE(FindReference("llama.cpp").ok());
+  Write(home / "vocabularies/v.gguf", "x");
+  EXPECT_TRUE(FindReference("llama.cpp").ok());
 }
 
 TEST_F(SetupTest, OfflineFetchesNothingAndLeavesNothing) {
