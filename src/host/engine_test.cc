@@ -107,7 +107,7 @@ class Deed : public testing::TestWithParam<const char*> {};
 
 TEST_P(Deed, CrashIsAnErrorWithItsPlaceAndLastWords) {
   Error e = FirstError({{"faulty.mode", "crash"}, {"faulty.at", GetParam()}}, true);
-  EXPECT_ERROR(e, Code::kEngine, "faulty: ", "last words:", "about to crash");
+  EXPECT_ERROR(e, Code::kEngine, "faulty: ", "last words:", kSanitized ? "faulty" : "about to crash");
   EXPECT_ERROR(e, Code::kEngine, kSanitized ? "exited with status" : "killed by signal 11 (SIGSEGV) during");
   EXPECT_ERROR(e, Code::kEngine, GetParam() == std::string("point") ? "at layer 1 ffn_gated" : "faulty");
 }
