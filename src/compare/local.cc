@@ -20,7 +20,10 @@ struct ClassRow {
 constexpr ClassRow kCopy{"copy", 2}, kElementwise{"elementwise", 8}, kNorm{"norm", 2},
     kProduct{"product", 12}, kRotary{"rotary", 4}, kAttention{"attention", 6}, kSoftmax{"softmax", 4};
 
-bool Masked(float a, float b) { return std::isinf(a) && a < 0 && std::isinf(b) && b < 0; }
+// Scores alone have places that are hidden; -inf anywhere else is a defect.
+bool Masked(int32_t stage, float a, float b) {
+  return stage == PB_STAGE_ATTN_SCORES && std::isinf(a) && a < 0 && std::isinf(b) && b < 0;
+}
 
 // Sums over one tensor pair that all errors are made of.
 struct Sums {
@@ -32,7 +35,7 @@ struct Sums {
   int64_t non_finite[2] = {0, 0};
 };
 
-Sums Accumulate(const PointTensor& a, const PointTensor& b) {
+Sums Accumulate(int32_t stage, const PointTensor& a, const PointTensor& b) {
   Sums s;
   s.row_error.resize(static_cast<size_t>(a.n_rows)), s.row_norm = s.row_error;
   s.row_count.resize(static_cast<size_t>(a.n_rows));
@@ -43,7 +46,7 @@ Sums Accumulate(const PointTensor& a, const PointTensor& b) {
     double error = 0, norm = 0;
     int64_t count = 0;
     for (int64_t j = 0; j < a.n_features; j++) {
-      if (Masked(x[j], y[j])) continue;
+      if (Masked(stage, x[j], y[j])) continue;
       if (!std::isfinite(x[j]) || !std::isfinite(y[j])) {
         s.non_finite[0] += !std::isfinite(x[j]), s.non_finite[1] += !std::isfinite(y[j]);
         error = kInfinity;
@@ -139,7 +142,12 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
     return MakeError(Code::kUsage, "shapes differ: {} x {} against {} x {}", a.n_rows, a.n_features, b.n_rows,
                      b.n_features);
   }
-  const Sums s = Accumulate(a, b);
+  for (const PointTensor* t : {&a, &b})
+    if (t->n_rows <= 0 || t->n_features <= 0 ||
+        t->values.size() != static_cast<size_t>(t->n_rows * t->n_features))
+      return MakeError(Code::kUsage, "a tensor of {} values is no {} x {}, or empty: nothing to compare",
+                       t->values.size(), t->n_rows, t->n_features);
+  const Sums s = Accumulate(place.stage, a, b);
   PointRow row;
   row.prompt = place.prompt, row.step = place.step, row.stage = place.stage, row.layer = place.layer;
   row.first_position = place.first_position;
@@ -155,6 +163,8 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
     if (rel > row.worst_row || row.worst_row_position < 0) {
       row.worst_row = rel, row.worst_row_position = static_cast<int32_t>(place.first_position + i);
     }
+    if (rel > limit && row.first_row_above < 0)
+      row.first_row_above = static_cast<int32_t>(place.first_position + i);
     if (rel / limit > row.bound_ratio || row.bound == 0) row.bound_ratio = rel / limit, row.bound = limit;
   }
   const double mean_bound = rms_sum > 0 ? std::sqrt(bound_norm / rms_sum) : bound.At(place.first_position);
@@ -165,24 +175,14 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
       row.worst_feature = rel, row.worst_feature_index = j;
     if (rel / mean_bound > row.bound_ratio) row.bound_ratio = rel / mean_bound, row.bound = mean_bound;
   }
+  const double at_worst = s.column_error[static_cast<size_t>(row.worst_feature_index)];
+  row.feature_alone = row.above_bound() && a.n_features > 1 && at_worst > 0.5 * error && std::isfinite(error);
   row.rel_l2 = Ratio(error, norm);
   row.max_abs = s.non_finite[0] + s.non_finite[1] ? kInfinity : s.max_abs;
   row.cosine =
       s.candidate_norm > 0 && norm > 0 ? s.dot / std::sqrt(s.candidate_norm * norm) : (error == 0 ? 1 : 0);
   Fit(s, norm, &row);
   return row;
-}
-
-std::vector<double> RowRatios(const PointTensor& a, const PointTensor& b, int32_t first_position,
-                              const LocalBound& bound) {
-  PB_CHECK(a.n_rows == b.n_rows && a.n_features == b.n_features);
-  const Sums s = Accumulate(a, b);
-  std::vector<double> ratios;
-  for (int64_t i = 0; i < a.n_rows; i++) {
-    const size_t at = static_cast<size_t>(i);
-    ratios.push_back(Ratio(s.row_error[at], s.row_norm[at]) / bound.At(first_position + i));
-  }
-  return ratios;
 }
 
 CodeExplanation ExplainByCodes(std::span<const double> difference, std::span<const BoundaryCode> codes,

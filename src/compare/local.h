@@ -45,8 +45,8 @@ struct PointPlace {
   int32_t prompt = 0, step = 0, stage = PB_STAGE_UNMAPPED, layer = -1, first_position = 0;
 };
 
-// Compares candidate and reference. -inf in both is equal (masked scores); any other non-finite value makes every error
-// infinite and is counted. Values beyond a mask are left out of RMS and errors alike. Different sizes are kUsage.
+// Compares candidate and reference. -inf in both is equal among scores (masked); any other non-finite value makes every error
+// infinite and is counted. Values beyond a mask are left out of RMS and errors alike. Different sizes, and none, are kUsage.
 //   rel_l2         ||a - b|| / ||b|| over the tensor
 //   worst_row      largest ||a_i - b_i|| / ||b_i|| over token rows
 //   worst_feature  largest over columns j of sqrt(sum_i e_ij^2 / max(sum_i RMS(b_i)^2, sum_i b_ij^2)): a column's error in units
@@ -55,10 +55,6 @@ struct PointPlace {
 //   bound          that of the place where bound_ratio is reached
 Result<PointRow> ComparePoint(const PointTensor& candidate, const PointTensor& reference,
                               const PointPlace& place, const LocalBound& bound);
-
-// Per-row errors of one comparison: ||a_i - b_i|| / (bound_i ||b_i||). For naming the first position beyond its bound.
-std::vector<double> RowRatios(const PointTensor& candidate, const PointTensor& reference,
-                              int32_t first_position, const LocalBound& bound);
 
 // Rounding of an activation code that may have gone the other way: at this input value the two engines' codes may differ by
 // one step, which moves output j by effect[j] one way or the other.

@@ -77,6 +77,17 @@ TEST(Local, OneBadFeatureIsNamedThoughTheTensorHidesIt) {
   EXPECT_EQ(r.worst_feature_index, 77);
   EXPECT_NEAR(r.worst_feature, 1e-4, 1e-5);
   EXPECT_GT(r.bound_ratio, 5);
+  EXPECT_TRUE(r.feature_alone);
+}
+
+TEST(Local, TheFirstRowBeyondItsBoundIsNamed) {
+  const auto b = Gaussian(20 * 64, 5);
+  auto a = b;
+  for (size_t i : {7u, 12u}) a[i * 64 + i] += i == 7 ? 0.01f : 1.f;
+  const PointRow r = Compare(a, b, 20);
+  EXPECT_EQ(r.first_row_above, 7);
+  EXPECT_EQ(r.worst_row_position, 12);
+  EXPECT_EQ(Compare(b, b, 20).first_row_above, -1);
 }
 
 TEST(Local, AFittedScaleIsTold) {
@@ -86,6 +97,8 @@ TEST(Local, AFittedScaleIsTold) {
   const PointRow r = Compare(a, b, 10);
   EXPECT_NEAR(r.scale, 1.05, 1e-6);
   EXPECT_NEAR(r.offset, 0.25, 1e-6);
+  EXPECT_TRUE(r.above_bound());
+  EXPECT_FALSE(r.feature_alone);  // every feature is wrong
 }
 
 TEST(Local, MasksAreEqualAndOtherNonFiniteValuesNeverPass) {
@@ -97,6 +110,7 @@ TEST(Local, MasksAreEqualAndOtherNonFiniteValuesNeverPass) {
     EXPECT_EQ(r.n_non_finite[0], 1);
     EXPECT_EQ(r.n_non_finite[1], 0);
   }
+  EXPECT_FALSE(Compare({1, -kInf, 2, 3}, {1, -kInf, 2, 3}, 2).bound_ratio < 1);  // no mask here
   // NaN in both is no agreement either.
   EXPECT_EQ(Compare({std::nanf("")}, {std::nanf("")}, 1).bound_ratio,
             std::numeric_limits<double>::infinity());
@@ -110,6 +124,8 @@ TEST(Local, ARowOfZerosAdmitsNoError) {
 TEST(Local, DifferentShapesAreAnError) {
   const std::vector<float> six(6);
   EXPECT_FALSE(ComparePoint({six, 2, 3}, {six, 3, 2}, {}, {}).ok());
+  EXPECT_FALSE(ComparePoint({six, 2, 4}, {six, 2, 4}, {}, {}).ok());  // fewer values than the shape says
+  EXPECT_FALSE(ComparePoint({{}, 0, 3}, {{}, 0, 3}, {}, {}).ok());    // nothing to compare
 }
 
 TEST(Local, CodesOnABoundaryExplainADifferenceAndNothingElseDoes) {

@@ -67,22 +67,26 @@ struct LogitsRow {
   bool above_limit = false;  // set by the judge: this position is beyond a limit of a single position
 };
 
-// One local or accumulated error of a tracepoint (lock-step or trace comparison).
+// One local or accumulated error of a tracepoint (lock-step or trace comparison). Definitions in docs/numerics.md.
 struct PointRow {
-  int32_t prompt = 0, step = 0, stage = PB_STAGE_UNMAPPED, layer = -1;
+  int32_t prompt = 0, step = 0, stage = PB_STAGE_UNMAPPED, layer = -1;  // step 0: prefill
   int32_t first_position = 0;
   int64_t n_rows = 0, n_features = 0;
   double rel_l2 = 0;     // over the tensor
   double worst_row = 0;  // over the token rows; at worst_row_position
   int32_t worst_row_position = -1;
-  double worst_feature = 0;  // over the output columns; at worst_feature_index
+  int32_t first_row_above = -1;  // position of the first row above its bound; -1: none is
+  double worst_feature = 0;      // over the output columns; at worst_feature_index
   int64_t worst_feature_index = -1;
-  double bound = 0;        // what worst_row and worst_feature may reach; origin in docs/numerics.md
-  double bound_ratio = 0;  // the largest error over its bound
+  bool feature_alone = false;  // beyond the bound, and most of the error is in worst_feature_index
+  double bound = 0;  // what worst_row and worst_feature may reach; origin in docs/numerics.md; 0: not judged
+  double bound_ratio = 0;  // the largest error over its bound; infinite where one side alone is not finite
   double max_abs = 0, cosine = 0, scale = 1, offset = 0;  // candidate ~ scale * reference + offset
-  int64_t n_non_finite[2] = {0, 0};
+  int64_t n_non_finite[2] = {
+      0, 0};  // candidate, reference; hidden scores that are -inf on both sides are not counted
   bool explained_by_codes = false;  // above the bound, and explained by differently rounded activation codes
   std::string explanation;
+  bool above_bound() const { return !(bound_ratio <= 1); }
 };
 
 // What was compared of what should have been.

@@ -67,6 +67,22 @@ struct Evidence {
 // (LogitsRow::above_limit).
 Verdict JudgeLogits(Evidence* evidence);
 
+// What a lock-step run gave: every expected tracepoint's local error.
+struct LocalEvidence {
+  std::vector<PointRow> points;  // any order; a point may come in several pieces of its token rows
+  int64_t n_expected = 0;  // points that should have been compared; unobservable ones are not among them
+  int64_t n_compared = 0;  // points of which every row was compared
+  // By name ("layer 3, ffn_act: why"). Unmapped points are among the expected.
+  std::vector<std::string> missing, unmapped, unobservable;
+};
+
+// Judges by local errors first and by logits second (scope local). Logits beyond the floor without any local error above its
+// bound are drift, unless a point was unmapped or unobservable. Coverage counts points.
+Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local);
+
+// "layer 3, ffn_gated"; "logits" outside the layers.
+std::string PointName(int32_t stage, int32_t layer);
+
 // The settings on which two engines differ so that their results are not comparable; one sentence each.
 std::vector<Reason> DifferingSettings(const std::vector<Setting>& candidate,
                                       const std::vector<Setting>& reference);

@@ -1,0 +1,191 @@
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <tuple>
+
+#include "compare/local.h"
+#include "compare/verdict.h"
+
+namespace pb::compare {
+namespace {
+
+bool IsNonFinite(const PointRow& p) { return p.n_non_finite[0] + p.n_non_finite[1] > 0; }
+
+// Found only through a limit that noise decides; a limit of the user's own stays enforced.
+bool IsNoiseFinding(const Reason& reason, const UserLimits& user) {
+  if (reason.code == "kl-worst-above-limit") return !user.kl_worst;
+  if (reason.code == "kl-mean-above-limit") return !user.kl_mean;
+  return reason.code == "top1-flip" && !user.gap_change;
+}
+
+class LocalCheck {
+ public:
+  LocalCheck(const Evidence& evidence, const LocalEvidence& local, Verdict* verdict)
+      : evidence_(evidence), local_(local), verdict_(verdict) {}
+
+  void Check() {
+    for (const PointRow& p : local_.points) order_.push_back(&p);
+    std::stable_sort(order_.begin(), order_.end(),
+                     [](const PointRow* a, const PointRow* b) { return ComesBefore(*a, *b); });
+    CheckCoverage();
+    CheckFinite();
+    if (!IsIncomparable()) CheckBounds();
+  }
+
+  bool found_defect() const { return found_defect_; }
+
+ private:
+  void Add(Outcome outcome, const char* code, std::string text) {
+    verdict_->reasons.push_back({outcome, code, std::move(text)});
+  }
+
+  // As for the logits: other tokens, other settings or an undeclared op say nothing about a defect.
+  bool IsIncomparable() const {
+    return std::any_of(verdict_->reasons.begin(), verdict_->reasons.end(), [](const Reason& r) {
+      return r.code == "settings-differ" || r.code == "undeclared" || r.code == "tokens-differ";
+    });
+  }
+
+  void CheckCoverage() {
+    std::set<std::tuple<int32_t, int32_t, int32_t, int32_t>> points;
+    std::set<std::tuple<int32_t, int32_t, int32_t, int32_t, int32_t>> pieces;
+    for (const PointRow& p : local_.points) {
+      if (!pieces.emplace(p.prompt, p.step, p.stage, p.layer, p.first_position).second)
+        Add(Outcome::kInvalid, "points-repeated", PointName(p.stage, p.layer) + " was compared twice");
+      if (p.bound > 0 || IsNonFinite(p)) points.emplace(p.prompt, p.step, p.stage, p.layer);
+    }
+    // Rows that were not judged, and claims beyond the rows there are, count for nothing.
+    int64_t compared = std::min(local_.n_compared, static_cast<int64_t>(points.size()));
+    verdict_->coverage = {"points",       local_.n_expected, compared,
+                          local_.missing, local_.unmapped,   local_.unobservable};
+    bool explained = !evidence_.obstacles.empty();
+    if (compared == 0 && !explained) Add(Outcome::kInvalid, "no-points", "no tracepoint was compared");
+    if (local_.n_expected <= 0 && !explained)
+      Add(Outcome::kInvalid, "no-points-expected", "no tracepoint was to be compared");
+    if (static_cast<int64_t>(points.size()) > local_.n_expected)
+      Add(Outcome::kInvalid, "extra-points",
+          fmt::format("{} points were compared, {} were expected", points.size(), local_.n_expected));
+    if (compared < local_.n_expected || !local_.missing.empty())
+      Add(Outcome::kIncomplete, "points-missing",
+          fmt::format("{} of {} points were compared{}", compared, local_.n_expected,
+                      local_.missing.empty() ? "" : "; missing first: " + local_.missing[0]));
+    if (!local_.unmapped.empty())
+      Add(Outcome::kIncomplete, "points-unmapped",
+          fmt::format("{} points of an engine are not in the vocabulary, first {}", local_.unmapped.size(),
+                      local_.unmapped[0]));
+  }
+
+  void CheckFinite() {
+    for (const PointRow* p : order_) {
+      if (!IsNonFinite(*p)) continue;
+      verdict_->blame = p->n_non_finite[0] == 0   ? Blame::kReference
+                        : p->n_non_finite[1] == 0 ? Blame::kCandidate
+                                                  : Blame::kBoth;
+      Add(Outcome::kInvalid, "non-finite-point",
+          fmt::format("{} holds NaN or infinite values ({} of the candidate, {} of the reference)",
+                      PointName(p->stage, p->layer), p->n_non_finite[0], p->n_non_finite[1]));
+      Locate(*p);
+      return;
+    }
+  }
+
+  void CheckBounds() {
+    const PointRow* first = nullptr;
+    int64_t n_above = 0, n_before = 0, n_explained = 0;
+    double worst_ratio = 0;
+    for (const PointRow* p : order_) {
+      if (IsNonFinite(*p) || !(p->bound > 0)) continue;
+      bool above = p->above_bound() && !p->explained_by_codes;
+      n_explained += p->above_bound() && p->explained_by_codes;
+      if (!p->above_bound()) worst_ratio = std::max(worst_ratio, p->bound_ratio);
+      n_above += above;
+      n_before += !above && !first;
+      // Siblings are equal: the one whose error is clearest names the place.
+      if (above && (!first || (IsSibling(*first, *p) && p->bound_ratio > first->bound_ratio))) first = p;
+    }
+    if (n_explained > 0)
+      Add(Outcome::kMatch, "explained-by-codes",
+          fmt::format("{} points differ by activation codes on a rounding boundary and by nothing else",
+                      n_explained));
+    if (!first) {
+      const Coverage& coverage = verdict_->coverage;
+      if (coverage.compared > 0 && coverage.compared == coverage.expected)
+        Add(Outcome::kMatch, "ops-within-bounds",
+            fmt::format("all {} points agree on equal inputs; the worst local error is {:.2g} of its bound",
+                        coverage.compared, worst_ratio));
+      return;
+    }
+    found_defect_ = true;
+    std::string feature = first->feature_alone ? fmt::format(", feature {}", first->worst_feature_index) : "";
+    Add(Outcome::kDiverged, "local-error-above-bound",
+        fmt::format("{}{}: local error {:.1e}, bound {:.1e}; {} points before it agree, {} of {} points are "
+                    "beyond their "
+                    "bound",
+                    PointName(first->stage, first->layer), feature,
+                    std::max(first->worst_row, first->worst_feature), first->bound, n_before, n_above,
+                    order_.size()));
+    if (verdict_->blame == Blame::kNone) verdict_->blame = Blame::kUndetermined;
+    Locate(*first);
+  }
+
+  static bool IsSibling(const PointRow& a, const PointRow& b) {
+    return !ComesBefore(a, b) && !ComesBefore(b, a);
+  }
+
+  // A place among the ops says more than a position of the logits.
+  void Locate(const PointRow& p) {
+    if (verdict_->first_divergence && verdict_->first_divergence->stage) return;
+    FirstDivergence d;
+    d.prompt = p.prompt;
+    d.position = p.first_row_above >= 0 ? p.first_row_above : p.worst_row_position;
+    if (d.position < 0) d.position = p.first_position;
+    d.token = TokenAt(p.prompt, d.position);
+    d.layer = p.layer;
+    d.stage = p.stage;
+    if (p.feature_alone) d.feature = p.worst_feature_index;
+    verdict_->first_divergence = d;
+  }
+
+  int32_t TokenAt(int32_t prompt, int32_t position) const {
+    for (const PromptEvidence& p : evidence_.prompts) {
+      if (p.prompt != prompt) continue;
+      for (const LogitsRow& row : p.rows)
+        if (row.position == position) return row.token;
+      if (static_cast<size_t>(position) < p.tokens[1].size())
+        return p.tokens[1][static_cast<size_t>(position)];
+    }
+    return -1;
+  }
+
+  const Evidence& evidence_;
+  const LocalEvidence& local_;
+  Verdict* verdict_;
+  std::vector<const PointRow*> order_;
+  bool found_defect_ = false;
+};
+
+}  // namespace
+
+std::string PointName(int32_t stage, int32_t layer) {
+  const char* name = stage >= 0 && stage < PB_STAGE_COUNT ? pb_vocabulary[stage].name : "unmapped op";
+  return layer >= 0 ? fmt::format("layer {}, {}", layer, name) : name;
+}
+
+Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) {
+  Verdict verdict = JudgeLogits(evidence);
+  verdict.scope = Scope::kLocal;
+  LocalCheck check(*evidence, local, &verdict);
+  check.Check();
+  bool complete = verdict.coverage.compared == local.n_expected && local.n_expected > 0;
+  bool all_seen = complete && local.missing.empty() && local.unmapped.empty() && local.unobservable.empty();
+  if (!check.found_defect() && all_seen)
+    for (Reason& reason : verdict.reasons)
+      if (reason.outcome == Outcome::kDiverged && IsNoiseFinding(reason, evidence->user)) {
+        reason.outcome = Outcome::kDrift;
+        verdict.blame = Blame::kNone;
+      }
+  Settle(&verdict);
+  return verdict;
+}
+
+}  // namespace pb::compare
