@@ -251,6 +251,25 @@ TEST(RenderText, EngineFailedShowsLastWordsEscaped) {
       << text;
 }
 
+TEST(RenderText, WhatLimitsHaveInCommonIsSaidOnce) {
+  run::Comparison c = Diverged();
+  c.verdict.limits = {{"kl.worst", 1.7e-3, "nats", "3 x the largest value in 8 runs of an engine"},
+                      {"kl.prefill.mean", 9e-5, "nats", "2 x the largest mean in 8 runs of an engine"},
+                      {"cosine.min", 0.999, "", "given by the user", true}};
+  std::string text = RenderText(c, MakeContext(), {});
+  EXPECT_NE(text.find("limits     kl.worst 1.7e-03 nats: 3 x the largest value\n"
+                      "           kl.prefill.mean 9.0e-05 nats: 2 x the largest mean\n"
+                      "           cosine.min 0.999: given by the user\n"
+                      "           ... in 8 runs of an engine\n"),
+            std::string::npos)
+      << text;
+  c.verdict.limits[1].origin = "2 x the largest mean in 4 variations of an engine";
+  TextOptions wide;
+  wide.width = 120;
+  text = RenderText(c, MakeContext(), wide);
+  EXPECT_NE(text.find("largest mean in 4 variations of an engine\n"), std::string::npos) << text;
+}
+
 TEST(RenderText, Quiet) {
   TextOptions options;
   options.quiet = true;

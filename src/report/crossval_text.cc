@@ -210,15 +210,32 @@ class TextReport {
     return text;
   }
 
+  // What the origins of the noise floor's limits end with, when it is the same for all: " in 8 runs of ...".
+  std::string CommonOrigin() const {
+    std::string common;
+    int n = 0;
+    for (const compare::Limit& l : c_.verdict.limits) {
+      if (l.by_user) continue;
+      size_t at = l.origin.find(" in ");
+      std::string end = at == std::string::npos ? "" : l.origin.substr(at);
+      if (end.empty() || (n++ > 0 && end != common)) return "";
+      common = end;
+    }
+    return n > 1 ? common : "";
+  }
+
   void Limits() {
+    std::string common = CommonOrigin();
     bool first = true;
     for (const compare::Limit& l : c_.verdict.limits) {
       std::string value =
           l.name == "cosine.min" ? fmt::format("{:g}", l.value) : fmt::format("{:.1e}", l.value);
+      std::string origin = l.by_user ? l.origin : l.origin.substr(0, l.origin.size() - common.size());
       Line(first ? "limits" : "",
-           fmt::format("{} {}{}{}: {}", l.name, value, l.unit.empty() ? "" : " ", l.unit, l.origin));
+           fmt::format("{} {}{}{}: {}", l.name, value, l.unit.empty() ? "" : " ", l.unit, origin));
       first = false;
     }
+    if (!common.empty()) Line("", "..." + common);
   }
 
   void LastWords() {
