@@ -47,24 +47,24 @@ class LocalCheck {
   }
 
   void CheckCoverage() {
-    std::set<std::tuple<int32_t, int32_t, int32_t, int32_t>> points;
     std::set<std::tuple<int32_t, int32_t, int32_t, int32_t, int32_t>> pieces;
+    int64_t n_judged = 0;
     for (const PointRow& p : local_.points) {
       if (!pieces.emplace(p.prompt, p.step, p.stage, p.layer, p.first_position).second)
         Add(Outcome::kInvalid, "points-repeated", PointName(p.stage, p.layer) + " was compared twice");
-      if (p.bound > 0 || IsNonFinite(p)) points.emplace(p.prompt, p.step, p.stage, p.layer);
+      n_judged += p.bound > 0 || IsNonFinite(p);
     }
     // Rows that were not judged, and claims beyond the rows there are, count for nothing.
-    int64_t compared = std::min(local_.n_compared, static_cast<int64_t>(points.size()));
+    int64_t compared = std::min(local_.n_compared, n_judged);
     verdict_->coverage = {"points",       local_.n_expected, compared,
                           local_.missing, local_.unmapped,   local_.unobservable};
     bool explained = !evidence_.obstacles.empty();
     if (compared == 0 && !explained) Add(Outcome::kInvalid, "no-points", "no tracepoint was compared");
     if (local_.n_expected <= 0 && !explained)
       Add(Outcome::kInvalid, "no-points-expected", "no tracepoint was to be compared");
-    if (static_cast<int64_t>(points.size()) > local_.n_expected)
+    if (static_cast<int64_t>(pieces.size()) > local_.n_expected)
       Add(Outcome::kInvalid, "extra-points",
-          fmt::format("{} points were compared, {} were expected", points.size(), local_.n_expected));
+          fmt::format("{} points were compared, {} were expected", pieces.size(), local_.n_expected));
     if (compared < local_.n_expected || !local_.missing.empty())
       Add(Outcome::kIncomplete, "points-missing",
           fmt::format("{} of {} points were compared{}", compared, local_.n_expected,
@@ -96,7 +96,7 @@ class LocalCheck {
     for (const PointRow* p : order_) {
       if (IsNonFinite(*p) || !(p->bound > 0)) continue;
       bool above = p->above_bound() && !p->explained_by_codes;
-      n_explained += p->above_bound() && p->explained_by_codes;
+      n_explained += p->explained_by_codes;
       if (!p->above_bound()) worst_ratio = std::max(worst_ratio, p->bound_ratio);
       n_above += above;
       n_before += !above && !first;

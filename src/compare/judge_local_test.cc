@@ -153,6 +153,9 @@ TEST(JudgeLocal, ExplainedByCodesIsNoDefect) {
   Verdict v = JudgeLocal(&e, l);
   EXPECT_EQ(v.outcome, Outcome::kMatch);
   EXPECT_FALSE(v.first_divergence);
+  bool said = false;
+  for (const Reason& r : v.reasons) said |= r.code == "explained-by-codes";
+  EXPECT_TRUE(said);
 }
 
 // The ways to pass on nothing, once more for points.
@@ -175,7 +178,7 @@ TEST(JudgeLocal, NothingComparedNeverPasses) {
   l.points.push_back(Point(PB_STAGE_FFN_NORM, 0));
   Expect(GoodLogits(), l, Outcome::kInvalid, "extra-points");
   l = GoodPoints();
-  l.n_compared = 11;  // of one point not all rows were seen
+  l.n_compared = 11;  // the run itself claims less
   Expect(GoodLogits(), l, Outcome::kIncomplete, "points-missing");
   l = GoodPoints();
   l.missing = {"layer 1, ffn_norm"};
@@ -192,10 +195,11 @@ TEST(JudgeLocal, APointMayComeInPieces) {
     l.points.push_back(Point(PB_STAGE_Q_PROJ, 0, first == 2 ? 1e-2 : 1e-7));
     l.points.back().first_position = first;
     if (first == 2) l.points.back().first_row_above = 2;
+    ++l.n_expected, ++l.n_compared;
   }
   Verdict v = JudgeLocal(&e, l);
   EXPECT_EQ(v.outcome, Outcome::kDiverged);
-  EXPECT_EQ(v.coverage.compared, 12);
+  EXPECT_EQ(v.coverage.compared, 14);
   EXPECT_EQ(v.first_divergence->stage, PB_STAGE_Q_PROJ);
   EXPECT_EQ(v.first_divergence->position, 2);
 }
