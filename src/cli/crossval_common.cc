@@ -77,6 +77,7 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   PB_TRY(ResolveReference(args, reference, &request));
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
+  request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;
   return request;
 }
 
@@ -91,6 +92,7 @@ std::string CommandLine(const CrossvalArguments& args, const std::string& comman
   if (args.engines.candidate != "native") add("--candidate", args.engines.candidate);
   add("--reference", args.engines.reference);
   add("--reference-model", args.reference_model);
+  if (args.scope != "local") add("--scope", args.scope);
   for (const std::string& setting : args.engines.set) add("--set", setting);
   for (const std::string& setting : args.engines.set_reference) add("--set-reference", setting);
   for (const std::string& prompt : args.prompts.prompts) add("--prompt", prompt);
@@ -137,6 +139,12 @@ void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str()
       ->group("Prompts");
+  app.add_option(
+         "--scope", args.scope,
+         "local: every tracepoint is judged by its own error, then the logits; logits-only: the logits alone")
+      ->check(CLI::IsMember({"local", "logits-only"}))
+      ->capture_default_str()
+      ->group("Limits");
   app.add_option("--cos-tolerance", args.user.min_cosine,
                  "least cosine that a position may have (default: no such limit)")
       ->check(CLI::Range(-1.0, 1.0))

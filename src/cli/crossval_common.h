@@ -19,6 +19,7 @@ struct CrossvalArguments {
   OutputArguments output;
   std::string reference_model, receipt;
   int max_tokens = 0;
+  std::string scope = "local";
   compare::UserLimits user;
   bool all = false, quiet = false;
 };

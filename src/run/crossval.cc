@@ -8,6 +8,7 @@
 #include "base/sha256.h"
 #include "compare/logits.h"
 #include "model/model.h"
+#include "run/local_run.h"
 #include "run/noise.h"
 #include "run/participant.h"
 #include "run/row_store.h"
@@ -65,6 +66,7 @@ class CrossvalRun {
   Status RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence, const RowStore& reference);
   Status MeasureNoise(const Sequence& sequence, const RowStore* undisturbed);
   Status CalibrateNoise();
+  Status CompareLocally();
   void CompareDefaultConfiguration();
   void CollectTokenText();
   void Fill(compare::NoiseFloor&& floor);
@@ -79,6 +81,7 @@ class CrossvalRun {
   host::Settings session_[2];  // of the sessions compared
   std::optional<NoiseMeter> noise_;
   int64_t n_calibration_ = 0;
+  std::optional<compare::LocalEvidence> local_;
   bool failed_ = false;
 };
 
@@ -285,6 +288,30 @@ Status CrossvalRun::CalibrateNoise() {
   return {};
 }
 
+// Local errors of every point, where both engines show their points.
+Status CrossvalRun::CompareLocally() {
+  if (request_.scope != compare::Scope::kLocal) return {};
+  out_.why_logits_only = WhyNoLocalScope(sides_[kCandidate].engine(), sides_[kReference].engine());
+  if (!out_.why_logits_only.empty()) return {};
+  ModelOptions options;
+  if (const std::string* config = FindSetting(request_.candidate.settings, "hf.config"))
+    options.hf_config = *config;
+  auto model = Model::Open(request_.model, options);
+  LocalRun run(sides_[kCandidate], sides_[kReference], session_, model.ok() ? *model : nullptr,
+               request_.progress);
+  for (size_t i = 0; i < out_.prompts.size(); ++i) {
+    if (out_.prompts[i].tokens.empty()) continue;
+    Status status = run.Add(out_.prompts[i], static_cast<int32_t>(i));
+    if (status.ok()) continue;
+    if (run.failed_side() < 0) return status;
+    return Absorb(run.failed_side(), std::move(status));
+  }
+  local_.emplace();
+  run.Finish(out_.prompts, &*local_, &out_.accumulated, &evidence_.obstacles);
+  out_.points = local_->points;
+  return {};
+}
+
 // For information: the reference as it runs when nobody tells it anything about flash attention.
 void CrossvalRun::CompareDefaultConfiguration() {
   const PromptRecord& prompt = out_.prompts.front();
@@ -374,7 +401,7 @@ void CrossvalRun::Judge() {
   evidence_.user = request_.user;
   evidence_.settings[kCandidate] = FactsOf(out_.candidate);
   evidence_.settings[kReference] = FactsOf(out_.reference);
-  out_.verdict = compare::JudgeLogits(&evidence_);
+  out_.verdict = local_ ? compare::JudgeLocal(&evidence_, *local_) : compare::JudgeLogits(&evidence_);
   for (compare::PromptEvidence& prompt : evidence_.prompts)
     out_.rows.insert(out_.rows.end(), prompt.rows.begin(), prompt.rows.end());
   out_.choices = request_.choices;
@@ -398,6 +425,7 @@ Result<Comparison> CrossvalRun::Run() {
   for (size_t i = 0; go && i < out_.prompts.size() && !failed_; ++i) PB_TRY(ComparePrompt(i));
   bool compared = std::any_of(evidence_.prompts.begin(), evidence_.prompts.end(),
                               [](const compare::PromptEvidence& prompt) { return !prompt.rows.empty(); });
+  if (compared && !failed_) PB_TRY(CompareLocally());
   if (compared && !failed_) PB_TRY(Absorb(kReference, CalibrateNoise()));
   if (compared && !failed_)
     Fill({});

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "base/blake3.h"
+#include "base/sha256.h"
 
 namespace pb::run {
 namespace {
@@ -68,7 +68,7 @@ int64_t PointPlan::Expected(int64_t n_layers) const {
 
 struct LockStep::State {
   LockStepResult result;
-  Blake3 logits[2];
+  Sha256 logits[2];
   // Of the pass at hand.
   int32_t prompt = 0, step = 0, first_position = 0;
   int64_t n_tokens = 0;
@@ -163,7 +163,7 @@ Status LockStep::Candidate(const host::Event& event) {
     reference.assign(t.values.begin() + begin * Features(shape), t.values.begin() + end * Features(shape));
     PB_TRY(Compare(event, reference, &overwritten));
     t.n_taken += shape[0];
-    if (t.n_taken == s.n_tokens) s.waiting.erase(found), s.result.compared++;
+    if (t.n_taken == s.n_tokens) s.waiting.erase(found);
   }
   if (!missing.empty()) {
     s.result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: {}", s.prompt, s.step,
@@ -194,7 +194,6 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
   s.waiting.clear();
   s.candidate_order = s.reference_order = 0;
   s.reference_done = false;
-  s.result.expected += plan_.Expected(options_.n_layers);
   host::EvalRequest request;
   request.tokens.assign(tokens.begin(), tokens.end());
   request.first_position = first_position;
@@ -234,7 +233,7 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
 
 LockStepResult LockStep::Finish() {
   LockStepResult result = std::move(state_->result);
-  for (int side : {0, 1}) result.logits_blake3[side] = ToHex(state_->logits[side].Finish());
+  for (int side : {0, 1}) result.logits_sha256[side] = state_->logits[side].Hex();
   std::stable_sort(result.rows.begin(), result.rows.end(), compare::ComesBefore);
   return result;
 }

@@ -45,9 +45,8 @@ PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
 struct LockStepResult {
   std::vector<compare::PointRow>
       rows;  // in dependency order, one for each point (or piece of its rows) of each pass
-  int64_t expected = 0, compared = 0;
   std::vector<std::string> missing;  // "prompt 0, step 0, layer 3, q_rope: the reference did not show it"
-  std::string logits_blake3[2];      // candidate, reference: as evaluated here, all rows in order of position
+  std::string logits_sha256[2];      // candidate, reference: as evaluated here, all rows in order of position
 };
 
 // Drives two open sessions (at position 0) over a sequence in passes. The reference runs ahead of the candidate by at most one

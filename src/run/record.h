@@ -39,6 +39,7 @@ struct PromptRecord {
   int32_t steps_asked = 0;            // decode steps
   std::vector<int32_t> decoded;       // ids fed in decode: the reference's greedy choices
   std::string logits_sha256[2];     // candidate, reference: all rows in order of position, f32 little-endian
+  std::string tapped_sha256[2];     // the same with tracepoints watched, nothing overwritten; empty: not run
   double wall_seconds[2] = {0, 0};  // candidate, reference: prefill and decode together
 };
 
@@ -71,9 +72,12 @@ struct FloorRecord {
 struct Comparison {
   EngineRecord candidate, reference;
   std::vector<PromptRecord> prompts;
-  std::vector<compare::LogitsRow> rows;       // in order of prompt, then position
-  std::vector<compare::PointRow> points;      // local errors, in dependency order (scope local)
-  std::map<int32_t, std::string> token_text;  // of every id in prompts and rows
+  std::vector<compare::LogitsRow> rows;        // in order of prompt, then position
+  std::vector<compare::PointRow> accumulated;  // errors as they arrived, in a free run
+  std::vector<compare::PointRow> points;       // local errors, in dependency order (scope local)
+  std::map<int32_t, std::string> token_text;   // of every id in prompts and rows
+  std::string
+      why_logits_only;  // why points were not compared though asked for; empty: they were, or were not asked for
   FloorRecord floor;
   std::optional<DefaultConfiguration> reference_default;
   std::vector<Choice> choices;

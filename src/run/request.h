@@ -33,7 +33,8 @@ struct Request {
   int32_t max_tokens = 0;  // decode steps after each prompt
   host::Limits limits;
   compare::UserLimits user;
-  std::string calibration;  // text whose tokens join the noise floor
+  compare::Scope scope = compare::Scope::kLocal;  // logits-only: no tracepoints
+  std::string calibration;                        // text whose tokens join the noise floor
   int32_t n_noise_runs = 8;
   bool default_row = true;      // also run the reference in its default configuration
   std::vector<Choice> choices;  // what the caller decided and why; copied to the record

@@ -1,0 +1,132 @@
+#include "run/local_run.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <tuple>
+
+#include "run/code_steps.h"
+
+namespace pb::run {
+namespace {
+
+constexpr int32_t kPassRows = 512;  // token rows of one evaluation at most
+
+int64_t Number(const host::Facts& facts, std::string_view key, int64_t otherwise) {
+  const host::Fact* fact = host::FindFact(facts, key);
+  const long long value = fact ? std::strtoll(fact->value.c_str(), nullptr, 10) : 0;
+  return value > 0 ? value : otherwise;
+}
+
+std::string Text(const host::Facts& facts, std::string_view key) {
+  const host::Fact* fact = host::FindFact(facts, key);
+  return fact ? fact->value : "";
+}
+
+}  // namespace
+
+std::string WhyNoLocalScope(host::Engine& candidate, host::Engine& reference) {
+  if (!(candidate.capabilities() & PB_CAP_OUTPUTS)) return "the candidate shows no tracepoints";
+  if (!(candidate.capabilities() & PB_CAP_OVERWRITE)) return "the candidate cannot be overwritten";
+  if (!(reference.capabilities() & PB_CAP_OUTPUTS)) return "the reference shows no tracepoints";
+  return "";
+}
+
+LocalRun::LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
+                   std::shared_ptr<const Model> model, Progress progress)
+    : sides_{&candidate, &reference},
+      session_{&session[0], &session[1]},
+      model_(std::move(model)),
+      progress_(std::move(progress)) {}
+
+Result<LockStepResult> LocalRun::Pass(const PromptRecord& prompt, int32_t index, bool overwrite) {
+  std::vector<host::StageVisibility> stages[2];
+  for (int side : {0, 1}) {
+    failed_side_ = side;
+    PB_TRY(sides_[side]->OpenSession(*session_[side]));
+    PB_ASSIGN(stages[side], sides_[side]->engine().Stages());
+  }
+  failed_side_ = -1;
+  const host::Facts& facts = sides_[1]->record().model;
+  LockStepOptions options;
+  options.shape = {Number(facts, "d_model", 1), Number(facts, "d_ff", 1), Number(facts, "n_heads", 1),
+                   Number(facts, "n_kv_heads", 1), Number(facts, "head_dim", 1)};
+  options.n_layers = Number(facts, "n_layers", 0);
+  options.overwrite = overwrite;
+  std::optional<CodeExplainer> explainer;
+  if (model_ && overwrite &&
+      Text(sides_[0]->record().session, "act.quant") == Text(sides_[1]->record().session, "act.quant")) {
+    explainer.emplace(model_, Text(sides_[0]->record().session, "act.quant"));
+    options.on_pair = [&](const PointPair& pair) { return explainer->OnPair(pair), Status(); };
+  }
+  const PointPlan plan = PlanPoints(stages[0], stages[1]);
+  n_expected_ = plan.Expected(options.n_layers) * (1 + static_cast<int64_t>(prompt.decoded.size()));
+  if (overwrite) {
+    evidence_.unobservable = plan.unobservable;
+    evidence_.unmapped = plan.one_sided;
+  }
+  // Both engines get the same rows in one evaluation, so a pass is as long as the shorter of their batches.
+  int64_t rows = kPassRows;
+  for (Participant* side : sides_) rows = std::min(rows, Number(side->record().session, "ubatch", kPassRows));
+  LockStep lock_step(sides_[0]->engine(), sides_[1]->engine(), plan, options);
+  const auto n_prompt = static_cast<int64_t>(prompt.tokens.size());
+  auto pass = [&](std::span<const int32_t> tokens, int64_t position, int32_t step) -> Status {
+    Status status = lock_step.Pass(tokens, static_cast<int32_t>(position), index, step);
+    failed_side_ = lock_step.failed_side();
+    return status;
+  };
+  for (int64_t at = 0; at < n_prompt; at += rows) {
+    PB_TRY(pass(std::span(prompt.tokens)
+                    .subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(rows, n_prompt - at))),
+                at, 0));
+  }
+  for (size_t i = 0; i < prompt.decoded.size(); i++) {
+    PB_TRY(pass({&prompt.decoded[i], 1}, n_prompt + static_cast<int64_t>(i), static_cast<int32_t>(i) + 1));
+  }
+  return lock_step.Finish();
+}
+
+Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
+  for (bool overwrite : {true, false}) {
+    if (progress_) progress_(overwrite ? "lock-step" : "free run with taps", index, index + 1);
+    auto result = Pass(prompt, index, overwrite);
+    if (!result.ok()) return std::move(result).error();
+    prompt.tapped_sha256[1] = result->logits_sha256[1];
+    if (!overwrite) {
+      prompt.tapped_sha256[0] = result->logits_sha256[0];
+      accumulated_.insert(accumulated_.end(), result->rows.begin(), result->rows.end());
+      continue;
+    }
+    // A point is compared when all its rows were, in however many pieces they came.
+    std::map<std::tuple<int32_t, int32_t, int32_t>, int64_t> rows;  // by step, stage, layer
+    for (const compare::PointRow& row : result->rows) rows[{row.step, row.stage, row.layer}] += row.n_rows;
+    for (const auto& [key, n] : rows) {
+      evidence_.n_compared += n == (std::get<0>(key) == 0 ? static_cast<int64_t>(prompt.tokens.size()) : 1);
+    }
+    evidence_.n_expected += n_expected_;
+    evidence_.points.insert(evidence_.points.end(), result->rows.begin(), result->rows.end());
+    evidence_.missing.insert(evidence_.missing.end(), result->missing.begin(), result->missing.end());
+  }
+  return {};
+}
+
+void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEvidence* evidence,
+                      std::vector<compare::PointRow>* accumulated,
+                      std::vector<compare::Obstacle>* obstacles) {
+  for (int side : {0, 1}) {
+    const bool changed = std::any_of(prompts.begin(), prompts.end(), [&](const PromptRecord& p) {
+      return !p.tapped_sha256[side].empty() && p.tapped_sha256[side] != p.logits_sha256[side];
+    });
+    if (!changed) continue;
+    obstacles->push_back(
+        {compare::Outcome::kIncomplete, "observer-effect",
+         fmt::format(
+             "the {}'s logits change when its tracepoints are watched, so they do not show what it computes "
+             "unwatched",
+             side == 0 ? "candidate" : "reference")});
+  }
+  *evidence = std::move(evidence_);
+  *accumulated = std::move(accumulated_);
+}
+
+}  // namespace pb::run

@@ -1,0 +1,50 @@
+// The tracepoint passes of a comparison: lock-step for local errors, a free pass for accumulated ones, and the proof that
+// watching changed nothing.
+#ifndef PARITYBIT_RUN_LOCAL_RUN_H_
+#define PARITYBIT_RUN_LOCAL_RUN_H_
+
+#include <string>
+#include <vector>
+
+#include "compare/verdict.h"
+#include "model/model.h"
+#include "run/lock_step.h"
+#include "run/participant.h"
+#include "run/request.h"
+
+namespace pb::run {
+
+// Why two engines cannot be compared point by point; empty: they can.
+std::string WhyNoLocalScope(host::Engine& candidate, host::Engine& reference);
+
+class LocalRun {
+ public:
+  // The sessions of both sides are replaced by every pass. `model`: the candidate's file, for explaining codes; may be null.
+  LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
+           std::shared_ptr<const Model> model, Progress progress);
+
+  // Runs one prompt with its decode steps, lock-step and free; keeps the errors, and the digests of the logits as they came with
+  // taps in prompt.tapped_sha256. failed_side tells whose Error it is (-1: ours).
+  Status Add(PromptRecord& prompt, int32_t index);
+  int failed_side() const { return failed_side_; }
+
+  // What was found, after the last prompt. Engines whose logits change when they are watched become reasons.
+  void Finish(const std::vector<PromptRecord>& prompts, compare::LocalEvidence* evidence,
+              std::vector<compare::PointRow>* accumulated, std::vector<compare::Obstacle>* obstacles);
+
+ private:
+  Result<LockStepResult> Pass(const PromptRecord& prompt, int32_t index, bool overwrite);
+
+  Participant* sides_[2];
+  const host::Settings* session_[2];
+  std::shared_ptr<const Model> model_;
+  Progress progress_;
+  compare::LocalEvidence evidence_;
+  std::vector<compare::PointRow> accumulated_;
+  int64_t n_expected_ = 0;  // points of the prompt at hand
+  int failed_side_ = -1;
+};
+
+}  // namespace pb::run
+
+#endif  // PARITYBIT_RUN_LOCAL_RUN_H_
