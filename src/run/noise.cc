@@ -1,7 +1,14 @@
 #include "run/noise.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstdlib>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/file.h"
 #include "base/sha256.h"
@@ -130,11 +137,12 @@ Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& meas
   return WriteFileAtomic(EntryPath(sequence, measured), entry.dump() + "\n");
 }
 
-Result<compare::NoiseRun> NoiseMeter::Disturb(const Sequence& sequence, const compare::NoiseRun& run,
-                                              const std::vector<compare::ReferenceRow>& undisturbed) {
-  PB_TRY(reference_.OpenSession(WithVariation(session_, run.variation), false));
+Result<compare::NoiseRun> NoiseMeter::Disturb(Participant& engine, const Sequence& sequence,
+                                              const compare::NoiseRun& run,
+                                              const std::vector<compare::ReferenceRow>& undisturbed) const {
+  PB_TRY(engine.OpenSession(WithVariation(session_, run.variation), false));
   compare::NoiseRun measured{run.seed, run.variation, {}, {}};
-  PB_TRY(EvaluateSequence(reference_, sequence, [&](int32_t position, std::span<const float> row) -> Status {
+  PB_TRY(EvaluateSequence(engine, sequence, [&](int32_t position, std::span<const float> row) -> Status {
     size_t i = static_cast<size_t>(position);
     if (i >= undisturbed.size() || i != measured.kl.size())
       return MakeError(Code::kEngine, "{}: logits of position {} came out of turn", run.variation, position);
@@ -150,30 +158,84 @@ Result<compare::NoiseRun> NoiseMeter::Disturb(const Sequence& sequence, const co
   return measured;
 }
 
-Status NoiseMeter::Measure(const Sequence& sequence, const RowStore* undisturbed) {
-  std::optional<RowStore> own;
-  std::vector<compare::ReferenceRow> rows;
-  for (size_t i = 0; i < runs_.size(); ++i) {
-    compare::NoiseRun measured;
-    if (Load(sequence, runs_[i], &measured)) {
-      ++n_cached_;
-    } else {
-      if (progress_)
+size_t NoiseMeter::Workers(const Sequence& sequence, size_t n_runs) const {
+  constexpr size_t kWorthAnEngine = 128;  // positions; opening a model costs about as much
+  constexpr size_t kMost = 4;
+  const EngineRecord& record = reference_.record();
+  std::error_code error;
+  uint64_t model_bytes = std::filesystem::file_size(record.model_path, error);
+  const host::Fact* threads = host::FindFact(record.session, "threads");
+  size_t threads_each = threads ? std::max(1L, std::strtol(threads->value.c_str(), nullptr, 10)) : 1;
+  if (error || sequence.tokens.size() < kWorthAnEngine) return 1;
+  uint64_t free_bytes =
+      static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  size_t by_cores = std::thread::hardware_concurrency() / threads_each;
+  size_t by_memory = 1 + free_bytes / 2 / (2 * model_bytes + (256ull << 20));
+  return std::clamp<size_t>(std::min({by_cores, by_memory, n_runs}), 1, kMost);
+}
+
+Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t>& missing,
+                              const std::vector<compare::ReferenceRow>& undisturbed,
+                              std::vector<compare::NoiseRun>* measured) {
+  std::atomic<size_t> next = 0;
+  std::mutex mutex;
+  Status failure;
+  auto work = [&](Participant& engine, bool reports) {
+    for (size_t i; (i = next++) < missing.size();) {
+      if (reports && progress_)
         progress_("noise floor: runs of random rounding", static_cast<int64_t>(i),
-                  static_cast<int64_t>(runs_.size()));
-      if (rows.empty()) {
-        if (!undisturbed) {
-          PB_ASSIGN(RowStore store, EvaluateAll(reference_, session_, sequence));
-          undisturbed = &own.emplace(std::move(store));
-        }
-        for (int64_t r = 0; r < undisturbed->n_rows(); ++r) rows.emplace_back(undisturbed->Row(r));
+                  static_cast<int64_t>(missing.size()));
+      auto run = Disturb(engine, sequence, runs_[missing[i]], undisturbed);
+      if (!run.ok()) {
+        std::lock_guard lock(mutex);
+        if (failure.ok()) failure = std::move(run).error();
+        next = missing.size();
+        return;
       }
-      PB_ASSIGN(measured, Disturb(sequence, runs_[i], rows));
-      (void)Store(sequence, measured).ok();  // without a writable cache it is measured again next time
+      (void)Store(sequence, *run).ok();  // without a writable cache it is measured again next time
+      (*measured)[missing[i]] = std::move(run).value();
     }
-    runs_[i].kl.insert(runs_[i].kl.end(), measured.kl.begin(), measured.kl.end());
-    runs_[i].gap_change.insert(runs_[i].gap_change.end(), measured.gap_change.begin(),
-                               measured.gap_change.end());
+  };
+  // An engine belongs to the thread that starts it. One that does not start leaves its share to the others.
+  auto start_and_work = [&] {
+    EngineRecord record;
+    const EngineRecord& twin = reference_.record();
+    record.role = twin.role;
+    Participant engine(record, reference_.limits());
+    if (engine.Start({twin.spec, twin.plugin, twin.settings}).ok() && record.identity == twin.identity &&
+        engine.OpenModel(twin.model_path).ok())
+      work(engine, false);
+  };
+  std::vector<std::thread> helpers;
+  for (size_t i = 1; i < Workers(sequence, missing.size()); ++i) helpers.emplace_back(start_and_work);
+  work(reference_, true);
+  for (std::thread& helper : helpers) helper.join();
+  return failure;
+}
+
+Status NoiseMeter::Measure(const Sequence& sequence, const RowStore* undisturbed) {
+  std::vector<compare::NoiseRun> measured(runs_.size());
+  std::vector<size_t> missing;
+  for (size_t i = 0; i < runs_.size(); ++i) {
+    if (Load(sequence, runs_[i], &measured[i]))
+      ++n_cached_;
+    else
+      missing.push_back(i);
+  }
+  if (!missing.empty()) {
+    std::optional<RowStore> own;
+    if (!undisturbed) {
+      PB_ASSIGN(RowStore store, EvaluateAll(reference_, session_, sequence));
+      undisturbed = &own.emplace(std::move(store));
+    }
+    std::vector<compare::ReferenceRow> rows;
+    for (int64_t r = 0; r < undisturbed->n_rows(); ++r) rows.emplace_back(undisturbed->Row(r));
+    PB_TRY(DisturbAll(sequence, missing, rows, &measured));
+  }
+  for (size_t i = 0; i < runs_.size(); ++i) {
+    runs_[i].kl.insert(runs_[i].kl.end(), measured[i].kl.begin(), measured[i].kl.end());
+    runs_[i].gap_change.insert(runs_[i].gap_change.end(), measured[i].gap_change.begin(),
+                               measured[i].gap_change.end());
   }
   return {};
 }

@@ -52,8 +52,14 @@ class NoiseMeter {
   std::string Provenance(const Sequence& sequence, const compare::NoiseRun& run) const;
   bool Load(const Sequence& sequence, const compare::NoiseRun& run, compare::NoiseRun* found) const;
   Status Store(const Sequence& sequence, const compare::NoiseRun& measured) const;
-  Result<compare::NoiseRun> Disturb(const Sequence& sequence, const compare::NoiseRun& run,
-                                    const std::vector<compare::ReferenceRow>& undisturbed);
+  Result<compare::NoiseRun> Disturb(Participant& engine, const Sequence& sequence,
+                                    const compare::NoiseRun& run,
+                                    const std::vector<compare::ReferenceRow>& undisturbed) const;
+  Status DisturbAll(const Sequence& sequence, const std::vector<size_t>& missing,
+                    const std::vector<compare::ReferenceRow>& undisturbed,
+                    std::vector<compare::NoiseRun>* measured);
+  // How many engines may run side by side.
+  size_t Workers(const Sequence& sequence, size_t n_runs) const;
 
   Participant& reference_;
   host::Settings session_;

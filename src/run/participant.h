@@ -39,6 +39,7 @@ class Participant {
 
   host::Engine& engine() { return *engine_; }
   const EngineRecord& record() const { return record_; }
+  const host::Limits& limits() const { return limits_; }
   bool failed() const { return !record_.error.empty(); }
 
  private:
