@@ -40,6 +40,7 @@ class Usage(Case):
                            (["crossval", "-m", MODEL, "-p", "hi", "-r", "faulty", "--set", "novalue"], "novalue"),
                            (["crossval", "-m", MODEL, "-p", "hi", "-r", "native", "--set", "no.such=1"], "no.such"),
                            (["infer", "-m", MODEL, "-p", ""], "prompt"),
+                           (["crossval", "-m", MODEL, "-p", "hi", "-r", "no-such-engine"], "no-such-engine"),
                            (["crossval-per-token", "-m", MODEL, "-p", "hi", "--tokenizer", __file__], "unsupported")]:
             with self.subTest(args=args):
                 result = run(*args)
@@ -99,7 +100,7 @@ class NothingCompared(Case):
         self.expect(self.crossval("-m", MODEL, "-p", "And God said", "-c", "faulty", "-r", "faulty", "-n", "3"), "match", 0)
 
     def test_no_reference(self):
-        result = self.crossval("-m", MODEL, "-p", "hi", "-r", "no-such-engine")
+        result = self.crossval("-m", MODEL, "-p", "hi", "-r", "llama.cpp", env={"PARITYBIT_CACHE": self.folder})
         self.expect(result, "incomplete", 3, "no-reference")
         self.assertIn("paritybit setup-cpp-auto", result.json["next"])
         self.assertEqual(result.json["coverage"]["compared"], 0)
