@@ -150,7 +150,7 @@ Status RemoteEngine::Reset(int32_t n_keep) {
 }
 
 Result<TensorRef> RemoteEngine::Replay(const ReplayRequest& request) {
-  if (dead_) return *dead_;
+  PB_TRY(Idle("Replay"));
   FrameWriter frame(MessageType::kReplay);
   frame.Put(request.stage);
   frame.Put(request.layer);

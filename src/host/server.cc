@@ -60,6 +60,30 @@ struct StageSink {
   }
 };
 
+// Takes over the output of a replay.
+struct ReplaySink {
+  SharedMemory& memory;
+  std::optional<Placed> placed;
+  std::optional<Error> error;
+
+  static void Add(void* ctx, const pb_tensor* output) {
+    auto& self = *static_cast<ReplaySink*>(ctx);
+    std::span shape(output->shape, static_cast<size_t>(std::clamp(output->n_dims, 0, 4)));
+    auto n = CountValues(shape);
+    if (!n || !output->data || output->dtype != PB_F32) {
+      self.error =
+          MakeError(Code::kEngine, "lied about the replayed output: shape ({})", fmt::join(shape, ", "));
+      return;
+    }
+    if (Status reserved = self.memory.Reserve(kArenaOffset + *n * sizeof(float)); !reserved.ok()) {
+      self.error = std::move(reserved).error();
+      return;
+    }
+    std::memcpy(self.memory.values(kArenaOffset), output->data, *n * sizeof(float));
+    self.placed = Placed{"", {shape.begin(), shape.end()}, kArenaOffset, *n};
+  }
+};
+
 std::vector<pb_setting> ToAbi(const Settings& settings) {
   std::vector<pb_setting> out;
   for (const auto& [key, value] : settings) out.push_back({key.c_str(), value.c_str()});
@@ -263,32 +287,12 @@ Status Server::Replay(ByteReader& in, FrameWriter& reply) {
     std::ranges::copy(placed.shape, tensor.shape);
     inputs.push_back(tensor);
   }
-  struct Sink {
-    SharedMemory& memory;
-    std::optional<Placed> placed;
-    std::optional<Error> error;
-  } sink{memory_, {}, {}};
+  ReplaySink sink{memory_, {}, {}};
   replay.inputs = inputs.data();
   replay.n_inputs = inputs.size();
   replay.variation = variation.empty() ? nullptr : variation.c_str();
   replay.ctx = &sink;
-  replay.output = [](void* ctx, const pb_tensor* output) {
-    auto& out = *static_cast<Sink*>(ctx);
-    std::span shape(output->shape, static_cast<size_t>(std::clamp(output->n_dims, 0, 4)));
-    auto n = CountValues(shape);
-    if (!n || !output->data || output->dtype != PB_F32) {
-      out.error =
-          MakeError(Code::kEngine, "lied about the replayed output: shape ({})", fmt::join(shape, ", "));
-      return;
-    }
-    Status reserved = out.memory.Reserve(kArenaOffset + *n * sizeof(float));
-    if (!reserved.ok()) {
-      out.error = std::move(reserved).error();
-      return;
-    }
-    std::memcpy(out.memory.values(kArenaOffset), output->data, *n * sizeof(float));
-    out.placed = Placed{"", {shape.begin(), shape.end()}, kArenaOffset, *n};
-  };
+  replay.output = ReplaySink::Add;
   PB_TRY(Take(api_.replay(session_, &replay)));
   if (sink.error) return *sink.error;
   if (!sink.placed) return MakeError(Code::kEngine, "replay reported success without an output");
