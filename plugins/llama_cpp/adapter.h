@@ -81,6 +81,9 @@ pb_error* SessionFacts(pb_session* session, pb_fact_fn fact, void* ctx);
 pb_error* SessionStages(pb_session* session, pb_stage_fn stage, void* ctx);
 pb_error* Eval(pb_session* session, const pb_eval* eval);
 pb_error* Reset(pb_session* session, int32_t n_keep);
+pb_error* Replay(pb_session* session, const pb_replay* replay);
+// A view of a canonical tensor, as the ABI hands it over.
+pb_tensor TensorOf(Canonical* c, const char* name);
 bool EvalCallback(ggml_tensor* tensor, bool ask, void* session);
 
 // One chunk (ubatch) of an evaluation on its way through the graph.

@@ -123,7 +123,10 @@ class Mapper {
     Observe();
     for (const StageRule& rule : Table()) MapStage(rule);
     MarkParts();
-    for (auto& [key, rule] : map_.rules) MapInputs(&rule, by_key_.at(key));
+    for (auto& [key, rule] : map_.rules) {
+      MapInputs(&rule, by_key_.at(key));
+      MapSteps(&rule, by_key_.at(key));
+    }
     for (const auto& [key, rule] : map_.rules) {
       for (size_t i = 0; i < rule.inputs.size(); ++i)
         map_.entries[rule.inputs[i].entry].push_back({&rule, i});
@@ -304,6 +307,15 @@ class Mapper {
     }
   }
 
+  // Follows the first source from a point's node inwards, until another point, a weight, the cache, or a choice of rows.
+  void MapSteps(PointRule* rule, const Node* node) const {
+    while (node) {
+      rule->steps.insert(rule->steps.begin(), *node->tensor);
+      const ggml_tensor* source = SkipViews(node->tensor->src[0]);
+      node = source && !stage_of_.count(source) && source->op != GGML_OP_GET_ROWS ? NodeOf(source) : nullptr;
+    }
+  }
+
   // Walks from a point's node towards its sources, through nodes that are no tracepoints, to the one that
   // reads the input.
   bool FindReader(const Node& node, const Wanted& wanted, int depth, InputRule* out) const {
@@ -316,6 +328,7 @@ class Mapper {
         out->src = i;
         const Node* at = NodeOf(source);
         if (at) out->shape = map_.rules.at(at->key).shape;
+        out->width = source->ne[0];
         return true;
       }
       const Node* next = NodeOf(source);

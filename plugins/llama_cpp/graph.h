@@ -42,6 +42,7 @@ struct InputRule {
   int src = 0;
   int stage = 0;                  // the stage that this input is
   Shape shape;                    // its form
+  int64_t width = 0;              // of a row, for kRows
   bool from_cache = false;        // keys or values of all positions, read from a view of the KV cache
   bool cache_transposed = false;  // [head][dim][cell] instead of [head][cell][dim]
 };
@@ -52,7 +53,8 @@ struct PointRule {
   int layer = -1;
   int occurrence = 0;
   Shape shape;
-  std::vector<InputRule> inputs;  // in the vocabulary's order; empty when one of them cannot be seen
+  std::vector<InputRule> inputs;   // in the vocabulary's order; empty when one of them cannot be seen
+  std::vector<ggml_tensor> steps;  // the nodes that compute it, innermost first: ops, parameters, weights
 };
 
 struct Node {

@@ -34,17 +34,6 @@ void Fail(Pass* pass, std::string why) {
   pass->failure = std::move(why);
 }
 
-pb_tensor TensorOf(Canonical* c, const char* name) {
-  pb_tensor out = {};
-  out.struct_size = sizeof out;
-  out.dtype = PB_F32;
-  out.n_dims = static_cast<int32_t>(c->shape.size());
-  for (size_t i = 0; i < 4; ++i) out.shape[i] = i < c->shape.size() ? c->shape[i] : 1;
-  out.data = c->values.data();
-  out.name = name;
-  return out;
-}
-
 // Copies the inputs of points from the node that is about to read them.
 void CaptureInputs(pb_session* s, const ggml_tensor* reader) {
   Pass& pass = s->pass;
@@ -161,6 +150,17 @@ bool HandOver(pb_session* s, ggml_tensor* t) {
 }
 
 }  // namespace
+
+pb_tensor TensorOf(Canonical* c, const char* name) {
+  pb_tensor out = {};
+  out.struct_size = sizeof out;
+  out.dtype = PB_F32;
+  out.n_dims = static_cast<int32_t>(c->shape.size());
+  for (size_t i = 0; i < 4; ++i) out.shape[i] = i < c->shape.size() ? c->shape[i] : 1;
+  out.data = c->values.data();
+  out.name = name;
+  return out;
+}
 
 bool EvalCallback(ggml_tensor* tensor, bool ask, void* user) {
   auto* session = static_cast<pb_session*>(user);
