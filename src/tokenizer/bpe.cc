@@ -76,6 +76,7 @@ Bpe::Bpe(const std::vector<std::string>& merges, const StringIds& ids, bool igno
   }
   pairs_.resize(std::bit_ceil(merges.size() * 2 + 1));
   StringIds symbols;
+  symbols.reserve(merges.size() + 256);
   for (int b = 0; b < 256; ++b) Intern(std::string(1, static_cast<char>(b)), &symbols);
   std::string left, right;
   size_t skipped = 0, first_skipped = 0;
@@ -89,7 +90,7 @@ Bpe::Bpe(const std::vector<std::string>& merges, const StringIds& ids, bool igno
       continue;
     }
     uint64_t a = Intern(left, &symbols), b = Intern(right, &symbols);
-    Insert({a << 32 | b, static_cast<uint32_t>(i), Intern(left + right, &symbols)});
+    Insert({a << 32 | b, static_cast<uint32_t>(i), Intern(left.append(right), &symbols)});
   }
   if (skipped > 0) {
     findings->push_back(
@@ -99,10 +100,12 @@ Bpe::Bpe(const std::vector<std::string>& merges, const StringIds& ids, bool igno
   }
 }
 
-int32_t Bpe::Intern(std::string text, StringIds* symbols) {
-  auto token = words_.find(text);
-  auto [at, is_new] = symbols->try_emplace(std::move(text), static_cast<int32_t>(token_of_symbol_.size()));
-  if (is_new) token_of_symbol_.push_back(token == words_.end() ? -1 : token->second);
+int32_t Bpe::Intern(const std::string& text, StringIds* symbols) {
+  auto [at, is_new] = symbols->try_emplace(text, static_cast<int32_t>(token_of_symbol_.size()));
+  if (is_new) {
+    auto token = words_.find(text);
+    token_of_symbol_.push_back(token == words_.end() ? -1 : token->second);
+  }
   return at->second;
 }
 

@@ -42,7 +42,7 @@ class Bpe {
   };
   static constexpr uint64_t kNoPair = ~uint64_t{0};
 
-  int32_t Intern(std::string text, StringIds* symbols);
+  int32_t Intern(const std::string& text, StringIds* symbols);
   void Insert(const Pair& pair);
   const Pair* Find(int32_t left, int32_t right) const;
   void Spell(std::string_view bytes, std::vector<int32_t>* out) const;
