@@ -1,8 +1,12 @@
 // The native engine against others on SmolLM2 and the tiny BitNets: Hugging Face's hidden states, and llama.cpp op by op on equal
 // inputs. Fails where model or reference is missing: `paritybit setup-crossval` fetches both.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <filesystem>
 
 #include "formats/safetensors.h"
 #include "host/engine.h"
@@ -163,6 +167,101 @@ TEST(SmolLM2, OpsAreLlamaCppsOnEqualInputs) {
 TEST(TinyBitnet, OpsAreLlamaCppsOnEqualInputs) {
   CompareOpByOp(Harness::Path("tiny-bitnet-silu", "tq2_0"), 100, false);
   CompareOpByOp(Harness::Path("tiny-bitnet-silu", "tq1_0"), 100, false);
+}
+
+// The native plugin in a process of its own.
+Result<std::unique_ptr<host::Engine>> StartNative(const host::Settings& settings) {
+  return host::Engine::Start(PB_NATIVE_PLUGIN, settings, {});
+}
+
+class TemporaryDir {
+ public:
+  TemporaryDir()
+      : path(std::filesystem::temp_directory_path() / fmt::format("native_engine_test.{}", getpid())) {
+    std::filesystem::create_directories(path);
+  }
+  ~TemporaryDir() { std::filesystem::remove_all(path); }
+  std::filesystem::path path;
+};
+
+TEST(Plugin, AnUndeclaredActivationOpensAndIsSaidToBeUndeclared) {
+  TemporaryDir dir;
+  const auto alone = dir.path / "model.gguf";
+  std::filesystem::copy_file(Harness::Path("tiny-bitnet-silu", "tq2_0"), alone);
+  std::vector<std::vector<float>> logits;
+  for (const host::Settings& settings : {host::Settings{}, host::Settings{{"ffn.activation", "silu"}}}) {
+    auto engine = StartNative(settings);
+    ASSERT_TRUE(engine.ok()) << engine.error().message;
+    auto facts = (*engine)->OpenModel(alone);
+    ASSERT_TRUE(facts.ok()) << facts.error().message;
+    const host::Fact* activation = host::FindFact(*facts, "ffn.activation");
+    ASSERT_NE(activation, nullptr);
+    EXPECT_EQ(activation->value, settings.empty() ? "undeclared" : "silu");
+    EXPECT_EQ(activation->origin, settings.empty() ? "default" : "set");
+    ASSERT_TRUE((*engine)->OpenSession({}).ok());
+    host::EvalRequest request;
+    request.tokens = {2046, 116, 46, 299};
+    logits.emplace_back();
+    Status status = (*engine)->Eval(request, [&](const host::Event& e) -> Status {
+      if (e.kind == host::Event::kLogits)
+        logits.back().insert(logits.back().end(), e.tensor.data.begin(), e.tensor.data.end());
+      return {};
+    });
+    ASSERT_TRUE(status.ok()) << status.error().message;
+    EXPECT_EQ(logits.back().size(), 4u * 2048u);
+  }
+  EXPECT_EQ(logits[0], logits[1]);
+}
+
+TEST(Plugin, RefusesByName) {
+  auto flash = StartNative({{"attn.flash", "on"}});
+  ASSERT_FALSE(flash.ok());
+  EXPECT_NE(flash.error().message.find("attn.flash"), std::string::npos);
+  auto engine = StartNative({});
+  ASSERT_TRUE(engine.ok()) << engine.error().message;
+  ASSERT_TRUE((*engine)->OpenModel(Harness::Path("tiny-bitnet-silu", "tq2_0")).ok());
+  auto late = (*engine)->OpenSession({{"ffn.activation", "relu2"}});
+  ASSERT_FALSE(late.ok());
+  EXPECT_NE(late.error().message.find("ffn.activation"), std::string::npos);
+}
+
+// Seconds for 24 decode steps after a short prompt, the best of three.
+Result<double> DecodeSeconds(host::Engine& engine, const std::filesystem::path& model) {
+  PB_TRY(engine.OpenModel(model));
+  PB_TRY(engine.OpenSession({}));
+  auto eval = [&](std::vector<int32_t> tokens, int32_t first) {
+    host::EvalRequest request;
+    request.tokens = std::move(tokens), request.first_position = first;
+    return engine.Eval(request, [](const host::Event&) -> Status { return {}; });
+  };
+  double best = 1e9;
+  for (int round = 0; round < 3; round++) {
+    PB_TRY(engine.Reset(0));
+    PB_TRY(eval({504, 1573, 33059, 40061, 17288, 216, 33, 39}, 0));
+    const auto start = std::chrono::steady_clock::now();
+    for (int32_t i = 0; i < 24; i++) PB_TRY(eval({500 + i}, 8 + i));
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+TEST(SmolLM2, DecodesAtNoLessThanAThirdOfLlamaCppsSpeed) {
+  auto path = setup::FindModel("smollm2");
+  ASSERT_TRUE(path.ok()) << path.error().message;
+  auto reference = setup::FindReference("llama.cpp");
+  ASSERT_TRUE(reference.ok()) << reference.error().message;
+  host::Settings settings = reference->settings;
+  settings.emplace_back("threads", "1");
+  auto theirs = host::Engine::Start(reference->plugin, settings, {});
+  ASSERT_TRUE(theirs.ok()) << theirs.error().message;
+  auto ours = StartNative({{"threads", "1"}});
+  ASSERT_TRUE(ours.ok()) << ours.error().message;
+  auto their_seconds = DecodeSeconds(**theirs, *path), our_seconds = DecodeSeconds(**ours, *path);
+  ASSERT_TRUE(their_seconds.ok()) << their_seconds.error().message;
+  ASSERT_TRUE(our_seconds.ok()) << our_seconds.error().message;
+  RecordProperty("llama_cpp_tokens_per_second", fmt::format("{:.1f}", 24 / *their_seconds));
+  RecordProperty("native_tokens_per_second", fmt::format("{:.1f}", 24 / *our_seconds));
+  EXPECT_LE(*our_seconds, 3 * *their_seconds);
 }
 
 }  // namespace

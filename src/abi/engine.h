@@ -162,7 +162,9 @@ typedef struct pb_engine_api {
   pb_error* (*model_open)(pb_engine* engine, const char* path, pb_model** model);
   void (*model_close)(pb_model* model);
   /* Facts, as executed: architecture n_layers d_model d_ff n_heads n_kv_heads head_dim n_vocab n_ctx_train rope.pairing
-   * rope.base rope.dims norm.eps ffn.activation output.tied weights (type counts) bos eos add_bos chat_template. */
+   * rope.base rope.dims norm.eps ffn.activation output.tied weights (type counts) bos eos add_bos chat_template.
+   * A model that does not declare its activation still opens: ffn.activation is then "undeclared", origin "default", and sessions
+   * run SiLU so that there are numbers to look at. What comes of them proves nothing, and the caller has to say so. */
   pb_error* (*model_facts)(pb_model* model, pb_fact_fn fact, void* ctx);
   /* Writes up to capacity ids and always the full count; text need not be valid UTF-8. */
   pb_error* (*tokenize)(pb_model* model, const char* text, size_t n_bytes, uint32_t flags, int32_t* ids, size_t capacity,
