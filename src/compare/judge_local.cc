@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <tuple>
 
@@ -48,12 +49,15 @@ class LocalCheck {
 
   void CheckCoverage() {
     std::set<std::tuple<int32_t, int32_t, int32_t, int32_t, int32_t>> pieces;
-    int64_t n_judged = 0;
+    std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, bool> points;  // whether every piece was judged
     for (const PointRow& p : local_.points) {
       if (!pieces.emplace(p.prompt, p.step, p.stage, p.layer, p.first_position).second)
         Add(Outcome::kInvalid, "points-repeated", PointName(p.stage, p.layer) + " was compared twice");
-      n_judged += p.bound > 0 || IsNonFinite(p);
+      bool& judged = points.try_emplace({p.prompt, p.step, p.stage, p.layer}, true).first->second;
+      judged = judged && (p.bound > 0 || IsNonFinite(p));
     }
+    int64_t n_judged =
+        std::count_if(points.begin(), points.end(), [](const auto& point) { return point.second; });
     // Rows that were not judged, and claims beyond the rows there are, count for nothing.
     int64_t compared = std::min(local_.n_compared, n_judged);
     verdict_->coverage = {"points",       local_.n_expected, compared,
@@ -62,9 +66,9 @@ class LocalCheck {
     if (compared == 0 && !explained) Add(Outcome::kInvalid, "no-points", "no tracepoint was compared");
     if (local_.n_expected <= 0 && !explained)
       Add(Outcome::kInvalid, "no-points-expected", "no tracepoint was to be compared");
-    if (static_cast<int64_t>(pieces.size()) > local_.n_expected)
+    if (static_cast<int64_t>(points.size()) > local_.n_expected)
       Add(Outcome::kInvalid, "extra-points",
-          fmt::format("{} points were compared, {} were expected", pieces.size(), local_.n_expected));
+          fmt::format("{} points were compared, {} were expected", points.size(), local_.n_expected));
     if (compared < local_.n_expected || !local_.missing.empty())
       Add(Outcome::kIncomplete, "points-missing",
           fmt::format("{} of {} points were compared{}", compared, local_.n_expected,
@@ -174,6 +178,7 @@ std::string PointName(int32_t stage, int32_t layer) {
 Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) {
   Verdict verdict = JudgeLogits(evidence);
   verdict.scope = Scope::kLocal;
+  const auto n_of_logits = static_cast<ptrdiff_t>(verdict.reasons.size());
   LocalCheck check(*evidence, local, &verdict);
   check.Check();
   bool complete = verdict.coverage.compared == local.n_expected && local.n_expected > 0;
@@ -184,6 +189,8 @@ Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) {
         reason.outcome = Outcome::kDrift;
         verdict.blame = Blame::kNone;
       }
+  // Among reasons of one outcome the ops come first: they name a place.
+  std::rotate(verdict.reasons.begin(), verdict.reasons.begin() + n_of_logits, verdict.reasons.end());
   Settle(&verdict);
   return verdict;
 }

@@ -69,8 +69,7 @@ Verdict JudgeLogits(Evidence* evidence);
 
 // What a lock-step run gave: every expected tracepoint's local error.
 struct LocalEvidence {
-  std::vector<PointRow>
-      points;              // any order; a point may come in pieces of its token rows, each counted by itself
+  std::vector<PointRow> points;  // any order; a point may come in pieces of its token rows, and counts once
   int64_t n_expected = 0;  // points that should have been compared; unobservable ones are not among them
   int64_t n_compared = 0;  // points that the run claims to have compared
   // By name ("layer 3, ffn_act: why"). Unmapped points are among the expected.
