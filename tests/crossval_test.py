@@ -25,6 +25,13 @@ class Engine(Case):
         self.assertEqual(result.code, 0)
         self.assertEqual(result.json["coverage"]["compared"], result.json["coverage"]["expected"])
         self.assertEqual(result.json["non_finite_numbers"], 0)
+        self.assertEqual((result.json["scope"], result.json["coverage"]["unit"]), ("local", "points"))
+        # the one point that llama.cpp computes inside another op
+        self.assertEqual([name.split(":")[0] for name in result.json["coverage"]["unobservable"]], ["ffn_act"])
+        self.assertEqual(result.json["coverage"]["missing"] + result.json["coverage"]["unmapped"], [])
+        # watching changes nothing in either engine
+        for prompt in result.json["prompts"]:
+            self.assertEqual(prompt["logits_sha256"], prompt["logits_sha256_tapped"])
         floor = result.json["noise_floor"]
         self.assertGreaterEqual(floor["n_runs"], 8)
         self.assertGreaterEqual(floor["n_calibration"], 400)
@@ -103,8 +110,13 @@ class TinyBitNet(Engine):
         prompt = "And God said, Let there be light"
         result = self.crossval("--model", model, "--reference", "llama.cpp", "--prompt", prompt)
         self.expect(result, "diverged", 1)
-        self.assertEqual(result.json["first_divergence"]["position"], 0)
+        place = result.json["first_divergence"]
+        self.assertEqual((place["position"], place["layer"], place["stage"]), (0, 0, "ffn_gated"))
         self.assertTrue(result.json["next"])
+        asked_for_less = self.crossval("--model", model, "--reference", "llama.cpp", "--prompt", prompt, "--scope", "logits-only")
+        self.expect(asked_for_less, "diverged", 1)
+        place = asked_for_less.json["first_divergence"]
+        self.assertEqual((asked_for_less.json["scope"], place["position"], place["stage"]), ("logits-only", 0, None))
         told = self.match("--model", model, "--prompt", prompt, "--set", "ffn.activation=silu")
         self.assertEqual(self.tokens(told), [9])
 
@@ -149,6 +161,8 @@ class ReferenceModel(Engine):
         result = self.crossval("--model", path, "--reference-model", self.tq2_0, "--reference", "llama.cpp", "--prompt",
                                "And God said, Let there be light: and there was light.")
         self.expect(result, "diverged", 1)
+        place = result.json["first_divergence"]
+        self.assertEqual((place["position"], place["layer"], place["stage"]), (0, 3, "attn_out"))
 
 
 if __name__ == "__main__":

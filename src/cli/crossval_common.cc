@@ -183,6 +183,8 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   if (!comparison) return Fail(args.output, comparison.error());
   report::Context context = MakeContext(command);
   context.next = NextCommands(args, command, *comparison);
+  if (!comparison->why_logits_only.empty())
+    context.notes.push_back("judged by the logits alone: " + comparison->why_logits_only);
   int exit_code = compare::ExitCode(comparison->verdict.outcome);
   if (!args.receipt.empty()) {
     Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));

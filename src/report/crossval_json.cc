@@ -46,9 +46,9 @@ Json Positions(const run::Comparison& c, bool with_text, JsonWriter* writer) {
   return out;
 }
 
-Json Points(const run::Comparison& c, JsonWriter* writer) {
+Json Points(const std::vector<compare::PointRow>& rows, JsonWriter* writer) {
   Json out = Json::array();
-  for (const compare::PointRow& row : c.points) out.push_back(writer->Point(row));
+  for (const compare::PointRow& row : rows) out.push_back(writer->Point(row));
   return out;
 }
 
@@ -78,7 +78,8 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
   out["blame"] = compare::BlameName(c.verdict.blame);
   out["limits"] = writer.Limits();
   out["positions"] = Positions(c, true, &writer);
-  out["points"] = Points(c, &writer);
+  out["points"] = Points(c.points, &writer);
+  out["accumulated"] = Points(c.accumulated, &writer);
   out["prompts"] = Prompts(c, &writer);
   out["noise_floor"] = writer.Floor();
   if (!out["noise_floor"].is_null()) {
@@ -107,7 +108,8 @@ std::string RenderReceipt(const run::Comparison& c, const Context& context) {
   out["blame"] = compare::BlameName(c.verdict.blame);
   out["limits"] = writer.Limits();
   out["positions"] = Positions(c, false, &writer);
-  out["points"] = Points(c, &writer);
+  out["points"] = Points(c.points, &writer);
+  out["accumulated"] = Points(c.accumulated, &writer);
   out["prompts"] = Prompts(c, &writer);
   out["noise_floor"] = writer.Floor();
   out["choices"] = writer.Choices();

@@ -199,8 +199,26 @@ class TextReport {
     Line("ops",
          fmt::format(
              "{} tensors compared on equal inputs; worst local error {:.1e} ({:.2g} of its bound) in {}",
-             c_.points.size(), std::max(worst->worst_row, worst->worst_feature), worst->bound_ratio,
-             PlaceOf(worst->stage, worst->layer, std::nullopt)));
+             c_.verdict.coverage.compared, std::max(worst->worst_row, worst->worst_feature),
+             worst->bound_ratio, PlaceOf(worst->stage, worst->layer, std::nullopt)));
+    for (const std::string& stage : c_.verdict.coverage.unobservable)
+      Line("", "not observable: " + Escape(stage));
+    Growth();
+  }
+
+  // How errors grow over the layers when nobody corrects them: the prefill of the first prompt.
+  void Growth() {
+    const compare::PointRow *first = nullptr, *last = nullptr;
+    for (const compare::PointRow& p : c_.accumulated) {
+      if (p.stage != PB_STAGE_LAYER_OUT || p.prompt != 0 || p.step != 0) continue;
+      if (!first) first = &p;
+      last = &p;
+    }
+    if (first)
+      Line("growth",
+           fmt::format(
+               "left alone, layer outputs differ by rel-L2 {:.1e} after layer {} and {:.1e} after layer {}",
+               first->rel_l2, first->layer, last->rel_l2, last->layer));
   }
 
   static std::string PlaceOf(int32_t stage, int32_t layer, std::optional<int64_t> feature) {

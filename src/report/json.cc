@@ -48,6 +48,10 @@ Json JsonWriter::Engine(const run::EngineRecord& e) {
 }
 
 Json JsonWriter::Prompt(const run::PromptRecord& p) {
+  // The same logits with every point tapped: null where nothing was.
+  auto tapped = [&](int side) {
+    return p.tapped_sha256[side].empty() ? Json(nullptr) : Json(p.tapped_sha256[side]);
+  };
   return Json{{"text", p.text},
               {"origin", p.origin},
               {"tokens", p.tokens},
@@ -56,7 +60,8 @@ Json JsonWriter::Prompt(const run::PromptRecord& p) {
               {"tokens_reference", p.tokens_of[1]},
               {"steps_asked", p.steps_asked},
               {"decoded", p.decoded},
-              {"logits_sha256", {{"candidate", p.logits_sha256[0]}, {"reference", p.logits_sha256[1]}}}};
+              {"logits_sha256", {{"candidate", p.logits_sha256[0]}, {"reference", p.logits_sha256[1]}}},
+              {"logits_sha256_tapped", {{"candidate", tapped(0)}, {"reference", tapped(1)}}}};
 }
 
 Json JsonWriter::TopK(const compare::LogitsRow& row, int side, bool with_text) {

@@ -308,7 +308,8 @@ Status CrossvalRun::CompareLocally() {
   }
   local_.emplace();
   run.Finish(out_.prompts, &*local_, &out_.accumulated, &evidence_.obstacles);
-  out_.points = local_->points;
+  out_.points = CondensePoints(local_->points, true);
+  out_.accumulated = CondensePoints(out_.accumulated, false);
   return {};
 }
 

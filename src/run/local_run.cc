@@ -129,4 +129,23 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
   *accumulated = std::move(accumulated_);
 }
 
+std::vector<compare::PointRow> CondensePoints(const std::vector<compare::PointRow>& rows, bool judged) {
+  std::vector<compare::PointRow> kept;
+  std::map<std::tuple<int32_t, int32_t, int32_t>, size_t> decode;  // (prompt, stage, layer) -> index in kept
+  for (const compare::PointRow& row : rows) {
+    if (row.step == 0 || (judged && row.above_bound())) {
+      kept.push_back(row);
+      continue;
+    }
+    auto [found, fresh] = decode.try_emplace({row.prompt, row.stage, row.layer}, kept.size());
+    if (fresh) {
+      kept.push_back(row);
+      continue;
+    }
+    compare::PointRow& worst = kept[found->second];
+    if (judged ? row.bound_ratio > worst.bound_ratio : row.rel_l2 > worst.rel_l2) worst = row;
+  }
+  return kept;
+}
+
 }  // namespace pb::run

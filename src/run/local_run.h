@@ -45,6 +45,10 @@ class LocalRun {
   int failed_side_ = -1;
 };
 
+// Rows for a report: every point of a prefill, and of all decode steps of a prompt the worst row of each point (a judged one by its
+// bound, else by rel-L2); of judged rows those beyond their bound are all kept.
+std::vector<compare::PointRow> CondensePoints(const std::vector<compare::PointRow>& rows, bool judged);
+
 }  // namespace pb::run
 
 #endif  // PARITYBIT_RUN_LOCAL_RUN_H_

@@ -73,9 +73,9 @@ struct Comparison {
   EngineRecord candidate, reference;
   std::vector<PromptRecord> prompts;
   std::vector<compare::LogitsRow> rows;        // in order of prompt, then position
-  std::vector<compare::PointRow> accumulated;  // errors as they arrived, in a free run
-  std::vector<compare::PointRow> points;       // local errors, in dependency order (scope local)
-  std::map<int32_t, std::string> token_text;   // of every id in prompts and rows
+  std::vector<compare::PointRow> accumulated;  // errors as they arrived, in a free run (CondensePoints)
+  std::vector<compare::PointRow> points;  // local errors, in dependency order (scope local; CondensePoints)
+  std::map<int32_t, std::string> token_text;  // of every id in prompts and rows
   std::string
       why_logits_only;  // why points were not compared though asked for; empty: they were, or were not asked for
   FloorRecord floor;
