@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,6 +65,7 @@ bool Collect(int out_fd, int err_fd, double timeout_seconds, Output* output) {
 
 [[noreturn]] void BecomeChild(const char* program, char* const* argv, int out_fd, int err_fd) {
   setpgid(0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // an interrupted set-up leaves no download running
   const int null = open("/dev/null", O_RDONLY);
   if (null >= 0) dup2(null, STDIN_FILENO);
   dup2(out_fd, STDOUT_FILENO);
