@@ -17,7 +17,7 @@ struct ClassRow {
   const char* name;
   double c;
 };
-constexpr ClassRow kCopy{"copy", 2}, kElementwise{"elementwise", 8}, kNorm{"norm", 2},
+constexpr ClassRow kCopy{"copy", 2}, kElementwise{"elementwise", 16}, kNorm{"norm", 2},
     kProduct{"product", 12}, kRotary{"rotary", 4}, kAttention{"attention", 6}, kSoftmax{"softmax", 4};
 
 // Scores alone have places that are hidden; -inf anywhere else is a defect.

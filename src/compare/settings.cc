@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <set>
 #include <string_view>
 
@@ -36,25 +37,39 @@ std::string SchemeOf(std::string_view type) {
   return std::string(type);
 }
 
-// What act.quant means for these weights, "f16+q8_k": "ggml" chooses by weight type ("TQ2_0 x42, F16 x1, F32
-// x25"; F32 counts only where there is nothing else, as norms are F32 everywhere), anything else holds for
-// every weight.
+struct TypeCount {
+  std::string type;
+  int count = 0;
+};
+
+// "TQ2_0 x42, F16 x1, F32 x25".
+std::vector<TypeCount> ParseWeights(std::string_view text) {
+  std::vector<TypeCount> types;
+  while (!text.empty()) {
+    size_t comma = std::min(text.find(','), text.size());
+    std::string_view item = text.substr(0, comma);
+    text.remove_prefix(std::min(comma + 1, text.size()));
+    item.remove_prefix(std::min(item.find_first_not_of(' '), item.size()));
+    size_t end = std::min(item.find(" x"), item.size());
+    int count = 1;
+    if (end < item.size()) std::from_chars(item.data() + end + 2, item.data() + item.size(), count);
+    if (end > 0) types.push_back({std::string(item.substr(0, end)), count});
+  }
+  return types;
+}
+
+// The scheme of the layers' products, "f16+q8_k" where there are several: "ggml" chooses by weight type, anything else holds
+// for all of them. The embedding and the output matrix, one or two of their type, follow their own type in either case, and
+// F32 counts only where there is nothing else, as norms are F32 everywhere.
 std::string EffectiveScheme(const std::vector<Setting>& settings, const std::string& act_quant) {
   const Setting* weights = FindSetting(settings, "weights");
   if (act_quant != "ggml" || !weights) return act_quant;
-  std::set<std::string> schemes;
-  std::string_view rest = weights->value;
-  while (!rest.empty()) {
-    size_t comma = std::min(rest.find(','), rest.size());
-    std::string_view item = rest.substr(0, comma);
-    rest.remove_prefix(std::min(comma + 1, rest.size()));
-    item.remove_prefix(std::min(item.find_first_not_of(' '), item.size()));
-    item = item.substr(0, item.find(' '));
-    if (!item.empty()) schemes.insert(SchemeOf(item));
-  }
-  if (schemes.size() > 1) schemes.erase("none");
+  std::set<std::string> layers, outer, floats;
+  for (const TypeCount& t : ParseWeights(weights->value))
+    (t.type == "F32" ? floats : t.count > 2 ? layers : outer).insert(SchemeOf(t.type));
   std::string joined;
-  for (const std::string& scheme : schemes) joined += (joined.empty() ? "" : "+") + scheme;
+  for (const std::string& scheme : !layers.empty() ? layers : !outer.empty() ? outer : floats)
+    joined += (joined.empty() ? "" : "+") + scheme;
   return joined.empty() ? act_quant : joined;
 }
 

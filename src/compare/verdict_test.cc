@@ -391,6 +391,12 @@ TEST(JudgeLogits, ActivationSchemesAreComparedByWhatTheyDo) {
   EXPECT_FALSE(DifferingSettings(side("ggml", i2s), side("ggml", tq2)).empty());
   EXPECT_FALSE(DifferingSettings(side("none", tq2), side("ggml", tq2)).empty());
   EXPECT_TRUE(DifferingSettings(side("ggml", "F32 x10"), side("none", tq2)).empty());
+  EXPECT_TRUE(
+      DifferingSettings(side("q8_k", tq2), side("ggml", tq2)).empty());  // the output matrix is F16 in both
+  EXPECT_TRUE(DifferingSettings(side("ggml", "F16 x7, F32 x5"), side("f16", tq2)).empty());
+  EXPECT_FALSE(DifferingSettings(side("ggml", "Q4_1 x200, Q8_0 x10"), side("q8_1", tq2)).empty());
+  EXPECT_FALSE(
+      DifferingSettings(side("ggml", ""), side("f16", tq2)).empty());  // nothing known of the weights
 }
 
 TEST(JudgeLogits, UndeclaredIsIncompleteWhateverTheLogitsSay) {
