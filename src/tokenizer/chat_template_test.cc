@@ -1,7 +1,7 @@
 // Chat templates against Jinja2 (tests/data/chat_templates.json, made by chat_templates.py beside it), and their bounds.
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -134,10 +134,10 @@ TEST(ChatTemplate, HostileTemplatesEndSoonWithAnError) {
       "{{ '\\ud80z' }}",
   };
   for (const std::string& text : cases) {
-    auto begin = std::chrono::steady_clock::now();
+    const std::clock_t begin = std::clock();
     auto result = Render(text);
     EXPECT_FALSE(result.ok()) << text.substr(0, 200);
-    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60)) << text.substr(0, 200);
+    EXPECT_LT(std::clock() - begin, 60 * CLOCKS_PER_SEC) << text.substr(0, 200);
   }
   EXPECT_EQ(Rendered("{{ (-9223372036854775807 - 1) % -1 }}"), "0");
   EXPECT_EQ(Rendered("{{ [1, 2][9223372036854775807::-9223372036854775807]|length }}"), "1");

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <thread>
 
 #include "tokenizer/bpe.h"
@@ -239,9 +239,9 @@ TEST(Tokenizer, LongInputsTakeTimeInProportion) {
     auto t = Make(data);
     for (std::string_view unit :
          {"a", "ba", " ", "\n ", "          x", "7", "\xFF", "\xE6\x97\xA5", "<|x|>", "<|", "A", "=", "'"}) {
-      auto begin = std::chrono::steady_clock::now();
+      const std::clock_t begin = std::clock();
       Ids ids = Encode(*t, repeat(unit) + "z", false, true);
-      EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20)) << pre << " " << unit;
+      EXPECT_LT(std::clock() - begin, 20 * CLOCKS_PER_SEC) << pre << " " << unit;
       EXPECT_EQ(ids.back(), 25);
     }
     EXPECT_EQ(Encode(*t, repeat("a")).size(), 100'000u);
@@ -256,9 +256,9 @@ TEST(Tokenizer, ManySpecialTokensDoNotMultiplyTheWork) {
   auto t = Make(data);
   std::string text;
   while (text.size() < 1'000'000) text += "<|reserved_ <|reserved_77|>a";
-  auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();
   Ids ids = Encode(*t, text, false, true);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+  EXPECT_LT(std::clock() - begin, 20 * CLOCKS_PER_SEC);
   EXPECT_EQ(ids.back(), 0);
   EXPECT_EQ(ids[ids.size() - 2], 27 + 77);
 }
