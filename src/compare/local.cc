@@ -72,6 +72,17 @@ double Ratio(double error, double norm) {
   return norm > 0 ? std::sqrt(error / norm) : kInfinity;
 }
 
+// Whether most of the error lies in one column and no other has a tenth of its share: two rows that changed places err alike.
+bool IsAlone(const std::vector<double>& column_error, int64_t column) {
+  double total = 0, second = 0;
+  for (size_t j = 0; j < column_error.size(); j++) {
+    total += column_error[j];
+    if (j != static_cast<size_t>(column)) second = std::max(second, column_error[j]);
+  }
+  const double worst = column_error[static_cast<size_t>(column)];
+  return column_error.size() > 1 && worst > 0.5 * total && second < 0.1 * worst;
+}
+
 // Scale and offset of the least-squares line candidate = scale * reference + offset.
 void Fit(const Sums& s, double reference_norm, PointRow* row) {
   const double n = static_cast<double>(s.count),
@@ -175,8 +186,8 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
       row.worst_feature = rel, row.worst_feature_index = j;
     if (rel / mean_bound > row.bound_ratio) row.bound_ratio = rel / mean_bound, row.bound = mean_bound;
   }
-  const double at_worst = s.column_error[static_cast<size_t>(row.worst_feature_index)];
-  row.feature_alone = row.above_bound() && a.n_features > 1 && at_worst > 0.5 * error && std::isfinite(error);
+  row.feature_alone =
+      row.above_bound() && std::isfinite(error) && IsAlone(s.column_error, row.worst_feature_index);
   row.rel_l2 = Ratio(error, norm);
   row.max_abs = s.non_finite[0] + s.non_finite[1] ? kInfinity : s.max_abs;
   row.cosine =

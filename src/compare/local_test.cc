@@ -80,6 +80,16 @@ TEST(Local, OneBadFeatureIsNamedThoughTheTensorHidesIt) {
   EXPECT_TRUE(r.feature_alone);
 }
 
+TEST(Local, TwoFeaturesThatChangedPlacesAreNotOne) {
+  const auto b = Gaussian(20 * 512, 6);
+  auto a = b;
+  for (size_t i = 0; i < 20; i++) std::swap(a[i * 512 + 31], a[i * 512 + 160]);
+  const PointRow r = Compare(a, b, 20);
+  EXPECT_TRUE(r.above_bound());
+  EXPECT_TRUE(r.worst_feature_index == 31 || r.worst_feature_index == 160);
+  EXPECT_FALSE(r.feature_alone);
+}
+
 TEST(Local, TheFirstRowBeyondItsBoundIsNamed) {
   const auto b = Gaussian(20 * 64, 5);
   auto a = b;

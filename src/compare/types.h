@@ -78,7 +78,8 @@ struct PointRow {
   int32_t first_row_above = -1;  // position of the first row above its bound; -1: none is
   double worst_feature = 0;      // over the output columns; at worst_feature_index
   int64_t worst_feature_index = -1;
-  bool feature_alone = false;  // beyond the bound, and most of the error is in worst_feature_index
+  // Beyond the bound, most of the error in worst_feature_index, and no other column with a tenth of that.
+  bool feature_alone = false;
   double bound = 0;  // what worst_row and worst_feature may reach; origin in docs/numerics.md; 0: not judged
   double bound_ratio = 0;  // the largest error over its bound; infinite where one side alone is not finite
   double max_abs = 0, cosine = 0, scale = 1, offset = 0;  // candidate ~ scale * reference + offset
