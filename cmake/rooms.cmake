@@ -1,6 +1,9 @@
 # A room is one folder under src/, one static library, and one test binary. It may include only the rooms its row in
 # ARCHITECTURE.md names; the same row is linked here, and tests/layers_test.py compares includes, this file and the table.
 
+# All tests labelled unit: what the sanitizer builds need.
+add_custom_target(unit_tests)
+
 # pb_room(NAME ROOMS base formats ... LIBS fmt::fmt ...)
 # Sources: every .cc in the folder but the tests; tests: *_test.cc, labelled with the room's name and LABELS.
 function(pb_room name)
@@ -27,6 +30,7 @@ function(pb_room name)
     target_compile_definitions(pb_${name}_test PRIVATE PB_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
                                                        PB_BINARY_DIR="${PROJECT_BINARY_DIR}")
     add_test(NAME ${name} COMMAND pb_${name}_test)
+    add_dependencies(unit_tests pb_${name}_test)
     set_tests_properties(${name} PROPERTIES LABELS "unit;${R_LABELS}" TIMEOUT 900)
   endif()
 endfunction()
