@@ -80,6 +80,7 @@ class CrossvalRun {
   Participant sides_[2];
   host::Settings session_[2];  // of the sessions compared
   std::optional<NoiseMeter> noise_;
+  std::optional<RowStore> first_rows_;  // the reference's, of the first prompt
   int64_t n_calibration_ = 0;
   std::optional<compare::LocalEvidence> local_;
   bool failed_ = false;
@@ -265,7 +266,9 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   if (failed_) return {};
   Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
-  return Absorb(kReference, MeasureNoise(sequence, &*rows));
+  PB_TRY(Absorb(kReference, MeasureNoise(sequence, &*rows)));
+  if (index == 0) first_rows_ = std::move(*rows);
+  return {};
 }
 
 Status CrossvalRun::CalibrateNoise() {
@@ -319,14 +322,13 @@ void CrossvalRun::CompareDefaultConfiguration() {
   DefaultConfiguration row;
   Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   auto measure = [&]() -> Status {
-    PB_ASSIGN(RowStore plain, EvaluateAll(sides_[kReference], session_[kReference], sequence));
     host::Settings automatic = session_[kReference];
     PutSetting(automatic, "attn.flash", "auto");
     PB_ASSIGN(host::Facts facts, sides_[kReference].engine().OpenSession(automatic));
     if (const host::Fact* flash = host::FindFact(facts, "attn.flash")) row.flash = flash->value;
     PB_ASSIGN(RowStore by_default, EvaluateAll(sides_[kReference], automatic, sequence));
-    for (int64_t i = 0; i < plain.n_rows(); ++i) {
-      PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(by_default.Row(i), plain.Row(i)));
+    for (int64_t i = 0; i < by_default.n_rows(); ++i) {
+      PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(by_default.Row(i), first_rows_->Row(i)));
       row.mean_kl += compared.kl;
       row.worst_kl = std::max(row.worst_kl, compared.kl);
       row.rel_l2 = std::max(row.rel_l2, compared.rel_l2);
@@ -433,7 +435,7 @@ Result<Comparison> CrossvalRun::Run() {
   else
     evidence_.no_floor_reason = failed_ ? "an engine failed" : "nothing was compared";
   bool flash = FindSetting(session_[kReference], "attn.flash") != nullptr;
-  if (compared && !failed_ && request_.default_row && flash) CompareDefaultConfiguration();
+  if (compared && !failed_ && request_.default_row && flash && first_rows_) CompareDefaultConfiguration();
   CollectTokenText();
   out_.wall_seconds = SecondsSince(start);
   Judge();
