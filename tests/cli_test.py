@@ -154,6 +154,22 @@ class NothingCompared(Case):
                     self.assertIn(result.json["verdict"], [verdict] if verdict else ["invalid", "engine-failed"], result)
                     self.assertIn(result.code, (3, 4))
 
+    def test_lies_about_tracepoints_are_caught(self):
+        for mode, verdict in [("skip_points", "incomplete"), ("repeat_points", "incomplete"), ("extra_rows", "engine-failed"),
+                              ("huge_shape", "engine-failed"), ("negative_shape", "engine-failed"),
+                              ("null_data", "engine-failed"), ("stage_twice", "engine-failed"), ("slow", "match")]:
+            for side in ("candidate", "reference"):
+                with self.subTest(mode=mode, side=side):
+                    other = "reference" if side == "candidate" else "candidate"
+                    result = self.crossval("-m", MODEL, "-p", "And God", "-n", "2", f"--{other}", "faulty", f"--{side}",
+                                           f"faulty,faulty.mode={mode}")
+                    self.assertEqual(result.json["verdict"], verdict, result)
+        # asked for less, nobody taps
+        result = self.crossval("-m", MODEL, "-p", "And God", "-r", "faulty", "-c", "faulty,faulty.mode=skip_points", "--scope",
+                               "logits-only")
+        self.expect(result, "match", 0)
+        self.assertEqual(result.json["scope"], "logits-only")
+
     def test_engines_of_different_vocabularies(self):
         self.expect(self.crossval("-m", MODEL, "-p", "hi", "-c", "native", "-r", "faulty"), "invalid", 3, "tokens-differ")
 
