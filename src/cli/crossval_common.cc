@@ -4,6 +4,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <thread>
@@ -190,9 +191,12 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));
     if (!written.ok()) return Fail(args.output, written.error());
   }
-  PrintOut(args.output.json()
-               ? report::RenderJson(*comparison, context)
-               : report::RenderText(*comparison, context, {UseColour(STDOUT_FILENO), args.all, args.quiet}));
+  // The view by position is made of the wide table's columns, whatever the terminal.
+  constexpr int kWideTable = 110;
+  int width = std::max(TerminalWidth(STDOUT_FILENO), command == "crossval-per-token" ? kWideTable : 0);
+  PrintOut(args.output.json() ? report::RenderJson(*comparison, context)
+                              : report::RenderText(*comparison, context,
+                                                   {UseColour(STDOUT_FILENO), args.all, args.quiet, width}));
   return exit_code;
 }
 
