@@ -110,7 +110,13 @@ class NativeModel : public plugin::Model {
     f.Add("chat_template", t.chat_template, "metadata");
   }
 
-  const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  Result<std::vector<int32_t>> Tokenize(std::string_view text,
+                                        const TokenizeOptions& options) const override {
+    return tokenizer_->Encode(text, options);
+  }
+  Result<std::string> Detokenize(std::span<const int32_t> ids) const override {
+    return tokenizer_->Decode(ids, true);
+  }
 
   // Weights are repacked when the first session opens, and shared by all.
   Result<std::unique_ptr<plugin::Session>> OpenSession(const plugin::Settings& settings) override {

@@ -214,7 +214,13 @@ class OracleModel : public plugin::Model {
     f.Add("add_bos", t.add_bos ? "yes" : "no", "metadata");
     f.Add("chat_template", t.chat_template, "metadata");
   }
-  const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  Result<std::vector<int32_t>> Tokenize(std::string_view text,
+                                        const TokenizeOptions& options) const override {
+    return tokenizer_->Encode(text, options);
+  }
+  Result<std::string> Detokenize(std::span<const int32_t> ids) const override {
+    return tokenizer_->Decode(ids, true);
+  }
   Result<std::unique_ptr<plugin::Session>> OpenSession(const plugin::Settings& settings) override {
     Options o = options_;
     PB_TRY(ApplyAll(settings, o));

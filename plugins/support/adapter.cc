@@ -101,7 +101,7 @@ pb_error* Tokenize(pb_model* model, const char* text, size_t n_bytes, uint32_t f
                    size_t capacity, size_t* n_ids) {
   return Guarded([&]() -> Status {
     const TokenizeOptions options{(flags & PB_ADD_SPECIAL) != 0, (flags & PB_PARSE_SPECIAL) != 0};
-    PB_ASSIGN(std::vector<int32_t> all, model->impl->tokenizer().Encode({text, n_bytes}, options));
+    PB_ASSIGN(std::vector<int32_t> all, model->impl->Tokenize({text, n_bytes}, options));
     CopyOut(all.data(), all.size(), ids, capacity, n_ids);
     return {};
   });
@@ -109,7 +109,7 @@ pb_error* Tokenize(pb_model* model, const char* text, size_t n_bytes, uint32_t f
 pb_error* Detokenize(pb_model* model, const int32_t* ids, size_t n_ids, char* text, size_t capacity,
                      size_t* n_bytes) {
   return Guarded([&]() -> Status {
-    PB_ASSIGN(std::string all, model->impl->tokenizer().Decode({ids, n_ids}, true));
+    PB_ASSIGN(std::string all, model->impl->Detokenize({ids, n_ids}));
     CopyOut(all.data(), all.size(), text, capacity, n_bytes);
     return {};
   });

@@ -43,7 +43,9 @@ class Model {
  public:
   virtual ~Model() = default;
   virtual void Facts(const FactSink& facts) const = 0;
-  virtual const Tokenizer& tokenizer() const = 0;
+  virtual Result<std::vector<int32_t>> Tokenize(std::string_view text,
+                                                const TokenizeOptions& options) const = 0;
+  virtual Result<std::string> Detokenize(std::span<const int32_t> ids) const = 0;
   // `settings` override those of the engine.
   virtual Result<std::unique_ptr<Session>> OpenSession(const Settings& settings) = 0;
 };

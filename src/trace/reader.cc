@@ -151,24 +151,49 @@ Status Trace::ReadDocumented() {
   return {};
 }
 
-Result<std::vector<float>> Trace::Payload(const Record& record) const {
-  if (record.payload_file.empty())
-    return MakeError(Code::kNotFound, "{}: record has no payload", record.name);
-  auto path = folder_ / record.payload_file;
-  PB_ASSIGN(MappedFile file, MappedFile::Open(path));
+Result<std::span<const std::byte>> Trace::PayloadBytes(const MappedFile& file,
+                                                       const std::filesystem::path& path,
+                                                       const Record& record) {
   uint64_t n_bytes = static_cast<uint64_t>(record.num_elements) * sizeof(float);
   if (record.payload_offset > file.bytes().size() || n_bytes > file.bytes().size() - record.payload_offset) {
     return MakeError(Code::kMalformed, "{}: tensor {} needs bytes {} to {}, the file has {}: cut off?",
                      path.string(), record.name, record.payload_offset, record.payload_offset + n_bytes,
                      file.bytes().size());
   }
-  auto bytes = file.bytes().subspan(record.payload_offset, n_bytes);
+  return file.bytes().subspan(record.payload_offset, n_bytes);
+}
+
+Result<std::vector<float>> Trace::Payload(const Record& record) const {
+  if (record.payload_file.empty())
+    return MakeError(Code::kNotFound, "{}: record has no payload", record.name);
+  auto path = folder_ / record.payload_file;
+  PB_ASSIGN(MappedFile file, MappedFile::Open(path));
+  PB_ASSIGN(auto bytes, PayloadBytes(file, path, record));
   if (ToHex(Blake3Of(bytes)) != record.blake3) {
     return MakeError(Code::kMalformed, "{}: the {} bytes of tensor {} at byte {} do not have its digest",
-                     path.string(), n_bytes, record.name, record.payload_offset);
+                     path.string(), bytes.size(), record.name, record.payload_offset);
   }
   std::vector<float> values(static_cast<size_t>(record.num_elements));
-  if (!values.empty()) std::memcpy(values.data(), bytes.data(), n_bytes);
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
+}
+
+Result<std::vector<float>> Trace::PayloadRows(const Record& record, int64_t first_row, int64_t n_rows) const {
+  if (record.payload_file.empty())
+    return MakeError(Code::kNotFound, "{}: record has no payload", record.name);
+  if (first_row < 0 || n_rows < 0 || first_row > record.n_rows() || n_rows > record.n_rows() - first_row) {
+    return MakeError(Code::kUsage, "{}: rows {} to {} of {}", record.name, first_row, first_row + n_rows,
+                     record.n_rows());
+  }
+  auto path = folder_ / record.payload_file;
+  PB_ASSIGN(MappedFile file, MappedFile::Open(path));
+  PB_ASSIGN(auto bytes, PayloadBytes(file, path, record));
+  const size_t width = n_rows > 0 ? static_cast<size_t>(record.num_elements / record.n_rows()) : 0;
+  std::vector<float> values(static_cast<size_t>(n_rows) * width);
+  if (!values.empty()) {
+    std::memcpy(values.data(), bytes.data() + static_cast<size_t>(first_row) * width * sizeof(float),
+                values.size() * sizeof(float));
+  }
   return values;
 }
 

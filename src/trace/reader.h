@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "base/result.h"
 #include "trace/record.h"
 
@@ -31,12 +32,18 @@ class Trace {
   // The values of a record, checked against its digest. kNotFound: the record has none; kMalformed: the file is too short or
   // holds other values.
   Result<std::vector<float>> Payload(const Record& record) const;
+  // Some of its rows. Lengths are checked and the digest, which is that of the whole, is not. Rows that it has not are kUsage.
+  Result<std::vector<float>> PayloadRows(const Record& record, int64_t first_row, int64_t n_rows) const;
 
  private:
   Trace() = default;
   Status ReadOurs();
   Status ReadDocumented();
   Status AddLine(std::string_view line, const std::string& where);
+  // The bytes of a record's values, in a file that is long enough.
+  static Result<std::span<const std::byte>> PayloadBytes(const MappedFile& file,
+                                                         const std::filesystem::path& path,
+                                                         const Record& record);
 
   std::filesystem::path folder_;
   Manifest manifest_;

@@ -99,6 +99,8 @@ std::string ToJson(const Manifest& m) {
   json["model"] = {{"path", m.model_path}, {"sha256", m.model_sha256}};
   json["model_facts"] = FactsToJson(m.model_facts);
   json["session_facts"] = FactsToJson(m.session_facts);
+  json["unobservable"] = Json::object();
+  for (const auto& [stage, reason] : m.unobservable) json["unobservable"][stage] = reason;
   json["prompt"] = m.prompt;
   json["n_prompt"] = m.n_prompt;
   json["tokens"] = m.tokens;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "abi/vocabulary.h"
@@ -33,6 +34,8 @@ struct Manifest {
   std::string reason;
   std::string engine;  // "native", as named by the user
   std::vector<Fact> engine_facts, model_facts, session_facts;
+  // Stages that the engine computes inside another op, with its reason: they have no records.
+  std::vector<std::pair<std::string, std::string>> unobservable;
   std::string model_path, model_sha256;
   std::string prompt;
   std::vector<int32_t> tokens;  // every id evaluated, prompt first

@@ -224,6 +224,17 @@ Result<std::vector<Fact>> ParseFacts(const Json& json, const char* key) {
   return facts;
 }
 
+Status ParseUnobservable(const Json& json, Manifest* m) {
+  auto at = json.find("unobservable");
+  if (at == json.end()) return {};
+  if (!at->is_object()) return Wrong("unobservable", "object of stage and reason");
+  for (const auto& [stage, reason] : at->items()) {
+    if (!reason.is_string()) return Wrong("unobservable", "object of stage and reason");
+    m->unobservable.emplace_back(stage, reason.get<std::string>());
+  }
+  return {};
+}
+
 Status ParseSketchShape(const Json& json, Manifest* m) {
   auto at = json.find("sketch");
   if (at == json.end() || !at->is_object()) return Wrong("sketch", "object");
@@ -285,6 +296,7 @@ Result<Manifest> ParseManifest(std::string_view text) {
   PB_ASSIGN(m.engine_facts, ParseFacts(json, "engine_facts"));
   PB_ASSIGN(m.model_facts, ParseFacts(json, "model_facts"));
   PB_ASSIGN(m.session_facts, ParseFacts(json, "session_facts"));
+  PB_TRY(ParseUnobservable(json, &m));
   if (auto model = json.find("model"); model != json.end() && model->is_object()) {
     PB_TRY(Get(*model, "path", false, &m.model_path));
     PB_TRY(Get(*model, "sha256", false, &m.model_sha256));

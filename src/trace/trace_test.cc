@@ -47,6 +47,7 @@ Manifest Head(Level level, bool per_row = false) {
   m.model_path = "m.gguf";
   m.model_sha256 = std::string(64, 'a');
   m.prompt = "And God said";
+  m.unobservable = {{"ffn_act", "inside \"ffn_gated\""}};
   return m;
 }
 
@@ -125,6 +126,13 @@ TEST_F(TraceTest, WhatIsWrittenIsRead) {
   auto values = trace->Payload(embeddings);
   ASSERT_TRUE(values.ok()) << values.error().message;
   EXPECT_EQ(*values, kValues);
+  std::vector<float> second_row(kValues.begin() + 3, kValues.end());
+  EXPECT_EQ(trace->PayloadRows(embeddings, 1, 1).value(), second_row);
+  EXPECT_TRUE(trace->PayloadRows(embeddings, 2, 0).value().empty());
+  for (auto [first, n] : {std::pair<int64_t, int64_t>{-1, 1}, {0, 3}, {3, 0}, {1, INT64_MAX}, {0, -1}})
+    EXPECT_EQ(trace->PayloadRows(embeddings, first, n).error().code, Code::kUsage) << first << " " << n;
+  using Pairs = std::vector<std::pair<std::string, std::string>>;
+  EXPECT_EQ(m.unobservable, (Pairs{{"ffn_act", "inside \"ffn_gated\""}}));
   // The payload is a safetensors file like any other.
   auto file = SafetensorsFile::Open(folder / "payload-00000.safetensors");
   ASSERT_TRUE(file.ok()) << file.error().message;
@@ -281,6 +289,7 @@ TEST_F(TraceTest, PayloadsAreCheckedAgainstTheirDigests) {
   auto cut = trace->Payload(last);
   EXPECT_EQ(cut.error().code, Code::kMalformed);
   EXPECT_NE(cut.error().message.find("cut off?"), std::string::npos) << cut.error().message;
+  EXPECT_EQ(trace->PayloadRows(last, 0, 1).error().code, Code::kMalformed);
   EXPECT_TRUE(trace->Payload(trace->records()[0]).ok());
   std::string bytes = ReadFile(path).value();
   bytes[trace->records()[0].payload_offset] ^= 1;
