@@ -65,18 +65,22 @@ void Recording::Clear() {
   BeginPass(0);
 }
 
+void Recording::Enter(int32_t layer) {
+  if (layer < 0 || layer == layer_) return;
+  if (layer_ >= 0) entering_.clear();
+  if (auto out = outputs_.find(PB_STAGE_LAYER_OUT); out != outputs_.end())
+    entering_[0] = std::move(out->second);
+  outputs_.clear();
+  layer_ = layer;
+}
+
 void Recording::Add(pb_stage stage, int32_t layer, Recorded tensor) {
   if (layer < 0) {
     if (stage == PB_STAGE_EMBEDDINGS) entering_[0] = tensor;
     outer_[stage] = std::move(tensor);
     return;
   }
-  if (layer != layer_) {
-    if (auto out = outputs_.find(PB_STAGE_LAYER_OUT); out != outputs_.end())
-      entering_[0] = std::move(out->second);
-    outputs_.clear();
-    layer_ = layer;
-  }
+  Enter(layer);
   if (stage == PB_STAGE_K_ROPE || stage == PB_STAGE_V_PROJ) AppendRows(positions_[{stage, layer}], tensor);
   outputs_[stage] = std::move(tensor);
 }
@@ -119,14 +123,27 @@ Result<Recorded> Arbiter::Input(const Recording& recording, const InputSpec& inp
                    pb_vocabulary[input.stages.front()].name);
 }
 
+std::vector<InputSpec> Arbiter::ReplayInputs(pb_stage stage) const {
+  std::vector<InputSpec> inputs;
+  for (InputSpec& input : InputsOf(stage)) {
+    const auto serves =
+        std::find_if(input.stages.begin(), input.stages.end(), [&](pb_stage s) { return Exists(s); });
+    if (serves != input.stages.end() && See(*serves) == PB_UNOBSERVABLE && !input.previous_layer) {
+      for (InputSpec& own : ReplayInputs(*serves)) inputs.push_back(std::move(own));
+    } else {
+      inputs.push_back(std::move(input));
+    }
+  }
+  return inputs;
+}
+
 Result<Expectation> Arbiter::Expect(const Recording& recording, pb_stage stage, int32_t layer,
                                     const std::string& variation) {
   Expectation e;
   host::ReplayRequest request;
   request.stage = stage, request.layer = layer, request.first_position = recording.first_position();
   request.variation = variation;
-  request.units = (oracle_.capabilities() & PB_CAP_UNITS) != 0;
-  for (const InputSpec& input : InputsOf(stage)) {
+  for (const InputSpec& input : ReplayInputs(stage)) {
     PB_ASSIGN(Recorded r, Input(recording, input, stage, layer, variation, &e.recomputed));
     request.inputs.emplace_back(std::move(r.shape), std::move(r.values));
   }
@@ -135,7 +152,6 @@ Result<Expectation> Arbiter::Expect(const Recording& recording, pb_stage stage, 
   PB_ASSIGN(host::TensorRef out, oracle_.Replay(request));
   e.output.shape = out.shape;
   e.output.values.assign(out.data.begin(), out.data.end());
-  e.units.assign(out.units.begin(), out.units.end());
   return e;
 }
 

@@ -1,5 +1,5 @@
-// Recomputes any op of a model from recorded inputs through an engine that can replay (the oracle), whatever was recorded:
-// inputs that an engine does not show are recomputed from their nearest recorded ancestors, and said so.
+// Recomputes any op of a model from recorded inputs through an engine that can replay (the oracle, or the other engine), whatever
+// was recorded: inputs that were not shown are recomputed from their nearest recorded ancestors, and said so.
 #ifndef PARITYBIT_DIAGNOSE_ARBITER_H_
 #define PARITYBIT_DIAGNOSE_ARBITER_H_
 
@@ -10,7 +10,6 @@
 
 #include "abi/vocabulary.h"
 #include "base/result.h"
-#include "compare/local.h"
 #include "host/engine.h"
 
 namespace pb::diagnose {
@@ -37,6 +36,8 @@ class Recording {
   void BeginPass(int32_t first_position);
   // Forgets everything: a new prompt.
   void Clear();
+  // Makes a layer the one at hand; Add does it too. What the layer before gave is then what enters this one.
+  void Enter(int32_t layer);
   void Add(pb_stage stage, int32_t layer, Recorded tensor);
 
   int32_t first_position() const { return first_position_; }
@@ -57,18 +58,13 @@ class Recording {
 // What an op should have given, and from what.
 struct Expectation {
   Recorded output;
-  // Of each output value: what float32 rounding of its terms and partial sums may move it by, over the unit roundoff
-  // (docs/numerics.md, "Units"). Empty where the oracle does not tell them (PB_CAP_UNITS).
-  std::vector<float> units;
   std::vector<std::string> recomputed;  // inputs that were not recorded and come from their ancestors
-
-  // Views `units`: not beyond the life of this.
-  compare::LocalBound Bound(pb_stage stage) const { return compare::BoundFromUnits(stage, units); }
 };
 
 class Arbiter {
  public:
-  // `oracle`: an engine with PB_CAP_REPLAY and an open session; stages: its Stages().
+  // `oracle`: an engine with PB_CAP_REPLAY and an open session; stages: its Stages(). In place of a stage that it computes inside
+  // another op its replay takes that stage's own inputs.
   Arbiter(host::Engine& oracle, std::vector<host::StageVisibility> stages)
       : oracle_(oracle), stages_(std::move(stages)) {}
 
@@ -77,10 +73,14 @@ class Arbiter {
   Result<Expectation> Expect(const Recording& recording, pb_stage stage, int32_t layer,
                              const std::string& variation);
 
+  // What its replay of a stage takes, in order.
+  std::vector<InputSpec> ReplayInputs(pb_stage stage) const;
+
  private:
   Result<Recorded> Input(const Recording& recording, const InputSpec& input, pb_stage stage, int32_t layer,
                          const std::string& variation, std::vector<std::string>* recomputed);
-  bool Exists(pb_stage stage) const { return stages_[static_cast<size_t>(stage)].visibility != PB_ABSENT; }
+  pb_visibility See(pb_stage stage) const { return stages_[static_cast<size_t>(stage)].visibility; }
+  bool Exists(pb_stage stage) const { return See(stage) != PB_ABSENT; }
   host::Engine& oracle_;
   std::vector<host::StageVisibility> stages_;
 };

@@ -24,15 +24,6 @@ double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Settings under which results are comparable, where the user gave none.
-host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx) {
-  host::Settings wishes;
-  for (const auto& [key, value] : host::Settings{{"threads", "1"}, {"kv.type", "f16"}, {"attn.flash", "off"}})
-    if (!FindSetting(by_user, key)) wishes.emplace_back(key, value);
-  wishes.emplace_back("n_ctx", std::to_string(n_ctx));
-  return wishes;
-}
-
 // Our own reader looks at the file first: a damaged one is no engine's fault.
 Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings) {
   ModelOptions options;
@@ -69,7 +60,7 @@ class CrossvalRun {
   Status CompareLocally();
   void CompareDefaultConfiguration();
   void CollectTokenText();
-  void Fill(compare::NoiseFloor&& floor);
+  void DescribeFloor();
   void Judge();
   // Turns an engine's failure into an obstacle; anything else is passed on.
   Status Absorb(int side, Status status);
@@ -81,7 +72,6 @@ class CrossvalRun {
   host::Settings session_[2];  // of the sessions compared
   std::optional<NoiseMeter> noise_;
   std::optional<RowStore> first_rows_;  // the reference's, of the first prompt
-  int64_t n_calibration_ = 0;
   std::optional<compare::LocalEvidence> local_;
   bool failed_ = false;
 };
@@ -271,25 +261,7 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   return {};
 }
 
-Status CrossvalRun::CalibrateNoise() {
-  auto ids = sides_[kReference].Tokenize(request_.calibration);
-  if (!ids) return std::move(ids).error();
-  size_t window = kCalibrationPositions;
-  if (const host::Fact* n_ctx = host::FindFact(out_.reference.model, "n_ctx_train")) {
-    long trained = std::strtol(n_ctx->value.c_str(), nullptr, 10);
-    if (trained > 0) window = std::min(window, static_cast<size_t>(trained));
-  }
-  size_t n = std::min<size_t>(ids->size(), kCalibrationPositions);
-  for (size_t begin = 0; begin < n; begin += window) {
-    size_t length = std::min(window, n - begin);
-    Sequence sequence{
-        {ids->begin() + static_cast<ptrdiff_t>(begin), ids->begin() + static_cast<ptrdiff_t>(begin + length)},
-        static_cast<int32_t>(length)};
-    PB_TRY(MeasureNoise(sequence, nullptr));
-    n_calibration_ += static_cast<int64_t>(length);
-  }
-  return {};
-}
+Status CrossvalRun::CalibrateNoise() { return noise_->Calibrate(request_.calibration); }
 
 // Local errors of every point, where both engines show their points.
 Status CrossvalRun::CompareLocally() {
@@ -367,27 +339,13 @@ void CrossvalRun::CollectTokenText() {
   }
 }
 
-void CrossvalRun::Fill(compare::NoiseFloor&& floor) {
-  bool rounding = noise_->random_rounding();
-  floor.method =
-      rounding ? compare::NoiseFloor::Method::kRandomRounding : compare::NoiseFloor::Method::kVariations;
-  floor.engine = out_.reference.spec;
-  if (const host::Fact* version = host::FindFact(out_.reference.description, "version"))
-    floor.engine += " " + version->value;
-  if (const host::Fact* isa = host::FindFact(out_.reference.description, "isa")) floor.isa = isa->value;
-  if (const host::Fact* threads = host::FindFact(out_.reference.session, "threads"))
-    floor.threads = threads->value;
-  floor.engine_digest = out_.reference.identity;
-  floor.model_sha256 = out_.reference.model_sha256;
-  std::span text(request_.calibration);
-  floor.calibration = "calibration.txt " + Sha256Hex(std::as_bytes(text));
-  floor.n_calibration_positions = n_calibration_;
-  floor.runs = noise_->runs();
+void CrossvalRun::DescribeFloor() {
+  compare::NoiseFloor floor = noise_->Floor();
   FloorRecord& record = out_.floor;
-  record.method = rounding ? "random rounding" : "natural variations";
+  record.method = noise_->random_rounding() ? "random rounding" : "natural variations";
   record.n_runs = static_cast<int32_t>(floor.runs.size());
   record.n_positions = floor.n_positions();
-  record.n_calibration = n_calibration_;
+  record.n_calibration = floor.n_calibration_positions;
   record.n_cached = noise_->n_cached();
   record.weaker = !compare::WeaknessOf(floor).empty();
   record.provenance = noise_->folder().string();
@@ -431,7 +389,7 @@ Result<Comparison> CrossvalRun::Run() {
   if (compared && !failed_) PB_TRY(CompareLocally());
   if (compared && !failed_) PB_TRY(Absorb(kReference, CalibrateNoise()));
   if (compared && !failed_)
-    Fill({});
+    DescribeFloor();
   else
     evidence_.no_floor_reason = failed_ ? "an engine failed" : "nothing was compared";
   bool flash = FindSetting(session_[kReference], "attn.flash") != nullptr;

@@ -240,4 +240,42 @@ Status NoiseMeter::Measure(const Sequence& sequence, const RowStore* undisturbed
   return {};
 }
 
+Status NoiseMeter::Calibrate(std::string_view text) {
+  PB_ASSIGN(std::vector<int32_t> ids, reference_.Tokenize(text));
+  calibration_ = "calibration.txt " + TextSha256(text);
+  size_t window = compare::kMinNoisePositions;
+  if (const host::Fact* n_ctx = host::FindFact(reference_.record().model, "n_ctx_train")) {
+    long trained = std::strtol(n_ctx->value.c_str(), nullptr, 10);
+    if (trained > 0) window = std::min(window, static_cast<size_t>(trained));
+  }
+  size_t n = std::min<size_t>(ids.size(), compare::kMinNoisePositions);
+  for (size_t begin = 0; begin < n; begin += window) {
+    size_t length = std::min(window, n - begin);
+    Sequence sequence{
+        {ids.begin() + static_cast<ptrdiff_t>(begin), ids.begin() + static_cast<ptrdiff_t>(begin + length)},
+        static_cast<int32_t>(length)};
+    PB_TRY(Measure(sequence, nullptr));
+    n_calibration_ += static_cast<int64_t>(length);
+  }
+  return {};
+}
+
+compare::NoiseFloor NoiseMeter::Floor() const {
+  const EngineRecord& record = reference_.record();
+  compare::NoiseFloor floor;
+  floor.method = random_rounding_ ? compare::NoiseFloor::Method::kRandomRounding
+                                  : compare::NoiseFloor::Method::kVariations;
+  floor.engine = record.spec;
+  if (const host::Fact* version = host::FindFact(record.description, "version"))
+    floor.engine += " " + version->value;
+  if (const host::Fact* isa = host::FindFact(record.description, "isa")) floor.isa = isa->value;
+  if (const host::Fact* threads = host::FindFact(record.session, "threads")) floor.threads = threads->value;
+  floor.engine_digest = record.identity;
+  floor.model_sha256 = record.model_sha256;
+  floor.calibration = calibration_;
+  floor.n_calibration_positions = n_calibration_;
+  floor.runs = runs_;
+  return floor;
+}
+
 }  // namespace pb::run

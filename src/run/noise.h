@@ -41,7 +41,11 @@ class NoiseMeter {
   // `undisturbed` holds the sequence's rows, or is null: they are evaluated only if a run is missing in the
   // cache.
   Status Measure(const Sequence& sequence, const RowStore* undisturbed);
+  // Adds the first 400 tokens of a text, in sequences no longer than the model was trained for.
+  Status Calibrate(std::string_view text);
 
+  // What was measured, with its provenance.
+  compare::NoiseFloor Floor() const;
   const std::vector<compare::NoiseRun>& runs() const { return runs_; }
   bool random_rounding() const { return random_rounding_; }
   int32_t n_cached() const { return n_cached_; }
@@ -68,6 +72,8 @@ class NoiseMeter {
   bool random_rounding_;
   std::vector<compare::NoiseRun> runs_;
   int32_t n_cached_ = 0;
+  int64_t n_calibration_ = 0;
+  std::string calibration_;  // what was read, and its digest
 };
 
 }  // namespace pb::run

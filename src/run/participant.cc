@@ -124,6 +124,14 @@ Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row) {
   return Note(std::move(status).error());
 }
 
+host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx) {
+  host::Settings wishes;
+  for (const auto& [key, value] : host::Settings{{"threads", "1"}, {"kv.type", "f16"}, {"attn.flash", "off"}})
+    if (!FindSetting(by_user, key)) wishes.emplace_back(key, value);
+  wishes.emplace_back("n_ctx", std::to_string(n_ctx));
+  return wishes;
+}
+
 Result<host::Facts> DescribeEngine(const EngineSpec& spec) {
   PB_ASSIGN(auto engine, host::Engine::Start(spec.plugin, spec.settings, {}));
   return engine->description();

@@ -51,6 +51,9 @@ class Participant {
   std::unique_ptr<host::Engine> engine_;
 };
 
+// Settings of a session whose results are comparable with another engine's, where the user gave none: one thread, an f16 KV
+// cache, no flash attention; and room for n_ctx positions.
+host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx);
 // Starts an engine to ask what it says of itself.
 Result<host::Facts> DescribeEngine(const EngineSpec& spec);
 // sha256 of what decides an engine's numbers: plugin and library digests, version, instruction set.
