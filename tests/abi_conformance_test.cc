@@ -183,6 +183,7 @@ class Conformance : public testing::Test {
     return layers;
   }
   std::vector<PointKey> ReplayInputs(PointKey point) const;
+  void ExpectUnits(ReplayRequest replay, const Values& output);
   std::vector<int64_t> CanonicalShape(int32_t stage, int64_t n, int64_t p) const;
   void CheckPoints(const Trace& trace, int64_t first, int64_t n);
   void CheckAttentionRows(const Trace& trace, int64_t first, int64_t n);
@@ -598,6 +599,25 @@ std::vector<PointKey> Conformance::ReplayInputs(PointKey point) const {
   return keys;
 }
 
+// Units come with the same output, one a value, none negative and none less than what rounding the value itself takes; an engine
+// that does not tell them says so.
+void Conformance::ExpectUnits(ReplayRequest replay, const Values& output) {
+  replay.units = true;
+  auto told = engine_->Replay(replay);
+  if (!(engine_->capabilities() & PB_CAP_UNITS)) {
+    EXPECT_FALSE(told.ok()) << StageName(replay.stage) << ": units without PB_CAP_UNITS";
+    return;
+  }
+  ASSERT_TRUE(told.ok()) << told.error().message;
+  EXPECT_TRUE(std::ranges::equal(told->data, output))
+      << StageName(replay.stage) << ": asking for units changed the output";
+  ASSERT_EQ(told->units.size(), output.size());
+  for (size_t i = 0; i < output.size(); ++i) {
+    if (std::isinf(output[i])) continue;  // hidden scores
+    ASSERT_GE(told->units[i], 0.999f * std::fabs(output[i])) << StageName(replay.stage) << ", value " << i;
+  }
+}
+
 TEST_F(Conformance, ReplayGivesWhatTheEngineComputed) {
   PB_NEED(PB_CAP_REPLAY, "replay");
   OpenSession();
@@ -623,6 +643,7 @@ TEST_F(Conformance, ReplayGivesWhatTheEngineComputed) {
     EXPECT_EQ(output->shape, events[0].tensor.shape) << StageName(point.first);
     EXPECT_TRUE(again == seen || (inexact && RelL2(again, seen) < kSplitLimit))
         << StageName(point.first) << " of layer " << point.second << ": rel-L2 " << RelL2(again, seen);
+    ExpectUnits(replay, again);
     replay.variation = "no.such.variation=1";
     auto varied = engine_->Replay(replay);
     EXPECT_FALSE(varied.ok()) << StageName(point.first) << " was replayed under an unknown variation";

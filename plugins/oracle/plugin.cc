@@ -153,11 +153,18 @@ class OracleSession : public plugin::Session {
     }
     std::vector<const Rows*> pointers;
     for (const Rows& x : inputs) pointers.push_back(&x);
-    PB_ASSIGN(Rows y, ops_.Compute(static_cast<pb_stage>(r.stage), r.layer, r.first_position, pointers,
-                                   config, nullptr));
-    std::vector<float> values = ToFloat(y);
-    pb_tensor t = Describe(static_cast<pb_stage>(r.stage), y, ops_.model().params(), values.data());
-    r.output(r.ctx, &t);
+    const bool with_units = r.struct_size >= sizeof(pb_replay) && r.units;
+    const auto stage = static_cast<pb_stage>(r.stage);
+    Rows units;
+    PB_ASSIGN(Rows y, ops_.Compute(stage, r.layer, r.first_position, pointers, config,
+                                   with_units ? &units : nullptr));
+    auto hand_over = [&](const Rows& rows, void (*to)(void*, const pb_tensor*)) {
+      std::vector<float> values = ToFloat(rows);
+      const pb_tensor t = Describe(stage, rows, ops_.model().params(), values.data());
+      to(r.ctx, &t);
+    };
+    hand_over(y, r.output);
+    if (with_units) hand_over(units, r.units);
     return {};
   }
 
@@ -267,5 +274,6 @@ Result<std::unique_ptr<plugin::Engine>> Create(const plugin::Settings& settings)
 
 extern "C" PB_EXPORT const pb_engine_api* pb_engine_get(void) {
   return pb::plugin::MakeApi(
-      PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_OVERWRITE | PB_CAP_REPLAY | PB_CAP_VARY, pb::oracle::Create);
+      PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_OVERWRITE | PB_CAP_REPLAY | PB_CAP_VARY | PB_CAP_UNITS,
+      pb::oracle::Create);
 }

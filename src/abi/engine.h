@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 #define PB_ABI_MAJOR 0
-#define PB_ABI_MINOR 1
+#define PB_ABI_MINOR 2
 
 typedef struct pb_error pb_error;     /* plugin-owned; see error_* below */
 typedef struct pb_engine pb_engine;   /* the engine, configured */
@@ -47,6 +47,7 @@ typedef enum pb_code {
 #define PB_CAP_NOISE (1ull << 4)     /* setting noise.seed: random rounding of every vocabulary point but the logits */
 #define PB_CAP_REPLAY (1ull << 5)    /* replay of one op on given inputs */
 #define PB_CAP_VARY (1ull << 6)      /* replay under a named variation */
+#define PB_CAP_UNITS (1ull << 7)     /* replay tells the rounding unit of each output value (since 0.2) */
 
 typedef struct pb_setting {
   const char* key; /* ffn.activation act.quant kv.type attn.flash threads ubatch n_ctx cpu.library noise.seed hf.config */
@@ -136,6 +137,10 @@ typedef struct pb_replay {
   const char* variation; /* NULL: as declared; else "key=value" (PB_CAP_VARY) */
   void (*output)(void* ctx, const pb_tensor* output);
   void* ctx;
+  /* Since 0.2; NULL: not asked for. With PB_CAP_UNITS called once, after output, with a tensor of its shape: for each value what
+   * float32 rounding of its terms may move it by, over the unit roundoff: sqrt(sum of squares of its partial sums), every
+   * value >= 0 (docs/numerics.md, "Units"). */
+  void (*units)(void* ctx, const pb_tensor* units);
 } pb_replay;
 
 /* tokenize flags */

@@ -20,6 +20,10 @@ struct ClassRow {
 constexpr ClassRow kCopy{"copy", 2}, kElementwise{"elementwise", 16}, kNorm{"norm", 2},
     kProduct{"product", 12}, kRotary{"rotary", 4}, kAttention{"attention", 6}, kSoftmax{"softmax", 4};
 
+// With true partial sums, against the exact result: fixed from the same engines, each against the oracle.
+constexpr ClassRow kUnitClasses[] = {{"copy", 2},   {"elementwise", 4}, {"norm", 2},   {"product", 4},
+                                     {"rotary", 2}, {"attention", 4},   {"softmax", 2}};
+
 // Scores alone have places that are hidden; -inf anywhere else is a defect.
 bool Masked(int32_t stage, float a, float b) {
   return stage == PB_STAGE_ATTN_SCORES && std::isinf(a) && a < 0 && std::isinf(b) && b < 0;
@@ -30,13 +34,22 @@ struct Sums {
   std::vector<double> row_error, row_norm;        // squared, per token row
   std::vector<int64_t> row_count;                 // values not masked
   std::vector<double> column_error, column_norm;  // squared, per feature
+  std::vector<double> row_units, column_units;    // squared, where there are units
   double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0;
   int64_t count = 0;
   int64_t non_finite[2] = {0, 0};
 };
 
-Sums Accumulate(int32_t stage, const PointTensor& a, const PointTensor& b) {
+Sums Accumulate(int32_t stage, const PointTensor& a, const PointTensor& b, std::span<const float> units) {
   Sums s;
+  if (!units.empty()) {
+    s.row_units.resize(static_cast<size_t>(a.n_rows)),
+        s.column_units.resize(static_cast<size_t>(a.n_features));
+    for (size_t i = 0; i < units.size(); i++) {
+      const double square = double(units[i]) * double(units[i]);
+      s.row_units[i / s.column_units.size()] += square, s.column_units[i % s.column_units.size()] += square;
+    }
+  }
   s.row_error.resize(static_cast<size_t>(a.n_rows)), s.row_norm = s.row_error;
   s.row_count.resize(static_cast<size_t>(a.n_rows));
   s.column_error.resize(static_cast<size_t>(a.n_features)), s.column_norm = s.column_error;
@@ -72,6 +85,14 @@ double Ratio(double error, double norm) {
   return norm > 0 ? std::sqrt(error / norm) : kInfinity;
 }
 
+// What squared units allow, relative to a squared norm. Against a norm of 0 an error is 0 or infinite, whatever the limit.
+double RelativeLimit(const LocalBound& bound, double units, double norm) {
+  return bound.c * kUnitRoundoff * (norm > 0 ? std::sqrt(units / norm) : 1);
+}
+
+// An error in units of its limit; without error it is within any limit.
+double Over(double error, double limit) { return error == 0 ? 0 : limit > 0 ? error / limit : kInfinity; }
+
 // Whether most of the error lies in one column and no other has a tenth of its share: two rows that changed places err alike.
 bool IsAlone(const std::vector<double>& column_error, int64_t column) {
   double total = 0, second = 0;
@@ -99,14 +120,23 @@ double LocalBound::At(int64_t position) const {
   return c * kUnitRoundoff * std::sqrt(static_cast<double>(std::max<int64_t>(sum_length, 1))) * angle;
 }
 
+double LocalBound::OfRow(int64_t index, int64_t n_features, int64_t position, double norm) const {
+  if (units.empty()) return At(position) * norm;
+  double squares = 0;
+  for (float unit : units.subspan(static_cast<size_t>(index * n_features), static_cast<size_t>(n_features)))
+    squares += double(unit) * double(unit);
+  return c * kUnitRoundoff * std::sqrt(squares);
+}
+
 std::string LocalBound::Origin() const {
+  if (!units.empty()) return fmt::format("{} x 2^-24 x root sum of squared units, op class {}", c, op_class);
   return fmt::format("{} x 2^-24 x sqrt({}){}, op class {}", c, sum_length,
                      by_position ? " x (1 + position)" : "", op_class);
 }
 
 LocalBound BoundOf(pb_stage stage, const ModelShape& s, int64_t n_positions) {
   auto bound = [](const ClassRow& row, int64_t k, bool by_position = false) {
-    return LocalBound{row.name, row.c, k, by_position};
+    return LocalBound{row.name, row.c, k, by_position, {}};
   };
   switch (stage) {
     case PB_STAGE_EMBEDDINGS:
@@ -147,6 +177,15 @@ LocalBound BoundOf(pb_stage stage, const ModelShape& s, int64_t n_positions) {
   }
 }
 
+LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units) {
+  // The classes are those of BoundOf; what one output sums is in the units.
+  LocalBound bound = BoundOf(stage, {}, 1);
+  for (const ClassRow& row : kUnitClasses)
+    if (bound.op_class == row.name) bound.c = row.c;
+  bound.units = units;
+  return bound;
+}
+
 Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const PointPlace& place,
                               const LocalBound& bound) {
   if (a.n_rows != b.n_rows || a.n_features != b.n_features) {
@@ -158,7 +197,9 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
         t->values.size() != static_cast<size_t>(t->n_rows * t->n_features))
       return MakeError(Code::kUsage, "a tensor of {} values is no {} x {}, or empty: nothing to compare",
                        t->values.size(), t->n_rows, t->n_features);
-  const Sums s = Accumulate(place.stage, a, b);
+  if (!bound.units.empty() && bound.units.size() != a.values.size())
+    return MakeError(Code::kUsage, "{} units for {} values", bound.units.size(), a.values.size());
+  const Sums s = Accumulate(place.stage, a, b, bound.units);
   PointRow row;
   row.prompt = place.prompt, row.step = place.step, row.stage = place.stage, row.layer = place.layer;
   row.first_position = place.first_position;
@@ -167,7 +208,9 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
   double error = 0, norm = 0, bound_norm = 0, rms_sum = 0;
   for (int64_t i = 0; i < a.n_rows; i++) {
     const size_t at = static_cast<size_t>(i);
-    const double limit = bound.At(place.first_position + i), rel = Ratio(s.row_error[at], s.row_norm[at]);
+    const double rel = Ratio(s.row_error[at], s.row_norm[at]);
+    const double limit = s.row_units.empty() ? bound.At(place.first_position + i)
+                                             : RelativeLimit(bound, s.row_units[at], s.row_norm[at]);
     const double mean_square = s.row_norm[at] / static_cast<double>(std::max<int64_t>(s.row_count[at], 1));
     error += s.row_error[at], norm += s.row_norm[at];
     rms_sum += mean_square, bound_norm += limit * limit * mean_square;
@@ -176,15 +219,18 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
     }
     if (rel > limit && row.first_row_above < 0)
       row.first_row_above = static_cast<int32_t>(place.first_position + i);
-    if (rel / limit > row.bound_ratio || row.bound == 0) row.bound_ratio = rel / limit, row.bound = limit;
+    if (Over(rel, limit) > row.bound_ratio || row.bound == 0)
+      row.bound_ratio = Over(rel, limit), row.bound = limit;
   }
   const double mean_bound = rms_sum > 0 ? std::sqrt(bound_norm / rms_sum) : bound.At(place.first_position);
   for (int64_t j = 0; j < a.n_features; j++) {
     const size_t at = static_cast<size_t>(j);
-    const double rel = Ratio(s.column_error[at], std::max(rms_sum, s.column_norm[at]));
+    const double norm_j = std::max(rms_sum, s.column_norm[at]), rel = Ratio(s.column_error[at], norm_j);
+    const double limit =
+        s.column_units.empty() ? mean_bound : RelativeLimit(bound, s.column_units[at], norm_j);
     if (rel > row.worst_feature || row.worst_feature_index < 0)
       row.worst_feature = rel, row.worst_feature_index = j;
-    if (rel / mean_bound > row.bound_ratio) row.bound_ratio = rel / mean_bound, row.bound = mean_bound;
+    if (Over(rel, limit) > row.bound_ratio) row.bound_ratio = Over(rel, limit), row.bound = limit;
   }
   row.feature_alone =
       row.above_bound() && std::isfinite(error) && IsAlone(s.column_error, row.worst_feature_index);

@@ -20,19 +20,25 @@ struct ModelShape {
   int64_t d_model = 0, d_ff = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0;
 };
 
-// What the error of a row may reach, as a fraction of the row's RMS: c u sqrt(K), u = 2^-24.
+// What errors may reach, u = 2^-24. With units: c u sqrt(sum of squared units) over the values of a row or column. Without: c u
+// sqrt(K) of the row's norm, the estimate where nobody computed the op exactly.
 struct LocalBound {
-  std::string op_class;      // "product"
-  double c = 0;              // of the class
-  int64_t sum_length = 0;    // K, the terms of one output value
-  bool by_position = false;  // rotary embedding: the angle's own rounding grows with the position
+  std::string op_class;          // "product"
+  double c = 0;                  // of the class
+  int64_t sum_length = 0;        // K, the terms of one output value
+  bool by_position = false;      // rotary embedding: the angle's own rounding grows with the position
+  std::span<const float> units;  // of each value (host::TensorRef::units); must outlive this
 
-  double At(int64_t position) const;
-  std::string Origin() const;  // "12 x 2^-24 x sqrt(576), op class product"
+  double At(int64_t position) const;  // without units, as a fraction of a row's norm
+  std::string Origin() const;         // "12 x 2^-24 x sqrt(576), op class product"
+  // The norm that the error of a row may have: row `index` of n_features values, at this position, whose norm is given.
+  double OfRow(int64_t index, int64_t n_features, int64_t position, double norm) const;
 };
 
-// The bound of a stage. `n_positions`: positions that attention may see (sums of softmax and context).
+// The bound of a stage between two engines. `n_positions`: positions that attention may see (sums of softmax and context).
 LocalBound BoundOf(pb_stage stage, const ModelShape& shape, int64_t n_positions);
+// The bound of an engine against the exact result, from the true partial sums that came with it.
+LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units);
 
 // One tensor, rows of tokens: n_rows x n_features in row-major order (inner axes flattened).
 struct PointTensor {
@@ -51,7 +57,8 @@ struct PointPlace {
 //   worst_row      largest ||a_i - b_i|| / ||b_i|| over token rows
 //   worst_feature  largest over columns j of sqrt(sum_i e_ij^2 / max(sum_i RMS(b_i)^2, sum_i b_ij^2)): a column's error in units
 //                  of a typical value, or of its own where it is a large one
-//   bound_ratio    largest of: a row's error over its bound, a column's error over the rows' mean bound (weighted by RMS^2)
+//   bound_ratio    largest of: a row's error over its bound; a column's error over its own bound where there are units, else over
+//                  the rows' mean bound (weighted by RMS^2)
 //   bound          that of the place where bound_ratio is reached
 Result<PointRow> ComparePoint(const PointTensor& candidate, const PointTensor& reference,
                               const PointPlace& place, const LocalBound& bound);

@@ -143,6 +143,7 @@ Result<Expectation> Arbiter::Expect(const Recording& recording, pb_stage stage, 
   host::ReplayRequest request;
   request.stage = stage, request.layer = layer, request.first_position = recording.first_position();
   request.variation = variation;
+  request.units = (oracle_.capabilities() & PB_CAP_UNITS) != 0;
   for (const InputSpec& input : ReplayInputs(stage)) {
     PB_ASSIGN(Recorded r, Input(recording, input, stage, layer, variation, &e.recomputed));
     request.inputs.emplace_back(std::move(r.shape), std::move(r.values));
@@ -152,6 +153,7 @@ Result<Expectation> Arbiter::Expect(const Recording& recording, pb_stage stage, 
   PB_ASSIGN(host::TensorRef out, oracle_.Replay(request));
   e.output.shape = out.shape;
   e.output.values.assign(out.data.begin(), out.data.end());
+  e.units.assign(out.units.begin(), out.units.end());
   return e;
 }
 

@@ -10,6 +10,7 @@
 
 #include "abi/vocabulary.h"
 #include "base/result.h"
+#include "compare/local.h"
 #include "host/engine.h"
 
 namespace pb::diagnose {
@@ -58,7 +59,13 @@ class Recording {
 // What an op should have given, and from what.
 struct Expectation {
   Recorded output;
+  // Of each output value: what float32 rounding of its terms and partial sums may move it by, over the unit roundoff
+  // (docs/numerics.md, "Units"). Empty where the oracle does not tell them (PB_CAP_UNITS).
+  std::vector<float> units;
   std::vector<std::string> recomputed;  // inputs that were not recorded and come from their ancestors
+
+  // Views `units`: not beyond the life of this.
+  compare::LocalBound Bound(pb_stage stage) const { return compare::BoundFromUnits(stage, units); }
 };
 
 class Arbiter {

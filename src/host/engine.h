@@ -58,6 +58,8 @@ struct TensorRef {
   std::string name;
   std::vector<int64_t> shape;  // shape[0]: token rows
   std::span<const float> data;
+  std::span<const float>
+      units;  // Replay alone, where asked for: one for each value (abi/engine.h: pb_replay)
 };
 
 struct PointRef {
@@ -77,6 +79,7 @@ struct ReplayRequest {
   int32_t stage = 0, layer = 0, first_position = 0;
   std::vector<std::pair<std::vector<int64_t>, std::vector<float>>> inputs;  // shape, values
   std::string variation;                                                    // empty: none
+  bool units = false;                                                       // PB_CAP_UNITS
 };
 
 // Engine::Start -> OpenModel -> OpenSession -> Eval*. One model and one session at a time: opening again

@@ -156,6 +156,7 @@ Result<TensorRef> RemoteEngine::Replay(const ReplayRequest& request) {
   frame.Put(request.layer);
   frame.Put(request.first_position);
   frame.PutString(request.variation);
+  frame.Put<uint32_t>(request.units);
   frame.Put<uint32_t>(request.inputs.size());
   uint64_t offset = kArenaOffset;
   for (const auto& [shape, values] : request.inputs) {
@@ -173,10 +174,27 @@ Result<TensorRef> RemoteEngine::Replay(const ReplayRequest& request) {
   PB_ASSIGN(Frame reply, Call(std::move(frame),
                               fmt::format("replaying stage {} of layer {}", request.stage, request.layer)));
   PB_TRY(memory_.Refresh());
+  auto output = ParseReplay(reply, request.units);
+  if (!output.ok()) return Broken(output.error());
+  return output;
+}
+
+Result<TensorRef> RemoteEngine::ParseReplay(const Frame& reply, bool with_units) const {
   ByteReader in(BodyBytes(reply));
-  auto placed = ReadPlaced(in, memory_.size());
-  if (!placed.ok()) return Broken(placed.error());
-  return Refer(std::move(placed).value());
+  PB_ASSIGN(Placed placed, ReadPlaced(in, memory_.size()));
+  TensorRef output = Refer(std::move(placed));
+  if (with_units) {
+    PB_ASSIGN(Placed units, ReadPlaced(in, memory_.size()));
+    if (units.shape != output.shape) {
+      return MakeError(Code::kEngine, "units of shape ({}) for an output of shape ({})",
+                       fmt::join(units.shape, ", "), fmt::join(output.shape, ", "));
+    }
+    output.units = Refer(std::move(units)).data;
+    for (float u : output.units)
+      if (!(u >= 0)) return MakeError(Code::kEngine, "lied about units: one is {}", u);
+  }
+  PB_TRY(ExpectEnd(in));
+  return output;
 }
 
 Status RemoteEngine::BeginEval(const EvalRequest& request) {
@@ -402,7 +420,8 @@ Status RemoteEngine::Await(bool writable) {
 void RemoteEngine::Progress() { last_progress_ = Now(); }
 
 TensorRef RemoteEngine::Refer(Placed placed) const {
-  return {std::move(placed.name), std::move(placed.shape), {memory_.values(placed.offset), placed.n_values}};
+  return {
+      std::move(placed.name), std::move(placed.shape), {memory_.values(placed.offset), placed.n_values}, {}};
 }
 
 Error RemoteEngine::ReadError(const Frame& frame) const {

@@ -73,6 +73,7 @@ class RemoteEngine : public Engine {
   Result<Event> ParsePoint(const Frame& frame);
   Result<Event> ParseLogits(const Frame& frame);
   Result<Event> FinishEval(const Frame& frame);
+  Result<TensorRef> ParseReplay(const Frame& reply, bool with_units) const;
   TensorRef Refer(Placed placed) const;
   Error ReadError(const Frame& frame) const;
   // The child is of no more use: ends it and keeps the error for every later call.

@@ -60,27 +60,42 @@ struct StageSink {
   }
 };
 
-// Takes over the output of a replay.
+// Takes over the output of a replay and its units, one behind the other.
 struct ReplaySink {
   SharedMemory& memory;
-  std::optional<Placed> placed;
+  std::optional<Placed> output, units;
   std::optional<Error> error;
 
-  static void Add(void* ctx, const pb_tensor* output) {
+  static void Output(void* ctx, const pb_tensor* tensor) {
     auto& self = *static_cast<ReplaySink*>(ctx);
-    std::span shape(output->shape, static_cast<size_t>(std::clamp(output->n_dims, 0, 4)));
+    self.Take(tensor, kArenaOffset, "output", &self.output);
+  }
+
+  static void Units(void* ctx, const pb_tensor* tensor) {
+    auto& self = *static_cast<ReplaySink*>(ctx);
+    if (!self.output) {
+      if (!self.error) self.error = MakeError(Code::kEngine, "gave units before an output");
+      return;
+    }
+    self.Take(tensor, AlignTensor(kArenaOffset + self.output->n_values * sizeof(float)), "units",
+              &self.units);
+  }
+
+  void Take(const pb_tensor* tensor, uint64_t offset, const char* what, std::optional<Placed>* placed) {
+    if (error) return;
+    std::span shape(tensor->shape, static_cast<size_t>(std::clamp(tensor->n_dims, 0, 4)));
     auto n = CountValues(shape);
-    if (!n || !output->data || output->dtype != PB_F32) {
-      self.error =
-          MakeError(Code::kEngine, "lied about the replayed output: shape ({})", fmt::join(shape, ", "));
-      return;
+    if (!n || !tensor->data || tensor->dtype != PB_F32) {
+      error =
+          MakeError(Code::kEngine, "lied about the replayed {}: shape ({})", what, fmt::join(shape, ", "));
+    } else if (*placed) {
+      error = MakeError(Code::kEngine, "gave the replayed {} twice", what);
+    } else if (Status reserved = memory.Reserve(offset + *n * sizeof(float)); !reserved.ok()) {
+      error = std::move(reserved).error();
+    } else {
+      std::memcpy(memory.values(offset), tensor->data, *n * sizeof(float));
+      *placed = Placed{"", {shape.begin(), shape.end()}, offset, *n};
     }
-    if (Status reserved = self.memory.Reserve(kArenaOffset + *n * sizeof(float)); !reserved.ok()) {
-      self.error = std::move(reserved).error();
-      return;
-    }
-    std::memcpy(self.memory.values(kArenaOffset), output->data, *n * sizeof(float));
-    self.placed = Placed{"", {shape.begin(), shape.end()}, kArenaOffset, *n};
   }
 };
 
@@ -275,6 +290,10 @@ Status Server::Replay(ByteReader& in, FrameWriter& reply) {
   if (!variation.empty() && !(api_.capabilities & PB_CAP_VARY)) {
     return MakeError(Code::kUnsupported, "this engine does not vary ops");
   }
+  PB_ASSIGN(uint32_t with_units, in.Read<uint32_t>("units"));
+  if (with_units && !(api_.capabilities & PB_CAP_UNITS)) {
+    return MakeError(Code::kUnsupported, "this engine does not tell rounding units");
+  }
   PB_ASSIGN(uint32_t n_inputs, in.Read<uint32_t>("inputs"));
   // The inputs are copied: the output is written where they stand.
   std::vector<std::vector<float>> values(n_inputs);
@@ -287,16 +306,20 @@ Status Server::Replay(ByteReader& in, FrameWriter& reply) {
     std::ranges::copy(placed.shape, tensor.shape);
     inputs.push_back(tensor);
   }
-  ReplaySink sink{memory_, {}, {}};
+  ReplaySink sink{memory_, {}, {}, {}};
   replay.inputs = inputs.data();
   replay.n_inputs = inputs.size();
   replay.variation = variation.empty() ? nullptr : variation.c_str();
   replay.ctx = &sink;
-  replay.output = ReplaySink::Add;
+  replay.output = ReplaySink::Output;
+  if (with_units) replay.units = ReplaySink::Units;
   PB_TRY(Take(api_.replay(session_, &replay)));
   if (sink.error) return *sink.error;
-  if (!sink.placed) return MakeError(Code::kEngine, "replay reported success without an output");
-  PutPlaced(reply, *sink.placed);
+  if (!sink.output) return MakeError(Code::kEngine, "replay reported success without an output");
+  if (with_units && !sink.units)
+    return MakeError(Code::kEngine, "replay gave no units, which it says it tells");
+  PutPlaced(reply, *sink.output);
+  if (with_units) PutPlaced(reply, *sink.units);
   return {};
 }
 

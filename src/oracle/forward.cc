@@ -45,35 +45,35 @@ Result<Rows> Ops::Embeddings(std::span<const int32_t> tokens) const {
   return x;
 }
 
-Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* partial) {
+Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* units) {
   if (stage == PB_STAGE_LOGITS) {
     // act.quant names the scheme of the layers' products. BitNet leaves the output matrix unquantised; else its type decides.
     OpConfig output = c;
     const bool plain = c.act_quant == ActQuant::kBitnet || c.act_quant == ActQuant::kNone;
     output.act_quant = plain ? ActQuant::kNone : ActQuant::kGgml;
-    return Product(x, model_->output(), 1, output, pool_, partial);
+    return Product(x, model_->output(), 1, output, pool_, units);
   }
   const LayerWeights& w = model_->layers()[static_cast<size_t>(layer)];
   switch (stage) {
     case PB_STAGE_Q_PROJ:
-      return Product(x, w.attn_q, w.attn_q_scale, c, pool_, partial);
+      return Product(x, w.attn_q, w.attn_q_scale, c, pool_, units);
     case PB_STAGE_K_PROJ:
-      return Product(x, w.attn_k, w.attn_k_scale, c, pool_, partial);
+      return Product(x, w.attn_k, w.attn_k_scale, c, pool_, units);
     case PB_STAGE_V_PROJ:
-      return Product(x, w.attn_v, w.attn_v_scale, c, pool_, partial);
+      return Product(x, w.attn_v, w.attn_v_scale, c, pool_, units);
     case PB_STAGE_ATTN_OUT:
-      return Product(x, w.attn_output, w.attn_output_scale, c, pool_, partial);
+      return Product(x, w.attn_output, w.attn_output_scale, c, pool_, units);
     case PB_STAGE_GATE_PROJ:
-      return Product(x, w.ffn_gate, w.ffn_gate_scale, c, pool_, partial);
+      return Product(x, w.ffn_gate, w.ffn_gate_scale, c, pool_, units);
     case PB_STAGE_UP_PROJ:
-      return Product(x, w.ffn_up, w.ffn_up_scale, c, pool_, partial);
+      return Product(x, w.ffn_up, w.ffn_up_scale, c, pool_, units);
     default:
-      return Product(x, w.ffn_down, w.ffn_down_scale, c, pool_, partial);
+      return Product(x, w.ffn_down, w.ffn_down_scale, c, pool_, units);
   }
 }
 
 Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
-                          std::span<const Rows* const> in, const OpConfig& c, Rows* partial) {
+                          std::span<const Rows* const> in, const OpConfig& c, Rows* units) {
   const HyperParameters& p = model_->params();
   if (pb_vocabulary[stage].per_layer && (layer < 0 || layer >= p.n_layers)) {
     return MakeError(Code::kUsage, "{}: there is no layer {}", pb_vocabulary[stage].name, layer);
@@ -84,19 +84,19 @@ Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
   switch (stage) {
     case PB_STAGE_ATTN_NORM:
       PB_TRY(CheckInputs(stage, in, {p.d_model}));
-      return Norm(*in[0], w->attn_norm, c);
+      return Norm(*in[0], w->attn_norm, c, units);
     case PB_STAGE_ATTN_SUB_NORM:
       PB_TRY(CheckInputs(stage, in, {q_width}));
-      return Norm(*in[0], w->attn_sub_norm, c);
+      return Norm(*in[0], w->attn_sub_norm, c, units);
     case PB_STAGE_FFN_NORM:
       PB_TRY(CheckInputs(stage, in, {p.d_model}));
-      return Norm(*in[0], w->ffn_norm, c);
+      return Norm(*in[0], w->ffn_norm, c, units);
     case PB_STAGE_FFN_SUB_NORM:
       PB_TRY(CheckInputs(stage, in, {p.d_ff}));
-      return Norm(*in[0], w->ffn_sub_norm, c);
+      return Norm(*in[0], w->ffn_sub_norm, c, units);
     case PB_STAGE_FINAL_NORM:
       PB_TRY(CheckInputs(stage, in, {p.d_model}));
-      return Norm(*in[0], model_->final_norm(), c);
+      return Norm(*in[0], model_->final_norm(), c, units);
     case PB_STAGE_Q_PROJ:
     case PB_STAGE_K_PROJ:
     case PB_STAGE_V_PROJ:
@@ -104,38 +104,38 @@ Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
     case PB_STAGE_UP_PROJ:
     case PB_STAGE_LOGITS:
       PB_TRY(CheckInputs(stage, in, {p.d_model}));
-      return Projection(stage, layer, *in[0], c, partial);
+      return Projection(stage, layer, *in[0], c, units);
     case PB_STAGE_ATTN_OUT:
       PB_TRY(CheckInputs(stage, in, {q_width}));
-      return Projection(stage, layer, *in[0], c, partial);
+      return Projection(stage, layer, *in[0], c, units);
     case PB_STAGE_DOWN_PROJ:
       PB_TRY(CheckInputs(stage, in, {p.d_ff}));
-      return Projection(stage, layer, *in[0], c, partial);
+      return Projection(stage, layer, *in[0], c, units);
     case PB_STAGE_Q_ROPE:
       PB_TRY(CheckInputs(stage, in, {q_width}));
-      return Rope(*in[0], first_position, c);
+      return Rope(*in[0], first_position, c, units);
     case PB_STAGE_K_ROPE:
       PB_TRY(CheckInputs(stage, in, {kv_width}));
-      return Rope(*in[0], first_position, c);
+      return Rope(*in[0], first_position, c, units);
     case PB_STAGE_ATTN_SCORES:
       PB_TRY(CheckInputs(stage, in, {q_width, kv_width}));
-      return Scores(*in[0], *in[1], first_position, c);
+      return Scores(*in[0], *in[1], first_position, c, units);
     case PB_STAGE_ATTN_SCORES_SOFTMAX:
       PB_TRY(CheckInputs(stage, in, {0}));
-      return Softmax(*in[0], in[0]->width / p.n_heads);
+      return Softmax(*in[0], in[0]->width / p.n_heads, units);
     case PB_STAGE_ATTN_CONTEXT:
       PB_TRY(CheckInputs(stage, in, {p.n_heads * in[1 % in.size()]->n, kv_width}));
-      return Context(*in[0], *in[1], c);
+      return Context(*in[0], *in[1], c, units);
     case PB_STAGE_ATTN_RESIDUAL:
     case PB_STAGE_LAYER_OUT:
       PB_TRY(CheckInputs(stage, in, {p.d_model, p.d_model}));
-      return Add(*in[0], *in[1]);
+      return Add(*in[0], *in[1], units);
     case PB_STAGE_FFN_ACT:
       PB_TRY(CheckInputs(stage, in, {p.d_ff}));
-      return Activate(*in[0], c);
+      return Activate(*in[0], c, units);
     case PB_STAGE_FFN_GATED:
       PB_TRY(CheckInputs(stage, in, {p.d_ff, p.d_ff}));
-      return Multiply(*in[0], *in[1]);
+      return Multiply(*in[0], *in[1], units);
     default:
       return MakeError(Code::kUnsupported, "{}: not an op of this architecture", pb_vocabulary[stage].name);
   }

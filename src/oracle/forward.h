@@ -32,13 +32,12 @@ class Ops {
   Result<Rows> Embeddings(std::span<const int32_t> tokens) const;
   // One op of the vocabulary on given inputs, in the order of the vocabulary's inputs column; attn_scores and
   // attn_context take keys and values of all positions from 0. `config` is the declared one or a variation of
-  // it. Wrong shapes are kUsage. partial: as in Product; filled by products alone, else left empty.
+  // it. Wrong shapes are kUsage. units: as in ops.h, may be null.
   Result<Rows> Compute(pb_stage stage, int32_t layer, int64_t first_position,
-                       std::span<const Rows* const> inputs, const OpConfig& config, Rows* partial);
+                       std::span<const Rows* const> inputs, const OpConfig& config, Rows* units);
 
  private:
-  Result<Rows> Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& config,
-                          Rows* partial);
+  Result<Rows> Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& config, Rows* units);
   std::shared_ptr<const Model> model_;
   OpConfig config_;
   ThreadPool pool_;

@@ -71,27 +71,54 @@ class WeightRows {
   std::vector<float> columns_;
 };
 
-// Sums the products of one weight row with all token rows, held token-fastest: x_t is (K, n).
-void SumRow(const float* w, const std::vector<double>& x_t, int64_t k_end, int64_t n, double* sum,
-            double* squares) {
-  std::fill_n(sum, n, 0.0);
-  if (!squares) {
-    for (int64_t k = 0; k < k_end; k++) {
-      const double wk = w[k];
-      const double* x = x_t.data() + k * n;
-      for (int64_t i = 0; i < n; i++) sum[i] += wk * x[i];
-    }
-    return;
-  }
-  std::fill_n(squares, n, 0.0);
-  for (int64_t k = 0; k < k_end; k++) {
+// Token rows as a product reads them: tiles of kTile rows, within a tile token-fastest, the last one filled up with zeros.
+constexpr int64_t kTile = 8;
+
+class Tiles {
+ public:
+  Tiles(int64_t n, int64_t width)
+      : width_(width), v_(static_cast<size_t>((n + kTile - 1) / kTile * kTile * width)) {}
+  double* tile(int64_t t) { return v_.data() + t * width_ * kTile; }
+  const double* tile(int64_t t) const { return v_.data() + t * width_ * kTile; }
+  double& at(int64_t row, int64_t k) { return tile(row / kTile)[k * kTile + row % kTile]; }
+  double at(int64_t row, int64_t k) const { return tile(row / kTile)[k * kTile + row % kTile]; }
+
+ private:
+  int64_t width_;
+  std::vector<double> v_;
+};
+
+// Sums the products of one weight row with the token rows of a tile, in the order of k; squares gets the sum of squares of the
+// partial sums.
+void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out, double* squares_out) {
+  double sum[kTile] = {}, squares[kTile] = {};
+  for (int64_t k = 0; k < k_end; k++, x += kTile) {
     const double wk = w[k];
-    const double* x = x_t.data() + k * n;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < kTile; i++) {
       sum[i] += wk * x[i];
       squares[i] += sum[i] * sum[i];
     }
   }
+  std::copy_n(sum, kTile, sum_out);
+  std::copy_n(squares, kTile, squares_out);
+}
+// The same without the squares.
+void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out) {
+  double sum[kTile] = {};
+  for (int64_t k = 0; k < k_end; k++, x += kTile) {
+    const double wk = w[k];
+    for (int64_t i = 0; i < kTile; i++) sum[i] += wk * x[i];
+  }
+  std::copy_n(sum, kTile, sum_out);
+}
+
+constexpr double kUnderflow = 0x1p-126 / 0x1p-24;  // the least normal float32 in units of the roundoff
+
+// Units of values that one operation rounds.
+void OwnUnits(const Rows& y, Rows* units) {
+  if (!units) return;
+  *units = y;
+  for (double& u : units->v) u = std::fabs(u);
 }
 
 }  // namespace
@@ -122,65 +149,73 @@ OpConfig OpConfig::Declare(const HyperParameters& p, ActQuant act_quant, bool kv
   return c;
 }
 
-Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c) {
+Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows* units) {
   Rows y = x;
+  if (units) *units = Rows(x.n, x.width);
   const int64_t width = static_cast<int64_t>(weight.size());
-  for (int repeat = 0; repeat < c.norm_repeat; repeat++) {
-    for (int64_t start = 0; start < static_cast<int64_t>(y.v.size()); start += width) {
-      double* r = y.v.data() + start;
-      double sum = 0;
-      for (int64_t k = 0; k < width; k++) sum += r[k] * r[k];
+  for (int64_t start = 0; start < static_cast<int64_t>(y.v.size()); start += width) {
+    double* r = y.v.data() + start;
+    double roundings = 1;  // of the factor, in units of itself: half those of the sum of squares
+    for (int repeat = 0; repeat < c.norm_repeat; repeat++) {
+      double sum = 0, squares = 0;
+      for (int64_t k = 0; k < width; k++) sum += r[k] * r[k], squares += sum * sum;
       const double inverse = 1 / std::sqrt(sum / static_cast<double>(width) + c.norm_eps);
       for (int64_t k = 0; k < width; k++)
         r[k] *= inverse * (weight[static_cast<size_t>(k)] + c.norm_weight_offset);
+      if (sum > 0) roundings += std::sqrt(squares) / sum / 2;
     }
+    for (int64_t k = 0; units && k < width; k++)
+      units->v[static_cast<size_t>(start + k)] = std::fabs(r[k]) * roundings;
   }
   return y;
 }
 
 Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpConfig& c, ThreadPool& pool,
-                     Rows* partial) {
+                     Rows* units) {
   const int64_t n = x.n, k_all = x.width, n_out = c.transposed ? w.n_columns : w.n_rows;
   PB_CHECK(k_all == (c.transposed ? w.n_rows : w.n_columns));
   const ActQuant scheme = SchemeFor(c.act_quant, w.type);
-  std::vector<double> x_t(static_cast<size_t>(k_all * n)), sum_error_t;
+  const bool stored_sums = scheme == ActQuant::kQ8_1 && w.type == BlockType::kQ4_1 && !c.transposed;
+  Tiles tiles(n, k_all), sum_error(stored_sums ? n : 0, k_all / 32);
   for (int64_t i = 0; i < n; i++) {
     PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(k_all)}, scheme, c.quantiser));
-    for (int64_t k = 0; k < k_all; k++)
-      x_t[static_cast<size_t>(k * n + i)] = a.values[static_cast<size_t>(k)];
-    const int64_t blocks = static_cast<int64_t>(a.sum_error.size());
-    sum_error_t.resize(static_cast<size_t>(blocks * n));
-    for (int64_t b = 0; b < blocks; b++)
-      sum_error_t[static_cast<size_t>(b * n + i)] = a.sum_error[static_cast<size_t>(b)];
+    for (int64_t k = 0; k < k_all; k++) tiles.at(i, k) = a.values[static_cast<size_t>(k)];
+    for (int64_t b = 0; stored_sums && b < k_all / 32; b++)
+      sum_error.at(i, b) = a.sum_error[static_cast<size_t>(b)];
   }
   const WeightRows rows(w, c.transposed);
-  const bool stored_sums = scheme == ActQuant::kQ8_1 && w.type == BlockType::kQ4_1 && !c.transposed;
+  const double factor = scale * c.product_factor;
   Rows y(n, n_out);
-  if (partial) *partial = Rows(n, n_out);
+  if (units) *units = Rows(n, n_out);
   pool.For(n_out - c.drop_rows, 8, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> row(static_cast<size_t>(k_all));
-    std::vector<double> sum(static_cast<size_t>(n)), squares(static_cast<size_t>(n));
+    std::vector<float> row(static_cast<size_t>(k_all)),
+        minimum(stored_sums ? static_cast<size_t>(k_all / 32) : 0);
     for (int64_t r = begin; r < end; r++) {
       rows.Row(r, row.data());
-      SumRow(row.data(), x_t, k_all - c.drop_columns, n, sum.data(), partial ? squares.data() : nullptr);
-      for (int64_t b = 0; stored_sums && b < k_all / 32; b++) {
-        const double m = rows.Minimum(r, b);
-        for (int64_t i = 0; i < n; i++)
-          sum[static_cast<size_t>(i)] += m * sum_error_t[static_cast<size_t>(b * n + i)];
-      }
-      for (int64_t i = 0; i < n; i++) {
-        y.row(i)[r] = sum[static_cast<size_t>(i)] * scale * c.product_factor;
-        if (partial)
-          partial->row(i)[r] =
-              std::sqrt(squares[static_cast<size_t>(i)]) * std::fabs(scale * c.product_factor);
+      for (size_t b = 0; b < minimum.size(); b++)
+        minimum[b] = static_cast<float>(rows.Minimum(r, static_cast<int64_t>(b)));
+      for (int64_t start = 0; start < n; start += kTile) {
+        double sum[kTile], squares[kTile], stored[kTile] = {};
+        const int64_t k_end = k_all - c.drop_columns, t = start / kTile;
+        if (units) {
+          SumTile(row.data(), tiles.tile(t), k_end, sum, squares);
+        } else {
+          SumTile(row.data(), tiles.tile(t), k_end, sum);
+        }
+        if (stored_sums) SumTile(minimum.data(), sum_error.tile(t), k_all / 32, stored);
+        for (int64_t i = start; i < std::min(start + kTile, n); i++) {
+          y.row(i)[r] = (sum[i - start] + stored[i - start]) * factor;
+          if (units) units->row(i)[r] = std::sqrt(squares[i - start]) * std::fabs(factor);
+        }
       }
     }
   });
   return y;
 }
 
-Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c) {
+Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units) {
   Rows y = x;
+  OwnUnits(x, units);  // of what is not rotated
   const int64_t half = c.rope_dims / 2;
   for (int64_t t = 0; t < x.n; t++) {
     const double position = (static_cast<double>(first_position + t) + c.rope_offset) / c.rope_scale;
@@ -190,21 +225,27 @@ Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c) {
         const double angle = position * std::pow(c.rope_base, -2.0 * static_cast<double>(i) /
                                                                   static_cast<double>(c.rope_dims));
         const bool adjacent = c.rope_pairing == RopePairing::kAdjacent;
-        double& a = head[adjacent ? 2 * i : i];
-        double& b = head[adjacent ? 2 * i + 1 : i + half];
+        const int64_t at_a = adjacent ? 2 * i : i, at_b = adjacent ? 2 * i + 1 : i + half;
+        double &a = head[at_a], &b = head[at_b];
         const double a0 = a, b0 = b;
         a = a0 * std::cos(angle) - b0 * std::sin(angle);
         b = a0 * std::sin(angle) + b0 * std::cos(angle);
+        // The angle of pair i is multiplied up i times in float32, from a factor that is rounded itself.
+        if (units)
+          units->row(t)[start + at_a] = units->row(t)[start + at_b] =
+              std::hypot(a0, b0) * (1 + std::fabs(angle) * static_cast<double>(1 + i));
       }
     }
   }
   return y;
 }
 
-Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const OpConfig& c) {
+Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const OpConfig& c, Rows* units) {
   const Rows q = RoundedF16(q_in, c.attention_f16), k = RoundedF16(k_in, c.cache_f16);
   const int64_t p = k.n;
   Rows y(q.n, c.n_heads * p);
+  if (units) *units = Rows(q.n, c.n_heads * p);
+  const double scale = c.attn_scale_factor / std::sqrt(static_cast<double>(c.head_dim));
   for (int64_t t = 0; t < q.n; t++) {
     const int64_t visible = std::clamp<int64_t>(first_position + t + 1 + c.mask_shift, 0, p);
     for (int64_t h = 0; h < c.n_heads; h++) {
@@ -212,61 +253,81 @@ Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const Op
       double* out = y.row(t) + h * p;
       for (int64_t j = 0; j < p; j++) {
         const double* key = k.row(std::max<int64_t>(j - c.kv_shift, 0)) + KvHead(h, c) * c.head_dim;
-        double sum = 0;
-        for (int64_t d = 0; d < c.head_dim; d++) sum += query[d] * key[d];
-        out[j] = j < visible ? sum / std::sqrt(static_cast<double>(c.head_dim)) * c.attn_scale_factor
-                             : -std::numeric_limits<double>::infinity();
+        double sum = 0, squares = 0;
+        for (int64_t d = 0; d < c.head_dim; d++) sum += query[d] * key[d], squares += sum * sum;
+        out[j] = j < visible ? sum * scale : -std::numeric_limits<double>::infinity();
+        if (units && j < visible) units->row(t)[h * p + j] = std::sqrt(squares) * std::fabs(scale);
       }
     }
   }
   return y;
 }
 
-Rows Softmax(const Rows& scores, int64_t positions) {
+Rows Softmax(const Rows& scores, int64_t positions, Rows* units) {
   Rows y = scores;
+  if (units) *units = Rows(y.n, y.width);
   for (int64_t start = 0; start < static_cast<int64_t>(y.v.size()); start += positions) {
     double* r = y.v.data() + start;
+    const double* score = scores.v.data() + start;
     const double largest = *std::max_element(r, r + positions);
-    double sum = 0;
-    for (int64_t j = 0; j < positions; j++)
+    double sum = 0, squares = 0;
+    for (int64_t j = 0; j < positions; j++) {
       sum += r[j] = std::isinf(r[j]) && r[j] < 0 ? 0 : std::exp(r[j] - largest);
+      squares += sum * sum;
+    }
     for (int64_t j = 0; j < positions; j++) r[j] /= sum;
+    // The difference to the largest score is rounded before it is an exponent, and so is the score where it is scaled. What
+    // underflows may become 0.
+    for (int64_t j = 0; units && j < positions; j++)
+      if (r[j] > 0)
+        units->v[static_cast<size_t>(start + j)] =
+            r[j] * (1 + std::fabs(score[j]) + std::fabs(largest) + std::sqrt(squares) / sum) + kUnderflow;
   }
   return y;
 }
 
-Rows Context(const Rows& probabilities, const Rows& v_in, const OpConfig& c) {
+Rows Context(const Rows& probabilities, const Rows& v_in, const OpConfig& c, Rows* units) {
   const Rows v = RoundedF16(v_in, c.cache_f16), weights = RoundedF16(probabilities, c.attention_f16);
   const int64_t p = v.n;
   Rows y(weights.n, c.n_heads * c.head_dim);
+  if (units) *units = Rows(y.n, y.width);
   for (int64_t t = 0; t < weights.n; t++) {
     for (int64_t h = 0; h < c.n_heads; h++) {
       double* out = y.row(t) + h * c.head_dim;
+      double* unit = units ? units->row(t) + h * c.head_dim : nullptr;
       for (int64_t j = 0; j < p; j++) {
         const double w = weights.row(t)[h * p + j];
         const double* value = v.row(std::max<int64_t>(j - c.kv_shift, 0)) + KvHead(h, c) * c.head_dim;
         for (int64_t d = 0; d < c.head_dim; d++) out[d] += w * value[d];
+        for (int64_t d = 0; unit && w != 0 && d < c.head_dim; d++) unit[d] += out[d] * out[d];
       }
+      for (int64_t d = 0; unit && d < c.head_dim; d++) unit[d] = std::sqrt(unit[d]);
     }
   }
   return y;
 }
 
-Rows Activate(const Rows& gate, const OpConfig& c) {
+Rows Activate(const Rows& gate, const OpConfig& c, Rows* units) {
   Rows y = gate;
   for (double& x : y.v) x = ActivateOne(x, c.activation);
+  OwnUnits(y, units);
+  // GELU's 1 + erf cancels where the gate is negative.
+  if (units && (c.activation == Act::kGelu || c.activation == Act::kGeluTanh))
+    for (size_t i = 0; i < y.v.size(); i++) units->v[i] += std::fabs(gate.v[i]) / 2;
   return y;
 }
 
-Rows Multiply(const Rows& a, const Rows& b) {
+Rows Multiply(const Rows& a, const Rows& b, Rows* units) {
   Rows y = a;
   for (size_t i = 0; i < y.v.size(); i++) y.v[i] *= b.v[i];
+  OwnUnits(y, units);
   return y;
 }
 
-Rows Add(const Rows& a, const Rows& b) {
+Rows Add(const Rows& a, const Rows& b, Rows* units) {
   Rows y = a;
   for (size_t i = 0; i < y.v.size(); i++) y.v[i] += b.v[i];
+  OwnUnits(y, units);
   return y;
 }
 

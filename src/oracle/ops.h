@@ -59,30 +59,32 @@ struct OpConfig {
   static OpConfig Declare(const HyperParameters& p, ActQuant act_quant, bool kv_f16);
 };
 
+// `units`, where not null, gets for each output value the unit of its rounding bound (docs/numerics.md, "Units"): what float32
+// rounding of each term and partial sum may move it by, over the unit roundoff.
+
 // y = x / sqrt(mean(x^2) + eps) * weight (Zhang, Sennrich 2019, eq. 4), over rows of weight.size() values.
-Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c);
+Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows* units);
 
 // y = x W^T * scale, x through the activation quantiser of the scheme (BitNet b1.58, "BitLinear"; ggml block
-// formats). When partial is not null it gets sqrt(sum of squares of the partial sums), the unit of the
-// summation bound (docs/numerics.md).
+// formats). Units: sqrt(sum of squares of the partial sums).
 Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpConfig& c, ThreadPool& pool,
-                     Rows* partial);
+                     Rows* units);
 
 // Rotates pairs of each head by position * base^(-2i/dims) (Su et al. 2021, eq. 15). x: (n, heads *
 // head_dim).
-Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c);
+Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units);
 
 // q.k / sqrt(head_dim), -inf where the causal mask hides. q: rows of first_position...; k: all positions from
 // 0. Returns (n, n_heads * k.n).
-Rows Scores(const Rows& q, const Rows& k, int64_t first_position, const OpConfig& c);
+Rows Scores(const Rows& q, const Rows& k, int64_t first_position, const OpConfig& c, Rows* units);
 // Softmax over each head's run of `positions` values; 0 where the score is -inf.
-Rows Softmax(const Rows& scores, int64_t positions);
+Rows Softmax(const Rows& scores, int64_t positions, Rows* units);
 // Sum over positions of probability * v. Returns (n, n_heads * head_dim).
-Rows Context(const Rows& probabilities, const Rows& v, const OpConfig& c);
+Rows Context(const Rows& probabilities, const Rows& v, const OpConfig& c, Rows* units);
 
-Rows Activate(const Rows& gate, const OpConfig& c);
-Rows Multiply(const Rows& a, const Rows& b);
-Rows Add(const Rows& a, const Rows& b);
+Rows Activate(const Rows& gate, const OpConfig& c, Rows* units);
+Rows Multiply(const Rows& a, const Rows& b, Rows* units);
+Rows Add(const Rows& a, const Rows& b, Rows* units);
 
 }  // namespace pb::oracle
 

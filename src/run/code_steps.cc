@@ -216,7 +216,7 @@ std::vector<float> CodeExplainer::Explained(const PointPair& pair, const Product
       const double e = double(a[j]) - double(b[j]);
       difference[static_cast<size_t>(j)] = e, error += e * e, norm += double(b[j]) * double(b[j]);
     }
-    const double bound_norm = bound.At(pair.point.first_position + i) * std::sqrt(norm);
+    const double bound_norm = bound.OfRow(i, n_features, pair.point.first_position + i, std::sqrt(norm));
     if (!(std::sqrt(error) > bound_norm)) continue;
     RowCodes codes(input.subspan(static_cast<size_t>(i * n_columns), static_cast<size_t>(n_columns)), *scheme,
                    w, product.scale);
