@@ -13,11 +13,12 @@ namespace pb::cli {
 namespace {
 
 // Both are complete before the handler is installed: a handler may not allocate.
-constexpr char kInterruptedText[] = "\ninterrupted: finished noise runs are kept, the same command resumes\n";
+constexpr char kInterruptedText[] =
+    "\ninterrupted: finished noise runs are kept, a trace is readable up to here\n";
 constexpr char kInterruptedJson[] =
     "{\"schema\":\"paritybit.error/0\",\"verdict\":\"interrupted\",\"scope\":null,\"exit_code\":130,"
     "\"reasons\":[{\"code\":\"interrupted\",\"text\":\"interrupted by a signal; finished noise runs are "
-    "kept\"}],\"next\":[]}\n";
+    "kept, a trace is readable up to here\"}],\"next\":[]}\n";
 volatile sig_atomic_t g_json = 0;
 
 void OnInterrupt(int) {

@@ -104,6 +104,7 @@ std::string ToJson(const Manifest& m) {
   json["prompt"] = m.prompt;
   json["n_prompt"] = m.n_prompt;
   json["tokens"] = m.tokens;
+  if (!m.filter.empty()) json["filter"] = m.filter;
   json["sketch"] = {{"seed", m.sketch_seed}, {"tables", kSketchTables}, {"buckets", kSketchBuckets}};
   json["logits_blake3"] = m.logits_blake3;
   json["logits_blake3_untapped"] = m.logits_blake3_untapped;

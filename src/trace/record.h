@@ -42,6 +42,7 @@ struct Manifest {
   int32_t n_prompt = 0;
   uint64_t sketch_seed = kSketchSeed;
   int64_t n_records = 0;
+  std::string filter;  // what was asked for (PointFilter::text); empty: every point
   // All logits rows in order of position, f32 little-endian: of the traced run, and of one without taps. Empty: not known.
   std::string logits_blake3, logits_blake3_untapped;
 };

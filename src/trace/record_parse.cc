@@ -304,6 +304,7 @@ Result<Manifest> ParseManifest(std::string_view text) {
   PB_TRY(Get(json, "prompt", false, &m.prompt));
   PB_TRY(GetInts(json, "tokens", INT32_MIN, INT32_MAX, &m.tokens));
   PB_TRY(GetInt(json, "n_prompt", true, 0, INT32_MAX, &m.n_prompt));
+  PB_TRY(Get(json, "filter", false, &m.filter));
   PB_TRY(ParseSketchShape(json, &m));
   PB_TRY(Get(json, "logits_blake3", false, &m.logits_blake3));
   PB_TRY(Get(json, "logits_blake3_untapped", false, &m.logits_blake3_untapped));

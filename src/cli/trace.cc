@@ -1,0 +1,224 @@
+// paritybit trace: records what an engine computes, point by point.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <memory>
+#include <optional>
+
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "run/capture.h"
+#include "trace/reader.h"
+
+namespace pb::cli {
+namespace {
+
+struct TraceArguments {
+  ModelArguments model;
+  EngineArguments engines;
+  PromptArguments prompts;
+  OutputArguments output;
+  std::string engine = "native", out, like, level = "sketch";
+  std::vector<std::string> filters;
+  int max_tokens = 0, prefill = 0;
+  bool per_row = false;
+};
+
+// The folder with who named it: flag beats variable.
+Result<run::Choice> ChooseFolder(const TraceArguments& args) {
+  if (!args.out.empty()) return run::Choice{"out", args.out, "flag --out"};
+  const char* variable = std::getenv("BITNET_TRACE_DIR");
+  if (variable && *variable) return run::Choice{"out", variable, "variable BITNET_TRACE_DIR"};
+  return MakeError(Code::kUsage, "no folder for the trace: name one with --out or in BITNET_TRACE_DIR");
+}
+
+// What to evaluate: the tokens of another trace, or those of the prompt.
+Status ReadSequence(const TraceArguments& args, run::Participant& engine, run::TraceRequest* request,
+                    std::string* prompt) {
+  request->max_tokens = args.max_tokens;
+  if (args.like.empty()) {
+    PB_ASSIGN(auto prompts, ReadPrompts(args.prompts));
+    if (prompts.size() != 1 || prompts[0].text.empty())
+      return MakeError(Code::kUsage, "trace takes one prompt that is not empty; {} given",
+                       prompts.size() == 1 ? "an empty one was" : fmt::format("{} were", prompts.size()));
+    *prompt = prompts[0].text;
+    PB_ASSIGN(request->tokens, engine.Tokenize(*prompt));
+    request->n_prefill = args.prefill;
+  } else {
+    PB_ASSIGN(trace::Trace like, trace::Trace::Open(args.like));
+    const trace::Manifest& manifest = like.manifest();
+    *prompt = manifest.prompt;
+    request->tokens = manifest.tokens;
+    request->n_prefill = args.prefill > 0 ? args.prefill : manifest.n_prompt;
+    if (request->tokens.empty())
+      return MakeError(Code::kUsage, "--like {}: that trace does not say which tokens it is of", args.like);
+  }
+  if (request->tokens.empty()) return MakeError(Code::kUsage, "the prompt has no tokens");
+  return {};
+}
+
+Result<trace::PointFilter> ReadFilter(const std::vector<std::string>& rules) {
+  trace::PointFilter filter;
+  for (const std::string& rule : rules) PB_TRY(filter.Add(rule));
+  return filter;
+}
+
+// What was recorded and whether it can be relied on.
+struct Outcome {
+  int exit_code = kExitOk;
+  std::string verdict = "ok";
+  std::vector<std::pair<std::string, std::string>> reasons;  // code, text
+};
+
+Outcome Judge(const trace::Manifest& manifest) {
+  Outcome outcome;
+  auto incomplete = [&outcome](const char* code, std::string text) {
+    outcome.exit_code = kExitIncomplete;
+    outcome.verdict = "incomplete";
+    outcome.reasons.emplace_back(code, std::move(text));
+  };
+  if (manifest.n_records == 0)
+    incomplete("no-records", manifest.filter.empty() ? "the engine showed no point, so nothing was recorded"
+                                                     : "the filter takes no point, so nothing was recorded");
+  if (manifest.logits_blake3 != manifest.logits_blake3_untapped)
+    incomplete(
+        "observer-effect",
+        "the engine's logits change when its points are watched, so the trace does not show what it computes "
+        "otherwise");
+  return outcome;
+}
+
+void PrintText(const run::Choice& folder, const trace::Manifest& manifest, const run::TraceSummary& summary,
+               const Outcome& outcome) {
+  const size_t n_decode = manifest.tokens.size() - static_cast<size_t>(manifest.n_prompt);
+  std::string text = fmt::format("trace      {} [{}]\n", folder.value, folder.origin);
+  text += fmt::format("engine     {}\n", manifest.engine);
+  text += fmt::format("model      {}  sha256:{}\n", manifest.model_path, manifest.model_sha256.substr(0, 12));
+  text += fmt::format("tokens     {} in the prefill, {} decode steps\n", manifest.n_prompt, n_decode);
+  text += fmt::format("recorded   {} points, level {}{}{}\n", manifest.n_records,
+                      trace::LevelName(manifest.level), manifest.per_row ? ", row by row" : "",
+                      manifest.filter.empty() ? "" : ", filter " + manifest.filter);
+  for (const auto& [stage, reason] : manifest.unobservable)
+    text += fmt::format("           {} is not observable: {}\n", stage, reason);
+  text += fmt::format("logits     blake3:{}, {} without taps\n", summary.logits_blake3.substr(0, 12),
+                      summary.logits_blake3 == summary.logits_blake3_untapped ? "the same" : "others");
+  text +=
+      fmt::format("time       {:.2f} s, {:.2f} s without taps\n", summary.seconds, summary.seconds_untapped);
+  for (const auto& [code, reason] : outcome.reasons) text += fmt::format("INCOMPLETE {}\n", reason);
+  PrintOut(text);
+}
+
+void PrintObject(const std::vector<run::Choice>& choices, const trace::Manifest& manifest,
+                 const run::TraceSummary& summary, const Outcome& outcome) {
+  auto object = Envelope("paritybit.trace-run/0", outcome.verdict, outcome.exit_code);
+  for (const auto& [code, text] : outcome.reasons)
+    object["reasons"].push_back({{"code", code}, {"text", text}});
+  object["folder"] = choices[0].value;
+  object["engine"] = manifest.engine;
+  object["model"] = {{"path", manifest.model_path}, {"sha256", manifest.model_sha256}};
+  object["tokens"] = manifest.tokens;
+  object["n_prefill"] = manifest.n_prompt;
+  object["level"] = trace::LevelName(manifest.level);
+  object["per_row"] = manifest.per_row;
+  object["filter"] = manifest.filter;
+  object["n_records"] = manifest.n_records;
+  object["unobservable"] = manifest.unobservable;
+  object["logits_blake3"] = summary.logits_blake3;
+  object["logits_blake3_untapped"] = summary.logits_blake3_untapped;
+  object["seconds"] = summary.seconds;
+  object["seconds_untapped"] = summary.seconds_untapped;
+  for (const run::Choice& choice : choices)
+    object["choices"].push_back({{"key", choice.key}, {"value", choice.value}, {"origin", choice.origin}});
+  PrintJson(object);
+}
+
+Result<int> RunTrace(const TraceArguments& args) {
+  PB_ASSIGN(run::Choice folder, ChooseFolder(args));
+  std::vector<run::Choice> choices = {folder};
+  PB_ASSIGN(trace::PointFilter filter, ReadFilter(args.filters));
+  PB_ASSIGN(trace::Level level, trace::ParseLevel(args.level));
+  PB_ASSIGN(run::Choice model, ChooseModel(args.model));
+  choices.push_back(model);
+  PB_ASSIGN(host::Limits limits, ChooseLimits(args.engines, choices));
+  PB_ASSIGN(host::Settings settings, ParseSettings(args.engines.set, "--set"));
+  const std::string threads = std::to_string(ChooseThreads(args.engines, choices));
+  if (!args.model.hf_config.empty()) run::PutSetting(settings, "hf.config", args.model.hf_config);
+  PB_ASSIGN(run::EngineSpec spec, ResolveEngine(args.engine, settings));
+
+  run::EngineRecord record;
+  record.role = spec.text;
+  run::Participant engine(record, limits);
+  PB_TRY(engine.Start(spec));
+  PB_TRY(engine.OpenModel(model.value));
+  run::TraceRequest request;
+  std::string prompt;
+  PB_TRY(ReadSequence(args, engine, &request, &prompt));
+  host::Settings wishes = {
+      {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
+  // Flash attention computes scores, softmax and context in one op, so that they cannot be seen.
+  if (!run::FindSetting(spec.settings, "attn.flash")) wishes.emplace_back("attn.flash", "off");
+  if (!run::FindSetting(spec.settings, "threads")) wishes.emplace_back("threads", threads);
+  PB_ASSIGN([[maybe_unused]] host::Settings taken, engine.OpenSessionWishing(std::move(wishes)));
+  PB_ASSIGN(trace::Manifest manifest, run::DescribeTrace(engine));
+  manifest.level = level;
+  manifest.per_row = args.per_row;
+  manifest.prompt = prompt;
+  manifest.filter = filter.text();
+  PB_ASSIGN(auto writer, trace::Writer::Create(folder.value, std::move(manifest)));
+  ProgressBar bar;
+  request.progress = [&](std::string_view what, int64_t done, int64_t total) {
+    bar.Update(what, done, total);
+  };
+  PB_ASSIGN(run::TraceSummary summary, run::RecordTrace(engine, request, *writer, filter));
+  const Outcome outcome = Judge(writer->manifest());
+  if (args.output.json()) {
+    PrintObject(choices, writer->manifest(), summary, outcome);
+  } else {
+    PrintText(folder, writer->manifest(), summary, outcome);
+  }
+  return outcome.exit_code;
+}
+
+}  // namespace
+
+Action DeclareTrace(CLI::App& app) {
+  auto args = std::make_shared<TraceArguments>();
+  AddModelArguments(app, args->model);
+  AddPromptArguments(app, args->prompts);
+  app.add_option("-n,--max-tokens", args->max_tokens, "greedy decode steps after the prompt")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str()
+      ->group("Prompts");
+  app.add_option("--like", args->like, "the tokens of another trace, step by step, instead of a prompt")
+      ->group("Prompts");
+  app.add_option("--prefill", args->prefill,
+                 "tokens evaluated at once; the rest follow one by one (default: the whole prompt)")
+      ->check(CLI::PositiveNumber)
+      ->group("Prompts");
+  app.add_option("-e,--engine", args->engine, "engine to record: NAME|PATH[,key=value...]")
+      ->capture_default_str()
+      ->group("Engines");
+  AddSettingArguments(app, args->engines);
+  app.add_option("-o,--out", args->out, "folder of the trace; else $BITNET_TRACE_DIR")->group("Trace");
+  app.add_option(
+         "--level", args->level,
+         "digest: hashes and sizes; sketch: also how far two tensors are, +-25 %; full: also every value")
+      ->check(CLI::IsMember({"digest", "sketch", "full"}))
+      ->capture_default_str()
+      ->group("Trace");
+  app.add_flag("--per-row", args->per_row, "hash and sketch of every token row, not of each tensor alone")
+      ->group("Trace");
+  app.add_option("--filter", args->filters,
+                 "points to record, such as stage=q_*|k_*,layer=0-3,step=0,position=5-; may be repeated "
+                 "(default: all)")
+      ->allow_extra_args(false)
+      ->group("Trace");
+  AddOutputArguments(app, args->output);
+  return [args] {
+    auto exit_code = RunTrace(*args);
+    return exit_code ? *exit_code : Fail(args->output, exit_code.error());
+  };
+}
+
+}  // namespace pb::cli
