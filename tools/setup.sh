@@ -19,6 +19,11 @@ done
 for entry in $libraries; do
   test -e "/usr/include/${entry#*:}" || test -e "/usr/local/include/${entry#*:}" || missing="$missing ${entry%%:*}"
 done
+if [ "${1:-}" = --tests ]; then
+  # For the tests of python/, which run in the distribution's interpreter.
+  /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(not (u.find_spec('numpy') and u.find_spec('torch')))" 2>/dev/null ||
+    missing="$missing python3-numpy python3-torch"
+fi
 python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 
 if [ -n "$missing" ]; then
@@ -34,12 +39,19 @@ if [ -n "$missing" ]; then
   DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >&2
 fi
 
-if [ ! -f build/release/build.ninja ]; then
+if [ ! -f build/release/build.ninja ] || [ -n "$missing" ]; then
   launcher=""
   if command -v ccache >/dev/null 2>&1; then launcher="-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"; fi
   cmake --preset release $launcher >&2
 fi
 if [ "${1:-}" = --tests ]; then
+  # Hugging Face's own reader of safetensors, which must open ours.
+  cache=${PARITYBIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/paritybit}/python-tests
+  if ! cmp -s python/tests/requirements.txt "$cache/requirements.txt"; then
+    python3 -m pip install -q --disable-pip-version-check --upgrade --no-deps --only-binary :all: \
+      --require-hashes -r python/tests/requirements.txt --target "$cache" >&2
+    cp python/tests/requirements.txt "$cache/"
+  fi
   cmake --build --preset release >&2
 else
   cmake --build --preset release --target product >&2
