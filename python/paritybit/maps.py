@@ -198,20 +198,27 @@ def _hf_map(name: str, model: Any, architecture: str, points: Dict[str, Source],
             del points[stage]
     n_heads = config.num_attention_heads
     head_dim = _get(config, "head_dim", config.hidden_size // n_heads)
-    rope = _get(config, "rope_parameters", {})
-    base = _get(config, "rope_theta", rope.get("rope_theta", 10000.0))
     numbers = dict(n_layers=config.num_hidden_layers, d_model=config.hidden_size, d_ff=config.intermediate_size, n_heads=n_heads,
                    n_kv_heads=_get(config, "num_key_value_heads", n_heads), head_dim=head_dim, n_vocab=config.vocab_size,
                    n_ctx_train=config.max_position_embeddings)
     facts = [("architecture", architecture, "observed")] + [(k, str(v), "config.json") for k, v in numbers.items()]
-    facts += [("rope.dims", str(head_dim), "config.json"), ("rope.pairing", pairing, "observed"),
-              ("rope.base", f"{base:g}", "config.json"), ("norm.eps", f"{config.rms_norm_eps:g}", "config.json"),
+    facts += _rope_facts(config, head_dim, pairing)
+    facts += [("norm.eps", f"{config.rms_norm_eps:g}", "config.json"),
               ("ffn.activation", config.hidden_act, "config.json"),
               ("output.tied", "yes" if model.lm_head.weight is model.model.embed_tokens.weight else "no", "observed")]
     dtype = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}.get(str(model.lm_head.weight.dtype).split(".")[-1], "other")
     session = [("act.quant", _activation_scheme(model, dtype), "observed"), ("kv.type", dtype, "observed"),
                ("attn.flash", "off" if attention == "eager" else "on", "observed")]
     return NameMap(name, config.num_hidden_layers, "model.embed_tokens", points, unobservable, facts, session)
+
+
+def _rope_facts(config: Any, head_dim: int, pairing: str) -> List[Fact]:
+    rope = _get(config, "rope_parameters") or _get(config, "rope_scaling", {})
+    base = float(rope.get("rope_theta", _get(config, "rope_theta", 10000.0)))
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
+    facts = [("rope.dims", str(head_dim), "config.json"), ("rope.pairing", pairing, "observed"),
+             ("rope.base", str(int(base)) if base.is_integer() else repr(base), "config.json")]
+    return facts + ([] if kind == "default" else [("rope.scaling", kind, "config.json")])
 
 
 def _activation_scheme(model: Any, dtype: str) -> str:
@@ -227,14 +234,14 @@ def _activation_scheme(model: Any, dtype: str) -> str:
 
 
 def hf_llama(model: Any, gguf_order: bool = True) -> NameMap:
-    """LlamaForCausalLM of Hugging Face transformers (4.30 to 5.23 have these names). With gguf_order the head rows of q and k
+    """LlamaForCausalLM of Hugging Face transformers (names of 4.30.2 to 5.23.0). With gguf_order the head rows of q and k
     stand as in a GGUF file of architecture llama; without, as in the model."""
     points = _hf_points(model.config, gguf_order, _ATTENTION + ".o_proj", _MLP + ".down_proj")
     return _hf_map("hf-llama", model, "llama", points, "adjacent" if gguf_order else "halves")
 
 
 def hf_bitnet(model: Any) -> NameMap:
-    """BitNetForCausalLM of Hugging Face transformers (4.52 to 5.23). GGUF files of it keep the model's order of rows."""
+    """BitNetForCausalLM of Hugging Face transformers (names of 4.57.1 to 5.23.0). GGUF files of it keep the model's order of rows."""
     points = _hf_points(model.config, False, _ATTENTION + ".attn_sub_norm", _MLP + ".ffn_sub_norm")
     points["attn_sub_norm"] = Output(_ATTENTION + ".attn_sub_norm", rows)
     points["ffn_sub_norm"] = Output(_MLP + ".ffn_sub_norm", rows)

@@ -78,8 +78,9 @@ class Tracer:
             raise TraceError("the model is in training mode, where dropout is drawn anew; call model.eval() first")
         self._model, self._map = model, name_map
         self._expected = {(s, n) for s in name_map.points for n in (range(name_map.n_layers) if _per_layer(s) else (-1,))}
-        for stage, layer in self._expected:
+        for stage, layer in sorted(self._expected):
             self._find_module(_path(name_map.points[stage], layer), stage)
+        self._refuse_more_layers()
         session = name_map.session_facts + [("map", name_map.name, "set")]
         self._writer = Writer(folder, Manifest(level=level, per_row=per_row, engine=engine, engine_facts=_engine_facts(model),
                                                model_facts=name_map.model_facts, session_facts=session,
@@ -116,6 +117,19 @@ class Tracer:
             if module is None:
                 raise TraceError(f'map {self._map.name}: the model has no module "{path}" ({what})')
         return module
+
+    def _refuse_more_layers(self) -> None:
+        for stage, source in self._map.points.items():
+            beyond = _path(source, self._map.n_layers)
+            if beyond != _path(source, 0) and self._has_module(beyond):
+                raise TraceError(f'map {self._map.name}: {self._map.n_layers} layers, but the model has "{beyond}" too ({stage})')
+
+    def _has_module(self, path: str) -> bool:
+        try:
+            self._find_module(path, "")
+        except TraceError:
+            return False
+        return True
 
     def _guarded(self, hook: Callable[..., None]) -> Callable[..., None]:
         """Remembers the first error, whoever may catch it: the trace is not whole then."""

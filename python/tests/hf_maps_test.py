@@ -207,6 +207,9 @@ class FailClosed(Case):
         del self.model.model.layers[1].mlp.act_fn
         self.fails(None, "model.layers.1.mlp.act_fn")
 
+    def test_layers_that_the_map_leaves_out(self):
+        self.fails(None, "model.layers.2", name_map=maps.NameMap("m", 2, "model.embed_tokens", self.map.points))
+
     def test_function_that_does_not_exist(self):
         points = {**self.map.points, "q_rope": maps.Call(".rotate", "model.layers.{layer}.self_attn", maps.rows)}
         self.fails(None, "rotate", name_map=maps.NameMap("m", 3, "model.embed_tokens", points))
