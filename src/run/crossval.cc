@@ -238,6 +238,7 @@ Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& 
 }
 
 Status CrossvalRun::MeasureNoise(const Sequence& sequence, const RowStore* undisturbed) {
+  if (request_.n_noise_runs <= 0) return {};
   if (!noise_)
     noise_.emplace(sides_[kReference], session_[kReference], request_.n_noise_runs, CacheDir() / "noise",
                    request_.progress);
@@ -261,7 +262,9 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   return {};
 }
 
-Status CrossvalRun::CalibrateNoise() { return noise_->Calibrate(request_.calibration); }
+Status CrossvalRun::CalibrateNoise() {
+  return noise_ ? noise_->Calibrate(request_.calibration) : Status();
+}
 
 // Local errors of every point, where both engines show their points.
 Status CrossvalRun::CompareLocally() {
@@ -274,6 +277,7 @@ Status CrossvalRun::CompareLocally() {
   auto model = Model::Open(request_.model, options);
   LocalRun run(sides_[kCandidate], sides_[kReference], session_, model.ok() ? *model : nullptr,
                request_.progress);
+  run.Observe(request_.observe);
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     if (out_.prompts[i].tokens.empty()) continue;
     Status status = run.Add(out_.prompts[i], static_cast<int32_t>(i));
@@ -388,10 +392,12 @@ Result<Comparison> CrossvalRun::Run() {
                               [](const compare::PromptEvidence& prompt) { return !prompt.rows.empty(); });
   if (compared && !failed_) PB_TRY(CompareLocally());
   if (compared && !failed_) PB_TRY(Absorb(kReference, CalibrateNoise()));
-  if (compared && !failed_)
+  if (compared && !failed_ && noise_)
     DescribeFloor();
   else
-    evidence_.no_floor_reason = failed_ ? "an engine failed" : "nothing was compared";
+    evidence_.no_floor_reason = failed_     ? "an engine failed"
+                                : !compared ? "nothing was compared"
+                                            : "it was not asked for";
   bool flash = FindSetting(session_[kReference], "attn.flash") != nullptr;
   if (compared && !failed_ && request_.default_row && flash && first_rows_) CompareDefaultConfiguration();
   CollectTokenText();

@@ -57,8 +57,12 @@ Result<LockStepResult> LocalRun::Pass(const PromptRecord& prompt, int32_t index,
   if (model_ && overwrite &&
       Text(sides_[0]->record().session, "act.quant") == Text(sides_[1]->record().session, "act.quant")) {
     explainer.emplace(model_, Text(sides_[0]->record().session, "act.quant"));
-    options.on_pair = [&](const PointPair& pair) { return explainer->OnPair(pair), Status(); };
   }
+  options.on_pair = [&](const PointPair& pair) -> Status {
+    if (explainer) explainer->OnPair(pair);
+    if (observer_ && overwrite) observer_(pair);
+    return {};
+  };
   const PointPlan plan = PlanPoints(stages[0], stages[1]);
   n_expected_ = plan.Expected(options.n_layers) * (1 + static_cast<int64_t>(prompt.decoded.size()));
   if (overwrite) {

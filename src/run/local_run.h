@@ -22,6 +22,8 @@ class LocalRun {
   // The sessions of both sides are replaced by every pass. `model`: the candidate's file, for explaining codes; may be null.
   LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
            std::shared_ptr<const Model> model, Progress progress);
+  // Sees every pair of the lock-step after codes were explained.
+  void Observe(PairObserver observer) { observer_ = std::move(observer); }
 
   // Runs one prompt with its decode steps, lock-step and free; keeps the errors, and the digests of the logits as they came with
   // taps in prompt.tapped_sha256. failed_side tells whose Error it is (-1: ours).
@@ -39,6 +41,7 @@ class LocalRun {
   const host::Settings* session_[2];
   std::shared_ptr<const Model> model_;
   Progress progress_;
+  PairObserver observer_;
   compare::LocalEvidence evidence_;
   std::vector<compare::PointRow> accumulated_;
   int64_t n_expected_ = 0;  // points of the prompt at hand

@@ -23,6 +23,8 @@ struct PointPair {
   const compare::LocalBound* bound;
 };
 
+using PairObserver = std::function<void(const PointPair&)>;
+
 struct LockStepOptions {
   compare::ModelShape shape;
   int64_t n_layers = 0;

@@ -12,6 +12,7 @@
 
 #include "compare/verdict.h"
 #include "run/engine_spec.h"
+#include "run/lock_step.h"
 #include "run/record.h"
 
 namespace pb::run {
@@ -35,10 +36,11 @@ struct Request {
   compare::UserLimits user;
   compare::Scope scope = compare::Scope::kLocal;  // logits-only: no tracepoints
   std::string calibration;                        // text whose tokens join the noise floor
-  int32_t n_noise_runs = 8;
-  bool default_row = true;      // also run the reference in its default configuration
-  std::vector<Choice> choices;  // what the caller decided and why; copied to the record
-  Progress progress;            // may be empty
+  int32_t n_noise_runs = 8;                       // 0: no noise floor, so nothing can match
+  bool default_row = true;                        // also run the reference in its default configuration
+  std::vector<Choice> choices;                    // what the caller decided and why; copied to the record
+  Progress progress;                              // may be empty
+  PairObserver observe;  // sees every pair of the lock-step, prompt by prompt; may be empty
 };
 
 }  // namespace pb::run

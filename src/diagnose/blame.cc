@@ -1,0 +1,137 @@
+#include "diagnose/blame.h"
+
+#include <cmath>
+
+#include "abi/vocabulary.h"
+#include "diagnose/op_weights.h"
+
+namespace pb::diagnose {
+namespace {
+
+using compare::Blame;
+
+// A factor counts as such where nothing but the rounding of f16 scales remains.
+constexpr double kFactorRemainder = 1e-3;
+
+// Two tensors, value by value.
+class TensorDifference {
+ public:
+  void Add(int64_t row, std::span<const float> a, std::span<const float> b) {
+    bool equal = true;
+    for (size_t i = 0; i < a.size(); i++) {
+      const double x = a[i], y = b[i];
+      dot_ += x * y, a2_ += x * x, b2_ += y * y, error2_ += (x - y) * (x - y);
+      equal &= a[i] == b[i];
+      n_values_ += a[i] != b[i];
+    }
+    n_rows_ += !equal;
+    if (!equal && first_row_ < 0) first_row_ = row;
+  }
+
+  // Empty: they are equal.
+  std::string Text(const std::string& name, const char* rows, int64_t n_all) const {
+    if (n_values_ == 0) return "";
+    const double factor = b2_ > 0 ? dot_ / b2_ : 0;
+    const double rest = a2_ > 0 ? std::sqrt(std::max(a2_ - factor * dot_, 0.0) / a2_) : 1;
+    if (rest < kFactorRemainder && std::fabs(factor - 1) > 2 * rest)
+      return fmt::format("{} of the candidate's file is {:.5g} times the reference's", name, factor);
+    return fmt::format("{} differs in {} of {} {}, first {} (rel-L2 {:.1e})", name, n_rows_, n_all, rows,
+                       first_row_, b2_ > 0 ? std::sqrt(error2_ / b2_) : INFINITY);
+  }
+
+ private:
+  double dot_ = 0, a2_ = 0, b2_ = 0, error2_ = 0;
+  int64_t n_rows_ = 0, n_values_ = 0, first_row_ = -1;
+};
+
+std::string MatrixDifference(const OpWeights& a, const OpWeights& b) {
+  const WeightView &x = *a.matrix, &y = *b.matrix;
+  if (x.n_rows != y.n_rows || x.n_columns != y.n_columns) return a.name + " has another shape";
+  TensorDifference difference;
+  std::vector<float> row[2];
+  for (auto& r : row) r.resize(static_cast<size_t>(x.n_columns));
+  for (int64_t r = 0; r < x.n_rows; r++) {
+    DecodeRow(x, r, row[0].data());
+    DecodeRow(y, r, row[1].data());
+    for (float& v : row[0]) v *= a.scale;
+    for (float& v : row[1]) v *= b.scale;
+    difference.Add(r, row[0], row[1]);
+  }
+  return difference.Text(a.name, "rows", x.n_rows);
+}
+
+std::string VectorDifference(const OpWeights& a, const OpWeights& b) {
+  if (a.vector->size() != b.vector->size()) return a.name + " has another shape";
+  TensorDifference difference;
+  for (size_t i = 0; i < a.vector->size(); i++)
+    difference.Add(static_cast<int64_t>(i), {a.vector->data() + i, 1}, {b.vector->data() + i, 1});
+  return difference.Text(a.name, "channels", static_cast<int64_t>(a.vector->size()));
+}
+
+void CompareParameters(const HyperParameters& a, const HyperParameters& b, int32_t stage,
+                       std::vector<std::string>* out) {
+  auto differ = [out](const char* what, const auto& x, const auto& y) {
+    if (x != y)
+      out->push_back(fmt::format("{}: {} in the candidate's file, {} in the reference's", what, x, y));
+  };
+  auto pairing = [](const HyperParameters& p) {
+    return std::string(p.rope_pairing.value == RopePairing::kHalves ? "halves" : "adjacent");
+  };
+  auto activation = [](const HyperParameters& p) {
+    return std::string(p.ffn_activation ? ActivationName(p.ffn_activation->value) : "undeclared");
+  };
+  switch (stage) {
+    case PB_STAGE_Q_ROPE:
+    case PB_STAGE_K_ROPE:
+      differ("RoPE base", a.rope_base.value, b.rope_base.value);
+      differ("RoPE scale", a.rope_scale.value, b.rope_scale.value);
+      differ("RoPE dimensions", a.rope_dims, b.rope_dims);
+      differ("RoPE pairing", pairing(a), pairing(b));
+      return;
+    case PB_STAGE_FFN_ACT:
+    case PB_STAGE_FFN_GATED:
+      differ("activation", activation(a), activation(b));
+      return;
+    case PB_STAGE_ATTN_SCORES:
+    case PB_STAGE_ATTN_CONTEXT:
+      differ("heads", a.n_heads, b.n_heads);
+      differ("KV heads", a.n_kv_heads, b.n_kv_heads);
+      return;
+    case PB_STAGE_LOGITS:
+      differ("output matrix tied to the embeddings", a.output_tied, b.output_tied);
+      return;
+    default:
+      return;
+  }
+}
+
+}  // namespace
+
+BlameFinding FindBlame(const BlameEvidence& e) {
+  if (!e.candidate_agrees || !e.reference_agrees) {
+    const bool both = !e.candidate_agrees && !e.reference_agrees;
+    return {both ? Blame::kBoth : e.candidate_agrees ? Blame::kReference : Blame::kCandidate, ""};
+  }
+  if (e.files_differ_here) return {Blame::kModelFile, ""};
+  return {Blame::kUndetermined,
+          "each engine lies within its bound of the arbiter; only from each other they are further apart"};
+}
+
+std::vector<std::string> FileDifferences(const Model& candidate, const Model& reference, int32_t stage,
+                                         int32_t layer) {
+  std::vector<std::string> differences;
+  CompareParameters(candidate.params(), reference.params(), stage, &differences);
+  const OpWeights a = WeightsOf(candidate, stage, layer), b = WeightsOf(reference, stage, layer);
+  std::string text;
+  if (a.matrix && b.matrix) text = MatrixDifference(a, b);
+  if (a.vector && b.vector) {
+    text = VectorDifference(a, b);
+    const float x = candidate.params().norm_eps.value, y = reference.params().norm_eps.value;
+    if (x != y)
+      differences.push_back(fmt::format("norm eps: {} in the candidate's file, {} in the reference's", x, y));
+  }
+  if (!text.empty()) differences.push_back(std::move(text));
+  return differences;
+}
+
+}  // namespace pb::diagnose

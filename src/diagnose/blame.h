@@ -1,0 +1,31 @@
+// Who is wrong: from both engines' local errors against the arbiter, and from what two model files hold.
+#ifndef PARITYBIT_DIAGNOSE_BLAME_H_
+#define PARITYBIT_DIAGNOSE_BLAME_H_
+
+#include <string>
+#include <vector>
+
+#include "compare/types.h"
+#include "model/model.h"
+
+namespace pb::diagnose {
+
+// Whether each engine's output is what the arbiter gives on the file that this engine read.
+struct BlameEvidence {
+  bool candidate_agrees = false, reference_agrees = false;
+  bool files_differ_here = false;  // in what this op reads
+};
+struct BlameFinding {
+  compare::Blame blame = compare::Blame::kUndetermined;
+  std::string why_undetermined;
+};
+BlameFinding FindBlame(const BlameEvidence& evidence);
+
+// What two files hold differently of what an op reads: its tensors, and the hyper-parameters that decide it. One sentence each:
+// "blk.3.ffn_up.weight of the candidate's file is 1.05 times the reference's".
+std::vector<std::string> FileDifferences(const Model& candidate, const Model& reference, int32_t stage,
+                                         int32_t layer);
+
+}  // namespace pb::diagnose
+
+#endif  // PARITYBIT_DIAGNOSE_BLAME_H_

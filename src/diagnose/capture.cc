@@ -1,0 +1,65 @@
+#include "diagnose/capture.h"
+
+namespace pb::diagnose {
+namespace {
+
+// Place of a point within a pass, as compare::ComesBefore orders them.
+std::tuple<int, int32_t, int> OrderOf(const host::PointRef& point) {
+  const int outer = point.layer >= 0 ? 1 : point.stage == PB_STAGE_EMBEDDINGS ? 0 : 2;
+  return {outer, point.layer, pb_vocabulary[point.stage].level};
+}
+
+}  // namespace
+
+void Capture::BeginPassIfNew(const run::PointPair& pair) {
+  const std::tuple pass(pair.row->prompt, pair.row->step, pair.point.first_position);
+  const auto order = OrderOf(pair.point);
+  if (pass_ == pass && order >= order_) {
+    order_ = order;
+    return;
+  }
+  const bool same_step =
+      pass_ && std::get<0>(*pass_) == pair.row->prompt && std::get<1>(*pass_) == pair.row->step;
+  if (same_step && order >= order_) {  // a further piece of a point's rows
+    in_pieces_ = true;
+    return;
+  }
+  if (!pass_ || std::get<0>(*pass_) != pair.row->prompt) recording_.Clear();
+  recording_.BeginPass(pair.point.first_position);
+  pass_ = pass, order_ = order, in_pieces_ = false;
+}
+
+bool Capture::IsWanted(const run::PointPair& pair) const {
+  const compare::PointRow& row = *pair.row;
+  if (wanted_) {
+    return row.prompt == wanted_->prompt && row.step == wanted_->step && row.stage == wanted_->stage &&
+           row.layer == wanted_->layer;
+  }
+  return row.above_bound() && !row.explained_by_codes;
+}
+
+void Capture::OnPair(const run::PointPair& pair) {
+  if (done_) return;
+  const auto before = order_;
+  BeginPassIfNew(pair);
+  // Siblings have the same inputs; beyond them nothing is looked for.
+  if (culprit_ && (wanted_ || order_ != before)) {
+    done_ = true;
+    recording_.Clear();
+    return;
+  }
+  recording_.Add(static_cast<pb_stage>(pair.point.stage), pair.point.layer,
+                 {pair.shape, {pair.reference.begin(), pair.reference.end()}});
+  if (in_pieces_ || !IsWanted(pair)) return;
+  if (culprit_ && !(pair.row->bound_ratio > culprit_->row.bound_ratio)) return;
+  culprit_ = Culprit{{pair.row->prompt, pair.row->step, pair.row->stage, pair.row->layer},
+                     pair.point.first_position,
+                     pair.shape,
+                     {pair.candidate.begin(), pair.candidate.end()},
+                     {pair.reference.begin(), pair.reference.end()},
+                     *pair.row,
+                     *pair.bound,
+                     recording_};
+}
+
+}  // namespace pb::diagnose

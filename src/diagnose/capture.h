@@ -1,0 +1,58 @@
+// Takes one point out of a lock-step: both outputs on the reference's inputs, and those inputs.
+#ifndef PARITYBIT_DIAGNOSE_CAPTURE_H_
+#define PARITYBIT_DIAGNOSE_CAPTURE_H_
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "diagnose/arbiter.h"
+#include "run/lock_step.h"
+
+namespace pb::diagnose {
+
+// One op's execution.
+struct Place {
+  int32_t prompt = 0, step = 0;  // step 0: the prefill
+  int32_t stage = PB_STAGE_UNMAPPED, layer = -1;
+};
+
+// The captured point. All token rows of one evaluation.
+struct Culprit {
+  Place place;
+  int32_t first_position = 0;
+  std::vector<int64_t> shape;
+  std::vector<float> candidate, reference;  // outputs on equal inputs
+  compare::PointRow row;                    // candidate against reference
+  compare::LocalBound bound;
+  Recording inputs;  // the reference's tensors up to here
+};
+
+// Watches the pairs of a lock-step in order and keeps one: the point asked for, or the first in dependency order whose error is
+// beyond its bound and not explained by codes (of siblings the one whose error is clearest), as the judge names it. Holds copies
+// of the layer at hand and of all keys and values until then; nothing more once it is found.
+class Capture {
+ public:
+  explicit Capture(std::optional<Place> wanted = std::nullopt) : wanted_(wanted) {}
+
+  void OnPair(const run::PointPair& pair);
+  // nullptr: there was none.
+  const Culprit* culprit() const { return culprit_ ? &*culprit_ : nullptr; }
+
+ private:
+  void BeginPassIfNew(const run::PointPair& pair);
+  bool IsWanted(const run::PointPair& pair) const;
+
+  std::optional<Place> wanted_;
+  std::optional<Culprit> culprit_;
+  Recording recording_;
+  // (prompt, step, first position); then place in the pass: (embeddings, layers, outer), layer, level.
+  std::optional<std::tuple<int32_t, int32_t, int32_t>> pass_;
+  std::tuple<int, int32_t, int> order_{};
+  bool in_pieces_ = false;  // this pass shows points in pieces of its rows: inputs are not whole
+  bool done_ = false;
+};
+
+}  // namespace pb::diagnose
+
+#endif  // PARITYBIT_DIAGNOSE_CAPTURE_H_

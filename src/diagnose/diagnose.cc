@@ -1,0 +1,207 @@
+#include "diagnose/diagnose.h"
+
+#include <algorithm>
+
+#include "diagnose/blame.h"
+#include "diagnose/stage_text.h"
+
+namespace pb::diagnose {
+namespace {
+
+using compare::Blame;
+
+std::string FactOf(const host::Facts& facts, std::string_view key) {
+  const host::Fact* fact = host::FindFact(facts, key);
+  return fact ? fact->value : "";
+}
+
+// Explains one captured point.
+class Explanation {
+ public:
+  Explanation(const Culprit& culprit, const run::Comparison& comparison, const run::EngineSpec& arbiter,
+              const host::Limits& limits)
+      : culprit_(culprit), comparison_(comparison), spec_(arbiter), limits_(limits) {}
+
+  Result<Diagnosis> Run();
+
+ private:
+  const run::EngineRecord& Record(int side) const {
+    return side == 0 ? comparison_.candidate : comparison_.reference;
+  }
+  const std::vector<float>& Output(int side) const {
+    return side == 0 ? culprit_.candidate : culprit_.reference;
+  }
+  Status OpenArbiters();
+  std::vector<int32_t> Tokens() const;
+  Result<bool> Judge(int side);
+  void JudgeEachOther();
+  void Try(int side, FileArbiter& arbiter, const std::vector<float>& declared);
+  bool LeftOpen() const;
+  void NameShared();
+  void Tell();
+
+  const Culprit& culprit_;
+  const run::Comparison& comparison_;
+  const run::EngineSpec& spec_;
+  const host::Limits& limits_;
+  Diagnosis out_;
+  std::unique_ptr<FileArbiter> arbiters_[2];  // [1] is null where one serves both
+  std::vector<float> declared_[2];            // what each side's file says the op gives
+};
+
+// One arbiter serves both where they read the same file under the same settings.
+Status Explanation::OpenArbiters() {
+  const run::EngineRecord &c = comparison_.candidate, &r = comparison_.reference;
+  PB_ASSIGN(arbiters_[0], FileArbiter::Open(spec_, c, limits_));
+  const bool same = c.model_sha256 == r.model_sha256 &&
+                    c.model_path.parent_path() == r.model_path.parent_path() &&
+                    FactOf(c.session, "act.quant") == FactOf(r.session, "act.quant") &&
+                    FactOf(c.session, "kv.type") == FactOf(r.session, "kv.type");
+  if (!same) {
+    PB_ASSIGN(arbiters_[1], FileArbiter::Open(spec_, r, limits_));
+  }
+  return {};
+}
+
+std::vector<int32_t> Explanation::Tokens() const {
+  const run::PromptRecord& prompt = comparison_.prompts[static_cast<size_t>(culprit_.place.prompt)];
+  std::vector<int32_t> all = prompt.tokens;
+  all.insert(all.end(), prompt.decoded.begin(), prompt.decoded.end());
+  const auto begin = std::min(all.size(), static_cast<size_t>(culprit_.first_position));
+  const auto n = std::min(all.size() - begin, static_cast<size_t>(culprit_.shape[0]));
+  return {all.begin() + static_cast<ptrdiff_t>(begin), all.begin() + static_cast<ptrdiff_t>(begin + n)};
+}
+
+Result<bool> Explanation::Judge(int side) {
+  FileArbiter& arbiter = arbiters_[side] ? *arbiters_[side] : *arbiters_[0];
+  PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, Tokens(), ""));
+  const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values);
+  Finding finding{Record(side).role + " against arbiter",
+                  found.error(),
+                  found.row.bound,
+                  found.row.bound_ratio,
+                  found.agrees,
+                  found.row.explanation};
+  out_.findings.push_back(std::move(finding));
+  out_.recomputed = std::move(expected.recomputed);
+  declared_[side] = std::move(expected.output.values);
+  return found.agrees;
+}
+
+void Explanation::JudgeEachOther() {
+  const compare::PointRow& row = culprit_.row;
+  out_.findings.push_back({"candidate against reference", std::max(row.worst_row, row.worst_feature),
+                           row.bound, row.bound_ratio, row.bound_ratio <= 1 || row.explained_by_codes,
+                           row.explanation});
+}
+
+void Explanation::Try(int side, FileArbiter& arbiter, const std::vector<float>& declared) {
+  Subject subject{Record(side).role, &culprit_, &arbiter, Output(side), declared};
+  std::vector<Trial> trials = TryHypotheses(subject);
+  out_.trials.insert(out_.trials.end(), trials.begin(), trials.end());
+  std::stable_sort(out_.trials.begin(), out_.trials.end(),
+                   [](const Trial& a, const Trial& b) { return a.restores && !b.restores; });
+}
+
+// Whether the model does not say what the op has to give.
+bool Explanation::LeftOpen() const {
+  const int32_t stage = culprit_.place.stage;
+  if (stage != PB_STAGE_FFN_ACT && stage != PB_STAGE_FFN_GATED) return false;
+  return std::any_of(std::begin(arbiters_), std::end(arbiters_), [](const auto& arbiter) {
+    return arbiter && FactOf(arbiter->facts(), "ffn.activation") == "undeclared";
+  });
+}
+
+void Explanation::NameShared() {
+  for (int side : {0, 1}) {
+    if (FactOf(Record(side).description, "name") != "native") continue;
+    out_.shared.push_back(
+        fmt::format("the arbiter reads the model file, decodes its blocks and tokenises with the same code "
+                    "as the {} (native); the block "
+                    "decoders are tested against the reference library's own",
+                    Record(side).role));
+  }
+}
+
+void Explanation::Tell() {
+  const std::string place = PlaceText(out_.place.layer, out_.place.stage, out_.feature);
+  const Trial* named = out_.Named();
+  switch (out_.blame) {
+    case Blame::kCandidate:
+    case Blame::kReference:
+    case Blame::kBoth: {
+      const std::string who = out_.blame == Blame::kBoth
+                                  ? "neither engine"
+                                  : "the " + std::string(compare::BlameName(out_.blame));
+      if (named)
+        out_.sentence = fmt::format("{}: the {} {}; agreement restored with {}", place, named->side,
+                                    named->text, named->short_text);
+      else
+        out_.sentence =
+            fmt::format("{}: {} {} what the model declares; none of {} variations explains it", place, who,
+                        out_.blame == Blame::kBoth ? "computes" : "does not compute", out_.trials.size());
+      return;
+    }
+    case Blame::kModelFile:
+      out_.sentence = fmt::format("{}: each engine computes what its own file says, and the files differ: {}",
+                                  place, out_.file_differences.front());
+      return;
+    default:
+      out_.sentence = fmt::format("{}: it stays open who is wrong: {}", place, out_.why_undetermined);
+  }
+}
+
+Result<Diagnosis> Explanation::Run() {
+  const compare::PointRow& row = culprit_.row;
+  out_.place = culprit_.place;
+  out_.position =
+      row.first_row_above >= 0 ? row.first_row_above : std::max(row.worst_row_position, row.first_position);
+  if (row.feature_alone) out_.feature = row.worst_feature_index;
+  NameShared();
+  PB_TRY(OpenArbiters());
+  BlameEvidence evidence;
+  PB_ASSIGN(evidence.candidate_agrees, Judge(0));
+  PB_ASSIGN(evidence.reference_agrees, Judge(1));
+  JudgeEachOther();
+  if (arbiters_[1])
+    out_.file_differences = FileDifferences(arbiters_[0]->model(), arbiters_[1]->model(),
+                                            culprit_.place.stage, culprit_.place.layer);
+  evidence.files_differ_here = !out_.file_differences.empty();
+  BlameFinding found = FindBlame(evidence);
+  if (LeftOpen()) found = {Blame::kUndetermined, "the model does not declare its activation"};
+  out_.blame = found.blame, out_.why_undetermined = found.why_undetermined;
+  FileArbiter& reference = arbiters_[1] ? *arbiters_[1] : *arbiters_[0];
+  if (!evidence.candidate_agrees) Try(0, *arbiters_[0], declared_[0]);
+  if (!evidence.reference_agrees) Try(1, reference, declared_[1]);
+  if (out_.blame == Blame::kModelFile) Try(0, reference, declared_[1]);
+  Tell();
+  return std::move(out_);
+}
+
+}  // namespace
+
+const Trial* Diagnosis::Named() const {
+  return !trials.empty() && trials.front().restores ? &trials.front() : nullptr;
+}
+
+Result<Diagnosis> Explain(const Culprit& culprit, const run::Comparison& comparison,
+                          const run::EngineSpec& arbiter, const host::Limits& limits) {
+  return Explanation(culprit, comparison, arbiter, limits).Run();
+}
+
+Result<Diagnosis> Diagnose(const DiagnoseRequest& request) {
+  Capture capture(request.place);
+  run::Request run = request.run;
+  run.n_noise_runs = 0, run.default_row = false;
+  run.observe = [&capture](const run::PointPair& pair) { capture.OnPair(pair); };
+  PB_ASSIGN(run::Comparison comparison, run::Crossval(run));
+  for (const run::EngineRecord* engine : {&comparison.candidate, &comparison.reference})
+    if (!engine->error.empty()) return MakeError(Code::kEngine, "{}: {}", engine->role, engine->error);
+  if (!capture.culprit())
+    return MakeError(Code::kNotFound, "{}",
+                     request.place ? "the lock-step showed no such point"
+                                   : "no point is beyond its bound: there is nothing to explain");
+  return Explain(*capture.culprit(), comparison, request.arbiter, request.run.limits);
+}
+
+}  // namespace pb::diagnose

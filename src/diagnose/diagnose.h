@@ -1,0 +1,62 @@
+// Why two engines differ at an op, and whose fault it is: both are judged by the arbiter on the same inputs, then named
+// hypotheses are tried on the engine that is wrong.
+#ifndef PARITYBIT_DIAGNOSE_DIAGNOSE_H_
+#define PARITYBIT_DIAGNOSE_DIAGNOSE_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compare/types.h"
+#include "diagnose/capture.h"
+#include "diagnose/hypotheses.h"
+#include "run/crossval.h"
+
+namespace pb::diagnose {
+
+// One comparison that blame rests on.
+struct Finding {
+  std::string
+      what;  // "candidate against arbiter", "reference against arbiter", "candidate against reference"
+  double error = 0;        // the larger of the worst row's and the worst feature's (docs/numerics.md)
+  double bound = 0;        // what it may reach
+  double bound_ratio = 0;  // of the place that is furthest beyond its bound
+  bool agrees = false;     // within the bound, or explained by codes
+  std::string note;        // how codes explain it; empty: they do not, or need not
+};
+
+struct Diagnosis {
+  Place place;
+  int32_t position = -1;           // first row beyond its bound
+  std::optional<int64_t> feature;  // the one output column concerned
+  compare::Blame blame = compare::Blame::kNone;
+  std::string sentence;                 // for a person: where, who, what
+  std::string why_undetermined;         // where blame is undetermined
+  std::vector<Finding> findings;        // the evidence
+  std::vector<Trial> trials;            // those that restore agreement first, best first
+  std::vector<std::string> recomputed;  // inputs that an engine does not show; the arbiter computed them
+  std::vector<std::string> shared;      // what an engine and the arbiter share, so that it is not judged
+  std::vector<std::string> file_differences;  // two model files: what differs of what this op reads
+
+  // The best trial of a side that restores agreement; nullptr: none does.
+  const Trial* Named() const;
+};
+
+struct DiagnoseRequest {
+  run::Request run;            // as for crossval; its observer is replaced
+  run::EngineSpec arbiter;     // an engine that can replay and vary: the oracle
+  std::optional<Place> place;  // none: the first point beyond its bound
+};
+
+// Runs both engines in lock-step over the prompts (no noise floor) and explains the point. kNotFound: no such point, or none is
+// beyond its bound. An engine that fails is its Error.
+Result<Diagnosis> Diagnose(const DiagnoseRequest& request);
+
+// The same for a point that was captured while this comparison ran; one replay for each side and each hypothesis. Of the
+// comparison: both engines' records, tokens.
+Result<Diagnosis> Explain(const Culprit& culprit, const run::Comparison& comparison,
+                          const run::EngineSpec& arbiter, const host::Limits& limits);
+
+}  // namespace pb::diagnose
+
+#endif  // PARITYBIT_DIAGNOSE_DIAGNOSE_H_

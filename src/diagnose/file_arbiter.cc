@@ -1,0 +1,149 @@
+#include "diagnose/file_arbiter.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "run/code_steps.h"
+
+namespace pb::diagnose {
+namespace {
+
+constexpr unsigned kMaxThreads = 8;
+
+std::string FactOf(const host::Facts& facts, std::string_view key) {
+  const host::Fact* fact = host::FindFact(facts, key);
+  return fact ? fact->value : "";
+}
+
+ModelOptions OptionsOf(const host::Settings& settings) {
+  ModelOptions options;
+  if (const std::string* config = run::FindSetting(settings, "hf.config")) options.hf_config = *config;
+  if (const std::string* name = run::FindSetting(settings, "ffn.activation")) {
+    if (auto activation = ParseActivation(*name)) options.ffn_activation = *activation;
+  }
+  return options;
+}
+
+}  // namespace
+
+double Agreement::error() const { return std::max(row.worst_row, row.worst_feature); }
+
+Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& arbiter,
+                                                       const run::EngineRecord& side,
+                                                       const host::Limits& limits) {
+  std::unique_ptr<FileArbiter> self(new FileArbiter);
+  host::Settings settings = arbiter.settings;
+  const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1u, kMaxThreads);
+  run::PutSetting(settings, "threads", std::to_string(threads));
+  if (const std::string* config = run::FindSetting(side.settings, "hf.config"))
+    run::PutSetting(settings, "hf.config", *config);
+  for (const char* key : {"act.quant", "kv.type"}) {
+    const std::string value = FactOf(side.session, key);
+    if (!value.empty()) run::PutSetting(settings, key, value);
+  }
+  for (bool told : {false, true}) {
+    PB_ASSIGN(self->engine_, host::Engine::Start(arbiter.plugin, settings, limits));
+    PB_ASSIGN(self->facts_, self->engine_->OpenModel(side.model_path));
+    const std::string* activation = run::FindSetting(side.settings, "ffn.activation");
+    if (told || !activation || FactOf(self->facts_, "ffn.activation") != "undeclared") break;
+    run::PutSetting(settings, "ffn.activation", *activation);
+  }
+  PB_ASSIGN(host::Facts session, self->engine_->OpenSession({}));
+  self->act_quant_ = FactOf(session, "act.quant");
+  PB_ASSIGN(self->stages_, self->engine_->Stages());
+  self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
+  PB_ASSIGN(self->model_, Model::Open(side.model_path, OptionsOf(settings)));
+  return self;
+}
+
+Result<Expectation> FileArbiter::Embeddings(std::span<const int32_t> tokens) {
+  PB_TRY(engine_->Reset(0));
+  host::EvalRequest request;
+  request.tokens.assign(tokens.begin(), tokens.end());
+  request.logits_from = static_cast<int32_t>(tokens.size());
+  request.tap.stages = {PB_STAGE_EMBEDDINGS};
+  request.tap.outputs = true;
+  PB_TRY(engine_->BeginEval(request));
+  PB_ASSIGN(host::Event event, engine_->Wait());
+  if (event.kind != host::Event::kPoint) return MakeError(Code::kEngine, "the arbiter showed no embeddings");
+  Expectation e;
+  e.output = {event.tensor.shape, {event.tensor.data.begin(), event.tensor.data.end()}};
+  PB_TRY(engine_->Stop());
+  return e;
+}
+
+Result<Expectation> FileArbiter::Expect(const Culprit& culprit, std::span<const int32_t> tokens,
+                                        const std::string& variation) {
+  const auto stage = static_cast<pb_stage>(culprit.place.stage);
+  if (stage == PB_STAGE_EMBEDDINGS && variation.empty()) return Embeddings(tokens);
+  PB_ASSIGN(Expectation e, arbiter_->Expect(culprit.inputs, stage, culprit.place.layer, variation));
+  if (e.output.values.size() != culprit.reference.size()) {
+    return MakeError(Code::kUsage, "{}: the arbiter gives {} values, the engines {}",
+                     pb_vocabulary[stage].name, e.output.values.size(), culprit.reference.size());
+  }
+  return e;
+}
+
+Result<Recorded> FileArbiter::Replay(pb_stage stage, int32_t layer, int32_t first_position,
+                                     std::vector<Recorded> inputs, const std::string& variation) {
+  host::ReplayRequest request;
+  request.stage = stage, request.layer = layer, request.first_position = first_position;
+  request.variation = variation;
+  for (Recorded& input : inputs) request.inputs.emplace_back(std::move(input.shape), std::move(input.values));
+  PB_ASSIGN(host::TensorRef out, engine_->Replay(request));
+  return Recorded{out.shape, {out.data.begin(), out.data.end()}};
+}
+
+Result<std::vector<Recorded>> FileArbiter::Inputs(const Culprit& culprit) const {
+  std::vector<Recorded> inputs;
+  const auto stage = static_cast<pb_stage>(culprit.place.stage);
+  for (const InputSpec& spec : InputsOf(stage)) {
+    const Recorded* found = nullptr;
+    for (pb_stage s : spec.stages) {
+      if (!found && stages_[static_cast<size_t>(s)].visibility != PB_ABSENT)
+        found = culprit.inputs.Find(spec, s, culprit.place.layer);
+    }
+    if (!found) return MakeError(Code::kNotFound, "{}: an input was not recorded", pb_vocabulary[stage].name);
+    inputs.push_back(*found);
+  }
+  return inputs;
+}
+
+void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> output,
+                                 std::span<const float> expected, Agreement* agreement) const {
+  const auto stage = static_cast<pb_stage>(culprit.place.stage);
+  const std::vector<InputSpec> specs = InputsOf(stage);
+  auto inputs = Inputs(culprit);
+  if (specs.size() != 1 || !inputs.ok()) return;
+  run::CodeExplainer explainer(model_, act_quant_);
+  host::PointRef point;
+  point.layer = culprit.place.layer, point.first_position = culprit.first_position;
+  compare::PointRow ignored;
+  const Recorded& input = inputs->front();
+  for (pb_stage s : specs.front().stages) {
+    if (!culprit.inputs.Find(specs.front(), s, culprit.place.layer)) continue;
+    point.stage = s;
+    explainer.OnPair({point, input.shape, input.values, input.values, &ignored, &culprit.bound});
+    break;
+  }
+  point.stage = stage;
+  explainer.OnPair({point, culprit.shape, output, expected, &agreement->row, &culprit.bound});
+  agreement->agrees = agreement->row.explained_by_codes;
+}
+
+Agreement FileArbiter::Compare(const Culprit& culprit, std::span<const float> output,
+                               std::span<const float> expected) const {
+  Agreement agreement;
+  const int64_t n_rows = culprit.shape[0], n_features = static_cast<int64_t>(output.size()) / n_rows;
+  const compare::PointPlace place{culprit.place.prompt, culprit.place.step, culprit.place.stage,
+                                  culprit.place.layer, culprit.first_position};
+  auto row = compare::ComparePoint({output, n_rows, n_features}, {expected, n_rows, n_features}, place,
+                                   culprit.bound);
+  PB_CHECK(row.ok());
+  agreement.row = std::move(row).value();
+  agreement.agrees = agreement.row.bound_ratio <= 1;
+  if (!agreement.agrees) ExplainByCodes(culprit, output, expected, &agreement);
+  return agreement;
+}
+
+}  // namespace pb::diagnose

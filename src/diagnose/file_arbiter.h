@@ -1,0 +1,63 @@
+// The arbiter on one model file: what an op should give from captured inputs, and whether an engine's output is that.
+#ifndef PARITYBIT_DIAGNOSE_FILE_ARBITER_H_
+#define PARITYBIT_DIAGNOSE_FILE_ARBITER_H_
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "diagnose/arbiter.h"
+#include "diagnose/capture.h"
+#include "model/model.h"
+#include "run/engine_spec.h"
+#include "run/record.h"
+
+namespace pb::diagnose {
+
+// An output against what it should be.
+struct Agreement {
+  compare::PointRow row;
+  bool agrees = false;  // within the bound, or explained by codes
+  double error() const;
+};
+
+class FileArbiter {
+ public:
+  // Starts `arbiter` on the file that `side` read, under the settings that decide what is declared (hf.config), and those that
+  // are settings and no defect (act.quant, kv.type). An activation that the file leaves open is the one that the side was told.
+  static Result<std::unique_ptr<FileArbiter>> Open(const run::EngineSpec& arbiter,
+                                                   const run::EngineRecord& side, const host::Limits& limits);
+
+  // The captured op as the model declares it; `variation` as in Arbiter::Expect. `tokens`: ids of the rows, for embeddings.
+  Result<Expectation> Expect(const Culprit& culprit, std::span<const int32_t> tokens,
+                             const std::string& variation);
+  // The op on other inputs, or another op or layer on the captured ones; rows as the inputs'.
+  Result<Recorded> Replay(pb_stage stage, int32_t layer, int32_t first_position, std::vector<Recorded> inputs,
+                          const std::string& variation);
+  // The captured inputs of the op, in the vocabulary's order. kNotFound: not recorded.
+  Result<std::vector<Recorded>> Inputs(const Culprit& culprit) const;
+
+  Agreement Compare(const Culprit& culprit, std::span<const float> output,
+                    std::span<const float> expected) const;
+
+  const Model& model() const { return *model_; }
+  const host::Facts& facts() const { return facts_; }
+
+ private:
+  FileArbiter() = default;
+  Result<Expectation> Embeddings(std::span<const int32_t> tokens);
+  void ExplainByCodes(const Culprit& culprit, std::span<const float> output, std::span<const float> expected,
+                      Agreement* agreement) const;
+
+  std::unique_ptr<host::Engine> engine_;
+  std::shared_ptr<const Model> model_;
+  std::unique_ptr<Arbiter> arbiter_;
+  std::vector<host::StageVisibility> stages_;
+  host::Facts facts_;
+  std::string act_quant_;
+};
+
+}  // namespace pb::diagnose
+
+#endif  // PARITYBIT_DIAGNOSE_FILE_ARBITER_H_

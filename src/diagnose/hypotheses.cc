@@ -1,0 +1,159 @@
+#include "diagnose/hypotheses.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "diagnose/transformations.h"
+
+namespace pb::diagnose {
+namespace {
+
+using Stages = uint32_t;
+constexpr Stages Bit(pb_stage s) { return 1u << s; }
+constexpr Stages kNorms = Bit(PB_STAGE_ATTN_NORM) | Bit(PB_STAGE_ATTN_SUB_NORM) | Bit(PB_STAGE_FFN_NORM) |
+                          Bit(PB_STAGE_FFN_SUB_NORM) | Bit(PB_STAGE_FINAL_NORM) | Bit(PB_STAGE_Q_NORM) |
+                          Bit(PB_STAGE_K_NORM);
+constexpr Stages kProducts = Bit(PB_STAGE_Q_PROJ) | Bit(PB_STAGE_K_PROJ) | Bit(PB_STAGE_V_PROJ) |
+                             Bit(PB_STAGE_ATTN_OUT) | Bit(PB_STAGE_GATE_PROJ) | Bit(PB_STAGE_UP_PROJ) |
+                             Bit(PB_STAGE_DOWN_PROJ) | Bit(PB_STAGE_LOGITS);
+constexpr Stages kRope = Bit(PB_STAGE_Q_ROPE) | Bit(PB_STAGE_K_ROPE);
+constexpr Stages kScores = Bit(PB_STAGE_ATTN_SCORES), kContext = Bit(PB_STAGE_ATTN_CONTEXT);
+constexpr Stages kActivations = Bit(PB_STAGE_FFN_ACT) | Bit(PB_STAGE_FFN_GATED);
+
+// One value of a variation. `text`: what an engine does that does it.
+struct Variation {
+  Stages stages;
+  const char* key;
+  const char* value;
+  const char* text;
+  const char* short_text;
+};
+constexpr Variation kVariations[] = {
+    {kActivations, "ffn.activation", "silu", "runs SiLU", "SiLU"},
+    {kActivations, "ffn.activation", "relu2", "runs squared ReLU", "squared ReLU"},
+    {kActivations, "ffn.activation", "relu", "runs ReLU", "ReLU"},
+    {kActivations, "ffn.activation", "gelu", "runs GELU", "GELU"},
+    {kActivations, "ffn.activation", "gelu_tanh", "runs tanh-GELU", "tanh-GELU"},
+    {kActivations, "ffn.activation", "identity", "runs no activation", "no activation"},
+    {kRope, "rope.pairing", "adjacent", "rotates adjacent pairs", "adjacent pairs"},
+    {kRope, "rope.pairing", "halves", "rotates pairs of halves", "pairs of halves"},
+    {kRope, "rope.base", "10000", "rotates with base 10000", "base 10000"},
+    {kRope, "rope.base", "100000", "rotates with base 100000", "base 100000"},
+    {kRope, "rope.base", "500000", "rotates with base 500000", "base 500000"},
+    {kRope, "rope.base", "1000000", "rotates with base 1000000", "base 1000000"},
+    {kRope, "rope.scale", "1", "does not scale positions", "unscaled positions"},
+    {kRope, "rope.scale", "2", "divides positions by 2", "positions over 2"},
+    {kRope, "rope.scale", "4", "divides positions by 4", "positions over 4"},
+    {kRope, "rope.scale", "8", "divides positions by 8", "positions over 8"},
+    {kRope, "rope.scale", "0.5", "doubles positions", "doubled positions"},
+    {kRope, "rope.scale", "-1", "rotates the other way", "the other direction"},
+    {kRope, "rope.offset", "1", "rotates by the position after", "positions from 1"},
+    {kRope, "rope.offset", "-1", "rotates by the position before", "positions from -1"},
+    {kNorms, "norm.eps", "1e-3", "adds eps 1e-3", "eps 1e-3"},
+    {kNorms, "norm.eps", "1e-4", "adds eps 1e-4", "eps 1e-4"},
+    {kNorms, "norm.eps", "1e-5", "adds eps 1e-5", "eps 1e-5"},
+    {kNorms, "norm.eps", "1e-6", "adds eps 1e-6", "eps 1e-6"},
+    {kNorms, "norm.eps", "1e-8", "adds eps 1e-8", "eps 1e-8"},
+    {kNorms, "norm.eps", "0", "adds no eps", "no eps"},
+    {kNorms, "norm.weight_offset", "1", "adds 1 to the norm's weight", "weight + 1"},
+    {kNorms, "norm.weight_offset", "-1", "takes 1 from the norm's weight", "weight - 1"},
+    {kNorms, "norm.repeat", "0", "leaves the norm out", "the norm left out"},
+    {kNorms, "norm.repeat", "2", "applies the norm twice", "the norm twice"},
+    {kProducts, "act.quant", "none", "does not quantise activations", "unquantised activations"},
+    {kProducts, "act.quant", "f16", "rounds activations to f16", "f16 activations"},
+    {kProducts, "act.quant", "q8_0", "quantises activations as Q8_0", "Q8_0 activations"},
+    {kProducts, "act.quant", "q8_1", "quantises activations as Q8_1", "Q8_1 activations"},
+    {kProducts, "act.quant", "q8_k", "quantises activations as Q8_K", "Q8_K activations"},
+    {kProducts, "act.quant", "bitnet", "quantises activations as int8 per token", "int8 per token"},
+    {kProducts, "quant.rounding", "half_away", "rounds activation codes half away from zero",
+     "rounding half away"},
+    {kProducts, "quant.rounding", "truncate", "truncates activation codes", "truncated codes"},
+    {kProducts, "quant.clamp", "126", "clamps activation codes to +-126", "codes within 126"},
+    {kProducts, "quant.clamp", "63", "clamps activation codes to +-63", "codes within 63"},
+    {kProducts, "quant.clamp", "7", "clamps activation codes to +-7", "codes within 7"},
+    {kProducts, "quant.block", "16", "quantises activations in blocks of 16", "blocks of 16"},
+    {kProducts, "quant.block", "32", "quantises activations in blocks of 32", "blocks of 32"},
+    {kProducts, "quant.block", "64", "quantises activations in blocks of 64", "blocks of 64"},
+    {kProducts, "quant.block", "128", "quantises activations in blocks of 128", "blocks of 128"},
+    {kProducts, "quant.block", "256", "quantises activations in blocks of 256", "blocks of 256"},
+    {kProducts, "quant.block", "-1", "quantises a row of activations as one block", "one block a row"},
+    {kProducts, "weight.transposed", "1", "reads the weight transposed", "the weight transposed"},
+    {kScores, "mask.shift", "1", "sees one position of the future", "a mask off by one"},
+    {kScores, "mask.shift", "-1", "hides a position from itself", "a mask off by one"},
+    {kScores, "mask.shift", "1000000", "does not mask the future", "no causal mask"},
+    {kScores | kContext, "kv.shift", "1", "reads keys or values of the position before", "a stale cache"},
+    {kScores | kContext, "kv.map", "interleaved", "reads KV head h mod n_kv_heads for query head h",
+     "interleaved KV heads"},
+};
+
+// What the model declares of a variation's key, for people; empty: nothing that a reader would ask for.
+std::string DeclaredText(const FileArbiter& arbiter, std::string_view key) {
+  const HyperParameters& p = arbiter.model().params();
+  if (key == "ffn.activation" && p.ffn_activation) {
+    switch (p.ffn_activation->value) {
+      case Activation::kSilu:
+        return "SiLU";
+      case Activation::kRelu2:
+        return "squared ReLU";
+      case Activation::kRelu:
+        return "ReLU";
+      case Activation::kGelu:
+        return "GELU";
+    }
+  }
+  if (key == "rope.pairing")
+    return p.rope_pairing.value == RopePairing::kHalves ? "halves" : "adjacent pairs";
+  if (key == "rope.base") return fmt::format("{}", p.rope_base.value);
+  if (key == "rope.scale") return fmt::format("{}", p.rope_scale.value);
+  if (key == "norm.eps") return fmt::format("{}", p.norm_eps.value);
+  return "";
+}
+
+class Search {
+ public:
+  explicit Search(const Subject& subject) : s_(subject) {}
+
+  std::vector<Trial> Run() {
+    for (const Variation& v : kVariations) {
+      if (v.stages & Bit(static_cast<pb_stage>(s_.culprit->place.stage))) Try(v);
+    }
+    for (Guess& guess : Transformations(s_)) Add(std::move(guess));
+    std::stable_sort(trials_.begin(), trials_.end(), [](const Trial& a, const Trial& b) {
+      return std::tuple(!a.restores, a.restores ? a.n_fitted : 0, a.bound_ratio) <
+             std::tuple(!b.restores, b.restores ? b.n_fitted : 0, b.bound_ratio);
+    });
+    return std::move(trials_);
+  }
+
+ private:
+  void Try(const Variation& v) {
+    Guess guess;
+    guess.name = fmt::format("{}={}", v.key, v.value);
+    auto e = s_.arbiter->Expect(*s_.culprit, {}, guess.name);
+    if (!e.ok()) return;
+    guess.text = v.text;
+    if (std::string declared = DeclaredText(*s_.arbiter, v.key); !declared.empty())
+      guess.text += ", the model declares " + declared;
+    guess.short_text = v.short_text;
+    guess.output = std::move(e->output.values);
+    Add(std::move(guess));
+  }
+
+  void Add(Guess guess) {
+    if (guess.output.size() != s_.output.size() || std::ranges::equal(guess.output, s_.declared)) return;
+    const Agreement found = s_.arbiter->Compare(*s_.culprit, s_.output, guess.output);
+    Trial trial{s_.side,        std::move(guess.name), std::move(guess.text), std::move(guess.short_text),
+                guess.n_fitted, found.error(),         found.row.bound_ratio, found.agrees};
+    trials_.push_back(std::move(trial));
+  }
+
+  const Subject& s_;
+  std::vector<Trial> trials_;
+};
+
+}  // namespace
+
+std::vector<Trial> TryHypotheses(const Subject& subject) { return Search(subject).Run(); }
+
+}  // namespace pb::diagnose

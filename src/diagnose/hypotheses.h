@@ -1,0 +1,40 @@
+// Named ways to get an op wrong, each tried on the output of the engine that is wrong: one table of variations of the op, and
+// transformations of its output whose numbers are fitted and then verified.
+#ifndef PARITYBIT_DIAGNOSE_HYPOTHESES_H_
+#define PARITYBIT_DIAGNOSE_HYPOTHESES_H_
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "diagnose/file_arbiter.h"
+
+namespace pb::diagnose {
+
+// A hypothesis that was tried: the op as it would be if the engine did this.
+struct Trial {
+  std::string side;  // "candidate" "reference": whose output it is to explain
+  std::string name;  // "ffn.activation=silu", "factor=1.05": stable, machine-readable
+  std::string text;  // "runs SiLU, the model declares squared ReLU": what the side does; a half sentence
+  std::string short_text;             // "SiLU": agreement is restored with ...
+  int n_fitted = 0;                   // numbers that were fitted to the very output that they explain
+  double error = 0, bound_ratio = 0;  // of the side's output against the hypothesis
+  bool restores = false;              // agreement within the bound, or explained by codes
+};
+
+// What hypotheses are tried on.
+struct Subject {
+  std::string side;
+  const Culprit* culprit = nullptr;
+  FileArbiter* arbiter = nullptr;   // of the file that counts
+  std::span<const float> output;    // what the side gave
+  std::span<const float> declared;  // what the op should give
+};
+
+// All that apply to the op; those that restore agreement first: fewer fitted numbers first, then the smaller error. What the
+// arbiter refuses (a shape that a variation does not fit) is not among them.
+std::vector<Trial> TryHypotheses(const Subject& subject);
+
+}  // namespace pb::diagnose
+
+#endif  // PARITYBIT_DIAGNOSE_HYPOTHESES_H_

@@ -1,0 +1,24 @@
+// The tensor that an op of the vocabulary reads.
+#ifndef PARITYBIT_DIAGNOSE_OP_WEIGHTS_H_
+#define PARITYBIT_DIAGNOSE_OP_WEIGHTS_H_
+
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+
+namespace pb::diagnose {
+
+// Exactly one of matrix and vector is set; neither where the op reads no tensor.
+struct OpWeights {
+  std::string name;                            // "blk.3.ffn_up.weight"
+  const WeightView* matrix = nullptr;          // (n_out, n_in); of the embeddings: (n_vocab, d_model)
+  float scale = 1;                             // a factor of its own beside the matrix
+  const std::vector<float>* vector = nullptr;  // a norm's weight
+};
+// A layer that the model does not have reads nothing.
+OpWeights WeightsOf(const Model& model, int32_t stage, int32_t layer);
+
+}  // namespace pb::diagnose
+
+#endif  // PARITYBIT_DIAGNOSE_OP_WEIGHTS_H_
