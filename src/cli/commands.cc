@@ -18,6 +18,9 @@ constexpr std::array kCommands = {
     Command{"trace", "record what an engine computes, point by point",
             "paritybit trace --model model.gguf --engine llama.cpp --prompt \"2+2=\" --out trace",
             DeclareTrace},
+    Command{"diagnose", "why two engines differ, and whose fault it is",
+            "paritybit diagnose --model model.gguf --reference llama.cpp --prompt \"And God said\"",
+            DeclareDiagnose},
     Command{"infer", "generate text with one engine",
             "paritybit infer --model model.gguf --prompt \"In the beginning\" --max-tokens 32", DeclareInfer},
     Command{"setup-cpp-auto", "find, fetch or build a reference engine and prove that it works",
@@ -33,11 +36,10 @@ constexpr std::array kCommands = {
 };
 
 constexpr std::string_view kUnsupported[] = {
-    "full-crossval",    "parity-both",   "trace-diff",    "sweep",       "verify",
-    "verify-receipt",   "gate",          "logit-parity",  "nll-parity",  "greedy-parity",
-    "tokenizer-parity", "benchmark",     "bench-compare", "fetch-cpp",   "download-model",
-    "tokenizer",        "gen-mini-gguf", "gpu-preflight", "clean-cache", "audit",
-    "diagnose",         "self-check",    "repro",         "history",
+    "full-crossval", "parity-both",  "trace-diff",     "sweep",         "verify",           "verify-receipt",
+    "gate",          "logit-parity", "nll-parity",     "greedy-parity", "tokenizer-parity", "benchmark",
+    "bench-compare", "fetch-cpp",    "download-model", "tokenizer",     "gen-mini-gguf",    "gpu-preflight",
+    "clean-cache",   "audit",        "self-check",     "repro",         "history",
 };
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "cli/last_run.h"
 #include "setup/setup.h"
 
 namespace pb::cli {
@@ -21,21 +22,6 @@ std::string CpuName() {
   for (std::string line; std::getline(info, line);)
     if (line.starts_with("model name")) return line.substr(std::min(line.find(':') + 2, line.size()));
   return "unknown";
-}
-
-report::Context MakeContext(const std::string& command) {
-  report::Context context;
-  context.command = command;
-  context.tool_version = PB_VERSION;
-  utsname os{};
-  if (uname(&os) == 0) context.os = fmt::format("{} {} {}", os.sysname, os.release, os.machine);
-  context.cpu = CpuName();
-  context.n_cpus = static_cast<int>(std::thread::hardware_concurrency());
-  if (const char* allow = std::getenv("CROSSVAL_ALLOW_CPP_FAIL"); allow && *allow)
-    context.notes.push_back(fmt::format(
-        "CROSSVAL_ALLOW_CPP_FAIL={} is set and changes nothing: a reference that fails is never a pass",
-        allow));
-  return context;
 }
 
 Result<std::string> ReadCalibration() {
@@ -56,6 +42,52 @@ Status ResolveReference(const CrossvalArguments& args, const host::Settings& set
   request->reference.text = name;
   request->no_reference = reference.error().message;
   return {};
+}
+
+bool HasReason(const compare::Verdict& verdict, std::string_view code) {
+  for (const compare::Reason& reason : verdict.reasons)
+    if (reason.code == code) return true;
+  return false;
+}
+
+std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
+                                      const run::Comparison& comparison) {
+  const compare::Verdict& verdict = comparison.verdict;
+  if (HasReason(verdict, "no-reference")) return {"paritybit setup-cpp-auto", "paritybit preflight"};
+  if (HasReason(verdict, "undeclared"))
+    return {CommandLine(args, command, "--set ffn.activation=relu2"),
+            CommandLine(args, command, "--set ffn.activation=silu")};
+  if (verdict.outcome != compare::Outcome::kDiverged) return {};
+  std::vector<std::string> next{CommandLine(args, "diagnose", "")};
+  const host::Fact* ours = host::FindFact(comparison.candidate.model, "ffn.activation");
+  const host::Fact* theirs = host::FindFact(comparison.reference.model, "ffn.activation");
+  if (ours && theirs && ours->value != theirs->value)
+    next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs->value));
+  if (command == "crossval") next.push_back(CommandLine(args, "crossval-per-token", "--all"));
+  return next;
+}
+
+// Whether the verdict names the op that was captured.
+bool IsFirstDivergence(const compare::Verdict& verdict, const diagnose::Place& place) {
+  const auto& first = verdict.first_divergence;
+  return first && first->stage == place.stage && first->layer == place.layer && first->prompt == place.prompt;
+}
+
+}  // namespace
+
+report::Context MakeContext(const std::string& command) {
+  report::Context context;
+  context.command = command;
+  context.tool_version = PB_VERSION;
+  utsname os{};
+  if (uname(&os) == 0) context.os = fmt::format("{} {} {}", os.sysname, os.release, os.machine);
+  context.cpu = CpuName();
+  context.n_cpus = static_cast<int>(std::thread::hardware_concurrency());
+  if (const char* allow = std::getenv("CROSSVAL_ALLOW_CPP_FAIL"); allow && *allow)
+    context.notes.push_back(fmt::format(
+        "CROSSVAL_ALLOW_CPP_FAIL={} is set and changes nothing: a reference that fails is never a pass",
+        allow));
+  return context;
 }
 
 Result<run::Request> MakeRequest(const CrossvalArguments& args) {
@@ -82,7 +114,6 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   return request;
 }
 
-// The command line again with what is asked added: works when pasted.
 std::string CommandLine(const CrossvalArguments& args, const std::string& command, const std::string& more) {
   std::string line = "paritybit " + command;
   auto add = [&line](const char* flag, const std::string& value) {
@@ -103,32 +134,7 @@ std::string CommandLine(const CrossvalArguments& args, const std::string& comman
   return more.empty() ? line : line + " " + more;
 }
 
-bool HasReason(const compare::Verdict& verdict, std::string_view code) {
-  for (const compare::Reason& reason : verdict.reasons)
-    if (reason.code == code) return true;
-  return false;
-}
-
-std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
-                                      const run::Comparison& comparison) {
-  const compare::Verdict& verdict = comparison.verdict;
-  if (HasReason(verdict, "no-reference")) return {"paritybit setup-cpp-auto", "paritybit preflight"};
-  if (HasReason(verdict, "undeclared"))
-    return {CommandLine(args, command, "--set ffn.activation=relu2"),
-            CommandLine(args, command, "--set ffn.activation=silu")};
-  if (verdict.outcome != compare::Outcome::kDiverged) return {};
-  std::vector<std::string> next;
-  const host::Fact* ours = host::FindFact(comparison.candidate.model, "ffn.activation");
-  const host::Fact* theirs = host::FindFact(comparison.reference.model, "ffn.activation");
-  if (ours && theirs && ours->value != theirs->value)
-    next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs->value));
-  if (command == "crossval") next.push_back(CommandLine(args, "crossval-per-token", "--all"));
-  return next;
-}
-
-}  // namespace
-
-void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
+void AddComparisonArguments(CLI::App& app, CrossvalArguments& args) {
   AddModelArguments(app, args.model);
   app.add_option("--reference-model", args.reference_model,
                  "another file for the reference than the candidate's")
@@ -140,6 +146,11 @@ void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str()
       ->group("Prompts");
+  AddOutputArguments(app, args.output);
+}
+
+void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
+  AddComparisonArguments(app, args);
   app.add_option(
          "--scope", args.scope,
          "local: every tracepoint is judged by its own error, then the logits; logits-only: the logits alone")
@@ -163,29 +174,62 @@ void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
   app.add_option("--max-abs", args.user.max_abs, "largest difference of two logits (default: no such limit)")
       ->check(CLI::NonNegativeNumber)
       ->group("Limits");
-  AddOutputArguments(app, args.output);
   app.add_option("--receipt", args.receipt, "write the evidence to this file")->group("Output");
   app.add_flag("--all", args.all, "show every position")->group("Output");
   app.add_flag("-q,--quiet", args.quiet, "one line")->group("Output");
 }
 
+Result<JudgedComparison> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
+                                            std::optional<diagnose::Place> place) {
+  JudgedComparison out;
+  diagnose::Capture capture(place);
+  ProgressBar bar;
+  request.progress = [&](std::string_view what, int64_t done, int64_t total) {
+    Log(args.output, fmt::format("{} {}/{}", what, done, total));
+    bar.Update(what, done, total);
+  };
+  request.observe = [&](const run::PointPair& pair) { capture.OnPair(pair); };
+  PB_ASSIGN(out.comparison, run::Crossval(request));
+  compare::Verdict& verdict = out.comparison.verdict;
+  const bool tokens_differ = HasReason(verdict, "tokens-differ");
+  const diagnose::Culprit* culprit = capture.culprit();
+  if (verdict.outcome != compare::Outcome::kDiverged && !HasReason(verdict, "non-finite-point") && !place)
+    return out;
+  if (!culprit && !tokens_differ) {
+    out.why_none = place ? "the lock-step showed no such op" : "the divergence was not placed at an op";
+    return out;
+  }
+  if (culprit && !place && !tokens_differ && !IsFirstDivergence(verdict, culprit->place)) {
+    out.why_none = "the op at which the engines part was not captured";
+    return out;
+  }
+  request.progress("diagnosis", 0, 1);
+  auto arbiter = ResolveEngine("oracle", {});
+  auto diagnosis = !arbiter        ? Result<diagnose::Diagnosis>(std::move(arbiter).error())
+                   : tokens_differ ? diagnose::ExplainTokens(out.comparison, *arbiter, request.limits)
+                                   : diagnose::Explain(*culprit, out.comparison, *arbiter, request.limits);
+  if (!diagnosis) {
+    out.why_none = "who is wrong stays open: " + diagnosis.error().message;
+    return out;
+  }
+  out.diagnosis = std::move(diagnosis).value();
+  verdict.blame = out.diagnosis->blame;
+  return out;
+}
+
 int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   auto request = MakeRequest(args);
   if (!request) return Fail(args.output, request.error());
-  Result<run::Comparison> comparison = MakeError(Code::kInternal, "not run");
-  {
-    ProgressBar bar;
-    request->progress = [&](std::string_view what, int64_t done, int64_t total) {
-      Log(args.output, fmt::format("{} {}/{}", what, done, total));
-      bar.Update(what, done, total);
-    };
-    comparison = run::Crossval(*request);
-  }
-  if (!comparison) return Fail(args.output, comparison.error());
+  auto judged = CompareAndDiagnose(args, std::move(request).value(), std::nullopt);
+  if (!judged) return Fail(args.output, judged.error());
+  run::Comparison* comparison = &judged->comparison;
   report::Context context = MakeContext(command);
   context.next = NextCommands(args, command, *comparison);
+  if (judged->diagnosis) context.diagnosis = &*judged->diagnosis;
+  if (!judged->why_none.empty()) context.notes.push_back(judged->why_none);
   if (!comparison->why_logits_only.empty())
     context.notes.push_back("judged by the logits alone: " + comparison->why_logits_only);
+  if (comparison->verdict.outcome == compare::Outcome::kDiverged) RememberRun(args, *comparison);
   int exit_code = compare::ExitCode(comparison->verdict.outcome);
   if (!args.receipt.empty()) {
     Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));

@@ -35,7 +35,7 @@ class Explanation {
   std::vector<int32_t> Tokens() const;
   Result<bool> Judge(int side);
   void JudgeEachOther();
-  void Try(int side, FileArbiter& arbiter, const std::vector<float>& declared);
+  void Try(int side, FileArbiter& arbiter, const Expectation& declared);
   bool LeftOpen() const;
   void NameShared();
   void Tell();
@@ -46,7 +46,7 @@ class Explanation {
   const host::Limits& limits_;
   Diagnosis out_;
   std::unique_ptr<FileArbiter> arbiters_[2];  // [1] is null where one serves both
-  std::vector<float> declared_[2];            // what each side's file says the op gives
+  Expectation declared_[2];                   // what each side's file says the op gives
 };
 
 // One arbiter serves both where they read the same file under the same settings.
@@ -75,7 +75,7 @@ std::vector<int32_t> Explanation::Tokens() const {
 Result<bool> Explanation::Judge(int side) {
   FileArbiter& arbiter = arbiters_[side] ? *arbiters_[side] : *arbiters_[0];
   PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, Tokens(), ""));
-  const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values);
+  const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values, expected.units);
   Finding finding{Record(side).role + " against arbiter",
                   found.error(),
                   found.row.bound,
@@ -83,8 +83,8 @@ Result<bool> Explanation::Judge(int side) {
                   found.agrees,
                   found.row.explanation};
   out_.findings.push_back(std::move(finding));
-  out_.recomputed = std::move(expected.recomputed);
-  declared_[side] = std::move(expected.output.values);
+  out_.recomputed = expected.recomputed;
+  declared_[side] = std::move(expected);
   return found.agrees;
 }
 
@@ -95,8 +95,9 @@ void Explanation::JudgeEachOther() {
                            row.explanation});
 }
 
-void Explanation::Try(int side, FileArbiter& arbiter, const std::vector<float>& declared) {
-  Subject subject{Record(side).role, &culprit_, &arbiter, Output(side), declared};
+void Explanation::Try(int side, FileArbiter& arbiter, const Expectation& declared) {
+  Subject subject{Record(side).role,      &culprit_,     &arbiter, Output(side),
+                  declared.output.values, declared.units};
   std::vector<Trial> trials = TryHypotheses(subject);
   out_.trials.insert(out_.trials.end(), trials.begin(), trials.end());
   std::stable_sort(out_.trials.begin(), out_.trials.end(),

@@ -57,6 +57,11 @@ Result<Diagnosis> Diagnose(const DiagnoseRequest& request);
 Result<Diagnosis> Explain(const Culprit& culprit, const run::Comparison& comparison,
                           const run::EngineSpec& arbiter, const host::Limits& limits);
 
+// Where the engines' token ids differ: which of them are the arbiter's, by the model's own rules, and how the others part from
+// those (BOS missing or doubled, or the first place).
+Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const run::EngineSpec& arbiter,
+                                const host::Limits& limits);
+
 }  // namespace pb::diagnose
 
 #endif  // PARITYBIT_DIAGNOSE_DIAGNOSE_H_

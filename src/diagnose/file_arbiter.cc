@@ -110,7 +110,8 @@ Result<std::vector<Recorded>> FileArbiter::Inputs(const Culprit& culprit) const 
 }
 
 void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> output,
-                                 std::span<const float> expected, Agreement* agreement) const {
+                                 std::span<const float> expected, const compare::LocalBound& bound,
+                                 Agreement* agreement) const {
   const auto stage = static_cast<pb_stage>(culprit.place.stage);
   const std::vector<InputSpec> specs = InputsOf(stage);
   auto inputs = Inputs(culprit);
@@ -123,26 +124,28 @@ void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> 
   for (pb_stage s : specs.front().stages) {
     if (!culprit.inputs.Find(specs.front(), s, culprit.place.layer)) continue;
     point.stage = s;
-    explainer.OnPair({point, input.shape, input.values, input.values, &ignored, &culprit.bound});
+    explainer.OnPair({point, input.shape, input.values, input.values, &ignored, &bound});
     break;
   }
   point.stage = stage;
-  explainer.OnPair({point, culprit.shape, output, expected, &agreement->row, &culprit.bound});
+  explainer.OnPair({point, culprit.shape, output, expected, &agreement->row, &bound});
   agreement->agrees = agreement->row.explained_by_codes;
 }
 
 Agreement FileArbiter::Compare(const Culprit& culprit, std::span<const float> output,
-                               std::span<const float> expected) const {
+                               std::span<const float> expected, std::span<const float> units) const {
   Agreement agreement;
+  const auto stage = static_cast<pb_stage>(culprit.place.stage);
   const int64_t n_rows = culprit.shape[0], n_features = static_cast<int64_t>(output.size()) / n_rows;
   const compare::PointPlace place{culprit.place.prompt, culprit.place.step, culprit.place.stage,
                                   culprit.place.layer, culprit.first_position};
-  auto row = compare::ComparePoint({output, n_rows, n_features}, {expected, n_rows, n_features}, place,
-                                   culprit.bound);
+  const compare::LocalBound bound = units.empty() ? culprit.bound : compare::BoundFromUnits(stage, units);
+  auto row =
+      compare::ComparePoint({output, n_rows, n_features}, {expected, n_rows, n_features}, place, bound);
   PB_CHECK(row.ok());
   agreement.row = std::move(row).value();
   agreement.agrees = agreement.row.bound_ratio <= 1;
-  if (!agreement.agrees) ExplainByCodes(culprit, output, expected, &agreement);
+  if (!agreement.agrees) ExplainByCodes(culprit, output, expected, bound, &agreement);
   return agreement;
 }
 

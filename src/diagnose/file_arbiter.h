@@ -38,8 +38,9 @@ class FileArbiter {
   // The captured inputs of the op, in the vocabulary's order. kNotFound: not recorded.
   Result<std::vector<Recorded>> Inputs(const Culprit& culprit) const;
 
-  Agreement Compare(const Culprit& culprit, std::span<const float> output,
-                    std::span<const float> expected) const;
+  // Against the bound that `units` (of `expected`) give; where they are empty, against the culprit's.
+  Agreement Compare(const Culprit& culprit, std::span<const float> output, std::span<const float> expected,
+                    std::span<const float> units) const;
 
   const Model& model() const { return *model_; }
   const host::Facts& facts() const { return facts_; }
@@ -48,7 +49,7 @@ class FileArbiter {
   FileArbiter() = default;
   Result<Expectation> Embeddings(std::span<const int32_t> tokens);
   void ExplainByCodes(const Culprit& culprit, std::span<const float> output, std::span<const float> expected,
-                      Agreement* agreement) const;
+                      const compare::LocalBound& bound, Agreement* agreement) const;
 
   std::unique_ptr<host::Engine> engine_;
   std::shared_ptr<const Model> model_;

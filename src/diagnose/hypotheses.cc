@@ -120,8 +120,8 @@ class Search {
     }
     for (Guess& guess : Transformations(s_)) Add(std::move(guess));
     std::stable_sort(trials_.begin(), trials_.end(), [](const Trial& a, const Trial& b) {
-      return std::tuple(!a.restores, a.restores ? a.n_fitted : 0, a.bound_ratio) <
-             std::tuple(!b.restores, b.restores ? b.n_fitted : 0, b.bound_ratio);
+      return std::tuple(!a.restores, a.restores ? a.n_fitted : 0, a.error) <
+             std::tuple(!b.restores, b.restores ? b.n_fitted : 0, b.error);
     });
     return std::move(trials_);
   }
@@ -137,12 +137,14 @@ class Search {
       guess.text += ", the model declares " + declared;
     guess.short_text = v.short_text;
     guess.output = std::move(e->output.values);
+    guess.units = std::move(e->units);
     Add(std::move(guess));
   }
 
   void Add(Guess guess) {
     if (guess.output.size() != s_.output.size() || std::ranges::equal(guess.output, s_.declared)) return;
-    const Agreement found = s_.arbiter->Compare(*s_.culprit, s_.output, guess.output);
+    const Agreement found = s_.arbiter->Compare(*s_.culprit, s_.output, guess.output,
+                                                guess.units.empty() ? s_.units : guess.units);
     Trial trial{s_.side,        std::move(guess.name), std::move(guess.text), std::move(guess.short_text),
                 guess.n_fitted, found.error(),         found.row.bound_ratio, found.agrees};
     trials_.push_back(std::move(trial));

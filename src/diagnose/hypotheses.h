@@ -29,6 +29,7 @@ struct Subject {
   FileArbiter* arbiter = nullptr;   // of the file that counts
   std::span<const float> output;    // what the side gave
   std::span<const float> declared;  // what the op should give
+  std::span<const float> units;     // of declared (Expectation::units); may be empty
 };
 
 // All that apply to the op; those that restore agreement first: fewer fitted numbers first, then the smaller error. What the

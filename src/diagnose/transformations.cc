@@ -21,6 +21,7 @@ void Factor(const Subject& s, std::vector<Guess>* guesses) {
   g.short_text = fmt::format("factor {:.6g}", factor);
   g.n_fitted = 1;
   for (float v : s.declared) g.output.push_back(static_cast<float>(factor * double(v)));
+  for (float u : s.units) g.units.push_back(static_cast<float>(std::fabs(factor) * double(u)));
   guesses->push_back(std::move(g));
 }
 

@@ -14,6 +14,7 @@ struct Guess {
   std::string name, text, short_text;
   int n_fitted = 0;
   std::vector<float> output;
+  std::vector<float> units;  // empty: those of what the op should give
 };
 
 // Those that apply to the op. Each is a guess: whether it explains the output is the caller's to verify.

@@ -2,6 +2,7 @@
 
 #include "base/sha256.h"
 #include "report/crossval_report.h"
+#include "report/diagnosis_report.h"
 #include "report/json.h"
 
 namespace pb::report {
@@ -76,6 +77,7 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
   out["coverage"] = writer.CoverageOf();
   out["first_divergence"] = writer.FirstDivergence();
   out["blame"] = compare::BlameName(c.verdict.blame);
+  out["diagnosis"] = context.diagnosis ? DiagnosisJson(*context.diagnosis, &writer) : Json(nullptr);
   out["limits"] = writer.Limits();
   out["positions"] = Positions(c, true, &writer);
   out["points"] = Points(c.points, &writer);
@@ -106,6 +108,7 @@ std::string RenderReceipt(const run::Comparison& c, const Context& context) {
   out["coverage"] = writer.CoverageOf();
   out["first_divergence"] = writer.FirstDivergence();
   out["blame"] = compare::BlameName(c.verdict.blame);
+  out["diagnosis"] = context.diagnosis ? DiagnosisJson(*context.diagnosis, &writer) : Json(nullptr);
   out["limits"] = writer.Limits();
   out["positions"] = Positions(c, false, &writer);
   out["points"] = Points(c.points, &writer);

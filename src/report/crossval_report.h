@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "diagnose/diagnose.h"
 #include "run/record.h"
 
 namespace pb::report {
@@ -19,6 +20,7 @@ struct Context {
   std::vector<std::string> notes;  // what could loosen a limit, what is left out: one sentence each
   std::string os, cpu, isa;        // the host
   int n_cpus = 0;
+  const diagnose::Diagnosis* diagnosis = nullptr;  // of a divergence that was placed at an op; may be null
 };
 
 struct TextOptions {

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "report/crossval_report.h"
+#include "report/diagnosis_report.h"
 #include "report/escape.h"
 #include "report/metrics_table.h"
 
@@ -343,7 +344,10 @@ class TextReport {
     for (const compare::Reason& r : c_.verdict.reasons)
       out_ += fmt::format("{}- {}\n", std::string(kLabel, ' '),
                           Wrap(EscapeLines(r.text), static_cast<size_t>(options_.width), kLabel + 2));
-    if (c_.verdict.blame != compare::Blame::kNone) Line("blame", compare::BlameName(c_.verdict.blame));
+    if (context_.diagnosis)
+      out_ += BlameLines(*context_.diagnosis, options_.width);
+    else if (c_.verdict.blame != compare::Blame::kNone)
+      Line("blame", compare::BlameName(c_.verdict.blame));
   }
 
   // Texts of engines may hold anything; lines stay lines.

@@ -262,9 +262,7 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   return {};
 }
 
-Status CrossvalRun::CalibrateNoise() {
-  return noise_ ? noise_->Calibrate(request_.calibration) : Status();
-}
+Status CrossvalRun::CalibrateNoise() { return noise_ ? noise_->Calibrate(request_.calibration) : Status(); }
 
 // Local errors of every point, where both engines show their points.
 Status CrossvalRun::CompareLocally() {

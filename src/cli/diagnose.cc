@@ -1,0 +1,156 @@
+// paritybit diagnose: why two engines differ at an op, and whose fault it is.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <memory>
+
+#include "base/file.h"
+#include "cli/command.h"
+#include "cli/crossval_common.h"
+#include "cli/last_run.h"
+#include "report/diagnosis_report.h"
+#include "run/perplexity.h"
+
+namespace pb::cli {
+namespace {
+
+constexpr int32_t kWindow = 256;  // tokens of a perplexity window, or the model's context where it is shorter
+constexpr size_t kHeldoutTokens = 4096;
+
+struct DiagnoseArguments {
+  CrossvalArguments compared;
+  std::string stage;
+  int layer = -1, prompt_index = 0, step = 0;
+  bool no_perplexity = false;
+};
+
+bool SaysWhat(const CrossvalArguments& args) {
+  return !args.model.model.empty() || !args.prompts.prompts.empty() || !args.prompts.prompt_files.empty() ||
+         !args.prompts.prompt_lists.empty() || !args.engines.reference.empty() || !args.engines.set.empty() ||
+         args.engines.candidate != "native";
+}
+
+Result<std::optional<diagnose::Place>> PlaceAsked(const DiagnoseArguments& args) {
+  if (args.stage.empty()) return std::optional<diagnose::Place>();
+  for (const pb_stage_info& info : pb_vocabulary) {
+    if (args.stage != info.name) continue;
+    if (info.per_layer && args.layer < 0)
+      return MakeError(Code::kUsage, "--stage {}: is in every layer; say which with --layer", args.stage);
+    return std::optional(
+        diagnose::Place{args.prompt_index, args.step, info.stage, info.per_layer ? args.layer : -1});
+  }
+  return MakeError(Code::kUsage, "--stage {}: no such op; one of the names in a report, as ffn_gated",
+                   args.stage);
+}
+
+// The setting that a hypothesis would make of the whole model; empty: it concerns one op.
+std::string GlobalSetting(const diagnose::Diagnosis& d) {
+  const diagnose::Trial* named = d.Named();
+  return named && named->name.starts_with("ffn.activation=") ? named->name : "";
+}
+
+// Perplexity of the held-out text under one engine.
+Result<run::Perplexity> Measure(const run::EngineSpec& spec, const std::filesystem::path& model,
+                                const run::Request& request, std::string_view text) {
+  run::EngineRecord record;
+  record.role = spec.text;
+  run::Participant engine(record, request.limits);
+  PB_TRY(engine.Start(spec));
+  PB_TRY(engine.OpenModel(model));
+  PB_ASSIGN(std::vector<int32_t> ids, engine.Tokenize(text));
+  ids.resize(std::min(ids.size(), kHeldoutTokens));
+  int32_t window = kWindow;
+  if (const host::Fact* n_ctx = host::FindFact(record.model, "n_ctx_train")) {
+    const long trained = std::strtol(n_ctx->value.c_str(), nullptr, 10);
+    if (trained > 1) window = static_cast<int32_t>(std::min<long>(window, trained));
+  }
+  PB_TRY(engine.OpenSessionWishing({{"threads", "1"}, {"n_ctx", std::to_string(window)}}));
+  return run::MeasurePerplexity(engine, ids, window, request.progress);
+}
+
+// Both settings in the native engine, and the reference as it is.
+Status MeasurePerplexities(const run::Request& request, const std::string& setting,
+                           report::DiagnosisReport* report) {
+  PB_ASSIGN(std::string text,
+            ReadFile(ExecutableDir().parent_path() / "share" / "paritybit" / "heldout.txt", 1 << 22));
+  text.resize(std::min<size_t>(text.size(), 8 * kHeldoutTokens));
+  auto add = [&](const std::string& what, const run::EngineSpec& spec,
+                 const std::filesystem::path& model) -> Status {
+    PB_ASSIGN(run::Perplexity p, Measure(spec, model, request, text));
+    report->perplexities.push_back({what, p.value()});
+    report->perplexity_text =
+        fmt::format("{} predicted tokens of heldout.txt in {} windows", p.n_predicted, p.n_windows);
+    return {};
+  };
+  host::Settings declared;
+  if (const std::string* config = run::FindSetting(request.candidate.settings, "hf.config"))
+    declared.emplace_back("hf.config", *config);
+  PB_ASSIGN(run::EngineSpec native, ResolveEngine("native", declared));
+  PB_TRY(add("native, as the model declares", native, request.model));
+  const size_t equals = setting.find('=');
+  run::PutSetting(native.settings, setting.substr(0, equals), setting.substr(equals + 1));
+  PB_TRY(add("native with " + setting, native, request.model));
+  return add("reference " + request.reference.text, request.reference,
+             request.reference_model.empty() ? request.model : request.reference_model);
+}
+
+int Run(DiagnoseArguments args) {
+  const OutputArguments output = args.compared.output;
+  std::string note;
+  if (!SaysWhat(args.compared)) {
+    auto last = LastRun();
+    if (!last) return Fail(output, last.error());
+    args.compared = std::move(last).value();
+    args.compared.output = output;
+    note = "the last run that diverged: " + CommandLine(args.compared, "crossval", "");
+  }
+  auto place = PlaceAsked(args);
+  if (!place) return Fail(output, place.error());
+  auto request = MakeRequest(args.compared);
+  if (!request) return Fail(output, request.error());
+  request->default_row = false;
+  auto judged = CompareAndDiagnose(args.compared, *request, *place);
+  if (!judged) return Fail(output, judged.error());
+  report::Context context = MakeContext("diagnose");
+  if (!note.empty()) context.notes.push_back(note);
+  report::DiagnosisReport report;
+  report.diagnosis = std::move(judged->diagnosis);
+  report.why_none = judged->why_none.empty()
+                        ? "the engines do not part at any op: there is nothing to diagnose"
+                        : judged->why_none;
+  const std::string setting = report.diagnosis && !args.no_perplexity ? GlobalSetting(*report.diagnosis) : "";
+  if (!setting.empty()) {
+    ProgressBar bar;
+    request->progress = [&](std::string_view what, int64_t done, int64_t total) {
+      bar.Update(what, done, total);
+    };
+    Status measured = MeasurePerplexities(*request, setting, &report);
+    if (!measured.ok()) context.notes.push_back("no perplexity: " + measured.error().message);
+  }
+  if (judged->comparison.verdict.outcome == compare::Outcome::kDiverged)
+    context.next.push_back(CommandLine(args.compared, "crossval-per-token", "--all"));
+  constexpr int kWidth = 80;
+  PrintOut(output.json() ? report::RenderDiagnosisJson(judged->comparison, report, context)
+                         : report::RenderDiagnosisText(judged->comparison, report, context,
+                                                       {UseColour(STDOUT_FILENO), false, false,
+                                                        std::max(kWidth, TerminalWidth(STDOUT_FILENO))}));
+  return compare::ExitCode(judged->comparison.verdict.outcome);
+}
+
+}  // namespace
+
+Action DeclareDiagnose(CLI::App& app) {
+  auto args = std::make_shared<DiagnoseArguments>();
+  AddComparisonArguments(app, args->compared);
+  app.add_option("--stage", args->stage,
+                 "the op to explain, as ffn_gated (default: the first beyond its bound)")
+      ->group("Place");
+  app.add_option("--layer", args->layer, "its layer")->group("Place");
+  app.add_option("--prompt-index", args->prompt_index, "of the prompts, from 0")->group("Place");
+  app.add_option("--step", args->step, "0: the prefill; else a decode step")->group("Place");
+  app.add_flag("--no-perplexity", args->no_perplexity, "leave out the perplexities of an activation")
+      ->group("Output");
+  return [args] { return Run(*args); };
+}
+
+}  // namespace pb::cli

@@ -1,0 +1,167 @@
+#include "report/diagnosis_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "report/escape.h"
+
+namespace pb::report {
+namespace {
+
+using Json = JsonWriter::Json;
+using diagnose::Diagnosis;
+
+constexpr size_t kLabel = 11;  // columns before the text of a line
+constexpr size_t kMisses = 2;  // variations shown that do not restore agreement
+
+std::string Line(std::string_view label, const std::string& text, int width) {
+  return fmt::format("{:<{}}{}\n", label, kLabel, Wrap(text, static_cast<size_t>(width), kLabel));
+}
+
+// Lines under one label.
+class Block {
+ public:
+  Block(const char* label, int width, std::string* out) : label_(label), width_(width), out_(out) {}
+  void Add(const std::string& text) {
+    *out_ += Line(first_ ? label_ : "", text, width_);
+    first_ = false;
+  }
+
+ private:
+  const char* label_;
+  int width_;
+  std::string* out_;
+  bool first_ = true;
+};
+
+std::string FindingText(const diagnose::Finding& f) {
+  std::string text = fmt::format("{:<29}{:.1e}  bound {:.1e}  {}", f.what, f.error, f.bound,
+                                 f.bound_ratio <= 1 ? "agrees"
+                                 : f.agrees         ? "agrees, by codes"
+                                                    : "beyond it");
+  return f.note.empty() ? text : text + ": " + f.note;
+}
+
+void EvidenceLines(const Diagnosis& d, int width, std::string* out) {
+  Block evidence("evidence", width, out);
+  for (const diagnose::Finding& f : d.findings) evidence.Add(FindingText(f));
+  if (!d.recomputed.empty())
+    evidence.Add(fmt::format("computed by the arbiter, as an engine does not show it: {}",
+                             fmt::join(d.recomputed, ", ")));
+  for (const std::string& difference : d.file_differences) evidence.Add("files: " + Escape(difference));
+}
+
+void TrialLines(const Diagnosis& d, int width, std::string* out) {
+  if (d.trials.empty()) return;
+  Block tried("tried", width, out);
+  const auto n = std::count_if(d.trials.begin(), d.trials.end(), [](const auto& t) { return t.restores; });
+  tried.Add(n == 0 ? fmt::format("{} variations; none restores agreement, nearest:", d.trials.size())
+                   : fmt::format("{} variations; {} agreement:", d.trials.size(),
+                                 n == 1 ? "one restores" : fmt::format("{} restore", n)));
+  size_t misses = 0;
+  for (const diagnose::Trial& t : d.trials) {
+    if (!t.restores && ++misses > kMisses) continue;
+    tried.Add(fmt::format("{} {:.1e}  {}: {}{}", t.restores ? "+" : "-", t.error, t.side, t.text,
+                          t.n_fitted > 0 ? fmt::format(" ({} fitted)", t.n_fitted) : ""));
+  }
+}
+
+Json FindingJson(const diagnose::Finding& f, JsonWriter* writer) {
+  return Json{{"what", f.what},
+              {"error", writer->Number(f.error)},
+              {"bound", writer->Number(f.bound)},
+              {"bound_ratio", writer->Number(f.bound_ratio)},
+              {"agrees", f.agrees},
+              {"note", f.note}};
+}
+
+Json TrialJson(const diagnose::Trial& t, JsonWriter* writer) {
+  return Json{{"name", t.name},
+              {"side", t.side},
+              {"text", t.text},
+              {"restores", t.restores},
+              {"n_fitted", t.n_fitted},
+              {"error", writer->Number(t.error)},
+              {"bound_ratio", writer->Number(t.bound_ratio)}};
+}
+
+}  // namespace
+
+Json DiagnosisJson(const Diagnosis& d, JsonWriter* writer) {
+  Json out{{"sentence", d.sentence}, {"blame", compare::BlameName(d.blame)}};
+  const bool op = d.place.stage >= 0 && d.place.stage < PB_STAGE_COUNT;
+  out["place"] = Json{{"prompt", d.place.prompt},
+                      {"step", d.place.step},
+                      {"position", d.position},
+                      {"layer", d.place.layer},
+                      {"stage", op ? Json(pb_vocabulary[d.place.stage].name) : Json(nullptr)},
+                      {"feature", d.feature ? Json(*d.feature) : Json(nullptr)}};
+  out["why_undetermined"] = d.why_undetermined.empty() ? Json(nullptr) : Json(d.why_undetermined);
+  out["named"] = d.Named() ? Json(d.Named()->name) : Json(nullptr);
+  for (const char* list : {"evidence", "hypotheses"}) out[list] = Json::array();
+  for (const diagnose::Finding& f : d.findings) out["evidence"].push_back(FindingJson(f, writer));
+  for (const diagnose::Trial& t : d.trials) out["hypotheses"].push_back(TrialJson(t, writer));
+  out["recomputed"] = d.recomputed;
+  out["file_differences"] = d.file_differences;
+  out["shared"] = d.shared;
+  return out;
+}
+
+std::string BlameLines(const Diagnosis& d, int width) {
+  std::string out;
+  Block blame("blame", width, &out);
+  blame.Add(compare::BlameName(d.blame));
+  blame.Add(Escape(d.sentence));
+  for (const diagnose::Finding& f : d.findings) blame.Add(FindingText(f));
+  for (const std::string& shared : d.shared) blame.Add("not judged: " + shared);
+  return out;
+}
+
+std::string RenderDiagnosisText(const run::Comparison& comparison, const DiagnosisReport& report,
+                                const Context& context, const TextOptions& options) {
+  const int width = options.width;
+  std::string out;
+  if (!report.diagnosis) {
+    out += Wrap(report.why_none, static_cast<size_t>(width), 0) + "\n";
+    out += Line("verdict", compare::OutcomeName(comparison.verdict.outcome), width);
+  } else {
+    const Diagnosis& d = *report.diagnosis;
+    out += Wrap(Escape(d.sentence), static_cast<size_t>(width), 0) + "\n\n";
+    EvidenceLines(d, width, &out);
+    TrialLines(d, width, &out);
+    Block perplexity("perplexity", width, &out);
+    for (const PerplexityRow& row : report.perplexities)
+      perplexity.Add(fmt::format("{:7.2f}  {}", row.perplexity, Escape(row.what)));
+    if (!report.perplexities.empty()) perplexity.Add("over " + report.perplexity_text);
+    Block shared("not judged", width, &out);
+    for (const std::string& text : d.shared) shared.Add(text);
+    for (const std::string& note : context.notes) out += Line("note", Escape(note), width);
+    out += Line("blame", compare::BlameName(d.blame), width);
+  }
+  for (size_t i = 0; i < context.next.size(); ++i)
+    out += fmt::format("{:<{}}{}\n", i == 0 ? "next" : "", kLabel, context.next[i]);  // whole, to be pasted
+  return out;
+}
+
+std::string RenderDiagnosisJson(const run::Comparison& comparison, const DiagnosisReport& report,
+                                const Context& context) {
+  JsonWriter writer(comparison);
+  const compare::Verdict& v = comparison.verdict;
+  Json out{{"schema", "paritybit.diagnose/0"},     {"verdict", compare::OutcomeName(v.outcome)},
+           {"scope", compare::ScopeName(v.scope)}, {"exit_code", compare::ExitCode(v.outcome)},
+           {"reasons", writer.Reasons()},          {"next", context.next}};
+  out["blame"] = compare::BlameName(report.diagnosis ? report.diagnosis->blame : v.blame);
+  out["diagnosis"] = report.diagnosis ? DiagnosisJson(*report.diagnosis, &writer) : Json(nullptr);
+  out["why_none"] = report.diagnosis ? Json(nullptr) : Json(report.why_none);
+  out["perplexity"] = Json{{"text", report.perplexity_text}, {"rows", Json::array()}};
+  for (const PerplexityRow& row : report.perplexities)
+    out["perplexity"]["rows"].push_back({{"what", row.what}, {"perplexity", writer.Number(row.perplexity)}});
+  out["engines"] = Json::array({writer.Engine(comparison.candidate), writer.Engine(comparison.reference)});
+  out["notes"] = context.notes;
+  out["tool_version"] = context.tool_version;
+  out["non_finite_numbers"] = writer.non_finite_numbers();
+  return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace pb::report
