@@ -58,7 +58,7 @@ def check(binary, command, code, expected):
 def main():
     binary = pathlib.Path(sys.argv[1]) / "bin/paritybit"
     errors, n_commands, n_lines = [], 0, 0
-    for name in ("README.md", "CONTRIBUTING.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "docs/finding_the_bug.md"):
         for command, code, expected in commands((ROOT / name).read_text()):
             n_commands += 1
             n_lines += len(expected)

@@ -112,6 +112,7 @@ BlameFinding FindBlame(const BlameEvidence& e) {
     const bool both = !e.candidate_agrees && !e.reference_agrees;
     return {both ? Blame::kBoth : e.candidate_agrees ? Blame::kReference : Blame::kCandidate, ""};
   }
+  if (e.equal) return {Blame::kNone, ""};
   if (e.files_differ_here) return {Blame::kModelFile, ""};
   return {Blame::kUndetermined,
           "each engine lies within its bound of the arbiter; only from each other they are further apart"};

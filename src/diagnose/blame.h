@@ -14,6 +14,7 @@ namespace pb::diagnose {
 struct BlameEvidence {
   bool candidate_agrees = false, reference_agrees = false;
   bool files_differ_here = false;  // in what this op reads
+  bool equal = false;              // the engines agree with each other
 };
 struct BlameFinding {
   compare::Blame blame = compare::Blame::kUndetermined;

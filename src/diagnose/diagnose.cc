@@ -146,6 +146,10 @@ void Explanation::Tell() {
     case Blame::kModelFile:
       out_.sentence = fmt::format("{}: each engine computes what its own file says, and the files differ: {}",
                                   place, out_.file_differences.front());
+      if (named) out_.sentence += fmt::format("; by the reference's file, the candidate {}", named->text);
+      return;
+    case Blame::kNone:
+      out_.sentence = place + ": nothing is wrong: both engines agree with the arbiter and with each other";
       return;
     default:
       out_.sentence = fmt::format("{}: it stays open who is wrong: {}", place, out_.why_undetermined);
@@ -167,6 +171,7 @@ Result<Diagnosis> Explanation::Run() {
   if (arbiters_[1])
     out_.file_differences = FileDifferences(arbiters_[0]->model(), arbiters_[1]->model(),
                                             culprit_.place.stage, culprit_.place.layer);
+  evidence.equal = out_.findings.back().agrees;
   evidence.files_differ_here = !out_.file_differences.empty();
   BlameFinding found = FindBlame(evidence);
   if (LeftOpen()) found = {Blame::kUndetermined, "the model does not declare its activation"};

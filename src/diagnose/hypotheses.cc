@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
+#include <tuple>
 
+#include "diagnose/op_weights.h"
 #include "diagnose/transformations.h"
 
 namespace pb::diagnose {
@@ -60,6 +61,8 @@ constexpr Variation kVariations[] = {
     {kNorms, "norm.weight_offset", "-1", "takes 1 from the norm's weight", "weight - 1"},
     {kNorms, "norm.repeat", "0", "leaves the norm out", "the norm left out"},
     {kNorms, "norm.repeat", "2", "applies the norm twice", "the norm twice"},
+    {kNorms, "norm.centred", "1", "subtracts the mean first (LayerNorm)", "the mean subtracted"},
+    {kNorms, "norm.unweighted", "1", "leaves the norm's weight out", "the norm's weight left out"},
     {kProducts, "act.quant", "none", "does not quantise activations", "unquantised activations"},
     {kProducts, "act.quant", "f16", "rounds activations to f16", "f16 activations"},
     {kProducts, "act.quant", "q8_0", "quantises activations as Q8_0", "Q8_0 activations"},
@@ -79,10 +82,30 @@ constexpr Variation kVariations[] = {
     {kProducts, "quant.block", "256", "quantises activations in blocks of 256", "blocks of 256"},
     {kProducts, "quant.block", "-1", "quantises a row of activations as one block", "one block a row"},
     {kProducts, "weight.transposed", "1", "reads the weight transposed", "the weight transposed"},
+    {kProducts, "weight.order", "reversed", "reads the codes of a byte in reverse order",
+     "codes in reverse order"},
+    {kProducts, "weight.order", "consecutive", "reads a byte as consecutive weights",
+     "bytes of consecutive weights"},
+    {kProducts, "drop.columns", "1", "leaves out the last column of the weight", "the last column left out"},
+    {kProducts, "drop.columns", "2", "leaves out the last 2 columns of the weight", "2 columns left out"},
+    {kProducts, "drop.columns", "4", "leaves out the last 4 columns of the weight", "4 columns left out"},
+    {kProducts, "drop.columns", "8", "leaves out the last 8 columns of the weight", "8 columns left out"},
+    {kProducts, "drop.columns", "16", "leaves out the last 16 columns of the weight", "16 columns left out"},
+    {kProducts, "drop.columns", "32", "leaves out the last 32 columns of the weight", "32 columns left out"},
+    {kProducts, "drop.columns", "64", "leaves out the last 64 columns of the weight", "64 columns left out"},
+    {kProducts, "drop.columns", "128", "leaves out the last 128 columns of the weight",
+     "128 columns left out"},
+    {Bit(PB_STAGE_LOGITS), "output.tied", "1", "takes the embeddings for the output matrix",
+     "tied embeddings"},
     {kScores, "mask.shift", "1", "sees one position of the future", "a mask off by one"},
     {kScores, "mask.shift", "-1", "hides a position from itself", "a mask off by one"},
     {kScores, "mask.shift", "1000000", "does not mask the future", "no causal mask"},
     {kScores | kContext, "kv.shift", "1", "reads keys or values of the position before", "a stale cache"},
+    {kScores | kContext, "kv.own", "zero", "reads its own key or value before it is written",
+     "an own cell of zeros"},
+    {kScores | kContext, "kv.own", "before", "reads a stale key or value at its own position",
+     "a stale own cell"},
+    {kScores | kContext, "kv.own", "twice", "has its own key or value in two cells", "a doubled own cell"},
     {kScores | kContext, "kv.map", "interleaved", "reads KV head h mod n_kv_heads for query head h",
      "interleaved KV heads"},
 };
@@ -116,9 +139,14 @@ class Search {
 
   std::vector<Trial> Run() {
     for (const Variation& v : kVariations) {
-      if (v.stages & Bit(static_cast<pb_stage>(s_.culprit->place.stage))) Try(v);
+      if (!IsLarge() && v.stages & Bit(static_cast<pb_stage>(s_.culprit->place.stage))) Try(v);
     }
-    for (Guess& guess : Transformations(s_)) Add(std::move(guess));
+    for (Guess& guess : OutputTransformations(s_)) Add(std::move(guess));
+    if (!IsLarge())
+      for (Guess& guess : OtherTensors(s_)) Add(std::move(guess));
+    const bool explained = std::ranges::any_of(trials_, [](const Trial& t) { return t.restores; });
+    if (!explained && !IsLarge())
+      for (Guess& guess : FittedVariations(s_)) Add(std::move(guess));
     std::stable_sort(trials_.begin(), trials_.end(), [](const Trial& a, const Trial& b) {
       return std::tuple(!a.restores, a.restores ? a.n_fitted : 0, a.error) <
              std::tuple(!b.restores, b.restores ? b.n_fitted : 0, b.error);
@@ -127,6 +155,16 @@ class Search {
   }
 
  private:
+  // A product whose replays in fp64 take seconds each: its output alone is looked at.
+  bool IsLarge() const {
+    constexpr double kLargest = 2e9;
+    const OpWeights w = WeightsOf(s_.arbiter->model(), s_.culprit->place.stage, s_.culprit->place.layer);
+    return w.matrix && s_.culprit->place.stage != PB_STAGE_EMBEDDINGS &&
+           static_cast<double>(s_.culprit->shape[0]) * static_cast<double>(w.matrix->n_rows) *
+                   static_cast<double>(w.matrix->n_columns) >
+               kLargest;
+  }
+
   void Try(const Variation& v) {
     Guess guess;
     guess.name = fmt::format("{}={}", v.key, v.value);

@@ -1,35 +1,301 @@
 #include "diagnose/transformations.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+
+#include "diagnose/op_weights.h"
 
 namespace pb::diagnose {
 namespace {
 
-// Least squares: the side's output is `factor` times what the op should give.
-void Factor(const Subject& s, std::vector<Guess>* guesses) {
+constexpr double kSameFactor = 1e-5;        // a fitted factor that is a known one
+constexpr int64_t kMinRowsForConstant = 3;  // token rows that a constant vector is fitted to
+constexpr int64_t kMaxPermuted = 1 << 13;
+
+struct View {
+  explicit View(const Subject& subject)
+      : n_rows(subject.culprit->shape[0]),
+        n_features(static_cast<int64_t>(subject.output.size()) / n_rows),
+        s(subject) {}
+  double out(int64_t i, int64_t j) const { return s.output[static_cast<size_t>(i * n_features + j)]; }
+  double should(int64_t i, int64_t j) const { return s.declared[static_cast<size_t>(i * n_features + j)]; }
+  std::vector<float> Declared() const { return {s.declared.begin(), s.declared.end()}; }
+  int64_t n_rows, n_features;
+  const Subject& s;
+};
+
+// Least squares of output = factor * declared over some features; 0 where there is none.
+double FitFactor(const View& v, std::span<const int64_t> features) {
   double dot = 0, square = 0;
-  for (size_t i = 0; i < s.output.size(); i++) {
-    if (!std::isfinite(s.output[i]) || !std::isfinite(s.declared[i])) continue;
-    dot += double(s.output[i]) * double(s.declared[i]);
-    square += double(s.declared[i]) * double(s.declared[i]);
+  for (int64_t i = 0; i < v.n_rows; i++) {
+    for (int64_t j : features) {
+      const double x = v.out(i, j), y = v.should(i, j);
+      if (std::isfinite(x) && std::isfinite(y)) dot += x * y, square += y * y;
+    }
   }
-  if (!(square > 0) || dot == 0) return;
-  const double factor = dot / square;
+  return square > 0 ? dot / square : 0;
+}
+
+std::vector<int64_t> AllFeatures(const View& v) {
+  std::vector<int64_t> all(static_cast<size_t>(v.n_features));
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+// The scale of a product's weights: a tensor of its own, or the magnitude of ternary weights; 0 where there is none.
+double WeightScale(const Subject& s) {
+  const OpWeights w = WeightsOf(s.arbiter->model(), s.culprit->place.stage, s.culprit->place.layer);
+  if (!w.matrix) return 0;
+  if (w.scale != 1) return w.scale;
+  const BlockType type = w.matrix->type;
+  if (type != BlockType::kTQ1_0 && type != BlockType::kTQ2_0 && type != BlockType::kI2_S) return 0;
+  std::vector<float> row(static_cast<size_t>(w.matrix->n_columns));
+  DecodeRow(*w.matrix, 0, row.data());
+  double largest = 0;
+  for (float x : row) largest = std::max(largest, std::fabs(double(x)));
+  return largest;
+}
+
+struct KnownFactor {
+  double value;
+  std::string name, text, short_text;
+};
+
+std::vector<KnownFactor> KnownFactors(const Subject& s) {
+  std::vector<KnownFactor> known{{-1, "sign", "gives the negated output", "the sign turned"},
+                                 {2, "doubled", "gives twice the output", "twice the output"},
+                                 {0.5, "halved", "gives half the output", "half the output"}};
+  const HyperParameters& p = s.arbiter->model().params();
+  const double head = std::sqrt(static_cast<double>(p.head_dim)),
+               width = std::sqrt(static_cast<double>(p.d_model));
+  if (s.culprit->place.stage == PB_STAGE_ATTN_SCORES) {
+    known.push_back({head, "attn.scale=none", "does not divide scores by sqrt(head_dim)", "unscaled scores"});
+    known.push_back({1 / head, "attn.scale=twice", "divides scores by head_dim", "scores scaled twice"});
+    known.push_back(
+        {head / width, "attn.scale=d_model", "divides scores by sqrt(d_model)", "the scale of d_model"});
+  }
+  if (s.culprit->place.stage == PB_STAGE_EMBEDDINGS)
+    known.push_back(
+        {width, "embeddings.scale", "multiplies embeddings by sqrt(d_model)", "scaled embeddings"});
+  if (const double scale = WeightScale(s); scale > 0) {
+    known.push_back({1 / scale, "scale=missing", "leaves the weight's scale out", "the scale left out"});
+    known.push_back(
+        {1 / scale / scale, "scale=inverted", "divides by the weight's scale", "the scale inverted"});
+    known.push_back({scale, "scale=doubled", "applies the weight's scale twice", "the scale applied twice"});
+  }
+  return known;
+}
+
+void PushScaled(const View& v, double factor, Guess guess, std::vector<Guess>* guesses) {
+  for (float x : v.s.declared) guess.output.push_back(static_cast<float>(factor * double(x)));
+  for (float u : v.s.units) guess.units.push_back(static_cast<float>(std::fabs(factor) * double(u)));
+  guesses->push_back(std::move(guess));
+}
+
+void Factor(const View& v, std::vector<Guess>* guesses) {
+  const double factor = FitFactor(v, AllFeatures(v));
+  if (factor == 0) return;
+  for (const KnownFactor& known : KnownFactors(v.s)) {
+    if (std::fabs(factor / known.value - 1) > kSameFactor) continue;
+    return PushScaled(v, known.value, {known.name, known.text, known.short_text, 0, {}, {}}, guesses);
+  }
+  PushScaled(v, factor,
+             {fmt::format("factor={:.6g}", factor),
+              fmt::format("gives {:.5g} times what the model declares", factor),
+              fmt::format("factor {:.5g}", factor),
+              1,
+              {},
+              {}},
+             guesses);
+}
+
+std::string FeaturesText(const std::vector<int64_t>& features) {
+  if (features.size() == 1) return fmt::format("feature {}", features[0]);
+  const bool run = features.back() - features.front() + 1 == static_cast<int64_t>(features.size());
+  return run ? fmt::format("features {} to {}", features.front(), features.back())
+             : fmt::format("{} features, first {}", features.size(), features.front());
+}
+
+// Some features alone are wrong: they are zero, or scaled by one factor.
+void SomeFeatures(const View& v, const std::vector<int64_t>& bad, std::vector<Guess>* guesses) {
+  if (bad.empty() || static_cast<int64_t>(bad.size()) == v.n_features) return;
+  bool zero = true;
+  for (int64_t i = 0; i < v.n_rows; i++)
+    for (int64_t j : bad) zero &= v.out(i, j) == 0;
+  const double factor = zero ? 0 : FitFactor(v, bad);
   Guess g;
-  g.name = fmt::format("factor={:.6g}", factor);
-  g.text = fmt::format("gives {:.6g} times what the model declares", factor);
-  g.short_text = fmt::format("factor {:.6g}", factor);
-  g.n_fitted = 1;
-  for (float v : s.declared) g.output.push_back(static_cast<float>(factor * double(v)));
-  for (float u : s.units) g.units.push_back(static_cast<float>(std::fabs(factor) * double(u)));
+  const std::string which = FeaturesText(bad);
+  const bool tail =
+      bad.back() == v.n_features - 1 && bad.back() - bad.front() + 1 == static_cast<int64_t>(bad.size());
+  if (zero && tail) {
+    g = {fmt::format("drop.rows={}", bad.size()),
+         fmt::format("leaves out the last {} of {} output rows", bad.size(), v.n_features),
+         fmt::format("the last {} rows left out", bad.size()),
+         0,
+         {},
+         {}};
+  } else if (zero) {
+    g = {fmt::format("zero={}", bad.front()),
+         fmt::format("leaves {} at zero", which),
+         which + " at zero",
+         0,
+         {},
+         {}};
+  } else {
+    g = {fmt::format("factor={:.6g}", factor),
+         fmt::format("gives {} {:.5g} times what the model declares", which, factor),
+         fmt::format("factor {:.5g}", factor),
+         1,
+         {},
+         {}};
+  }
+  g.output = v.Declared();
+  for (int64_t i = 0; i < v.n_rows; i++)
+    for (int64_t j : bad)
+      g.output[static_cast<size_t>(i * v.n_features + j)] = static_cast<float>(factor * v.should(i, j));
   guesses->push_back(std::move(g));
+}
+
+// The same vector is added to every row.
+void Constant(const View& v, std::vector<Guess>* guesses) {
+  if (v.n_rows < kMinRowsForConstant || v.s.culprit->place.stage == PB_STAGE_ATTN_SCORES) return;
+  Guess g;
+  g.output = v.Declared();
+  double square = 0;
+  for (int64_t j = 0; j < v.n_features; j++) {
+    double mean = 0;
+    for (int64_t i = 0; i < v.n_rows; i++)
+      mean += (v.out(i, j) - v.should(i, j)) / static_cast<double>(v.n_rows);
+    for (int64_t i = 0; i < v.n_rows; i++)
+      g.output[static_cast<size_t>(i * v.n_features + j)] = static_cast<float>(v.should(i, j) + mean);
+    square += mean * mean;
+  }
+  const double rms = std::sqrt(square / static_cast<double>(v.n_features));
+  if (!std::isfinite(rms)) return;
+  g.name = "bias";
+  g.text = fmt::format("adds a constant vector (RMS {:.2g}) that the model does not declare", rms);
+  g.short_text = "a bias";
+  g.n_fitted = static_cast<int>(v.n_features);
+  guesses->push_back(std::move(g));
+}
+
+// Of each bad feature the declared one that it equals; -1 where there is none left.
+std::vector<int64_t> FindSources(const View& v, const std::vector<int64_t>& bad) {
+  auto distance = [&](int64_t j, int64_t from) {
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < v.n_rows; i++) {
+      const double e = v.out(i, j) - v.should(i, from);
+      error += e * e, norm += v.out(i, j) * v.out(i, j);
+    }
+    return norm > 0 ? error / norm : error;
+  };
+  std::vector<int64_t> sources;
+  std::vector<bool> used(bad.size());
+  for (int64_t j : bad) {
+    double best = 1e-6;  // squared; whether it is equal within the bound is verified afterwards
+    int64_t at = -1;
+    for (size_t k = 0; k < bad.size(); k++) {
+      if (used[k]) continue;
+      if (const double d = distance(j, bad[k]); d < best) best = d, at = static_cast<int64_t>(k);
+    }
+    if (at >= 0) used[static_cast<size_t>(at)] = true;
+    sources.push_back(at < 0 ? -1 : bad[static_cast<size_t>(at)]);
+  }
+  return sources;
+}
+
+// What an order of features is, where it moves whole heads or the pairs of a rotation.
+void NameOrder(const View& v, const std::vector<int64_t>& bad, const std::vector<int64_t>& sources,
+               Guess* g) {
+  const int64_t head = v.s.arbiter->model().params().head_dim;
+  bool heads = head > 0 && v.n_features % head == 0, pairs = heads;
+  for (size_t k = 0; k < bad.size(); k++) {
+    const int64_t to = bad[k] % head, from = sources[k] % head;
+    heads &= to == from;
+    pairs &= bad[k] / head == sources[k] / head &&
+             (from == (to % 2) * (head / 2) + to / 2 || to == (from % 2) * (head / 2) + from / 2);
+  }
+  g->name = heads ? "heads.permuted" : pairs ? "rows.pairing" : "rows.permuted";
+  if (heads) {
+    g->text = fmt::format("has heads in another order: head {} is head {}", bad[0] / head, sources[0] / head);
+  } else if (pairs) {
+    g->text = "has the rows of each head in the order of the other RoPE pairing";
+  } else if (bad.size() == 2) {
+    g->text = fmt::format("has output rows {} and {} exchanged", bad[0], bad[1]);
+  } else {
+    g->text =
+        fmt::format("has {} output rows in another order: row {} is row {}", bad.size(), bad[0], sources[0]);
+  }
+  g->short_text = heads ? "the heads in order" : "the rows in order";
+}
+
+void Order(const View& v, const std::vector<int64_t>& bad, std::vector<Guess>* guesses) {
+  const int32_t stage = v.s.culprit->place.stage;
+  if (bad.size() < 2 || static_cast<int64_t>(bad.size()) > kMaxPermuted || stage == PB_STAGE_ATTN_SCORES ||
+      stage == PB_STAGE_ATTN_SCORES_SOFTMAX)
+    return;
+  const std::vector<int64_t> sources = FindSources(v, bad);
+  if (std::ranges::find(sources, -1) != sources.end()) return;
+  Guess g;
+  NameOrder(v, bad, sources, &g);
+  g.output = v.Declared();
+  for (int64_t i = 0; i < v.n_rows; i++)
+    for (size_t k = 0; k < bad.size(); k++)
+      g.output[static_cast<size_t>(i * v.n_features + bad[k])] = static_cast<float>(v.should(i, sources[k]));
+  guesses->push_back(std::move(g));
+}
+
+// An op that hands an input on, or adds one twice.
+void Inputs(const View& v, std::vector<Guess>* guesses) {
+  const int32_t stage = v.s.culprit->place.stage;
+  const bool residual = stage == PB_STAGE_ATTN_RESIDUAL || stage == PB_STAGE_LAYER_OUT;
+  const bool rope = stage == PB_STAGE_Q_ROPE || stage == PB_STAGE_K_ROPE;
+  auto inputs = v.s.arbiter->Inputs(*v.s.culprit);
+  if ((!residual && !rope) || !inputs.ok()) return;
+  for (const Recorded& input : *inputs)
+    if (input.values.size() != v.s.declared.size()) return;
+  if (rope)
+    guesses->push_back({"rope=none", "does not rotate", "no rotation", 0, inputs->front().values, {}});
+  if (!residual) return;
+  const std::vector<float>&op = (*inputs)[0].values, &stream = (*inputs)[1].values;
+  guesses->push_back({"residual=missing", "leaves the residual out", "the residual left out", 0, op, {}});
+  guesses->push_back({"residual=alone", "does not add the op's output", "the residual alone", 0, stream, {}});
+  Guess twice{"residual=doubled", "adds the residual twice", "the residual twice", 0, {}, {}};
+  for (size_t i = 0; i < op.size(); i++) twice.output.push_back(op[i] + 2 * stream[i]);
+  guesses->push_back(std::move(twice));
 }
 
 }  // namespace
 
-std::vector<Guess> Transformations(const Subject& subject) {
+std::vector<int64_t> BadFeatures(const Subject& subject) {
+  const View v(subject);
+  const double limit = subject.culprit->bound.At(subject.culprit->first_position + v.n_rows);
+  double typical = 0;  // sum of squared RMS of the rows
+  for (float x : subject.declared)
+    if (std::isfinite(x)) typical += double(x) * double(x) / static_cast<double>(v.n_features);
+  std::vector<int64_t> bad;
+  for (int64_t j = 0; j < v.n_features; j++) {
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < v.n_rows; i++) {
+      if (v.out(i, j) == v.should(i, j)) continue;
+      const double e = v.out(i, j) - v.should(i, j);
+      error += e * e, norm += v.should(i, j) * v.should(i, j);
+    }
+    if (!(error <= limit * limit * std::max(typical, norm))) bad.push_back(j);
+  }
+  return bad;
+}
+
+std::vector<Guess> OutputTransformations(const Subject& subject) {
+  const View v(subject);
+  const std::vector<int64_t> bad = BadFeatures(subject);
   std::vector<Guess> guesses;
-  Factor(subject, &guesses);
+  Factor(v, &guesses);
+  SomeFeatures(v, bad, &guesses);
+  Constant(v, &guesses);
+  Order(v, bad, &guesses);
+  Inputs(v, &guesses);
   return guesses;
 }
 

@@ -1,4 +1,5 @@
-// Hypotheses that no variation of the op expresses: its output transformed, with numbers fitted to what the engine gave.
+// Hypotheses that no single variation of the op expresses: its output transformed, with numbers fitted to what the engine gave;
+// other tensors, and variations whose value is fitted.
 #ifndef PARITYBIT_DIAGNOSE_TRANSFORMATIONS_H_
 #define PARITYBIT_DIAGNOSE_TRANSFORMATIONS_H_
 
@@ -17,8 +18,17 @@ struct Guess {
   std::vector<float> units;  // empty: those of what the op should give
 };
 
-// Those that apply to the op. Each is a guess: whether it explains the output is the caller's to verify.
-std::vector<Guess> Transformations(const Subject& subject);
+// Features (output columns) whose error is beyond the bound, in order.
+std::vector<int64_t> BadFeatures(const Subject& subject);
+
+// Each list holds guesses: whether one explains the output is the caller's to verify.
+// A factor (named where it is one that engines forget or double), features that are zero or scaled, a constant vector, features
+// in another order, one input handed on.
+std::vector<Guess> OutputTransformations(const Subject& subject);
+// The product or norm with another tensor of its shape; a gated product with its sides exchanged.
+std::vector<Guess> OtherTensors(const Subject& subject);
+// A norm's eps, a rotation's base, one weight of a matrix. Dozens of replays.
+std::vector<Guess> FittedVariations(const Subject& subject);
 
 }  // namespace pb::diagnose
 

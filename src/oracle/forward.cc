@@ -51,7 +51,8 @@ Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const
     OpConfig output = c;
     const bool plain = c.act_quant == ActQuant::kBitnet || c.act_quant == ActQuant::kNone;
     output.act_quant = plain ? ActQuant::kNone : ActQuant::kGgml;
-    return Product(x, model_->output(), 1, output, pool_, units);
+    return Product(x, c.output_is_embeddings ? model_->token_embedding() : model_->output(), 1, output, pool_,
+                   units);
   }
   const LayerWeights& w = model_->layers()[static_cast<size_t>(layer)];
   switch (stage) {

@@ -46,8 +46,8 @@ double ActivateOne(double x, Act a) {
 // sum (Q4_1).
 class WeightRows {
  public:
-  WeightRows(const WeightView& w, bool transposed) : w_(w) {
-    if (!transposed) return;
+  WeightRows(const WeightView& w, const OpConfig& c) : w_(w), c_(c) {
+    if (!c.transposed) return;
     columns_.resize(static_cast<size_t>(w.n_rows * w.n_columns));
     std::vector<float> row(static_cast<size_t>(w.n_columns));
     for (int64_t r = 0; r < w.n_rows; r++) {
@@ -57,8 +57,16 @@ class WeightRows {
     }
   }
   void Row(int64_t r, float* out) const {
-    if (columns_.empty()) return DecodeRow(w_, r, out);
-    std::copy_n(columns_.data() + r * w_.n_rows, w_.n_rows, out);
+    if (columns_.empty()) {
+      DecodeRow(w_, r, out);
+    } else {
+      std::copy_n(columns_.data() + r * w_.n_rows, w_.n_rows, out);
+    }
+    if (c_.block_order != BlockOrder::kDeclared) Reorder(out);
+    if (c_.weight_offset != 0) {
+      for (int64_t k = 0; k < w_.n_columns; k++) out[k] += static_cast<float>(c_.weight_offset);
+    }
+    if (r == c_.cell_row) out[c_.cell_column] += static_cast<float>(c_.cell_delta);
   }
   double Minimum(int64_t r, int64_t block) const {
     const std::byte* p =
@@ -67,9 +75,29 @@ class WeightRows {
   }
 
  private:
+  // Value i of 128 comes from code 3 - i / 32 of byte i % 32, or from code i % 4 of byte i / 4.
+  void Reorder(float* row) const {
+    float block[128];
+    for (int64_t start = 0; start + 128 <= w_.n_columns; start += 128) {
+      std::copy_n(row + start, 128, block);
+      for (int64_t i = 0; i < 128; i++)
+        row[start + i] = c_.block_order == BlockOrder::kReversed ? block[(3 - i / 32) * 32 + i % 32]
+                                                                 : block[i % 4 * 32 + i / 4];
+    }
+  }
+
   const WeightView& w_;
+  const OpConfig& c_;
   std::vector<float> columns_;
 };
+
+// The key or value that the row at position `own` reads for position j; nullptr: zeros.
+const double* CacheRow(const Rows& cache, int64_t j, int64_t own, const OpConfig& c) {
+  if (j == own && c.own_cell == OwnCell::kZero) return nullptr;
+  if (j == own && c.own_cell == OwnCell::kBefore) j--;
+  if (j == own - 1 && c.own_cell == OwnCell::kTwice) j++;
+  return cache.row(std::max<int64_t>(j - c.kv_shift, 0));
+}
 
 // Token rows as a product reads them: tiles of kTile rows, within a tile token-fastest, the last one filled up with zeros.
 constexpr int64_t kTile = 8;
@@ -157,11 +185,13 @@ Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows*
     double* r = y.v.data() + start;
     double roundings = 1;  // of the factor, in units of itself: half those of the sum of squares
     for (int repeat = 0; repeat < c.norm_repeat; repeat++) {
-      double sum = 0, squares = 0;
+      double sum = 0, squares = 0, mean = 0;
+      for (int64_t k = 0; c.norm_centred && k < width; k++) mean += r[k] / static_cast<double>(width);
+      for (int64_t k = 0; c.norm_centred && k < width; k++) r[k] -= mean;
       for (int64_t k = 0; k < width; k++) sum += r[k] * r[k], squares += sum * sum;
       const double inverse = 1 / std::sqrt(sum / static_cast<double>(width) + c.norm_eps);
       for (int64_t k = 0; k < width; k++)
-        r[k] *= inverse * (weight[static_cast<size_t>(k)] + c.norm_weight_offset);
+        r[k] *= inverse * ((c.norm_unweighted ? 1 : weight[static_cast<size_t>(k)]) + c.norm_weight_offset);
       if (sum > 0) roundings += std::sqrt(squares) / sum / 2;
     }
     for (int64_t k = 0; units && k < width; k++)
@@ -172,10 +202,18 @@ Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows*
 
 Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpConfig& c, ThreadPool& pool,
                      Rows* units) {
-  const int64_t n = x.n, k_all = x.width, n_out = c.transposed ? w.n_columns : w.n_rows;
-  PB_CHECK(k_all == (c.transposed ? w.n_rows : w.n_columns));
+  const int64_t n = x.n, k_all = x.width, n_out = w.n_rows;
+  PB_CHECK(k_all == w.n_columns);
+  if (c.transposed && w.n_rows != w.n_columns)
+    return MakeError(Code::kUnsupported, "weight.transposed: a matrix of {} x {} is not square", w.n_rows,
+                     w.n_columns);
+  if (c.cell_row >= w.n_rows || c.cell_column >= w.n_columns || (c.cell_row >= 0 && c.cell_column < 0))
+    return MakeError(Code::kUsage, "weight.cell: there is no weight ({}, {})", c.cell_row, c.cell_column);
+  if (c.drop_rows < 0 || c.drop_rows > n_out || c.drop_columns < 0 || c.drop_columns > k_all)
+    return MakeError(Code::kUsage, "drop: a matrix of {} x {} has no such tail", w.n_rows, w.n_columns);
   const ActQuant scheme = SchemeFor(c.act_quant, w.type);
-  const bool stored_sums = scheme == ActQuant::kQ8_1 && w.type == BlockType::kQ4_1 && !c.transposed;
+  const bool stored_sums = scheme == ActQuant::kQ8_1 && w.type == BlockType::kQ4_1 && !c.transposed &&
+                           c.quantiser.block_values == 0;
   Tiles tiles(n, k_all), sum_error(stored_sums ? n : 0, k_all / 32);
   for (int64_t i = 0; i < n; i++) {
     PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(k_all)}, scheme, c.quantiser));
@@ -183,7 +221,7 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpC
     for (int64_t b = 0; stored_sums && b < k_all / 32; b++)
       sum_error.at(i, b) = a.sum_error[static_cast<size_t>(b)];
   }
-  const WeightRows rows(w, c.transposed);
+  const WeightRows rows(w, c);
   const double factor = scale * c.product_factor;
   Rows y(n, n_out);
   if (units) *units = Rows(n, n_out);
@@ -252,9 +290,10 @@ Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const Op
       const double* query = q.row(t) + h * c.head_dim;
       double* out = y.row(t) + h * p;
       for (int64_t j = 0; j < p; j++) {
-        const double* key = k.row(std::max<int64_t>(j - c.kv_shift, 0)) + KvHead(h, c) * c.head_dim;
+        const double* key = CacheRow(k, j, first_position + t, c);
+        if (key) key += KvHead(h, c) * c.head_dim;
         double sum = 0, squares = 0;
-        for (int64_t d = 0; d < c.head_dim; d++) sum += query[d] * key[d], squares += sum * sum;
+        for (int64_t d = 0; key && d < c.head_dim; d++) sum += query[d] * key[d], squares += sum * sum;
         out[j] = j < visible ? sum * scale : -std::numeric_limits<double>::infinity();
         if (units && j < visible) units->row(t)[h * p + j] = std::sqrt(squares) * std::fabs(scale);
       }
@@ -297,7 +336,9 @@ Rows Context(const Rows& probabilities, const Rows& v_in, const OpConfig& c, Row
       double* unit = units ? units->row(t) + h * c.head_dim : nullptr;
       for (int64_t j = 0; j < p; j++) {
         const double w = weights.row(t)[h * p + j];
-        const double* value = v.row(std::max<int64_t>(j - c.kv_shift, 0)) + KvHead(h, c) * c.head_dim;
+        const double* value = CacheRow(v, j, p - weights.n + t, c);
+        if (!value) continue;
+        value += KvHead(h, c) * c.head_dim;
         for (int64_t d = 0; d < c.head_dim; d++) out[d] += w * value[d];
         for (int64_t d = 0; unit && w != 0 && d < c.head_dim; d++) unit[d] += out[d] * out[d];
       }

@@ -27,6 +27,12 @@ struct Rows {
 };
 
 enum class Act { kSilu, kRelu, kRelu2, kGelu, kGeluTanh, kIdentity };
+// How the 128 values of a ternary block are taken from its 32 bytes, four codes each: the byte's highest code is value b of the
+// first 32 (as declared), the lowest is; or bytes hold four consecutive values.
+enum class BlockOrder { kDeclared, kReversed, kConsecutive };
+// What the cache holds at a row's own position: its key or value, nothing yet, the one before; or it was written to the cell
+// before as well.
+enum class OwnCell { kWritten, kZero, kBefore, kTwice };
 enum class HeadMap { kGrouped, kInterleaved };  // query head h reads KV head h / group, or h % n_kv_heads
 
 // Everything that decides an op's result besides its inputs and weights. The defaults after Declare() are
@@ -35,13 +41,20 @@ struct OpConfig {
   int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
   // norms
   double norm_eps = 0, norm_weight_offset = 0;
-  int norm_repeat = 1;  // 0: the norm is missing
+  int norm_repeat = 1;           // 0: the norm is missing
+  bool norm_centred = false;     // the mean is subtracted first (LayerNorm)
+  bool norm_unweighted = false;  // its weight is left out
   // products
   ActQuant act_quant = ActQuant::kGgml;
   QuantiserVariation quantiser;
   double product_factor = 1;
   int64_t drop_columns = 0, drop_rows = 0;  // tail of the weight matrix that is left out
   bool transposed = false;                  // square matrices alone
+  BlockOrder block_order = BlockOrder::kDeclared;
+  double weight_offset = 0;                 // added to every weight: codes that are not centred
+  int64_t cell_row = -1, cell_column = -1;  // one weight that cell_delta is added to; -1: none
+  double cell_delta = 0;
+  bool output_is_embeddings = false;  // logits: the output matrix is taken for tied
   // rotary embedding
   RopePairing rope_pairing = RopePairing::kAdjacent;
   double rope_base = 0, rope_scale = 1, rope_offset = 0;
@@ -50,6 +63,7 @@ struct OpConfig {
   double attn_scale_factor = 1;
   int mask_shift = 0;  // +1: one position of the future is seen; -1: a position does not see itself
   int kv_shift = 0;    // +1: keys and values of the position before (a stale cache)
+  OwnCell own_cell = OwnCell::kWritten;
   HeadMap head_map = HeadMap::kGrouped;
   bool attention_f16 = false;  // q, k, v and the probabilities are rounded to f16: ggml with an f16 KV cache
   bool cache_f16 = false;      // k and v alone are

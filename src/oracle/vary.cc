@@ -44,11 +44,29 @@ const std::map<std::string_view, NumberField>& NumberFields() {
       {"drop.columns", [](OpConfig& c, double v) { c.drop_columns = static_cast<int64_t>(v); }},
       {"drop.rows", [](OpConfig& c, double v) { c.drop_rows = static_cast<int64_t>(v); }},
       {"weight.transposed", [](OpConfig& c, double v) { c.transposed = v != 0; }},
+      {"weight.offset", [](OpConfig& c, double v) { c.weight_offset = v; }},
+      {"norm.centred", [](OpConfig& c, double v) { c.norm_centred = v != 0; }},
+      {"norm.unweighted", [](OpConfig& c, double v) { c.norm_unweighted = v != 0; }},
+      {"output.tied", [](OpConfig& c, double v) { c.output_is_embeddings = v != 0; }},
       {"attn.scale", [](OpConfig& c, double v) { c.attn_scale_factor = v; }},
       {"mask.shift", [](OpConfig& c, double v) { c.mask_shift = static_cast<int>(v); }},
       {"kv.shift", [](OpConfig& c, double v) { c.kv_shift = static_cast<int>(v); }},
   };
   return fields;
+}
+
+// ROW,COLUMN,DELTA.
+Status VaryCell(std::string_view text, OpConfig* c) {
+  const size_t first = std::min(text.find(','), text.size()),
+               second = std::min(text.find(',', first + 1), text.size());
+  if (second == text.size()) return MakeError(Code::kUsage, "weight.cell={}: not ROW,COLUMN,DELTA", text);
+  PB_ASSIGN(double row, Number("weight.cell", text.substr(0, first)));
+  PB_ASSIGN(double column, Number("weight.cell", text.substr(first + 1, second - first - 1)));
+  PB_ASSIGN(c->cell_delta, Number("weight.cell", text.substr(second + 1)));
+  if (!(row >= 0 && row < 1e9 && column >= 0 && column < 1e9))
+    return MakeError(Code::kUsage, "weight.cell={}: no such place", text);
+  c->cell_row = static_cast<int64_t>(row), c->cell_column = static_cast<int64_t>(column);
+  return {};
 }
 
 }  // namespace
@@ -78,6 +96,19 @@ Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation) {
     PB_ASSIGN(
         c.head_map,
         Choice<HeadMap>(key, text, {{"grouped", HeadMap::kGrouped}, {"interleaved", HeadMap::kInterleaved}}));
+  } else if (key == "kv.own") {
+    PB_ASSIGN(c.own_cell, Choice<OwnCell>(key, text,
+                                          {{"written", OwnCell::kWritten},
+                                           {"zero", OwnCell::kZero},
+                                           {"before", OwnCell::kBefore},
+                                           {"twice", OwnCell::kTwice}}));
+  } else if (key == "weight.order") {
+    PB_ASSIGN(c.block_order, Choice<BlockOrder>(key, text,
+                                                {{"declared", BlockOrder::kDeclared},
+                                                 {"reversed", BlockOrder::kReversed},
+                                                 {"consecutive", BlockOrder::kConsecutive}}));
+  } else if (key == "weight.cell") {
+    PB_TRY(VaryCell(text, &c));
   } else if (key == "act.quant") {
     PB_ASSIGN(c.act_quant, ParseActQuant(text));
   } else if (key == "quant.rounding") {

@@ -1,0 +1,118 @@
+// Which point of a lock-step is captured, and with which inputs. Pairs are made by hand.
+#include "diagnose/capture.h"
+
+#include <gtest/gtest.h>
+
+#include "diagnose/blame.h"
+
+namespace pb::diagnose {
+namespace {
+
+// A lock-step of one feature and rows of one token each, fed point by point.
+class Feed {
+ public:
+  explicit Feed(Capture& capture) : capture_(capture) {}
+  void Point(pb_stage stage, int32_t layer, float reference, double ratio = 0.5) {
+    const float candidate = reference + 1;
+    compare::PointRow row;
+    row.prompt = prompt, row.step = step, row.stage = stage, row.layer = layer;
+    row.first_position = position;
+    row.bound_ratio = ratio, row.explained_by_codes = explained;
+    const compare::LocalBound bound;
+    host::PointRef point;
+    point.stage = stage, point.layer = layer, point.first_position = position;
+    capture_.OnPair({point, {1, 1}, {&candidate, 1}, {&reference, 1}, &row, &bound});
+  }
+  int32_t prompt = 0, step = 0, position = 0;
+  bool explained = false;
+
+ private:
+  Capture& capture_;
+};
+
+TEST(Capture, TakesTheFirstBeyondItsBoundWithItsInputs) {
+  Capture capture;
+  Feed feed(capture);
+  feed.Point(PB_STAGE_EMBEDDINGS, -1, 1);
+  feed.Point(PB_STAGE_ATTN_NORM, 0, 2);
+  feed.explained = true;
+  feed.Point(PB_STAGE_Q_PROJ, 0, 3, 9);  // beyond, and explained by codes
+  feed.explained = false;
+  EXPECT_EQ(capture.culprit(), nullptr);
+  feed.Point(PB_STAGE_Q_ROPE, 0, 4, 2);
+  feed.Point(PB_STAGE_ATTN_SCORES, 0, 5, 100);  // later, and worse
+  feed.Point(PB_STAGE_Q_ROPE, 1, 6, 100);
+  const Culprit* found = capture.culprit();
+  ASSERT_NE(found, nullptr);
+  EXPECT_EQ(found->place.stage, PB_STAGE_Q_ROPE);
+  EXPECT_EQ(found->place.layer, 0);
+  EXPECT_EQ(found->reference, std::vector<float>{4});
+  EXPECT_EQ(found->candidate, std::vector<float>{5});
+  const Recorded* input = found->inputs.Output(PB_STAGE_Q_PROJ, 0);
+  ASSERT_NE(input, nullptr);
+  EXPECT_EQ(input->values, std::vector<float>{3});
+}
+
+TEST(Capture, OfSiblingsTheClearest) {
+  Capture capture;
+  Feed feed(capture);
+  feed.Point(PB_STAGE_ATTN_NORM, 0, 1);
+  feed.Point(PB_STAGE_Q_PROJ, 0, 2, 3);
+  feed.Point(PB_STAGE_K_PROJ, 0, 3, 30);
+  feed.Point(PB_STAGE_V_PROJ, 0, 4, 20);
+  ASSERT_NE(capture.culprit(), nullptr);
+  EXPECT_EQ(capture.culprit()->place.stage, PB_STAGE_K_PROJ);
+}
+
+TEST(Capture, KeysOfEarlierPassesArePartOfTheInputs) {
+  Capture capture;
+  Feed feed(capture);
+  for (int32_t step : {0, 1, 2}) {
+    feed.step = step, feed.position = step;
+    feed.Point(PB_STAGE_Q_ROPE, 0, 1);
+    feed.Point(PB_STAGE_K_ROPE, 0, static_cast<float>(10 + step));
+    feed.Point(PB_STAGE_ATTN_SCORES, 0, 1, step == 2 ? 5 : 0.1);
+  }
+  const Culprit* found = capture.culprit();
+  ASSERT_NE(found, nullptr);
+  EXPECT_EQ(found->place.step, 2);
+  EXPECT_EQ(found->first_position, 2);
+  const Recorded* keys = found->inputs.Find({{PB_STAGE_K_ROPE}, false, true}, PB_STAGE_K_ROPE, 0);
+  ASSERT_NE(keys, nullptr);
+  EXPECT_EQ(keys->values, (std::vector<float>{10, 11, 12}));
+}
+
+TEST(Capture, AnotherPromptBeginsAnew) {
+  Capture capture(Place{1, 0, PB_STAGE_ATTN_SCORES, 0});
+  Feed feed(capture);
+  for (int32_t prompt : {0, 1}) {
+    feed.prompt = prompt;
+    feed.Point(PB_STAGE_K_ROPE, 0, static_cast<float>(prompt));
+    feed.Point(PB_STAGE_ATTN_SCORES, 0, 1, prompt == 0 ? 100 : 0.1);
+  }
+  const Culprit* found = capture.culprit();  // the place that was asked for, whatever its error
+  ASSERT_NE(found, nullptr);
+  EXPECT_EQ(found->place.prompt, 1);
+  EXPECT_EQ(found->inputs.Find({{PB_STAGE_K_ROPE}, false, true}, PB_STAGE_K_ROPE, 0)->values,
+            std::vector<float>{1});
+}
+
+TEST(Blame, FollowsFromBothErrors) {
+  using compare::Blame;
+  auto blame = [](bool candidate, bool reference, bool files, bool equal) {
+    return FindBlame({candidate, reference, files, equal}).blame;
+  };
+  for (bool files : {false, true}) {  // two files excuse nobody who is wrong by his own
+    EXPECT_EQ(blame(false, true, files, false), Blame::kCandidate);
+    EXPECT_EQ(blame(true, false, files, false), Blame::kReference);
+    EXPECT_EQ(blame(false, false, files, false), Blame::kBoth);
+    EXPECT_EQ(blame(false, false, files, true), Blame::kBoth);  // the same mistake
+  }
+  EXPECT_EQ(blame(true, true, true, false), Blame::kModelFile);
+  EXPECT_EQ(blame(true, true, false, false), Blame::kUndetermined);
+  EXPECT_FALSE(FindBlame({true, true, false, false}).why_undetermined.empty());
+  EXPECT_EQ(blame(true, true, true, true), Blame::kNone);
+}
+
+}  // namespace
+}  // namespace pb::diagnose

@@ -1,0 +1,222 @@
+// Hypotheses about what an op reads: other tensors, and variations with a fitted value.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <functional>
+
+#include "diagnose/op_weights.h"
+#include "diagnose/transformations.h"
+
+namespace pb::diagnose {
+namespace {
+
+constexpr std::array kMatrixStages{PB_STAGE_Q_PROJ,    PB_STAGE_K_PROJ,  PB_STAGE_V_PROJ,   PB_STAGE_ATTN_OUT,
+                                   PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ};
+constexpr std::array kVectorStages{PB_STAGE_ATTN_NORM, PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_NORM,
+                                   PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM};
+
+bool SameShape(const OpWeights& a, const OpWeights& b) {
+  if (a.matrix && b.matrix)
+    return a.matrix->n_rows == b.matrix->n_rows && a.matrix->n_columns == b.matrix->n_columns;
+  return a.vector && b.vector && a.vector->size() == b.vector->size();
+}
+
+void TryTensor(const Subject& s, const OpWeights& own, int32_t stage, int32_t layer,
+               std::vector<Guess>* guesses) {
+  const OpWeights other = WeightsOf(s.arbiter->model(), stage, layer);
+  if (other.name == own.name || !SameShape(own, other)) return;
+  auto inputs = s.arbiter->Inputs(*s.culprit);
+  if (!inputs.ok()) return;
+  auto y = s.arbiter->Replay(static_cast<pb_stage>(stage), layer, s.culprit->first_position,
+                             std::move(*inputs), "");
+  if (!y.ok()) return;
+  guesses->push_back({"tensor=" + other.name,
+                      fmt::format("reads {} in place of {}", other.name, own.name),
+                      other.name,
+                      0,
+                      std::move(y->values),
+                      {}});
+}
+
+// The gate goes through unchanged and up is activated.
+void ExchangedGate(const Subject& s, std::vector<Guess>* guesses) {
+  const int32_t layer = s.culprit->place.layer, first = s.culprit->first_position;
+  const Recorded *gate = s.culprit->inputs.Output(PB_STAGE_GATE_PROJ, layer),
+                 *up = s.culprit->inputs.Output(PB_STAGE_UP_PROJ, layer);
+  if (!gate || !up) return;
+  auto active = s.arbiter->Replay(PB_STAGE_FFN_ACT, layer, first, {*up}, "");
+  if (!active.ok()) return;
+  auto y = s.arbiter->Replay(PB_STAGE_FFN_GATED, layer, first, {std::move(*active), *gate}, "");
+  if (y.ok())
+    guesses->push_back({"glu=exchanged",
+                        "activates up in place of the gate",
+                        "gate and up exchanged",
+                        0,
+                        std::move(y->values),
+                        {}});
+}
+
+// A variation with a fitted value.
+class Fit {
+ public:
+  explicit Fit(const Subject& s) : s_(s) {}
+
+  // ||output - op under "key=value"|| / ||output||; infinite where the arbiter refuses.
+  double Error(const char* key, double value) {
+    auto e = s_.arbiter->Expect(*s_.culprit, {}, fmt::format("{}={:.17g}", key, value));
+    if (!e.ok() || e->output.values.size() != s_.output.size()) return INFINITY;
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < s_.output.size(); i++) {
+      const double x = s_.output[i], d = x - double(e->output.values[i]);
+      error += d * d, norm += x * x;
+    }
+    return norm > 0 ? std::sqrt(error / norm) : INFINITY;
+  }
+
+  // The variation with its value in as few digits as it needs.
+  void Push(const char* key, double value, const std::string& text, std::vector<Guess>* guesses) {
+    for (int digits : {3, 5, 9}) {
+      const std::string number = fmt::format("{:.{}g}", value, digits);
+      Guess g{fmt::format("{}={}", key, number), fmt::format(fmt::runtime(text), number), number, 1, {}, {}};
+      auto e = s_.arbiter->Expect(*s_.culprit, {}, g.name);
+      if (!e.ok()) return;
+      const bool agrees = s_.arbiter->Compare(*s_.culprit, s_.output, e->output.values, e->units).agrees;
+      g.output = std::move(e->output.values), g.units = std::move(e->units);
+      if (!agrees && digits < 9) continue;
+      guesses->push_back(std::move(g));
+      return;
+    }
+  }
+
+ private:
+  const Subject& s_;
+};
+
+// A factor of a whole row is (mean square + eps) / (mean square + other eps), under a root.
+void FitEps(const Subject& s, std::vector<Guess>* guesses) {
+  auto inputs = s.arbiter->Inputs(*s.culprit);
+  if (!inputs.ok() || inputs->front().values.size() != s.output.size()) return;
+  const std::vector<float>& x = inputs->front().values;
+  const int64_t n_rows = s.culprit->shape[0], width = static_cast<int64_t>(x.size()) / n_rows;
+  const double eps = s.arbiter->model().params().norm_eps.value;
+  double sum = 0, weights = 0;
+  for (int64_t i = 0; i < n_rows; i++) {
+    double mean_square = 0, dot = 0, square = 0;
+    for (int64_t k = i * width; k < (i + 1) * width; k++) {
+      const auto at = static_cast<size_t>(k);
+      mean_square += double(x[at]) * double(x[at]) / static_cast<double>(width);
+      dot += double(s.output[at]) * double(s.declared[at]),
+          square += double(s.declared[at]) * double(s.declared[at]);
+    }
+    if (!(square > 0) || dot == 0) continue;
+    const double factor = dot / square, weight = 1 / ((mean_square + eps) * (mean_square + eps));
+    sum += weight * ((mean_square + eps) / (factor * factor) - mean_square), weights += weight;
+  }
+  if (weights > 0 && sum / weights >= 0)
+    Fit(s).Push("norm.eps", sum / weights, fmt::format("adds eps {{}}, the model declares {:.3g}", eps),
+                guesses);
+}
+
+// A coarse scan over the logarithm, then golden section.
+void FitBase(const Subject& s, std::vector<Guess>* guesses) {
+  Fit fit(s);
+  constexpr int kSteps = 36;
+  constexpr double kLowest = 2, kHighest = 8, kStep = (kHighest - kLowest) / kSteps,
+                   kGolden = 0.6180339887498949;
+  auto error = [&](double log_base) { return fit.Error("rope.base", std::pow(10, log_base)); };
+  double best = kLowest, least = INFINITY;
+  for (int i = 0; i <= kSteps; i++) {
+    const double at = kLowest + i * kStep, e = error(at);
+    if (e < least) least = e, best = at;
+  }
+  double a = best - kStep, b = best + kStep, c = b - kGolden * (b - a), d = a + kGolden * (b - a);
+  double at_c = error(c), at_d = error(d);
+  for (int i = 0; i < 44; i++) {
+    if (at_c < at_d) {
+      b = d, d = c, at_d = at_c, c = b - kGolden * (b - a), at_c = error(c);
+    } else {
+      a = c, c = d, at_c = at_d, d = a + kGolden * (b - a), at_d = error(d);
+    }
+  }
+  fit.Push("rope.base", std::pow(10, (a + b) / 2),
+           fmt::format("rotates with base {{}}, the model declares {}",
+                       s.arbiter->model().params().rope_base.value),
+           guesses);
+}
+
+// One weight of one row: the column whose inputs go with the error over the token rows best.
+void FitCell(const Subject& s, const OpWeights& w, int64_t feature, std::vector<Guess>* guesses) {
+  constexpr size_t kTried = 3;
+  auto inputs = s.arbiter->Inputs(*s.culprit);
+  const int64_t n_rows = s.culprit->shape[0], width = w.matrix->n_columns, n_features = w.matrix->n_rows;
+  if (!inputs.ok() || n_rows < 2 || static_cast<int64_t>(inputs->front().values.size()) != n_rows * width)
+    return;
+  auto x = [&](int64_t i, int64_t k) {
+    return double(inputs->front().values[static_cast<size_t>(i * width + k)]);
+  };
+  auto difference = [&](int64_t i) {
+    const auto at = static_cast<size_t>(i * n_features + feature);
+    return double(s.output[at]) - double(s.declared[at]);
+  };
+  std::vector<std::pair<double, int64_t>> columns;
+  for (int64_t k = 0; k < width; k++) {
+    double dot = 0, square = 0;
+    for (int64_t i = 0; i < n_rows; i++) dot += difference(i) * x(i, k), square += x(i, k) * x(i, k);
+    if (square > 0) columns.emplace_back(-dot * dot / square, k);
+  }
+  std::sort(columns.begin(), columns.end());
+  for (size_t t = 0; t < std::min(kTried, columns.size()); t++) {
+    const int64_t k = columns[t].second;
+    auto unit = s.arbiter->Expect(*s.culprit, {}, fmt::format("weight.cell={},{},1", feature, k));
+    if (!unit.ok()) return;
+    double dot = 0, square = 0;
+    for (int64_t i = 0; i < n_rows; i++) {
+      const auto at = static_cast<size_t>(i * n_features + feature);
+      const double effect = double(unit->output.values[at]) - double(s.declared[at]);
+      dot += difference(i) * effect, square += effect * effect;
+    }
+    if (!(square > 0)) continue;
+    Guess g{fmt::format("weight.cell={},{},{:.9g}", feature, k, dot / square),
+            fmt::format("has weight ({}, {}) of {} off by {:.4g}", feature, k, w.name, dot / square),
+            "that weight",
+            2,
+            {},
+            {}};
+    auto e = s.arbiter->Expect(*s.culprit, {}, g.name);
+    if (!e.ok()) return;
+    g.output = std::move(e->output.values), g.units = std::move(e->units);
+    guesses->push_back(std::move(g));
+  }
+}
+
+}  // namespace
+
+std::vector<Guess> OtherTensors(const Subject& s) {
+  std::vector<Guess> guesses;
+  const int32_t stage = s.culprit->place.stage, layer = s.culprit->place.layer;
+  const OpWeights own = WeightsOf(s.arbiter->model(), stage, layer);
+  if (stage == PB_STAGE_FFN_GATED) ExchangedGate(s, &guesses);
+  if (stage == PB_STAGE_EMBEDDINGS || stage == PB_STAGE_LOGITS) return guesses;
+  for (int32_t l : {layer, layer - 1, layer + 1}) {
+    for (pb_stage other : kMatrixStages)
+      if (own.matrix && (l == layer || other == stage)) TryTensor(s, own, other, l, &guesses);
+    for (pb_stage other : kVectorStages)
+      if (own.vector && pb_vocabulary[other].per_layer && l >= 0) TryTensor(s, own, other, l, &guesses);
+  }
+  if (own.vector) TryTensor(s, own, PB_STAGE_FINAL_NORM, -1, &guesses);
+  return guesses;
+}
+
+std::vector<Guess> FittedVariations(const Subject& s) {
+  std::vector<Guess> guesses;
+  const int32_t stage = s.culprit->place.stage;
+  const OpWeights own = WeightsOf(s.arbiter->model(), stage, s.culprit->place.layer);
+  if (own.vector) FitEps(s, &guesses);
+  if (stage == PB_STAGE_Q_ROPE || stage == PB_STAGE_K_ROPE) FitBase(s, &guesses);
+  const std::vector<int64_t> bad =
+      own.matrix && stage != PB_STAGE_EMBEDDINGS ? BadFeatures(s) : std::vector<int64_t>{};
+  if (bad.size() == 1) FitCell(s, own, bad.front(), &guesses);
+  return guesses;
+}
+
+}  // namespace pb::diagnose

@@ -1,0 +1,124 @@
+// Variations against what their definitions give by hand, on ops small enough to write out.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "oracle/forward.h"
+
+namespace pb::oracle {
+namespace {
+
+Rows RowOf(std::vector<double> values) {
+  Rows x(1, static_cast<int64_t>(values.size()));
+  x.v = std::move(values);
+  return x;
+}
+
+OpConfig OneHead(int64_t head_dim) {
+  OpConfig c;
+  c.n_heads = c.n_kv_heads = 1, c.head_dim = c.rope_dims = head_dim;
+  c.rope_base = 10000;
+  c.act_quant = ActQuant::kNone;
+  return c;
+}
+
+OpConfig Varied(const OpConfig& c, std::string_view variation) {
+  auto varied = Vary(c, variation);
+  EXPECT_TRUE(varied.ok()) << variation;
+  return varied.ok() ? *varied : c;
+}
+
+WeightView View(const std::vector<float>& values, int64_t n_rows) {
+  WeightView w;
+  w.data = reinterpret_cast<const std::byte*>(values.data());
+  w.n_rows = n_rows, w.n_columns = static_cast<int64_t>(values.size()) / n_rows;
+  w.row_bytes = static_cast<uint64_t>(w.n_columns) * sizeof(float);
+  return w;
+}
+
+std::vector<double> Times(const Rows& x, const WeightView& w, const OpConfig& c) {
+  ThreadPool pool(1);
+  auto y = Product(x, w, 1, c, pool, nullptr);
+  EXPECT_TRUE(y.ok()) << y.error().message;
+  return y.ok() ? y->v : std::vector<double>{};
+}
+
+TEST(Vary, WeightsOfAProduct) {
+  const std::vector<float> weights{1, -2, 3, 4};
+  const WeightView w = View(weights, 2);
+  const Rows x = RowOf({10, 1});
+  const OpConfig c = OneHead(2);
+  using V = std::vector<double>;
+  EXPECT_EQ(Times(x, w, c), (V{8, 34}));
+  EXPECT_EQ(Times(x, w, Varied(c, "weight.transposed=1")), (V{13, -16}));
+  EXPECT_EQ(Times(x, w, Varied(c, "weight.offset=1")), (V{8 + 11, 34 + 11}));
+  EXPECT_EQ(Times(x, w, Varied(c, "weight.cell=1,0,-6")), (V{8, 34 - 60}));
+  EXPECT_EQ(Times(x, w, Varied(c, "drop.columns=1")), (V{10, 30}));
+  EXPECT_EQ(Times(x, w, Varied(c, "drop.rows=1")), (V{8, 0}));
+  EXPECT_EQ(Times(x, w, Varied(c, "product.factor=-0.5")), (V{-4, -17}));
+}
+
+// What a matrix does not have is an error, never an abort.
+TEST(Vary, RefusesWhatTheMatrixDoesNotHave) {
+  const std::vector<float> weights{1, -2, 3, 4, 5, 6};
+  const WeightView w = View(weights, 3);
+  ThreadPool pool(1);
+  for (const char* variation : {"weight.transposed=1", "weight.cell=3,0,1", "weight.cell=0,2,1",
+                                "drop.rows=4", "drop.columns=3", "drop.rows=-1"}) {
+    EXPECT_FALSE(Product(RowOf({1, 1}), w, 1, Varied(OneHead(2), variation), pool, nullptr).ok())
+        << variation;
+  }
+  for (const char* variation :
+       {"weight.cell=1", "weight.cell=1,2", "weight.cell=-1,0,1", "weight.cell=1e30,0,1",
+        "weight.order=sideways", "kv.own=", "no.such=1", "nothing"})
+    EXPECT_FALSE(Vary(OneHead(2), variation).ok()) << variation;
+}
+
+// One block of 128 whose weights are their own index; x picks one value.
+TEST(Vary, OrderOfABlock) {
+  std::vector<float> weights(128);
+  for (size_t i = 0; i < weights.size(); i++) weights[i] = static_cast<float>(i);
+  const WeightView w = View(weights, 1);
+  auto at = [&](int64_t i, const char* variation) {
+    Rows x(1, 128);
+    x.v[static_cast<size_t>(i)] = 1;
+    return Times(x, w, Varied(OneHead(2), variation)).front();
+  };
+  EXPECT_EQ(at(5, "weight.order=reversed"), 101);    // byte 5, code 3 in place of code 0: value 96 + 5
+  EXPECT_EQ(at(70, "weight.order=reversed"), 38);    // byte 6, code 1 in place of code 2
+  EXPECT_EQ(at(5, "weight.order=consecutive"), 33);  // byte 1, code 1: value 32 + 1
+  EXPECT_EQ(at(127, "weight.order=consecutive"), 127);
+}
+
+TEST(Vary, Norms) {
+  const float weight[] = {2, 3};
+  const OpConfig c = OneHead(2);
+  const Rows x = RowOf({3, -1});
+  const double rms = std::sqrt(5.0);
+  EXPECT_DOUBLE_EQ(Norm(x, weight, Varied(c, "norm.unweighted=1"), nullptr).v[0], 3 / rms);
+  EXPECT_DOUBLE_EQ(Norm(x, weight, Varied(c, "norm.weight_offset=1"), nullptr).v[1], -1 / rms * 4);
+  EXPECT_DOUBLE_EQ(Norm(x, weight, Varied(c, "norm.centred=1"), nullptr).v[0],
+                   2);  // (2, -2) over its RMS 2, times 2
+  EXPECT_DOUBLE_EQ(Norm(x, weight, Varied(c, "norm.repeat=0"), nullptr).v[1], -1);
+}
+
+TEST(Vary, OwnCellOfTheCache) {
+  const OpConfig c = OneHead(1);
+  Rows q(2, 1), k(2, 1);
+  q.v = {1, 1}, k.v = {5, 7};
+  auto score = [&](const char* variation) { return Scores(q, k, 0, Varied(c, variation), nullptr); };
+  EXPECT_EQ(score("kv.own=written").row(1)[1], 7);
+  EXPECT_EQ(score("kv.own=zero").row(1)[1], 0);
+  EXPECT_EQ(score("kv.own=zero").row(1)[0], 5);
+  EXPECT_EQ(score("kv.own=before").row(1)[1], 5);
+  EXPECT_EQ(score("kv.own=before").row(0)[0], 5);  // there is none before the first
+  EXPECT_EQ(score("kv.own=twice").row(1)[0], 7);
+  EXPECT_EQ(score("kv.own=twice").row(1)[1], 7);
+  Rows w(2, 2);
+  w.v = {1, 0, 0.25, 0.75};
+  EXPECT_EQ(Context(w, k, Varied(c, "kv.own=zero"), nullptr).row(1)[0], 0.25 * 5);
+  EXPECT_EQ(Context(w, k, Varied(c, "kv.own=before"), nullptr).row(1)[0], 5);
+}
+
+}  // namespace
+}  // namespace pb::oracle
