@@ -1,9 +1,10 @@
 // What every engine plugin promises, tested through the host: abi_conformance_test PLUGIN MODEL [KEY=VALUE...] [--any-file]
-// [--varies] [--without=ABILITY,...] [--inexact=STAGE,...|all] [gtest flags]. "@NAME" is a reference or model that is set up.
+// [--varies] [--recorded=FOLDER] [--without=ABILITY,...] [--inexact=STAGE,...|all] [gtest flags]. "@NAME" is a reference or model that is set up.
 //   --any-file  the engine does not read the model file, so a damaged one is no error
 //   --varies    the engine promises no equal bits between one evaluation and the same in pieces
 //   --without   abilities the engine does not offer: tokenize outputs inputs overwrite noise replay; one that is missing and
 //               not named is a failure
+//   --recorded  the engine knows one text alone: that of this trace, whose first 7 tokens are evaluated instead of any others
 //   --inexact   stages where overwriting with the tensor just handed over may change the logits (rounded on the way)
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@
 #include "base/file.h"
 #include "host/engine.h"
 #include "setup/setup.h"
+#include "trace/reader.h"
 
 namespace pb::host {
 namespace {
@@ -34,12 +36,15 @@ struct Subject {
   Settings settings;
   bool any_file = false;
   bool varies = false;
+  std::vector<int32_t> recorded;  // tokens to evaluate; empty: any will do
   std::set<std::string> inexact, without;
 };
 Subject subject;
 
 constexpr double kSplitLimit =
     5e-2;  // rel-L2 of logits, where an engine promises no equal bits (docs/numerics.md)
+
+constexpr int32_t kTokens = 7;
 
 using Values = std::vector<float>;
 using PointKey = std::pair<int32_t, int32_t>;  // stage, layer
@@ -102,7 +107,9 @@ class Conformance : public testing::Test {
     n_vocab_ = Number("n_vocab");
     if (n_vocab_ <= 0) throw std::runtime_error("model_facts states no n_vocab");
     tokens_.clear();
-    for (int32_t i = 0; i < 7; ++i) tokens_.push_back(static_cast<int32_t>((i * 37 + 5) % n_vocab_));
+    tokens_ = subject.recorded;
+    if (tokens_.empty())
+      for (int32_t i = 0; i < kTokens; ++i) tokens_.push_back(static_cast<int32_t>((i * 37 + 5) % n_vocab_));
   }
 
   void OpenSession(const Settings& settings = {}) {
@@ -286,6 +293,7 @@ TEST_F(Conformance, BadModelFilesAreErrors) {
 
 TEST_F(Conformance, TokenizesAndBack) {
   PB_NEED(PB_CAP_TOKENIZE, "tokenize");
+  if (!subject.recorded.empty()) GTEST_SKIP() << "a recording knows one text";
   OpenModel();
   for (const char* text : {"", "a", "Hello, world!", "  two  spaces\n\ttab",
                            "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x98\x80", "1234567890"}) {
@@ -701,6 +709,11 @@ bool ParseArguments(int argc, char** argv) {
       subject.any_file = true;
     } else if (argument == "--varies") {
       subject.varies = true;
+    } else if (argument.starts_with("--recorded=")) {
+      auto trace = Must(trace::Trace::Open(argument.substr(11)));
+      const auto& tokens = trace.manifest().tokens;
+      if (tokens.size() < kTokens) throw std::runtime_error("the trace has fewer than 7 tokens");
+      subject.recorded.assign(tokens.begin(), tokens.begin() + kTokens);
     } else if (argument.starts_with("--inexact=")) {
       subject.inexact = Split(argument.substr(10));
     } else if (argument.starts_with("--without=")) {
@@ -732,7 +745,7 @@ int main(int argc, char** argv) {
     if (pb::host::ParseArguments(argc, argv)) return RUN_ALL_TESTS();
     std::fprintf(stderr,
                  "usage: abi_conformance_test PLUGIN MODEL [KEY=VALUE...] [--any-file] [--varies] "
-                 "[--without=ABILITY,...] "
+                 "[--recorded=FOLDER] [--without=ABILITY,...] "
                  "[--inexact=STAGE,...|all]\n");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());

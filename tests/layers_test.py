@@ -25,7 +25,7 @@ THROWS = re.compile(r"\bthrow\b")
 # The two places below cli whose output is not a user's: the report of our own bug, and the child's log.
 MAY_PRINT = {"src/base/check.cc", "src/host/host_main.cc"}
 # What a plugin wraps besides the room of its own name: none but these.
-PLUGIN_WRAPS = {"replay": {"trace", "formats", "base"}, "mutant": {"native"}, "support": {"tokenizer", "base"}}
+PLUGIN_WRAPS = {"replay": {"trace", "tokenizer", "formats", "base"}, "mutant": {"native"}, "support": {"tokenizer", "base"}}
 
 
 def strip(text):
