@@ -59,6 +59,13 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
             CommandLine(args, command, "--set ffn.activation=silu")};
   if (verdict.outcome != compare::Outcome::kDiverged) return {};
   std::vector<std::string> next{CommandLine(args, "diagnose", "")};
+  const int32_t at = verdict.first_divergence ? verdict.first_divergence->prompt : 0;
+  if (static_cast<size_t>(at) < comparison.prompts.size()) {
+    const run::PromptRecord& prompt = comparison.prompts[static_cast<size_t>(at)];
+    if (prompt.traces[0] && prompt.traces[1])
+      next.push_back(fmt::format("paritybit trace-diff {} {}", ShellQuote(prompt.traces[0]->folder.string()),
+                                 ShellQuote(prompt.traces[1]->folder.string())));
+  }
   const host::Fact* ours = host::FindFact(comparison.candidate.model, "ffn.activation");
   const host::Fact* theirs = host::FindFact(comparison.reference.model, "ffn.activation");
   if (ours && theirs && ours->value != theirs->value)
@@ -71,6 +78,21 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
 bool IsFirstDivergence(const compare::Verdict& verdict, const diagnose::Place& place) {
   const auto& first = verdict.first_divergence;
   return first && first->stage == place.stage && first->layer == place.layer && first->prompt == place.prompt;
+}
+
+Result<run::KeepRequest> ReadKeep(const CrossvalArguments& args) {
+  run::KeepRequest keep;
+  keep.folder = args.keep_traces;
+  if (!args.trace_level.empty()) {
+    if (args.keep_traces.empty())
+      return MakeError(Code::kUsage,
+                       "--trace-level is of traces that are kept: name their folder with --keep-traces");
+    PB_ASSIGN(keep.level, trace::ParseLevel(args.trace_level));
+  }
+  if (!args.keep_traces.empty() && args.scope != "local")
+    return MakeError(Code::kUsage, "--keep-traces keeps tracepoints, and --scope {} asks for none",
+                     args.scope);
+  return keep;
 }
 
 }  // namespace
@@ -111,6 +133,7 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
   request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;
+  PB_ASSIGN(request.keep, ReadKeep(args));
   return request;
 }
 
@@ -174,6 +197,15 @@ void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
   app.add_option("--max-abs", args.user.max_abs, "largest difference of two logits (default: no such limit)")
       ->check(CLI::NonNegativeNumber)
       ->group("Limits");
+  app.add_option(
+         "--keep-traces", args.keep_traces,
+         "keep both engines' traces in this folder: FOLDER/candidate, FOLDER/reference (default: none, "
+         "tensors are compared in memory)")
+      ->group("Output");
+  app.add_option("--trace-level", args.trace_level,
+                 "what kept traces hold: digest, sketch, or full, which can be replayed (default full)")
+      ->check(CLI::IsMember({"digest", "sketch", "full"}))
+      ->group("Output");
   app.add_option("--receipt", args.receipt, "write the evidence to this file")->group("Output");
   app.add_flag("--all", args.all, "show every position")->group("Output");
   app.add_flag("-q,--quiet", args.quiet, "one line")->group("Output");
@@ -227,8 +259,11 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   context.next = NextCommands(args, command, *comparison);
   if (judged->diagnosis) context.diagnosis = &*judged->diagnosis;
   if (!judged->why_none.empty()) context.notes.push_back(judged->why_none);
-  if (!comparison->why_logits_only.empty())
+  if (!comparison->why_logits_only.empty()) {
     context.notes.push_back("judged by the logits alone: " + comparison->why_logits_only);
+    if (!args.keep_traces.empty())
+      context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
+  }
   if (comparison->verdict.outcome == compare::Outcome::kDiverged) RememberRun(args, *comparison);
   int exit_code = compare::ExitCode(comparison->verdict.outcome);
   if (!args.receipt.empty()) {

@@ -18,7 +18,7 @@ struct CrossvalArguments {
   EngineArguments engines;
   PromptArguments prompts;
   OutputArguments output;
-  std::string reference_model, receipt;
+  std::string reference_model, receipt, keep_traces, trace_level;
   int max_tokens = 0;
   std::string scope = "local";
   compare::UserLimits user;

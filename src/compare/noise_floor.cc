@@ -69,6 +69,7 @@ Status CheckNoiseFloor(const NoiseFloor& floor) {
 }
 
 std::string WeaknessOf(const NoiseFloor& floor) {
+  if (!floor.caveat.empty()) return floor.caveat;
   if (floor.method == NoiseFloor::Method::kVariations)
     return "the engine cannot be disturbed, so only its settings were varied";
   if (floor.runs.size() < static_cast<size_t>(kMinNoiseRuns))

@@ -39,6 +39,7 @@ struct NoiseFloor {
   std::string calibration;  // what was read besides the tokens at hand, and its digest
   std::string isa, threads;
   int64_t n_calibration_positions = 0;
+  std::string caveat;  // why limits from it are weaker than its method and size say; empty: they are not
   std::vector<NoiseRun> runs;
 
   int64_t n_positions() const { return runs.empty() ? 0 : static_cast<int64_t>(runs[0].kl.size()); }

@@ -4,12 +4,14 @@
 #include <chrono>
 #include <set>
 
+#include "base/blake3.h"
 #include "base/file.h"
 #include "base/sha256.h"
 #include "compare/logits.h"
 #include "model/model.h"
+#include "run/floor.h"
 #include "run/local_run.h"
-#include "run/noise.h"
+#include "run/noise_file.h"
 #include "run/participant.h"
 #include "run/row_store.h"
 
@@ -41,10 +43,26 @@ std::vector<compare::Setting> FactsOf(const EngineRecord& engine) {
   return settings;
 }
 
+// Of logits rows in order of position: as reports and as traces digest them.
+struct RowsDigest {
+  Sha256 sha256;
+  Blake3 blake3;
+  void Update(std::span<const float> row) {
+    sha256.Update(std::as_bytes(row));
+    blake3.Update(std::as_bytes(row));
+  }
+  void Store(int side, PromptRecord* prompt) const {
+    prompt->logits_sha256[side] = sha256.Hex();
+    prompt->logits_blake3[side] = ToHex(blake3.Finish());
+  }
+};
+
 class CrossvalRun {
  public:
   explicit CrossvalRun(const Request& request)
-      : request_(request), sides_{{out_.candidate, request.limits}, {out_.reference, request.limits}} {}
+      : request_(request),
+        sides_{{out_.candidate, request.limits}, {out_.reference, request.limits}},
+        floor_(sides_[kCandidate], sides_[kReference], session_, request) {}
 
   Result<Comparison> Run();
 
@@ -55,14 +73,13 @@ class CrossvalRun {
   Status ComparePrompt(size_t index);
   Result<RowStore> RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence);
   Status RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence, const RowStore& reference);
-  Status MeasureNoise(const Sequence& sequence, const RowStore* undisturbed);
-  Status CalibrateNoise();
   Status CompareLocally();
   void CompareDefaultConfiguration();
   void CollectTokenText();
-  void DescribeFloor();
+  Status TakeFloor();
   void Judge();
-  // Turns an engine's failure into an obstacle; anything else is passed on.
+  // Turns an engine's failure into an obstacle; anything else is passed on. What an engine with its model open says it does not
+  // offer is no failure of it: the comparison is incomplete.
   Status Absorb(int side, Status status);
 
   const Request& request_;
@@ -70,7 +87,7 @@ class CrossvalRun {
   compare::Evidence evidence_;
   Participant sides_[2];
   host::Settings session_[2];  // of the sessions compared
-  std::optional<NoiseMeter> noise_;
+  FloorSource floor_;
   std::optional<RowStore> first_rows_;  // the reference's, of the first prompt
   std::optional<compare::LocalEvidence> local_;
   bool failed_ = false;
@@ -79,6 +96,10 @@ class CrossvalRun {
 Status CrossvalRun::Absorb(int side, Status status) {
   if (status.ok()) return {};
   const Error& error = status.error();
+  if (error.code == Code::kUnsupported && !sides_[side].record().model.empty()) {
+    evidence_.obstacles.push_back(compare::Unsupported(side == kCandidate, sides_[side].record().error));
+    return failed_ = true, Status();
+  }
   switch (error.code) {
     case Code::kEngine:
     case Code::kTimeout:
@@ -110,6 +131,7 @@ Status CrossvalRun::OpenSide(int side) {
   PB_TRY(Absorb(side, sides_[side].Start(spec)));
   if (failed_) return {};
   PB_TRY(Absorb(side, sides_[side].OpenModel(model)));
+  if (failed_) return {};
   const host::Fact* activation = host::FindFact(record.model, "ffn.activation");
   if (candidate && activation && activation->value == "undeclared") {
     const host::Fact* architecture = host::FindFact(record.model, "architecture");
@@ -176,7 +198,7 @@ Result<RowStore> CrossvalRun::RunReference(PromptRecord& prompt, compare::Prompt
   size_t n_prefill = prompt.tokens.size();
   size_t n_rows = n_prefill + static_cast<size_t>(prompt.steps_asked);
   std::optional<RowStore> rows;
-  Sha256 digest;
+  RowsDigest digest;
   auto keep = [&](int32_t position, std::span<const float> row) -> Status {
     if (!rows) {
       PB_ASSIGN(RowStore store,
@@ -188,7 +210,7 @@ Result<RowStore> CrossvalRun::RunReference(PromptRecord& prompt, compare::Prompt
                        rows->n_rows());
     evidence.n_vocab[kReference] = static_cast<int64_t>(row.size());
     ++(position < static_cast<int32_t>(n_prefill) ? evidence.n_prefill : evidence.n_decode)[kReference];
-    digest.Update(std::as_bytes(row));
+    digest.Update(row);
     return rows->Append(row);
   };
   auto start = Clock::now();
@@ -202,7 +224,7 @@ Result<RowStore> CrossvalRun::RunReference(PromptRecord& prompt, compare::Prompt
   }
   prompt.wall_seconds[kReference] = SecondsSince(start);
   if (!rows) return MakeError(Code::kEngine, "reference: no logits came for {} tokens", n_prefill);
-  prompt.logits_sha256[kReference] = digest.Hex();
+  digest.Store(kReference, &prompt);
   return std::move(*rows);
 }
 
@@ -211,12 +233,12 @@ Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& 
   Participant& engine = sides_[kCandidate];
   Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
-  Sha256 digest;
+  RowsDigest digest;
   auto compare_row = [&](int32_t position, std::span<const float> row) -> Status {
     bool prefill = position < sequence.n_prefill;
     ++(prefill ? evidence.n_prefill : evidence.n_decode)[kCandidate];
     evidence.n_vocab[kCandidate] = static_cast<int64_t>(row.size());
-    digest.Update(std::as_bytes(row));
+    digest.Update(row);
     // Rows that cannot be paired are counted, and the judge says what is wrong with the count.
     if (position < 0 || position >= reference.n_rows() ||
         static_cast<int64_t>(row.size()) != reference.n_columns())
@@ -233,16 +255,8 @@ Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& 
   PB_TRY(engine.OpenSession(session_[kCandidate]));
   Status status = EvaluateSequence(engine, sequence, compare_row);
   prompt.wall_seconds[kCandidate] = SecondsSince(start);
-  prompt.logits_sha256[kCandidate] = digest.Hex();
+  digest.Store(kCandidate, &prompt);
   return status;
-}
-
-Status CrossvalRun::MeasureNoise(const Sequence& sequence, const RowStore* undisturbed) {
-  if (request_.n_noise_runs <= 0) return {};
-  if (!noise_)
-    noise_.emplace(sides_[kReference], session_[kReference], request_.n_noise_runs, CacheDir() / "noise",
-                   request_.progress);
-  return noise_->Measure(sequence, undisturbed);
 }
 
 Status CrossvalRun::ComparePrompt(size_t index) {
@@ -257,12 +271,11 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   if (failed_) return {};
   Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
-  PB_TRY(Absorb(kReference, MeasureNoise(sequence, &*rows)));
+  Status measured = floor_.Add(sequence, &*rows);
+  PB_TRY(Absorb(floor_.side(), std::move(measured)));
   if (index == 0) first_rows_ = std::move(*rows);
   return {};
 }
-
-Status CrossvalRun::CalibrateNoise() { return noise_ ? noise_->Calibrate(request_.calibration) : Status(); }
 
 // Local errors of every point, where both engines show their points.
 Status CrossvalRun::CompareLocally() {
@@ -273,9 +286,7 @@ Status CrossvalRun::CompareLocally() {
   if (const std::string* config = FindSetting(request_.candidate.settings, "hf.config"))
     options.hf_config = *config;
   auto model = Model::Open(request_.model, options);
-  LocalRun run(sides_[kCandidate], sides_[kReference], session_, model.ok() ? *model : nullptr,
-               request_.progress);
-  run.Observe(request_.observe);
+  LocalRun run(sides_[kCandidate], sides_[kReference], session_, model.ok() ? *model : nullptr, request_);
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     if (out_.prompts[i].tokens.empty()) continue;
     Status status = run.Add(out_.prompts[i], static_cast<int32_t>(i));
@@ -341,22 +352,15 @@ void CrossvalRun::CollectTokenText() {
   }
 }
 
-void CrossvalRun::DescribeFloor() {
-  compare::NoiseFloor floor = noise_->Floor();
-  FloorRecord& record = out_.floor;
-  record.method = noise_->random_rounding() ? "random rounding" : "natural variations";
-  record.n_runs = static_cast<int32_t>(floor.runs.size());
-  record.n_positions = floor.n_positions();
-  record.n_calibration = floor.n_calibration_positions;
-  record.n_cached = noise_->n_cached();
-  record.weaker = !compare::WeaknessOf(floor).empty();
-  record.provenance = noise_->folder().string();
-  if (compare::CheckNoiseFloor(floor).ok()) {
-    record.mean_kl = floor.MeanKl();
-    record.worst_kl = floor.WorstKl();
-    record.worst_gap = floor.WorstGapChange();
-  }
-  evidence_.floor = std::move(floor);
+// The floor, and a copy of it beside each of the reference's traces, which then bring their limits wherever they go.
+Status CrossvalRun::TakeFloor() {
+  evidence_.floor = floor_.Take(&out_.floor);
+  evidence_.no_floor_reason = floor_.why_none();
+  if (!evidence_.floor || out_.floor.side != "reference") return {};
+  for (const PromptRecord& prompt : out_.prompts)
+    if (prompt.traces[kReference])
+      PB_TRY(WriteNoiseFloor(prompt.traces[kReference]->folder / kNoiseFile, *evidence_.floor));
+  return {};
 }
 
 void CrossvalRun::Judge() {
@@ -372,6 +376,7 @@ void CrossvalRun::Judge() {
 
 Result<Comparison> CrossvalRun::Run() {
   auto start = Clock::now();
+  if (!request_.keep.folder.empty()) PB_TRY(CheckKeepFolder(request_.keep.folder));
   if (request_.prompts.empty() || !request_.no_reference.empty()) {
     PB_TRY(CheckModelFile(request_.model, request_.candidate.settings));
     out_.candidate.role = "candidate";
@@ -389,13 +394,14 @@ Result<Comparison> CrossvalRun::Run() {
   bool compared = std::any_of(evidence_.prompts.begin(), evidence_.prompts.end(),
                               [](const compare::PromptEvidence& prompt) { return !prompt.rows.empty(); });
   if (compared && !failed_) PB_TRY(CompareLocally());
-  if (compared && !failed_) PB_TRY(Absorb(kReference, CalibrateNoise()));
-  if (compared && !failed_ && noise_)
-    DescribeFloor();
+  if (compared && !failed_) {
+    Status calibrated = floor_.Calibrate();
+    PB_TRY(Absorb(floor_.side(), std::move(calibrated)));
+  }
+  if (compared && !failed_)
+    PB_TRY(TakeFloor());
   else
-    evidence_.no_floor_reason = failed_     ? "an engine failed"
-                                : !compared ? "nothing was compared"
-                                            : "it was not asked for";
+    evidence_.no_floor_reason = failed_ ? "an engine failed" : "nothing was compared";
   bool flash = FindSetting(session_[kReference], "attn.flash") != nullptr;
   if (compared && !failed_ && request_.default_row && flash && first_rows_) CompareDefaultConfiguration();
   CollectTokenText();

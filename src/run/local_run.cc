@@ -33,13 +33,13 @@ std::string WhyNoLocalScope(host::Engine& candidate, host::Engine& reference) {
 }
 
 LocalRun::LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
-                   std::shared_ptr<const Model> model, Progress progress)
+                   std::shared_ptr<const Model> model, const Request& request)
     : sides_{&candidate, &reference},
       session_{&session[0], &session[1]},
       model_(std::move(model)),
-      progress_(std::move(progress)) {}
+      request_(request) {}
 
-Result<LockStepResult> LocalRun::Pass(const PromptRecord& prompt, int32_t index, bool overwrite) {
+Result<PointPlan> LocalRun::OpenSessions() {
   std::vector<host::StageVisibility> stages[2];
   for (int side : {0, 1}) {
     failed_side_ = side;
@@ -47,6 +47,11 @@ Result<LockStepResult> LocalRun::Pass(const PromptRecord& prompt, int32_t index,
     PB_ASSIGN(stages[side], sides_[side]->engine().Stages());
   }
   failed_side_ = -1;
+  return PlanPoints(stages[0], stages[1]);
+}
+
+Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, bool overwrite) {
+  PB_ASSIGN(const PointPlan plan, OpenSessions());
   const host::Facts& facts = sides_[1]->record().model;
   LockStepOptions options;
   options.shape = {Number(facts, "d_model", 1), Number(facts, "d_ff", 1), Number(facts, "n_heads", 1),
@@ -60,39 +65,56 @@ Result<LockStepResult> LocalRun::Pass(const PromptRecord& prompt, int32_t index,
   }
   options.on_pair = [&](const PointPair& pair) -> Status {
     if (explainer) explainer->OnPair(pair);
-    if (observer_ && overwrite) observer_(pair);
+    if (request_.observe && overwrite) request_.observe(pair);
     return {};
   };
-  const PointPlan plan = PlanPoints(stages[0], stages[1]);
+  std::unique_ptr<KeptPair> kept;
+  if (!overwrite && !request_.keep.folder.empty()) {
+    PB_ASSIGN(kept, KeptPair::Create(request_.keep, sides_, prompt, request_.prompts.size(), index));
+    options.on_event = [&](int side, const host::Event& event) { return kept->OnEvent(side, event); };
+  }
   n_expected_ = plan.Expected(options.n_layers) * (1 + static_cast<int64_t>(prompt.decoded.size()));
   if (overwrite) {
     evidence_.unobservable = plan.unobservable;
     evidence_.unmapped = plan.one_sided;
   }
+  LockStep lock_step(sides_[0]->engine(), sides_[1]->engine(), plan, options);
+  Status status = Steps(lock_step, prompt, index, kept.get());
+  if (kept && status.ok()) status = kept->Finish(&prompt);
+  if (kept && !status.ok()) kept->Abandon(status.error().message);
+  if (!status.ok()) return std::move(status).error();
+  return lock_step.Finish();
+}
+
+Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept) {
   // Both engines get the same rows in one evaluation, so a pass is as long as the shorter of their batches.
   int64_t rows = kPassRows;
   for (Participant* side : sides_) rows = std::min(rows, Number(side->record().session, "ubatch", kPassRows));
-  LockStep lock_step(sides_[0]->engine(), sides_[1]->engine(), plan, options);
   const auto n_prompt = static_cast<int64_t>(prompt.tokens.size());
   auto pass = [&](std::span<const int32_t> tokens, int64_t position, int32_t step) -> Status {
     Status status = lock_step.Pass(tokens, static_cast<int32_t>(position), index, step);
     failed_side_ = lock_step.failed_side();
     return status;
   };
+  if (kept) PB_TRY(kept->BeginStep(0, prompt.tokens));
   for (int64_t at = 0; at < n_prompt; at += rows) {
     PB_TRY(pass(std::span(prompt.tokens)
                     .subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(rows, n_prompt - at))),
                 at, 0));
   }
   for (size_t i = 0; i < prompt.decoded.size(); i++) {
-    PB_TRY(pass({&prompt.decoded[i], 1}, n_prompt + static_cast<int64_t>(i), static_cast<int32_t>(i) + 1));
+    const int64_t position = n_prompt + static_cast<int64_t>(i);
+    const std::span<const int32_t> token(&prompt.decoded[i], 1);
+    if (kept) PB_TRY(kept->BeginStep(static_cast<int32_t>(position), token));
+    PB_TRY(pass(token, position, static_cast<int32_t>(i) + 1));
   }
-  return lock_step.Finish();
+  return {};
 }
 
 Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
   for (bool overwrite : {true, false}) {
-    if (progress_) progress_(overwrite ? "lock-step" : "free run with taps", index, index + 1);
+    if (request_.progress)
+      request_.progress(overwrite ? "lock-step" : "free run with taps", index, index + 1);
     auto result = Pass(prompt, index, overwrite);
     if (!result.ok()) return std::move(result).error();
     prompt.tapped_sha256[1] = result->logits_sha256[1];

@@ -8,6 +8,7 @@
 
 #include "compare/verdict.h"
 #include "model/model.h"
+#include "run/kept_traces.h"
 #include "run/lock_step.h"
 #include "run/participant.h"
 #include "run/request.h"
@@ -20,10 +21,9 @@ std::string WhyNoLocalScope(host::Engine& candidate, host::Engine& reference);
 class LocalRun {
  public:
   // The sessions of both sides are replaced by every pass. `model`: the candidate's file, for explaining codes; may be null.
+  // `request` outlives this: what to keep, and how to tell of progress.
   LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
-           std::shared_ptr<const Model> model, Progress progress);
-  // Sees every pair of the lock-step after codes were explained.
-  void Observe(PairObserver observer) { observer_ = std::move(observer); }
+           std::shared_ptr<const Model> model, const Request& request);
 
   // Runs one prompt with its decode steps, lock-step and free; keeps the errors, and the digests of the logits as they came with
   // taps in prompt.tapped_sha256. failed_side tells whose Error it is (-1: ours).
@@ -35,13 +35,16 @@ class LocalRun {
               std::vector<compare::PointRow>* accumulated, std::vector<compare::Obstacle>* obstacles);
 
  private:
-  Result<LockStepResult> Pass(const PromptRecord& prompt, int32_t index, bool overwrite);
+  Result<LockStepResult> Pass(PromptRecord& prompt, int32_t index, bool overwrite);
+  // Opens both sessions anew and plans which points to expect of them.
+  Result<PointPlan> OpenSessions();
+  // Evaluates the prompt and its decode steps; `kept` may be null.
+  Status Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept);
 
   Participant* sides_[2];
   const host::Settings* session_[2];
   std::shared_ptr<const Model> model_;
-  Progress progress_;
-  PairObserver observer_;
+  const Request& request_;
   compare::LocalEvidence evidence_;
   std::vector<compare::PointRow> accumulated_;
   int64_t n_expected_ = 0;  // points of the prompt at hand

@@ -44,10 +44,14 @@ PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
     const auto& c = candidate[static_cast<size_t>(s)];
     const auto& r = reference[static_cast<size_t>(s)];
     const char* name = pb_vocabulary[s].name;
+    if (c.visibility == PB_OBSERVED) plan.shown[0].push_back(s);
+    if (r.visibility == PB_OBSERVED) plan.shown[1].push_back(s);
     if (c.visibility == PB_ABSENT && r.visibility == PB_ABSENT) continue;
     if (c.visibility == PB_ABSENT || r.visibility == PB_ABSENT) {
-      plan.one_sided.push_back(fmt::format("{}: the {} has no such op", name,
-                                           c.visibility == PB_ABSENT ? "candidate" : "reference"));
+      const bool candidate = c.visibility == PB_ABSENT;
+      const std::string& reason = candidate ? c.reason : r.reason;
+      plan.one_sided.push_back(fmt::format("{}: {}{}", name, candidate ? "candidate: " : "reference: ",
+                                           reason.empty() ? "has no such op" : reason));
     } else if (c.visibility == PB_OBSERVED && r.visibility == PB_OBSERVED) {
       plan.compared.push_back(s);
     } else {
@@ -86,6 +90,15 @@ LockStep::LockStep(host::Engine& candidate, host::Engine& reference, PointPlan p
 
 LockStep::~LockStep() = default;
 
+// An error is of who watches, not of the engine.
+Status LockStep::Observe(int side, const host::Event& event) {
+  return options_.on_event && event.kind != host::Event::kDone ? options_.on_event(side, event) : Status();
+}
+
+bool LockStep::IsCompared(const host::Event& event) const {
+  return std::find(plan_.compared.begin(), plan_.compared.end(), event.point.stage) != plan_.compared.end();
+}
+
 Status LockStep::OnReferenceEvent(const host::Event& event) {
   State& s = *state_;
   if (event.kind == host::Event::kDone) {
@@ -94,7 +107,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
   }
   if (event.kind == host::Event::kLogits) {
     s.logits[1].Update(std::as_bytes(event.tensor.data));
-  } else {
+  } else if (IsCompared(event)) {
     const auto& shape = event.tensor.shape;
     // Only the last piece of a pass tells how far the reference is.
     if (event.point.first_position + shape[0] >= s.first_position + s.n_tokens) {
@@ -115,6 +128,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
 // Takes the reference's next event.
 Status LockStep::PullReference() {
   auto event = reference_.Wait();
+  if (event.ok()) PB_TRY(Observe(1, *event));
   Status status = event.ok() ? OnReferenceEvent(*event) : Status(std::move(event).error());
   if (!status.ok()) failed_side_ = 1;
   return status;
@@ -197,18 +211,22 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
   host::EvalRequest request;
   request.tokens.assign(tokens.begin(), tokens.end());
   request.first_position = first_position;
-  request.tap.stages = plan_.compared;
-  request.tap.outputs = !plan_.compared.empty();
   auto failed = [&](int side, Status status) {
     if (!status.ok()) failed_side_ = side;
     return status;
   };
-  PB_TRY(failed(1, reference_.BeginEval(request)));
-  PB_TRY(failed(0, candidate_.BeginEval(request)));
+  auto begin = [&](int side, host::Engine& engine) {
+    request.tap.stages = options_.on_event ? plan_.shown[side] : plan_.compared;
+    request.tap.outputs = !request.tap.stages.empty();
+    return failed(side, engine.BeginEval(request));
+  };
+  PB_TRY(begin(1, reference_));
+  PB_TRY(begin(0, candidate_));
   for (bool done = false; !done;) {
     PB_TRY(CandidateReady());
     auto event = candidate_.Wait();
     if (!event.ok()) return failed(0, std::move(event).error());
+    PB_TRY(Observe(0, *event));
     switch (event->kind) {
       case host::Event::kDone:
         done = true;
@@ -218,7 +236,7 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
         PB_TRY(failed(0, candidate_.Continue()));
         break;
       case host::Event::kPoint:
-        PB_TRY(Candidate(*event));
+        PB_TRY(IsCompared(*event) ? Candidate(*event) : failed(0, candidate_.Continue()));
         break;
     }
   }

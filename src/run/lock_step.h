@@ -31,11 +31,15 @@ struct LockStepOptions {
   bool overwrite = true;  // false: both run free, and the errors are accumulated ones
   // May be empty. Called for every pair, in the candidate's order.
   std::function<Status(const PointPair&)> on_pair;
+  // May be empty. Called for everything an engine hands over, in its own order, before it is compared; side 0 is the candidate.
+  // Then each engine is asked for all stages that it shows, not only for those that both do.
+  std::function<Status(int side, const host::Event&)> on_event;
 };
 
 // Which points two engines are expected to show, by stage.
 struct PointPlan {
   std::vector<int32_t> compared;             // stages both show
+  std::vector<int32_t> shown[2];             // stages each shows
   std::vector<std::string> unobservable;     // "ffn_act: reference: computed inside the gated product"
   std::vector<std::string> one_sided;        // a stage one engine has and the other's architecture lacks
   int64_t Expected(int64_t n_layers) const;  // points of one pass
@@ -71,6 +75,8 @@ class LockStep {
   Status PullReference();
   Status OnReferenceEvent(const host::Event& event);
   Result<bool> CandidateReady();
+  Status Observe(int side, const host::Event& event);
+  bool IsCompared(const host::Event& event) const;
   Status Compare(const host::Event& event, const std::vector<float>& reference, bool* overwritten);
 
   host::Engine& candidate_;

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "compare/logits.h"
+#include "run/noise_file.h"
 #include "run/row_store.h"
 
 namespace pb::run {
@@ -31,17 +32,6 @@ host::Settings WithVariation(host::Settings settings, std::string_view variation
   size_t equals = variation.find('=');
   PutSetting(settings, std::string(variation.substr(0, equals)), std::string(variation.substr(equals + 1)));
   return settings;
-}
-
-// An array of n numbers, finite and not negative: what a noise run may hold.
-bool ReadSeries(const Json& entry, const char* key, size_t n, std::vector<double>* out) {
-  auto found = entry.find(key);
-  if (found == entry.end() || !found->is_array() || found->size() != n) return false;
-  for (const Json& value : *found) {
-    if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() < 0) return false;
-    out->push_back(value.get<double>());
-  }
-  return true;
 }
 
 }  // namespace

@@ -31,6 +31,15 @@ struct EngineRecord {
   std::string last_words;  // its last stderr lines when it failed
 };
 
+// A trace that was kept.
+struct KeptTrace {
+  std::filesystem::path folder;
+  std::string level;           // "full"
+  std::string records_blake3;  // of its records.jsonl, which holds the digest of every tensor
+  int64_t n_records = 0;
+  uint64_t n_bytes = 0;
+};
+
 struct PromptRecord {
   std::string text;
   std::string origin;                 // "--prompt", "prompts.txt:3", "stdin"
@@ -39,8 +48,10 @@ struct PromptRecord {
   int32_t steps_asked = 0;            // decode steps
   std::vector<int32_t> decoded;       // ids fed in decode: the reference's greedy choices
   std::string logits_sha256[2];     // candidate, reference: all rows in order of position, f32 little-endian
+  std::string logits_blake3[2];     // the same bytes as a trace digests them
   std::string tapped_sha256[2];     // the same with tracepoints watched, nothing overwritten; empty: not run
   double wall_seconds[2] = {0, 0};  // candidate, reference: prefill and decode together
+  std::optional<KeptTrace> traces[2];  // candidate, reference: of the free run; none: not kept
 };
 
 // A value in force and who set it. Flag beats variable beats configuration file beats default.
@@ -59,6 +70,8 @@ struct DefaultConfiguration {
 
 // Where the noise floor comes from.
 struct FloorRecord {
+  std::string side =
+      "reference";      // whose it is: "candidate" where the reference can be neither disturbed nor varied
   std::string method;   // "random rounding" or what was varied instead
   bool weaker = false;  // the engine cannot be disturbed: natural variations only
   int32_t n_runs = 0;
@@ -66,7 +79,7 @@ struct FloorRecord {
   int64_t n_calibration = 0;
   int32_t n_cached = 0;  // runs taken from the cache, summed over sequences
   double mean_kl = 0, worst_kl = 0, worst_gap = 0;
-  std::string provenance;  // cache folder
+  std::string provenance;  // cache folder, or the file that came with a recorded reference
 };
 
 struct Comparison {

@@ -14,6 +14,7 @@
 #include "run/engine_spec.h"
 #include "run/lock_step.h"
 #include "run/record.h"
+#include "trace/record.h"
 
 namespace pb::run {
 
@@ -24,6 +25,12 @@ struct PromptSpec {
 
 // Says how far the work is: what is being done, units done, units in all.
 using Progress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
+
+// Traces to keep of the comparison's free run.
+struct KeepRequest {
+  std::filesystem::path folder;  // empty: none are kept
+  trace::Level level = trace::Level::kFull;
+};
 
 struct Request {
   EngineSpec candidate, reference;
@@ -40,6 +47,7 @@ struct Request {
   bool default_row = true;                        // also run the reference in its default configuration
   std::vector<Choice> choices;                    // what the caller decided and why; copied to the record
   Progress progress;                              // may be empty
+  KeepRequest keep;
   PairObserver observe;  // sees every pair of the lock-step, prompt by prompt; may be empty
 };
 

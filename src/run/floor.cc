@@ -1,0 +1,99 @@
+#include "run/floor.h"
+
+#include "base/file.h"
+#include "run/local_run.h"
+#include "run/noise_file.h"
+
+namespace pb::run {
+namespace {
+
+std::string ValueOf(const host::Facts& facts, std::string_view key) {
+  const host::Fact* fact = host::FindFact(facts, key);
+  return fact ? fact->value : "";
+}
+
+}  // namespace
+
+std::filesystem::path ReplayedFolder(const EngineRecord& engine) {
+  return ValueOf(engine.description, "path.trace");
+}
+
+FloorSource::FloorSource(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
+                         const Request& request)
+    : sides_{&candidate, &reference}, session_{&session[0], &session[1]}, request_(request) {}
+
+bool FloorSource::CandidateMayServe() const {
+  return request_.scope == compare::Scope::kLocal && (sides_[0]->engine().capabilities() & PB_CAP_NOISE) &&
+         WhyNoLocalScope(sides_[0]->engine(), sides_[1]->engine()).empty();
+}
+
+void FloorSource::Decide() {
+  decided_ = true;
+  const EngineRecord& reference = sides_[1]->record();
+  const std::filesystem::path replayed = ReplayedFolder(reference);
+  if (!replayed.empty()) {
+    file_ = replayed / kNoiseFile;
+    auto floor = ReadNoiseFloor(file_);
+    if (floor.ok() && floor->model_sha256 == reference.model_sha256) {
+      recorded_ = std::move(floor).value();
+      return;
+    }
+    if (floor.ok()) {
+      why_none_ = fmt::format("{}: is of another model file", file_.string());
+      return;
+    }
+    if (floor.error().code != Code::kNotFound) {
+      why_none_ = floor.error().message;
+      return;
+    }
+    if (!CandidateMayServe()) {
+      why_none_ = "the reference is a recording that brings no noise floor; give limits of your own";
+      return;
+    }
+    side_ = 0;
+    caveat_ = "the reference is a recording without a noise floor, so the candidate was disturbed instead";
+  }
+  if (request_.n_noise_runs <= 0) {
+    why_none_ = "it was not asked for";
+    return;
+  }
+  meter_.emplace(*sides_[side_], *session_[side_], request_.n_noise_runs, CacheDir() / "noise",
+                 request_.progress);
+}
+
+Status FloorSource::Add(const Sequence& sequence, const RowStore* reference_rows) {
+  if (!decided_) Decide();
+  return meter_ ? meter_->Measure(sequence, side_ == 1 ? reference_rows : nullptr) : Status();
+}
+
+Status FloorSource::Calibrate() { return meter_ ? meter_->Calibrate(request_.calibration) : Status(); }
+
+std::optional<compare::NoiseFloor> FloorSource::Take(FloorRecord* record) const {
+  using Method = compare::NoiseFloor::Method;
+  compare::NoiseFloor floor;
+  if (recorded_) {
+    floor = *recorded_;
+    record->provenance = file_.string();
+  } else if (meter_) {
+    floor = meter_->Floor();
+    floor.caveat = caveat_;
+    record->n_cached = meter_->n_cached();
+    record->provenance = meter_->folder().string();
+  } else {
+    return std::nullopt;
+  }
+  record->side = side_ == 0 ? "candidate" : "reference";
+  record->method = floor.method == Method::kRandomRounding ? "random rounding" : "natural variations";
+  record->n_runs = static_cast<int32_t>(floor.runs.size());
+  record->n_positions = floor.n_positions();
+  record->n_calibration = floor.n_calibration_positions;
+  record->weaker = !compare::WeaknessOf(floor).empty();
+  if (compare::CheckNoiseFloor(floor).ok()) {
+    record->mean_kl = floor.MeanKl();
+    record->worst_kl = floor.WorstKl();
+    record->worst_gap = floor.WorstGapChange();
+  }
+  return floor;
+}
+
+}  // namespace pb::run

@@ -1,0 +1,57 @@
+// Whose noise floor a comparison is judged by: the reference's, measured or brought along by a recording, else the candidate's.
+#ifndef PARITYBIT_RUN_FLOOR_H_
+#define PARITYBIT_RUN_FLOOR_H_
+
+#include <optional>
+#include <string>
+
+#include "compare/noise_floor.h"
+#include "run/noise.h"
+#include "run/participant.h"
+#include "run/record.h"
+#include "run/request.h"
+
+namespace pb::run {
+
+// The folder of the trace that an engine replays; empty: it computes by itself.
+std::filesystem::path ReplayedFolder(const EngineRecord& engine);
+
+// A reference is measured by random rounding, or by what it can vary. A recording can do neither: its floor is the one that was
+// kept beside it. Where there is none and every op is judged by its own error, the candidate's own floor limits the logits, and
+// the verdict says that this is weaker; an engine judged by its logits alone never sets its own limits.
+class FloorSource {
+ public:
+  // All of it outlives this.
+  FloorSource(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
+              const Request& request);
+
+  // Adds a sequence that was compared; `reference_rows` are the reference's over it. The engine's session is another one
+  // afterwards.
+  Status Add(const Sequence& sequence, const RowStore* reference_rows);
+  // Adds the calibration text.
+  Status Calibrate();
+  // Whose Error it was: 0 candidate, 1 reference.
+  int side() const { return side_; }
+
+  // The floor, and what the report says of it. None: why_none() says why.
+  std::optional<compare::NoiseFloor> Take(FloorRecord* record) const;
+  const std::string& why_none() const { return why_none_; }
+
+ private:
+  void Decide();
+  bool CandidateMayServe() const;
+
+  Participant* sides_[2];
+  const host::Settings* session_[2];
+  const Request& request_;
+  bool decided_ = false;
+  int side_ = 1;
+  std::string caveat_, why_none_;
+  std::filesystem::path file_;  // of a recorded floor
+  std::optional<compare::NoiseFloor> recorded_;
+  std::optional<NoiseMeter> meter_;
+};
+
+}  // namespace pb::run
+
+#endif  // PARITYBIT_RUN_FLOOR_H_

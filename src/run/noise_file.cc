@@ -1,0 +1,91 @@
+#include "run/noise_file.h"
+
+#include <cmath>
+
+#include "base/file.h"
+
+namespace pb::run {
+namespace {
+
+using Json = nlohmann::json;
+constexpr const char* kNoiseSchema = "paritybit.noise-floor/0";
+constexpr uint64_t kMaxBytes = 256 << 20;
+constexpr size_t kMaxRuns = 1000;
+
+Error Malformed(const std::filesystem::path& path, std::string_view what) {
+  return MakeError(Code::kMalformed, "{}: {}", path.string(), what);
+}
+
+std::string TextOf(const Json& json, const char* key) {
+  auto at = json.find(key);
+  return at != json.end() && at->is_string() ? at->get<std::string>() : "";
+}
+
+int64_t CountOf(const Json& json, const char* key) {
+  auto at = json.find(key);
+  return at != json.end() && at->is_number_unsigned() && at->get<uint64_t>() <= INT64_MAX ? at->get<int64_t>()
+                                                                                          : -1;
+}
+
+}  // namespace
+
+bool ReadSeries(const Json& entry, const char* key, size_t n, std::vector<double>* out) {
+  auto found = entry.find(key);
+  if (found == entry.end() || !found->is_array() || found->size() != n) return false;
+  for (const Json& value : *found) {
+    if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() < 0) return false;
+    out->push_back(value.get<double>());
+  }
+  return true;
+}
+
+Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor) {
+  Json runs = Json::array();
+  for (const compare::NoiseRun& run : floor.runs)
+    runs.push_back(
+        {{"seed", run.seed}, {"variation", run.variation}, {"kl", run.kl}, {"gap_change", run.gap_change}});
+  const Json json = {{"schema", kNoiseSchema},
+                     {"random_rounding", floor.method == compare::NoiseFloor::Method::kRandomRounding},
+                     {"engine", floor.engine},
+                     {"engine_digest", floor.engine_digest},
+                     {"model_sha256", floor.model_sha256},
+                     {"calibration", floor.calibration},
+                     {"isa", floor.isa},
+                     {"threads", floor.threads},
+                     {"n_calibration_positions", floor.n_calibration_positions},
+                     {"n_positions", floor.n_positions()},
+                     {"runs", runs}};
+  return WriteFileAtomic(path, json.dump(-1, ' ', true, Json::error_handler_t::replace) + "\n");
+}
+
+Result<compare::NoiseFloor> ReadNoiseFloor(const std::filesystem::path& path) {
+  PB_ASSIGN(std::string text, ReadFile(path, kMaxBytes));
+  const Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object() || TextOf(json, "schema") != kNoiseSchema) return Malformed(path, "no noise floor");
+  compare::NoiseFloor floor;
+  auto rounding = json.find("random_rounding"), runs = json.find("runs");
+  const int64_t n = CountOf(json, "n_positions"), n_calibration = CountOf(json, "n_calibration_positions");
+  if (rounding == json.end() || !rounding->is_boolean() || runs == json.end() || !runs->is_array() ||
+      n <= 0 || n_calibration < 0 || n_calibration > n || runs->empty() || runs->size() > kMaxRuns)
+    return Malformed(path, "a field of the noise floor is missing or out of range");
+  floor.method = rounding->get<bool>() ? compare::NoiseFloor::Method::kRandomRounding
+                                       : compare::NoiseFloor::Method::kVariations;
+  floor.engine = TextOf(json, "engine"), floor.engine_digest = TextOf(json, "engine_digest");
+  floor.model_sha256 = TextOf(json, "model_sha256"), floor.calibration = TextOf(json, "calibration");
+  floor.isa = TextOf(json, "isa"), floor.threads = TextOf(json, "threads");
+  floor.n_calibration_positions = n_calibration;
+  for (const Json& entry : *runs) {
+    compare::NoiseRun run;
+    if (!entry.is_object()) return Malformed(path, "a run is no object");
+    const int64_t seed = CountOf(entry, "seed");
+    run.seed = seed < 0 ? 0 : static_cast<uint64_t>(seed);
+    run.variation = TextOf(entry, "variation");
+    if (!ReadSeries(entry, "kl", static_cast<size_t>(n), &run.kl) ||
+        !ReadSeries(entry, "gap_change", static_cast<size_t>(n), &run.gap_change))
+      return Malformed(path, fmt::format("run {} does not have {} values", floor.runs.size(), n));
+    floor.runs.push_back(std::move(run));
+  }
+  return floor;
+}
+
+}  // namespace pb::run

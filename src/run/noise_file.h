@@ -1,0 +1,25 @@
+// A noise floor on disk, beside the reference's trace, so that what was recorded elsewhere brings its own limits.
+#ifndef PARITYBIT_RUN_NOISE_FILE_H_
+#define PARITYBIT_RUN_NOISE_FILE_H_
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <vector>
+
+#include "compare/noise_floor.h"
+
+namespace pb::run {
+
+inline constexpr std::string_view kNoiseFile = "noise_floor.json";
+
+// An array of n numbers, finite and not negative: what a noise run may hold.
+bool ReadSeries(const nlohmann::json& entry, const char* key, size_t n, std::vector<double>* out);
+
+Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor);
+// kNotFound: there is none. kMalformed: it is not what it claims to be.
+Result<compare::NoiseFloor> ReadNoiseFloor(const std::filesystem::path& path);
+
+}  // namespace pb::run
+
+#endif  // PARITYBIT_RUN_NOISE_FILE_H_

@@ -1,0 +1,73 @@
+#include "run/noise_file.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+namespace pb::run {
+namespace {
+
+class NoiseFile : public testing::Test {
+ protected:
+  void SetUp() override {
+    path_ = std::filesystem::temp_directory_path() / fmt::format("noise_file_{}.json", getpid());
+    floor_.engine = "llama.cpp v0.5.0", floor_.engine_digest = "abc", floor_.model_sha256 = "def";
+    floor_.calibration = "calibration.txt 12", floor_.isa = "zen4", floor_.threads = "1";
+    floor_.n_calibration_positions = 2;
+    floor_.runs = {{1, "noise.seed=1", {0, 1e-300, 0.125}, {3, 0.1, 0}},
+                   {2, "noise.seed=2", {1, 2, 3}, {4, 5, 6}}};
+    ASSERT_TRUE(WriteNoiseFloor(path_, floor_).ok());
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  std::filesystem::path path_;
+  compare::NoiseFloor floor_;
+};
+
+TEST_F(NoiseFile, IsReadAsItWasWritten) {
+  auto read = ReadNoiseFloor(path_);
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  EXPECT_EQ(read->method, floor_.method);
+  EXPECT_EQ(read->engine, floor_.engine);
+  EXPECT_EQ(read->model_sha256, "def");
+  EXPECT_EQ(read->n_calibration_positions, 2);
+  ASSERT_EQ(read->runs.size(), 2u);
+  for (size_t i : {0u, 1u}) {
+    EXPECT_EQ(read->runs[i].seed, floor_.runs[i].seed);
+    EXPECT_EQ(read->runs[i].variation, floor_.runs[i].variation);
+    EXPECT_EQ(read->runs[i].kl, floor_.runs[i].kl);  // bit by bit: limits follow from them
+    EXPECT_EQ(read->runs[i].gap_change, floor_.runs[i].gap_change);
+  }
+}
+
+TEST_F(NoiseFile, AnythingElseIsRefused) {
+  EXPECT_EQ(ReadNoiseFloor(path_.string() + ".none").error().code, Code::kNotFound);
+  const std::string good = ReadFile(path_).value();
+  auto refused = [&](const std::string& text) {
+    (void)WriteFileAtomic(path_, text).ok();
+    auto read = ReadNoiseFloor(path_);
+    return !read.ok() && read.error().code == Code::kMalformed &&
+           read.error().message.find(path_.string()) != std::string::npos;
+  };
+  for (const char* text : {"", "[]", "{}", "null", R"({"schema":"paritybit.noise-floor/0"})"})
+    EXPECT_TRUE(refused(text)) << text;
+  for (auto [from, to] : {std::pair{"\"n_positions\":3", "\"n_positions\":4"},
+                          {"\"n_positions\":3", "\"n_positions\":0"},
+                          {"\"n_positions\":3", "\"n_positions\":18446744073709551615"},
+                          {"\"n_calibration_positions\":2", "\"n_calibration_positions\":9"},
+                          {"0.125", "-0.125"},
+                          {"0.125", "\"x\""},
+                          {"0.125", "1e999"},
+                          {"\"runs\":[", "\"runs\":[1,"},
+                          {"\"random_rounding\":true", "\"random_rounding\":1"},
+                          {"noise-floor/0", "noise-floor/9"}}) {
+    std::string text = good;
+    ASSERT_NE(text.find(from), std::string::npos) << from;
+    EXPECT_TRUE(refused(text.replace(text.find(from), std::string(from).size(), to))) << to;
+  }
+  for (size_t n = 0; n + 2 < good.size(); n += 7) EXPECT_TRUE(refused(good.substr(0, n))) << n;
+}
+
+}  // namespace
+}  // namespace pb::run
