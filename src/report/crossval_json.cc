@@ -82,6 +82,7 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
   out["positions"] = Positions(c, true, &writer);
   out["points"] = Points(c.points, &writer);
   out["accumulated"] = Points(c.accumulated, &writer);
+  out["growth"] = writer.Growth();
   out["prompts"] = Prompts(c, &writer);
   out["noise_floor"] = writer.Floor();
   if (!out["noise_floor"].is_null()) {
@@ -113,6 +114,7 @@ std::string RenderReceipt(const run::Comparison& c, const Context& context) {
   out["positions"] = Positions(c, false, &writer);
   out["points"] = Points(c.points, &writer);
   out["accumulated"] = Points(c.accumulated, &writer);
+  out["growth"] = writer.Growth();
   out["prompts"] = Prompts(c, &writer);
   out["noise_floor"] = writer.Floor();
   out["choices"] = writer.Choices();

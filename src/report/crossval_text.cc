@@ -8,6 +8,7 @@
 #include "report/crossval_report.h"
 #include "report/diagnosis_report.h"
 #include "report/escape.h"
+#include "report/growth.h"
 #include "report/metrics_table.h"
 
 namespace pb::report {
@@ -54,6 +55,7 @@ class TextReport {
       out_ += '\n';
     }
     Points();
+    Traces();
     Limits();
     for (const std::string& note : context_.notes) Line("note", note);
     LastWords();
@@ -144,7 +146,7 @@ class TextReport {
     bool first = true;
     for (const std::string& key : keys) {
       const host::Fact *c = FindIn(c_.candidate, key), *r = FindIn(c_.reference, key);
-      if (!c || !r || SameValue(c->value, r->value)) continue;
+      if (!c || !r || SameValue(c->value, r->value) || key == "n_ctx") continue;  // room, not arithmetic
       auto side = [](const host::Fact& f) {
         std::string value = Escape(f.value);
         if (Columns(value) > 40) value = Fit(value, 40);
@@ -175,8 +177,8 @@ class TextReport {
     const run::FloorRecord& f = c_.floor;
     if (f.n_runs == 0) return;
     Line("noise",
-         fmt::format("reference against itself, {} runs of {} over {} tokens: mean KL {:.1e}, worst {:.1e}{}",
-                     f.n_runs, f.method, f.n_positions, f.mean_kl, f.worst_kl,
+         fmt::format("{} against itself, {} runs of {} over {} tokens: mean KL {:.1e}, worst {:.1e}{}",
+                     f.side, f.n_runs, f.method, f.n_positions, f.mean_kl, f.worst_kl,
                      f.weaker ? " (weaker than usual: see the verdict)" : ""));
   }
 
@@ -204,22 +206,61 @@ class TextReport {
              worst->bound_ratio, PlaceOf(worst->stage, worst->layer, std::nullopt)));
     for (const std::string& stage : c_.verdict.coverage.unobservable)
       Line("", "not observable: " + Escape(stage));
+    Uncompared("not in both engines", c_.verdict.coverage.unmapped);
+    Uncompared("missing", c_.verdict.coverage.missing);
     Growth();
+    Observer();
   }
 
-  // How errors grow over the layers when nobody corrects them: the prefill of the first prompt.
+  // Up to a few names of points that were not compared; the JSON has all.
+  void Uncompared(const char* what, const std::vector<std::string>& names) {
+    constexpr size_t kShown = 3;
+    for (size_t i = 0; i < std::min(names.size(), kShown); ++i)
+      Line("", fmt::format("{}: {}", what, Escape(names[i])));
+    if (names.size() > kShown) Line("", fmt::format("{}: {} more", what, names.size() - kShown));
+  }
+
   void Growth() {
-    const compare::PointRow *first = nullptr, *last = nullptr;
-    for (const compare::PointRow& p : c_.accumulated) {
-      if (p.stage != PB_STAGE_LAYER_OUT || p.prompt != 0 || p.step != 0) continue;
-      if (!first) first = &p;
-      last = &p;
-    }
-    if (first)
-      Line("growth",
-           fmt::format(
-               "left alone, layer outputs differ by rel-L2 {:.1e} after layer {} and {:.1e} after layer {}",
-               first->rel_l2, first->layer, last->rel_l2, last->layer));
+    const std::vector<GrowthRow> rows = GrowthOf(c_);
+    if (rows.empty()) return;
+    constexpr size_t kColumns = 40;
+    Line(
+        "growth",
+        fmt::format(
+            "layer {} {:.1e} {} {:.1e} layer {}; rel-L2 of the layers' outputs in the free run, each step of "
+            "the curve is a factor of ten",
+            rows.front().layer, rows.front().rel_l2, GrowthCurve(rows, kColumns), rows.back().rel_l2,
+            rows.back().layer));
+  }
+
+  // Whether watching changed what an engine computes; a change is a reason of the verdict too.
+  void Observer() {
+    bool watched = false, changed[2] = {false, false};
+    for (const run::PromptRecord& p : c_.prompts)
+      for (int side : {0, 1}) {
+        watched |= !p.tapped_sha256[side].empty();
+        changed[side] |= !p.tapped_sha256[side].empty() && p.tapped_sha256[side] != p.logits_sha256[side];
+      }
+    if (!watched) return;
+    if (!changed[0] && !changed[1])
+      Line("observer", "logits have the same bits with and without taps, in both engines");
+    else
+      Line("observer", fmt::format("logits CHANGE under taps in the {}", changed[0] && changed[1]
+                                                                             ? "candidate and the reference"
+                                                                         : changed[0] ? "candidate"
+                                                                                      : "reference"));
+  }
+
+  void Traces() {
+    bool first = true;
+    for (const run::PromptRecord& p : c_.prompts)
+      for (const std::optional<run::KeptTrace>& t : p.traces) {
+        if (!t) continue;
+        Line(first ? "traces" : "",
+             fmt::format("{} (level {}, {} records, {:.1f} MB)", Escape(t->folder.string()), t->level,
+                         t->n_records, static_cast<double>(t->n_bytes) / 1e6));
+        first = false;
+      }
   }
 
   static std::string PlaceOf(int32_t stage, int32_t layer, std::optional<int64_t> feature) {
@@ -293,8 +334,8 @@ class TextReport {
     const compare::Verdict& v = c_.verdict;
     switch (v.outcome) {
       case Outcome::kMatch:
-        return fmt::format("at all {} {} the engines agree as closely as the reference agrees with itself",
-                           v.coverage.compared, v.coverage.unit);
+        return fmt::format("at all {} {} the engines agree as closely as the {} agrees with itself",
+                           v.coverage.compared, v.coverage.unit, c_.floor.side);
       case Outcome::kNearTie:
         return "the engines agree within noise; where they choose different tokens, those are as good as "
                "tied";
@@ -344,10 +385,27 @@ class TextReport {
     for (const compare::Reason& r : c_.verdict.reasons)
       out_ += fmt::format("{}- {}\n", std::string(kLabel, ' '),
                           Wrap(EscapeLines(r.text), static_cast<size_t>(options_.width), kLabel + 2));
+    FirstError();
     if (context_.diagnosis)
       out_ += BlameLines(*context_.diagnosis, options_.width);
     else if (c_.verdict.blame != compare::Blame::kNone)
       Line("blame", compare::BlameName(c_.verdict.blame));
+  }
+
+  // The error where the engines part: on equal inputs, and as it arrived in the free run.
+  void FirstError() {
+    const auto& d = c_.verdict.first_divergence;
+    if (!d || !d->stage) return;
+    auto find = [&](const std::vector<compare::PointRow>& rows) {
+      return std::find_if(rows.begin(), rows.end(), [&](const compare::PointRow& p) {
+        return p.prompt == d->prompt && p.stage == *d->stage && p.layer == d->layer &&
+               p.first_position <= d->position && d->position < p.first_position + p.n_rows;
+      });
+    };
+    auto local = find(c_.points), accumulated = find(c_.accumulated);
+    if (local == c_.points.end() || accumulated == c_.accumulated.end()) return;
+    Line("error", fmt::format("{:.1e} on equal inputs, {:.1e} as it arrives in the free run (rel-L2)",
+                              local->rel_l2, accumulated->rel_l2));
   }
 
   // Texts of engines may hold anything; lines stay lines.

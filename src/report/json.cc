@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "report/growth.h"
+
 namespace pb::report {
 namespace {
 
@@ -15,6 +17,16 @@ Json FactsJson(const host::Facts& facts) {
   Json out = Json::object();
   for (const host::Fact& f : facts) out[f.key] = Json{{"value", f.value}, {"origin", f.origin}};
   return out;
+}
+
+// null: not kept. The digest binds the folder wherever it is moved.
+Json Trace(const std::optional<run::KeptTrace>& t) {
+  if (!t) return nullptr;
+  return Json{{"folder", t->folder.string()},
+              {"level", t->level},
+              {"n_records", t->n_records},
+              {"n_bytes", t->n_bytes},
+              {"records_blake3", t->records_blake3}};
 }
 
 Json Pair(int64_t candidate, int64_t reference) {
@@ -61,7 +73,16 @@ Json JsonWriter::Prompt(const run::PromptRecord& p) {
               {"steps_asked", p.steps_asked},
               {"decoded", p.decoded},
               {"logits_sha256", {{"candidate", p.logits_sha256[0]}, {"reference", p.logits_sha256[1]}}},
-              {"logits_sha256_tapped", {{"candidate", tapped(0)}, {"reference", tapped(1)}}}};
+              {"logits_sha256_tapped", {{"candidate", tapped(0)}, {"reference", tapped(1)}}},
+              {"traces", {{"candidate", Trace(p.traces[0])}, {"reference", Trace(p.traces[1])}}}};
+}
+
+Json JsonWriter::Growth() {
+  Json out = Json::array();
+  for (const GrowthRow& row : GrowthOf(c_))
+    out.push_back(
+        Json{{"layer", row.layer}, {"rel_l2", Number(row.rel_l2)}, {"worst_row", Number(row.worst_row)}});
+  return out;
 }
 
 Json JsonWriter::TopK(const compare::LogitsRow& row, int side, bool with_text) {
@@ -126,7 +147,8 @@ Json JsonWriter::Point(const compare::PointRow& p) {
 Json JsonWriter::Floor() {
   const run::FloorRecord& f = c_.floor;
   if (f.n_runs == 0) return nullptr;
-  return Json{{"method", f.method},
+  return Json{{"side", f.side},
+              {"method", f.method},
               {"weaker", f.weaker},
               {"n_runs", f.n_runs},
               {"n_positions", f.n_positions},

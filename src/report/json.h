@@ -22,6 +22,7 @@ class JsonWriter {
   Json Prompt(const run::PromptRecord& prompt);
   Json Position(const compare::LogitsRow& row, bool with_text);
   Json Point(const compare::PointRow& row);
+  Json Growth();  // of the accumulated error over the layers
   Json Floor();
   Json Limits();
   Json Reasons();
