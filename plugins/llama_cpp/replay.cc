@@ -211,10 +211,18 @@ class Replayer {
     return ggml_rope_ext(ctx_.get(), Rows(0), positions_, step.src[2], 2, 0, 0, 1, 1, 0, 1, 0, 0);
   }
 
+  // As many threads as the session has: of itself a back end starts more, which on a busy machine wait for each other.
+  void UseThreads(ggml_backend_t backend) const {
+    ggml_backend_reg_t library = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
+    if (void* set = ggml_backend_reg_get_proc_address(library, "ggml_backend_set_n_threads"))
+      reinterpret_cast<ggml_backend_set_n_threads_t>(set)(backend, session_->settings.threads);
+  }
+
   pb_error* Compute(ggml_tensor* result, Canonical* out) {
     std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> backend(
         ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr), ggml_backend_free);
     if (!backend) return NewError(PB_INTERNAL, "replay: no CPU back end");
+    UseThreads(backend.get());
     std::unique_ptr<ggml_backend_buffer, void (*)(ggml_backend_buffer_t)> buffer(
         ggml_backend_alloc_ctx_tensors(ctx_.get(), backend.get()), ggml_backend_buffer_free);
     if (!buffer) return NewError(PB_OUT_OF_MEMORY, "replay: no memory for the op's tensors");
