@@ -48,6 +48,11 @@ class Activation(Diagnose):
         self.assertEqual([h["name"] for h in d["hypotheses"] if h["restores"]], ["ffn.activation=silu"])
         self.assertEqual([f["agrees"] for f in d["evidence"]], [True, False, False])
         self.assertEqual(len(d["shared"]), 1)  # the native engine is the candidate alone
+        injection = result.json["injection"]
+        self.assertEqual((injection["outcome"], injection["recipient"], injection["one_minimal"]), ("found", "reference", True))
+        self.assertEqual(injection["found"]["points"], [{"stage": "ffn_gated", "layer": i} for i in range(6)])
+        self.assertIn("replacing ffn_gated in all 6 layers of the reference", injection["sentence"])
+        self.assertEqual([without["restores"] for without in injection["without_one"]], [False] * 6)
         # models/README.md: 27.35 in the training code over all of the text, 52.0 by llama-perplexity over a part of it.
         declared, silu, reference = (row["perplexity"] for row in result.json["perplexity"]["rows"])
         self.assertTrue(25 < declared < 31, declared)

@@ -16,12 +16,16 @@ namespace {
 
 constexpr int32_t kWindow = 256;  // tokens of a perplexity window, or the model's context where it is shorter
 constexpr size_t kHeldoutTokens = 4096;
+// An injection search of so much takes seconds, and is made without being asked for.
+constexpr size_t kCheapTokens = 64;
+constexpr uint64_t kCheapModelBytes = 64 << 20;
 
 struct DiagnoseArguments {
   CrossvalArguments compared;
   std::string stage;
   int layer = -1, prompt_index = 0, step = 0;
   bool no_perplexity = false;
+  bool inject = false, no_inject = false;
 };
 
 bool SaysWhat(const CrossvalArguments& args) {
@@ -94,6 +98,38 @@ Status MeasurePerplexities(const run::Request& request, const std::string& setti
              request.reference_model.empty() ? request.model : request.reference_model);
 }
 
+// Which ops have to be exchanged for the engines to agree again: into the side that is wrong, else into the candidate.
+Result<diagnose::InjectionResult> SearchInjection(const run::Request& request,
+                                                  const JudgedComparison& judged) {
+  const diagnose::Place& place = judged.diagnosis->place;
+  const run::PromptRecord& prompt = judged.comparison.prompts[static_cast<size_t>(place.prompt)];
+  diagnose::InjectionRequest search;
+  search.candidate = request.candidate, search.reference = request.reference;
+  search.model = request.model, search.reference_model = request.reference_model;
+  search.tokens = prompt.tokens;
+  if (place.step > 0) search.tokens.insert(search.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
+  search.into_reference = judged.diagnosis->blame == compare::Blame::kReference;
+  for (const compare::PointRow& row : judged.comparison.points)
+    if (row.above_bound() && !row.explained_by_codes) search.suspects.push_back({row.stage, row.layer});
+  search.user = request.user, search.calibration = request.calibration;
+  search.limits = request.limits, search.progress = request.progress;
+  return diagnose::SearchInjection(search);
+}
+
+// Whether a search is asked for, or so cheap that it needs no asking.
+bool WantsInjection(const DiagnoseArguments& args, const run::Request& request,
+                    const JudgedComparison& judged) {
+  if (!judged.diagnosis || judged.diagnosis->place.stage < 0 ||
+      judged.comparison.verdict.outcome != compare::Outcome::kDiverged)
+    return false;
+  if (args.inject || args.no_inject) return args.inject;
+  std::error_code error;
+  const run::PromptRecord& prompt =
+      judged.comparison.prompts[static_cast<size_t>(judged.diagnosis->place.prompt)];
+  return prompt.tokens.size() <= kCheapTokens &&
+         std::filesystem::file_size(request.model, error) <= kCheapModelBytes && !error;
+}
+
 int Run(DiagnoseArguments args) {
   const OutputArguments output = args.compared.output;
   std::string note;
@@ -114,10 +150,21 @@ int Run(DiagnoseArguments args) {
   report::Context context = MakeContext("diagnose");
   if (!note.empty()) context.notes.push_back(note);
   report::DiagnosisReport report;
-  report.diagnosis = std::move(judged->diagnosis);
+  report.diagnosis = judged->diagnosis;
   report.why_none = judged->why_none.empty()
                         ? "the engines do not part at any op: there is nothing to diagnose"
                         : judged->why_none;
+  if (WantsInjection(args, *request, *judged)) {
+    ProgressBar bar;
+    request->progress = [&](std::string_view what, int64_t done, int64_t total) {
+      bar.Update(what, done, total);
+    };
+    auto found = SearchInjection(*request, *judged);
+    if (found)
+      report.injection = std::move(found).value();
+    else
+      context.notes.push_back("no injection search: " + found.error().message);
+  }
   const std::string setting = report.diagnosis && !args.no_perplexity ? GlobalSetting(*report.diagnosis) : "";
   if (!setting.empty()) {
     ProgressBar bar;
@@ -150,6 +197,11 @@ Action DeclareDiagnose(CLI::App& app) {
   app.add_option("--step", args->step, "0: the prefill; else a decode step")->group("Place");
   app.add_flag("--no-perplexity", args->no_perplexity, "leave out the perplexities of an activation")
       ->group("Output");
+  CLI::Option* inject = app.add_flag("--inject", args->inject,
+                                     "search the smallest set of ops whose exchange restores the logits (of "
+                                     "itself where it is cheap)")
+                            ->group("Output");
+  app.add_flag("--no-inject", args->no_inject, "leave that search out")->excludes(inject)->group("Output");
   return [args] { return Run(*args); };
 }
 

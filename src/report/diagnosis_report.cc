@@ -130,6 +130,7 @@ std::string RenderDiagnosisText(const run::Comparison& comparison, const Diagnos
     out += Wrap(Escape(d.sentence), static_cast<size_t>(width), 0) + "\n\n";
     EvidenceLines(d, width, &out);
     TrialLines(d, width, &out);
+    if (report.injection) out += Line("injection", Escape(InjectionSentence(*report.injection)), width);
     Block perplexity("perplexity", width, &out);
     for (const PerplexityRow& row : report.perplexities)
       perplexity.Add(fmt::format("{:7.2f}  {}", row.perplexity, Escape(row.what)));
@@ -154,6 +155,7 @@ std::string RenderDiagnosisJson(const run::Comparison& comparison, const Diagnos
   out["blame"] = compare::BlameName(report.diagnosis ? report.diagnosis->blame : v.blame);
   out["diagnosis"] = report.diagnosis ? DiagnosisJson(*report.diagnosis, &writer) : Json(nullptr);
   out["why_none"] = report.diagnosis ? Json(nullptr) : Json(report.why_none);
+  out["injection"] = report.injection ? diagnose::InjectionJson(*report.injection) : Json(nullptr);
   out["perplexity"] = Json{{"text", report.perplexity_text}, {"rows", Json::array()}};
   for (const PerplexityRow& row : report.perplexities)
     out["perplexity"]["rows"].push_back({{"what", row.what}, {"perplexity", writer.Number(row.perplexity)}});
