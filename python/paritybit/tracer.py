@@ -1,6 +1,8 @@
 """Records what a PyTorch model computes as a trace: forward hooks where a name map says."""
 import functools
+import hashlib
 import inspect
+import os
 import sys
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
@@ -68,12 +70,12 @@ class Tracer:
 
     The first evaluation is the prompt; each further one must continue the sequence through the model's own cache. One sequence
     a trace, batches of one. Leaving by an exception leaves a trace that is incomplete and says why. Functions that the map
-    names are replaced while the tracer is entered, so no other thread may evaluate a model meanwhile. Give `manifest` what
-    else is known: prompt, model_path, model_sha256.
+    names are replaced while the tracer is entered, so no other thread may evaluate a model meanwhile. `model_path` is the file
+    that engines are compared on; its sha256 says which model the trace is of. `prompt` is the text of the tokens.
     """
 
     def __init__(self, model: torch.nn.Module, folder: Folder, name_map: NameMap, level: str = "sketch", per_row: bool = False,
-                 engine: str = "pytorch", **manifest: Any) -> None:
+                 engine: str = "pytorch", prompt: str = "", model_path: Folder = "", model_sha256: str = "") -> None:
         if model.training:
             raise TraceError("the model is in training mode, where dropout is drawn anew; call model.eval() first")
         self._model, self._map = model, name_map
@@ -84,7 +86,9 @@ class Tracer:
         session = name_map.session_facts + [("map", name_map.name, "set")]
         self._writer = Writer(folder, Manifest(level=level, per_row=per_row, engine=engine, engine_facts=_engine_facts(model),
                                                model_facts=name_map.model_facts, session_facts=session,
-                                               unobservable=dict(name_map.unobservable), **manifest))
+                                               unobservable=dict(name_map.unobservable), prompt=prompt,
+                                               model_path=os.fspath(model_path),
+                                               model_sha256=model_sha256 or _sha256(model_path)))
         self.folder = self._writer.folder
         self._hooks: List[Any] = []
         self._functions = _Functions()
@@ -260,6 +264,17 @@ class _Running:
     def remove(self) -> None:
         for hook in self._hooks:
             hook.remove()
+
+
+def _sha256(path: Folder) -> str:
+    """Of the file; empty where none is named."""
+    if not os.fspath(path):
+        return ""
+    hasher = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 def _per_layer(stage: str) -> bool:

@@ -194,7 +194,8 @@ def name_map(model: TinyBitnet) -> maps.NameMap:
     session = [("act.quant", "bitnet", "observed"), ("kv.type", "f32", "observed"), ("attn.flash", "off", "observed")]
     return maps.NameMap("tiny-bitnet", c["num_hidden_layers"], "embeddings", points,
                    model_facts=[(k, str(v), "config.json") for k, v in facts.items()]
-                   + [("ffn.activation", c["hidden_act"], "config.json"), ("rope.pairing", "halves", "observed")],
+                   + [("ffn.activation", c["hidden_act"], "config.json"), ("rope.pairing", "halves", "observed"),
+                      ("rope.base", f"{c['rope_theta']:g}", "config.json"), ("norm.eps", f"{c['rms_norm_eps']:g}", "config.json")],
                    session_facts=session)
 
 

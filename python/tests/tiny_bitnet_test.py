@@ -208,6 +208,28 @@ class OwnTrace(Case):
         self.assertEqual((scores.shape, scores.neg_inf), ((4, 4, 4), 4 * 6))
 
 
+class Reference(Case):
+    """The PyTorch model as the reference of a comparison: its trace, served by plugins/replay."""
+
+    def test_judges_engines(self):
+        path = gguf("tiny-bitnet-relu2", "tq2_0")
+        paritybit("trace", "--model", path, "--prompt", TEXT, "--max-tokens", "2", "--level", "digest", "--out", self.folder / "tokens")
+        like, model = pb.Trace.open(self.folder / "tokens").manifest, tiny_bitnet.TinyBitnet(path)
+        pb.record_trace(model, self.folder / "pytorch", tiny_bitnet.name_map(model), like.tokens, n_prompt=like.n_prompt,
+                        forward=tiny_bitnet.forward, level="full", prompt=TEXT, model_path=path)
+        self.assertEqual(pb.Trace.open(self.folder / "pytorch").manifest.model_sha256, like.model_sha256)
+        good = self.crossval(path, "native,act.quant=bitnet,kv.type=f32", 0)
+        self.assertEqual((good["verdict"], good["scope"]), ("match", "local"))
+        self.assertEqual((good["coverage"]["expected"], good["coverage"]["compared"]), (3 * 123, 3 * 123))
+        bad = self.crossval(path, "native,act.quant=bitnet,kv.type=f32,ffn.activation=silu", 1)
+        first = bad["first_divergence"]
+        self.assertEqual((bad["verdict"], first["position"], first["layer"], first["stage"]), ("diverged", 0, 0, "ffn_act"))
+
+    def crossval(self, model, candidate, code):
+        return json.loads(paritybit("crossval", "--model", model, "--candidate", candidate, "--reference", f"replay,trace={self.folder}/pytorch",
+                                    "--prompt", TEXT, "--max-tokens", "2", "--format", "json", expect=code))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main()
