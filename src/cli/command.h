@@ -31,6 +31,7 @@ bool IsUnsupportedCommand(std::string_view name);
 Action DeclareCrossval(CLI::App& app);
 Action DeclareCrossvalPerToken(CLI::App& app);
 Action DeclareTrace(CLI::App& app);
+Action DeclareTraceDiff(CLI::App& app);
 Action DeclareDiagnose(CLI::App& app);
 Action DeclareInfer(CLI::App& app);
 Action DeclareSetupCppAuto(CLI::App& app);

@@ -18,6 +18,8 @@ constexpr std::array kCommands = {
     Command{"trace", "record what an engine computes, point by point",
             "paritybit trace --model model.gguf --engine llama.cpp --prompt \"2+2=\" --out trace",
             DeclareTrace},
+    Command{"trace-diff", "where two traces part, from any engines, offline",
+            "paritybit trace-diff trace-native trace-llama --table", DeclareTraceDiff},
     Command{"diagnose", "why two engines differ, and whose fault it is",
             "paritybit diagnose --model model.gguf --reference llama.cpp --prompt \"And God said\"",
             DeclareDiagnose},
@@ -36,10 +38,10 @@ constexpr std::array kCommands = {
 };
 
 constexpr std::string_view kUnsupported[] = {
-    "full-crossval", "parity-both",  "trace-diff",     "sweep",         "verify",           "verify-receipt",
-    "gate",          "logit-parity", "nll-parity",     "greedy-parity", "tokenizer-parity", "benchmark",
-    "bench-compare", "fetch-cpp",    "download-model", "tokenizer",     "gen-mini-gguf",    "gpu-preflight",
-    "clean-cache",   "audit",        "self-check",     "repro",         "history",
+    "full-crossval", "parity-both",    "sweep",         "verify",           "verify-receipt", "gate",
+    "logit-parity",  "nll-parity",     "greedy-parity", "tokenizer-parity", "benchmark",      "bench-compare",
+    "fetch-cpp",     "download-model", "tokenizer",     "gen-mini-gguf",    "gpu-preflight",  "clean-cache",
+    "audit",         "self-check",     "repro",         "history",
 };
 
 }  // namespace

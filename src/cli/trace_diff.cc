@@ -1,0 +1,99 @@
+// paritybit trace-diff: two traces against each other, offline.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "report/trace_diff_report.h"
+
+namespace pb::cli {
+namespace {
+
+struct TraceDiffArguments {
+  std::string folders[2];  // candidate, reference
+  std::optional<double> max_rel_l2;
+  bool different_models = false, table = false;
+  std::vector<std::string> filters;
+  OutputArguments output;
+};
+
+bool HasReason(const compare::TraceDiff& diff, std::string_view code) {
+  for (const compare::Reason& reason : diff.verdict.reasons)
+    if (reason.code == code) return true;
+  return false;
+}
+
+// What mends or goes on from here, with the traces' own paths filled in.
+std::vector<std::string> NextCommands(const TraceDiffArguments& args, const compare::TraceDiff& diff,
+                                      const trace::Manifest (&m)[2]) {
+  std::vector<std::string> next;
+  auto record = [&](int side, const std::string& more, const char* folder) {
+    if (m[side].model_path.empty() || m[side].engine.empty()) return;
+    next.push_back(fmt::format("paritybit trace --model {} --engine {} {} --out {}",
+                               ShellQuote(m[side].model_path), ShellQuote(m[side].engine), more, folder));
+  };
+  if (HasReason(diff, "tokens-differ")) record(0, "--like " + ShellQuote(args.folders[1]), "trace-again");
+  if (!HasReason(diff, "not-judged") && diff.verdict.outcome != compare::Outcome::kDiverged) return next;
+  const bool same_model = !m[0].model_sha256.empty() && m[0].model_sha256 == m[1].model_sha256;
+  if (same_model && !m[0].prompt.empty() && !m[0].engine.empty() && !m[1].engine.empty())
+    next.push_back(fmt::format("paritybit crossval --model {} --candidate {} --reference {} --prompt {}",
+                               ShellQuote(m[1].model_path), ShellQuote(m[0].engine), ShellQuote(m[1].engine),
+                               ShellQuote(m[1].prompt)));
+  std::string self =
+      fmt::format("paritybit trace-diff {} {}{}", ShellQuote(args.folders[0]), ShellQuote(args.folders[1]),
+                  args.different_models ? " --different-models" : "");
+  if (!args.table) next.push_back(self + " --table");
+  return next;
+}
+
+Result<int> RunTraceDiff(const TraceDiffArguments& args) {
+  compare::TraceDiffOptions options;
+  options.max_rel_l2 = args.max_rel_l2;
+  options.different_models = args.different_models;
+  for (const std::string& rule : args.filters) PB_TRY(options.filter.Add(rule));
+  PB_ASSIGN(trace::Trace candidate, trace::Trace::Open(args.folders[0]));
+  PB_ASSIGN(trace::Trace reference, trace::Trace::Open(args.folders[1]));
+  PB_ASSIGN(compare::TraceDiff diff, compare::DiffTraces(candidate, reference, options));
+  report::TraceDiffContext context;
+  for (int side : {0, 1}) context.folders[side] = args.folders[side];
+  context.manifests[0] = candidate.manifest();
+  context.manifests[1] = reference.manifest();
+  context.next = NextCommands(args, diff, context.manifests);
+  context.table = args.table;
+  PrintOut(args.output.json() ? report::RenderJson(diff, context) : report::RenderText(diff, context));
+  return compare::ExitCode(diff.verdict.outcome);
+}
+
+}  // namespace
+
+Action DeclareTraceDiff(CLI::App& app) {
+  auto args = std::make_shared<TraceDiffArguments>();
+  app.add_option("candidate", args->folders[0], "folder of the trace under test")
+      ->required()
+      ->group("Traces");
+  app.add_option("reference", args->folders[1], "folder of the trace to agree with")
+      ->required()
+      ->group("Traces");
+  app.add_option("--filter", args->filters,
+                 "points to compare, such as stage=q_*|k_*,layer=0-3,step=0,position=5-; may be repeated "
+                 "(default: all)")
+      ->allow_extra_args(false)
+      ->group("Traces");
+  app.add_flag("--different-models", args->different_models, "the traces are of two model files on purpose")
+      ->group("Traces");
+  app.add_option(
+         "--rel-l2", args->max_rel_l2,
+         "largest rel-L2 of a token row, or of a tensor whose rows are not recorded (default: no such limit)")
+      ->check(CLI::NonNegativeNumber)
+      ->group("Limits");
+  app.add_flag("--table", args->table, "show every stage of every layer")->group("Output");
+  AddOutputArguments(app, args->output);
+  return [args] {
+    auto exit_code = RunTraceDiff(*args);
+    return exit_code ? *exit_code : Fail(args->output, exit_code.error());
+  };
+}
+
+}  // namespace pb::cli

@@ -1,0 +1,26 @@
+// What a comparison of two traces tells, as text and JSON. Strings out; no printing, no file.
+#ifndef PARITYBIT_REPORT_TRACE_DIFF_REPORT_H_
+#define PARITYBIT_REPORT_TRACE_DIFF_REPORT_H_
+
+#include <string>
+#include <vector>
+
+#include "compare/trace_diff.h"
+
+namespace pb::report {
+
+struct TraceDiffContext {
+  std::string folders[2];         // candidate, reference
+  trace::Manifest manifests[2];   // likewise
+  std::vector<std::string> next;  // commands that work when pasted
+  bool table = false;             // text: every stage of every layer
+};
+
+// For people; ends with the verdict and the next commands.
+std::string RenderText(const compare::TraceDiff& diff, const TraceDiffContext& context);
+// One JSON object, schema paritybit.trace-diff/0 (docs/format_trace.md).
+std::string RenderJson(const compare::TraceDiff& diff, const TraceDiffContext& context);
+
+}  // namespace pb::report
+
+#endif  // PARITYBIT_REPORT_TRACE_DIFF_REPORT_H_
