@@ -140,7 +140,8 @@ inline Result<std::vector<float>> ReplayOn(Session& session, pb_stage stage, int
       tensors.size(),
       variation,
       [](void* ctx, const pb_tensor* t) { *static_cast<std::vector<float>*>(ctx) = Copy(*t).values; },
-      &out};
+      &out,
+      nullptr};
   PB_TRY(session.Replay(replay));
   return out;
 }
