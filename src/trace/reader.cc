@@ -182,7 +182,7 @@ Result<std::vector<float>> Trace::PayloadRows(const Record& record, int64_t firs
   if (record.payload_file.empty())
     return MakeError(Code::kNotFound, "{}: record has no payload", record.name);
   if (first_row < 0 || n_rows < 0 || first_row > record.n_rows() || n_rows > record.n_rows() - first_row) {
-    return MakeError(Code::kUsage, "{}: rows {} to {} of {}", record.name, first_row, first_row + n_rows,
+    return MakeError(Code::kUsage, "{}: {} rows from row {} on, of {}", record.name, n_rows, first_row,
                      record.n_rows());
   }
   auto path = folder_ / record.payload_file;
