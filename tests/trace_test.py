@@ -163,6 +163,7 @@ class Golden(Traces):
     def test_todays_engine_computes_the_bits_of_the_committed_trace(self):
         self.assertLess(sum(f.stat().st_size for f in GOLDEN.iterdir()), 64_000)
         trace(self.folder / "today", "--like", GOLDEN)
+        self.assertEqual(lines(self.folder / "today"), lines(GOLDEN))  # sketches and sizes too
         result = diff(self.folder / "today", GOLDEN)
         self.expect(result, "match", 0, "equal-bits")
         self.assertEqual((result.json["n_equal"], result.json["coverage"]["compared"]), (POINTS, POINTS))

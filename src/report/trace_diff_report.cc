@@ -45,7 +45,7 @@ std::string Place(const TracePoint& p) {
 }
 
 std::string Line(std::string_view label, std::string_view text) {
-  return fmt::format("{:<11}{}\n", label, Wrap(text, kWidth - kIndent, kIndent));
+  return fmt::format("{:<11}{}\n", label, Wrap(text, kWidth, kIndent));
 }
 
 std::string Fact(const std::vector<trace::Fact>& facts, std::string_view key) {
@@ -111,7 +111,7 @@ std::string FirstDifference(const TraceDiff& diff) {
         "", fmt::format("max abs {:.1e} at position {}, feature {}; fits {:.6g} x + {:.1e}; 1-cos {:.1e}; "
                         "non-finite {} and {}",
                         p.row.max_abs, p.max_abs_position, p.max_abs_feature, p.row.scale, p.row.offset,
-                        1 - p.row.cosine, p.row.n_non_finite[0], p.row.n_non_finite[1]));
+                        std::max(0.0, 1 - p.row.cosine), p.row.n_non_finite[0], p.row.n_non_finite[1]));
   out += Line("", fmt::format("blake3 {} and {}", p.blake3[0].substr(0, 16), p.blake3[1].substr(0, 16)));
   switch (p.own) {
     case compare::OwnError::kNone:

@@ -69,15 +69,17 @@ Sketcher::Sketcher(uint64_t seed) : seed_(Mix(seed)) {
 
 // Each table takes 12 bits of the hash: by how much the block is rotated over the buckets, and its pattern of signs.
 void Sketcher::AddBlock(uint64_t hash, const float* values) {
+  // Apart from the sums, which the compiler cannot know to lie elsewhere.
+  alignas(64) uint32_t finite[kBlock];
+  for (int i = 0; i < kBlock; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(values[i]);
+    finite[i] = (bits & 0x7f800000u) == 0x7f800000u ? 0u : bits;
+  }
   for (int t = 0; t < kSketchTables; ++t) {
     float* sums = sums_[t][hash & (kSketchBuckets - 1)];
     const uint32_t* signs = signs_[hash >> 4 & (kPatterns - 1)];
     hash >>= 12;
-    for (int i = 0; i < kBlock; ++i) {
-      uint32_t bits = std::bit_cast<uint32_t>(values[i]);
-      bits = (bits & 0x7f800000u) == 0x7f800000u ? 0u : bits;
-      sums[i] += std::bit_cast<float>(bits ^ signs[i]);
-    }
+    for (int i = 0; i < kBlock; ++i) sums[i] += std::bit_cast<float>(finite[i] ^ signs[i]);
   }
 }
 
