@@ -12,30 +12,62 @@ namespace {
 
 constexpr uint32_t kExponent = 0x7f800000u;
 
-// Sum of squares of the finite values; counts the others.
-double SumSquares(std::span<const float> row, int64_t* n_non_finite) {
-  constexpr size_t kLanes = 8;
-  double sums[kLanes] = {};
-  int64_t bad = 0;
-  size_t i = 0;
-  for (; i + kLanes <= row.size(); i += kLanes) {
-    int32_t n_bad = 0;
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      uint32_t bits = std::bit_cast<uint32_t>(row[i + lane]);
-      bool finite = (bits & kExponent) != kExponent;
-      n_bad += !finite;
-      double v = std::bit_cast<float>(finite ? bits : 0u);
-      sums[lane] += v * v;
+constexpr uint32_t kNegativeInfinity = 0xff800000u;
+constexpr size_t kLanes = 8, kBlock = 64;
+
+// Of a row: squares summed by lane, value i in lane i mod 8, over finite values; the others counted.
+struct Sums {
+  double squares[kLanes] = {};
+  int64_t n_nan = 0, n_positive_inf = 0, n_negative_inf = 0;
+
+  int64_t n_bad() const { return n_nan + n_positive_inf + n_negative_inf; }
+  double Total() const {
+    const double* s = squares;
+    return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+  }
+
+  void AddFinite(const float* values, size_t n) {
+    for (size_t i = 0; i < n; i += kLanes) {
+      for (size_t lane = 0; lane < kLanes; ++lane) {
+        const double v = values[i + lane];
+        squares[lane] += v * v;
+      }
     }
-    bad += n_bad;
   }
-  for (; i < row.size(); ++i) {
-    bool finite = std::isfinite(row[i]);
-    bad += !finite;
-    if (finite) sums[i % kLanes] += static_cast<double>(row[i]) * row[i];
+
+  void AddAny(const float* values, size_t n) {
+    for (size_t i = 0; i < n; ++i) {
+      const float v = values[i];
+      if (std::isfinite(v)) {
+        squares[i % kLanes] += static_cast<double>(v) * v;
+      } else {
+        ++(std::isnan(v) ? n_nan : v > 0 ? n_positive_inf : n_negative_inf);
+      }
+    }
   }
-  *n_non_finite += bad;
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+};
+
+// Most blocks are finite, and most others are hidden attention scores.
+Sums SumRow(std::span<const float> row) {
+  Sums sums;
+  size_t i = 0;
+  for (; i + kBlock <= row.size(); i += kBlock) {
+    uint32_t n_bad = 0, n_hidden = 0;
+    for (size_t j = i; j < i + kBlock; ++j) {
+      const uint32_t bits = std::bit_cast<uint32_t>(row[j]);
+      n_bad += (bits & kExponent) == kExponent;
+      n_hidden += bits == kNegativeInfinity;
+    }
+    if (n_bad == 0) {
+      sums.AddFinite(&row[i], kBlock);
+    } else if (n_hidden == kBlock) {
+      sums.n_negative_inf += kBlock;
+    } else {
+      sums.AddAny(&row[i], kBlock);
+    }
+  }
+  if (i < row.size()) sums.AddAny(&row[i], row.size() - i);
+  return sums;
 }
 
 double RootMean(double sum, int64_t n) { return n > 0 ? std::sqrt(sum / static_cast<double>(n)) : 0.0; }
@@ -43,27 +75,27 @@ double RootMean(double sum, int64_t n) { return n > 0 ? std::sqrt(sum / static_c
 }  // namespace
 
 Measures Measure(std::span<const float> values, int64_t n_rows) {
-  PB_CHECK(n_rows > 0 && values.size() % static_cast<size_t>(n_rows) == 0);
   Measures m;
   m.blake3 = ToHex(Blake3Of(std::as_bytes(values)));
+  MeasureSizes(values, n_rows, &m);
+  return m;
+}
+
+void MeasureSizes(std::span<const float> values, int64_t n_rows, Measures* measures) {
+  PB_CHECK(n_rows > 0 && values.size() % static_cast<size_t>(n_rows) == 0);
+  Measures& m = *measures;
   size_t width = values.size() / static_cast<size_t>(n_rows);
   double sum = 0;
-  int64_t n_bad = 0;
   for (int64_t r = 0; r < n_rows; ++r) {
-    int64_t before = n_bad;
-    double row = SumSquares(values.subspan(static_cast<size_t>(r) * width, width), &n_bad);
-    m.row_rms.push_back(static_cast<float>(RootMean(row, static_cast<int64_t>(width) - (n_bad - before))));
-    sum += row;
+    const Sums row = SumRow(values.subspan(static_cast<size_t>(r) * width, width));
+    m.row_rms.push_back(static_cast<float>(RootMean(row.Total(), static_cast<int64_t>(width) - row.n_bad())));
+    sum += row.Total();
+    m.n_nan += row.n_nan;
+    m.n_positive_inf += row.n_positive_inf;
+    m.n_negative_inf += row.n_negative_inf;
   }
+  const int64_t n_bad = m.n_nan + m.n_positive_inf + m.n_negative_inf;
   m.rms = RootMean(sum, static_cast<int64_t>(values.size()) - n_bad);
-  if (n_bad > 0) {
-    for (float v : values) {
-      m.n_nan += std::isnan(v);
-      m.n_positive_inf += std::isinf(v) && v > 0;
-      m.n_negative_inf += std::isinf(v) && v < 0;
-    }
-  }
-  return m;
 }
 
 Sketch SketchOf(Sketcher& sketcher, std::span<const float> values, int64_t n_rows, int64_t n_heads,

@@ -71,10 +71,13 @@ Sketcher::Sketcher(uint64_t seed) : seed_(Mix(seed)) {
 void Sketcher::AddBlock(uint64_t hash, const float* values) {
   // Apart from the sums, which the compiler cannot know to lie elsewhere.
   alignas(64) uint32_t finite[kBlock];
+  uint32_t any = 0;
   for (int i = 0; i < kBlock; ++i) {
     const uint32_t bits = std::bit_cast<uint32_t>(values[i]);
     finite[i] = (bits & 0x7f800000u) == 0x7f800000u ? 0u : bits;
+    any |= finite[i] << 1;
   }
+  if (any == 0) return;  // hidden scores and probabilities
   for (int t = 0; t < kSketchTables; ++t) {
     float* sums = sums_[t][hash & (kSketchBuckets - 1)];
     const uint32_t* signs = signs_[hash >> 4 & (kPatterns - 1)];

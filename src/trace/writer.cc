@@ -3,13 +3,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <thread>
 
 #include "base/blake3.h"
 #include "base/file.h"
-#include "trace/measure.h"
 
 namespace pb::trace {
 namespace {
@@ -85,8 +86,31 @@ Status Writer::BeginStep(int32_t first_position, std::span<const int32_t> tokens
   return WriteLine(ToJson(Step{seq_, first_position, {tokens.begin(), tokens.end()}}));
 }
 
+// The hash of a large tensor is taken beside its sizes and sketch: the engine waits for them.
+void Writer::MeasureTensor(std::span<const int64_t> shape, std::span<const float> values, int64_t n_heads,
+                           int32_t first_position, Measures* measures, Sketch* sketch) {
+  constexpr size_t kLarge = 16384;  // values
+  auto task = [&](int64_t begin, int64_t end, int) {
+    if (begin == 0) measures->blake3 = ToHex(Blake3Of(std::as_bytes(values)));
+    if (end < 2) return;
+    MeasureSizes(values, shape[0], measures);
+    if (manifest_.level == Level::kDigest) return;
+    *sketch = SketchOf(sketcher_, values, shape[0], n_heads, first_position);
+  };
+  constexpr int64_t kTasks = 2;
+  if (values.size() < kLarge) return task(0, kTasks, 0);
+  if (!threads_) {
+    const int n = std::min(static_cast<int>(kTasks), static_cast<int>(std::thread::hardware_concurrency()));
+    threads_ = std::make_unique<ThreadPool>(n);
+  }
+  threads_->For(kTasks, 1, task);
+}
+
 Record Writer::Describe(const Point& point, std::span<const int64_t> shape, std::span<const float> values) {
-  Measures m = Measure(values, shape[0]);
+  const int64_t n_heads = SketchHeads(point.stage, shape);
+  Measures m;
+  Sketch sketch;
+  MeasureTensor(shape, values, n_heads, point.first_position, &m, &sketch);
   Record r;
   r.stage_id = point.stage;
   r.stage = point.stage >= 0 ? pb_vocabulary[point.stage].name : std::string(point.native_name);
@@ -103,9 +127,8 @@ Record Writer::Describe(const Point& point, std::span<const int64_t> shape, std:
   r.n_nan = m.n_nan;
   r.n_positive_inf = m.n_positive_inf;
   r.n_negative_inf = m.n_negative_inf;
-  int64_t n_heads = SketchHeads(point.stage, shape);
-  bool sketched = manifest_.level != Level::kDigest;
-  if (sketched) r.sketch = SketchOf(sketcher_, values, shape[0], n_heads, point.first_position);
+  const bool sketched = manifest_.level != Level::kDigest;
+  if (sketched) r.sketch = sketch;
   if (manifest_.per_row) {
     size_t width = values.size() / static_cast<size_t>(shape[0]);
     for (int64_t i = 0; i < shape[0]; ++i) {

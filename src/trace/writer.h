@@ -11,7 +11,9 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "base/thread_pool.h"
 #include "formats/safetensors.h"
+#include "trace/measure.h"
 #include "trace/record.h"
 #include "trace/sketch.h"
 
@@ -50,13 +52,16 @@ class Writer {
   Writer(std::filesystem::path folder, Manifest manifest);
   Status WriteManifest();
   Status WriteLine(std::string line);
+  void MeasureTensor(std::span<const int64_t> shape, std::span<const float> values, int64_t n_heads,
+                     int32_t first_position, Measures* measures, Sketch* sketch);
   Record Describe(const Point& point, std::span<const int64_t> shape, std::span<const float> values);
   Status WritePayload(std::span<const float> values, Record* record);
 
   std::filesystem::path folder_;
   Manifest manifest_;
   Sketcher sketcher_;
-  int fd_ = -1;  // records.jsonl
+  std::unique_ptr<ThreadPool> threads_;  // once a large tensor came
+  int fd_ = -1;                          // records.jsonl
   int32_t seq_ = -1, step_position_ = 0;
   std::optional<SafetensorsWriter> shard_;
   std::string shard_name_;
