@@ -33,7 +33,7 @@ class Outcome:
         return f"exit {self.code}\n--- stdout\n{self.out[:2500]}\n--- stderr\n{self.err[-3000:]}"
 
 
-def run(*args, env=None, stdin="", timeout=600):
+def run(*args, env=None, stdin="", timeout=600, cwd=None):
     """Runs `paritybit ARGS...`; env: variables to add (None removes one)."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("CROSSVAL_", "BITNET_"))}
     for key, value in (env or {}).items():
@@ -42,7 +42,7 @@ def run(*args, env=None, stdin="", timeout=600):
         else:
             variables[key] = str(value)
     return Outcome(subprocess.run([str(PARITYBIT), *map(str, args)], env=variables, input=stdin, capture_output=True,
-                                  text=True, errors="replace", timeout=timeout))
+                                  text=True, errors="replace", timeout=timeout, cwd=cwd))
 
 
 class Case(unittest.TestCase):

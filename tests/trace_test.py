@@ -4,10 +4,12 @@ Fails, never skips, where the reference is missing.
 """
 import hashlib
 import json
-import os
 import pathlib
+import re
+import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -160,6 +162,9 @@ class Recording(Traces):
 
 
 class Golden(Traces):
+    def test_no_path_of_a_machine_is_in_it(self):
+        self.assertNotIn('"/', (GOLDEN / "manifest.json").read_text())
+
     def test_todays_engine_computes_the_bits_of_the_committed_trace(self):
         self.assertLess(sum(f.stat().st_size for f in GOLDEN.iterdir()), 64_000)
         trace(self.folder / "today", "--like", GOLDEN)
@@ -167,6 +172,24 @@ class Golden(Traces):
         result = diff(self.folder / "today", GOLDEN)
         self.expect(result, "match", 0, "equal-bits")
         self.assertEqual((result.json["n_equal"], result.json["coverage"]["compared"]), (POINTS, POINTS))
+
+    def test_the_documented_dump_is_what_its_command_writes(self):
+        text = (ROOT / "docs" / "format_trace.md").read_text()
+        command = re.search(r"^    \$ paritybit (trace .*) --out trace$", text, re.M).group(1)
+        result = run(*shlex.split(command), "--out", self.folder / "t", cwd=ROOT)
+        self.assertEqual(result.code, 0, result)
+        written = (self.folder / "t" / "records.jsonl").read_text().splitlines()
+        shown = re.findall(r"^    (\{\".*)$", text, re.M)
+        self.assertEqual(len(shown), len(written))
+        for line, record in zip(shown, written):
+            begin, *rest = line.split("[...]")
+            self.assertTrue(record.startswith(begin), line)
+            for part in rest:
+                self.assertTrue(record.endswith(part), line)
+        with open(self.folder / "t" / "payload-00000.safetensors", "rb") as file:
+            file.seek(163904)
+            values = struct.unpack("<1024f", file.read(4096))
+        self.assertAlmostEqual((sum(v * v for v in values) / 1024) ** 0.5, 1.041170647, places=8)
 
     def test_a_change_is_measured_by_its_sketches(self):
         """Another way to quantise the activations is a difference that sketches tell; payloads say how large it is."""

@@ -26,10 +26,14 @@ std::string FactText(const std::vector<trace::Fact>& facts, std::string_view key
 
 // Whether both traces were written by one engine in one build, so that its quantisers round alike.
 bool SameEngine(const trace::Manifest& a, const trace::Manifest& b) {
-  if (FactText(a.engine_facts, "name").empty()) return false;
-  for (const char* key : {"name", "version", "commit", "build", "isa"})
-    if (FactText(a.engine_facts, key) != FactText(b.engine_facts, key)) return false;
-  return true;
+  auto covers = [](const trace::Manifest& x, const trace::Manifest& y) {
+    return std::all_of(x.engine_facts.begin(), x.engine_facts.end(), [&](const trace::Fact& f) {
+      const bool decides = f.key == "name" || f.key == "version" || f.key == "commit" || f.key == "build" ||
+                           f.key == "isa" || f.key.starts_with("digest.");
+      return !decides || FactText(y.engine_facts, f.key) == f.value;
+    });
+  };
+  return !FactText(a.engine_facts, "name").empty() && covers(a, b) && covers(b, a);
 }
 
 bool IsProduct(int32_t stage) {

@@ -101,7 +101,9 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   const EngineRecord& record = engine.record();
   trace::Manifest manifest;
   manifest.engine = record.spec;
-  manifest.engine_facts = TraceFacts(record.description);
+  // A trace travels: where the libraries lay says nothing elsewhere, their digests do.
+  for (const trace::Fact& fact : TraceFacts(record.description))
+    if (!fact.key.starts_with("path.")) manifest.engine_facts.push_back(fact);
   manifest.model_facts = TraceFacts(record.model);
   manifest.session_facts = TraceFacts(record.session);
   manifest.model_path = record.model_path.string();
