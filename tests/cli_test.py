@@ -205,6 +205,21 @@ class Declared(Case):
         self.assertTrue(any(limit["name"] == "cosine.min" for limit in result.json["limits"]), result)
 
 
+class Findings(Case):
+    def test_what_a_file_leaves_open_reaches_the_user(self):
+        """Without tokenizer.ggml.pre words are cut by a default: nothing fails, and the user is told."""
+        open_end = self.folder / "model.gguf"
+        data = MODEL.read_bytes()
+        self.assertEqual(data.count(b"tokenizer.ggml.pre"), 1)
+        open_end.write_bytes(data.replace(b"tokenizer.ggml.pre", b"tokenizer.ggml.prx"))
+        shutil.copy(SILU / "config.json", self.folder)
+        told = r"native: .*tokenizer\.ggml\.pre is missing"
+        result = self.crossval("-m", open_end, "-p", "And God said", "-r", "native")
+        self.assertRegex("\n".join(result.json["notes"]), told)
+        self.assertRegex(run("infer", "-m", open_end, "-p", "And God said", "-n", "2").err, "note: " + told)
+        self.assertEqual(self.crossval("-m", MODEL, "-p", "And God said", "-r", "native").json["notes"], [])
+
+
 class Output(Case):
     def test_json_alone_on_stdout_and_the_contract_fields(self):
         result = self.crossval("-m", MODEL, "-p", "And God said", "-r", "native", "-v")

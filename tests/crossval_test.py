@@ -1,6 +1,7 @@
 """The main job on real models against the real llama.cpp. Fails, never skips, where the reference or the model is missing."""
 import pathlib
 import shutil
+import struct
 
 from driver import RELU2, ROOT, SILU, Case, main, run
 from gguf_edit import Gguf
@@ -137,6 +138,30 @@ class TinyBitNet(Engine):
         # stricter than the rounding of logits allows: the limit must bite
         strict = run(*args, "--cos-tolerance", "1")
         self.assertEqual((strict.code, strict.json["verdict"]), (1, "diverged"), strict)
+
+
+class EndOfText(Engine):
+    def test_every_token_that_ends_a_text_stops_either_engine(self):
+        """A word the model says is renamed to <EOT>: no eos by number, but an end by llama.cpp's list of texts."""
+        def said(engine, model):
+            result = run("infer", "--engine", engine, "--model", model, "--prompt", "And God said", "-n", "40", "--format", "json")
+            self.assertEqual(result.code, 0, result)
+            return result.json
+
+        source = SILU / "tiny-bitnet-silu-tq2_0.gguf"
+        word, end = " the".replace(" ", "\u0120").encode(), b"<EOT>"
+        data = source.read_bytes()
+        self.assertEqual(data.count(struct.pack("<Q", len(word)) + word), 1)
+        renamed = self.folder / "renamed.gguf"
+        renamed.write_bytes(data.replace(struct.pack("<Q", len(word)) + word, struct.pack("<Q", len(end)) + end))
+        shutil.copy(SILU / "config.json", self.folder)
+        for engine in ("native", "llama.cpp"):
+            with self.subTest(engine=engine):
+                whole, stopped = said(engine, source), said(engine, renamed)
+                self.assertFalse(whole["stopped"])
+                self.assertTrue(stopped["stopped"])
+                self.assertEqual(stopped["text"], whole["text"].split(" the")[0])
+                self.assertEqual(stopped["tokens"], whole["tokens"][:len(stopped["tokens"])])
 
 
 class ReferenceModel(Engine):

@@ -94,6 +94,10 @@ void AddTokens(pb_model* m) {
   const char* chat = llama_model_chat_template(m->model, nullptr);
   m->facts.push_back({"bos", id(llama_vocab_bos(m->vocab)), "metadata"});
   m->facts.push_back({"eos", id(llama_vocab_eos(m->vocab)), "metadata"});
+  std::string ends;  // ids that end a generation
+  for (llama_token token = 0; token < m->n_vocab; ++token)
+    if (llama_vocab_is_eog(m->vocab, token)) ends += (ends.empty() ? "" : ",") + std::to_string(token);
+  m->facts.push_back({"eog", ends, "metadata"});
   m->facts.push_back({"add_bos", llama_vocab_get_add_bos(m->vocab) ? "yes" : "no", "observed"});
   m->facts.push_back({"chat_template", chat ? chat : "", "metadata"});
 }

@@ -104,10 +104,7 @@ class NativeModel : public plugin::Model {
           p.ffn_activation ? OriginName(p.ffn_activation->origin) : "default");
     f.Add("output.tied", p.output_tied ? "yes" : "no", "metadata");
     f.Add("weights", model_->WeightTypes(), "metadata");
-    const TokenizerData& t = tokenizer_->data();
-    number("bos", t.bos), number("eos", t.eos);
-    f.Add("add_bos", t.add_bos ? "yes" : "no", "metadata");
-    f.Add("chat_template", t.chat_template, "metadata");
+    plugin::AddVocabularyFacts(f, *tokenizer_, model_->findings());
   }
 
   Result<std::vector<int32_t>> Tokenize(std::string_view text,

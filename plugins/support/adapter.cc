@@ -146,6 +146,21 @@ void FactSink::Add(std::string_view key, std::string_view value, std::string_vie
   fn_(ctx_, &fact);
 }
 
+void AddVocabularyFacts(const FactSink& facts, const Tokenizer& tokenizer,
+                        std::vector<std::string> findings) {
+  const TokenizerData& t = tokenizer.data();
+  facts.Add("bos", std::to_string(t.bos), "metadata");
+  facts.Add("eos", std::to_string(t.eos), "metadata");
+  std::vector<int32_t> ends;
+  for (int32_t id = 0; id < static_cast<int32_t>(t.tokens.size()); ++id)
+    if (tokenizer.IsEndOfGeneration(id)) ends.push_back(id);
+  facts.Add("eog", fmt::format("{}", fmt::join(ends, ",")), "metadata");
+  facts.Add("add_bos", t.add_bos ? "yes" : "no", "metadata");
+  facts.Add("chat_template", t.chat_template, "metadata");
+  findings.insert(findings.end(), tokenizer.findings().begin(), tokenizer.findings().end());
+  facts.Add("findings", fmt::format("{}", fmt::join(findings, "\n")), "observed");
+}
+
 Error Cancelled() { return {Code::kInterrupted, "stopped by the caller"}; }
 
 const pb_engine_api* MakeApi(uint64_t capabilities, CreateFn create) {

@@ -167,7 +167,9 @@ typedef struct pb_engine_api {
   pb_error* (*model_open)(pb_engine* engine, const char* path, pb_model** model);
   void (*model_close)(pb_model* model);
   /* Facts, as executed: architecture n_layers d_model d_ff n_heads n_kv_heads head_dim n_vocab n_ctx_train rope.pairing
-   * rope.base rope.dims norm.eps ffn.activation output.tied weights (type counts) bos eos add_bos chat_template.
+   * rope.base rope.dims norm.eps ffn.activation output.tied weights (type counts) bos eos
+   * eog (ids that end a generation: "2,7") add_bos chat_template findings (what the file leaves open or contradicts, a sentence a
+   * line).
    * A model that does not declare its activation still opens: ffn.activation is then "undeclared", origin "default", and sessions
    * run SiLU so that there are numbers to look at. What comes of them proves nothing, and the caller has to say so. */
   pb_error* (*model_facts)(pb_model* model, pb_fact_fn fact, void* ctx);

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "cli/last_run.h"
+#include "run/participant.h"
 #include "setup/setup.h"
 
 namespace pb::cli {
@@ -265,6 +266,11 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
       context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
   }
   if (comparison->verdict.outcome == compare::Outcome::kDiverged) RememberRun(args, *comparison);
+  std::vector<std::string> findings = run::FindingsOf(comparison->candidate);
+  for (std::string& finding : run::FindingsOf(comparison->reference))
+    if (std::find(findings.begin(), findings.end(), finding) == findings.end())
+      findings.push_back(std::move(finding));
+  context.notes.insert(context.notes.end(), findings.begin(), findings.end());
   int exit_code = compare::ExitCode(comparison->verdict.outcome);
   if (!args.receipt.empty()) {
     Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));

@@ -7,6 +7,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "report/escape.h"
 #include "run/generate.h"
 #include "tokenizer/tokenizer.h"
 
@@ -73,15 +74,6 @@ class Stream {
   std::string all_, pending_;
 };
 
-std::vector<int32_t> StopIds(const run::EngineRecord& record, bool ignore_eos) {
-  std::vector<int32_t> stop;
-  if (ignore_eos) return stop;
-  for (const char* key : {"eos", "eot"})
-    if (const host::Fact* id = host::FindFact(record.model, key); id && !id->value.empty())
-      stop.push_back(static_cast<int32_t>(std::strtol(id->value.c_str(), nullptr, 10)));
-  return stop;
-}
-
 Result<int> Infer(const InferArguments& args) {
   std::vector<run::Choice> choices;
   PB_ASSIGN(run::Choice model, ChooseModel(args.model));
@@ -109,7 +101,7 @@ Result<int> Infer(const InferArguments& args) {
   if (request.tokens.empty()) return MakeError(Code::kUsage, "the prompt has no tokens");
   request.max_tokens = args.max_tokens;
   request.sampling = args.sampling;
-  request.stop = StopIds(record, args.ignore_eos);
+  if (!args.ignore_eos) request.stop = run::EndOfGeneration(record);
   host::Settings wishes = {
       {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
   if (!run::FindSetting(spec.settings, "threads")) wishes.emplace_back("threads", threads);
@@ -129,6 +121,7 @@ Result<int> Infer(const InferArguments& args) {
     auto object = Envelope("paritybit.infer/0", "ok", kExitOk);
     object["engine"] = spec.text;
     object["model"] = {{"path", model.value}, {"sha256", record.model_sha256}};
+    object["notes"] = run::FindingsOf(record);
     object["prompt_tokens"] = request.tokens;
     object["tokens"] = ids;
     object["text"] = stream.all();
@@ -138,6 +131,8 @@ Result<int> Infer(const InferArguments& args) {
     PrintJson(object);
   } else {
     PrintOut("\n");
+    for (const std::string& finding : run::FindingsOf(record))
+      fmt::print(stderr, "note: {}\n", report::Escape(finding));
     fmt::print(stderr, "{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n", summary.n_prompt,
                prompt_rate, summary.n_generated, decode_rate);
   }
@@ -170,7 +165,8 @@ Action DeclareInfer(CLI::App& app) {
       ->group("Generation");
   app.add_flag("--chat", args->chat, "frame the prompt with the model's chat template")->group("Generation");
   app.add_option("--system", args->system, "system message for --chat")->group("Generation");
-  app.add_flag("--ignore-eos", args->ignore_eos, "go on after the end of the text")->group("Generation");
+  app.add_flag("--ignore-eos", args->ignore_eos, "go on after a token that ends the text")
+      ->group("Generation");
   AddOutputArguments(app, args->output);
   return [args] {
     if (args->seed) {

@@ -57,7 +57,7 @@ class TextReport {
     Points();
     Traces();
     Limits();
-    for (const std::string& note : context_.notes) Line("note", note);
+    for (const std::string& note : context_.notes) Line("note", Escape(note));
     LastWords();
     if (out_.size() > 1 && out_[out_.size() - 2] != '\n') out_ += '\n';
     VerdictLines();
@@ -142,7 +142,8 @@ class TextReport {
   void Differences() {
     std::set<std::string> keys;
     for (const host::Facts* facts : {&c_.candidate.model, &c_.candidate.session})
-      for (const host::Fact& f : *facts) keys.insert(f.key);
+      for (const host::Fact& f : *facts)
+        if (f.key != "findings") keys.insert(f.key);  // sentences of one engine: they are notes
     bool first = true;
     for (const std::string& key : keys) {
       const host::Fact *c = FindIn(c_.candidate, key), *r = FindIn(c_.reference, key);

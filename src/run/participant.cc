@@ -147,6 +147,35 @@ std::string EngineIdentity(const EngineRecord& record) {
   return TextSha256(all);
 }
 
+std::vector<std::string> FindingsOf(const EngineRecord& record) {
+  const host::Fact* findings = host::FindFact(record.model, "findings");
+  const host::Fact* name = host::FindFact(record.description, "name");
+  std::vector<std::string> found;
+  std::string_view rest;
+  if (findings) rest = findings->value;
+  while (!rest.empty()) {
+    const size_t end = std::min(rest.find('\n'), rest.size());
+    if (end > 0)
+      found.push_back(fmt::format("{}: {}", name ? name->value : record.spec, rest.substr(0, end)));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return found;
+}
+
+std::vector<int32_t> EndOfGeneration(const EngineRecord& record) {
+  const host::Fact* ids = host::FindFact(record.model, "eog");
+  if (!ids) ids = host::FindFact(record.model, "eos");
+  std::vector<int32_t> ends;
+  for (const char* at = ids ? ids->value.c_str() : ""; *at;) {
+    char* end = nullptr;
+    const long id = std::strtol(at, &end, 10);
+    if (end == at) break;  // "none"
+    if (id >= 0) ends.push_back(static_cast<int32_t>(id));
+    at = *end == ',' ? end + 1 : end;
+  }
+  return ends;
+}
+
 Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) != 0) return MakeError(Code::kNotFound, "{}: no such file", path.string());

@@ -58,6 +58,10 @@ host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx);
 Result<host::Facts> DescribeEngine(const EngineSpec& spec);
 // sha256 of what decides an engine's numbers: plugin and library digests, version, instruction set.
 std::string EngineIdentity(const EngineRecord& record);
+// What the engine found that the model file leaves open or contradicts: "native: metadata key ... is missing", one each.
+std::vector<std::string> FindingsOf(const EngineRecord& record);
+// The ids that end a generation, as the engine tells them: all of `eog`, else `eos`.
+std::vector<int32_t> EndOfGeneration(const EngineRecord& record);
 // sha256 of a file, remembered in the cache by path, size and time of change.
 Result<std::string> CachedFileSha256(const std::filesystem::path& path);
 // The id of the largest value, the lowest of equals; -1 when no value is finite.
