@@ -170,6 +170,42 @@ class NothingCompared(Case):
         self.expect(result, "match", 0)
         self.assertEqual(result.json["scope"], "logits-only")
 
+    def test_wrong_results_that_look_right_are_no_match(self):
+        """What would pass if tracepoints or logits were believed unseen; each with the reason that finds it."""
+        for mode, verdict, reason in [("wrong_unwatched", "diverged", "observer-effect"),
+                                      ("shown_not_used", "diverged", "shown-not-used"),
+                                      ("shown_not_used_a_bit", "incomplete", "shown-not-used"),
+                                      ("other_logits", "diverged", "overwrite-ignored"),
+                                      ("constant_logits", "diverged", "local-error-above-bound"),
+                                      ("wrong_late", "diverged", "local-error-above-bound")]:
+            with self.subTest(mode=mode):
+                result = self.crossval("-m", MODEL, "-p", "And God", "-n", "4", "-r", "faulty", "-c",
+                                       f"faulty,faulty.mode={mode}")
+                self.assertEqual(result.json["verdict"], verdict, result)
+                self.assertIn(reason, result.codes(), result)
+        self.assertEqual((result.json["first_divergence"]["stage"], result.json["first_divergence"]["layer"]), ("ffn_gated", 1))
+        # a right engine against one that rounds otherwise: what was not made equal is not judged
+        result = self.crossval("-m", MODEL, "-p", "And God", "-n", "4", "-r", "faulty,noise.seed=3", "-c",
+                               "faulty,faulty.mode=ignores_overwrites")
+        self.expect(result, "incomplete", 3, "overwrite-ignored")
+        second = self.crossval("-m", MODEL, "-p", "And", "-p", "And God", "-r", "faulty", "-c", "faulty,faulty.mode=wrong_late",
+                               "-n", "3")
+        self.assertEqual((second.json["verdict"], second.json["first_divergence"]["prompt"]), ("diverged", 0), second)
+        short = self.crossval("-m", MODEL, "-p", "A", "-p", "And G", "-r", "faulty", "-c", "faulty,faulty.mode=wrong_late",
+                              "-n", "2")
+        self.assertEqual((short.json["verdict"], short.json["first_divergence"]["prompt"]), ("diverged", 1), short)
+
+    def test_engines_that_agree_on_nothing_are_invalid(self):
+        result = self.crossval("-m", MODEL, "-p", "And God", "-r", "faulty,faulty.mode=constant_logits", "-c",
+                               "faulty,faulty.mode=constant_logits")
+        self.expect(result, "invalid", 3, "constant-logits")
+
+    def test_an_engine_that_hides_its_points_is_judged_by_its_logits_alone(self):
+        for side, other in (("-c", "-r"), ("-r", "-c")):
+            result = self.crossval("-m", MODEL, "-p", "And God", other, "faulty", side, "faulty,faulty.mode=hides_points")
+            self.assertEqual((result.json["verdict"], result.json["scope"]), ("match", "logits-only"), result)
+            self.assertIn("does not show its logits", "\n".join(result.json["notes"]))
+
     def test_engines_of_different_vocabularies(self):
         self.expect(self.crossval("-m", MODEL, "-p", "hi", "-c", "native", "-r", "faulty"), "invalid", 3, "tokens-differ")
 

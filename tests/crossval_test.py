@@ -126,6 +126,10 @@ class TinyBitNet(Engine):
         shutil.copy(RELU2 / "tiny-bitnet-relu2-tq2_0.gguf", alone)
         result = self.crossval("--model", alone, "--reference", "llama.cpp", "--prompt", "And God said")
         self.expect(result, "incomplete", 3, "undeclared")
+        # two builds of an engine that agree on what nobody declared show nothing either
+        alike = self.crossval("--model", alone, "--candidate", "llama.cpp,cpu.library=x64", "--reference", "llama.cpp", "--prompt",
+                              "And God said")
+        self.expect(alike, "incomplete", 3, "undeclared")
 
     def test_per_token_view_enforces_its_limit(self):
         args = ["crossval-per-token", "--model", SILU / "tiny-bitnet-silu-tq2_0.gguf", "--reference", "llama.cpp", "--prompt",

@@ -13,10 +13,32 @@ namespace {
 
 constexpr const char* kDeeds[] = {"crash", "abort",    "exit",    "hang",       "spin",    "oom",
                                   "throw", "overflow", "garbage", "disconnect", "chatter", "error"};
-constexpr const char* kLies[] = {
-    "nan",         "inf",           "wrong_vocab", "skip_rows",   "repeat_rows",    "reverse_rows",
-    "skip_points", "repeat_points", "extra_rows",  "huge_shape",  "negative_shape", "null_data",
-    "token_range", "token_value",   "token_count", "stage_twice", "no_model",       "slow"};
+constexpr const char* kLies[] = {"nan",
+                                 "inf",
+                                 "wrong_vocab",
+                                 "skip_rows",
+                                 "repeat_rows",
+                                 "reverse_rows",
+                                 "skip_points",
+                                 "repeat_points",
+                                 "extra_rows",
+                                 "huge_shape",
+                                 "negative_shape",
+                                 "null_data",
+                                 "token_range",
+                                 "token_value",
+                                 "token_count",
+                                 "stage_twice",
+                                 "no_model",
+                                 "slow",
+                                 "wrong_unwatched",
+                                 "shown_not_used",
+                                 "shown_not_used_a_bit",
+                                 "ignores_overwrites",
+                                 "other_logits",
+                                 "constant_logits",
+                                 "wrong_late",
+                                 "hides_points"};
 constexpr const char* kPlaces[] = {"create", "model", "session", "eval", "point"};
 
 template <size_t N>

@@ -44,7 +44,19 @@ enum class Lie {
   kStageTwice,     // session_stages declares a stage twice
   kNoModel,        // model_open reports success without a model
   kSlow,           // nothing wrong, but each point takes its time
+  // Wrong results that look right. "Wrong": the gated product of layer 1, by the factor kWrong.
+  kWrongUnwatched,     // wrong, unless a tap looks
+  kShownNotUsed,       // shows the right value and computes with the wrong one, unless it is overwritten
+  kShownNotUsedABit,   // the same, by so little that the logits hide it
+  kIgnoresOverwrites,  // computes on with its own values whatever it is overwritten with
+  kOtherLogits,        // shows the right logits and delivers half of them
+  kConstantLogits,     // the same logit for every token
+  kWrongLate,          // wrong by little, and only from position kLate on
+  kHidesPoints,        // declares every stage but the embeddings unobservable
 };
+
+inline constexpr float kWrong = 1.5f, kABit = 1.0f + 0x1p-21f, kLittle = 1.0f + 0x1p-12f;
+inline constexpr int kLate = 6;
 
 enum class Place { kCreate, kModel, kSession, kEval, kPoint };
 

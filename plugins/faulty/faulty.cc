@@ -156,7 +156,10 @@ pb_error* SessionStages(pb_session* session, pb_stage_fn stage, void* ctx) {
       case PB_STAGE_LAYER_OUT:
       case PB_STAGE_FINAL_NORM:
       case PB_STAGE_LOGITS:
-        stage(ctx, i, PB_OBSERVED, nullptr);
+        if (session->faults.Has(Lie::kHidesPoints) && i != PB_STAGE_EMBEDDINGS)
+          stage(ctx, i, PB_UNOBSERVABLE, "kept to itself");
+        else
+          stage(ctx, i, PB_OBSERVED, nullptr);
         break;
       case PB_STAGE_FFN_ACT:
         stage(ctx, i, PB_UNOBSERVABLE, "computed inside ffn_gated");
@@ -191,20 +194,48 @@ class Tap {
   }
 
   bool After(int32_t stage, int32_t layer, faulty::Tensor& output) {
+    if (stage == PB_STAGE_LOGITS && faults_.Has(Lie::kConstantLogits))
+      std::fill(output.values.begin(), output.values.end(), 1.0f);
+    const bool wrong_here = stage == PB_STAGE_FFN_GATED && layer == 1;
+    if (wrong_here && faults_.Has(Lie::kWrongUnwatched) && !eval_.tap) Scale(output, faulty::kWrong);
+    if (wrong_here && faults_.Has(Lie::kWrongLate) && eval_.first_position >= faulty::kLate)
+      Scale(output, faulty::kLittle);
+    const std::vector<float> right = output.values;
+    if (!Show(stage, layer, output)) return false;
+    if (faults_.Has(Lie::kIgnoresOverwrites)) output.values = right;
+    const bool kept = !overwritten_;
+    if (wrong_here && kept && faults_.Has(Lie::kShownNotUsed)) Scale(output, faulty::kWrong);
+    if (wrong_here && kept && faults_.Has(Lie::kShownNotUsedABit)) Scale(output, faulty::kABit);
+    if (stage == PB_STAGE_LOGITS && faults_.Has(Lie::kOtherLogits)) {
+      output.values = right;
+      Scale(output, 0.5f);
+    }
+    return true;
+  }
+
+  pb_error* error() const { return error_; }
+
+ private:
+  static void Scale(faulty::Tensor& t, float factor) {
+    for (float& v : t.values) v *= factor;
+  }
+
+  bool Show(int32_t stage, int32_t layer, faulty::Tensor& output) {
+    overwritten_ = false;
     bool chosen = stage == PB_STAGE_DOWN_PROJ && layer == 1;
     if (!(want_ & PB_WANT_OUTPUT) || (chosen && faults_.Has(Lie::kSkipPoints))) return true;
     pb_point point = Point(stage, layer);
     pb_tensor tensor = Describe(output);
     if (chosen) Distort(output, tensor);
     int times = chosen && faults_.Has(Lie::kRepeatPoints) ? 2 : 1;
-    for (int i = 0; i < times; ++i)
-      stopped_ = stopped_ || eval_.tap->output(eval_.tap->ctx, &point, &tensor) == PB_STOP;
+    for (int i = 0; i < times && !stopped_; ++i) {
+      const int told = eval_.tap->output(eval_.tap->ctx, &point, &tensor);
+      stopped_ = told == PB_STOP;
+      overwritten_ = overwritten_ || told == PB_OVERWRITTEN;
+    }
     return !stopped_;
   }
 
-  pb_error* error() const { return error_; }
-
- private:
   pb_point Point(int32_t stage, int32_t layer) const {
     const char* name = pb_vocabulary[stage].name;
     return {sizeof(pb_point), stage, layer, eval_.first_position, 0, name, name};
@@ -230,7 +261,7 @@ class Tap {
   const pb_eval& eval_;
   uint32_t want_ = 0;
   pb_error* error_ = nullptr;
-  bool stopped_ = false;
+  bool stopped_ = false, overwritten_ = false;
 };
 
 pb_error* Deliver(const faulty::Faults& faults, const pb_eval& eval, std::vector<float> logits) {

@@ -100,6 +100,7 @@ class OracleSession : public plugin::Session {
     f.Add("kv.type", options_.kv_f16 ? "f16" : "f32", "set");
     f.Add("attn.flash", "off", "observed");
     f.Add("threads", std::to_string(options_.threads), "set");
+    f.Add("overwrite.exact", "no", "observed");  // f64 inside, f32 in taps
   }
 
   void Stages(pb_stage_fn fn, void* ctx) const override {

@@ -1,6 +1,7 @@
 #include "compare/completeness.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace pb::compare {
 namespace {
@@ -26,6 +27,7 @@ class CompletenessCheck {
           fmt::format("{} of {} prompts were not run", evidence_.n_prompts_asked - n,
                       evidence_.n_prompts_asked));
     for (const PromptEvidence& p : evidence_.prompts) CheckPrompt(p);
+    CheckContent();
     for (; n < evidence_.n_prompts_asked; ++n)
       verdict_->coverage.missing.push_back(fmt::format("prompt {}", n));
     if (verdict_->coverage.compared == 0 && !Explained())
@@ -87,11 +89,33 @@ class CompletenessCheck {
     return false;
   }
 
+  // Logits that are the same for every token, everywhere, are no result that another could agree with.
+  void CheckContent() {
+    int64_t n_rows = 0;
+    for (const PromptEvidence& p : evidence_.prompts) {
+      const double uniform = -std::log(static_cast<double>(std::max<int64_t>(p.n_vocab[1], 1)));
+      for (const LogitsRow& row : p.rows) {
+        ++n_rows;
+        // The largest probability is never below the mean, and equals it only where all are equal.
+        constexpr double kRounding = 1e-9;
+        if (row.top_k_logp[1].empty() || row.top_k_logp[1][0] > uniform + kRounding) return;
+      }
+    }
+    if (n_rows > 0)
+      Add(Outcome::kInvalid, "constant-logits",
+          fmt::format(
+              "the reference gives every token the same logit at all {} positions: nothing was computed",
+              n_rows));
+  }
+
   void CheckShape(const PromptEvidence& p) {
     if (p.n_vocab[0] != p.n_vocab[1] && p.n_vocab[0] > 0 && p.n_vocab[1] > 0)
       Add(Outcome::kInvalid, "shape-mismatch",
           fmt::format("{}the candidate's logits have {} values a row, the reference's {}", In(p),
                       p.n_vocab[0], p.n_vocab[1]));
+    if (p.n_vocab[1] == 1)
+      Add(Outcome::kInvalid, "one-token-vocabulary",
+          In(p) + "the vocabulary has one token, whose probability is 1 whatever is computed");
   }
 
   void CheckCounts(const PromptEvidence& p, Phase phase, int64_t expected, const int64_t (&n)[2]) {

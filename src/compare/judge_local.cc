@@ -40,10 +40,12 @@ class LocalCheck {
     verdict_->reasons.push_back({outcome, code, std::move(text)});
   }
 
-  // As for the logits: other tokens, other settings or an undeclared op say nothing about a defect.
+  // As for the logits: other tokens, other settings or an undeclared op say nothing about a defect. Nor do inputs that were not
+  // made equal.
   bool IsIncomparable() const {
     return std::any_of(verdict_->reasons.begin(), verdict_->reasons.end(), [](const Reason& r) {
-      return r.code == "settings-differ" || r.code == "undeclared" || r.code == "tokens-differ";
+      return r.code == "settings-differ" || r.code == "undeclared" || r.code == "tokens-differ" ||
+             r.code == "overwrite-ignored";
     });
   }
 
@@ -182,7 +184,8 @@ Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) {
   LocalCheck check(*evidence, local, &verdict);
   check.Check();
   bool complete = verdict.coverage.compared == local.n_expected && local.n_expected > 0;
-  bool all_seen = complete && local.missing.empty() && local.unmapped.empty() && local.unobservable.empty();
+  bool all_seen = complete && local.missing.empty() && local.unmapped.empty() && local.unobservable.empty() &&
+                  local.shown_is_used && evidence->obstacles.empty();
   if (!check.found_defect() && all_seen)
     for (Reason& reason : verdict.reasons)
       if (reason.outcome == Outcome::kDiverged && IsNoiseFinding(reason, evidence->user)) {

@@ -145,6 +145,17 @@ TEST(JudgeLocal, DriftWhenEveryOpAgreesAndTheLogitsDoNot) {
   Expect(e, GoodPoints(), Outcome::kDiverged, "cosine-below-limit");
 }
 
+TEST(JudgeLocal, NoDriftWithoutProofThatPointsAreWhatTheEngineComputes) {
+  Evidence e = GoodLogits();
+  e.prompts[0].rows[1].kl = 1;  // far beyond the floor
+  Expect(e, GoodPoints(), Outcome::kDrift, "kl-worst-above-limit");
+  LocalEvidence unproven = GoodPoints();
+  unproven.shown_is_used = false;
+  Expect(e, unproven, Outcome::kDiverged, "kl-worst-above-limit");
+  e.obstacles.push_back({Outcome::kIncomplete, "shown-not-used", "it computes with other values"});
+  Expect(e, GoodPoints(), Outcome::kDiverged, "kl-worst-above-limit");
+}
+
 TEST(JudgeLocal, ExplainedByCodesIsNoDefect) {
   Evidence e = GoodLogits();
   LocalEvidence l = GoodPoints();
@@ -221,6 +232,14 @@ TEST(JudgeLocal, NonFinitePointsAreInvalid) {
   EXPECT_EQ(v.reasons[0].code, "non-finite-point");
   EXPECT_EQ(v.blame, Blame::kReference);
   EXPECT_EQ(v.first_divergence->stage, PB_STAGE_K_PROJ);
+}
+
+TEST(JudgeLocal, ErrorsThatOverwritingDidNotMakeLocalAreNotJudged) {
+  LocalEvidence l = GoodPoints();
+  Break(Find(&l, PB_STAGE_FFN_GATED, 1), 1e-5);
+  Evidence e = GoodLogits();
+  e.obstacles.push_back({Outcome::kIncomplete, "overwrite-ignored", "its own values came out"});
+  Expect(e, l, Outcome::kIncomplete, "overwrite-ignored");
 }
 
 TEST(JudgeLocal, IncomparableRunsAreNotJudgedByTheirOpsEither) {

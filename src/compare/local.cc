@@ -29,6 +29,13 @@ bool Masked(int32_t stage, float a, float b) {
   return stage == PB_STAGE_ATTN_SCORES && std::isinf(a) && a < 0 && std::isinf(b) && b < 0;
 }
 
+// A score that one engine hides and the other does not: an error without measure, and nothing that was computed wrongly as a number.
+bool HiddenInOne(int32_t stage, float a, float b) {
+  const auto hidden = [](float v) { return std::isinf(v) && v < 0; };
+  return stage == PB_STAGE_ATTN_SCORES &&
+         ((hidden(a) && std::isfinite(b)) || (hidden(b) && std::isfinite(a)));
+}
+
 // Sums over one tensor pair that all errors are made of.
 struct Sums {
   std::vector<double> row_error, row_norm;        // squared, per token row
@@ -38,6 +45,7 @@ struct Sums {
   double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0;
   int64_t count = 0;
   int64_t non_finite[2] = {0, 0};
+  bool masks_differ = false;
 };
 
 Sums Accumulate(int32_t stage, const PointTensor& a, const PointTensor& b, std::span<const float> units) {
@@ -60,6 +68,11 @@ Sums Accumulate(int32_t stage, const PointTensor& a, const PointTensor& b, std::
     int64_t count = 0;
     for (int64_t j = 0; j < a.n_features; j++) {
       if (Masked(stage, x[j], y[j])) continue;
+      if (HiddenInOne(stage, x[j], y[j])) {
+        s.masks_differ = true;
+        error = kInfinity, s.column_error[static_cast<size_t>(j)] = kInfinity;
+        continue;
+      }
       if (!std::isfinite(x[j]) || !std::isfinite(y[j])) {
         s.non_finite[0] += !std::isfinite(x[j]), s.non_finite[1] += !std::isfinite(y[j]);
         error = kInfinity;
@@ -235,7 +248,7 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
   row.feature_alone =
       row.above_bound() && std::isfinite(error) && IsAlone(s.column_error, row.worst_feature_index);
   row.rel_l2 = Ratio(error, norm);
-  row.max_abs = s.non_finite[0] + s.non_finite[1] ? kInfinity : s.max_abs;
+  row.max_abs = s.masks_differ || s.non_finite[0] + s.non_finite[1] ? kInfinity : s.max_abs;
   row.cosine =
       s.candidate_norm > 0 && norm > 0 ? s.dot / std::sqrt(s.candidate_norm * norm) : (error == 0 ? 1 : 0);
   Fit(s, norm, &row);

@@ -126,6 +126,19 @@ TEST(Local, MasksAreEqualAndOtherNonFiniteValuesNeverPass) {
             std::numeric_limits<double>::infinity());
 }
 
+TEST(Local, AMaskThatOneEngineLacksIsADefectAndNoBrokenNumber) {
+  for (bool candidate_hides : {true, false}) {
+    const std::vector<float> hidden = {1, 2, 3, -kInf}, seen = {1, 2, 3, 4};
+    const PointRow r = candidate_hides ? Compare(hidden, seen, 2, PB_STAGE_ATTN_SCORES)
+                                       : Compare(seen, hidden, 2, PB_STAGE_ATTN_SCORES);
+    EXPECT_TRUE(r.above_bound());
+    EXPECT_EQ(r.n_non_finite[0] + r.n_non_finite[1], 0);
+    EXPECT_EQ(r.first_row_above, 1);
+    EXPECT_EQ(r.worst_feature_index, 1);
+    EXPECT_EQ(r.max_abs, std::numeric_limits<double>::infinity());
+  }
+}
+
 TEST(Local, ARowOfZerosAdmitsNoError) {
   EXPECT_EQ(Compare({0, 0}, {0, 0}, 1).bound_ratio, 0);
   EXPECT_EQ(Compare({1e-30f, 0}, {0, 0}, 1).bound_ratio, std::numeric_limits<double>::infinity());

@@ -135,7 +135,7 @@ class LogitsCheck {
     const LogitsRow* first = nullptr;
     double worst = 0;
     ForEachRow(evidence_, [&](LogitsRow& row) {
-      if (row.kl == 0) return;
+      if (row.kl == 0 && row.max_abs == 0) return;  // KL of a tiny difference rounds to 0
       if (!first) first = &row;
       ++n_different;
       worst = std::max(worst, row.kl);

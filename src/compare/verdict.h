@@ -72,12 +72,15 @@ struct LocalEvidence {
   std::vector<PointRow> points;  // any order; a point may come in pieces of its token rows, and counts once
   int64_t n_expected = 0;  // points that should have been compared; unobservable ones are not among them
   int64_t n_compared = 0;  // points that the run claims to have compared
+  // Whether the candidate is shown to compute with what its points show; without that no logits are called drift.
+  bool shown_is_used = true;
   // By name ("layer 3, ffn_act: why"). Unmapped points are among the expected.
   std::vector<std::string> missing, unmapped, unobservable;
 };
 
 // Judges by local errors first and by logits second (scope local). Logits beyond the floor without any local error above its
-// bound are drift, unless a point was unmapped or unobservable. Coverage counts points.
+// bound are drift, unless a point was unmapped or unobservable, or something kept the points from saying what the engine computes.
+// Coverage counts points.
 Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local);
 
 // "layer 3, ffn_gated"; "logits" outside the layers.

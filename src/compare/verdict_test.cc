@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 
 namespace pb::compare {
@@ -207,6 +208,22 @@ TEST(PassesOnNothing, ShapeMismatch) {
   e.prompts[0].n_vocab[0] = 31;
   e.prompts[0].rows.clear();
   Expect(e, Outcome::kInvalid, "shape-mismatch");
+}
+
+TEST(PassesOnNothing, AVocabularyOfOneToken) {
+  Evidence e = Good();
+  e.prompts[0].n_vocab[0] = e.prompts[0].n_vocab[1] = 1;
+  Expect(e, Outcome::kInvalid, "one-token-vocabulary");
+}
+
+// Every token as likely as any other, at every position: KL is 0, and nothing was computed.
+TEST(PassesOnNothing, ConstantLogits) {
+  Evidence e = Good();
+  for (LogitsRow& row : e.prompts[0].rows)
+    for (auto& log_p : row.top_k_logp) log_p.assign(10, -std::log(32.0));
+  Expect(e, Outcome::kInvalid, "constant-logits");
+  e.prompts[0].rows[3].top_k_logp[1][0] += 1e-3;  // one position says something
+  Expect(e, Outcome::kMatch, "within-limits");
 }
 
 TEST(PassesOnNothing, TokenMismatch) {

@@ -36,6 +36,14 @@ Status CheckModelFile(const std::filesystem::path& path, const host::Settings& s
   return std::move(model).error();
 }
 
+// Whether neither the file nor a config.json says which activation the model runs.
+bool LeavesActivationOpen(const std::filesystem::path& path, const host::Settings& settings) {
+  ModelOptions options;
+  if (const std::string* config = FindSetting(settings, "hf.config")) options.hf_config = *config;
+  auto model = Model::Open(path, options);
+  return model.ok() && !(*model)->params().ffn_activation;
+}
+
 std::vector<compare::Setting> FactsOf(const EngineRecord& engine) {
   std::vector<compare::Setting> settings;
   for (const host::Facts* facts : {&engine.model, &engine.session})
@@ -133,12 +141,16 @@ Status CrossvalRun::OpenSide(int side) {
   PB_TRY(Absorb(side, sides_[side].OpenModel(model)));
   if (failed_) return {};
   const host::Fact* activation = host::FindFact(record.model, "ffn.activation");
-  if (candidate && activation && activation->value == "undeclared") {
+  bool undeclared = activation && activation->value == "undeclared";
+  // Whatever the engine runs: if nobody says what is right, agreement shows nothing.
+  if (candidate && !FindSetting(spec.settings, "ffn.activation"))
+    undeclared |= LeavesActivationOpen(model, spec.settings);
+  if (undeclared) {
     const host::Fact* architecture = host::FindFact(record.model, "architecture");
     evidence_.obstacles.push_back(compare::Undeclared(fmt::format(
         "the model does not declare its FFN activation (architecture {} allows several); put its config.json "
-        "beside it, name one with --hf-config, or say --set ffn.activation=relu2|silu",
-        architecture ? architecture->value : "of this file")));
+        "beside it, name one with --hf-config, or say {} ffn.activation=relu2|silu",
+        architecture ? architecture->value : "of this file", candidate ? "--set" : "--set-reference")));
   }
   return {};
 }

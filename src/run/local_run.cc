@@ -18,6 +18,15 @@ int64_t Number(const host::Facts& facts, std::string_view key, int64_t otherwise
   return value > 0 ? value : otherwise;
 }
 
+// The lengths of sums; where the engines tell different ones the shorter, whose bound is the tighter.
+compare::ModelShape ShapeOf(const host::Facts& candidate, const host::Facts& reference) {
+  auto length = [&](const char* key) {
+    const int64_t r = Number(reference, key, 1);
+    return std::min(Number(candidate, key, r), r);
+  };
+  return {length("d_model"), length("d_ff"), length("n_heads"), length("n_kv_heads"), length("head_dim")};
+}
+
 std::string Text(const host::Facts& facts, std::string_view key) {
   const host::Fact* fact = host::FindFact(facts, key);
   return fact ? fact->value : "";
@@ -29,6 +38,13 @@ std::string WhyNoLocalScope(host::Engine& candidate, host::Engine& reference) {
   if (!(candidate.capabilities() & PB_CAP_OUTPUTS)) return "the candidate shows no tracepoints";
   if (!(candidate.capabilities() & PB_CAP_OVERWRITE)) return "the candidate cannot be overwritten";
   if (!(reference.capabilities() & PB_CAP_OUTPUTS)) return "the reference shows no tracepoints";
+  // Every op must lie before a point that is compared: the last one is the logits.
+  for (host::Engine* engine : {&candidate, &reference}) {
+    auto stages = engine->Stages();
+    if (stages.ok() && (*stages)[PB_STAGE_LOGITS].visibility != PB_OBSERVED)
+      return fmt::format("the {} does not show its logits as a tracepoint",
+                         engine == &candidate ? "candidate" : "reference");
+  }
   return "";
 }
 
@@ -50,31 +66,30 @@ Result<PointPlan> LocalRun::OpenSessions() {
   return PlanPoints(stages[0], stages[1]);
 }
 
-Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, bool overwrite) {
+Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overwrite overwrite, bool keeps) {
   PB_ASSIGN(const PointPlan plan, OpenSessions());
-  const host::Facts& facts = sides_[1]->record().model;
   LockStepOptions options;
-  options.shape = {Number(facts, "d_model", 1), Number(facts, "d_ff", 1), Number(facts, "n_heads", 1),
-                   Number(facts, "n_kv_heads", 1), Number(facts, "head_dim", 1)};
-  options.n_layers = Number(facts, "n_layers", 0);
+  options.shape = ShapeOf(sides_[0]->record().model, sides_[1]->record().model);
+  options.n_layers = Number(sides_[1]->record().model, "n_layers", 0);
   options.overwrite = overwrite;
   std::optional<CodeExplainer> explainer;
-  if (model_ && overwrite &&
+  const bool in_lock_step = overwrite == Overwrite::kReference;
+  if (model_ && in_lock_step &&
       Text(sides_[0]->record().session, "act.quant") == Text(sides_[1]->record().session, "act.quant")) {
     explainer.emplace(model_, Text(sides_[0]->record().session, "act.quant"));
   }
   options.on_pair = [&](const PointPair& pair) -> Status {
     if (explainer) explainer->OnPair(pair);
-    if (request_.observe && overwrite) request_.observe(pair);
+    if (request_.observe && in_lock_step) request_.observe(pair);
     return {};
   };
   std::unique_ptr<KeptPair> kept;
-  if (!overwrite && !request_.keep.folder.empty()) {
+  if (keeps && !request_.keep.folder.empty()) {
     PB_ASSIGN(kept, KeptPair::Create(request_.keep, sides_, prompt, request_.prompts.size(), index));
     options.on_event = [&](int side, const host::Event& event) { return kept->OnEvent(side, event); };
   }
   n_expected_ = plan.Expected(options.n_layers) * (1 + static_cast<int64_t>(prompt.decoded.size()));
-  if (overwrite) {
+  if (in_lock_step) {
     evidence_.unobservable = plan.unobservable;
     evidence_.unmapped = plan.one_sided;
   }
@@ -112,34 +127,61 @@ Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t 
 }
 
 Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
-  for (bool overwrite : {true, false}) {
-    if (request_.progress)
-      request_.progress(overwrite ? "lock-step" : "free run with taps", index, index + 1);
-    auto result = Pass(prompt, index, overwrite);
-    if (!result.ok()) return std::move(result).error();
-    prompt.tapped_sha256[1] = result->logits_sha256[1];
-    if (!overwrite) {
-      prompt.tapped_sha256[0] = result->logits_sha256[0];
-      accumulated_.insert(accumulated_.end(), result->rows.begin(), result->rows.end());
-      continue;
-    }
-    // A point is compared when all its rows were, in however many pieces they came.
-    std::map<std::tuple<int32_t, int32_t, int32_t>, int64_t> rows;  // by step, stage, layer
-    for (const compare::PointRow& row : result->rows) rows[{row.step, row.stage, row.layer}] += row.n_rows;
-    for (const auto& [key, n] : rows) {
-      evidence_.n_compared += n == (std::get<0>(key) == 0 ? static_cast<int64_t>(prompt.tokens.size()) : 1);
-    }
-    evidence_.n_expected += n_expected_;
-    evidence_.points.insert(evidence_.points.end(), result->rows.begin(), result->rows.end());
-    evidence_.missing.insert(evidence_.missing.end(), result->missing.begin(), result->missing.end());
+  PB_TRY(AddLocal(prompt, index));
+  return AddAccumulated(prompt, index);
+}
+
+Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
+  if (request_.progress) request_.progress("lock-step", index, index + 1);
+  PB_ASSIGN(const LockStepResult result, Pass(prompt, index, Overwrite::kReference, false));
+  // A point is compared when all its rows were, in however many pieces they came.
+  std::map<std::tuple<int32_t, int32_t, int32_t>, int64_t> rows;  // by step, stage, layer
+  for (const compare::PointRow& row : result.rows) rows[{row.step, row.stage, row.layer}] += row.n_rows;
+  for (const auto& [key, n] : rows) {
+    evidence_.n_compared += n == (std::get<0>(key) == 0 ? static_cast<int64_t>(prompt.tokens.size()) : 1);
   }
+  evidence_.n_expected += n_expected_;
+  evidence_.points.insert(evidence_.points.end(), result.rows.begin(), result.rows.end());
+  evidence_.missing.insert(evidence_.missing.end(), result.missing.begin(), result.missing.end());
+  shown_not_used_[1] |= result.missing.empty() && result.shown_sha256[1] != result.logits_sha256[1];
+  // The candidate's last tensor was overwritten too: what it delivers are then the reference's logits.
+  overwrite_ignored_ |= result.missing.empty() && result.logits_sha256[0] != result.shown_sha256[1];
+  return {};
+}
+
+Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
+  if (request_.progress) request_.progress("run with taps", index, index + 1);
+  // An engine that rounds what it gets back cannot prove that it computes with what it shows.
+  const bool rounds = Text(sides_[0]->record().session, "overwrite.exact") == "no";
+  if (rounds) evidence_.shown_is_used = false;
+  PB_ASSIGN(LockStepResult result,
+            Pass(prompt, index, rounds ? Overwrite::kNothing : Overwrite::kItself, true));
+  if (!rounds && result.logits_sha256[0] != prompt.logits_sha256[0]) {
+    // Whether watching changes the logits, or only getting back what was shown.
+    PB_ASSIGN(result, Pass(prompt, index, Overwrite::kNothing, false));
+    shown_not_used_[0] |= result.logits_sha256[0] == prompt.logits_sha256[0];
+  }
+  for (int side : {0, 1}) prompt.tapped_sha256[side] = result.logits_sha256[side];
+  accumulated_.insert(accumulated_.end(), result.rows.begin(), result.rows.end());
   return {};
 }
 
 void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEvidence* evidence,
                       std::vector<compare::PointRow>* accumulated,
                       std::vector<compare::Obstacle>* obstacles) {
+  if (overwrite_ignored_)
+    obstacles->push_back(
+        {compare::Outcome::kIncomplete, "overwrite-ignored",
+         "what the candidate's tensors were overwritten with does not come out as its logits, so "
+         "its local errors are not those of single ops"});
   for (int side : {0, 1}) {
+    if (shown_not_used_[side])
+      obstacles->push_back(
+          {compare::Outcome::kIncomplete, "shown-not-used",
+           side == 0
+               ? "the candidate's logits change when it gets back the very tensors that it showed, so it "
+                 "computes with others"
+               : "the reference delivers other logits than its tracepoint showed"});
     const bool changed = std::any_of(prompts.begin(), prompts.end(), [&](const PromptRecord& p) {
       return !p.tapped_sha256[side].empty() && p.tapped_sha256[side] != p.logits_sha256[side];
     });

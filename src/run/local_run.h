@@ -1,5 +1,6 @@
-// The tracepoint passes of a comparison: lock-step for local errors, a free pass for accumulated ones, and the proof that
-// watching changed nothing.
+// The tracepoint passes of a comparison: lock-step for local errors, and a pass in which the candidate gets back what it shows for
+// accumulated ones. Together they prove that watching changes nothing, that overwriting reaches the logits, and that the
+// candidate computes with what it shows: without that, points that agree say nothing about the logits.
 #ifndef PARITYBIT_RUN_LOCAL_RUN_H_
 #define PARITYBIT_RUN_LOCAL_RUN_H_
 
@@ -15,7 +16,7 @@
 
 namespace pb::run {
 
-// Why two engines cannot be compared point by point; empty: they can.
+// Why two engines cannot be compared point by point; empty: they can. Both have an open session.
 std::string WhyNoLocalScope(host::Engine& candidate, host::Engine& reference);
 
 class LocalRun {
@@ -25,8 +26,8 @@ class LocalRun {
   LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
            std::shared_ptr<const Model> model, const Request& request);
 
-  // Runs one prompt with its decode steps, lock-step and free; keeps the errors, and the digests of the logits as they came with
-  // taps in prompt.tapped_sha256. failed_side tells whose Error it is (-1: ours).
+  // Runs one prompt with its decode steps, in lock-step and on its own; keeps the errors, and the digests of the logits as they
+  // came with taps in prompt.tapped_sha256. failed_side tells whose Error it is (-1: ours).
   Status Add(PromptRecord& prompt, int32_t index);
   int failed_side() const { return failed_side_; }
 
@@ -35,7 +36,10 @@ class LocalRun {
               std::vector<compare::PointRow>* accumulated, std::vector<compare::Obstacle>* obstacles);
 
  private:
-  Result<LockStepResult> Pass(PromptRecord& prompt, int32_t index, bool overwrite);
+  // `keeps`: this is the pass whose traces are kept, where that was asked for.
+  Result<LockStepResult> Pass(PromptRecord& prompt, int32_t index, Overwrite overwrite, bool keeps);
+  Status AddLocal(PromptRecord& prompt, int32_t index);
+  Status AddAccumulated(PromptRecord& prompt, int32_t index);
   // Opens both sessions anew and plans which points to expect of them.
   Result<PointPlan> OpenSessions();
   // Evaluates the prompt and its decode steps; `kept` may be null.
@@ -48,6 +52,8 @@ class LocalRun {
   compare::LocalEvidence evidence_;
   std::vector<compare::PointRow> accumulated_;
   int64_t n_expected_ = 0;  // points of the prompt at hand
+  bool overwrite_ignored_ = false;
+  bool shown_not_used_[2] = {false, false};
   int failed_side_ = -1;
 };
 

@@ -72,7 +72,7 @@ int64_t PointPlan::Expected(int64_t n_layers) const {
 
 struct LockStep::State {
   LockStepResult result;
-  Sha256 logits[2];
+  Sha256 logits[2], shown[2];
   // Of the pass at hand.
   int32_t prompt = 0, step = 0, first_position = 0;
   int64_t n_tokens = 0;
@@ -109,6 +109,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     s.logits[1].Update(std::as_bytes(event.tensor.data));
   } else if (IsCompared(event)) {
     const auto& shape = event.tensor.shape;
+    if (event.point.stage == PB_STAGE_LOGITS) s.shown[1].Update(std::as_bytes(event.tensor.data));
     // Only the last piece of a pass tells how far the reference is.
     if (event.point.first_position + shape[0] >= s.first_position + s.n_tokens) {
       s.reference_order =
@@ -134,7 +135,7 @@ Status LockStep::PullReference() {
   return status;
 }
 
-Status LockStep::Compare(const host::Event& event, const std::vector<float>& reference, bool* overwritten) {
+Status LockStep::Compare(const host::Event& event, const std::vector<float>& reference) {
   State& s = *state_;
   const auto& t = event.tensor;
   const int64_t features = Features(t.shape);
@@ -145,7 +146,6 @@ Status LockStep::Compare(const host::Event& event, const std::vector<float>& ref
                                                          {reference, t.shape[0], features}, place, bound));
   if (options_.on_pair) PB_TRY(options_.on_pair({event.point, t.shape, t.data, reference, &row, &bound}));
   s.result.rows.push_back(std::move(row));
-  *overwritten = options_.overwrite;
   return {};
 }
 
@@ -155,6 +155,7 @@ Status LockStep::Candidate(const host::Event& event) {
   const Key key{event.point.stage, event.point.layer};
   const auto& shape = event.tensor.shape;
   const int64_t begin = event.point.first_position - s.first_position, end = begin + shape[0];
+  if (event.point.stage == PB_STAGE_LOGITS) s.shown[0].Update(std::as_bytes(event.tensor.data));
   s.candidate_order = LayerOrder(event.point.stage, event.point.layer, options_.n_layers);
   auto arrived = [&] {
     auto found = s.waiting.find(key);
@@ -165,7 +166,6 @@ Status LockStep::Candidate(const host::Event& event) {
     PB_TRY(PullReference());
   auto found = s.waiting.find(key);
   std::string missing;
-  bool overwritten = false;
   std::vector<float> reference;
   if (found == s.waiting.end()) {
     missing = "the reference did not show it";
@@ -175,7 +175,7 @@ Status LockStep::Candidate(const host::Event& event) {
                           ShapeText(shape), ShapeText(t.shape));
   } else {
     reference.assign(t.values.begin() + begin * Features(shape), t.values.begin() + end * Features(shape));
-    PB_TRY(Compare(event, reference, &overwritten));
+    PB_TRY(Compare(event, reference));
     t.n_taken += shape[0];
     if (t.n_taken == s.n_tokens) s.waiting.erase(found);
   }
@@ -184,7 +184,10 @@ Status LockStep::Candidate(const host::Event& event) {
                                            event.point.layer, pb_vocabulary[event.point.stage].name,
                                            missing));
   }
-  Status status = overwritten ? candidate_.Overwrite(reference) : candidate_.Continue();
+  if (options_.overwrite == Overwrite::kItself)
+    reference.assign(event.tensor.data.begin(), event.tensor.data.end());
+  const bool goes_on = options_.overwrite == Overwrite::kNothing || reference.empty();
+  Status status = goes_on ? candidate_.Continue() : candidate_.Overwrite(reference);
   if (!status.ok()) failed_side_ = 0;
   return status;
 }
@@ -251,7 +254,10 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
 
 LockStepResult LockStep::Finish() {
   LockStepResult result = std::move(state_->result);
-  for (int side : {0, 1}) result.logits_sha256[side] = state_->logits[side].Hex();
+  for (int side : {0, 1}) {
+    result.logits_sha256[side] = state_->logits[side].Hex();
+    result.shown_sha256[side] = state_->shown[side].Hex();
+  }
   std::stable_sort(result.rows.begin(), result.rows.end(), compare::ComesBefore);
   return result;
 }

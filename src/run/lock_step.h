@@ -25,10 +25,17 @@ struct PointPair {
 
 using PairObserver = std::function<void(const PointPair&)>;
 
+// What each of the candidate's tensors is overwritten with once it has been compared.
+enum class Overwrite {
+  kReference,  // the reference's: lock-step, errors are local
+  kItself,  // what it just showed: changes nothing in an engine that computes with what it shows; errors are accumulated
+  kNothing,  // errors are accumulated
+};
+
 struct LockStepOptions {
   compare::ModelShape shape;
   int64_t n_layers = 0;
-  bool overwrite = true;  // false: both run free, and the errors are accumulated ones
+  Overwrite overwrite = Overwrite::kReference;
   // May be empty. Called for every pair, in the candidate's order.
   std::function<Status(const PointPair&)> on_pair;
   // May be empty. Called for everything an engine hands over, in its own order, before it is compared; side 0 is the candidate.
@@ -53,6 +60,7 @@ struct LockStepResult {
       rows;  // in dependency order, one for each point (or piece of its rows) of each pass
   std::vector<std::string> missing;  // "prompt 0, step 0, layer 3, q_rope: the reference did not show it"
   std::string logits_sha256[2];      // candidate, reference: as evaluated here, all rows in order of position
+  std::string shown_sha256[2];  // the same, as shown at the tracepoint `logits` (before it was overwritten)
 };
 
 // Drives two open sessions (at position 0) over a sequence in passes. The reference runs ahead of the candidate by at most one
@@ -77,7 +85,7 @@ class LockStep {
   Result<bool> CandidateReady();
   Status Observe(int side, const host::Event& event);
   bool IsCompared(const host::Event& event) const;
-  Status Compare(const host::Event& event, const std::vector<float>& reference, bool* overwritten);
+  Status Compare(const host::Event& event, const std::vector<float>& reference);
 
   host::Engine& candidate_;
   host::Engine& reference_;
