@@ -125,11 +125,33 @@ class Activation(Diagnose):
         self.assertEqual([f["agrees"] for f in d["evidence"]], [True] * 3)
 
 
+class Tokens(Diagnose):
+    def test_an_engine_that_tokenises_in_its_own_way(self):
+        d = self.diagnose("--model", SILU_MODEL, "--candidate", "faulty", "--reference", "native", "--prompt", "And God").json
+        self.assertEqual((d["verdict"], d["blame"]), ("invalid", "candidate"), d)
+        self.assertIn("tokens: the candidate ", d["diagnosis"]["sentence"])
+
+    def test_a_file_that_wants_no_bos(self):
+        other = self.folder / "no-bos.gguf"
+        model = defects.Model(SILU_MODEL)
+        kind, at = model.values["tokenizer.ggml.add_bos_token"]
+        self.assertEqual((kind, model.data[at]), (7, 1))
+        model.data[at] = 0
+        model.save(other)
+        shutil.copy(SILU / "config.json", self.folder)
+        d = self.diagnose("--model", other, "--reference-model", SILU_MODEL, "--prompt", "And God").json
+        self.assertEqual((d["verdict"], d["blame"]), ("invalid", "model-file"), d)
+        self.assertIn("the files' tokenisers differ", d["diagnosis"]["sentence"])
+
+
 # What a defect of defects.py is called; the file is to blame, as each engine computes what its own says.
 NAMES = {
     "flip_q": r"^weight.cell=17,",
     "flip_down": r"^weight.cell=201,",
     "two_rows_swapped": r"^rows.permuted$",
+    "two_rows_swapped_in_v": r"^rows.permuted$",
+    "lost_ffn_sub_norm_channel": r"^zero=511$",
+    "wrong_embedding": r"^embeddings.row=301$",
     "scale_up": r"^factor=1\.0[12]",
     "row_scaled": r"^factor=1\.0[45]",
     "last_columns_of_gate": r"^drop.columns=8$",
@@ -145,11 +167,17 @@ NAMES = {
 class ModelFile(Diagnose):
     """A file with one defect against the good one, both read by correct engines."""
 
+    def token_of_the_prompt(self):
+        good = self.crossval("--model", SILU_MODEL, "--candidate", "native", "--reference", "native", "--prompt", PROMPT)
+        tokens = [p["token"] for p in good.json["positions"]]
+        self.assertNotIn(301, tokens)
+        return tokens[5]
+
     def test_defects_are_named(self):
         with tempfile.TemporaryDirectory(prefix="paritybit-diagnose-") as holder:
             folder = pathlib.Path(holder)
             shutil.copy(SILU / "config.json", folder)
-            for defect in defects.defects(token=300, position=0, other_token=301):
+            for defect in defects.defects(token=self.token_of_the_prompt(), position=0, other_token=301):
                 if defect.name not in NAMES:
                     continue
                 with self.subTest(defect.name):

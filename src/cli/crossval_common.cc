@@ -58,6 +58,7 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
   if (HasReason(verdict, "undeclared"))
     return {CommandLine(args, command, "--set ffn.activation=relu2"),
             CommandLine(args, command, "--set ffn.activation=silu")};
+  if (HasReason(verdict, "tokens-differ")) return {CommandLine(args, "diagnose", "")};
   if (verdict.outcome != compare::Outcome::kDiverged) return {};
   std::vector<std::string> next{CommandLine(args, "diagnose", "")};
   const int32_t at = verdict.first_divergence ? verdict.first_divergence->prompt : 0;
@@ -73,6 +74,12 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
     next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs->value));
   if (command == "crossval") next.push_back(CommandLine(args, "crossval-per-token", "--all"));
   return next;
+}
+
+// Whether there is something that diagnose can say more of: an op, or tokens.
+bool IsDivergence(const compare::Verdict& verdict) {
+  return verdict.outcome == compare::Outcome::kDiverged || HasReason(verdict, "non-finite-point") ||
+         HasReason(verdict, "tokens-differ");
 }
 
 // Whether the verdict names the op that was captured.
@@ -226,8 +233,7 @@ Result<JudgedComparison> CompareAndDiagnose(const CrossvalArguments& args, run::
   compare::Verdict& verdict = out.comparison.verdict;
   const bool tokens_differ = HasReason(verdict, "tokens-differ");
   const diagnose::Culprit* culprit = capture.culprit();
-  if (verdict.outcome != compare::Outcome::kDiverged && !HasReason(verdict, "non-finite-point") && !place)
-    return out;
+  if (!IsDivergence(verdict) && !place) return out;
   if (!culprit && !tokens_differ) {
     out.why_none = place ? "the lock-step showed no such op" : "the divergence was not placed at an op";
     return out;
@@ -265,7 +271,7 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     if (!args.keep_traces.empty())
       context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
   }
-  if (comparison->verdict.outcome == compare::Outcome::kDiverged) RememberRun(args, *comparison);
+  if (IsDivergence(comparison->verdict)) RememberRun(args, *comparison);
   std::vector<std::string> findings = run::FindingsOf(comparison->candidate);
   for (std::string& finding : run::FindingsOf(comparison->reference))
     if (std::find(findings.begin(), findings.end(), finding) == findings.end())

@@ -121,6 +121,16 @@ TEST(Local, MasksAreEqualAndOtherNonFiniteValuesNeverPass) {
     EXPECT_EQ(r.n_non_finite[1], 0);
   }
   EXPECT_FALSE(Compare({1, -kInf, 2, 3}, {1, -kInf, 2, 3}, 2).bound_ratio < 1);  // no mask here
+  // A position that one side alone hides is an infinite error of the op, and no damaged number of either side.
+  for (bool in_reference : {false, true}) {
+    const std::vector<float> hides{1, -kInf, 2, 3}, sees{1, 4, 2, 3};
+    const PointRow r =
+        Compare(in_reference ? sees : hides, in_reference ? hides : sees, 2, PB_STAGE_ATTN_SCORES);
+    EXPECT_EQ(r.bound_ratio, std::numeric_limits<double>::infinity());
+    EXPECT_EQ(r.n_non_finite[0] + r.n_non_finite[1], 0);
+    EXPECT_EQ(r.first_row_above, 0);
+  }
+  EXPECT_EQ(Compare({1, -kInf}, {1, std::nanf("")}, 1, PB_STAGE_ATTN_SCORES).n_non_finite[1], 1);
   // NaN in both is no agreement either.
   EXPECT_EQ(Compare({std::nanf("")}, {std::nanf("")}, 1).bound_ratio,
             std::numeric_limits<double>::infinity());

@@ -27,6 +27,10 @@ BlameFinding FindBlame(const BlameEvidence& evidence);
 std::vector<std::string> FileDifferences(const Model& candidate, const Model& reference, int32_t stage,
                                          int32_t layer);
 
+// How ids that differ from the expected ones do so: a half sentence, and its name: bos=doubled bos=missing bos=added tokens.
+std::string HowTokensPart(const std::vector<int32_t>& ids, const std::vector<int32_t>& expected, int32_t bos,
+                          std::string* name);
+
 }  // namespace pb::diagnose
 
 #endif  // PARITYBIT_DIAGNOSE_BLAME_H_

@@ -3,8 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include "diagnose/blame.h"
-
 namespace pb::diagnose {
 namespace {
 
@@ -95,23 +93,6 @@ TEST(Capture, AnotherPromptBeginsAnew) {
   EXPECT_EQ(found->place.prompt, 1);
   EXPECT_EQ(found->inputs.Find({{PB_STAGE_K_ROPE}, false, true}, PB_STAGE_K_ROPE, 0)->values,
             std::vector<float>{1});
-}
-
-TEST(Blame, FollowsFromBothErrors) {
-  using compare::Blame;
-  auto blame = [](bool candidate, bool reference, bool files, bool equal) {
-    return FindBlame({candidate, reference, files, equal}).blame;
-  };
-  for (bool files : {false, true}) {  // two files excuse nobody who is wrong by his own
-    EXPECT_EQ(blame(false, true, files, false), Blame::kCandidate);
-    EXPECT_EQ(blame(true, false, files, false), Blame::kReference);
-    EXPECT_EQ(blame(false, false, files, false), Blame::kBoth);
-    EXPECT_EQ(blame(false, false, files, true), Blame::kBoth);  // the same mistake
-  }
-  EXPECT_EQ(blame(true, true, true, false), Blame::kModelFile);
-  EXPECT_EQ(blame(true, true, false, false), Blame::kUndetermined);
-  EXPECT_FALSE(FindBlame({true, true, false, false}).why_undetermined.empty());
-  EXPECT_EQ(blame(true, true, true, true), Blame::kNone);
 }
 
 }  // namespace

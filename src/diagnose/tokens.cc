@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "diagnose/blame.h"
 #include "diagnose/diagnose.h"
 #include "diagnose/file_arbiter.h"
 
@@ -16,8 +17,9 @@ int32_t BosOf(const host::Facts& facts) {
   return bos ? static_cast<int32_t>(std::strtol(bos->value.c_str(), nullptr, 10)) : -1;
 }
 
-// How `ids` part from `expected`.
-std::string Parting(const Ids& ids, const Ids& expected, int32_t bos, std::string* name) {
+}  // namespace
+
+std::string HowTokensPart(const Ids& ids, const Ids& expected, int32_t bos, std::string* name) {
   auto with_bos = [bos](Ids rest) { return rest.insert(rest.begin(), bos), rest; };
   const bool begins = !expected.empty() && expected.front() == bos;
   if (begins && ids == with_bos(expected)) return *name = "bos=doubled", "begins with BOS twice";
@@ -31,8 +33,6 @@ std::string Parting(const Ids& ids, const Ids& expected, int32_t bos, std::strin
                        expected.size(), at);
   return fmt::format("gives id {} at place {}, the model's rules {}", ids[at], at, expected[at]);
 }
-
-}  // namespace
 
 Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const run::EngineSpec& arbiter,
                                 const host::Limits& limits) {
@@ -49,7 +49,7 @@ Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const run::En
     PB_ASSIGN(Ids expected, engine->Tokenize(prompt->text, PB_ADD_SPECIAL | PB_PARSE_SPECIAL));
     Trial trial;
     trial.side = record.role;
-    trial.text = Parting(prompt->tokens_of[side], expected, BosOf(facts), &trial.name);
+    trial.text = HowTokensPart(prompt->tokens_of[side], expected, BosOf(facts), &trial.name);
     trial.restores = agrees[side] = prompt->tokens_of[side] == expected;
     d.findings.push_back(
         {record.role + " against arbiter", agrees[side] ? 0.0 : 1.0, 0, agrees[side] ? 0.0 : 2.0,

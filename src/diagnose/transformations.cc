@@ -126,8 +126,10 @@ void SomeFeatures(const View& v, const std::vector<int64_t>& bad, std::vector<Gu
   const double factor = zero ? 0 : FitFactor(v, bad);
   Guess g;
   const std::string which = FeaturesText(bad);
-  const bool tail =
-      bad.back() == v.n_features - 1 && bad.back() - bad.front() + 1 == static_cast<int64_t>(bad.size());
+  const OpWeights weights =
+      WeightsOf(v.s.arbiter->model(), v.s.culprit->place.stage, v.s.culprit->place.layer);
+  const bool tail = weights.matrix && bad.back() == v.n_features - 1 &&
+                    bad.back() - bad.front() + 1 == static_cast<int64_t>(bad.size());
   if (zero && tail) {
     g = {fmt::format("drop.rows={}", bad.size()),
          fmt::format("leaves out the last {} of {} output rows", bad.size(), v.n_features),
@@ -209,7 +211,9 @@ std::vector<int64_t> FindSources(const View& v, const std::vector<int64_t>& bad)
 void NameOrder(const View& v, const std::vector<int64_t>& bad, const std::vector<int64_t>& sources,
                Guess* g) {
   const int64_t head = v.s.arbiter->model().params().head_dim;
-  bool heads = head > 0 && v.n_features % head == 0, pairs = heads;
+  bool heads = head > 0 && v.n_features % head == 0;
+  // Two rows that stay where they are in either pairing: the first and the last of a head.
+  bool pairs = heads && head > 2 && static_cast<int64_t>(bad.size()) % (head - 2) == 0;
   for (size_t k = 0; k < bad.size(); k++) {
     const int64_t to = bad[k] % head, from = sources[k] % head;
     heads &= to == from;
@@ -266,6 +270,33 @@ void Inputs(const View& v, std::vector<Guess>* guesses) {
   guesses->push_back(std::move(twice));
 }
 
+// Token rows that are another token's.
+void OtherTokens(const View& v, std::vector<Guess>* guesses) {
+  if (v.s.culprit->place.stage != PB_STAGE_EMBEDDINGS) return;
+  const WeightView& table = v.s.arbiter->model().token_embedding();
+  if (table.n_columns != v.n_features) return;
+  std::vector<float> row(static_cast<size_t>(v.n_features));
+  Guess g;
+  g.output = v.Declared();
+  for (int64_t i = 0; i < v.n_rows; i++) {
+    const ptrdiff_t start = i * v.n_features;
+    const auto given = v.s.output.begin() + start;
+    if (std::equal(given, given + v.n_features, v.s.declared.begin() + start)) continue;
+    for (int64_t id = 0; id < table.n_rows; id++) {
+      DecodeRow(table, id, row.data());
+      if (!std::equal(row.begin(), row.end(), given)) continue;
+      if (g.n_fitted++ == 0) {
+        g.name = fmt::format("embeddings.row={}", id);
+        g.text = fmt::format("gives the row of token {} at position {}", id, v.s.culprit->first_position + i);
+        g.short_text = fmt::format("the row of token {}", id);
+      }
+      std::copy(row.begin(), row.end(), g.output.begin() + start);
+      break;
+    }
+  }
+  if (g.n_fitted > 0) guesses->push_back(std::move(g));
+}
+
 }  // namespace
 
 std::vector<int64_t> BadFeatures(const Subject& subject) {
@@ -296,6 +327,7 @@ std::vector<Guess> OutputTransformations(const Subject& subject) {
   Constant(v, &guesses);
   Order(v, bad, &guesses);
   Inputs(v, &guesses);
+  OtherTokens(v, &guesses);
   return guesses;
 }
 
