@@ -147,6 +147,9 @@ class Tokens(Diagnose):
 # What a defect of defects.py is called; the file is to blame, as each engine computes what its own says.
 NAMES = {
     "flip_q": r"^weight.cell=17,",
+    "flip_v": r"^weight.cell=64,",
+    "kv_heads_permuted": r"^heads.permuted$",
+    "k_and_v_swapped": r"^tensor=blk.4.attn_(k|v).weight$",
     "flip_down": r"^weight.cell=201,",
     "two_rows_swapped": r"^rows.permuted$",
     "two_rows_swapped_in_v": r"^rows.permuted$",
@@ -174,16 +177,22 @@ class ModelFile(Diagnose):
         return tokens[5]
 
     def test_defects_are_named(self):
+        self.name_all("native")
+
+    def test_defects_are_named_where_the_candidate_goes_in_an_order_of_its_own(self):
+        self.name_all("llama.cpp,cpu.library=haswell")
+
+    def name_all(self, candidate):
         with tempfile.TemporaryDirectory(prefix="paritybit-diagnose-") as holder:
             folder = pathlib.Path(holder)
             shutil.copy(SILU / "config.json", folder)
             for defect in defects.defects(token=self.token_of_the_prompt(), position=0, other_token=301):
                 if defect.name not in NAMES:
                     continue
-                with self.subTest(defect.name):
+                with self.subTest(defect.name, candidate=candidate):
                     spoilt = folder / "spoilt.gguf"
                     defects.write(SILU_MODEL, spoilt, defect)
-                    result = self.crossval("--model", spoilt, "--reference", "llama.cpp", "--reference-model", SILU_MODEL,
+                    result = self.crossval("--model", spoilt, "--candidate", candidate, "--reference", "llama.cpp", "--reference-model", SILU_MODEL,
                                            "--prompt", PROMPT)
                     d = result.json["diagnosis"]
                     self.assertEqual(d["blame"], "model-file", d)

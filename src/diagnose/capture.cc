@@ -3,30 +3,29 @@
 namespace pb::diagnose {
 namespace {
 
-// Place of a point within a pass, as compare::ComesBefore orders them.
-std::tuple<int, int32_t, int> OrderOf(const host::PointRef& point) {
-  const int outer = point.layer >= 0 ? 1 : point.stage == PB_STAGE_EMBEDDINGS ? 0 : 2;
-  return {outer, point.layer, pb_vocabulary[point.stage].level};
+// Place of a point's layer within a pass, as compare::ComesBefore orders them.
+std::pair<int, int32_t> LayerOf(const host::PointRef& point) {
+  return {point.layer >= 0 ? 1 : point.stage == PB_STAGE_EMBEDDINGS ? 0 : 2, point.layer};
 }
 
 }  // namespace
 
 void Capture::BeginPassIfNew(const run::PointPair& pair) {
   const std::tuple pass(pair.row->prompt, pair.row->step, pair.point.first_position);
-  const auto order = OrderOf(pair.point);
-  if (pass_ == pass && order >= order_) {
-    order_ = order;
+  const auto layer = LayerOf(pair.point);
+  if (pass_ == pass && layer >= layer_) {
+    layer_ = layer;
     return;
   }
   const bool same_step =
       pass_ && std::get<0>(*pass_) == pair.row->prompt && std::get<1>(*pass_) == pair.row->step;
-  if (same_step && order >= order_) {  // a further piece of a point's rows
+  if (same_step && layer >= layer_) {  // a further piece of a point's rows
     in_pieces_ = true;
     return;
   }
   if (!pass_ || std::get<0>(*pass_) != pair.row->prompt) recording_.Clear();
   recording_.BeginPass(pair.point.first_position);
-  pass_ = pass, order_ = order, in_pieces_ = false;
+  pass_ = pass, layer_ = layer, in_pieces_ = false;
 }
 
 bool Capture::IsWanted(const run::PointPair& pair) const {
@@ -40,10 +39,10 @@ bool Capture::IsWanted(const run::PointPair& pair) const {
 
 void Capture::OnPair(const run::PointPair& pair) {
   if (done_) return;
-  const auto before = order_;
+  const auto before = layer_;
   BeginPassIfNew(pair);
-  // Siblings have the same inputs; beyond them nothing is looked for.
-  if (culprit_ && (wanted_ || order_ != before)) {
+  // A point that comes before in dependency order may still follow within the layer.
+  if (culprit_ && (wanted_ || layer_ != before)) {
     done_ = true;
     recording_.Clear();
     return;
@@ -51,7 +50,11 @@ void Capture::OnPair(const run::PointPair& pair) {
   recording_.Add(static_cast<pb_stage>(pair.point.stage), pair.point.layer,
                  {pair.shape, {pair.reference.begin(), pair.reference.end()}});
   if (in_pieces_ || !IsWanted(pair)) return;
-  if (culprit_ && !(pair.row->bound_ratio > culprit_->row.bound_ratio)) return;
+  if (culprit_) {
+    const int level = pb_vocabulary[pair.point.stage].level,
+              least = pb_vocabulary[culprit_->place.stage].level;
+    if (level > least || (level == least && !(pair.row->bound_ratio > culprit_->row.bound_ratio))) return;
+  }
   culprit_ = Culprit{{pair.row->prompt, pair.row->step, pair.row->stage, pair.row->layer},
                      pair.point.first_position,
                      pair.shape,

@@ -46,9 +46,10 @@ class Capture {
   std::optional<Place> wanted_;
   std::optional<Culprit> culprit_;
   Recording recording_;
-  // (prompt, step, first position); then place in the pass: (embeddings, layers, outer), layer, level.
+  // (prompt, step, first position); then the layer in the pass: (embeddings, layers, outer), layer. Within a layer engines go in
+  // orders of their own.
   std::optional<std::tuple<int32_t, int32_t, int32_t>> pass_;
-  std::tuple<int, int32_t, int> order_{};
+  std::pair<int, int32_t> layer_{};
   bool in_pieces_ = false;  // this pass shows points in pieces of its rows: inputs are not whole
   bool done_ = false;
 };

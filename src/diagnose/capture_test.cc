@@ -62,6 +62,25 @@ TEST(Capture, OfSiblingsTheClearest) {
   EXPECT_EQ(capture.culprit()->place.stage, PB_STAGE_K_PROJ);
 }
 
+// llama.cpp rotates the queries before it computes keys and values.
+TEST(Capture, WithinALayerEnginesGoInOrdersOfTheirOwn) {
+  Capture capture;
+  Feed feed(capture);
+  feed.Point(PB_STAGE_ATTN_NORM, 0, 1);
+  feed.Point(PB_STAGE_Q_PROJ, 0, 2);
+  feed.Point(PB_STAGE_Q_ROPE, 0, 3, 100);
+  feed.Point(PB_STAGE_V_PROJ, 0, 4, 2);
+  feed.Point(PB_STAGE_K_ROPE, 0, 5, 200);
+  feed.Point(PB_STAGE_ATTN_NORM, 1, 6, 300);
+  const Culprit* found = capture.culprit();
+  ASSERT_NE(found, nullptr);
+  EXPECT_EQ(found->place.stage, PB_STAGE_V_PROJ);
+  EXPECT_EQ(found->place.layer, 0);
+  const Recorded* input = found->inputs.Output(PB_STAGE_ATTN_NORM, 0);
+  ASSERT_NE(input, nullptr);
+  EXPECT_EQ(input->values, std::vector<float>{1});
+}
+
 TEST(Capture, KeysOfEarlierPassesArePartOfTheInputs) {
   Capture capture;
   Feed feed(capture);
