@@ -16,11 +16,6 @@ namespace {
 
 constexpr size_t kLogitsBytes = 16 << 20;  // of one block handed over
 
-const trace::Fact* FindFact(const std::vector<trace::Fact>& facts, std::string_view key) {
-  auto it = std::find_if(facts.begin(), facts.end(), [&](const trace::Fact& f) { return f.key == key; });
-  return it == facts.end() ? nullptr : &*it;
-}
-
 // Hands on recorded facts, each key once, with an origin that the ABI knows.
 void AddFacts(const plugin::FactSink& sink, const std::vector<trace::Fact>& facts,
               std::set<std::string> known) {
@@ -38,7 +33,7 @@ struct Options {
 // A recording confirms the settings that it was made with and refuses others.
 Status Confirm(const Recording& recording, const std::string& key, const std::string& value) {
   for (const auto* facts : {&recording.manifest().session_facts, &recording.model_facts()}) {
-    const trace::Fact* fact = FindFact(*facts, key);
+    const trace::Fact* fact = trace::FindFact(*facts, key);
     if (!fact) continue;
     if (fact->value == value) return {};
     return MakeError(Code::kUnsupported, "setting {}: {} was asked for, the trace was recorded with {}", key,
@@ -162,7 +157,7 @@ class ReplaySession : public plugin::Session {
 
   Status HandLogits(const pb_eval& e) {
     const int64_t end = n_held_ + e.n_tokens;
-    const trace::Fact* fact = FindFact(r_.model_facts(), "n_vocab");
+    const trace::Fact* fact = trace::FindFact(r_.model_facts(), "n_vocab");
     size_t n_vocab = 1;
     std::from_chars(fact->value.data(), fact->value.data() + fact->value.size(), n_vocab);
     const auto block = static_cast<int64_t>(std::max<size_t>(1, kLogitsBytes / (n_vocab * sizeof(float))));
@@ -243,10 +238,10 @@ class ReplayEngine : public plugin::Engine {
     }
     const Recording& r = *options_.recording;
     const auto& facts = r.manifest().engine_facts;
-    const trace::Fact* name = FindFact(facts, "name");
+    const trace::Fact* name = trace::FindFact(facts, "name");
     f.Add("name", "replay of " + (name ? name->value : r.manifest().engine), "observed");
-    if (!FindFact(facts, "version")) f.Add("version", "unknown", "observed");
-    if (!FindFact(facts, "threads")) f.Add("threads", "unknown", "observed");
+    if (!trace::FindFact(facts, "version")) f.Add("version", "unknown", "observed");
+    if (!trace::FindFact(facts, "threads")) f.Add("threads", "unknown", "observed");
     AddFacts(f, facts, {"name", "path.trace", "digest.trace"});
     f.Add("path.trace", std::filesystem::absolute(r.folder()).string(), "set");
     f.Add("digest.trace", r.digest(), "observed");

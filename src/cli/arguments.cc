@@ -187,6 +187,28 @@ Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args) {
   return prompts;
 }
 
+Result<std::string> ReadOnePrompt(const PromptArguments& args, std::string_view command) {
+  PB_ASSIGN(auto prompts, ReadPrompts(args));
+  if (prompts.size() != 1 || prompts[0].text.empty())
+    return MakeError(Code::kUsage, "{} takes one prompt that is not empty; {} given", command,
+                     prompts.size() == 1 ? "an empty one was" : fmt::format("{} were", prompts.size()));
+  return std::move(prompts[0].text);
+}
+
+Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArguments& engines,
+                                  const std::string& engine, std::vector<run::Choice>& choices) {
+  OneEngine one;
+  PB_ASSIGN(run::Choice path, ChooseModel(model));
+  one.model = path.value;
+  choices.push_back(std::move(path));
+  PB_ASSIGN(one.limits, ChooseLimits(engines, choices));
+  PB_ASSIGN(host::Settings settings, ParseSettings(engines.set, "--set"));
+  one.threads = std::to_string(ChooseThreads(engines, choices));
+  if (!model.hf_config.empty()) run::PutSetting(settings, "hf.config", model.hf_config);
+  PB_ASSIGN(one.spec, ResolveEngine(engine, settings));
+  return one;
+}
+
 std::string ShellQuote(std::string_view text) {
   bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||

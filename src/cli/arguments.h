@@ -3,6 +3,7 @@
 #define PARITYBIT_CLI_ARGUMENTS_H_
 
 #include <CLI/App.hpp>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -52,6 +53,20 @@ Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std:
 Result<host::Limits> ChooseLimits(const EngineArguments& args, std::vector<run::Choice>& choices);
 // Threads of each engine: --threads, else one (BITNET_DETERMINISTIC confirms it).
 int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices);
+
+// The one prompt of a command that takes no more; kUsage, naming the command, where it is empty or not one.
+Result<std::string> ReadOnePrompt(const PromptArguments& args, std::string_view command);
+
+// One engine and its model, for commands that run no other.
+struct OneEngine {
+  std::filesystem::path model;
+  run::EngineSpec spec;
+  host::Limits limits;
+  std::string threads;  // of its sessions, where the user's settings name none
+};
+// `engine` as the user typed it. Who set what is appended to choices.
+Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArguments& engines,
+                                  const std::string& engine, std::vector<run::Choice>& choices);
 
 // Quotes for a POSIX shell, where quoting is needed.
 std::string ShellQuote(std::string_view text);

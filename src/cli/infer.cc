@@ -76,23 +76,14 @@ class Stream {
 
 Result<int> Infer(const InferArguments& args) {
   std::vector<run::Choice> choices;
-  PB_ASSIGN(run::Choice model, ChooseModel(args.model));
-  PB_ASSIGN(auto prompts, ReadPrompts(args.prompts));
-  if (prompts.size() != 1 || prompts[0].text.empty())
-    return MakeError(Code::kUsage, "infer takes one prompt that is not empty; {} given",
-                     prompts.size() == 1 ? "an empty one was" : fmt::format("{} were", prompts.size()));
-  PB_ASSIGN(host::Limits limits, ChooseLimits(args.engines, choices));
-  PB_ASSIGN(host::Settings settings, ParseSettings(args.engines.set, "--set"));
-  std::string threads = std::to_string(ChooseThreads(args.engines, choices));
-  if (!args.model.hf_config.empty()) run::PutSetting(settings, "hf.config", args.model.hf_config);
-  PB_ASSIGN(run::EngineSpec spec, ResolveEngine(args.engine, settings));
+  PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
+  PB_ASSIGN(std::string text, ReadOnePrompt(args.prompts, "infer"));
 
   run::EngineRecord record;
-  record.role = spec.text;
-  run::Participant engine(record, limits);
-  PB_TRY(engine.Start(spec));
-  PB_TRY(engine.OpenModel(model.value));
-  std::string text = prompts[0].text;
+  record.role = one.spec.text;
+  run::Participant engine(record, one.limits);
+  PB_TRY(engine.Start(one.spec));
+  PB_TRY(engine.OpenModel(one.model));
   if (args.chat) {
     PB_ASSIGN(text, Frame(engine, args, text));
   }
@@ -104,7 +95,7 @@ Result<int> Infer(const InferArguments& args) {
   if (!args.ignore_eos) request.stop = run::EndOfGeneration(record);
   host::Settings wishes = {
       {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
-  if (!run::FindSetting(spec.settings, "threads")) wishes.emplace_back("threads", threads);
+  if (!run::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);
   PB_ASSIGN([[maybe_unused]] host::Settings taken, engine.OpenSessionWishing(std::move(wishes)));
   Stream stream(!args.output.json());
   std::vector<int32_t> ids;
@@ -119,8 +110,8 @@ Result<int> Infer(const InferArguments& args) {
   double decode_rate = std::max(summary.n_generated - 1, 0) / std::max(summary.decode_seconds, 1e-9);
   if (args.output.json()) {
     auto object = Envelope("paritybit.infer/0", "ok", kExitOk);
-    object["engine"] = spec.text;
-    object["model"] = {{"path", model.value}, {"sha256", record.model_sha256}};
+    object["engine"] = one.spec.text;
+    object["model"] = {{"path", one.model.string()}, {"sha256", record.model_sha256}};
     object["notes"] = run::FindingsOf(record);
     object["prompt_tokens"] = request.tokens;
     object["tokens"] = ids;

@@ -38,11 +38,7 @@ Status ReadSequence(const TraceArguments& args, run::Participant& engine, run::T
                     std::string* prompt) {
   request->max_tokens = args.max_tokens;
   if (args.like.empty()) {
-    PB_ASSIGN(auto prompts, ReadPrompts(args.prompts));
-    if (prompts.size() != 1 || prompts[0].text.empty())
-      return MakeError(Code::kUsage, "trace takes one prompt that is not empty; {} given",
-                       prompts.size() == 1 ? "an empty one was" : fmt::format("{} were", prompts.size()));
-    *prompt = prompts[0].text;
+    PB_ASSIGN(*prompt, ReadOnePrompt(args.prompts, "trace"));
     PB_ASSIGN(request->tokens, engine.Tokenize(*prompt));
     request->n_prefill = args.prefill;
   } else {
@@ -138,27 +134,21 @@ Result<int> RunTrace(const TraceArguments& args) {
   std::vector<run::Choice> choices = {folder};
   PB_ASSIGN(trace::PointFilter filter, ReadFilter(args.filters));
   PB_ASSIGN(trace::Level level, trace::ParseLevel(args.level));
-  PB_ASSIGN(run::Choice model, ChooseModel(args.model));
-  choices.push_back(model);
-  PB_ASSIGN(host::Limits limits, ChooseLimits(args.engines, choices));
-  PB_ASSIGN(host::Settings settings, ParseSettings(args.engines.set, "--set"));
-  const std::string threads = std::to_string(ChooseThreads(args.engines, choices));
-  if (!args.model.hf_config.empty()) run::PutSetting(settings, "hf.config", args.model.hf_config);
-  PB_ASSIGN(run::EngineSpec spec, ResolveEngine(args.engine, settings));
+  PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
 
   run::EngineRecord record;
-  record.role = spec.text;
-  run::Participant engine(record, limits);
-  PB_TRY(engine.Start(spec));
-  PB_TRY(engine.OpenModel(model.value));
+  record.role = one.spec.text;
+  run::Participant engine(record, one.limits);
+  PB_TRY(engine.Start(one.spec));
+  PB_TRY(engine.OpenModel(one.model));
   run::TraceRequest request;
   std::string prompt;
   PB_TRY(ReadSequence(args, engine, &request, &prompt));
   host::Settings wishes = {
       {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
   // Flash attention computes scores, softmax and context in one op, so that they cannot be seen.
-  if (!run::FindSetting(spec.settings, "attn.flash")) wishes.emplace_back("attn.flash", "off");
-  if (!run::FindSetting(spec.settings, "threads")) wishes.emplace_back("threads", threads);
+  if (!run::FindSetting(one.spec.settings, "attn.flash")) wishes.emplace_back("attn.flash", "off");
+  if (!run::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);
   PB_ASSIGN([[maybe_unused]] host::Settings taken, engine.OpenSessionWishing(std::move(wishes)));
   PB_ASSIGN(trace::Manifest manifest, run::DescribeTrace(engine));
   manifest.level = level;

@@ -52,7 +52,8 @@ struct PointPlace {
 };
 
 // Compares candidate and reference. -inf in both is equal among scores (masked), -inf in one beside a number an infinite error; any
-// other non-finite value makes every error infinite and is counted. Values beyond a mask are left out of RMS and errors alike. Different sizes, and none, are kUsage.
+// other non-finite value makes every error infinite and is counted. Values beyond a mask are left out of RMS and errors alike.
+// Different sizes, and none, are kUsage.
 //   rel_l2         ||a - b|| / ||b|| over the tensor
 //   worst_row      largest ||a_i - b_i|| / ||b_i|| over token rows
 //   worst_feature  largest over columns j of sqrt(sum_i e_ij^2 / max(sum_i RMS(b_i)^2, sum_i b_ij^2)): a column's error in units

@@ -18,39 +18,19 @@ std::vector<Setting> SettingsOf(const trace::Manifest& m) {
   return settings;
 }
 
-std::string FactText(const std::vector<trace::Fact>& facts, std::string_view key) {
-  for (const trace::Fact& f : facts)
-    if (f.key == key) return f.value;
-  return "";
-}
-
 // Whether both traces were written by one engine in one build, so that its quantisers round alike.
 bool SameEngine(const trace::Manifest& a, const trace::Manifest& b) {
   auto covers = [](const trace::Manifest& x, const trace::Manifest& y) {
     return std::all_of(x.engine_facts.begin(), x.engine_facts.end(), [&](const trace::Fact& f) {
       const bool decides = f.key == "name" || f.key == "version" || f.key == "commit" || f.key == "build" ||
                            f.key == "isa" || f.key.starts_with("digest.");
-      return !decides || FactText(y.engine_facts, f.key) == f.value;
+      return !decides || trace::FactText(y.engine_facts, f.key) == f.value;
     });
   };
-  return !FactText(a.engine_facts, "name").empty() && covers(a, b) && covers(b, a);
+  return !trace::FactText(a.engine_facts, "name").empty() && covers(a, b) && covers(b, a);
 }
 
-bool IsProduct(int32_t stage) {
-  switch (stage) {
-    case PB_STAGE_Q_PROJ:
-    case PB_STAGE_K_PROJ:
-    case PB_STAGE_V_PROJ:
-    case PB_STAGE_ATTN_OUT:
-    case PB_STAGE_GATE_PROJ:
-    case PB_STAGE_UP_PROJ:
-    case PB_STAGE_DOWN_PROJ:
-    case PB_STAGE_LOGITS:
-      return true;
-    default:
-      return false;
-  }
-}
+bool IsProduct(int32_t stage) { return BoundOf(static_cast<pb_stage>(stage), {}, 1).op_class == "product"; }
 
 std::string PlaceOf(const TracePoint& p, int32_t position) {
   const std::string point = p.row.layer >= 0 ? fmt::format("layer {}, {}", p.row.layer, p.stage) : p.stage;
@@ -144,7 +124,7 @@ class Diff {
       comparable_ = false;
     }
     for (int side : {0, 1}) {
-      if (FactText(manifest(side).model_facts, "ffn.activation") == "undeclared") {
+      if (trace::FactText(manifest(side).model_facts, "ffn.activation") == "undeclared") {
         Add(Outcome::kIncomplete, "undeclared",
             fmt::format("the {}'s model does not declare its FFN activation", kSides[side]));
         comparable_ = false;
@@ -250,7 +230,7 @@ class Diff {
 
   // An error on equal inputs that a quantised product of another engine may owe to the rounding of its input's codes.
   bool MayBeCodes(const TracePoint& p) const {
-    const std::string scheme = FactText(manifest(1).session_facts, "act.quant");
+    const std::string scheme = trace::FactText(manifest(1).session_facts, "act.quant");
     return IsProduct(p.row.stage) && scheme != "none" && !p.own_feature &&
            !SameEngine(manifest(0), manifest(1));
   }

@@ -3,15 +3,10 @@
 #include <algorithm>
 #include <string_view>
 
+#include "trace/record.h"
+
 namespace pb::diagnose {
 namespace {
-
-pb_stage StageByName(std::string_view name) {
-  for (const pb_stage_info& info : pb_vocabulary) {
-    if (name == info.name) return info.stage;
-  }
-  return PB_STAGE_UNMAPPED;
-}
 
 std::vector<std::string_view> Split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
@@ -47,7 +42,8 @@ std::vector<InputSpec> InputsOf(pb_stage stage) {
     InputSpec input;
     if (item.ends_with("@prev")) input.previous_layer = true, item.remove_suffix(5);
     if (item.ends_with("*")) input.all_positions = true, item.remove_suffix(1);
-    for (std::string_view name : Split(item, '|')) input.stages.push_back(StageByName(name));
+    for (std::string_view name : Split(item, '|'))
+      input.stages.push_back(static_cast<pb_stage>(trace::FindStage(name)));
     inputs.push_back(std::move(input));
   }
   return inputs;

@@ -10,11 +10,6 @@ namespace {
 
 using compare::Blame;
 
-std::string FactOf(const host::Facts& facts, std::string_view key) {
-  const host::Fact* fact = host::FindFact(facts, key);
-  return fact ? fact->value : "";
-}
-
 // Explains one captured point.
 class Explanation {
  public:
@@ -55,8 +50,8 @@ Status Explanation::OpenArbiters() {
   PB_ASSIGN(arbiters_[0], FileArbiter::Open(spec_, c, limits_));
   const bool same = c.model_sha256 == r.model_sha256 &&
                     c.model_path.parent_path() == r.model_path.parent_path() &&
-                    FactOf(c.session, "act.quant") == FactOf(r.session, "act.quant") &&
-                    FactOf(c.session, "kv.type") == FactOf(r.session, "kv.type");
+                    host::FactText(c.session, "act.quant") == host::FactText(r.session, "act.quant") &&
+                    host::FactText(c.session, "kv.type") == host::FactText(r.session, "kv.type");
   if (!same) {
     PB_ASSIGN(arbiters_[1], FileArbiter::Open(spec_, r, limits_));
   }
@@ -109,13 +104,13 @@ bool Explanation::LeftOpen() const {
   const int32_t stage = culprit_.place.stage;
   if (stage != PB_STAGE_FFN_ACT && stage != PB_STAGE_FFN_GATED) return false;
   return std::any_of(std::begin(arbiters_), std::end(arbiters_), [](const auto& arbiter) {
-    return arbiter && FactOf(arbiter->facts(), "ffn.activation") == "undeclared";
+    return arbiter && host::FactText(arbiter->facts(), "ffn.activation") == "undeclared";
   });
 }
 
 void Explanation::NameShared() {
   for (int side : {0, 1}) {
-    if (FactOf(Record(side).description, "name") != "native") continue;
+    if (host::FactText(Record(side).description, "name") != "native") continue;
     out_.shared.push_back(
         fmt::format("the arbiter reads the model file, decodes its blocks and tokenises with the same code "
                     "as the {} (native); the block "

@@ -10,11 +10,6 @@ namespace {
 
 constexpr unsigned kMaxThreads = 8;
 
-std::string FactOf(const host::Facts& facts, std::string_view key) {
-  const host::Fact* fact = host::FindFact(facts, key);
-  return fact ? fact->value : "";
-}
-
 ModelOptions OptionsOf(const host::Settings& settings) {
   ModelOptions options;
   if (const std::string* config = run::FindSetting(settings, "hf.config")) options.hf_config = *config;
@@ -38,18 +33,18 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
   if (const std::string* config = run::FindSetting(side.settings, "hf.config"))
     run::PutSetting(settings, "hf.config", *config);
   for (const char* key : {"act.quant", "kv.type"}) {
-    const std::string value = FactOf(side.session, key);
+    const std::string value = host::FactText(side.session, key);
     if (!value.empty()) run::PutSetting(settings, key, value);
   }
   for (bool told : {false, true}) {
     PB_ASSIGN(self->engine_, host::Engine::Start(arbiter.plugin, settings, limits));
     PB_ASSIGN(self->facts_, self->engine_->OpenModel(side.model_path));
     const std::string* activation = run::FindSetting(side.settings, "ffn.activation");
-    if (told || !activation || FactOf(self->facts_, "ffn.activation") != "undeclared") break;
+    if (told || !activation || host::FactText(self->facts_, "ffn.activation") != "undeclared") break;
     run::PutSetting(settings, "ffn.activation", *activation);
   }
   PB_ASSIGN(host::Facts session, self->engine_->OpenSession({}));
-  self->act_quant_ = FactOf(session, "act.quant");
+  self->act_quant_ = host::FactText(session, "act.quant");
   PB_ASSIGN(self->stages_, self->engine_->Stages());
   self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
   PB_ASSIGN(self->model_, Model::Open(side.model_path, OptionsOf(settings)));

@@ -36,12 +36,6 @@ bool IsCut(int32_t stage) {
          stage == PB_STAGE_LOGITS;
 }
 
-int64_t Number(const host::Facts& facts, std::string_view key, int64_t otherwise) {
-  const host::Fact* fact = host::FindFact(facts, key);
-  const long long value = fact ? std::strtoll(fact->value.c_str(), nullptr, 10) : 0;
-  return value > 0 ? value : otherwise;
-}
-
 class InjectionSearch {
  public:
   explicit InjectionSearch(const InjectionRequest& request)
@@ -133,7 +127,7 @@ Status InjectionSearch::Open() {
   for (int side : {kReference, kCandidate}) {
     if (trace_ && side == from_) continue;
     PB_TRY(OpenEngine(sides_[side], *specs[side], *models[side], roles[side], &session_[side]));
-    rows = std::min(rows, Number(records_[side].session, "ubatch", kPassRows));
+    rows = std::min(rows, host::FactNumber(records_[side].session, "ubatch", kPassRows));
   }
   if (!request_.oracle.plugin.empty())
     PB_TRY(OpenEngine(oracle_, request_.oracle, *models[to_], "oracle", &oracle_session_));
@@ -145,7 +139,7 @@ Status InjectionSearch::Open() {
   out_.recipient = roles[to_];
   out_.other = trace_ ? "trace " + request_.trace.string() : roles[from_];
   out_.donor = request_.oracle.plugin.empty() ? out_.other : "oracle";
-  out_.n_layers = Number(records_[to_].model, "n_layers", 0);
+  out_.n_layers = host::FactNumber(records_[to_].model, "n_layers", 0);
   return {};
 }
 

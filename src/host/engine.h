@@ -26,6 +26,10 @@ struct Fact {
 };
 using Facts = std::vector<Fact>;
 const Fact* FindFact(const Facts& facts, std::string_view key);
+// The fact's value; empty where there is none.
+std::string FactText(const Facts& facts, std::string_view key);
+// The fact's value where it is a positive whole number, else `otherwise`.
+int64_t FactNumber(const Facts& facts, std::string_view key, int64_t otherwise);
 
 struct Limits {
   double progress_seconds = 180;  // longest silence during a call (CROSSVAL_TIMEOUT_SECS)

@@ -1,26 +1,12 @@
 // Rounding units of small ops, each derived by hand from its definition (docs/numerics.md, "Units").
-#include "oracle/ops.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "oracle/ops_for_tests.h"
+
 namespace pb::oracle {
 namespace {
-
-Rows RowOf(std::vector<double> values) {
-  Rows x(1, static_cast<int64_t>(values.size()));
-  x.v = std::move(values);
-  return x;
-}
-
-OpConfig OneHead(int64_t head_dim) {
-  OpConfig c;
-  c.n_heads = c.n_kv_heads = 1, c.head_dim = c.rope_dims = head_dim;
-  c.rope_base = 10000;
-  c.act_quant = ActQuant::kNone;
-  return c;
-}
 
 TEST(Units, ProductIsTheRootSumOfSquaresOfItsPartialSums) {
   const float weights[] = {1, -2, 3, 0, 1, 1};  // two rows

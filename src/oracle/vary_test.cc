@@ -4,23 +4,10 @@
 #include <cmath>
 
 #include "oracle/forward.h"
+#include "oracle/ops_for_tests.h"
 
 namespace pb::oracle {
 namespace {
-
-Rows RowOf(std::vector<double> values) {
-  Rows x(1, static_cast<int64_t>(values.size()));
-  x.v = std::move(values);
-  return x;
-}
-
-OpConfig OneHead(int64_t head_dim) {
-  OpConfig c;
-  c.n_heads = c.n_kv_heads = 1, c.head_dim = c.rope_dims = head_dim;
-  c.rope_base = 10000;
-  c.act_quant = ActQuant::kNone;
-  return c;
-}
 
 OpConfig Varied(const OpConfig& c, std::string_view variation) {
   auto varied = Vary(c, variation);

@@ -19,11 +19,6 @@ using compare::Outcome;
 
 constexpr size_t kLabel = 11;  // columns before the text of a line
 
-std::string ValueOf(const host::Facts& facts, const char* key) {
-  const host::Fact* fact = host::FindFact(facts, key);
-  return fact ? fact->value : "";
-}
-
 const host::Fact* FindIn(const run::EngineRecord& e, const std::string& key) {
   if (const host::Fact* fact = host::FindFact(e.session, key)) return fact;
   return host::FindFact(e.model, key);
@@ -90,19 +85,21 @@ class TextReport {
     auto add = [&](const std::string& before, const std::string& value) {
       if (!value.empty()) text += ", " + before + Escape(value);
     };
-    add("", ValueOf(e.model, "architecture"));
-    std::string layers = ValueOf(e.model, "n_layers");
+    add("", host::FactText(e.model, "architecture"));
+    std::string layers = host::FactText(e.model, "n_layers");
     if (!layers.empty()) add("", layers + " layers");
-    add("d_model ", ValueOf(e.model, "d_model"));
-    add("", ValueOf(e.model, "weights"));
+    add("d_model ", host::FactText(e.model, "d_model"));
+    add("", host::FactText(e.model, "weights"));
     if (!e.model_sha256.empty()) text += ", sha256:" + e.model_sha256.substr(0, 12);
     return text;
   }
 
   void EngineLines(const run::EngineRecord& e) {
-    std::string name = ValueOf(e.description, "name"), version = ValueOf(e.description, "version");
+    std::string name = host::FactText(e.description, "name"),
+                version = host::FactText(e.description, "version");
     std::string text = name.empty() ? Escape(e.spec) : Escape(name + (version.empty() ? "" : " " + version));
-    std::string isa = ValueOf(e.description, "isa"), threads = ValueOf(e.description, "threads");
+    std::string isa = host::FactText(e.description, "isa"),
+                threads = host::FactText(e.description, "threads");
     if (const host::Fact* session_threads = host::FindFact(e.session, "threads"))
       threads = session_threads->value;
     std::string detail = Escape(isa);

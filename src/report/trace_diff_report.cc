@@ -48,16 +48,11 @@ std::string Line(std::string_view label, std::string_view text) {
   return fmt::format("{:<11}{}\n", label, Wrap(text, kWidth, kIndent));
 }
 
-std::string Fact(const std::vector<trace::Fact>& facts, std::string_view key) {
-  for (const trace::Fact& f : facts)
-    if (f.key == key) return f.value;
-  return "";
-}
-
 std::string TraceLine(const TraceDiffContext& c, int side) {
   const trace::Manifest& m = c.manifests[side];
   std::string engine = m.engine.empty() ? "engine not recorded" : m.engine;
-  const std::string version = Fact(m.engine_facts, "version"), isa = Fact(m.engine_facts, "isa");
+  const std::string version = trace::FactText(m.engine_facts, "version"),
+                    isa = trace::FactText(m.engine_facts, "isa");
   if (!version.empty()) engine += fmt::format(" {}", version);
   if (!isa.empty()) engine += fmt::format(" ({})", isa);
   return Line(kSides[side],
@@ -247,8 +242,8 @@ Json TraceJson(const TraceDiffContext& c, int side) {
   return {{"role", kSides[side]},
           {"folder", c.folders[side]},
           {"engine", m.engine},
-          {"version", Fact(m.engine_facts, "version")},
-          {"isa", Fact(m.engine_facts, "isa")},
+          {"version", trace::FactText(m.engine_facts, "version")},
+          {"isa", trace::FactText(m.engine_facts, "isa")},
           {"model", {{"path", m.model_path}, {"sha256", m.model_sha256}}},
           {"n_tokens", m.tokens.size()},
           {"n_prefill", m.n_prompt},

@@ -5,17 +5,10 @@
 #include "run/noise_file.h"
 
 namespace pb::run {
-namespace {
-
-std::string ValueOf(const host::Facts& facts, std::string_view key) {
-  const host::Fact* fact = host::FindFact(facts, key);
-  return fact ? fact->value : "";
-}
-
-}  // namespace
+namespace {}  // namespace
 
 std::filesystem::path ReplayedFolder(const EngineRecord& engine) {
-  return ValueOf(engine.description, "path.trace");
+  return host::FactText(engine.description, "path.trace");
 }
 
 FloorSource::FloorSource(Participant& candidate, Participant& reference, const host::Settings (&session)[2],

@@ -12,24 +12,13 @@ namespace {
 
 constexpr int32_t kPassRows = 512;  // token rows of one evaluation at most
 
-int64_t Number(const host::Facts& facts, std::string_view key, int64_t otherwise) {
-  const host::Fact* fact = host::FindFact(facts, key);
-  const long long value = fact ? std::strtoll(fact->value.c_str(), nullptr, 10) : 0;
-  return value > 0 ? value : otherwise;
-}
-
 // The lengths of sums; where the engines tell different ones the shorter, whose bound is the tighter.
 compare::ModelShape ShapeOf(const host::Facts& candidate, const host::Facts& reference) {
   auto length = [&](const char* key) {
-    const int64_t r = Number(reference, key, 1);
-    return std::min(Number(candidate, key, r), r);
+    const int64_t r = host::FactNumber(reference, key, 1);
+    return std::min(host::FactNumber(candidate, key, r), r);
   };
   return {length("d_model"), length("d_ff"), length("n_heads"), length("n_kv_heads"), length("head_dim")};
-}
-
-std::string Text(const host::Facts& facts, std::string_view key) {
-  const host::Fact* fact = host::FindFact(facts, key);
-  return fact ? fact->value : "";
 }
 
 }  // namespace
@@ -70,13 +59,14 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
   PB_ASSIGN(const PointPlan plan, OpenSessions());
   LockStepOptions options;
   options.shape = ShapeOf(sides_[0]->record().model, sides_[1]->record().model);
-  options.n_layers = Number(sides_[1]->record().model, "n_layers", 0);
+  options.n_layers = host::FactNumber(sides_[1]->record().model, "n_layers", 0);
   options.overwrite = overwrite;
   std::optional<CodeExplainer> explainer;
   const bool in_lock_step = overwrite == Overwrite::kReference;
   if (model_ && in_lock_step &&
-      Text(sides_[0]->record().session, "act.quant") == Text(sides_[1]->record().session, "act.quant")) {
-    explainer.emplace(model_, Text(sides_[0]->record().session, "act.quant"));
+      host::FactText(sides_[0]->record().session, "act.quant") ==
+          host::FactText(sides_[1]->record().session, "act.quant")) {
+    explainer.emplace(model_, host::FactText(sides_[0]->record().session, "act.quant"));
   }
   options.on_pair = [&](const PointPair& pair) -> Status {
     if (explainer) explainer->OnPair(pair);
@@ -104,7 +94,8 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
 Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept) {
   // Both engines get the same rows in one evaluation, so a pass is as long as the shorter of their batches.
   int64_t rows = kPassRows;
-  for (Participant* side : sides_) rows = std::min(rows, Number(side->record().session, "ubatch", kPassRows));
+  for (Participant* side : sides_)
+    rows = std::min(rows, host::FactNumber(side->record().session, "ubatch", kPassRows));
   const auto n_prompt = static_cast<int64_t>(prompt.tokens.size());
   auto pass = [&](std::span<const int32_t> tokens, int64_t position, int32_t step) -> Status {
     Status status = lock_step.Pass(tokens, static_cast<int32_t>(position), index, step);
@@ -152,7 +143,7 @@ Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
 Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   if (request_.progress) request_.progress("run with taps", index, index + 1);
   // An engine that rounds what it gets back cannot prove that it computes with what it shows.
-  const bool rounds = Text(sides_[0]->record().session, "overwrite.exact") == "no";
+  const bool rounds = host::FactText(sides_[0]->record().session, "overwrite.exact") == "no";
   if (rounds) evidence_.shown_is_used = false;
   PB_ASSIGN(LockStepResult result,
             Pass(prompt, index, rounds ? Overwrite::kNothing : Overwrite::kItself, true));

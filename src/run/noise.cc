@@ -154,8 +154,7 @@ size_t NoiseMeter::Workers(const Sequence& sequence, size_t n_runs) const {
   const EngineRecord& record = reference_.record();
   std::error_code error;
   uint64_t model_bytes = std::filesystem::file_size(record.model_path, error);
-  const host::Fact* threads = host::FindFact(record.session, "threads");
-  size_t threads_each = threads ? std::max(1L, std::strtol(threads->value.c_str(), nullptr, 10)) : 1;
+  const auto threads_each = static_cast<size_t>(host::FactNumber(record.session, "threads", 1));
   if (error || sequence.tokens.size() < kWorthAnEngine) return 1;
   uint64_t free_bytes =
       static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
@@ -233,11 +232,9 @@ Status NoiseMeter::Measure(const Sequence& sequence, const RowStore* undisturbed
 Status NoiseMeter::Calibrate(std::string_view text) {
   PB_ASSIGN(std::vector<int32_t> ids, reference_.Tokenize(text));
   calibration_ = "calibration.txt " + TextSha256(text);
-  size_t window = compare::kMinNoisePositions;
-  if (const host::Fact* n_ctx = host::FindFact(reference_.record().model, "n_ctx_train")) {
-    long trained = std::strtol(n_ctx->value.c_str(), nullptr, 10);
-    if (trained > 0) window = std::min(window, static_cast<size_t>(trained));
-  }
+  const size_t window = static_cast<size_t>(
+      std::min(compare::kMinNoisePositions,
+               host::FactNumber(reference_.record().model, "n_ctx_train", compare::kMinNoisePositions)));
   size_t n = std::min<size_t>(ids.size(), compare::kMinNoisePositions);
   for (size_t begin = 0; begin < n; begin += window) {
     size_t length = std::min(window, n - begin);
@@ -258,8 +255,8 @@ compare::NoiseFloor NoiseMeter::Floor() const {
   floor.engine = record.spec;
   if (const host::Fact* version = host::FindFact(record.description, "version"))
     floor.engine += " " + version->value;
-  if (const host::Fact* isa = host::FindFact(record.description, "isa")) floor.isa = isa->value;
-  if (const host::Fact* threads = host::FindFact(record.session, "threads")) floor.threads = threads->value;
+  floor.isa = host::FactText(record.description, "isa");
+  floor.threads = host::FactText(record.session, "threads");
   floor.engine_digest = record.identity;
   floor.model_sha256 = record.model_sha256;
   floor.calibration = calibration_;

@@ -47,6 +47,17 @@ Result<Level> ParseLevel(std::string_view name) {
   return MakeError(Code::kUsage, "trace level \"{}\" is none of digest, sketch, full", name);
 }
 
+const Fact* FindFact(const std::vector<Fact>& facts, std::string_view key) {
+  for (const Fact& fact : facts)
+    if (fact.key == key) return &fact;
+  return nullptr;
+}
+
+std::string FactText(const std::vector<Fact>& facts, std::string_view key) {
+  const Fact* fact = FindFact(facts, key);
+  return fact ? fact->value : "";
+}
+
 int32_t FindStage(std::string_view name) {
   for (const pb_stage_info& info : pb_vocabulary) {
     if (name == info.name) return info.stage;

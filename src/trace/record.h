@@ -77,6 +77,10 @@ struct Record {
   int64_t n_rows() const { return shape.empty() ? 0 : shape[0]; }
 };
 
+// The fact of this key; nullptr, or an empty value, where there is none.
+const Fact* FindFact(const std::vector<Fact>& facts, std::string_view key);
+std::string FactText(const std::vector<Fact>& facts, std::string_view key);
+
 // Stage of the vocabulary by name; PB_STAGE_UNMAPPED when there is none.
 int32_t FindStage(std::string_view name);
 // "t0/blk3/q_proj"; a tensor that does not begin where its step begins ends in "@POSITION".
