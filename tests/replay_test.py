@@ -195,8 +195,10 @@ class Refused(Replay):
         sketch = self.folder / "sketch"
         self.assertEqual(run("trace", "--model", SILU_MODEL, "--prompt", PROMPT, "--level", "sketch", "--out", sketch).code, 0)
         incomplete = self.edited("manifest.json", '"complete"', '"incomplete"')
+        empty = self.folder / "empty"
+        empty.mkdir()
         for trace, words in [(sketch, ["level sketch", "level full"]), (incomplete, ["the trace is incomplete"]),
-                             (self.folder / "nowhere", ["no such folder"])]:
+                             (self.folder / "nowhere", ["no such folder"]), (empty, ["holds no record of a trace"])]:
             result = self.offline(SILU_MODEL, trace)
             self.assertIn(result.code, (2, 5), result)
             for word in words:

@@ -58,6 +58,10 @@ Result<std::shared_ptr<Recording>> Recording::Open(const std::filesystem::path& 
 // Whether it can stand for an engine at all.
 Status Recording::CheckWhole() const {
   const trace::Manifest& m = manifest();
+  if (trace_.documented() && trace_.records().empty()) {
+    return MakeError(Code::kUnsupported,
+                     "the folder holds no record of a trace, so there is nothing to replay");
+  }
   if (trace_.documented()) {
     return MakeError(Code::kUnsupported,
                      "a trace of the documented system has digests and no values, so it cannot be replayed");
