@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 
@@ -223,45 +222,6 @@ TEST(Plugin, RefusesByName) {
   auto late = (*engine)->OpenSession({{"ffn.activation", "relu2"}});
   ASSERT_FALSE(late.ok());
   EXPECT_NE(late.error().message.find("ffn.activation"), std::string::npos);
-}
-
-// Seconds for 24 decode steps after a short prompt, the best of three.
-Result<double> DecodeSeconds(host::Engine& engine, const std::filesystem::path& model) {
-  PB_TRY(engine.OpenModel(model));
-  PB_TRY(engine.OpenSession({}));
-  auto eval = [&](std::vector<int32_t> tokens, int32_t first) {
-    host::EvalRequest request;
-    request.tokens = std::move(tokens), request.first_position = first;
-    return engine.Eval(request, [](const host::Event&) -> Status { return {}; });
-  };
-  double best = 1e9;
-  for (int round = 0; round < 3; round++) {
-    PB_TRY(engine.Reset(0));
-    PB_TRY(eval({504, 1573, 33059, 40061, 17288, 216, 33, 39}, 0));
-    const auto start = std::chrono::steady_clock::now();
-    for (int32_t i = 0; i < 24; i++) PB_TRY(eval({500 + i}, 8 + i));
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
-}
-
-TEST(SmolLM2, DecodesAtNoLessThanAThirdOfLlamaCppsSpeed) {
-  auto path = setup::FindModel("smollm2");
-  ASSERT_TRUE(path.ok()) << path.error().message;
-  auto reference = setup::FindReference("llama.cpp");
-  ASSERT_TRUE(reference.ok()) << reference.error().message;
-  host::Settings settings = reference->settings;
-  settings.emplace_back("threads", "1");
-  auto theirs = host::Engine::Start(reference->plugin, settings, {});
-  ASSERT_TRUE(theirs.ok()) << theirs.error().message;
-  auto ours = StartNative({{"threads", "1"}});
-  ASSERT_TRUE(ours.ok()) << ours.error().message;
-  auto their_seconds = DecodeSeconds(**theirs, *path), our_seconds = DecodeSeconds(**ours, *path);
-  ASSERT_TRUE(their_seconds.ok()) << their_seconds.error().message;
-  ASSERT_TRUE(our_seconds.ok()) << our_seconds.error().message;
-  RecordProperty("llama_cpp_tokens_per_second", fmt::format("{:.1f}", 24 / *their_seconds));
-  RecordProperty("native_tokens_per_second", fmt::format("{:.1f}", 24 / *our_seconds));
-  EXPECT_LE(*our_seconds, 3 * *their_seconds);
 }
 
 }  // namespace

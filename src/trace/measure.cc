@@ -75,15 +75,9 @@ double RootMean(double sum, int64_t n) { return n > 0 ? std::sqrt(sum / static_c
 }  // namespace
 
 Measures Measure(std::span<const float> values, int64_t n_rows) {
+  PB_CHECK(n_rows > 0 && values.size() % static_cast<size_t>(n_rows) == 0);
   Measures m;
   m.blake3 = ToHex(Blake3Of(std::as_bytes(values)));
-  MeasureSizes(values, n_rows, &m);
-  return m;
-}
-
-void MeasureSizes(std::span<const float> values, int64_t n_rows, Measures* measures) {
-  PB_CHECK(n_rows > 0 && values.size() % static_cast<size_t>(n_rows) == 0);
-  Measures& m = *measures;
   size_t width = values.size() / static_cast<size_t>(n_rows);
   double sum = 0;
   for (int64_t r = 0; r < n_rows; ++r) {
@@ -96,6 +90,7 @@ void MeasureSizes(std::span<const float> values, int64_t n_rows, Measures* measu
   }
   const int64_t n_bad = m.n_nan + m.n_positive_inf + m.n_negative_inf;
   m.rms = RootMean(sum, static_cast<int64_t>(values.size()) - n_bad);
+  return m;
 }
 
 Sketch SketchOf(Sketcher& sketcher, std::span<const float> values, int64_t n_rows, int64_t n_heads,

@@ -22,8 +22,6 @@ struct Measures {
 // `values` has n_rows rows of equal length (PB_CHECK). Sums run in fp64 over eight fixed lanes, so the figures are the same on
 // every machine.
 Measures Measure(std::span<const float> values, int64_t n_rows);
-// The same without the digest.
-void MeasureSizes(std::span<const float> values, int64_t n_rows, Measures* measures);
 
 // The sketch of a tensor of n_rows rows from first_position on. Rows are cut into n_heads equal runs first.
 Sketch SketchOf(Sketcher& sketcher, std::span<const float> values, int64_t n_rows, int64_t n_heads,

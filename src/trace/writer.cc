@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
-#include <thread>
 
 #include "base/blake3.h"
 #include "base/file.h"
@@ -19,6 +18,8 @@ namespace {
 constexpr int32_t kTensorsPerShard = 256;
 constexpr uint64_t kShardHeaderBytes = 160 << 10;
 constexpr uint64_t kShardBytes = uint64_t{1} << 30;
+// Values of a tensor that takes longer to measure than a thread takes to start.
+constexpr size_t kLarge = 16384;
 
 bool HoldsTrace(const std::filesystem::path& folder) {
   std::error_code error;
@@ -36,6 +37,7 @@ Writer::Writer(std::filesystem::path folder, Manifest manifest)
     : folder_(std::move(folder)), manifest_(std::move(manifest)), sketcher_(manifest_.sketch_seed) {}
 
 Writer::~Writer() {
+  if (pending_.valid()) pending_.wait();
   if (fd_ >= 0) ::close(fd_);
 }
 
@@ -79,6 +81,7 @@ Status Writer::WriteLine(std::string line) {
 }
 
 Status Writer::BeginStep(int32_t first_position, std::span<const int32_t> tokens) {
+  PB_TRY(Settle());
   ++seq_;
   step_position_ = first_position;
   manifest_.tokens.insert(manifest_.tokens.end(), tokens.begin(), tokens.end());
@@ -86,59 +89,52 @@ Status Writer::BeginStep(int32_t first_position, std::span<const int32_t> tokens
   return WriteLine(ToJson(Step{seq_, first_position, {tokens.begin(), tokens.end()}}));
 }
 
-// The hash of a large tensor is taken beside its sizes and sketch: the engine waits for them.
-void Writer::MeasureTensor(std::span<const int64_t> shape, std::span<const float> values, int64_t n_heads,
-                           int32_t first_position, Measures* measures, Sketch* sketch) {
-  constexpr size_t kLarge = 16384;  // values
-  auto task = [&](int64_t begin, int64_t end, int) {
-    if (begin == 0) measures->blake3 = ToHex(Blake3Of(std::as_bytes(values)));
-    if (end < 2) return;
-    MeasureSizes(values, shape[0], measures);
-    if (manifest_.level == Level::kDigest) return;
-    *sketch = SketchOf(sketcher_, values, shape[0], n_heads, first_position);
-  };
-  constexpr int64_t kTasks = 2;
-  if (values.size() < kLarge) return task(0, kTasks, 0);
-  if (!threads_) {
-    const int n = std::min(static_cast<int>(kTasks), static_cast<int>(std::thread::hardware_concurrency()));
-    threads_ = std::make_unique<ThreadPool>(n);
-  }
-  threads_->For(kTasks, 1, task);
-}
-
-Record Writer::Describe(const Point& point, std::span<const int64_t> shape, std::span<const float> values) {
-  const int64_t n_heads = SketchHeads(point.stage, shape);
-  Measures m;
-  Sketch sketch;
-  MeasureTensor(shape, values, n_heads, point.first_position, &m, &sketch);
+// What is known of a tensor without looking at its values.
+Record Writer::Name(const Point& point, std::span<const int64_t> shape) const {
   Record r;
   r.stage_id = point.stage;
   r.stage = point.stage >= 0 ? pb_vocabulary[point.stage].name : std::string(point.native_name);
   r.name = PointName(seq_, point.layer, r.stage, point.first_position, step_position_);
   r.shape.assign(shape.begin(), shape.end());
   r.dtype = point.dtype;
-  r.blake3 = std::move(m.blake3);
-  r.rms = m.rms;
-  r.num_elements = static_cast<int64_t>(values.size());
   r.seq = seq_;
   r.layer = point.layer;
   r.first_position = point.first_position;
+  return r;
+}
+
+void Writer::Describe(std::span<const float> values, Record* record) {
+  Record& r = *record;
+  const int64_t n_rows = r.shape[0], n_heads = SketchHeads(r.stage_id, r.shape);
+  Measures m = Measure(values, n_rows);
+  r.blake3 = std::move(m.blake3);
+  r.rms = m.rms;
+  r.num_elements = static_cast<int64_t>(values.size());
   r.row_rms = std::move(m.row_rms);
   r.n_nan = m.n_nan;
   r.n_positive_inf = m.n_positive_inf;
   r.n_negative_inf = m.n_negative_inf;
   const bool sketched = manifest_.level != Level::kDigest;
-  if (sketched) r.sketch = sketch;
-  if (manifest_.per_row) {
-    size_t width = values.size() / static_cast<size_t>(shape[0]);
-    for (int64_t i = 0; i < shape[0]; ++i) {
-      auto row = values.subspan(static_cast<size_t>(i) * width, width);
-      r.row_blake3.push_back(ToHex(Blake3Of(std::as_bytes(row))));
-      if (sketched) r.row_sketch.push_back(SketchOf(sketcher_, row, 1, n_heads, point.first_position + i));
-    }
+  if (sketched) r.sketch = SketchOf(sketcher_, values, n_rows, n_heads, r.first_position);
+  if (!manifest_.per_row) return;
+  const size_t width = values.size() / static_cast<size_t>(n_rows);
+  for (int64_t i = 0; i < n_rows; ++i) {
+    auto row = values.subspan(static_cast<size_t>(i) * width, width);
+    r.row_blake3.push_back(ToHex(Blake3Of(std::as_bytes(row))));
+    if (sketched) r.row_sketch.push_back(SketchOf(sketcher_, row, 1, n_heads, r.first_position + i));
   }
-  return r;
 }
+
+Status Writer::Write(Record record, std::span<const float> values) {
+  Describe(values, &record);
+  if (manifest_.level == Level::kFull) PB_TRY(WritePayload(values, &record));
+  PB_TRY(WriteLine(ToJson(record)));
+  if (told_) told_(record);
+  ++manifest_.n_records;
+  return {};
+}
+
+Status Writer::Settle() { return pending_.valid() ? pending_.get() : Status(); }
 
 Status Writer::WritePayload(std::span<const float> values, Record* record) {
   bool full = shard_ && (n_in_shard_ >= kTensorsPerShard || !shard_->HasRoom(record->name) ||
@@ -173,14 +169,18 @@ Status Writer::Append(const Point& point, std::span<const int64_t> shape, std::s
     return MakeError(Code::kEngine, "tracepoint {}: {} values do not fill shape ({})", point.native_name,
                      values.size(), fmt::join(shape, ", "));
   }
-  Record record = Describe(point, shape, values);
-  if (manifest_.level == Level::kFull) PB_TRY(WritePayload(values, &record));
-  PB_TRY(WriteLine(ToJson(record)));
-  ++manifest_.n_records;
+  PB_TRY(Settle());
+  if (values.size() < kLarge) return Write(Name(point, shape), values);
+  if (held_.capacity() < values.size()) held_ = {};  // never two
+  held_.assign(values.begin(), values.end());
+  pending_ = std::async(std::launch::async, [this, record = Name(point, shape)]() mutable {
+    return Write(std::move(record), held_);
+  });
   return {};
 }
 
 Status Writer::Finish(std::string logits_blake3, std::string logits_blake3_untapped) {
+  PB_TRY(Settle());
   if (shard_) PB_TRY(shard_->Finish());
   shard_.reset();
   manifest_.logits_blake3 = std::move(logits_blake3);
@@ -190,6 +190,7 @@ Status Writer::Finish(std::string logits_blake3, std::string logits_blake3_untap
 }
 
 Status Writer::Abandon(std::string reason) {
+  (void)Settle().ok();  // the trace is given up for a reason that came before
   if (shard_) PB_TRY(shard_->Finish());
   shard_.reset();
   manifest_.reason = std::move(reason);

@@ -4,14 +4,16 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
-#include "base/thread_pool.h"
 #include "formats/safetensors.h"
 #include "trace/measure.h"
 #include "trace/record.h"
@@ -28,8 +30,9 @@ struct Point {
   std::string_view dtype = "F32";
 };
 
-// One trace folder. Whatever cuts the process off, what was appended before is readable, and the manifest says "incomplete"
-// until Finish. Holds no tensor: memory does not grow with the model. Not for use from several threads.
+// One trace folder. Whatever cuts the process off, what was appended before is readable but for a large tensor that is just
+// being measured, and the manifest says "incomplete" until Finish. Holds one tensor at most, measured and written by a thread of
+// its own while the engine goes on: memory does not grow with the model. Not for use from several threads.
 class Writer {
  public:
   // Makes the folder (and its parents). One that holds a trace already is kUsage: traces are never mixed. `manifest` gives
@@ -39,7 +42,9 @@ class Writer {
 
   // Opens the next step: an evaluation of these tokens from first_position on. The first is the prompt.
   Status BeginStep(int32_t first_position, std::span<const int32_t> tokens);
-  // Records one tensor of the step.
+  // Told of every record as it is written, by the thread that writes it; set before the first step.
+  void OnRecord(std::function<void(const Record&)> told) { told_ = std::move(told); }
+  // Records one tensor of the step. What goes wrong with a large one is told by the next call.
   Status Append(const Point& point, std::span<const int64_t> shape, std::span<const float> values);
   // States that the trace is whole. Digests of all logits rows (Manifest), empty where not known.
   Status Finish(std::string logits_blake3, std::string logits_blake3_untapped);
@@ -52,20 +57,23 @@ class Writer {
   Writer(std::filesystem::path folder, Manifest manifest);
   Status WriteManifest();
   Status WriteLine(std::string line);
-  void MeasureTensor(std::span<const int64_t> shape, std::span<const float> values, int64_t n_heads,
-                     int32_t first_position, Measures* measures, Sketch* sketch);
-  Record Describe(const Point& point, std::span<const int64_t> shape, std::span<const float> values);
+  Status Settle();
+  Record Name(const Point& point, std::span<const int64_t> shape) const;
+  void Describe(std::span<const float> values, Record* record);
+  Status Write(Record record, std::span<const float> values);
   Status WritePayload(std::span<const float> values, Record* record);
 
   std::filesystem::path folder_;
   Manifest manifest_;
   Sketcher sketcher_;
-  std::unique_ptr<ThreadPool> threads_;  // once a large tensor came
-  int fd_ = -1;                          // records.jsonl
+  std::function<void(const Record&)> told_;  // may be empty
+  int fd_ = -1;                              // records.jsonl
   int32_t seq_ = -1, step_position_ = 0;
   std::optional<SafetensorsWriter> shard_;
   std::string shard_name_;
   int32_t n_shards_ = 0, n_in_shard_ = 0;
+  std::vector<float> held_;      // the tensor that pending_ measures
+  std::future<Status> pending_;  // last: its thread uses the members above
 };
 
 }  // namespace pb::trace
