@@ -16,6 +16,22 @@ SILU = TINY / "tiny-bitnet-silu"
 RELU2 = TINY / "tiny-bitnet-relu2"
 
 
+def _private_cache():
+    """A cache that shares the reference, the models and the noise floors with the user's, and nothing else: tests that run beside
+    each other, or beside a user's work, do not exchange the run that diverged last."""
+    own, xdg = os.environ.get("PARITYBIT_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    users = pathlib.Path(own) if own else (pathlib.Path(xdg) if xdg else pathlib.Path.home() / ".cache") / "paritybit"
+    holder = tempfile.TemporaryDirectory(prefix="paritybit-cache-")
+    for name in ("references", "models", "noise"):
+        (users / name).mkdir(parents=True, exist_ok=True)
+        (pathlib.Path(holder.name) / name).symlink_to(users.resolve() / name)
+    os.environ["PARITYBIT_CACHE"] = holder.name
+    return holder  # removed when the process ends
+
+
+CACHE = _private_cache()
+
+
 class Outcome:
     def __init__(self, process):
         self.code = process.returncode

@@ -4,13 +4,13 @@
 A block line "$ paritybit ..." (or "paritybit ...") is run from the project's root. Its exit code must be the one behind a following
 "$ echo $?", else 0; each line printed below it, up to "[...]" or the next command, must be in what it prints, figures aside.
 """
-import pathlib
 import re
 import shlex
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from driver import PARITYBIT, ROOT
+
 NUMBER = re.compile(r"[0-9][0-9.]*(e[+-][0-9]+)?")
 
 
@@ -41,8 +41,8 @@ def plain(text):
     return re.sub(r"\s+", " ", NUMBER.sub("N", text)).strip()
 
 
-def check(binary, command, code, expected):
-    argv = [str(binary)] + shlex.split(command.split("   ")[0])[1:]
+def check(command, code, expected):
+    argv = [str(PARITYBIT)] + shlex.split(command.split("   ")[0])[1:]
     run = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1200)
     output = run.stdout.decode()
     errors = [] if run.returncode == code else [f"exit {run.returncode}, documented {code}"]
@@ -56,7 +56,6 @@ def check(binary, command, code, expected):
 
 
 def main():
-    binary = pathlib.Path(sys.argv[1]) / "bin/paritybit"
     errors, n_commands, n_lines = [], 0, 0
     for name in ("README.md", "CONTRIBUTING.md", "docs/finding_the_bug.md", "docs/format_trace.md"):
         for command, code, expected in commands((ROOT / name).read_text()):
@@ -64,7 +63,7 @@ def main():
                 continue
             n_commands += 1
             n_lines += len(expected)
-            errors += check(binary, command, code, expected)
+            errors += check(command, code, expected)
     if n_commands < 3 or n_lines < 10:
         errors.append(f"only {n_commands} commands and {n_lines} printed lines found: is the parser blind?")
     print("\n".join(errors) or f"{n_commands} documented commands and {n_lines} lines below them hold")

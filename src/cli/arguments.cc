@@ -9,6 +9,8 @@
 
 #include "base/file.h"
 #include "setup/setup.h"
+#include "tokenizer/unicode_classes.h"
+#include "tokenizer/utf8.h"
 
 namespace pb::cli {
 namespace {
@@ -29,6 +31,20 @@ Result<std::string> ReadInput(const std::string& path) {
 }
 
 std::string InputName(const std::string& path) { return path == "-" ? "stdin" : path; }
+
+// Bytes that are no UTF-8 are a matter of the tokenisers, which must agree on them; code points that do not exist are of none.
+Status CheckText(const run::PromptSpec& prompt) {
+  for (size_t at = 0; at < prompt.text.size();) {
+    const CodePoint c = ReadCodePoint(std::string_view(prompt.text).substr(at));
+    if (c.value >= kCodePointLimit)
+      return MakeError(Code::kUsage,
+                       "the prompt ({}), byte {}: a sequence for U+{:X}, beyond Unicode's last code point "
+                       "(U+10FFFF), which no tokeniser takes",
+                       prompt.origin, at, c.value);
+    at += std::max<size_t>(c.bytes, 1);
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -184,6 +200,7 @@ Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args) {
       begin = end + 1;
     }
   }
+  for (const run::PromptSpec& prompt : prompts) PB_TRY(CheckText(prompt));
   return prompts;
 }
 

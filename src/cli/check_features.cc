@@ -67,7 +67,7 @@ int CheckFeatures(const OutputArguments& output) {
 
 Action DeclareCheckFeatures(CLI::App& app) {
   auto output = std::make_shared<OutputArguments>();
-  AddOutputArguments(app, *output);
+  AddOutputArguments(app, *output, nullptr);
   return [output] { return CheckFeatures(*output); };
 }
 

@@ -47,11 +47,11 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
       "1 diverged; 2 usage; 3 incomplete or invalid;\n4 an engine failed; 5 environment; 70 a bug in "
       "paritybit; "
       "130 interrupted.");
-  std::map<const CLI::App*, Action> actions;
-  for (const Command& command : Commands()) {
+  std::map<const CLI::App*, std::pair<const Command*, Action>> actions;
+  for (const Command& command : commands) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
     sub->footer(fmt::format("Example:\n  {}", command.example));
-    actions[sub] = command.declare(*sub);
+    actions[sub] = {&command, command.declare(*sub)};
   }
   try {
     app.parse(argc, argv);
@@ -62,8 +62,9 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
     return FailWith(output, kExitUsage, "error", "usage", error.what(),
                     {fmt::format("paritybit {}{}--help", command, *command ? " " : "")});
   }
-  HandleInterrupts(output.json());
-  return actions.at(app.get_subcommands().front())();
+  const auto& [command, action] = actions.at(app.get_subcommands().front());
+  HandleInterrupts(output.json(), command->kept);
+  return ReportLostOutput(action());
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ struct Command {
   const char* summary;  // one line of `paritybit --help`
   const char* example;  // stands at the end of the command's own help
   Action (*declare)(CLI::App& app);
+  const char* kept = "";  // what an interrupted run leaves, for the message
 };
 
 // What this version can do, in the order of `paritybit --help`.

@@ -6,23 +6,25 @@
 namespace pb::cli {
 namespace {
 
+constexpr const char* kNoiseRuns = "finished noise runs are kept, and traces are readable up to here";
+
 constexpr std::array kCommands = {
     Command{"crossval", "check that two engines compute the same on a model",
             "paritybit crossval --model model.gguf --reference llama.cpp --prompt \"And God said, Let there "
             "be light\"",
-            DeclareCrossval},
+            DeclareCrossval, kNoiseRuns},
     Command{"crossval-per-token", "the same, position by position: where do they part first",
             "paritybit crossval-per-token --model model.gguf --prompt \"2+2=\" --max-tokens 4 "
             "--cos-tolerance 0.999",
-            DeclareCrossvalPerToken},
+            DeclareCrossvalPerToken, kNoiseRuns},
     Command{"trace", "record what an engine computes, point by point",
             "paritybit trace --model model.gguf --engine llama.cpp --prompt \"2+2=\" --out trace",
-            DeclareTrace},
+            DeclareTrace, "the trace is readable up to here"},
     Command{"trace-diff", "where two traces part, from any engines, offline",
             "paritybit trace-diff trace-native trace-llama --table", DeclareTraceDiff},
     Command{"diagnose", "why two engines differ, and whose fault it is",
             "paritybit diagnose --model model.gguf --reference llama.cpp --prompt \"And God said\"",
-            DeclareDiagnose},
+            DeclareDiagnose, kNoiseRuns},
     Command{"infer", "generate text with one engine",
             "paritybit infer --model model.gguf --prompt \"In the beginning\" --max-tokens 32", DeclareInfer},
     Command{"setup-cpp-auto", "find, fetch or build a reference engine and prove that it works",

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <thread>
 
@@ -27,6 +29,20 @@ std::string CpuName() {
 
 Result<std::string> ReadCalibration() {
   return ReadFile(ExecutableDir().parent_path() / "share" / "paritybit" / "calibration.txt", 1 << 20);
+}
+
+// Whether a receipt can be written there: known before the engines run, not after.
+Status CheckReceipt(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (path.empty()) return {};
+  if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored))
+    return MakeError(Code::kIo, "{}: not a regular file", path.string());
+  std::string temporary = path.string() + ".XXXXXX";
+  const int fd = mkstemp(temporary.data());
+  if (fd < 0) return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), std::strerror(errno));
+  close(fd);
+  unlink(temporary.c_str());
+  return {};
 }
 
 // The reference, or why there is none.
@@ -257,6 +273,8 @@ Result<JudgedComparison> CompareAndDiagnose(const CrossvalArguments& args, run::
 }
 
 int RunCrossval(const CrossvalArguments& args, const std::string& command) {
+  if (Status writable = CheckReceipt(args.receipt); !writable.ok())
+    return Fail(args.output, writable.error());
   auto request = MakeRequest(args);
   if (!request) return Fail(args.output, request.error());
   auto judged = CompareAndDiagnose(args, std::move(request).value(), std::nullopt);
@@ -272,8 +290,12 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
       context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
   }
   if (IsDivergence(comparison->verdict)) RememberRun(args, *comparison);
-  std::vector<std::string> findings = run::FindingsOf(comparison->candidate);
-  for (std::string& finding : run::FindingsOf(comparison->reference))
+  size_t n_positions = 0;
+  for (const run::PromptRecord& prompt : comparison->prompts)
+    n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
+  const auto evaluated = static_cast<int64_t>(n_positions);
+  std::vector<std::string> findings = run::FindingsOf(comparison->candidate, evaluated);
+  for (std::string& finding : run::FindingsOf(comparison->reference, evaluated))
     if (std::find(findings.begin(), findings.end(), finding) == findings.end())
       findings.push_back(std::move(finding));
   context.notes.insert(context.notes.end(), findings.begin(), findings.end());

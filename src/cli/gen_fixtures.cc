@@ -138,7 +138,7 @@ Action DeclareGenFixtures(CLI::App& app) {
   app.add_option("--seed", spec.seed, "of the random weights")
       ->capture_default_str()
       ->group("Shape of one model");
-  AddOutputArguments(app, args->output);
+  AddOutputArguments(app, args->output, nullptr);
   return [args] {
     auto exit_code = GenFixtures(*args);
     return exit_code ? *exit_code : Fail(args->output, exit_code.error());

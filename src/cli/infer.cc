@@ -57,18 +57,20 @@ Result<std::string> Frame(run::Participant& engine, const InferArguments& args, 
 class Stream {
  public:
   explicit Stream(bool print) : print_(print) {}
-  void Add(std::string_view bytes) {
+  // False when nobody reads what is printed.
+  bool Add(std::string_view bytes) {
     all_ += bytes;
     pending_ += bytes;
-    Flush(run::CompleteUtf8(pending_));
+    return Flush(run::CompleteUtf8(pending_));
   }
   void End() { Flush(pending_.size()); }
   const std::string& all() const { return all_; }
 
  private:
-  void Flush(size_t n) {
-    if (print_ && n > 0) PrintOut(std::string_view(pending_).substr(0, n));
+  bool Flush(size_t n) {
+    const bool read = !print_ || n == 0 || PrintOut(std::string_view(pending_).substr(0, n));
     pending_.erase(0, n);
+    return read;
   }
   bool print_;
   std::string all_, pending_;
@@ -78,6 +80,8 @@ Result<int> Infer(const InferArguments& args) {
   std::vector<run::Choice> choices;
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
   PB_ASSIGN(std::string text, ReadOnePrompt(args.prompts, "infer"));
+  for (const run::Choice& choice : choices)
+    Log(args.output, fmt::format("{}: {} [{}]", choice.key, choice.value, choice.origin));
 
   run::EngineRecord record;
   record.role = one.spec.text;
@@ -99,20 +103,24 @@ Result<int> Infer(const InferArguments& args) {
   PB_ASSIGN([[maybe_unused]] host::Settings taken, engine.OpenSessionWishing(std::move(wishes)));
   Stream stream(!args.output.json());
   std::vector<int32_t> ids;
-  PB_ASSIGN(run::GenerateSummary summary, run::Generate(engine, request, [&](int32_t id) -> Status {
-              PB_ASSIGN(std::string piece, engine.Detokenize(std::span(&id, 1)));
-              stream.Add(piece);
-              ids.push_back(id);
-              return {};
-            }));
+  bool read = true;
+  auto generated = run::Generate(engine, request, [&](int32_t id) -> Status {
+    PB_ASSIGN(std::string piece, engine.Detokenize(std::span(&id, 1)));
+    read = stream.Add(piece);
+    ids.push_back(id);
+    return read ? Status() : Status(MakeError(Code::kInterrupted, "nobody reads on"));
+  });
+  if (!read) return kExitOk;
+  PB_ASSIGN(run::GenerateSummary summary, std::move(generated));
   stream.End();
+  const auto notes = run::FindingsOf(record, static_cast<int64_t>(summary.n_prompt) + summary.n_generated);
   double prompt_rate = summary.n_prompt / std::max(summary.prompt_seconds, 1e-9);
   double decode_rate = std::max(summary.n_generated - 1, 0) / std::max(summary.decode_seconds, 1e-9);
   if (args.output.json()) {
     auto object = Envelope("paritybit.infer/0", "ok", kExitOk);
     object["engine"] = one.spec.text;
     object["model"] = {{"path", one.model.string()}, {"sha256", record.model_sha256}};
-    object["notes"] = run::FindingsOf(record);
+    object["notes"] = notes;
     object["prompt_tokens"] = request.tokens;
     object["tokens"] = ids;
     object["text"] = stream.all();
@@ -122,8 +130,7 @@ Result<int> Infer(const InferArguments& args) {
     PrintJson(object);
   } else {
     PrintOut("\n");
-    for (const std::string& finding : run::FindingsOf(record))
-      fmt::print(stderr, "note: {}\n", report::Escape(finding));
+    for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", report::Escape(note));
     fmt::print(stderr, "{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n", summary.n_prompt,
                prompt_rate, summary.n_generated, decode_rate);
   }

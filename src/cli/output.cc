@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -12,18 +13,14 @@
 namespace pb::cli {
 namespace {
 
-// Both are complete before the handler is installed: a handler may not allocate.
-constexpr char kInterruptedText[] =
-    "\ninterrupted: finished noise runs are kept, a trace is readable up to here\n";
-constexpr char kInterruptedJson[] =
-    "{\"schema\":\"paritybit.error/0\",\"verdict\":\"interrupted\",\"scope\":null,\"exit_code\":130,"
-    "\"reasons\":[{\"code\":\"interrupted\",\"text\":\"interrupted by a signal; finished noise runs are "
-    "kept, a trace is readable up to here\"}],\"next\":[]}\n";
+// Complete before the handler is installed: a handler may not allocate.
+std::string g_interrupted_text, g_interrupted_json;
 volatile sig_atomic_t g_json = 0;
+int g_lost_output = 0;  // errno of the write to stdout that failed
 
 void OnInterrupt(int) {
-  ssize_t ignored = write(STDERR_FILENO, kInterruptedText, sizeof kInterruptedText - 1);
-  if (g_json) ignored = write(STDOUT_FILENO, kInterruptedJson, sizeof kInterruptedJson - 1);
+  ssize_t ignored = write(STDERR_FILENO, g_interrupted_text.data(), g_interrupted_text.size());
+  if (g_json) ignored = write(STDOUT_FILENO, g_interrupted_json.data(), g_interrupted_json.size());
   (void)ignored;
   _exit(kExitInterrupted);
 }
@@ -94,12 +91,12 @@ int ExitCodeOf(Code code) {
   return kExitBug;
 }
 
-void AddOutputArguments(CLI::App& app, OutputArguments& args) {
+void AddOutputArguments(CLI::App& app, OutputArguments& args, const char* logs) {
   app.add_option("--format", args.format, "text for people, json alone on stdout for programs")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str()
       ->group("Output");
-  app.add_flag("-v,--verbose", args.verbose, "logs to stderr")->group("Output");
+  if (logs) app.add_flag("-v,--verbose", args.verbose, logs)->group("Output");
 }
 
 bool UseColour(int fd) {
@@ -151,10 +148,18 @@ int Fail(const OutputArguments& output, const Error& error, const std::vector<st
   return FailWith(output, exit_code, verdict, ReasonCode(error.code), error.message, next);
 }
 
-void PrintOut(std::string_view text) {
+bool PrintOut(std::string_view text) {
   HoldInterrupts hold;
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  const bool written =
+      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+  if (!written && g_lost_output == 0) g_lost_output = errno;
+  return g_lost_output != EPIPE;
+}
+
+int ReportLostOutput(int exit_code) {
+  if (g_lost_output == 0 || g_lost_output == EPIPE) return exit_code;
+  fmt::print(stderr, "error: stdout: cannot be written: {}\n", std::strerror(g_lost_output));
+  return exit_code == kExitOk ? kExitEnvironment : exit_code;
 }
 
 void PrintJson(const nlohmann::ordered_json& object) {
@@ -185,8 +190,14 @@ void ProgressBar::Update(std::string_view what, int64_t done, int64_t total) {
   std::fflush(stderr);
 }
 
-void HandleInterrupts(bool json) {
+void HandleInterrupts(bool json, std::string_view kept) {
   g_json = json;
+  g_interrupted_text = fmt::format("\ninterrupted{}{}\n", kept.empty() ? "" : ": ", kept);
+  auto object = Envelope("paritybit.error/0", "interrupted", kExitInterrupted);
+  object["reasons"].push_back(
+      {{"code", "interrupted"},
+       {"text", fmt::format("interrupted by a signal{}{}", kept.empty() ? "" : "; ", kept)}});
+  g_interrupted_json = object.dump() + "\n";
   struct sigaction action {};
   action.sa_handler = OnInterrupt;
   sigemptyset(&action.sa_mask);

@@ -25,8 +25,8 @@ struct OutputArguments {
   bool verbose = false;         // logs to stderr
   bool json() const { return format == "json"; }
 };
-// --format, -v. Every command has them.
-void AddOutputArguments(CLI::App& app, OutputArguments& args);
+// --format, which every command has, and -v, where a command has something to log.
+void AddOutputArguments(CLI::App& app, OutputArguments& args, const char* logs = "logs to stderr");
 
 // True when colour helps: a terminal, and NO_COLOR is not set.
 bool UseColour(int fd);
@@ -42,8 +42,12 @@ int FailWith(const OutputArguments& output, int exit_code, std::string_view verd
              std::string_view reason_code, const std::string& message,
              const std::vector<std::string>& next = {});
 
-// Writes to stdout at once; a reader that went away is no error. Interruption waits until all is written.
-void PrintOut(std::string_view text);
+// Writes to stdout at once. Interruption waits until all is written. False when nobody reads any more, which is no error;
+// what else keeps stdout from being written is told by ReportLostOutput.
+bool PrintOut(std::string_view text);
+// The exit code of a command that ended with `exit_code`: 5 in place of a success whose output could not be written, which
+// is said on stderr.
+int ReportLostOutput(int exit_code);
 void PrintJson(const nlohmann::ordered_json& object);
 // A line to stderr when -v was given.
 void Log(const OutputArguments& output, std::string_view line);
@@ -62,9 +66,9 @@ class ProgressBar {
   Clock::time_point start_, last_;
 };
 
-// From now on an interrupt or a termination request ends the program with exit code 130: engines die with it,
-// files are written whole or not at all, and finished noise runs stay in the cache.
-void HandleInterrupts(bool json);
+// From now on an interrupt or a termination request ends the program with exit code 130: engines die with it, files are
+// written whole or not at all. `kept` is what the user hears of the work done so far.
+void HandleInterrupts(bool json, std::string_view kept);
 
 }  // namespace pb::cli
 

@@ -48,7 +48,7 @@ Action DeclarePreflight(CLI::App& app) {
   };
   auto args = std::make_shared<Arguments>();
   app.add_flag("--require-cpp", args->require_cpp, "exit 3 when no reference engine is usable");
-  AddOutputArguments(app, args->output);
+  AddOutputArguments(app, args->output, nullptr);
   return [args] { return Preflight(args->output, args->require_cpp); };
 }
 

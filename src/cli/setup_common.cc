@@ -12,7 +12,7 @@ void AddSetupArguments(CLI::App& app, SetupArguments& args) {
       ->capture_default_str();
   app.add_flag("--rebuild", args.rebuild, "do it again although it is there");
   app.add_flag("--offline", args.offline, "use no network; else $BITNET_OFFLINE");
-  AddOutputArguments(app, args.output);
+  AddOutputArguments(app, args.output, nullptr);
 }
 
 int RunSetup(const SetupArguments& args, const std::string& model) {

@@ -8,6 +8,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "report/escape.h"
 #include "run/capture.h"
 #include "trace/reader.h"
 
@@ -31,6 +32,17 @@ Result<run::Choice> ChooseFolder(const TraceArguments& args) {
   const char* variable = std::getenv("BITNET_TRACE_DIR");
   if (variable && *variable) return run::Choice{"out", variable, "variable BITNET_TRACE_DIR"};
   return MakeError(Code::kUsage, "no folder for the trace: name one with --out or in BITNET_TRACE_DIR");
+}
+
+// -v, or the variable where it is set to anything but 0.
+bool IsVerbose(const TraceArguments& args) {
+  const char* variable = std::getenv("BITNET_TRACE_VERBOSE");
+  return args.output.verbose || (variable && *variable && std::string_view(variable) != "0");
+}
+
+void LogRecord(const trace::Record& r) {
+  fmt::print(stderr, "{}  ({})  rms {:.6g}  blake3:{}\n", report::Escape(r.name), fmt::join(r.shape, ", "),
+             r.rms, r.blake3.substr(0, 12));
 }
 
 // What to evaluate: the tokens of another trace, or those of the prompt.
@@ -86,7 +98,7 @@ Outcome Judge(const trace::Manifest& manifest) {
 }
 
 void PrintText(const run::Choice& folder, const trace::Manifest& manifest, const run::TraceSummary& summary,
-               const Outcome& outcome) {
+               const Outcome& outcome, const std::vector<std::string>& notes) {
   const size_t n_decode = manifest.tokens.size() - static_cast<size_t>(manifest.n_prompt);
   std::string text = fmt::format("trace      {} [{}]\n", folder.value, folder.origin);
   text += fmt::format("engine     {}\n", manifest.engine);
@@ -101,12 +113,14 @@ void PrintText(const run::Choice& folder, const trace::Manifest& manifest, const
                       summary.logits_blake3 == summary.logits_blake3_untapped ? "the same" : "others");
   text +=
       fmt::format("time       {:.2f} s, {:.2f} s without taps\n", summary.seconds, summary.seconds_untapped);
+  for (const std::string& note : notes) text += fmt::format("note       {}\n", report::Escape(note));
   for (const auto& [code, reason] : outcome.reasons) text += fmt::format("INCOMPLETE {}\n", reason);
   PrintOut(text);
 }
 
 void PrintObject(const std::vector<run::Choice>& choices, const trace::Manifest& manifest,
-                 const run::TraceSummary& summary, const Outcome& outcome) {
+                 const run::TraceSummary& summary, const Outcome& outcome,
+                 const std::vector<std::string>& notes) {
   auto object = Envelope("paritybit.trace-run/0", outcome.verdict, outcome.exit_code);
   for (const auto& [code, text] : outcome.reasons)
     object["reasons"].push_back({{"code", code}, {"text", text}});
@@ -122,6 +136,7 @@ void PrintObject(const std::vector<run::Choice>& choices, const trace::Manifest&
   object["unobservable"] = manifest.unobservable;
   object["logits_blake3"] = summary.logits_blake3;
   object["logits_blake3_untapped"] = summary.logits_blake3_untapped;
+  object["notes"] = notes;
   object["seconds"] = summary.seconds;
   object["seconds_untapped"] = summary.seconds_untapped;
   for (const run::Choice& choice : choices)
@@ -156,16 +171,18 @@ Result<int> RunTrace(const TraceArguments& args) {
   manifest.prompt = prompt;
   manifest.filter = filter.text();
   PB_ASSIGN(auto writer, trace::Writer::Create(folder.value, std::move(manifest)));
+  if (IsVerbose(args)) writer->OnRecord(LogRecord);
   ProgressBar bar;
   request.progress = [&](std::string_view what, int64_t done, int64_t total) {
     bar.Update(what, done, total);
   };
   PB_ASSIGN(run::TraceSummary summary, run::RecordTrace(engine, request, *writer, filter));
   const Outcome outcome = Judge(writer->manifest());
+  const auto notes = run::FindingsOf(record, static_cast<int64_t>(writer->manifest().tokens.size()));
   if (args.output.json()) {
-    PrintObject(choices, writer->manifest(), summary, outcome);
+    PrintObject(choices, writer->manifest(), summary, outcome, notes);
   } else {
-    PrintText(folder, writer->manifest(), summary, outcome);
+    PrintText(folder, writer->manifest(), summary, outcome, notes);
   }
   return outcome.exit_code;
 }
@@ -204,7 +221,8 @@ Action DeclareTrace(CLI::App& app) {
                  "(default: all)")
       ->allow_extra_args(false)
       ->group("Trace");
-  AddOutputArguments(app, args->output);
+  AddOutputArguments(app, args->output,
+                     "every point as it is recorded, to stderr; else $BITNET_TRACE_VERBOSE");
   return [args] {
     auto exit_code = RunTrace(*args);
     return exit_code ? *exit_code : Fail(args->output, exit_code.error());

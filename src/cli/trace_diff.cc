@@ -89,7 +89,7 @@ Action DeclareTraceDiff(CLI::App& app) {
       ->check(CLI::NonNegativeNumber)
       ->group("Limits");
   app.add_flag("--table", args->table, "show every stage of every layer")->group("Output");
-  AddOutputArguments(app, args->output);
+  AddOutputArguments(app, args->output, nullptr);
   return [args] {
     auto exit_code = RunTraceDiff(*args);
     return exit_code ? *exit_code : Fail(args->output, exit_code.error());

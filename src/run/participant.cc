@@ -147,7 +147,7 @@ std::string EngineIdentity(const EngineRecord& record) {
   return TextSha256(all);
 }
 
-std::vector<std::string> FindingsOf(const EngineRecord& record) {
+std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions) {
   const host::Fact* findings = host::FindFact(record.model, "findings");
   const host::Fact* name = host::FindFact(record.description, "name");
   std::vector<std::string> found;
@@ -159,6 +159,12 @@ std::vector<std::string> FindingsOf(const EngineRecord& record) {
       found.push_back(fmt::format("{}: {}", name ? name->value : record.spec, rest.substr(0, end)));
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
+  const auto n_trained = static_cast<int64_t>(host::FactNumber(record.model, "n_ctx_train", 0));
+  if (n_trained > 0 && n_positions > n_trained)
+    found.push_back(
+        fmt::format("{} positions were evaluated, and the model's trained context has {}: what an engine "
+                    "computes beyond it can be compared, but the model was not made for it",
+                    n_positions, n_trained));
   return found;
 }
 

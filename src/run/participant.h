@@ -58,8 +58,9 @@ host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx);
 Result<host::Facts> DescribeEngine(const EngineSpec& spec);
 // sha256 of what decides an engine's numbers: plugin and library digests, version, instruction set.
 std::string EngineIdentity(const EngineRecord& record);
-// What the engine found that the model file leaves open or contradicts: "native: metadata key ... is missing", one each.
-std::vector<std::string> FindingsOf(const EngineRecord& record);
+// What the engine found that the model file leaves open or contradicts: "native: metadata key ... is missing", one each; and
+// that it evaluated more positions than the model was trained for.
+std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions = 0);
 // The ids that end a generation, as the engine tells them: all of `eog`, else `eos`.
 std::vector<int32_t> EndOfGeneration(const EngineRecord& record);
 // sha256 of a file, remembered in the cache by path, size and time of change.
