@@ -1,5 +1,7 @@
 // The native engine behind the engine ABI: every op observable, overwritable, disturbable, replayable and variable.
 #include <dlfcn.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <mutex>
@@ -48,6 +50,18 @@ Status Apply(const plugin::Settings& settings, bool model_is_open, Options& o) {
     o.set.push_back(key);
   }
   return {};
+}
+
+// Gives back the memory of a matrix that stands in packed form too: its bytes in the file, which OpenModel has mapped. Who needs
+// them after all (embeddings, float schemes) has them read again.
+void ReleaseFilePages(const Matrix& matrix) {
+  if (!matrix.packed) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<uintptr_t>(matrix.view.data);
+  const uintptr_t begin = (first + page - 1) / page * page;
+  const uintptr_t end =
+      (first + static_cast<uint64_t>(matrix.view.n_rows) * matrix.view.row_bytes) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 class NativeSession : public plugin::Session {
@@ -122,6 +136,9 @@ class NativeModel : public plugin::Model {
     if (!weights_) {
       ThreadPool pool(o.config.threads);
       weights_ = Weights::Load(model_, pool);
+      ReleaseFilePages(weights_->output);
+      for (const Layer& l : weights_->layers)
+        for (const Matrix* m : {&l.q, &l.k, &l.v, &l.output, &l.gate, &l.up, &l.down}) ReleaseFilePages(*m);
     }
     PB_ASSIGN(auto session, native::Session::Open(weights_, o.config));
     return std::unique_ptr<plugin::Session>(
