@@ -39,6 +39,12 @@ class Comparing(Case):
         tokens = [run("infer", "-m", MODEL, "-p", "And", "-n", 4, "--threads", n, "--format", "json").json["tokens"] for n in (1, 2)]
         self.assertEqual(*tokens)
 
+    def test_too_little_memory_is_a_failed_engine(self):
+        for args in (["crossval", *SAME], ["infer", "-m", MODEL, "-p", "And"],
+                     ["trace", "-m", MODEL, "-p", "And", "--out", self.folder / "t"]):
+            result = run(*args, "--memory", 12, "--format", "json")
+            self.assertEqual((result.code, result.json["verdict"]), (4, "engine-failed"), result)
+
     def test_logs_go_to_stderr(self):
         for args in (["crossval", *SAME], ["diagnose", *SAME], ["infer", "-m", MODEL, "-p", "And", "-n", 2]):
             quiet, told = run(*args, "--format", "json"), run(*args, "--format", "json", "--verbose")
