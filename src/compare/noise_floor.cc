@@ -60,6 +60,12 @@ double NoiseFloor::WorstGapChange() const {
   return LargestOf(*this, [](const NoiseRun& run) -> const std::vector<double>& { return run.gap_change; });
 }
 
+std::vector<PointFloor> NoiseFloor::Points() const {
+  std::vector<std::span<const PointNoise>> points;
+  for (const NoiseRun& run : runs) points.emplace_back(run.points);
+  return PointFloors(points);
+}
+
 Status CheckNoiseFloor(const NoiseFloor& floor) {
   if (floor.runs.empty() || floor.n_positions() == 0)
     return MakeError(Code::kInternal, "the noise floor has {} runs over {} positions: nothing was measured",

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "compare/point_noise.h"
 #include "compare/types.h"
 
 namespace pb::compare {
@@ -25,6 +26,7 @@ struct NoiseRun {
   std::string variation;           // "noise.seed=3", "threads=2"
   std::vector<double> kl;          // nats, >= 0
   std::vector<double> gap_change;  // LogitsRow::gap_change
+  std::vector<PointNoise> points;  // empty: not measured
   // Appends a row of CompareLogits(disturbed, undisturbed).
   void Add(const LogitsRow& row);
 };
@@ -47,6 +49,8 @@ struct NoiseFloor {
   double MeanKl() const;
   double WorstKl() const;
   double WorstGapChange() const;
+  // The noise at each tracepoint; empty where it was not measured.
+  std::vector<PointFloor> Points() const;
   bool IsZero() const {
     return WorstKl() == 0;
   }  // disturbing it changed nothing: it cannot tell noise from defect

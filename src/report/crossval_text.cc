@@ -221,14 +221,22 @@ class TextReport {
   void Growth() {
     const std::vector<GrowthRow> rows = GrowthOf(c_);
     if (rows.empty()) return;
-    constexpr size_t kColumns = 40;
-    Line(
-        "growth",
-        fmt::format(
-            "layer {} {:.1e} {} {:.1e} layer {}; rel-L2 of the layers' outputs in the free run, each step of "
-            "the curve is a factor of ten",
-            rows.front().layer, rows.front().rel_l2, GrowthCurve(rows, kColumns), rows.back().rel_l2,
-            rows.back().layer));
+    std::vector<double> errors, noise;
+    for (const GrowthRow& row : rows) {
+      errors.push_back(row.rel_l2);
+      if (row.noise) noise.push_back(row.noise->largest);
+    }
+    auto curve = [&](std::span<const double> values) {
+      constexpr size_t kColumns = 40;
+      return fmt::format("layer {} {:.1e} {} {:.1e} layer {}", rows.front().layer, values.front(),
+                         GrowthCurve(values, kColumns), values.back(), rows.back().layer);
+    };
+    Line("growth", curve(errors) +
+                       "; rel-L2 of the layers' outputs in the free run, each step of the curve is a "
+                       "factor of ten");
+    if (noise.size() == errors.size())
+      Line("", fmt::format("{}; there the {} against itself, largest of {} runs of {}", curve(noise),
+                           c_.floor.side, c_.floor.n_runs, c_.floor.method));
   }
 
   // Whether watching changed what an engine computes; a change is a reason of the verdict too.

@@ -29,18 +29,27 @@ std::vector<GrowthRow> GrowthOf(const run::Comparison& comparison) {
     row.rel_l2 = Larger(p.rel_l2, row.rel_l2);
     row.worst_row = Larger(p.worst_row, row.worst_row);
   }
+  for (const compare::PointFloor& p : comparison.floor.points) {
+    auto row = by_layer.find(p.layer);
+    if (p.stage != PB_STAGE_LAYER_OUT || p.positions != compare::PositionClass::kPrefill || !p.prompt ||
+        row == by_layer.end())
+      continue;
+    GrowthRow::Noise& noise = row->second.noise ? *row->second.noise : row->second.noise.emplace();
+    noise.median = Larger(p.median, noise.median);
+    noise.largest = Larger(p.largest, noise.largest);
+  }
   std::vector<GrowthRow> rows;
   for (const auto& [layer, row] : by_layer) rows.push_back(row);
   return rows;
 }
 
-std::string GrowthCurve(const std::vector<GrowthRow>& rows, size_t columns) {
+std::string GrowthCurve(std::span<const double> rows, size_t columns) {
   std::string curve;
   const size_t n = std::min(rows.size(), columns);
   for (size_t i = 0; i < n; ++i) {
     double largest = 0;
     for (size_t r = i * rows.size() / n; r < (i + 1) * rows.size() / n; ++r)
-      largest = Larger(rows[r].rel_l2, largest);
+      largest = Larger(rows[r], largest);
     curve += Height(largest);
   }
   return curve;

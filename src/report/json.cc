@@ -79,9 +79,15 @@ Json JsonWriter::Prompt(const run::PromptRecord& p) {
 
 Json JsonWriter::Growth() {
   Json out = Json::array();
-  for (const GrowthRow& row : GrowthOf(c_))
-    out.push_back(
-        Json{{"layer", row.layer}, {"rel_l2", Number(row.rel_l2)}, {"worst_row", Number(row.worst_row)}});
+  for (const GrowthRow& row : GrowthOf(c_)) {
+    Json noise;
+    if (row.noise)
+      noise = Json{{"median", Number(row.noise->median)}, {"largest", Number(row.noise->largest)}};
+    out.push_back(Json{{"layer", row.layer},
+                       {"rel_l2", Number(row.rel_l2)},
+                       {"worst_row", Number(row.worst_row)},
+                       {"noise", noise}});
+  }
   return out;
 }
 
@@ -155,7 +161,29 @@ Json JsonWriter::Floor() {
               {"n_calibration", f.n_calibration},
               {"mean_kl", Number(f.mean_kl)},
               {"worst_kl", Number(f.worst_kl)},
-              {"worst_gap", Number(f.worst_gap)}};
+              {"worst_gap", Number(f.worst_gap)},
+              {"points", PointFloors()}};
+}
+
+// One entry for a class and stage, its figures by layer; the stages outside the layers have one.
+Json JsonWriter::PointFloors() {
+  Json out = Json::array();
+  for (const compare::PointFloor& p : c_.floor.points) {
+    if (p.prompt) continue;
+    const char* positions = compare::PositionClassName(p.positions);
+    if (out.empty() || out.back()["positions"] != positions || out.back()["stage"] != StageName(p.stage))
+      out.push_back(Json{{"stage", StageName(p.stage)},
+                         {"positions", positions},
+                         {"n_runs", p.n_runs},
+                         {"n_rows", p.n_rows},
+                         {"median", Json::array()},
+                         {"largest", Json::array()},
+                         {"worst_row", Json::array()}});
+    out.back()["median"].push_back(Number(p.median));
+    out.back()["largest"].push_back(Number(p.largest));
+    out.back()["worst_row"].push_back(Number(p.worst_row));
+  }
+  return out;
 }
 
 Json JsonWriter::Limits() {

@@ -22,7 +22,7 @@ class JsonWriter {
   Json Prompt(const run::PromptRecord& prompt);
   Json Position(const compare::LogitsRow& row, bool with_text);
   Json Point(const compare::PointRow& row);
-  Json Growth();  // of the accumulated error over the layers
+  Json Growth();  // of the accumulated error over the layers, beside the reference's own noise there
   Json Floor();
   Json Limits();
   Json Reasons();
@@ -32,6 +32,8 @@ class JsonWriter {
 
  private:
   Json TopK(const compare::LogitsRow& row, int side, bool with_text);
+
+  Json PointFloors();
 
   const run::Comparison& c_;
   int64_t non_finite_numbers_ = 0;

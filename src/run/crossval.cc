@@ -281,7 +281,7 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   if (!rows) return Absorb(kReference, std::move(rows).error());
   PB_TRY(Absorb(kCandidate, RunCandidate(prompt, evidence, *rows)));
   if (failed_) return {};
-  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
+  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size()), static_cast<int32_t>(index)};
   sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
   Status measured = floor_.Add(sequence, &*rows);
   PB_TRY(Absorb(floor_.side(), std::move(measured)));
@@ -369,9 +369,10 @@ Status CrossvalRun::TakeFloor() {
   evidence_.floor = floor_.Take(&out_.floor);
   evidence_.no_floor_reason = floor_.why_none();
   if (!evidence_.floor || out_.floor.side != "reference") return {};
-  for (const PromptRecord& prompt : out_.prompts)
-    if (prompt.traces[kReference])
-      PB_TRY(WriteNoiseFloor(prompt.traces[kReference]->folder / kNoiseFile, *evidence_.floor));
+  for (size_t i = 0; i < out_.prompts.size(); ++i) {
+    const std::optional<KeptTrace>& trace = out_.prompts[i].traces[kReference];
+    if (trace) PB_TRY(WriteNoiseFloor(trace->folder / kNoiseFile, *evidence_.floor, static_cast<int32_t>(i)));
+  }
   return {};
 }
 

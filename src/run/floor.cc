@@ -5,8 +5,6 @@
 #include "run/noise_file.h"
 
 namespace pb::run {
-namespace {}  // namespace
-
 std::filesystem::path ReplayedFolder(const EngineRecord& engine) {
   return host::FactText(engine.description, "path.trace");
 }
@@ -50,8 +48,8 @@ void FloorSource::Decide() {
     why_none_ = "it was not asked for";
     return;
   }
-  meter_.emplace(*sides_[side_], *session_[side_], request_.n_noise_runs, CacheDir() / "noise",
-                 request_.progress);
+  meter_.emplace(*sides_[side_], *session_[side_], request_.n_noise_runs,
+                 request_.scope == compare::Scope::kLocal, CacheDir() / "noise", request_.progress);
 }
 
 Status FloorSource::Add(const Sequence& sequence, const RowStore* reference_rows) {
@@ -85,6 +83,7 @@ std::optional<compare::NoiseFloor> FloorSource::Take(FloorRecord* record) const 
     record->mean_kl = floor.MeanKl();
     record->worst_kl = floor.WorstKl();
     record->worst_gap = floor.WorstGapChange();
+    record->points = floor.Points();
   }
   return floor;
 }

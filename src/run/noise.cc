@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -36,19 +37,21 @@ host::Settings WithVariation(host::Settings settings, std::string_view variation
 
 }  // namespace
 
-Status EvaluateSequence(Participant& engine, const Sequence& sequence, const RowFn& on_row) {
+Status EvaluateSequence(Participant& engine, const Sequence& sequence, const RowFn& on_row,
+                        const Taps& taps) {
   std::span<const int32_t> tokens = sequence.tokens;
   size_t n_prefill = static_cast<size_t>(sequence.n_prefill);
-  if (n_prefill > 0) PB_TRY(engine.Evaluate(tokens.first(n_prefill), 0, on_row));
+  if (n_prefill > 0) PB_TRY(engine.Evaluate(tokens.first(n_prefill), 0, on_row, taps));
   for (size_t i = n_prefill; i < tokens.size(); ++i)
-    PB_TRY(engine.Evaluate(tokens.subspan(i, 1), static_cast<int32_t>(i), on_row));
+    PB_TRY(engine.Evaluate(tokens.subspan(i, 1), static_cast<int32_t>(i), on_row, taps));
   return {};
 }
 
-Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence) {
+Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence,
+                             const Taps& taps) {
   PB_TRY(engine.OpenSession(session, false));
   std::optional<RowStore> rows;
-  PB_TRY(EvaluateSequence(engine, sequence, [&](int32_t position, std::span<const float> row) -> Status {
+  auto keep = [&](int32_t position, std::span<const float> row) -> Status {
     if (!rows) {
       PB_ASSIGN(RowStore store, RowStore::Create(static_cast<int64_t>(sequence.tokens.size()),
                                                  static_cast<int64_t>(row.size())));
@@ -58,29 +61,32 @@ Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session,
       return MakeError(Code::kEngine, "logits of position {} came where {} was due", position,
                        rows->n_rows());
     return rows->Append(row);
-  }));
+  };
+  PB_TRY(EvaluateSequence(engine, sequence, keep, taps));
   if (!rows || rows->n_rows() != static_cast<int64_t>(sequence.tokens.size()))
     return MakeError(Code::kEngine, "{} rows of logits for {} positions", rows ? rows->n_rows() : 0,
                      sequence.tokens.size());
   return std::move(*rows);
 }
 
-NoiseMeter::NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs,
+NoiseMeter::NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, bool with_points,
                        std::filesystem::path cache, Progress progress)
     : reference_(reference),
       session_(std::move(session)),
       progress_(std::move(progress)),
-      random_rounding_((reference.engine().capabilities() & PB_CAP_NOISE) != 0) {
+      random_rounding_((reference.engine().capabilities() & PB_CAP_NOISE) != 0),
+      with_points_(with_points && random_rounding_ &&
+                   (reference.engine().capabilities() & PB_CAP_OUTPUTS) != 0) {
   const EngineRecord& record = reference.record();
   folder_ = std::move(cache) / fmt::format("{:.16}-{:.16}", record.model_sha256, record.identity);
   if (random_rounding_) {
     for (int32_t seed = 1; seed <= n_runs; ++seed)
-      runs_.push_back({static_cast<uint64_t>(seed), fmt::format("noise.seed={}", seed), {}, {}});
+      runs_.push_back({static_cast<uint64_t>(seed), fmt::format("noise.seed={}", seed), {}, {}, {}});
     return;
   }
   for (const char* variation : kVariations)
     if (reference_.engine().OpenSession(WithVariation(session_, variation)).ok())
-      runs_.push_back({0, variation, {}, {}});
+      runs_.push_back({0, variation, {}, {}, {}});
 }
 
 std::string NoiseMeter::Provenance(const Sequence& sequence, const compare::NoiseRun& run) const {
@@ -114,7 +120,8 @@ bool NoiseMeter::Load(const Sequence& sequence, const compare::NoiseRun& run,
   found->seed = run.seed;
   found->variation = run.variation;
   return ReadSeries(entry, "kl", sequence.tokens.size(), &found->kl) &&
-         ReadSeries(entry, "gap_change", sequence.tokens.size(), &found->gap_change);
+         ReadSeries(entry, "gap_change", sequence.tokens.size(), &found->gap_change) &&
+         (!with_points_ || ReadPoints(entry, "points", sequence.prompt, &found->points));
 }
 
 Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured) const {
@@ -124,24 +131,31 @@ Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& meas
                 {"provenance", Json::parse(Provenance(sequence, measured))},
                 {"kl", measured.kl},
                 {"gap_change", measured.gap_change}};
+  if (with_points_) entry["points"] = PointsJson(measured.points);
   return WriteFileAtomic(EntryPath(sequence, measured), entry.dump() + "\n");
 }
 
 Result<compare::NoiseRun> NoiseMeter::Disturb(Participant& engine, const Sequence& sequence,
                                               const compare::NoiseRun& run,
-                                              const std::vector<compare::ReferenceRow>& undisturbed) const {
+                                              const Undisturbed& undisturbed) const {
   PB_TRY(engine.OpenSession(WithVariation(session_, run.variation), false));
-  compare::NoiseRun measured{run.seed, run.variation, {}, {}};
-  PB_TRY(EvaluateSequence(engine, sequence, [&](int32_t position, std::span<const float> row) -> Status {
+  compare::NoiseRun measured{run.seed, run.variation, {}, {}, {}};
+  auto compare_row = [&](int32_t position, std::span<const float> row) -> Status {
     size_t i = static_cast<size_t>(position);
-    if (i >= undisturbed.size() || i != measured.kl.size())
+    if (i >= undisturbed.rows.size() || i != measured.kl.size())
       return MakeError(Code::kEngine, "{}: logits of position {} came out of turn", run.variation, position);
-    PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(row, undisturbed[i]));
+    PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(row, undisturbed.rows[i]));
     if (!compared.finite)
       return MakeError(Code::kEngine, "{}: logits of position {} are not finite", run.variation, position);
     measured.Add(compared);
     return {};
-  }));
+  };
+  Taps taps;
+  if (undisturbed.points)
+    taps = {undisturbed.points->tap(),
+            [&](const host::Event& event) { return undisturbed.points->Measure(event, &measured.points); }};
+  PB_TRY(EvaluateSequence(engine, sequence, compare_row, taps));
+  for (compare::PointNoise& point : measured.points) point.prompt = sequence.prompt;
   if (measured.kl.size() != sequence.tokens.size())
     return MakeError(Code::kEngine, "{}: {} rows of logits for {} positions", run.variation,
                      measured.kl.size(), sequence.tokens.size());
@@ -164,8 +178,7 @@ size_t NoiseMeter::Workers(const Sequence& sequence, size_t n_runs) const {
 }
 
 Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t>& missing,
-                              const std::vector<compare::ReferenceRow>& undisturbed,
-                              std::vector<compare::NoiseRun>* measured) {
+                              const Undisturbed& undisturbed, std::vector<compare::NoiseRun>* measured) {
   std::atomic<size_t> next = 0;
   std::mutex mutex;
   Status failure;
@@ -202,6 +215,37 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
   return failure;
 }
 
+// The tensors of an undisturbed run. None where watching changes the engine's logits: its runs are then not watched at all, so that
+// its floor is that of the engine as it is judged.
+Result<std::optional<PointStore>> NoiseMeter::WatchUndisturbed(const Sequence& sequence,
+                                                               const RowStore& rows) {
+  PB_TRY(reference_.OpenSession(session_, false));
+  PB_ASSIGN(PointStore store,
+            PointStore::Create(reference_, sequence.n_prefill, static_cast<int64_t>(sequence.tokens.size())));
+  const Taps taps{store.tap(), [&](const host::Event& event) { return store.Keep(event); }};
+  PB_ASSIGN(const RowStore watched, EvaluateAll(reference_, session_, sequence, taps));
+  for (int64_t r = 0; r < rows.n_rows(); ++r)
+    if (std::memcmp(watched.Row(r).data(), rows.Row(r).data(), rows.Row(r).size_bytes()) != 0)
+      return std::optional<PointStore>();
+  return std::optional(std::move(store));
+}
+
+Status NoiseMeter::MeasureMissing(const Sequence& sequence, const std::vector<size_t>& missing,
+                                  const RowStore* rows, std::vector<compare::NoiseRun>* measured) {
+  std::optional<RowStore> own;
+  if (!rows) {
+    PB_ASSIGN(RowStore store, EvaluateAll(reference_, session_, sequence));
+    rows = &own.emplace(std::move(store));
+  }
+  Undisturbed undisturbed;
+  if (with_points_) {
+    PB_ASSIGN(undisturbed.points, WatchUndisturbed(sequence, *rows));
+    with_points_ = undisturbed.points.has_value();
+  }
+  for (int64_t r = 0; r < rows->n_rows(); ++r) undisturbed.rows.emplace_back(rows->Row(r));
+  return DisturbAll(sequence, missing, undisturbed, measured);
+}
+
 Status NoiseMeter::Measure(const Sequence& sequence, const RowStore* undisturbed) {
   std::vector<compare::NoiseRun> measured(runs_.size());
   std::vector<size_t> missing;
@@ -211,20 +255,12 @@ Status NoiseMeter::Measure(const Sequence& sequence, const RowStore* undisturbed
     else
       missing.push_back(i);
   }
-  if (!missing.empty()) {
-    std::optional<RowStore> own;
-    if (!undisturbed) {
-      PB_ASSIGN(RowStore store, EvaluateAll(reference_, session_, sequence));
-      undisturbed = &own.emplace(std::move(store));
-    }
-    std::vector<compare::ReferenceRow> rows;
-    for (int64_t r = 0; r < undisturbed->n_rows(); ++r) rows.emplace_back(undisturbed->Row(r));
-    PB_TRY(DisturbAll(sequence, missing, rows, &measured));
-  }
+  if (!missing.empty()) PB_TRY(MeasureMissing(sequence, missing, undisturbed, &measured));
   for (size_t i = 0; i < runs_.size(); ++i) {
     runs_[i].kl.insert(runs_[i].kl.end(), measured[i].kl.begin(), measured[i].kl.end());
     runs_[i].gap_change.insert(runs_[i].gap_change.end(), measured[i].gap_change.begin(),
                                measured[i].gap_change.end());
+    runs_[i].points.insert(runs_[i].points.end(), measured[i].points.begin(), measured[i].points.end());
   }
   return {};
 }
@@ -240,7 +276,8 @@ Status NoiseMeter::Calibrate(std::string_view text) {
     size_t length = std::min(window, n - begin);
     Sequence sequence{
         {ids.begin() + static_cast<ptrdiff_t>(begin), ids.begin() + static_cast<ptrdiff_t>(begin + length)},
-        static_cast<int32_t>(length)};
+        static_cast<int32_t>(length),
+        compare::kCalibration};
     PB_TRY(Measure(sequence, nullptr));
     n_calibration_ += static_cast<int64_t>(length);
   }

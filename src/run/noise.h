@@ -6,12 +6,14 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "compare/logits.h"
 #include "compare/noise_floor.h"
 #include "run/participant.h"
+#include "run/point_store.h"
 #include "run/request.h"
 #include "run/row_store.h"
 
@@ -22,20 +24,24 @@ namespace pb::run {
 struct Sequence {
   std::vector<int32_t> tokens;
   int32_t n_prefill = 0;
+  int32_t prompt = compare::kCalibration;  // whose tokens they are
 };
 
 // Evaluates a sequence from an empty session; a row for every position.
-Status EvaluateSequence(Participant& engine, const Sequence& sequence, const RowFn& on_row);
+Status EvaluateSequence(Participant& engine, const Sequence& sequence, const RowFn& on_row,
+                        const Taps& taps = {});
 
 // The same with a session of its own, all rows kept. kEngine when rows are missing, out of turn or of unequal
 // length.
-Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence);
+Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence,
+                             const Taps& taps = {});
 
 class NoiseMeter {
  public:
-  // `session` are the overrides that every session of the comparison gets.
-  NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, std::filesystem::path cache,
-             Progress progress);
+  // `session` are the overrides that every session of the comparison gets. `with_points`: the noise at each tracepoint is
+  // measured as well, where the engine shows its points and rounds at random.
+  NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, bool with_points,
+             std::filesystem::path cache, Progress progress);
 
   // Adds a sequence to every run of the floor. The reference's session is another one afterwards.
   // `undisturbed` holds the sequence's rows, or is null: they are evaluated only if a run is missing in the
@@ -52,16 +58,23 @@ class NoiseMeter {
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
+  // What disturbed runs are compared with.
+  struct Undisturbed {
+    std::vector<compare::ReferenceRow> rows;
+    std::optional<PointStore> points;
+  };
+
   std::filesystem::path EntryPath(const Sequence& sequence, const compare::NoiseRun& run) const;
   std::string Provenance(const Sequence& sequence, const compare::NoiseRun& run) const;
   bool Load(const Sequence& sequence, const compare::NoiseRun& run, compare::NoiseRun* found) const;
   Status Store(const Sequence& sequence, const compare::NoiseRun& measured) const;
   Result<compare::NoiseRun> Disturb(Participant& engine, const Sequence& sequence,
-                                    const compare::NoiseRun& run,
-                                    const std::vector<compare::ReferenceRow>& undisturbed) const;
+                                    const compare::NoiseRun& run, const Undisturbed& undisturbed) const;
+  Result<std::optional<PointStore>> WatchUndisturbed(const Sequence& sequence, const RowStore& rows);
+  Status MeasureMissing(const Sequence& sequence, const std::vector<size_t>& missing,
+                        const RowStore* undisturbed, std::vector<compare::NoiseRun>* measured);
   Status DisturbAll(const Sequence& sequence, const std::vector<size_t>& missing,
-                    const std::vector<compare::ReferenceRow>& undisturbed,
-                    std::vector<compare::NoiseRun>* measured);
+                    const Undisturbed& undisturbed, std::vector<compare::NoiseRun>* measured);
   // How many engines may run side by side.
   size_t Workers(const Sequence& sequence, size_t n_runs) const;
 
@@ -69,7 +82,7 @@ class NoiseMeter {
   host::Settings session_;
   std::filesystem::path folder_;
   Progress progress_;
-  bool random_rounding_;
+  bool random_rounding_, with_points_;
   std::vector<compare::NoiseRun> runs_;
   int32_t n_cached_ = 0;
   int64_t n_calibration_ = 0;

@@ -1,6 +1,8 @@
 #include "run/noise_file.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "base/file.h"
 
@@ -39,11 +41,53 @@ bool ReadSeries(const Json& entry, const char* key, size_t n, std::vector<double
   return true;
 }
 
-Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor) {
+Json PointsJson(std::span<const compare::PointNoise> points) {
+  Json json = Json::array();
+  for (const compare::PointNoise& p : points)
+    json.push_back({pb_vocabulary[p.stage].name, p.layer, compare::PositionClassName(p.positions), p.n_rows,
+                    p.error2, p.norm2, p.worst_row});
+  return json;
+}
+
+bool ReadPoints(const Json& entry, const char* key, int32_t prompt, std::vector<compare::PointNoise>* out) {
+  auto found = entry.find(key);
+  if (found == entry.end() || !found->is_array()) return false;
+  for (const Json& p : *found) {
+    if (!p.is_array() || p.size() != 7 || !p[0].is_string() || !p[1].is_number_integer() ||
+        !p[2].is_string() || !p[3].is_number_unsigned())
+      return false;
+    compare::PointNoise point;
+    point.prompt = prompt, point.layer = p[1].get<int32_t>(), point.n_rows = p[3].get<int64_t>();
+    auto stage = std::find_if(std::begin(pb_vocabulary), std::end(pb_vocabulary),
+                              [&](const pb_stage_info& info) { return p[0] == info.name; });
+    auto positions =
+        std::find_if(std::begin(compare::kPositionClasses), std::end(compare::kPositionClasses),
+                     [&](compare::PositionClass c) { return p[2] == compare::PositionClassName(c); });
+    double* values[] = {&point.error2, &point.norm2, &point.worst_row};
+    for (size_t i = 0; i < 3; ++i) {
+      const Json& value = p[4 + i];
+      if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() < 0) return false;
+      *values[i] = value.get<double>();
+    }
+    if (stage == std::end(pb_vocabulary) || positions == std::end(compare::kPositionClasses)) return false;
+    point.stage = stage->stage, point.positions = *positions;
+    out->push_back(point);
+  }
+  return true;
+}
+
+Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor, int32_t prompt) {
   Json runs = Json::array();
-  for (const compare::NoiseRun& run : floor.runs)
+  for (const compare::NoiseRun& run : floor.runs) {
     runs.push_back(
         {{"seed", run.seed}, {"variation", run.variation}, {"kl", run.kl}, {"gap_change", run.gap_change}});
+    // Of other prompts only what all sequences give together is still of use.
+    std::vector<compare::PointNoise> of_prompt, of_others;
+    for (const compare::PointNoise& p : run.points) (p.prompt == prompt ? of_prompt : of_others).push_back(p);
+    if (run.points.empty()) continue;
+    runs.back()["points"] = PointsJson(of_prompt);
+    runs.back()["points_elsewhere"] = PointsJson(of_others);
+  }
   const Json json = {{"schema", kNoiseSchema},
                      {"random_rounding", floor.method == compare::NoiseFloor::Method::kRandomRounding},
                      {"engine", floor.engine},
@@ -83,6 +127,10 @@ Result<compare::NoiseFloor> ReadNoiseFloor(const std::filesystem::path& path) {
     if (!ReadSeries(entry, "kl", static_cast<size_t>(n), &run.kl) ||
         !ReadSeries(entry, "gap_change", static_cast<size_t>(n), &run.gap_change))
       return Malformed(path, fmt::format("run {} does not have {} values", floor.runs.size(), n));
+    if (entry.contains("points") &&
+        !(ReadPoints(entry, "points", 0, &run.points) &&
+          ReadPoints(entry, "points_elsewhere", compare::kCalibration, &run.points)))
+      return Malformed(path, fmt::format("the points of run {} are damaged", floor.runs.size()));
     floor.runs.push_back(std::move(run));
   }
   return floor;

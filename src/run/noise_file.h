@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -16,7 +17,14 @@ inline constexpr std::string_view kNoiseFile = "noise_floor.json";
 // An array of n numbers, finite and not negative: what a noise run may hold.
 bool ReadSeries(const nlohmann::json& entry, const char* key, size_t n, std::vector<double>* out);
 
-Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor);
+// The noise at each tracepoint, one array a point: stage, layer, class, rows, sums of squares, worst row.
+nlohmann::json PointsJson(std::span<const compare::PointNoise> points);
+// Reads such an array, a member of an entry, as points of `prompt`. False: there is none, or it is something else.
+bool ReadPoints(const nlohmann::json& entry, const char* key, int32_t prompt,
+                std::vector<compare::PointNoise>* out);
+
+// The floor as it goes with the trace of `prompt`, which is prompt 0 of whoever reads it.
+Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor, int32_t prompt);
 // kNotFound: there is none. kMalformed: it is not what it claims to be.
 Result<compare::NoiseFloor> ReadNoiseFloor(const std::filesystem::path& path);
 

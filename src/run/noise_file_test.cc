@@ -15,9 +15,16 @@ class NoiseFile : public testing::Test {
     floor_.engine = "llama.cpp v0.5.0", floor_.engine_digest = "abc", floor_.model_sha256 = "def";
     floor_.calibration = "calibration.txt 12", floor_.isa = "zen4", floor_.threads = "1";
     floor_.n_calibration_positions = 2;
-    floor_.runs = {{1, "noise.seed=1", {0, 1e-300, 0.125}, {3, 0.1, 0}},
-                   {2, "noise.seed=2", {1, 2, 3}, {4, 5, 6}}};
-    ASSERT_TRUE(WriteNoiseFloor(path_, floor_).ok());
+    floor_.runs = {{1, "noise.seed=1", {0, 1e-300, 0.125}, {3, 0.1, 0}, {}},
+                   {2, "noise.seed=2", {1, 2, 3}, {4, 5, 6}, {}}};
+    for (int32_t prompt : {0, 1, 2, compare::kCalibration}) {
+      compare::PointNoise point;
+      point.prompt = prompt, point.stage = PB_STAGE_Q_PROJ, point.layer = 3 + prompt, point.n_rows = 7;
+      point.positions = compare::PositionClass::kDecode;
+      point.error2 = 1e-300, point.norm2 = 0.3, point.worst_row = 0.1 * (2 + prompt);
+      for (compare::NoiseRun& run : floor_.runs) run.points.push_back(point);
+    }
+    ASSERT_TRUE(WriteNoiseFloor(path_, floor_, 1).ok());
   }
   void TearDown() override { std::filesystem::remove(path_); }
 
@@ -41,6 +48,23 @@ TEST_F(NoiseFile, IsReadAsItWasWritten) {
   }
 }
 
+// The prompt whose trace the file goes with is the reader's prompt 0; what is of others still counts in the whole.
+TEST_F(NoiseFile, PointsAreOfThePromptThatTheTraceHolds) {
+  const auto read = ReadNoiseFloor(path_);
+  ASSERT_TRUE(read.ok());
+  const std::vector<compare::PointNoise>& points = read->runs[1].points;
+  ASSERT_EQ(points.size(), 4u);
+  EXPECT_EQ(points[0].prompt, 0);
+  EXPECT_EQ(points[0].layer, 4);
+  EXPECT_EQ(points[0].stage, PB_STAGE_Q_PROJ);
+  EXPECT_EQ(points[0].positions, compare::PositionClass::kDecode);
+  EXPECT_EQ(points[0].n_rows, 7);
+  EXPECT_EQ(points[0].error2, 1e-300);
+  EXPECT_EQ(points[0].norm2, 0.3);
+  EXPECT_EQ(points[0].worst_row, 0.1 * 3);
+  for (size_t i : {1u, 2u, 3u}) EXPECT_EQ(points[i].prompt, compare::kCalibration);
+}
+
 TEST_F(NoiseFile, AnythingElseIsRefused) {
   EXPECT_EQ(ReadNoiseFloor(path_.string() + ".none").error().code, Code::kNotFound);
   const std::string good = ReadFile(path_).value();
@@ -61,6 +85,11 @@ TEST_F(NoiseFile, AnythingElseIsRefused) {
                           {"0.125", "1e999"},
                           {"\"runs\":[", "\"runs\":[1,"},
                           {"\"random_rounding\":true", "\"random_rounding\":1"},
+                          {"q_proj", "q_projection"},
+                          {"\"decode\",7", "\"decode\",-7"},
+                          {"\"decode\",7", "\"late\",7"},
+                          {"7,1e-300", "7,\"x\""},
+                          {"points_elsewhere", "points_nowhere"},
                           {"noise-floor/0", "noise-floor/9"}}) {
     std::string text = good;
     ASSERT_NE(text.find(from), std::string::npos) << from;

@@ -99,19 +99,25 @@ Status Participant::Reset() {
   return status.ok() ? Status() : Status(Note(std::move(status).error()));
 }
 
-Status Participant::Evaluate(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row) {
-  return Run({{tokens.begin(), tokens.end()}, first_position, 0, {}}, on_row);
+Status Participant::Evaluate(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row,
+                             const Taps& taps) {
+  return Run({{tokens.begin(), tokens.end()}, first_position, 0, taps.filter}, on_row, taps);
 }
 
 Status Participant::EvaluateLast(std::span<const int32_t> tokens, int32_t first_position,
                                  const RowFn& on_row) {
   return Run({{tokens.begin(), tokens.end()}, first_position, static_cast<int32_t>(tokens.size()) - 1, {}},
-             on_row);
+             on_row, {});
 }
 
-Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row) {
-  bool ours = false;  // the error came from on_row, not from the engine
+Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row, const Taps& taps) {
+  bool ours = false;  // the error came from a callback, not from the engine
   Status status = engine_->Eval(request, [&](const host::Event& event) -> Status {
+    if (event.kind == host::Event::kPoint) {
+      Status point = taps.on_point(event);
+      ours = !point.ok();
+      return point;
+    }
     if (event.kind != host::Event::kLogits) return {};
     const host::TensorRef& rows = event.tensor;
     if (rows.shape.size() != 2 || rows.shape[0] < 0 || rows.shape[1] <= 0 ||

@@ -17,6 +17,12 @@ namespace pb::run {
 // Receives one logits row, (n_vocab), of a position. Its error ends the evaluation.
 using RowFn = std::function<Status(int32_t position, std::span<const float> row)>;
 
+// Tracepoints to watch while rows come. An error of on_point ends the evaluation.
+struct Taps {
+  host::TapFilter filter;
+  std::function<Status(const host::Event&)> on_point;
+};
+
 class Participant {
  public:
   Participant(EngineRecord& record, const host::Limits& limits) : record_(record), limits_(limits) {}
@@ -32,7 +38,8 @@ class Participant {
   Result<std::vector<int32_t>> Tokenize(std::string_view text);
   Result<std::string> Detokenize(std::span<const int32_t> ids);
   // Evaluates tokens at first_position in one call; rows come for every token.
-  Status Evaluate(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row);
+  Status Evaluate(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row,
+                  const Taps& taps = {});
   // The same with the row of the last token alone.
   Status EvaluateLast(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row);
   Status Reset();
@@ -44,7 +51,7 @@ class Participant {
 
  private:
   Error Note(Error error);
-  Status Run(const host::EvalRequest& request, const RowFn& on_row);
+  Status Run(const host::EvalRequest& request, const RowFn& on_row, const Taps& taps);
 
   EngineRecord& record_;
   host::Limits limits_;

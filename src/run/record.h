@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "compare/point_noise.h"
 #include "compare/types.h"
 #include "host/engine.h"
 
@@ -79,6 +80,7 @@ struct FloorRecord {
   int64_t n_calibration = 0;
   int32_t n_cached = 0;  // runs taken from the cache, summed over sequences
   double mean_kl = 0, worst_kl = 0, worst_gap = 0;
+  std::vector<compare::PointFloor> points;  // empty: it has none
   std::string provenance;  // cache folder, or the file that came with a recorded reference
 };
 
