@@ -6,11 +6,13 @@ import pathlib
 import statistics
 import struct
 
+import defects
 from driver import SILU, Case, main, run
 
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 PROMPT = "And God said, Let there be light"
 LAYERS, RUNS, STEPS = 6, 8, 2
+TEXT = "And God said, Let there be light: and there was light. And God saw the light, that it was good"
 
 
 def tensors(folder):
@@ -51,8 +53,10 @@ class Points(Case):
         out = []
         for seed in ["none", *range(1, RUNS + 1)]:
             folder = self.folder / engine / str(seed)
-            result = run("trace", "--model", MODEL, "--engine", f"{engine},noise.seed={seed}", "--prompt", PROMPT, "--out", folder,
-                         "--level", "full", *(["--max-tokens", STEPS] if seed == "none" else ["--like", self.folder / engine / "none"]))
+            args = ["--engine", engine, "--prompt", PROMPT, "--max-tokens", STEPS]
+            if seed != "none":
+                args = ["--engine", f"{engine},noise.seed={seed}", "--like", self.folder / engine / "none"]
+            result = run("trace", "--model", MODEL, "--level", "full", "--out", folder, *args)
             self.assertEqual(result.code, 0, result)
             out.append(tensors(folder))
         return out
@@ -131,6 +135,66 @@ class Points(Case):
                                   "faulty,faulty.mode=wrong_unwatched", "--scope", "logits-only")
         for key in ("mean_kl", "worst_kl", "worst_gap"):
             self.assertEqual(honest.json["noise_floor"][key], unwatched.json["noise_floor"][key])
+
+
+def ranks(values):
+    return [sum(v < x for v in values) + (sum(v == x for v in values) + 1) / 2 for x in values]
+
+
+class Distance(Case):
+    def kl(self, candidate, *args):
+        result = self.crossval("--model", MODEL, "--candidate", candidate, "--reference", "native", "--prompt", TEXT, *args)
+        return result, [row["kl"] for row in result.json["positions"]]
+
+    def test_the_rank_is_that_of_runs_compared_one_by_one(self):
+        """Each disturbed run as a candidate of its own has the KL of the floor's run; ranked here, apart from the program."""
+        runs = [self.kl(f"native,noise.seed={seed}", "--scope", "logits-only")[1] for seed in range(1, 10)]
+        for seed in (1001, 1002):
+            result, candidate = self.kl(f"native,noise.seed={seed}", "--scope", "logits-only", "--confidence", "0.9")
+            sums = [sum(column) for column in zip(*(ranks(row) for row in zip(candidate, *runs)))]
+            as_far = sum(s >= sums[0] for s in sums[1:])
+            told = result.json["distance"]
+            self.assertEqual((told["n_positions"], told["n_runs"], told["n_as_far"]), (len(candidate), 9, as_far))
+            self.assertAlmostEqual(told["p"], (as_far + 1) / 10)
+            self.assertEqual(told["distinguishable"], as_far == 0)
+            self.assertAlmostEqual(told["mean_kl_noise"] / statistics.fmean(v for run in runs for v in run), 1, places=9)
+
+    def test_more_runs_set_no_limit(self):
+        few, _ = self.kl("native,noise.seed=1001")
+        many, _ = self.kl("native,noise.seed=1001", "--confidence", "0.95")
+        self.assertEqual(few.json["limits"], many.json["limits"])
+        self.assertEqual((few.json["distance"]["n_runs"], many.json["distance"]["n_runs"]), (8, 19))
+        self.assertFalse(few.json["distance"]["decidable"])
+        self.assertTrue(many.json["distance"]["decidable"])
+
+    def test_a_benign_candidate_passes_and_a_defect_within_the_limits_does_not(self):
+        benign = self.crossval("--model", MODEL, "--reference", "llama.cpp", "--prompt", TEXT, "--confidence", "0.95")
+        self.expect(benign, "match", 0)
+        self.assertFalse(benign.json["distance"]["distinguishable"])
+        spoilt = self.folder / "spoilt.gguf"
+        model = defects.Model(MODEL)
+        model.set_float(defects.EPS, 1.01e-5)  # a norm epsilon off by a hundredth
+        model.save(spoilt)
+        (self.folder / "config.json").write_bytes((SILU / "config.json").read_bytes())
+        args = ("--model", spoilt, "--reference-model", MODEL, "--reference", "llama.cpp", "--prompt", TEXT, "--scope", "logits-only")
+        blind = self.crossval(*args)
+        self.assertEqual(blind.code, 0, "the limits see it: it no longer shows what the rank is for")
+        result = self.crossval(*args, "--confidence", "0.95")
+        self.expect(result, "diverged", 1, "distinguishable")
+        self.assertLessEqual(result.json["distance"]["since_position_count"], len(result.json["positions"]))
+        text = " ".join(run("crossval", *args, "--confidence", "0.95").out.split())
+        self.assertIn("0 of 19 runs of the reference against itself lie as far from it as the candidate", text)
+        self.assertIn("it can be told from noise at 0.95", text)
+
+    def test_what_cannot_be_decided_is_incomplete(self):
+        kept = self.folder / "kept"
+        self.expect(self.crossval("--model", MODEL, "--reference", "native", "--prompt", "And God", "--keep-traces", kept), "match", 0)
+        recorded = ("--model", MODEL, "--reference", f"replay,trace={kept / 'reference'}", "--prompt", "And God")
+        self.expect(self.crossval(*recorded), "match", 0)
+        self.expect(self.crossval(*recorded, "--confidence", "0.95"), "incomplete", 3, "confidence-undecided")
+        self.expect(self.crossval(*recorded, "--confidence", "0.8"), "match", 0)
+        for value in ("0", "1", "95", "x"):
+            self.assertEqual(run("crossval", "--model", MODEL, "--reference", "native", "--prompt", "a", "--confidence", value).code, 2)
 
 
 if __name__ == "__main__":

@@ -222,6 +222,13 @@ void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
       ->check(CLI::NonNegativeNumber)
       ->group("Limits");
   app.add_option(
+         "--confidence", args.user.confidence,
+         "also fail where the candidate can be told from the reference's own noise at this confidence; as "
+         "many "
+         "runs of noise as that takes, 19 for 0.95, 99 for 0.99 (default: told of 8 runs, decides nothing)")
+      ->check(CLI::Range(0.5, 0.999))
+      ->group("Limits");
+  app.add_option(
          "--keep-traces", args.keep_traces,
          "keep both engines' traces in this folder: FOLDER/candidate, FOLDER/reference (default: none, "
          "tensors are compared in memory)")

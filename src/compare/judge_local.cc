@@ -16,6 +16,7 @@ bool IsNonFinite(const PointRow& p) { return p.n_non_finite[0] + p.n_non_finite[
 bool IsNoiseFinding(const Reason& reason, const UserLimits& user) {
   if (reason.code == "kl-worst-above-limit") return !user.kl_worst;
   if (reason.code == "kl-mean-above-limit") return !user.kl_mean;
+  if (reason.code == "distinguishable") return true;
   return reason.code == "top1-flip" && !user.gap_change;
 }
 

@@ -291,4 +291,39 @@ void CheckFinite(Evidence* evidence, Verdict* verdict) {
 
 void CheckLogits(Evidence* evidence, Verdict* verdict) { LogitsCheck(evidence, verdict).Check(); }
 
+void CheckRank(const Evidence& evidence, Verdict* verdict) {
+  const std::optional<double>& asked = evidence.user.confidence;
+  std::vector<double> candidate;
+  for (const PromptEvidence& p : evidence.prompts)
+    for (const LogitsRow& row : p.rows) candidate.push_back(row.kl);
+  const std::vector<std::span<const double>> runs(evidence.noise_runs.begin(), evidence.noise_runs.end());
+  std::string why = evidence.no_runs_reason;
+  if (!runs.empty()) {
+    auto rank = RankAmongNoise(candidate, runs, asked.value_or(kDefaultConfidence));
+    if (rank.ok())
+      verdict->rank = *rank;
+    else
+      why = rank.error().message;
+  }
+  if (!asked) return;
+  if (!verdict->rank || !verdict->rank->decidable()) {
+    if (why.empty()) why = fmt::format("{} runs are too few for it", runs.size());
+    verdict->reasons.push_back(
+        {Outcome::kIncomplete, "confidence-undecided",
+         fmt::format(
+             "whether the candidate can be told from the reference's own noise at {:g} was not decided: {}",
+             *asked, why)});
+  } else if (verdict->rank->distinguishable()) {
+    verdict->reasons.push_back(
+        {Outcome::kDiverged, "distinguishable",
+         fmt::format(
+             "the candidate can be told from the reference's own noise at the confidence asked for, {:g}: "
+             "over "
+             "{} positions {} of {} runs of the reference against itself lie as far away (p = {:.2g})",
+             *asked, verdict->rank->n_positions, verdict->rank->n_as_far, verdict->rank->n_runs,
+             verdict->rank->p)});
+    if (verdict->blame == Blame::kNone) verdict->blame = Blame::kUndetermined;
+  }
+}
+
 }  // namespace pb::compare

@@ -11,6 +11,9 @@ namespace pb::compare {
 void CheckFinite(Evidence* evidence, Verdict* verdict);
 // Sets the limits up, marks rows beyond one, adds reasons and the first divergence. Coverage must be filled.
 void CheckLogits(Evidence* evidence, Verdict* verdict);
+// Ranks the candidate among the reference's own runs. Information, unless the user asked for a confidence: then a candidate that
+// can be told apart is a reason to diverge, and one of which that cannot be said is one to be incomplete.
+void CheckRank(const Evidence& evidence, Verdict* verdict);
 
 }  // namespace pb::compare
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "abi/vocabulary.h"
+#include "compare/noise_rank.h"
 
 namespace pb::compare {
 
@@ -110,6 +111,7 @@ struct Verdict {
   std::vector<Limit> limits;
   Coverage coverage;
   std::optional<FirstDivergence> first_divergence;
+  std::optional<NoiseRank> rank;  // none: it could not be told
   Blame blame = Blame::kNone;
 };
 

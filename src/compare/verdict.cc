@@ -59,7 +59,10 @@ Verdict JudgeLogits(Evidence* evidence) {
   // about a defect.
   bool comparable =
       differing.empty() && !HasCode(verdict, "undeclared") && !HasCode(verdict, "tokens-differ");
-  if (comparable && verdict.coverage.compared > 0) CheckLogits(evidence, &verdict);
+  if (comparable && verdict.coverage.compared > 0) {
+    CheckLogits(evidence, &verdict);
+    CheckRank(*evidence, &verdict);
+  }
   BlameFailedEngine(&verdict);
   Settle(&verdict);
   return verdict;

@@ -20,6 +20,8 @@ struct UserLimits {
   std::optional<double> gap_change;         // nats
   std::optional<double> min_cosine;         // --cos-tolerance
   std::optional<double> rel_l2, max_abs;
+  // A candidate that can be told from the reference's own noise at this confidence has diverged.
+  std::optional<double> confidence;
   // Where each comes from, for its Limit: "--cos-tolerance".
   std::string origin = "given by the user";
   bool any() const { return kl_mean || kl_worst || gap_change || min_cosine || rel_l2 || max_abs; }
@@ -60,6 +62,9 @@ struct Evidence {
   std::vector<Obstacle> obstacles;
   std::optional<NoiseFloor> floor;  // of the reference
   std::string no_floor_reason;      // why there is none
+  // The reference against itself at every row above, in order: KL of each run of random rounding. Empty: no_runs_reason.
+  std::vector<std::vector<double>> noise_runs;
+  std::string no_runs_reason;
   UserLimits user;
 };
 

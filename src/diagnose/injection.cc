@@ -177,7 +177,7 @@ Status InjectionSearch::MeasureLimits() {
   if (!user.kl_mean || !user.kl_worst || !user.gap_change) {
     // The reference's floor; beside its stored trace the engine that is at hand.
     const int side = trace_ ? to_ : kReference;
-    run::NoiseMeter meter(sides_[side], session_[side], request_.n_noise_runs, false, CacheDir() / "noise",
+    run::NoiseMeter meter(sides_[side], session_[side], request_.n_noise_runs, 0, false, CacheDir() / "noise",
                           request_.progress);
     PB_TRY(meter.Measure({tokens_, static_cast<int32_t>(tokens_.size())}, nullptr));
     PB_TRY(meter.Calibrate(request_.calibration));

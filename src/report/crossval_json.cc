@@ -89,6 +89,7 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
     out["noise_floor"]["runs_from_cache"] = c.floor.n_cached;
     out["noise_floor"]["cache"] = c.floor.provenance;
   }
+  out["distance"] = writer.Distance();
   out["reference_default"] = DefaultConfiguration(c, &writer);
   out["choices"] = writer.Choices();
   out["notes"] = context.notes;
@@ -117,6 +118,7 @@ std::string RenderReceipt(const run::Comparison& c, const Context& context) {
   out["growth"] = writer.Growth();
   out["prompts"] = Prompts(c, &writer);
   out["noise_floor"] = writer.Floor();
+  out["distance"] = writer.Distance();
   out["choices"] = writer.Choices();
   out["notes"] = context.notes;
   out["command"] = context.command;

@@ -77,6 +77,7 @@ class TextReport {
     Differences();
     Tokens();
     Noise();
+    Distance();
     DefaultConfiguration();
   }
 
@@ -178,6 +179,25 @@ class TextReport {
          fmt::format("{} against itself, {} runs of {} over {} tokens: mean KL {:.1e}, worst {:.1e}{}",
                      f.side, f.n_runs, f.method, f.n_positions, f.mean_kl, f.worst_kl,
                      f.weaker ? " (weaker than usual: see the verdict)" : ""));
+  }
+
+  // Whether the candidate can be told from the reference's own noise, and what it would take.
+  void Distance() {
+    if (!c_.verdict.rank) return;
+    const compare::NoiseRank& r = *c_.verdict.rank;
+    std::string text = fmt::format(
+        "{} of {} runs of the reference against itself lie as far from it as the candidate, "
+        "over {} positions (p = {:.2g}): ",
+        r.n_as_far, r.n_runs, r.n_positions, r.p);
+    if (r.distinguishable())
+      text += fmt::format("it can be told from noise at {:g}, from {} positions on", r.confidence, *r.since);
+    else if (r.n_as_far == 0)
+      text += fmt::format("as few runs show no more; --confidence {:g} asks for enough", r.confidence);
+    else
+      text += fmt::format("it cannot be told from noise at {:g}", r.confidence);
+    if (!r.distinguishable() && r.n_as_far > 0 && r.needed)
+      text += fmt::format("; were it as far away everywhere, about {:.0f} positions would tell", *r.needed);
+    Line("distance", text);
   }
 
   void DefaultConfiguration() {

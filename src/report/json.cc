@@ -186,6 +186,22 @@ Json JsonWriter::PointFloors() {
   return out;
 }
 
+Json JsonWriter::Distance() {
+  if (!c_.verdict.rank) return nullptr;
+  const compare::NoiseRank& r = *c_.verdict.rank;
+  return Json{{"n_positions", r.n_positions},
+              {"n_runs", r.n_runs},
+              {"n_as_far", r.n_as_far},
+              {"p", r.p},
+              {"confidence", r.confidence},
+              {"decidable", r.decidable()},
+              {"distinguishable", r.distinguishable()},
+              {"since_position_count", r.since ? Json(*r.since) : Json(nullptr)},
+              {"positions_needed", r.needed ? Json(*r.needed) : Json(nullptr)},
+              {"mean_kl", Number(r.mean_kl)},
+              {"mean_kl_noise", Number(r.mean_kl_noise)}};
+}
+
 Json JsonWriter::Limits() {
   Json out = Json::array();
   for (const compare::Limit& l : c_.verdict.limits)

@@ -24,6 +24,7 @@ class JsonWriter {
   Json Point(const compare::PointRow& row);
   Json Growth();  // of the accumulated error over the layers, beside the reference's own noise there
   Json Floor();
+  Json Distance();  // from the reference, among its own runs; null where that could not be told
   Json Limits();
   Json Reasons();
   Json CoverageOf();

@@ -368,6 +368,10 @@ void CrossvalRun::CollectTokenText() {
 Status CrossvalRun::TakeFloor() {
   evidence_.floor = floor_.Take(&out_.floor);
   evidence_.no_floor_reason = floor_.why_none();
+  int64_t n_rows = 0;
+  for (const compare::PromptEvidence& prompt : evidence_.prompts)
+    n_rows += static_cast<int64_t>(prompt.rows.size());
+  evidence_.noise_runs = floor_.NoiseRuns(n_rows, &evidence_.no_runs_reason);
   if (!evidence_.floor || out_.floor.side != "reference") return {};
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     const std::optional<KeptTrace>& trace = out_.prompts[i].traces[kReference];

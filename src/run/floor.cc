@@ -49,6 +49,7 @@ void FloorSource::Decide() {
     return;
   }
   meter_.emplace(*sides_[side_], *session_[side_], request_.n_noise_runs,
+                 request_.user.confidence ? compare::RunsFor(*request_.user.confidence) : 0,
                  request_.scope == compare::Scope::kLocal, CacheDir() / "noise", request_.progress);
 }
 
@@ -86,6 +87,22 @@ std::optional<compare::NoiseFloor> FloorSource::Take(FloorRecord* record) const 
     record->points = floor.Points();
   }
   return floor;
+}
+
+std::vector<std::vector<double>> FloorSource::NoiseRuns(int64_t n_rows, std::string* why) const {
+  std::vector<std::vector<double>> runs;
+  if (meter_ && side_ == 1 && meter_->random_rounding()) return meter_->PromptKl();
+  if (meter_) {
+    *why = side_ == 1 ? "the reference cannot be disturbed"
+                      : "the noise is the candidate's, not the reference's";
+  } else if (recorded_ && recorded_->method == compare::NoiseFloor::Method::kRandomRounding &&
+             recorded_->n_positions() - recorded_->n_calibration_positions == n_rows) {
+    for (const compare::NoiseRun& run : recorded_->runs)
+      runs.emplace_back(run.kl.begin(), run.kl.begin() + n_rows);
+  } else {
+    *why = recorded_ ? "the recorded noise is not of this prompt alone" : "no noise was measured";
+  }
+  return runs;
 }
 
 }  // namespace pb::run

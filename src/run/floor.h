@@ -36,6 +36,8 @@ class FloorSource {
   // The floor, and what the report says of it. None: why_none() says why.
   std::optional<compare::NoiseFloor> Take(FloorRecord* record) const;
   const std::string& why_none() const { return why_none_; }
+  // The reference's own runs over the prompts, n_rows in all: KL by position. Empty, and why: there are none of it.
+  std::vector<std::vector<double>> NoiseRuns(int64_t n_rows, std::string* why) const;
 
  private:
   void Decide();

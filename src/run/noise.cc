@@ -69,8 +69,8 @@ Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session,
   return std::move(*rows);
 }
 
-NoiseMeter::NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, bool with_points,
-                       std::filesystem::path cache, Progress progress)
+NoiseMeter::NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, int64_t n_ranked,
+                       bool with_points, std::filesystem::path cache, Progress progress)
     : reference_(reference),
       session_(std::move(session)),
       progress_(std::move(progress)),
@@ -80,8 +80,9 @@ NoiseMeter::NoiseMeter(Participant& reference, host::Settings session, int32_t n
   const EngineRecord& record = reference.record();
   folder_ = std::move(cache) / fmt::format("{:.16}-{:.16}", record.model_sha256, record.identity);
   if (random_rounding_) {
-    for (int32_t seed = 1; seed <= n_runs; ++seed)
-      runs_.push_back({static_cast<uint64_t>(seed), fmt::format("noise.seed={}", seed), {}, {}, {}});
+    for (int64_t seed = 1; seed <= std::max<int64_t>(n_runs, n_ranked); ++seed)
+      (seed <= n_runs ? runs_ : further_)
+          .push_back({static_cast<uint64_t>(seed), fmt::format("noise.seed={}", seed), {}, {}, {}});
     return;
   }
   for (const char* variation : kVariations)
@@ -110,28 +111,26 @@ std::filesystem::path NoiseMeter::EntryPath(const Sequence& sequence, const comp
   return folder_ / fmt::format("{:.24}.json", TextSha256(Provenance(sequence, run)));
 }
 
-bool NoiseMeter::Load(const Sequence& sequence, const compare::NoiseRun& run,
-                      compare::NoiseRun* found) const {
-  auto text = ReadFile(EntryPath(sequence, run));
+bool NoiseMeter::Load(const Sequence& sequence, bool with_points, compare::NoiseRun* run) const {
+  auto text = ReadFile(EntryPath(sequence, *run));
   if (!text) return false;
   Json entry = Json::parse(*text, nullptr, false);
-  if (!entry.is_object() || entry.value("provenance", Json()) != Json::parse(Provenance(sequence, run)))
+  if (!entry.is_object() || entry.value("provenance", Json()) != Json::parse(Provenance(sequence, *run)))
     return false;
-  found->seed = run.seed;
-  found->variation = run.variation;
-  return ReadSeries(entry, "kl", sequence.tokens.size(), &found->kl) &&
-         ReadSeries(entry, "gap_change", sequence.tokens.size(), &found->gap_change) &&
-         (!with_points_ || ReadPoints(entry, "points", sequence.prompt, &found->points));
+  return ReadSeries(entry, "kl", sequence.tokens.size(), &run->kl) &&
+         ReadSeries(entry, "gap_change", sequence.tokens.size(), &run->gap_change) &&
+         (!with_points || ReadPoints(entry, "points", sequence.prompt, &run->points));
 }
 
-Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured) const {
+Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured,
+                         bool with_points) const {
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
   Json entry = {{"schema", "paritybit.noise/0"},
                 {"provenance", Json::parse(Provenance(sequence, measured))},
                 {"kl", measured.kl},
                 {"gap_change", measured.gap_change}};
-  if (with_points_) entry["points"] = PointsJson(measured.points);
+  if (with_points) entry["points"] = PointsJson(measured.points);
   return WriteFileAtomic(EntryPath(sequence, measured), entry.dump() + "\n");
 }
 
@@ -187,14 +186,15 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
       if (reports && progress_)
         progress_("noise floor: runs of random rounding", static_cast<int64_t>(i),
                   static_cast<int64_t>(missing.size()));
-      auto run = Disturb(engine, sequence, runs_[missing[i]], undisturbed);
+      auto run = Disturb(engine, sequence, (*measured)[missing[i]], undisturbed);
       if (!run.ok()) {
         std::lock_guard lock(mutex);
         if (failure.ok()) failure = std::move(run).error();
         next = missing.size();
         return;
       }
-      (void)Store(sequence, *run).ok();  // without a writable cache it is measured again next time
+      (void)Store(sequence, *run, undisturbed.points.has_value())
+          .ok();  // without a writable cache it is measured again next time
       (*measured)[missing[i]] = std::move(run).value();
     }
   };
@@ -231,14 +231,15 @@ Result<std::optional<PointStore>> NoiseMeter::WatchUndisturbed(const Sequence& s
 }
 
 Status NoiseMeter::MeasureMissing(const Sequence& sequence, const std::vector<size_t>& missing,
-                                  const RowStore* rows, std::vector<compare::NoiseRun>* measured) {
+                                  const RowStore* rows, bool with_points,
+                                  std::vector<compare::NoiseRun>* measured) {
   std::optional<RowStore> own;
   if (!rows) {
     PB_ASSIGN(RowStore store, EvaluateAll(reference_, session_, sequence));
     rows = &own.emplace(std::move(store));
   }
   Undisturbed undisturbed;
-  if (with_points_) {
+  if (with_points) {
     PB_ASSIGN(undisturbed.points, WatchUndisturbed(sequence, *rows));
     with_points_ = undisturbed.points.has_value();
   }
@@ -246,23 +247,41 @@ Status NoiseMeter::MeasureMissing(const Sequence& sequence, const std::vector<si
   return DisturbAll(sequence, missing, undisturbed, measured);
 }
 
-Status NoiseMeter::Measure(const Sequence& sequence, const RowStore* undisturbed) {
-  std::vector<compare::NoiseRun> measured(runs_.size());
+Status NoiseMeter::MeasureRuns(const Sequence& sequence, const RowStore* undisturbed, bool with_points,
+                               std::vector<compare::NoiseRun>* runs) {
+  std::vector<compare::NoiseRun> measured(runs->size());
   std::vector<size_t> missing;
-  for (size_t i = 0; i < runs_.size(); ++i) {
-    if (Load(sequence, runs_[i], &measured[i]))
+  for (size_t i = 0; i < runs->size(); ++i) {
+    measured[i].seed = (*runs)[i].seed, measured[i].variation = (*runs)[i].variation;
+    if (Load(sequence, with_points, &measured[i]))
       ++n_cached_;
     else
       missing.push_back(i);
   }
-  if (!missing.empty()) PB_TRY(MeasureMissing(sequence, missing, undisturbed, &measured));
-  for (size_t i = 0; i < runs_.size(); ++i) {
-    runs_[i].kl.insert(runs_[i].kl.end(), measured[i].kl.begin(), measured[i].kl.end());
-    runs_[i].gap_change.insert(runs_[i].gap_change.end(), measured[i].gap_change.begin(),
-                               measured[i].gap_change.end());
-    runs_[i].points.insert(runs_[i].points.end(), measured[i].points.begin(), measured[i].points.end());
+  if (!missing.empty()) PB_TRY(MeasureMissing(sequence, missing, undisturbed, with_points, &measured));
+  for (size_t i = 0; i < runs->size(); ++i) {
+    auto append = [&](auto member) {
+      auto &all = (*runs)[i].*member, &more = measured[i].*member;
+      all.insert(all.end(), more.begin(), more.end());
+    };
+    append(&compare::NoiseRun::kl), append(&compare::NoiseRun::gap_change),
+        append(&compare::NoiseRun::points);
   }
   return {};
+}
+
+Status NoiseMeter::Measure(const Sequence& sequence, const RowStore* undisturbed) {
+  PB_TRY(MeasureRuns(sequence, undisturbed, with_points_, &runs_));
+  return sequence.prompt == compare::kCalibration ? Status()
+                                                  : MeasureRuns(sequence, undisturbed, false, &further_);
+}
+
+std::vector<std::vector<double>> NoiseMeter::PromptKl() const {
+  std::vector<std::vector<double>> all;
+  for (const compare::NoiseRun& run : runs_)
+    all.emplace_back(run.kl.begin(), run.kl.end() - static_cast<ptrdiff_t>(n_calibration_));
+  for (const compare::NoiseRun& run : further_) all.push_back(run.kl);
+  return all;
 }
 
 Status NoiseMeter::Calibrate(std::string_view text) {

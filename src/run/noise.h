@@ -38,10 +38,11 @@ Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session,
 
 class NoiseMeter {
  public:
+  // n_runs make the floor; the runs from there to n_ranked are of the prompts alone and set no limit.
   // `session` are the overrides that every session of the comparison gets. `with_points`: the noise at each tracepoint is
   // measured as well, where the engine shows its points and rounds at random.
-  NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, bool with_points,
-             std::filesystem::path cache, Progress progress);
+  NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, int64_t n_ranked,
+             bool with_points, std::filesystem::path cache, Progress progress);
 
   // Adds a sequence to every run of the floor. The reference's session is another one afterwards.
   // `undisturbed` holds the sequence's rows, or is null: they are evaluated only if a run is missing in the
@@ -52,6 +53,8 @@ class NoiseMeter {
 
   // What was measured, with its provenance.
   compare::NoiseFloor Floor() const;
+  // KL of every run over the prompts alone, in order of the calls of Measure; those asked for with Rank come last.
+  std::vector<std::vector<double>> PromptKl() const;
   const std::vector<compare::NoiseRun>& runs() const { return runs_; }
   bool random_rounding() const { return random_rounding_; }
   int32_t n_cached() const { return n_cached_; }
@@ -66,13 +69,19 @@ class NoiseMeter {
 
   std::filesystem::path EntryPath(const Sequence& sequence, const compare::NoiseRun& run) const;
   std::string Provenance(const Sequence& sequence, const compare::NoiseRun& run) const;
-  bool Load(const Sequence& sequence, const compare::NoiseRun& run, compare::NoiseRun* found) const;
-  Status Store(const Sequence& sequence, const compare::NoiseRun& measured) const;
+  // Fills in the run, which holds its seed. False: the cache does not have it.
+  bool Load(const Sequence& sequence, bool with_points, compare::NoiseRun* run) const;
+  Status Store(const Sequence& sequence, const compare::NoiseRun& measured, bool with_points) const;
   Result<compare::NoiseRun> Disturb(Participant& engine, const Sequence& sequence,
                                     const compare::NoiseRun& run, const Undisturbed& undisturbed) const;
   Result<std::optional<PointStore>> WatchUndisturbed(const Sequence& sequence, const RowStore& rows);
+  // Adds a sequence to `runs`.
+  Status MeasureRuns(const Sequence& sequence, const RowStore* undisturbed, bool with_points,
+                     std::vector<compare::NoiseRun>* runs);
+  // Measures and stores those runs of `measured`, which hold their seeds, that are `missing`.
   Status MeasureMissing(const Sequence& sequence, const std::vector<size_t>& missing,
-                        const RowStore* undisturbed, std::vector<compare::NoiseRun>* measured);
+                        const RowStore* undisturbed, bool with_points,
+                        std::vector<compare::NoiseRun>* measured);
   Status DisturbAll(const Sequence& sequence, const std::vector<size_t>& missing,
                     const Undisturbed& undisturbed, std::vector<compare::NoiseRun>* measured);
   // How many engines may run side by side.
@@ -84,6 +93,7 @@ class NoiseMeter {
   Progress progress_;
   bool random_rounding_, with_points_;
   std::vector<compare::NoiseRun> runs_;
+  std::vector<compare::NoiseRun> further_;  // of the prompts alone
   int32_t n_cached_ = 0;
   int64_t n_calibration_ = 0;
   std::string calibration_;  // what was read, and its digest
