@@ -2,12 +2,11 @@
 import array
 import json
 import math
-import pathlib
 import statistics
 import struct
 
 import defects
-from driver import SILU, Case, main, run
+from driver import ROOT, SILU, Case, main, run
 
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 PROMPT = "And God said, Let there be light"
@@ -48,25 +47,37 @@ def squares(rows, undisturbed):
 
 
 class Points(Case):
-    def traces(self, engine):
+    def traces(self, engine, name, *args):
         """The undisturbed run and the disturbed ones, recorded apart from any comparison."""
         out = []
         for seed in ["none", *range(1, RUNS + 1)]:
-            folder = self.folder / engine / str(seed)
-            args = ["--engine", engine, "--prompt", PROMPT, "--max-tokens", STEPS]
+            folder = self.folder / engine / name / str(seed)
+            asked = ["--engine", engine, *args]
             if seed != "none":
-                args = ["--engine", f"{engine},noise.seed={seed}", "--like", self.folder / engine / "none"]
-            result = run("trace", "--model", MODEL, "--level", "full", "--out", folder, *args)
+                asked = ["--engine", f"{engine},noise.seed={seed}", *(args if "--like" in args else ["--like", folder.parent / "none"])]
+            result = run("trace", "--model", MODEL, "--level", "full", "--out", folder, *asked)
             self.assertEqual(result.code, 0, result)
             out.append(tensors(folder))
         return out
 
+    def calibration(self):
+        """A trace to be like: the first 80 calibration tokens, 64 of them a prompt."""
+        folder = self.folder / "calibration"
+        text = (ROOT / "models" / "calibration.txt").read_text()[:500].rsplit(" ", 1)[0]
+        result = run("trace", "--model", MODEL, "--prompt", text, "--filter", "stage=embeddings", "--level", "digest", "--out", folder)
+        self.assertEqual(result.code, 0, result)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        self.assertGreater(len(manifest["tokens"]), 80)
+        manifest["tokens"] = manifest["tokens"][:80]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
     def check(self, engine):
-        undisturbed, *disturbed = self.traces(engine)
         result = self.crossval("--model", MODEL, "--candidate", engine, "--reference", engine, "--prompt", PROMPT,
                                "--max-tokens", STEPS)
         self.expect(result, "match", 0)
         # Layer by layer, of this prompt: what stands beside the growth of the candidate's error.
+        undisturbed, *disturbed = self.traces(engine, "prompt", "--prompt", PROMPT, "--max-tokens", STEPS)
         for row in result.json["growth"]:
             self.assertEqual(row["rel_l2"], 0)  # the engine against itself
             key = (0, row["layer"], "layer_out")
@@ -74,23 +85,26 @@ class Points(Case):
             self.assertGreater(min(errors), 0)
             self.assertAlmostEqual(row["noise"]["largest"] / max(errors), 1, places=9)
             self.assertAlmostEqual(row["noise"]["median"] / statistics.median(errors), 1, places=9)
-        # Decode steps belong to the prompt alone, so the pooled floor is the prompt's.
-        decode = {p["stage"]: p for p in result.json["noise_floor"]["points"] if p["positions"] == "decode"}
-        observed = {stage for step, _, stage in undisturbed if step == 1 and stage != "logits"}
-        self.assertEqual(set(decode), observed)
-        for stage in observed:
+        # Every point, over 64 calibration tokens at once and 16 one by one.
+        undisturbed, *disturbed = self.traces(engine, "calibration", "--like", self.calibration(), "--prefill", 64)
+        floors = {(p["positions"], p["stage"]): p for p in result.json["noise_floor"]["points"]}
+        stages = {stage for step, _, stage in undisturbed if step == 1 and stage != "logits"}
+        self.assertEqual(set(floors), {(c, stage) for c in ("first", "prefill", "decode") for stage in stages})
+        for (positions, stage), floor in floors.items():
+            steps = range(1, 17) if positions == "decode" else [0]
+            rows = slice(1) if positions == "first" else slice(None)
             layers = [-1] if stage in ("embeddings", "final_norm") else range(LAYERS)
-            self.assertEqual((decode[stage]["n_rows"], decode[stage]["n_runs"]), (STEPS, RUNS))
-            self.assertEqual(len(decode[stage]["largest"]), len(layers))
+            self.assertEqual((floor["n_rows"], floor["n_runs"]), ({"first": 1, "prefill": 64, "decode": 16}[positions], RUNS))
+            self.assertEqual(len(floor["largest"]), len(layers))
             for i, layer in enumerate(layers):
                 errors, worst = [], 0
                 for d in disturbed:
-                    steps = [squares(d[s, layer, stage], undisturbed[s, layer, stage]) for s in range(1, STEPS + 1)]
-                    errors.append(math.sqrt(sum(s[0] for s in steps) / sum(s[1] for s in steps)))
-                    worst = max(worst, *(s[2] for s in steps))
-                self.assertAlmostEqual(decode[stage]["largest"][i] / max(errors), 1, places=9, msg=f"{stage} {layer}")
-                self.assertAlmostEqual(decode[stage]["median"][i] / statistics.median(errors), 1, places=9)
-                self.assertAlmostEqual(decode[stage]["worst_row"][i] / worst, 1, places=9)
+                    parts = [squares(d[s, layer, stage][rows], undisturbed[s, layer, stage][rows]) for s in steps]
+                    errors.append(math.sqrt(sum(p[0] for p in parts) / sum(p[1] for p in parts)))
+                    worst = max(worst, *(p[2] for p in parts))
+                for told, expected in ((floor["largest"][i], max(errors)), (floor["median"][i], statistics.median(errors)),
+                                       (floor["worst_row"][i], worst)):
+                    self.assertAlmostEqual(told, expected, delta=1e-9 * expected, msg=f"{positions} {stage} {layer}")
 
     def test_the_native_engine_as_the_traces_say(self):
         self.check("native")
@@ -98,20 +112,13 @@ class Points(Case):
     def test_llama_cpp_as_the_traces_say(self):
         self.check("llama.cpp")
 
-    def test_classes_count_their_rows_and_the_receipt_holds_them(self):
+    def test_report_and_receipt_hold_them(self):
         receipt = self.folder / "receipt.json"
         result = self.crossval("--model", MODEL, "--reference", "llama.cpp", "--prompt", PROMPT, "--receipt", receipt)
         self.expect(result, "match", 0)
-        points = result.json["noise_floor"]["points"]
-        rows = {(p["positions"], p["stage"]): p["n_rows"] for p in points}
-        n = len(result.json["positions"])
-        # 400 calibration tokens in sequences of at most the trained context; each sequence has a first position.
-        sequences = 1 + math.ceil(400 / min(400, int(result.json["engines"][1]["model_facts"]["n_ctx_train"]["value"])))
-        self.assertEqual(rows["first", "q_proj"], sequences)
-        self.assertEqual(rows["prefill", "q_proj"], n + 400)
-        self.assertNotIn(("decode", "q_proj"), rows)
-        self.assertNotIn(("prefill", "logits"), rows)
-        self.assertEqual(json.loads(receipt.read_text())["noise_floor"]["points"], points)
+        written = json.loads(receipt.read_text())
+        self.assertEqual(written["noise_floor"]["points"], result.json["noise_floor"]["points"])
+        self.assertEqual(written["distance"], result.json["distance"])
         text = run("crossval", "--model", MODEL, "--reference", "llama.cpp", "--prompt", PROMPT).out
         self.assertIn("there the reference against itself", " ".join(text.split()))
 

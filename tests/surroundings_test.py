@@ -132,7 +132,7 @@ class Engines(Case):
             self.expect(result, "match", 0)
             self.assertEqual(result.json["limits"], results[0].json["limits"])
         entries = list((self.folder / "cache" / "noise").glob("*/*"))
-        self.assertEqual(len(entries), 16)  # 8 runs over the prompt, 8 over the calibration tokens; nothing half
+        self.assertEqual(len(entries), 24)  # 8 runs over the prompt, the calibration tokens, and those of the points; nothing half
         for entry in entries:
             json.loads(entry.read_text())
 

@@ -69,8 +69,7 @@ std::vector<PointFloor> PointFloors(std::span<const std::span<const PointNoise>>
         sum.n_rows += point.n_rows, sum.error2 += point.error2, sum.norm2 += point.norm2;
         sum.worst_row = std::max(sum.worst_row, point.worst_row);
       };
-      add(std::nullopt);
-      if (point.prompt != kCalibration) add(point.prompt);
+      add(point.prompt == kCalibration ? std::nullopt : std::optional(point.prompt));
     }
     for (const auto& [key, sum] : own) by_place[key].push_back(sum);
   }

@@ -34,7 +34,7 @@ struct PointNoise {
 
 // The same over runs.
 struct PointFloor {
-  std::optional<int32_t> prompt;  // none: everything that was measured, pooled
+  std::optional<int32_t> prompt;  // none: the calibration
   int32_t stage = 0, layer = -1;
   PositionClass positions = PositionClass::kPrefill;
   int64_t n_runs = 0, n_rows = 0;  // rows of one run
@@ -42,8 +42,8 @@ struct PointFloor {
   double worst_row = 0;            // of any run
 };
 
-// By prompt, class, stage and layer: first what all sequences give together, then each prompt's own. One span of noise a run;
-// points that not every run has are left out.
+// By prompt, class, stage and layer, the calibration first; what one prompt has in several sequences is pooled. One span of noise
+// a run; points that not every run has are left out.
 std::vector<PointFloor> PointFloors(std::span<const std::span<const PointNoise>> runs);
 
 }  // namespace pb::compare

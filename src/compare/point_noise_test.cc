@@ -47,14 +47,18 @@ TEST(PointNoise, HiddenScoresAreEqualAndOtherInfinitiesAreNot) {
   EXPECT_TRUE(std::isinf(zero.rel_l2()));
 }
 
-TEST(PointFloors, PoolAllSequencesAndKeepEachPromptsOwn) {
+TEST(PointFloors, KeepCalibrationAndEachPromptApart) {
   constexpr auto kPrefill = PositionClass::kPrefill;
-  const std::vector<PointNoise> runs[] = {
-      {At(0, kPrefill, 3, 1, 9, 25, 0.7),
-       At(kCalibration, kPrefill, 3, 1, 7, 75, 0.2)},  // own 3/5, pooled 4/10
-      {At(0, kPrefill, 3, 1, 1, 25, 0.3), At(kCalibration, kPrefill, 3, 1, 24, 75, 0.9)},  // 1/5, 5/10
-      {At(0, kPrefill, 3, 1, 4, 25, 0.5), At(kCalibration, kPrefill, 3, 1, 77, 75, 0.1),   // 2/5, 9/10
-       At(0, PositionClass::kDecode, 3, 1, 1, 1, 1)}};                                     // in one run only
+  // A calibration in two sequences, pooled: 4/10, 5/10, 9/10. The prompt: 3/5, 1/5, 2/5.
+  auto calibration = [&](double error2, double worst) {
+    return std::vector{At(kCalibration, kPrefill, 3, 1, error2 - 1, 40, worst),
+                       At(kCalibration, kPrefill, 3, 1, 1, 60, 0.1)};
+  };
+  std::vector<PointNoise> runs[] = {calibration(16, 0.2), calibration(25, 0.9), calibration(81, 0.1)};
+  runs[0].push_back(At(0, kPrefill, 3, 1, 9, 25, 0.7));
+  runs[1].push_back(At(0, kPrefill, 3, 1, 1, 25, 0.3));
+  runs[2].push_back(At(0, kPrefill, 3, 1, 4, 25, 0.5));
+  runs[2].push_back(At(0, PositionClass::kDecode, 3, 1, 1, 1, 1));  // in one run only: left out
   const std::vector<std::span<const PointNoise>> spans(std::begin(runs), std::end(runs));
   const std::vector<PointFloor> floors = PointFloors(spans);
   ASSERT_EQ(floors.size(), 2u);

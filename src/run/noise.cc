@@ -29,6 +29,8 @@ std::string TextSha256(std::string_view text) {
 // What an engine that cannot be disturbed is asked to vary instead.
 constexpr const char* kVariations[] = {"threads=2", "threads=3", "ubatch=1", "ubatch=32"};
 
+const char* PointsKey(bool all) { return all ? "points" : "layer_points"; }
+
 host::Settings WithVariation(host::Settings settings, std::string_view variation) {
   size_t equals = variation.find('=');
   PutSetting(settings, std::string(variation.substr(0, equals)), std::string(variation.substr(equals + 1)));
@@ -111,7 +113,7 @@ std::filesystem::path NoiseMeter::EntryPath(const Sequence& sequence, const comp
   return folder_ / fmt::format("{:.24}.json", TextSha256(Provenance(sequence, run)));
 }
 
-bool NoiseMeter::Load(const Sequence& sequence, bool with_points, compare::NoiseRun* run) const {
+bool NoiseMeter::Load(const Sequence& sequence, Watch watch, compare::NoiseRun* run) const {
   auto text = ReadFile(EntryPath(sequence, *run));
   if (!text) return false;
   Json entry = Json::parse(*text, nullptr, false);
@@ -119,18 +121,18 @@ bool NoiseMeter::Load(const Sequence& sequence, bool with_points, compare::Noise
     return false;
   return ReadSeries(entry, "kl", sequence.tokens.size(), &run->kl) &&
          ReadSeries(entry, "gap_change", sequence.tokens.size(), &run->gap_change) &&
-         (!with_points || ReadPoints(entry, "points", sequence.prompt, &run->points));
+         (watch == Watch::kNothing ||
+          ReadPoints(entry, PointsKey(watch == Watch::kAll), sequence.prompt, &run->points));
 }
 
-Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured,
-                         bool with_points) const {
+Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const {
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
   Json entry = {{"schema", "paritybit.noise/0"},
                 {"provenance", Json::parse(Provenance(sequence, measured))},
                 {"kl", measured.kl},
                 {"gap_change", measured.gap_change}};
-  if (with_points) entry["points"] = PointsJson(measured.points);
+  if (watch != Watch::kNothing) entry[PointsKey(watch == Watch::kAll)] = PointsJson(measured.points);
   return WriteFileAtomic(EntryPath(sequence, measured), entry.dump() + "\n");
 }
 
@@ -177,7 +179,8 @@ size_t NoiseMeter::Workers(const Sequence& sequence, size_t n_runs) const {
 }
 
 Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t>& missing,
-                              const Undisturbed& undisturbed, std::vector<compare::NoiseRun>* measured) {
+                              const Undisturbed& undisturbed, Watch watch,
+                              std::vector<compare::NoiseRun>* measured) {
   std::atomic<size_t> next = 0;
   std::mutex mutex;
   Status failure;
@@ -193,7 +196,7 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
         next = missing.size();
         return;
       }
-      (void)Store(sequence, *run, undisturbed.points.has_value())
+      (void)Store(sequence, *run, undisturbed.points ? watch : Watch::kNothing)
           .ok();  // without a writable cache it is measured again next time
       (*measured)[missing[i]] = std::move(run).value();
     }
@@ -217,11 +220,14 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
 
 // The tensors of an undisturbed run. None where watching changes the engine's logits: its runs are then not watched at all, so that
 // its floor is that of the engine as it is judged.
-Result<std::optional<PointStore>> NoiseMeter::WatchUndisturbed(const Sequence& sequence,
-                                                               const RowStore& rows) {
+Result<std::optional<PointStore>> NoiseMeter::WatchUndisturbed(const Sequence& sequence, const RowStore& rows,
+                                                               Watch watch) {
+  static constexpr int32_t kLayerOut = PB_STAGE_LAYER_OUT;
+  const std::span<const int32_t> layers(&kLayerOut, 1);
   PB_TRY(reference_.OpenSession(session_, false));
   PB_ASSIGN(PointStore store,
-            PointStore::Create(reference_, sequence.n_prefill, static_cast<int64_t>(sequence.tokens.size())));
+            PointStore::Create(reference_, watch == Watch::kLayers ? layers : std::span<const int32_t>(),
+                               sequence.n_prefill, static_cast<int64_t>(sequence.tokens.size())));
   const Taps taps{store.tap(), [&](const host::Event& event) { return store.Keep(event); }};
   PB_ASSIGN(const RowStore watched, EvaluateAll(reference_, session_, sequence, taps));
   for (int64_t r = 0; r < rows.n_rows(); ++r)
@@ -231,7 +237,7 @@ Result<std::optional<PointStore>> NoiseMeter::WatchUndisturbed(const Sequence& s
 }
 
 Status NoiseMeter::MeasureMissing(const Sequence& sequence, const std::vector<size_t>& missing,
-                                  const RowStore* rows, bool with_points,
+                                  const RowStore* rows, Watch watch,
                                   std::vector<compare::NoiseRun>* measured) {
   std::optional<RowStore> own;
   if (!rows) {
@@ -239,26 +245,26 @@ Status NoiseMeter::MeasureMissing(const Sequence& sequence, const std::vector<si
     rows = &own.emplace(std::move(store));
   }
   Undisturbed undisturbed;
-  if (with_points) {
-    PB_ASSIGN(undisturbed.points, WatchUndisturbed(sequence, *rows));
+  if (watch != Watch::kNothing) {
+    PB_ASSIGN(undisturbed.points, WatchUndisturbed(sequence, *rows, watch));
     with_points_ = undisturbed.points.has_value();
   }
   for (int64_t r = 0; r < rows->n_rows(); ++r) undisturbed.rows.emplace_back(rows->Row(r));
-  return DisturbAll(sequence, missing, undisturbed, measured);
+  return DisturbAll(sequence, missing, undisturbed, watch, measured);
 }
 
-Status NoiseMeter::MeasureRuns(const Sequence& sequence, const RowStore* undisturbed, bool with_points,
+Status NoiseMeter::MeasureRuns(const Sequence& sequence, const RowStore* undisturbed, Watch watch,
                                std::vector<compare::NoiseRun>* runs) {
   std::vector<compare::NoiseRun> measured(runs->size());
   std::vector<size_t> missing;
   for (size_t i = 0; i < runs->size(); ++i) {
     measured[i].seed = (*runs)[i].seed, measured[i].variation = (*runs)[i].variation;
-    if (Load(sequence, with_points, &measured[i]))
+    if (Load(sequence, watch, &measured[i]))
       ++n_cached_;
     else
       missing.push_back(i);
   }
-  if (!missing.empty()) PB_TRY(MeasureMissing(sequence, missing, undisturbed, with_points, &measured));
+  if (!missing.empty()) PB_TRY(MeasureMissing(sequence, missing, undisturbed, watch, &measured));
   for (size_t i = 0; i < runs->size(); ++i) {
     auto append = [&](auto member) {
       auto &all = (*runs)[i].*member, &more = measured[i].*member;
@@ -271,9 +277,10 @@ Status NoiseMeter::MeasureRuns(const Sequence& sequence, const RowStore* undistu
 }
 
 Status NoiseMeter::Measure(const Sequence& sequence, const RowStore* undisturbed) {
-  PB_TRY(MeasureRuns(sequence, undisturbed, with_points_, &runs_));
-  return sequence.prompt == compare::kCalibration ? Status()
-                                                  : MeasureRuns(sequence, undisturbed, false, &further_);
+  const bool calibration = sequence.prompt == compare::kCalibration;
+  PB_TRY(MeasureRuns(sequence, undisturbed, with_points_ && !calibration ? Watch::kLayers : Watch::kNothing,
+                     &runs_));
+  return calibration ? Status() : MeasureRuns(sequence, undisturbed, Watch::kNothing, &further_);
 }
 
 std::vector<std::vector<double>> NoiseMeter::PromptKl() const {
@@ -300,6 +307,21 @@ Status NoiseMeter::Calibrate(std::string_view text) {
     PB_TRY(Measure(sequence, nullptr));
     n_calibration_ += static_cast<int64_t>(length);
   }
+  return with_points_ ? CalibratePoints(std::span(ids).first(std::min(n, window))) : Status();
+}
+
+// Apart from the floor of the logits, whose limits these runs do not move.
+Status NoiseMeter::CalibratePoints(std::span<const int32_t> ids) {
+  constexpr size_t kTokens = 80;
+  ids = ids.first(std::min(ids.size(), kTokens));
+  if (ids.empty()) return {};
+  const Sequence sequence{
+      {ids.begin(), ids.end()}, static_cast<int32_t>((ids.size() * 4 + 4) / 5), compare::kCalibration};
+  std::vector<compare::NoiseRun> runs;
+  for (const compare::NoiseRun& run : runs_) runs.push_back({run.seed, run.variation, {}, {}, {}});
+  PB_TRY(MeasureRuns(sequence, nullptr, Watch::kAll, &runs));
+  for (size_t i = 0; i < runs.size(); ++i)
+    runs_[i].points.insert(runs_[i].points.end(), runs[i].points.begin(), runs[i].points.end());
   return {};
 }
 

@@ -39,7 +39,7 @@ Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session,
 class NoiseMeter {
  public:
   // n_runs make the floor; the runs from there to n_ranked are of the prompts alone and set no limit.
-  // `session` are the overrides that every session of the comparison gets. `with_points`: the noise at each tracepoint is
+  // `session` are the overrides that every session of the comparison gets. `with_points`: the noise at tracepoints is
   // measured as well, where the engine shows its points and rounds at random.
   NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, int64_t n_ranked,
              bool with_points, std::filesystem::path cache, Progress progress);
@@ -48,7 +48,8 @@ class NoiseMeter {
   // `undisturbed` holds the sequence's rows, or is null: they are evaluated only if a run is missing in the
   // cache.
   Status Measure(const Sequence& sequence, const RowStore* undisturbed);
-  // Adds the first 400 tokens of a text, in sequences no longer than the model was trained for.
+  // Adds the first 400 tokens of a text, in sequences no longer than the model was trained for; and the noise at every point
+  // over 64 of them at once and 16 more one by one.
   Status Calibrate(std::string_view text);
 
   // What was measured, with its provenance.
@@ -61,6 +62,9 @@ class NoiseMeter {
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
+  // Which points of the runs are measured: those of prompts at the layers' outputs, to stand beside the candidate's errors there;
+  // all of them, which takes as long again as the runs do, over a part of the calibration text.
+  enum class Watch { kNothing, kLayers, kAll };
   // What disturbed runs are compared with.
   struct Undisturbed {
     std::vector<compare::ReferenceRow> rows;
@@ -70,20 +74,21 @@ class NoiseMeter {
   std::filesystem::path EntryPath(const Sequence& sequence, const compare::NoiseRun& run) const;
   std::string Provenance(const Sequence& sequence, const compare::NoiseRun& run) const;
   // Fills in the run, which holds its seed. False: the cache does not have it.
-  bool Load(const Sequence& sequence, bool with_points, compare::NoiseRun* run) const;
-  Status Store(const Sequence& sequence, const compare::NoiseRun& measured, bool with_points) const;
+  bool Load(const Sequence& sequence, Watch watch, compare::NoiseRun* run) const;
+  Status Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const;
   Result<compare::NoiseRun> Disturb(Participant& engine, const Sequence& sequence,
                                     const compare::NoiseRun& run, const Undisturbed& undisturbed) const;
-  Result<std::optional<PointStore>> WatchUndisturbed(const Sequence& sequence, const RowStore& rows);
+  Result<std::optional<PointStore>> WatchUndisturbed(const Sequence& sequence, const RowStore& rows,
+                                                     Watch watch);
   // Adds a sequence to `runs`.
-  Status MeasureRuns(const Sequence& sequence, const RowStore* undisturbed, bool with_points,
+  Status MeasureRuns(const Sequence& sequence, const RowStore* undisturbed, Watch watch,
                      std::vector<compare::NoiseRun>* runs);
   // Measures and stores those runs of `measured`, which hold their seeds, that are `missing`.
   Status MeasureMissing(const Sequence& sequence, const std::vector<size_t>& missing,
-                        const RowStore* undisturbed, bool with_points,
-                        std::vector<compare::NoiseRun>* measured);
+                        const RowStore* undisturbed, Watch watch, std::vector<compare::NoiseRun>* measured);
   Status DisturbAll(const Sequence& sequence, const std::vector<size_t>& missing,
-                    const Undisturbed& undisturbed, std::vector<compare::NoiseRun>* measured);
+                    const Undisturbed& undisturbed, Watch watch, std::vector<compare::NoiseRun>* measured);
+  Status CalibratePoints(std::span<const int32_t> ids);
   // How many engines may run side by side.
   size_t Workers(const Sequence& sequence, size_t n_runs) const;
 

@@ -81,12 +81,14 @@ Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFl
   for (const compare::NoiseRun& run : floor.runs) {
     runs.push_back(
         {{"seed", run.seed}, {"variation", run.variation}, {"kl", run.kl}, {"gap_change", run.gap_change}});
-    // Of other prompts only what all sequences give together is still of use.
-    std::vector<compare::PointNoise> of_prompt, of_others;
-    for (const compare::PointNoise& p : run.points) (p.prompt == prompt ? of_prompt : of_others).push_back(p);
+    std::vector<compare::PointNoise> of_prompt, calibration;
+    for (const compare::PointNoise& p : run.points) {
+      if (p.prompt == prompt) of_prompt.push_back(p);
+      if (p.prompt == compare::kCalibration) calibration.push_back(p);
+    }
     if (run.points.empty()) continue;
     runs.back()["points"] = PointsJson(of_prompt);
-    runs.back()["points_elsewhere"] = PointsJson(of_others);
+    runs.back()["points_of_calibration"] = PointsJson(calibration);
   }
   const Json json = {{"schema", kNoiseSchema},
                      {"random_rounding", floor.method == compare::NoiseFloor::Method::kRandomRounding},
@@ -129,7 +131,7 @@ Result<compare::NoiseFloor> ReadNoiseFloor(const std::filesystem::path& path) {
       return Malformed(path, fmt::format("run {} does not have {} values", floor.runs.size(), n));
     if (entry.contains("points") &&
         !(ReadPoints(entry, "points", 0, &run.points) &&
-          ReadPoints(entry, "points_elsewhere", compare::kCalibration, &run.points)))
+          ReadPoints(entry, "points_of_calibration", compare::kCalibration, &run.points)))
       return Malformed(path, fmt::format("the points of run {} are damaged", floor.runs.size()));
     floor.runs.push_back(std::move(run));
   }

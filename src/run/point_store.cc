@@ -33,8 +33,8 @@ compare::PointNoise& Find(std::vector<compare::PointNoise>* noise, const host::P
 
 }  // namespace
 
-Result<PointStore> PointStore::Create(Participant& engine, int64_t n_prefill, int64_t n_positions,
-                                      int64_t max_bytes) {
+Result<PointStore> PointStore::Create(Participant& engine, std::span<const int32_t> wanted, int64_t n_prefill,
+                                      int64_t n_positions, int64_t max_bytes) {
   PB_ASSIGN(const auto stages, engine.engine().Stages());
   const host::Facts& model = engine.record().model;
   const int64_t n_layers = host::FactNumber(model, "n_layers", 1);
@@ -44,6 +44,7 @@ Result<PointStore> PointStore::Create(Participant& engine, int64_t n_prefill, in
     const auto at = static_cast<size_t>(info.stage);
     if (info.stage == PB_STAGE_LOGITS || at >= stages.size() || stages[at].visibility != PB_OBSERVED)
       continue;
+    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), info.stage) == wanted.end()) continue;
     store.tap_.stages.push_back(info.stage);
     row_bytes += RowWidth(info, model, n_positions) * (info.per_layer ? n_layers : 1) *
                  static_cast<int64_t>(sizeof(float));

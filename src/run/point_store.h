@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <tuple>
 #include <vector>
 
@@ -18,10 +19,11 @@ class PointStore {
  public:
   // For a sequence of n_positions, of them n_prefill at once, in the open session of `engine`. Where not all rows fit
   // max_bytes, decode steps have up to half of it; the first rows of each kind are kept.
-  static Result<PointStore> Create(Participant& engine, int64_t n_prefill, int64_t n_positions,
-                                   int64_t max_bytes = kPointStoreBytes);
+  // `wanted` of the stages that the engine shows, the logits excepted; empty: all.
+  static Result<PointStore> Create(Participant& engine, std::span<const int32_t> wanted, int64_t n_prefill,
+                                   int64_t n_positions, int64_t max_bytes = kPointStoreBytes);
 
-  // All stages that the engine shows, the logits excepted.
+  // The stages that are kept.
   const host::TapFilter& tap() const { return tap_; }
   // Keeps the rows of an event of the undisturbed run.
   Status Keep(const host::Event& event);
