@@ -94,6 +94,16 @@ class TinyBitNet(Engine):
                 result = self.match("--model", model, "--prompts", self.lines(*prompts), "--max-tokens", "16")
                 self.assertEqual(self.tokens(result)[:2], [2, 9])
 
+    def test_batches_of_different_size_are_no_observer_effect(self):
+        """llama.cpp's bits depend on its batches, and the watched passes are as short as the shorter batch."""
+        for candidate in ["llama.cpp,ubatch=1", "native,ubatch=2,noise.seed=5"]:
+            with self.subTest(candidate):
+                result = self.crossval("--model", SILU / "tiny-bitnet-silu-tq2_0.gguf", "--candidate", candidate, "--reference",
+                                       "llama.cpp", "--prompt", "And God said, Let there be light", "--max-tokens", "2")
+                self.assertEqual((result.json["verdict"], result.code), ("match", 0), result)
+                prompt = result.json["prompts"][0]
+                self.assertEqual(prompt["logits_sha256_tapped"], prompt["logits_sha256_untapped"])
+
     def test_i2_s_equals_tq2_0_under_one_scheme(self):
         result = self.crossval("--model", SILU / "tiny-bitnet-silu-i2_s.gguf", "--reference-model",
                                SILU / "tiny-bitnet-silu-tq2_0.gguf", "--candidate", "native,act.quant=q8_k", "--reference",

@@ -265,7 +265,7 @@ class TextReport {
     for (const run::PromptRecord& p : c_.prompts)
       for (int side : {0, 1}) {
         watched |= !p.tapped_sha256[side].empty();
-        changed[side] |= !p.tapped_sha256[side].empty() && p.tapped_sha256[side] != p.logits_sha256[side];
+        changed[side] |= p.observer_effect(side);
       }
     if (!watched) return;
     if (!changed[0] && !changed[1])

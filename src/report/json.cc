@@ -60,10 +60,8 @@ Json JsonWriter::Engine(const run::EngineRecord& e) {
 }
 
 Json JsonWriter::Prompt(const run::PromptRecord& p) {
-  // The same logits with every point tapped: null where nothing was.
-  auto tapped = [&](int side) {
-    return p.tapped_sha256[side].empty() ? Json(nullptr) : Json(p.tapped_sha256[side]);
-  };
+  // The same logits with every point tapped, and in the same passes untapped: null where nothing was.
+  auto digest = [](const std::string& hex) { return hex.empty() ? Json(nullptr) : Json(hex); };
   return Json{{"text", p.text},
               {"origin", p.origin},
               {"tokens", p.tokens},
@@ -73,7 +71,10 @@ Json JsonWriter::Prompt(const run::PromptRecord& p) {
               {"steps_asked", p.steps_asked},
               {"decoded", p.decoded},
               {"logits_sha256", {{"candidate", p.logits_sha256[0]}, {"reference", p.logits_sha256[1]}}},
-              {"logits_sha256_tapped", {{"candidate", tapped(0)}, {"reference", tapped(1)}}},
+              {"logits_sha256_tapped",
+               {{"candidate", digest(p.tapped_sha256[0])}, {"reference", digest(p.tapped_sha256[1])}}},
+              {"logits_sha256_untapped",
+               {{"candidate", digest(p.untapped_sha256[0])}, {"reference", digest(p.untapped_sha256[1])}}},
               {"traces", {{"candidate", Trace(p.traces[0])}, {"reference", Trace(p.traces[1])}}}};
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <tuple>
 
+#include "base/sha256.h"
 #include "run/code_steps.h"
 
 namespace pb::run {
@@ -91,11 +92,36 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
   return lock_step.Finish();
 }
 
-Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept) {
-  // Both engines get the same rows in one evaluation, so a pass is as long as the shorter of their batches.
+int64_t LocalRun::PassRows() const {
   int64_t rows = kPassRows;
   for (Participant* side : sides_)
     rows = std::min(rows, host::FactNumber(side->record().session, "ubatch", kPassRows));
+  return rows;
+}
+
+Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
+  failed_side_ = side;
+  Participant& engine = *sides_[side];
+  PB_TRY(engine.OpenSession(*session_[side]));
+  Sha256 digest;
+  auto evaluate = [&](std::span<const int32_t> tokens, size_t position) {
+    return engine.Evaluate(tokens, static_cast<int32_t>(position),
+                           [&](int32_t, std::span<const float> row) -> Status {
+                             digest.Update(std::as_bytes(row));
+                             return {};
+                           });
+  };
+  const auto rows = static_cast<size_t>(PassRows());
+  const std::span<const int32_t> tokens(prompt.tokens), decoded(prompt.decoded);
+  for (size_t at = 0; at < tokens.size(); at += rows)
+    PB_TRY(evaluate(tokens.subspan(at, std::min(rows, tokens.size() - at)), at));
+  for (size_t i = 0; i < decoded.size(); i++) PB_TRY(evaluate(decoded.subspan(i, 1), tokens.size() + i));
+  failed_side_ = -1;
+  return digest.Hex();
+}
+
+Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept) {
+  const int64_t rows = PassRows();
   const auto n_prompt = static_cast<int64_t>(prompt.tokens.size());
   auto pass = [&](std::span<const int32_t> tokens, int64_t position, int32_t step) -> Status {
     Status status = lock_step.Pass(tokens, static_cast<int32_t>(position), index, step);
@@ -147,10 +173,17 @@ Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   if (rounds) evidence_.shown_is_used = false;
   PB_ASSIGN(LockStepResult result,
             Pass(prompt, index, rounds ? Overwrite::kNothing : Overwrite::kItself, true));
-  if (!rounds && result.logits_sha256[0] != prompt.logits_sha256[0]) {
+  for (int side : {0, 1}) {
+    prompt.untapped_sha256[side] = prompt.logits_sha256[side];
+    if (result.logits_sha256[side] != prompt.logits_sha256[side] &&
+        PassRows() < static_cast<int64_t>(prompt.tokens.size())) {
+      PB_ASSIGN(prompt.untapped_sha256[side], Unwatched(side, prompt));
+    }
+  }
+  if (!rounds && result.logits_sha256[0] != prompt.untapped_sha256[0]) {
     // Whether watching changes the logits, or only getting back what was shown.
     PB_ASSIGN(result, Pass(prompt, index, Overwrite::kNothing, false));
-    shown_not_used_[0] |= result.logits_sha256[0] == prompt.logits_sha256[0];
+    shown_not_used_[0] |= result.logits_sha256[0] == prompt.untapped_sha256[0];
   }
   for (int side : {0, 1}) prompt.tapped_sha256[side] = result.logits_sha256[side];
   accumulated_.insert(accumulated_.end(), result.rows.begin(), result.rows.end());
@@ -173,9 +206,8 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
                ? "the candidate's logits change when it gets back the very tensors that it showed, so it "
                  "computes with others"
                : "the reference delivers other logits than its tracepoint showed"});
-    const bool changed = std::any_of(prompts.begin(), prompts.end(), [&](const PromptRecord& p) {
-      return !p.tapped_sha256[side].empty() && p.tapped_sha256[side] != p.logits_sha256[side];
-    });
+    const bool changed = std::any_of(prompts.begin(), prompts.end(),
+                                     [&](const PromptRecord& p) { return p.observer_effect(side); });
     if (!changed) continue;
     obstacles->push_back(
         {compare::Outcome::kIncomplete, "observer-effect",

@@ -48,10 +48,16 @@ struct PromptRecord {
   std::vector<int32_t> tokens_of[2];  // as candidate and reference tokenised it
   int32_t steps_asked = 0;            // decode steps
   std::vector<int32_t> decoded;       // ids fed in decode: the reference's greedy choices
-  std::string logits_sha256[2];     // candidate, reference: all rows in order of position, f32 little-endian
-  std::string logits_blake3[2];     // the same bytes as a trace digests them
-  std::string tapped_sha256[2];     // the same with tracepoints watched, nothing overwritten; empty: not run
-  double wall_seconds[2] = {0, 0};  // candidate, reference: prefill and decode together
+  std::string logits_sha256[2];  // candidate, reference: all rows in order of position, f32 little-endian
+  std::string logits_blake3[2];  // the same bytes as a trace digests them
+  std::string tapped_sha256[2];  // the same with tracepoints watched, nothing overwritten; empty: not run
+  // What that is held against: logits_sha256; where the other engine's smaller batch cut the watched passes, the same passes
+  // unwatched, as an engine's bits may depend on its batches.
+  std::string untapped_sha256[2];
+  bool observer_effect(int side) const {
+    return !tapped_sha256[side].empty() && tapped_sha256[side] != untapped_sha256[side];
+  }
+  double wall_seconds[2] = {0, 0};     // candidate, reference: prefill and decode together
   std::optional<KeptTrace> traces[2];  // candidate, reference: of the free run; none: not kept
 };
 
@@ -81,7 +87,7 @@ struct FloorRecord {
   int32_t n_cached = 0;  // runs taken from the cache, summed over sequences
   double mean_kl = 0, worst_kl = 0, worst_gap = 0;
   std::vector<compare::PointFloor> points;  // empty: it has none
-  std::string provenance;  // cache folder, or the file that came with a recorded reference
+  std::string provenance;                   // cache folder, or the file that came with a recorded reference
 };
 
 struct Comparison {
