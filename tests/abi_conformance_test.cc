@@ -661,6 +661,26 @@ TEST_F(Conformance, ReplayGivesWhatTheEngineComputed) {
   std::printf("           %zu points replayed\n", replayed);
 }
 
+// A norm without eps of zeros is 0 / 0.
+TEST_F(Conformance, AReplayThatGivesNoNumberLeavesItUsable) {
+  PB_NEED(PB_CAP_REPLAY, "replay");
+  OpenSession();
+  const int64_t width = Number("d_model");
+  if (width <= 0) GTEST_SKIP() << "model_facts states no d_model";
+  ReplayRequest replay;
+  replay.stage = PB_STAGE_ATTN_NORM;
+  replay.units = (engine_->capabilities() & PB_CAP_UNITS) != 0;
+  for (float value : {0.0f, NAN}) {
+    replay.inputs = {{{1, width}, Values(static_cast<size_t>(width), value)}};
+    replay.variation = value == 0 && (engine_->capabilities() & PB_CAP_VARY) ? "norm.eps=0" : "";
+    (void)engine_->Replay(replay).ok();  // an error or NaN, as it likes
+    replay.variation.clear();
+    replay.inputs = {{{1, width}, Values(static_cast<size_t>(width), 1.0f)}};
+    auto again = engine_->Replay(replay);
+    ASSERT_TRUE(again.ok()) << "after a replay of " << value << ": " << again.error().message;
+  }
+}
+
 TEST_F(Conformance, RandomRoundingIsSeeded) {
   PB_NEED(PB_CAP_NOISE, "noise");
   OpenSession();

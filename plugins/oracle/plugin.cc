@@ -1,6 +1,7 @@
 // The oracle behind the engine ABI: fp64, every op observable, overwritable, replayable and variable.
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "abi/engine.h"
 #include "model/model.h"
@@ -165,6 +166,9 @@ class OracleSession : public plugin::Session {
       to(r.ctx, &t);
     };
     hand_over(y, r.output);
+    // A value that is not finite is judged by that alone.
+    for (double& unit : units.v)
+      if (!std::isfinite(unit)) unit = 0;
     if (with_units) hand_over(units, r.units);
     return {};
   }
