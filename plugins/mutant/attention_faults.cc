@@ -1,0 +1,188 @@
+// Rotation and attention gone wrong.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "plugins/mutant/catalogue.h"
+
+namespace pb::mutant {
+namespace {
+
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+struct Rotation {
+  double base, scale, offset;
+  int64_t dims;
+  bool halves;
+};
+
+// Pairs of each head turned by position * base^(-2i/dims).
+void Rotate(Op& op, const Rotation& r, bool from_batch) {
+  const int64_t d = op.params().head_dim;
+  for (int64_t t = 0; t < op.n; t++) {
+    const double position = (static_cast<double>(from_batch ? t : op.first + t) + r.offset) / r.scale;
+    const float* x = op.in(0, t);
+    float* y = op.row(t);
+    std::copy_n(x, op.width, y);
+    for (int64_t h = 0; h < op.width; h += d) {
+      for (int64_t i = 0; i < r.dims / 2; i++) {
+        const double angle =
+            position * std::pow(r.base, -2.0 * static_cast<double>(i) / static_cast<double>(r.dims));
+        const int64_t a = h + (r.halves ? i : 2 * i), b = h + (r.halves ? i + r.dims / 2 : 2 * i + 1);
+        y[a] = static_cast<float>(x[a] * std::cos(angle) - x[b] * std::sin(angle));
+        y[b] = static_cast<float>(x[a] * std::sin(angle) + x[b] * std::cos(angle));
+      }
+    }
+  }
+}
+
+// Which keys or values a row reads, and through which heads.
+struct Reading {
+  int64_t shift = 0;  // position j holds what belongs to j - shift
+  int own = 0;  // of the row's own position: 1 zeros, 2 the one before, 3 its own in the cell before as well
+  int64_t future = 0;        // positions of the future that are seen; -1: not even its own
+  bool interleaved = false;  // KV head h mod n_kv_heads
+  double scale_power = 1;    // of 1 / sqrt(head_dim)
+};
+enum Own { kDeclared, kZeros, kBefore, kTwice };
+
+// Of position j as the row at position `own` reads it; null: zeros.
+const float* CacheRow(const Op& op, int64_t j, int64_t own, const Reading& r) {
+  if (r.own == kZeros && j == own) return nullptr;
+  int64_t from = j;
+  if (r.own == kBefore && j == own) from = j - 1;
+  if (r.own == kTwice && j == own - 1) from = own;
+  return op.in(1, std::max<int64_t>(from - r.shift, 0));
+}
+
+int64_t KvHead(const Op& op, int64_t head, const Reading& r) {
+  const int64_t kv = op.params().n_kv_heads;
+  return r.interleaved ? head % kv : head / (op.params().n_heads / kv);
+}
+
+void ScoresOf(Op& op, const Reading& r) {
+  const int64_t d = op.params().head_dim, p = op.n_visible(), heads = op.params().n_heads;
+  const double scale = std::pow(static_cast<double>(d), -0.5 * r.scale_power);
+  const bool rounds = RoundsAttention(op);
+  for (int64_t t = 0; t < op.n; t++) {
+    const int64_t own = op.first + t;
+    for (int64_t h = 0; h < heads; h++) {
+      const float* q = op.in(0, t) + h * d;
+      for (int64_t j = 0; j < p; j++) {
+        float* to = op.row(t) + h * p + j;
+        if (j > own + r.future) {
+          *to = kHidden;
+          continue;
+        }
+        const float* k = CacheRow(op, j, own, r);
+        double sum = 0;
+        for (int64_t i = 0; k && i < d; i++) {
+          const float key = k[KvHead(op, h, r) * d + i];
+          sum += double(rounds ? RoundF16(q[i]) : q[i]) * double(op.kv_f16 ? RoundF16(key) : key);
+        }
+        *to = static_cast<float>(sum * scale);
+      }
+    }
+  }
+}
+
+void ContextOf(Op& op, const Reading& r) {
+  const int64_t d = op.params().head_dim, p = op.n_visible(), heads = op.params().n_heads;
+  const bool rounds = RoundsAttention(op);
+  std::vector<double> sum(static_cast<size_t>(d));
+  for (int64_t t = 0; t < op.n; t++) {
+    for (int64_t h = 0; h < heads; h++) {
+      std::fill(sum.begin(), sum.end(), 0.0);
+      for (int64_t j = 0; j < p; j++) {
+        const float weight = op.in(0, t)[h * p + j];
+        const float* v = CacheRow(op, j, op.first + t, r);
+        for (int64_t i = 0; v && weight != 0 && i < d; i++) {
+          const float value = v[KvHead(op, h, r) * d + i];
+          sum[static_cast<size_t>(i)] +=
+              double(rounds ? RoundF16(weight) : weight) * double(op.kv_f16 ? RoundF16(value) : value);
+        }
+      }
+      std::copy(sum.begin(), sum.end(), op.row(t) + h * d);
+    }
+  }
+}
+
+// Where nothing is visible all is 0.
+void SoftmaxOf(Op& op, double scale, double sink) {
+  const int64_t p = op.n_visible(), heads = op.params().n_heads;
+  for (int64_t t = 0; t < op.n; t++) {
+    for (int64_t h = 0; h < heads; h++) {
+      const float* s = op.in(0, t) + h * p;
+      float* y = op.row(t) + h * p;
+      const double largest = *std::max_element(s, s + p);
+      double sum = std::isfinite(largest) ? sink * std::exp(-largest * scale) : 1;
+      for (int64_t j = 0; j < p; j++)
+        if (std::isfinite(s[j])) sum += std::exp((s[j] - largest) * scale);
+      for (int64_t j = 0; j < p; j++)
+        y[j] = std::isfinite(s[j]) ? static_cast<float>(std::exp((s[j] - largest) * scale) / sum) : 0;
+    }
+  }
+}
+
+void Attend(Op& op, const Reading& r) {
+  op.stage == PB_STAGE_ATTN_SCORES ? ScoresOf(op, r) : ContextOf(op, r);
+}
+
+Rotation Declared(const Op& op) {
+  const HyperParameters& p = op.params();
+  return {p.rope_base.value, p.rope_scale.value, 0, p.rope_dims,
+          p.rope_pairing.value == RopePairing::kHalves};
+}
+
+}  // namespace
+
+template <RopeFault kind>
+void Rope(Op& op, double parameter) {
+  Rotation r = Declared(op);
+  if (kind == RopeFault::kPairing) r.halves = parameter > 0;
+  if (kind == RopeFault::kBase) r.base = parameter;
+  if (kind == RopeFault::kOffset) r.offset = parameter;
+  if (kind == RopeFault::kNone) r.dims = 0;
+  if (kind == RopeFault::kScale) r.scale *= parameter;
+  if (kind == RopeFault::kDims) r.dims = static_cast<int64_t>(static_cast<double>(r.dims) * parameter);
+  Rotate(op, r, kind == RopeFault::kFromBatch);
+}
+template void Rope<RopeFault::kPairing>(Op&, double);
+template void Rope<RopeFault::kBase>(Op&, double);
+template void Rope<RopeFault::kOffset>(Op&, double);
+template void Rope<RopeFault::kNone>(Op&, double);
+template void Rope<RopeFault::kScale>(Op&, double);
+template void Rope<RopeFault::kDims>(Op&, double);
+template void Rope<RopeFault::kFromBatch>(Op&, double);
+
+void ScoresScale(Op& op, double power) {
+  Reading r;
+  r.scale_power = power;
+  ScoresOf(op, r);
+}
+
+void Mask(Op& op, double shift) {
+  Reading r;
+  if (op.stage == PB_STAGE_ATTN_SCORES_SOFTMAX) return SoftmaxOf(op, 1, 0);
+  if (op.stage == PB_STAGE_ATTN_CONTEXT) return ContextOf(op, r);
+  r.future = static_cast<int64_t>(shift);
+  ScoresOf(op, r);
+}
+
+void StaleCache(Op& op, double which) {
+  Reading r;
+  if (which < 1) r.shift = 1;
+  if (which >= 1) r.own = static_cast<int>(which);
+  Attend(op, r);
+}
+
+void InterleavedHeads(Op& op, double) {
+  Reading r;
+  r.interleaved = true;
+  Attend(op, r);
+}
+
+void Softmax(Op& op, double scale) { SoftmaxOf(op, scale, 0); }
+void SoftmaxSink(Op& op, double sink) { SoftmaxOf(op, 1, sink); }
+
+}  // namespace pb::mutant

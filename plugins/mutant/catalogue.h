@@ -1,0 +1,109 @@
+// The defects and harmless changes that the mutant can make, one table.
+#ifndef PARITYBIT_PLUGINS_MUTANT_CATALOGUE_H_
+#define PARITYBIT_PLUGINS_MUTANT_CATALOGUE_H_
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "plugins/mutant/plain.h"
+
+namespace pb::mutant {
+
+using Stages = uint32_t;
+constexpr Stages Bit(pb_stage s) { return 1u << s; }
+
+// Where in an op's output a defect is, when not everywhere.
+enum class Spot { kAll, kFeature, kHead };
+
+// What an op must have for a defect to exist there.
+enum class Need {
+  kNothing,
+  kTernary,
+  kCodes,
+  kSquare,
+  kPartner,
+  kTwoLayers,
+  kBlocks,
+  kQuantised,
+  kTwoHeads,
+  kGrouped
+};
+
+struct Defect {
+  const char* name;
+  const char* kind;  // a row of the published matrix; "benign": changes bits and is no defect
+  Stages stages;     // ops it can be committed at; 0: in the tokeniser
+  void (*commit)(Op& op, double parameter);
+  double parameter;
+  Spot spot;
+  const char* truth;  // names of hypotheses that are right, by their beginning, separated by spaces
+  Need need;
+};
+
+std::span<const Defect> Catalogue();
+const Defect* FindDefect(std::string_view name);
+// Why the defect does not exist at this op of this model; empty: it does.
+std::string Obstacle(const Defect& defect, const Op& op);
+// Stages besides its own that a defect must compute itself, because the wrapped engine would not use what it shows: what a mask
+// lets through is ignored by an engine that knows how far it has to look.
+bool Carries(const Defect& defect, pb_stage stage);
+// The output column, or the head, that a defect which is at one chooses in an op.
+int64_t SpotFeature(const Op& op);
+int64_t SecondRow(const Op& op);  // that rows_exchanged exchanges it with
+int64_t SpotHead(const Op& op);
+
+// weight_faults.cc: norms and products.
+// The magnitude of a ternary matrix's weights; a scale of its own where it has one.
+double TernaryScale(const Weights& w);
+// Another matrix of the same layer and, in most models, the same shape; the stage itself where there is none.
+pb_stage PartnerOf(pb_stage stage);
+void NormFault(Op& op, double which);
+void NormEps(Op& op, double eps);
+void NormOfOtherTensor(Op& op, double which);
+void FeatureFactor(Op& op, double factor);
+void HeadFactor(Op& op, double factor);
+void TailZero(Op& op, double n);
+void Factor(Op& op, double factor);
+void ScaleFault(Op& op, double power);
+void WeightCell(Op& op, double relative);
+void ExchangedRows(Op& op, double);
+void ShiftedRows(Op& op, double);
+void ExchangedHeads(Op& op, double);
+void PairedRows(Op& op, double);
+void Transposed(Op& op, double);
+void CodeOrder(Op& op, double which);
+void CodesUncentred(Op& op, double sign);
+void OtherMatrix(Op& op, double which);
+void TailColumns(Op& op, double n);
+void Bias(Op& op, double size);
+void OtherScheme(Op& op, double scheme);
+void QuantiserBlock(Op& op, double block);
+void QuantiserTruncates(Op& op, double);
+void QuantiserClamps(Op& op, double clamp);
+
+// attention_faults.cc: rotation and attention.
+enum class RopeFault { kPairing, kBase, kOffset, kNone, kScale, kDims, kFromBatch };
+template <RopeFault kind>
+void Rope(Op& op, double parameter);
+void ScoresScale(Op& op, double power);
+void Mask(Op& op, double shift);
+void StaleCache(Op& op, double which);
+void InterleavedHeads(Op& op, double);
+void Softmax(Op& op, double scale);
+void SoftmaxSink(Op& op, double sink);
+
+// elementwise_faults.cc: activation, gate, residual, embeddings, and what is no defect.
+void OtherActivation(Op& op, double which);
+void Gate(Op& op, double which);
+void Residual(Op& op, double which);
+void EmbeddingScale(Op& op, double);
+void NextTokensRow(Op& op, double);
+void Ulp(Op& op, double);
+void OtherSum(Op& op, double which);
+void OtherFormula(Op& op, double);
+
+}  // namespace pb::mutant
+
+#endif  // PARITYBIT_PLUGINS_MUTANT_CATALOGUE_H_

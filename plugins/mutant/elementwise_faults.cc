@@ -1,0 +1,142 @@
+// Activation, gate, residual and embeddings gone wrong; and other right ways to compute an op.
+#include <algorithm>
+#include <cmath>
+
+#include "base/random.h"
+#include "plugins/mutant/catalogue.h"
+
+namespace pb::mutant {
+namespace {
+
+double Active(double x, int which) {
+  constexpr double kTanhFactor = 0.7978845608028654;  // sqrt(2 / pi)
+  switch (which) {
+    case 0:
+      return x / (1 + std::exp(-x));
+    case 1:
+      return std::max(x, 0.0);
+    case 2:
+      return x > 0 ? x * x : 0;
+    case 3:
+      return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case 4:
+      return 0.5 * x * (1 + std::tanh(kTanhFactor * (x + 0.044715 * x * x * x)));
+    default:
+      return x;
+  }
+}
+
+int ActivationOf(const Op& op) {
+  const auto& declared = op.params().ffn_activation;
+  switch (declared ? declared->value : Activation::kSilu) {
+    case Activation::kSilu:
+      return 0;
+    case Activation::kRelu:
+      return 1;
+    case Activation::kRelu2:
+      return 2;
+    case Activation::kGelu:
+      return 3;
+  }
+  return 0;
+}
+
+// Sums in float, from the last term to the first.
+float BackwardsDot(const std::vector<double>& x, const std::vector<float>& w) {
+  float sum = 0;
+  for (size_t k = w.size(); k-- > 0;) sum += static_cast<float>(x[k]) * w[k];
+  return sum;
+}
+
+void OtherSumProduct(Op& op, bool backwards) {
+  const Weights w = MatrixOf(*op.model, op.stage, op.layer);
+  if (!backwards) return Product(op, w, OwnScheme(op), {});
+  std::vector<std::vector<double>> x;
+  for (int64_t i = 0; i < op.n; i++) x.push_back(Rounded(op.in(0, i), w.n_in(), OwnScheme(op), {}));
+  for (int64_t r = 0; r < w.n_out(); r++) {
+    const std::vector<float> row = w.Row(r);
+    for (int64_t i = 0; i < op.n; i++) op.row(i)[r] = BackwardsDot(x[static_cast<size_t>(i)], row) * w.scale;
+  }
+}
+
+void OtherSumNorm(Op& op, const std::vector<float>& weight, bool backwards) {
+  for (int64_t i = 0; i < op.n; i++) {
+    const float* x = op.in(0, i);
+    float sum = 0;
+    for (int64_t k = 0; k < op.width; k++) {
+      const float v = x[backwards ? op.width - 1 - k : k];
+      sum += v * v;
+    }
+    const float inverse = 1.0f / std::sqrt(sum / static_cast<float>(op.width) + op.params().norm_eps.value);
+    for (int64_t k = 0; k < op.width; k++) op.row(i)[k] = x[k] * inverse * weight[static_cast<size_t>(k)];
+  }
+}
+
+}  // namespace
+
+void OtherActivation(Op& op, double which) {
+  for (int64_t i = 0; i < op.n * op.width; i++)
+    op.out[i] =
+        static_cast<float>(Active(op.inputs[0].values[static_cast<size_t>(i)], static_cast<int>(which)));
+}
+
+// 0: up is not multiplied in; 1: it is added.
+void Gate(Op& op, double which) {
+  for (int64_t i = 0; i < op.n * op.width; i++) {
+    const auto at = static_cast<size_t>(i);
+    op.out[i] = which > 0 ? op.inputs[0].values[at] + op.inputs[1].values[at] : op.inputs[0].values[at];
+  }
+}
+
+// 0: the op's output alone; 1: the stream alone; 2: the stream twice.
+void Residual(Op& op, double which) {
+  for (int64_t i = 0; i < op.n * op.width; i++) {
+    const float a = op.inputs[0].values[static_cast<size_t>(i)],
+                b = op.inputs[1].values[static_cast<size_t>(i)];
+    op.out[i] = which == 0 ? a : which == 1 ? b : a + 2 * b;
+  }
+}
+
+void EmbeddingScale(Op& op, double) {
+  const double scale = std::sqrt(static_cast<double>(op.params().d_model));
+  for (int64_t i = 0; i < op.n * op.width; i++) op.out[i] = static_cast<float>(op.out[i] * scale);
+}
+
+// Of tokens with an odd id the next token's row is read.
+void NextTokensRow(Op& op, double) {
+  const WeightView& table = op.model->token_embedding();
+  for (int64_t i = 0; i < op.n; i++)
+    if (op.tokens[i] % 2 == 1) DecodeRow(table, (op.tokens[i] + 1) % table.n_rows, op.row(i));
+}
+
+// Each value one step up, down, or as it is.
+void Ulp(Op& op, double) {
+  ChangeAtRandom(op, op.seed, [](Random& random, float* x) {
+    const uint64_t step = random.Below(3);
+    if (step > 0 && std::isfinite(*x) && *x != 0) *x = std::nextafter(*x, step == 1 ? INFINITY : -INFINITY);
+  });
+}
+
+// 0: in double; 1: in float, from the last term to the first.
+void OtherSum(Op& op, double which) {
+  if (const std::vector<float>* weight = NormWeight(*op.model, op.stage, op.layer))
+    return OtherSumNorm(op, *weight, which > 0);
+  OtherSumProduct(op, which > 0);
+}
+
+void OtherFormula(Op& op, double) {
+  switch (op.stage) {
+    case PB_STAGE_Q_ROPE:
+    case PB_STAGE_K_ROPE:
+      return Rope<RopeFault::kOffset>(op, 0);  // angles in double
+    case PB_STAGE_ATTN_SCORES_SOFTMAX:
+      return Softmax(op, 1);
+    case PB_STAGE_ATTN_SCORES:
+    case PB_STAGE_ATTN_CONTEXT:
+      return Mask(op, 0);
+    default:
+      return OtherActivation(op, ActivationOf(op));
+  }
+}
+
+}  // namespace pb::mutant

@@ -1,0 +1,149 @@
+#include "plugins/mutant/plain.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/half.h"
+
+namespace pb::mutant {
+namespace {
+
+float LargestOf(const float* x, int64_t n) {
+  float largest = 0;
+  for (int64_t k = 0; k < n; k++)
+    if (std::fabs(x[k]) > std::fabs(largest)) largest = x[k];
+  return largest;
+}
+
+// Codes of one block: value * to_code rounded, times from_code.
+void RoundBlock(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault, double* out) {
+  const float largest = LargestOf(x, n), magnitude = std::fabs(largest);
+  float to_code = 0;
+  double from_code = 0;
+  int low = -127, high = 127;
+  if (scheme == Scheme::kBitnet) {
+    to_code = 127.0f / std::max(magnitude, 1e-5f), from_code = 1 / double(to_code), low = -128;
+  } else if (magnitude > 0 && scheme == Scheme::kQ8_K) {
+    to_code = -127.0f / largest, from_code = double(1.0f / to_code), low = -128;
+  } else if (magnitude > 0) {
+    to_code = 127.0f / magnitude, from_code = double(RoundF16(magnitude / 127.0f));
+  }
+  if (fault.clamp) low = -fault.clamp, high = fault.clamp;
+  for (int64_t k = 0; k < n; k++) {
+    const float scaled = x[k] * to_code;
+    const float code = fault.truncate ? std::trunc(scaled) : std::nearbyint(scaled);
+    out[k] = std::clamp(double(code), double(low), double(high)) * from_code;
+  }
+}
+
+}  // namespace
+
+bool IsOverPositions(pb_stage stage) {
+  return stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX;
+}
+
+float RoundF16(float x) { return F16ToF32(F32ToF16(x)); }
+
+std::vector<float> Weights::Row(int64_t r) const {
+  std::vector<float> row(static_cast<size_t>(view->n_columns));
+  DecodeRow(*view, r, row.data());
+  return row;
+}
+
+Weights MatrixOf(const Model& model, pb_stage stage, int32_t layer) {
+  if (stage == PB_STAGE_LOGITS) return {&model.output(), 1};
+  if (layer < 0 || layer >= model.params().n_layers) return {};
+  const LayerWeights& l = model.layers()[static_cast<size_t>(layer)];
+  switch (stage) {
+    case PB_STAGE_Q_PROJ:
+      return {&l.attn_q, l.attn_q_scale};
+    case PB_STAGE_K_PROJ:
+      return {&l.attn_k, l.attn_k_scale};
+    case PB_STAGE_V_PROJ:
+      return {&l.attn_v, l.attn_v_scale};
+    case PB_STAGE_ATTN_OUT:
+      return {&l.attn_output, l.attn_output_scale};
+    case PB_STAGE_GATE_PROJ:
+      return {&l.ffn_gate, l.ffn_gate_scale};
+    case PB_STAGE_UP_PROJ:
+      return {&l.ffn_up, l.ffn_up_scale};
+    case PB_STAGE_DOWN_PROJ:
+      return {&l.ffn_down, l.ffn_down_scale};
+    default:
+      return {};
+  }
+}
+
+const std::vector<float>* NormWeight(const Model& model, pb_stage stage, int32_t layer) {
+  if (stage == PB_STAGE_FINAL_NORM) return &model.final_norm();
+  if (layer < 0 || layer >= model.params().n_layers) return nullptr;
+  const LayerWeights& l = model.layers()[static_cast<size_t>(layer)];
+  switch (stage) {
+    case PB_STAGE_ATTN_NORM:
+      return &l.attn_norm;
+    case PB_STAGE_ATTN_SUB_NORM:
+      return model.params().has_sub_norms ? &l.attn_sub_norm : nullptr;
+    case PB_STAGE_FFN_NORM:
+      return &l.ffn_norm;
+    case PB_STAGE_FFN_SUB_NORM:
+      return model.params().has_sub_norms ? &l.ffn_sub_norm : nullptr;
+    default:
+      return nullptr;
+  }
+}
+
+Scheme SchemeOf(const std::string& act_quant, BlockType weight, bool is_output) {
+  std::string name = act_quant;
+  if (is_output) name = name == "none" || name == "bitnet" ? "none" : "ggml";
+  if (name == "ggml") {
+    switch (weight) {
+      case BlockType::kF32:
+        return Scheme::kNone;
+      case BlockType::kF16:
+      case BlockType::kBF16:
+        return Scheme::kF16;
+      case BlockType::kQ8_0:
+        return Scheme::kQ8_0;
+      case BlockType::kTQ1_0:
+      case BlockType::kTQ2_0:
+        return Scheme::kQ8_K;
+      case BlockType::kI2_S:
+        return Scheme::kBitnet;
+      default:
+        return Scheme::kOther;
+    }
+  }
+  return name == "none"     ? Scheme::kNone
+         : name == "f16"    ? Scheme::kF16
+         : name == "q8_0"   ? Scheme::kQ8_0
+         : name == "q8_k"   ? Scheme::kQ8_K
+         : name == "bitnet" ? Scheme::kBitnet
+                            : Scheme::kOther;
+}
+
+Scheme OwnScheme(const Op& op) {
+  return SchemeOf(op.act_quant, MatrixOf(*op.model, op.stage, op.layer).view->type,
+                  op.stage == PB_STAGE_LOGITS);
+}
+
+std::vector<double> Rounded(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault) {
+  std::vector<double> out(x, x + n);
+  if (scheme == Scheme::kNone) return out;
+  if (scheme == Scheme::kF16) {
+    for (double& v : out) v = RoundF16(static_cast<float>(v));
+    return out;
+  }
+  int64_t block = scheme == Scheme::kQ8_K ? 256 : scheme == Scheme::kBitnet ? n : 32;
+  if (fault.block) block = fault.block;
+  for (int64_t k = 0; k < n; k += block)
+    RoundBlock(x + k, std::min(block, n - k), scheme, fault, out.data() + k);
+  return out;
+}
+
+void Product(Op& op, const Weights& w, Scheme scheme, const QuantiserFault& fault) {
+  ProductWith(op, w, scheme, fault, [](int64_t, std::vector<float>&) {});
+}
+
+bool RoundsAttention(const Op& op) { return op.kv_f16 && op.act_quant != "none"; }
+
+}  // namespace pb::mutant

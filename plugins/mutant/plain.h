@@ -1,0 +1,116 @@
+// Plain readings of the ops, for computing them wrongly: double sums, no kernels, shared with neither the engine that is wrapped nor
+// the arbiter but for block decoding and model reading.
+#ifndef PARITYBIT_PLUGINS_MUTANT_PLAIN_H_
+#define PARITYBIT_PLUGINS_MUTANT_PLAIN_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "abi/engine.h"
+#include "base/random.h"
+#include "model/model.h"
+
+namespace pb::mutant {
+
+struct Tensor {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+
+// How products round their activations (docs/numerics.md, "What rounds where").
+enum class Scheme { kNone, kF16, kQ8_0, kQ8_K, kBitnet, kOther };
+
+// One op that ran: its inputs, in the vocabulary's order, and what it gave. A fault changes `out`.
+struct Op {
+  pb_stage stage = PB_STAGE_UNMAPPED;
+  int32_t layer = -1;
+  int64_t first = 0;                // position of row 0
+  int64_t n = 0, width = 0;         // token rows, values a row
+  float* out = nullptr;             // (n, width)
+  std::vector<Tensor> inputs;       // where all earlier positions count: rows from position 0
+  const int32_t* tokens = nullptr;  // of the rows; embeddings alone
+  const Model* model = nullptr;
+  std::string act_quant;  // as set: "ggml", "q8_k"
+  bool kv_f16 = true;
+  uint64_t seed = 1;  // of random choices
+
+  const HyperParameters& params() const { return model->params(); }
+  float* row(int64_t i) const { return out + i * width; }
+  const float* in(size_t input, int64_t i) const {
+    const Tensor& t = inputs[input];
+    return t.values.data() + i * static_cast<int64_t>(t.values.size()) / t.shape[0];
+  }
+  int64_t in_width(size_t input) const {
+    return static_cast<int64_t>(inputs[input].values.size()) / inputs[input].shape[0];
+  }
+  int64_t n_visible() const { return first + n; }  // positions that the last row sees
+};
+
+// The matrix that a product reads, of this or another stage or layer.
+struct Weights {
+  const WeightView* view = nullptr;  // null: the stage reads none
+  float scale = 1;
+  int64_t n_out() const { return view->n_rows; }
+  int64_t n_in() const { return view->n_columns; }
+  std::vector<float> Row(int64_t r) const;  // without the scale
+};
+Weights MatrixOf(const Model& model, pb_stage stage, int32_t layer);
+// The weight of a norm; null: the stage is none.
+const std::vector<float>* NormWeight(const Model& model, pb_stage stage, int32_t layer);
+
+Scheme SchemeOf(const std::string& act_quant, BlockType weight, bool is_output);
+
+// What may go wrong in a quantiser.
+struct QuantiserFault {
+  bool truncate = false;
+  int clamp = 0;      // 0: the scheme's own
+  int64_t block = 0;  // 0: the scheme's own
+};
+// A row as a product sees it: codes times scale.
+std::vector<double> Rounded(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault);
+
+// out = activations x weights^T, written over op.out. `change` may alter a decoded row of weights before it is used.
+template <typename Change>
+void ProductWith(Op& op, const Weights& w, Scheme scheme, const QuantiserFault& fault, Change change) {
+  std::vector<std::vector<double>> x;
+  for (int64_t i = 0; i < op.n; i++) x.push_back(Rounded(op.in(0, i), w.n_in(), scheme, fault));
+  for (int64_t r = 0; r < w.n_out(); r++) {
+    std::vector<float> row = w.Row(r);
+    change(r, row);
+    for (int64_t i = 0; i < op.n; i++) {
+      double sum = 0;
+      for (size_t k = 0; k < row.size(); k++) sum += x[static_cast<size_t>(i)][k] * double(row[k]);
+      op.row(i)[r] = static_cast<float>(sum * double(w.scale));
+    }
+  }
+}
+void Product(Op& op, const Weights& w, Scheme scheme, const QuantiserFault& fault);
+// Of the op's own stage.
+Scheme OwnScheme(const Op& op);
+
+bool IsOverPositions(pb_stage stage);  // scores and their softmax: each head has a value for each position
+
+// Hands each value to `change` with random numbers that depend on seed, op, position, head and place alone, so that batches and what
+// else is computed do not matter.
+template <typename Change>
+void ChangeAtRandom(Op& op, uint64_t seed, Change change) {
+  const int64_t parts = IsOverPositions(op.stage) ? op.params().n_heads : 1, run = op.width / parts;
+  for (int64_t i = 0; i < op.n; i++) {
+    for (int64_t part = 0; part < parts; part++) {
+      uint64_t key = Random(seed).Next();
+      for (int64_t by : {int64_t{op.stage}, int64_t{op.layer}, op.first + i, part})
+        key = Random(key ^ static_cast<uint64_t>(by)).Next();
+      Random random(key);
+      for (int64_t k = 0; k < run; k++) change(random, &op.row(i)[part * run + k]);
+    }
+  }
+}
+
+float RoundF16(float x);
+// Whether attention rounds queries and probabilities to f16, as with an f16 cache.
+bool RoundsAttention(const Op& op);
+
+}  // namespace pb::mutant
+
+#endif  // PARITYBIT_PLUGINS_MUTANT_PLAIN_H_

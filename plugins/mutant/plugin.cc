@@ -1,0 +1,444 @@
+// An engine that is right but for one defect: the native plugin, wrapped through the ABI, with one op of it computed wrongly. Its
+// points are honest: they show what it computes with, so a comparison can place the defect (docs/self_check.md).
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <map>
+
+#include "base/random.h"
+#include "plugins/mutant/catalogue.h"
+#include "plugins/support/adapter.h"
+
+namespace pb::mutant {
+namespace {
+
+constexpr int32_t kEveryLayer = -2;
+
+// What to do wrong and where.
+struct Plan {
+  const Defect* defect = nullptr;     // none: the wrapped engine as it is
+  int32_t stage = PB_STAGE_UNMAPPED;  // of a benign change may be unmapped: all that it applies to
+  int32_t layer = kEveryLayer;
+  uint64_t seed = 1;
+
+  bool Hits(int32_t at_stage, int32_t at_layer) const {
+    if (!defect || at_stage < 0 || !defect->stages) return false;
+    const auto s = static_cast<pb_stage>(at_stage);
+    const bool here = layer == kEveryLayer || at_layer == layer || !pb_vocabulary[s].per_layer;
+    if (!here) return false;
+    if (stage < 0) return (defect->stages & Bit(s)) != 0;
+    return at_stage == stage || Carries(*defect, s);
+  }
+};
+
+const pb_engine_api* OpenNative(std::string* error) {
+  Dl_info info;
+  if (!dladdr(reinterpret_cast<const void*>(&pb_engine_get), &info) || !info.dli_fname)
+    return *error = "the mutant does not know where it lies", nullptr;
+  const std::filesystem::path path = std::filesystem::path(info.dli_fname).parent_path() / "native.so";
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) return *error = dlerror(), nullptr;
+  auto get = reinterpret_cast<const pb_engine_api* (*)()>(dlsym(library, "pb_engine_get"));
+  return get ? get() : (*error = path.string() + ": exports no pb_engine_get", nullptr);
+}
+
+Code CodeOf(int32_t abi) {
+  switch (abi) {
+    case PB_INVALID_ARGUMENT:
+      return Code::kUsage;
+    case PB_UNSUPPORTED:
+      return Code::kUnsupported;
+    case PB_MALFORMED:
+      return Code::kMalformed;
+    case PB_UNDECLARED:
+      return Code::kUndeclared;
+    case PB_IO:
+      return Code::kIo;
+    case PB_CANCELLED:
+      return Code::kInterrupted;
+    default:
+      return Code::kInternal;
+  }
+}
+
+Status FromAbi(const pb_engine_api& api, pb_error* error) {
+  if (!error) return {};
+  Error ours{CodeOf(api.error_code(error)), api.error_message(error)};
+  api.error_destroy(error);
+  return ours;
+}
+
+// Facts of the wrapped engine, kept.
+struct KeptFacts {
+  struct Fact {
+    std::string key, value, origin;
+  };
+  std::vector<Fact> facts;
+  static void Take(void* self, const pb_fact* f) {
+    static_cast<KeptFacts*>(self)->facts.push_back({f->key, f->value, f->origin});
+  }
+  std::string Text(std::string_view key) const {
+    for (const Fact& f : facts)
+      if (f.key == key) return f.value;
+    return "";
+  }
+};
+
+Result<int64_t> Number(std::string_view key, std::string_view text) {
+  int64_t value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0 || value > 1 << 30)
+    return MakeError(Code::kUsage, "{}={}: a whole number is expected", key, text);
+  return value;
+}
+
+// Takes what is the mutant's own; the rest goes to the wrapped engine.
+Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* rest) {
+  for (const auto& [key, value] : settings) {
+    if (key == "mutant.defect") {
+      plan->defect = FindDefect(value);
+      if (!plan->defect && value != "none")
+        return MakeError(
+            Code::kUsage,
+            "mutant.defect={}: there is none of this name; the facts defect.NAME of a model opened "
+            "without one list them",
+            value);
+    } else if (key == "mutant.stage") {
+      auto found = std::find_if(std::begin(pb_vocabulary), std::end(pb_vocabulary),
+                                [&](const auto& s) { return value == s.name; });
+      if (found == std::end(pb_vocabulary))
+        return MakeError(Code::kUsage, "mutant.stage={}: no such stage", value);
+      plan->stage = found->stage;
+    } else if (key == "mutant.layer") {
+      PB_ASSIGN(int64_t layer, Number(key, value));
+      plan->layer = static_cast<int32_t>(layer);
+    } else if (key == "mutant.seed") {
+      PB_ASSIGN(int64_t seed, Number(key, value));
+      plan->seed = static_cast<uint64_t>(seed);
+    } else {
+      rest->emplace_back(key, value);
+    }
+  }
+  return {};
+}
+
+std::vector<pb_setting> ToAbi(const plugin::Settings& settings) {
+  std::vector<pb_setting> out;
+  for (const auto& [key, value] : settings) out.push_back({key.c_str(), value.c_str()});
+  return out;
+}
+
+int64_t WidthOf(const HyperParameters& p, pb_stage stage) {
+  switch (stage) {
+    case PB_STAGE_Q_PROJ:
+    case PB_STAGE_Q_ROPE:
+    case PB_STAGE_ATTN_CONTEXT:
+    case PB_STAGE_ATTN_SUB_NORM:
+      return p.n_heads * p.head_dim;
+    case PB_STAGE_K_PROJ:
+    case PB_STAGE_V_PROJ:
+    case PB_STAGE_K_ROPE:
+      return p.n_kv_heads * p.head_dim;
+    case PB_STAGE_GATE_PROJ:
+    case PB_STAGE_UP_PROJ:
+    case PB_STAGE_FFN_ACT:
+    case PB_STAGE_FFN_GATED:
+    case PB_STAGE_FFN_SUB_NORM:
+      return p.d_ff;
+    case PB_STAGE_LOGITS:
+      return p.n_vocab;
+    default:
+      return p.d_model;
+  }
+}
+
+bool HasStage(const HyperParameters& p, int32_t s) {
+  if (s == PB_STAGE_Q_NORM || s == PB_STAGE_K_NORM) return false;
+  return p.has_sub_norms || (s != PB_STAGE_ATTN_SUB_NORM && s != PB_STAGE_FFN_SUB_NORM);
+}
+
+// A tensor as the ABI hands it over, copied.
+Tensor Copy(const pb_tensor& t) {
+  Tensor copy;
+  int64_t n = 1;
+  for (int i = 0; i < std::max(t.n_dims, 1); i++) copy.shape.push_back(t.shape[i]), n *= t.shape[i];
+  const float* from = static_cast<const float*>(t.data);
+  copy.values.assign(from, from + n);
+  return copy;
+}
+
+class MutantSession : public plugin::Session {
+ public:
+  MutantSession(const pb_engine_api& api, pb_session* session, std::shared_ptr<const pb::Model> model,
+                const Plan& plan)
+      : api_(api), session_(session), model_(std::move(model)), plan_(plan) {
+    KeptFacts facts;
+    if (pb_error* error = api_.session_facts(session_, KeptFacts::Take, &facts)) api_.error_destroy(error);
+    op_.model = model_.get(), op_.seed = plan.seed;
+    op_.act_quant = facts.Text("act.quant"), op_.kv_f16 = facts.Text("kv.type") == "f16";
+    if (const std::string seed = facts.Text("noise.seed"); seed != "none" && !seed.empty())
+      noise_seed_ = std::strtoull(seed.c_str(), nullptr, 10);
+  }
+  ~MutantSession() override { api_.session_close(session_); }
+
+  void Facts(const plugin::FactSink& f) const override {
+    KeptFacts kept;
+    if (pb_error* error = api_.session_facts(session_, KeptFacts::Take, &kept)) api_.error_destroy(error);
+    for (const auto& fact : kept.facts) f.Add(fact.key, fact.value, fact.origin);
+    if (!plan_.defect) return;
+    f.Add("mutant.defect", plan_.defect->name, "set");
+    if (plan_.stage < 0) return;
+    Op op = op_;
+    op.stage = static_cast<pb_stage>(plan_.stage);
+    op.layer = pb_vocabulary[op.stage].per_layer ? plan_.layer : -1;
+    op.width = WidthOf(op.params(), op.stage);
+    if (plan_.defect->spot == Spot::kFeature) {
+      std::string rows = std::to_string(SpotFeature(op));
+      if (plan_.defect->commit == ExchangedRows) rows = fmt::format("{} {}", rows, SecondRow(op));
+      f.Add("mutant.feature", rows, "observed");
+    }
+    if (plan_.defect->spot == Spot::kHead) f.Add("mutant.head", std::to_string(SpotHead(op)), "observed");
+  }
+  void Stages(pb_stage_fn fn, void* ctx) const override {
+    if (pb_error* error = api_.session_stages(session_, fn, ctx)) api_.error_destroy(error);
+  }
+  Status Reset(int32_t n_keep) override { return FromAbi(api_, api_.reset(session_, n_keep)); }
+
+  Status Eval(const pb_eval& eval) override {
+    if (!plan_.defect || !plan_.defect->stages) return FromAbi(api_, api_.eval(session_, &eval));
+    pb_eval inner{};
+    std::memcpy(&inner, &eval, std::min(eval.struct_size, sizeof inner));
+    inner.struct_size = sizeof inner;
+    const pb_tap tap{sizeof(pb_tap), this, Want, Inputs, Output};
+    outer_ = eval.tap, inner.tap = &tap, eval_ = &inner;
+    Status status = FromAbi(api_, api_.eval(session_, &inner));
+    outer_ = nullptr, eval_ = nullptr;
+    return status;
+  }
+
+  Status Replay(const pb_replay& replay) override {
+    if (replay.variation && *replay.variation)
+      return MakeError(Code::kUnsupported, "variation {}: the mutant offers none", replay.variation);
+    if (!plan_.Hits(replay.stage, replay.layer)) return FromAbi(api_, api_.replay(session_, &replay));
+    op_.inputs.clear();
+    for (size_t i = 0; i < replay.n_inputs; i++) op_.inputs.push_back(Copy(replay.inputs[i]));
+    struct Sink {
+      MutantSession* self;
+      const pb_replay* asked;
+    } sink{this, &replay};
+    pb_replay inner = replay;
+    inner.ctx = &sink, inner.units = nullptr;
+    inner.output = [](void* ctx, const pb_tensor* output) {
+      auto* s = static_cast<Sink*>(ctx);
+      Tensor copy = Copy(*output);
+      pb_tensor changed = *output;
+      changed.data = copy.values.data();
+      s->self->Commit(
+          {sizeof(pb_point), s->asked->stage, s->asked->layer, s->asked->first_position, 0, "", ""}, changed,
+          false);
+      s->asked->output(s->asked->ctx, &changed);
+    };
+    return FromAbi(api_, api_.replay(session_, &inner));
+  }
+
+ private:
+  static uint32_t Want(void* ctx, const pb_point* point) {
+    auto* self = static_cast<MutantSession*>(ctx);
+    const uint32_t outer = self->outer_ ? self->outer_->want(self->outer_->ctx, point) : 0;
+    self->wanted_[point->stage] = outer;
+    return self->plan_.Hits(point->stage, point->layer) ? outer | PB_WANT_OUTPUT | PB_WANT_INPUTS : outer;
+  }
+  static void Inputs(void* ctx, const pb_point* point, const pb_tensor* inputs, size_t n) {
+    auto* self = static_cast<MutantSession*>(ctx);
+    if (self->plan_.Hits(point->stage, point->layer)) {
+      self->op_.inputs.clear();
+      for (size_t i = 0; i < n; i++) self->op_.inputs.push_back(Copy(inputs[i]));
+    }
+    if (self->wanted_[point->stage] & PB_WANT_INPUTS)
+      self->outer_->inputs(self->outer_->ctx, point, inputs, n);
+  }
+  static int Output(void* ctx, const pb_point* point, pb_tensor* output) {
+    auto* self = static_cast<MutantSession*>(ctx);
+    int result = PB_CONTINUE;
+    if (self->plan_.Hits(point->stage, point->layer))
+      self->Commit(*point, *output, true), result = PB_OVERWRITTEN;
+    if (!(self->wanted_[point->stage] & PB_WANT_OUTPUT)) return result;
+    const int outer = self->outer_->output(self->outer_->ctx, point, output);
+    return outer == PB_CONTINUE ? result : outer;
+  }
+
+  void Commit(const pb_point& point, const pb_tensor& output, bool disturbs) {
+    op_.stage = static_cast<pb_stage>(point.stage), op_.layer = point.layer;
+    op_.first = point.first_position, op_.n = output.shape[0];
+    op_.width = 1;
+    for (int i = 1; i < output.n_dims; i++) op_.width *= output.shape[i];
+    op_.out = static_cast<float*>(output.data);
+    op_.tokens = eval_ ? eval_->tokens + (point.first_position - eval_->first_position) : nullptr;
+    if (Obstacle(*plan_.defect, op_).empty() || Carries(*plan_.defect, op_.stage))
+      plan_.defect->commit(op_, plan_.defect->parameter);
+    if (disturbs && noise_seed_ && op_.stage != PB_STAGE_LOGITS) Disturb();
+  }
+
+  // Random rounding of what was computed here, as the wrapped engine does it with its own.
+  void Disturb() {
+    ChangeAtRandom(op_, *noise_seed_ ^ 0x6d7574616e74, [](Random& random, float* x) {
+      const double r = static_cast<double>(random.Below(3)) - 1;
+      *x = static_cast<float>(*x * (1 + r * 0x1p-24));
+    });
+  }
+
+  const pb_engine_api& api_;
+  pb_session* session_;
+  std::shared_ptr<const pb::Model> model_;
+  Plan plan_;
+  std::optional<uint64_t> noise_seed_;
+  const pb_tap* outer_ = nullptr;  // of the evaluation at hand
+  const pb_eval* eval_ = nullptr;
+  std::map<int32_t, uint32_t> wanted_;  // what the outer tap wants, by stage
+  Op op_;
+};
+
+class MutantModel : public plugin::Model {
+ public:
+  MutantModel(const pb_engine_api& api, pb_model* model, std::shared_ptr<const pb::Model> weights,
+              const Plan& plan)
+      : api_(api), model_(model), weights_(std::move(weights)), plan_(plan) {}
+  ~MutantModel() override { api_.model_close(model_); }
+
+  // Without a defect also the catalogue: defect.NAME = "kind|ops it exists at|names of hypotheses that are right".
+  void Facts(const plugin::FactSink& f) const override {
+    KeptFacts kept;
+    if (pb_error* error = api_.model_facts(model_, KeptFacts::Take, &kept)) api_.error_destroy(error);
+    for (const auto& fact : kept.facts) f.Add(fact.key, fact.value, fact.origin);
+    if (plan_.defect) return;
+    for (const Defect& d : Catalogue()) {
+      std::vector<std::string> stages;
+      for (int32_t s = 0; s < PB_STAGE_COUNT; s++)
+        if ((d.stages >> s & 1) && HasStage(weights_->params(), s) && WhyNot(d, s, 0).empty())
+          stages.push_back(pb_vocabulary[s].name);
+      f.Add(fmt::format("defect.{}", d.name),
+            fmt::format("{}|{}|{}", d.kind, fmt::join(stages, " "), d.truth), "observed");
+    }
+  }
+
+  Result<std::vector<int32_t>> Tokenize(std::string_view text,
+                                        const TokenizeOptions& options) const override {
+    const uint32_t flags =
+        (options.add_special ? PB_ADD_SPECIAL : 0) | (options.parse_special ? PB_PARSE_SPECIAL : 0);
+    size_t n = 0;
+    PB_TRY(FromAbi(api_, api_.tokenize(model_, text.data(), text.size(), flags, nullptr, 0, &n)));
+    std::vector<int32_t> ids(n);
+    PB_TRY(FromAbi(api_, api_.tokenize(model_, text.data(), text.size(), flags, ids.data(), n, &n)));
+    if (!plan_.defect || plan_.defect->stages || ids.empty() || !options.add_special) return ids;
+    if (plan_.defect->parameter > 0) {
+      ids.insert(ids.begin(), ids.front());
+    } else {
+      ids.erase(ids.begin());
+    }
+    return ids;
+  }
+  Result<std::string> Detokenize(std::span<const int32_t> ids) const override {
+    size_t n = 0;
+    PB_TRY(FromAbi(api_, api_.detokenize(model_, ids.data(), ids.size(), nullptr, 0, &n)));
+    std::string text(n, '\0');
+    PB_TRY(FromAbi(api_, api_.detokenize(model_, ids.data(), ids.size(), text.data(), n, &n)));
+    return text;
+  }
+
+  Result<std::unique_ptr<plugin::Session>> OpenSession(const plugin::Settings& settings) override {
+    Plan plan = plan_;
+    plugin::Settings rest;
+    PB_TRY(Apply(settings, &plan, &rest));
+    if (plan.defect && plan.defect->stages && plan.stage >= 0) {
+      if (const std::string why = WhyNot(*plan.defect, plan.stage, plan.layer); !why.empty())
+        return MakeError(Code::kUnsupported, "mutant.defect={} at {}: {}", plan.defect->name,
+                         pb_vocabulary[plan.stage].name, why);
+    } else if (plan.defect && plan.defect->stages && plan.defect->kind != std::string_view("benign")) {
+      return MakeError(Code::kUsage, "mutant.defect={}: say at which op: mutant.stage", plan.defect->name);
+    }
+    const std::vector<pb_setting> abi = ToAbi(rest);
+    pb_session* session = nullptr;
+    PB_TRY(FromAbi(api_, api_.session_open(model_, abi.data(), abi.size(), &session)));
+    return std::unique_ptr<plugin::Session>(std::make_unique<MutantSession>(api_, session, weights_, plan));
+  }
+
+ private:
+  // Why the defect does not exist at an op; what a session's settings decide is taken as by default.
+  std::string WhyNot(const Defect& defect, int32_t stage, int32_t layer) const {
+    const HyperParameters& p = weights_->params();
+    if (!HasStage(p, stage)) return "the model has no such op";
+    if (pb_vocabulary[stage].per_layer && layer >= p.n_layers)
+      return fmt::format("the model has {} layers", p.n_layers);
+    Op op;
+    op.model = weights_.get(), op.act_quant = "ggml";
+    op.stage = static_cast<pb_stage>(stage);
+    op.layer = pb_vocabulary[stage].per_layer ? std::max(layer, 0) : -1;
+    return Obstacle(defect, op);
+  }
+
+  const pb_engine_api& api_;
+  pb_model* model_;
+  std::shared_ptr<const pb::Model> weights_;
+  Plan plan_;
+};
+
+class MutantEngine : public plugin::Engine {
+ public:
+  MutantEngine(const pb_engine_api& api, pb_engine* engine, const Plan& plan, ModelOptions options)
+      : api_(api), engine_(engine), plan_(plan), options_(std::move(options)) {}
+  ~MutantEngine() override { api_.destroy(engine_); }
+
+  void Describe(const plugin::FactSink& f) const override {
+    KeptFacts kept;
+    if (pb_error* error = api_.describe(engine_, KeptFacts::Take, &kept)) api_.error_destroy(error);
+    for (const auto& fact : kept.facts)
+      f.Add(fact.key, fact.key == "name" ? "mutant of " + fact.value : fact.value, fact.origin);
+  }
+
+  Result<std::unique_ptr<plugin::Model>> OpenModel(const std::string& path) override {
+    pb_model* model = nullptr;
+    PB_TRY(FromAbi(api_, api_.model_open(engine_, path.c_str(), &model)));
+    auto weights = pb::Model::Open(path, options_);
+    if (!weights.ok()) return api_.model_close(model), std::move(weights).error();
+    return std::unique_ptr<plugin::Model>(
+        std::make_unique<MutantModel>(api_, model, std::move(*weights), plan_));
+  }
+
+ private:
+  const pb_engine_api& api_;
+  pb_engine* engine_;
+  Plan plan_;
+  ModelOptions options_;
+};
+
+Result<std::unique_ptr<plugin::Engine>> Create(const plugin::Settings& settings) {
+  static std::string error;
+  static const pb_engine_api* const api = OpenNative(&error);
+  if (!api) return MakeError(Code::kIo, "the mutant wraps native.so, which must lie beside it: {}", error);
+  Plan plan;
+  plugin::Settings rest;
+  PB_TRY(Apply(settings, &plan, &rest));
+  ModelOptions options;
+  for (const auto& [key, value] : rest) {
+    if (key == "hf.config") options.hf_config = std::filesystem::path(value);
+    if (key != "ffn.activation") continue;
+    PB_ASSIGN(options.ffn_activation, ParseActivation(value));
+  }
+  const std::vector<pb_setting> abi = ToAbi(rest);
+  pb_engine* engine = nullptr;
+  PB_TRY(FromAbi(*api, api->create(abi.data(), abi.size(), &engine)));
+  return std::unique_ptr<plugin::Engine>(
+      std::make_unique<MutantEngine>(*api, engine, plan, std::move(options)));
+}
+
+}  // namespace
+}  // namespace pb::mutant
+
+extern "C" PB_EXPORT const pb_engine_api* pb_engine_get(void) {
+  return pb::plugin::MakeApi(
+      PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_INPUTS | PB_CAP_OVERWRITE | PB_CAP_NOISE | PB_CAP_REPLAY,
+      pb::mutant::Create);
+}
