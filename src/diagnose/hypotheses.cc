@@ -19,6 +19,7 @@ constexpr Stages kProducts = Bit(PB_STAGE_Q_PROJ) | Bit(PB_STAGE_K_PROJ) | Bit(P
                              Bit(PB_STAGE_ATTN_OUT) | Bit(PB_STAGE_GATE_PROJ) | Bit(PB_STAGE_UP_PROJ) |
                              Bit(PB_STAGE_DOWN_PROJ) | Bit(PB_STAGE_LOGITS);
 constexpr Stages kRope = Bit(PB_STAGE_Q_ROPE) | Bit(PB_STAGE_K_ROPE);
+constexpr Stages kSoftmax = Bit(PB_STAGE_ATTN_SCORES_SOFTMAX);
 constexpr Stages kScores = Bit(PB_STAGE_ATTN_SCORES), kContext = Bit(PB_STAGE_ATTN_CONTEXT);
 constexpr Stages kActivations = Bit(PB_STAGE_FFN_ACT) | Bit(PB_STAGE_FFN_GATED);
 
@@ -97,6 +98,9 @@ constexpr Variation kVariations[] = {
      "128 columns left out"},
     {Bit(PB_STAGE_LOGITS), "output.tied", "1", "takes the embeddings for the output matrix",
      "tied embeddings"},
+    {kSoftmax, "softmax.sink", "1", "adds 1 to the sum of the softmax's exponentials",
+     "a sum without that 1"},
+    {kSoftmax, "softmax.scale", "0.69314718055994531", "takes powers of 2 in place of e", "powers of 2"},
     {kScores, "mask.shift", "1", "sees one position of the future", "a mask off by one"},
     {kScores, "mask.shift", "-1", "hides a position from itself", "a mask off by one"},
     {kScores, "mask.shift", "1000000", "does not mask the future", "no causal mask"},
@@ -141,6 +145,7 @@ class Search {
     for (const Variation& v : kVariations) {
       if (!IsLarge() && v.stages & Bit(static_cast<pb_stage>(s_.culprit->place.stage))) Try(v);
     }
+    if (!IsLarge()) TryOwnValues();
     for (Guess& guess : OutputTransformations(s_)) Add(std::move(guess));
     if (!IsLarge())
       for (Guess& guess : OtherTensors(s_)) Add(std::move(guess));
@@ -163,6 +168,29 @@ class Search {
            static_cast<double>(s_.culprit->shape[0]) * static_cast<double>(w.matrix->n_rows) *
                    static_cast<double>(w.matrix->n_columns) >
                kLargest;
+  }
+
+  // Variations whose value the model or the place gives.
+  void TryOwnValues() {
+    const Culprit& c = *s_.culprit;
+    const Stages here = Bit(static_cast<pb_stage>(c.place.stage));
+    auto attempt = [&](Stages stages, const char* key, double value, const char* text,
+                       const char* short_text) {
+      if (stages & here) Try({stages, key, fmt::format("{:.9g}", value).c_str(), text, short_text});
+    };
+    const HyperParameters& p = s_.arbiter->model().params();
+    if (c.first_position > 1)
+      attempt(kRope, "rope.offset", -c.first_position, "counts positions from the start of each batch",
+              "positions from the batch's start");
+    attempt(kRope, "rope.dims", static_cast<double>(p.rope_dims) / 2, "rotates half of each head",
+            "half of each head rotated");
+    if (const float step = TernaryStep(WeightsOf(s_.arbiter->model(), c.place.stage, c.place.layer));
+        step > 0) {
+      attempt(kProducts, "weight.offset", step, "takes weight codes for one more than they are",
+              "codes less 1");
+      attempt(kProducts, "weight.offset", -step, "takes weight codes for one less than they are",
+              "codes plus 1");
+    }
   }
 
   void Try(const Variation& v) {

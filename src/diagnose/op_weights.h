@@ -18,6 +18,8 @@ struct OpWeights {
 };
 // A layer that the model does not have reads nothing.
 OpWeights WeightsOf(const Model& model, int32_t stage, int32_t layer);
+// The magnitude of ternary weights, without the factor beside the matrix; 0 where they are not ternary.
+float TernaryStep(const OpWeights& weights);
 
 }  // namespace pb::diagnose
 

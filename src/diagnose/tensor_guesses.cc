@@ -144,6 +144,40 @@ void FitBase(const Subject& s, std::vector<Guess>* guesses) {
            guesses);
 }
 
+// The exponent's factor: log p is linear in the scores with it, each head's row apart.
+void FitSoftmaxScale(const Subject& s, std::vector<Guess>* guesses) {
+  auto inputs = s.arbiter->Inputs(*s.culprit);
+  if (!inputs.ok() || inputs->front().values.size() != s.output.size()) return;
+  const auto run = static_cast<size_t>(s.culprit->shape.back());
+  double dot = 0, square = 0;
+  for (size_t start = 0; start + run <= s.output.size(); start += run) {
+    std::vector<std::pair<double, double>> seen;
+    double x_mean = 0, y_mean = 0;
+    for (size_t i = start; i < start + run; i++)
+      if (s.output[i] > 0) seen.emplace_back(inputs->front().values[i], std::log(double(s.output[i])));
+    for (const auto& [x, y] : seen)
+      x_mean += x / static_cast<double>(seen.size()), y_mean += y / static_cast<double>(seen.size());
+    for (const auto& [x, y] : seen) dot += (x - x_mean) * (y - y_mean), square += (x - x_mean) * (x - x_mean);
+  }
+  if (square > 0 && std::isfinite(dot))
+    Fit(s).Push("softmax.scale", dot / square, "multiplies scores by {} within the softmax", guesses);
+}
+
+// The largest code: the error falls towards it from both sides.
+void FitClamp(const Subject& s, std::vector<Guess>* guesses) {
+  Fit fit(s);
+  int low = 1, high = 127;
+  while (high - low > 2) {
+    const int a = low + (high - low) / 3, b = high - (high - low) / 3;
+    if (fit.Error("quant.clamp", a) < fit.Error("quant.clamp", b)) {
+      high = b;
+    } else {
+      low = a;
+    }
+  }
+  fit.Push("quant.clamp", (low + high) / 2, "clamps activation codes to +-{}", guesses);
+}
+
 // One weight of one row: the column whose inputs go with the error over the token rows best.
 void FitCell(const Subject& s, const OpWeights& w, int64_t feature, std::vector<Guess>* guesses) {
   constexpr size_t kTried = 3;
@@ -197,7 +231,10 @@ std::vector<Guess> OtherTensors(const Subject& s) {
   const OpWeights own = WeightsOf(s.arbiter->model(), stage, layer);
   if (stage == PB_STAGE_FFN_GATED) ExchangedGate(s, &guesses);
   if (stage == PB_STAGE_EMBEDDINGS || stage == PB_STAGE_LOGITS) return guesses;
-  for (int32_t l : {layer, layer - 1, layer + 1}) {
+  const auto last = static_cast<int32_t>(s.arbiter->model().params().n_layers) - 1;
+  const std::vector<int32_t> layers =
+      layer < 0 ? std::vector{0, last} : std::vector{layer, layer - 1, layer + 1};
+  for (int32_t l : layers) {
     for (pb_stage other : kMatrixStages)
       if (own.matrix && (l == layer || other == stage)) TryTensor(s, own, other, l, &guesses);
     for (pb_stage other : kVectorStages)
@@ -213,9 +250,11 @@ std::vector<Guess> FittedVariations(const Subject& s) {
   const OpWeights own = WeightsOf(s.arbiter->model(), stage, s.culprit->place.layer);
   if (own.vector) FitEps(s, &guesses);
   if (stage == PB_STAGE_Q_ROPE || stage == PB_STAGE_K_ROPE) FitBase(s, &guesses);
+  if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX) FitSoftmaxScale(s, &guesses);
   const std::vector<int64_t> bad =
       own.matrix && stage != PB_STAGE_EMBEDDINGS ? BadFeatures(s) : std::vector<int64_t>{};
   if (bad.size() == 1) FitCell(s, own, bad.front(), &guesses);
+  if (bad.size() > 1) FitClamp(s, &guesses);
   return guesses;
 }
 

@@ -46,15 +46,7 @@ std::vector<int64_t> AllFeatures(const View& v) {
 // The scale of a product's weights: a tensor of its own, or the magnitude of ternary weights; 0 where there is none.
 double WeightScale(const Subject& s) {
   const OpWeights w = WeightsOf(s.arbiter->model(), s.culprit->place.stage, s.culprit->place.layer);
-  if (!w.matrix) return 0;
-  if (w.scale != 1) return w.scale;
-  const BlockType type = w.matrix->type;
-  if (type != BlockType::kTQ1_0 && type != BlockType::kTQ2_0 && type != BlockType::kI2_S) return 0;
-  std::vector<float> row(static_cast<size_t>(w.matrix->n_columns));
-  DecodeRow(*w.matrix, 0, row.data());
-  double largest = 0;
-  for (float x : row) largest = std::max(largest, std::fabs(double(x)));
-  return largest;
+  return w.matrix && w.scale != 1 ? double(w.scale) : double(TernaryStep(w));
 }
 
 struct KnownFactor {
@@ -182,15 +174,25 @@ void Constant(const View& v, std::vector<Guess>* guesses) {
   guesses->push_back(std::move(g));
 }
 
+// What a feature of typical size comes to over the rows, squared.
+double TypicalSquare(const View& v) {
+  double typical = 0;  // sum of squared RMS of the rows
+  for (float x : v.s.declared)
+    if (std::isfinite(x)) typical += double(x) * double(x) / static_cast<double>(v.n_features);
+  return typical;
+}
+
 // Of each bad feature the declared one that it equals; -1 where there is none left.
 std::vector<int64_t> FindSources(const View& v, const std::vector<int64_t>& bad) {
+  const double typical = TypicalSquare(v);  // small values may cancel, and are known less exactly
   auto distance = [&](int64_t j, int64_t from) {
     double error = 0, norm = 0;
     for (int64_t i = 0; i < v.n_rows; i++) {
+      if (v.out(i, j) == v.should(i, from)) continue;  // hidden scores
       const double e = v.out(i, j) - v.should(i, from);
       error += e * e, norm += v.out(i, j) * v.out(i, j);
     }
-    return norm > 0 ? error / norm : error;
+    return norm + typical > 0 ? error / std::max(norm, typical) : error;
   };
   std::vector<int64_t> sources;
   std::vector<bool> used(bad.size());
@@ -210,10 +212,15 @@ std::vector<int64_t> FindSources(const View& v, const std::vector<int64_t>& bad)
 // What an order of features is, where it moves whole heads or the pairs of a rotation.
 void NameOrder(const View& v, const std::vector<int64_t>& bad, const std::vector<int64_t>& sources,
                Guess* g) {
-  const int64_t head = v.s.arbiter->model().params().head_dim;
-  bool heads = head > 0 && v.n_features % head == 0;
+  const HyperParameters& p = v.s.arbiter->model().params();
+  const int32_t stage = v.s.culprit->place.stage;
+  const bool over_positions = stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX;
+  const int64_t head = over_positions ? v.n_features / p.n_heads : p.head_dim;
+  // Two rows alone may lie a head apart by chance.
+  bool heads = head > 0 && v.n_features % head == 0 && static_cast<int64_t>(bad.size()) >= head;
   // Two rows that stay where they are in either pairing: the first and the last of a head.
-  bool pairs = heads && head > 2 && static_cast<int64_t>(bad.size()) % (head - 2) == 0;
+  bool pairs = head > 2 && v.n_features % head == 0 && !over_positions &&
+               static_cast<int64_t>(bad.size()) % (head - 2) == 0;
   for (size_t k = 0; k < bad.size(); k++) {
     const int64_t to = bad[k] % head, from = sources[k] % head;
     heads &= to == from;
@@ -235,10 +242,7 @@ void NameOrder(const View& v, const std::vector<int64_t>& bad, const std::vector
 }
 
 void Order(const View& v, const std::vector<int64_t>& bad, std::vector<Guess>* guesses) {
-  const int32_t stage = v.s.culprit->place.stage;
-  if (bad.size() < 2 || static_cast<int64_t>(bad.size()) > kMaxPermuted || stage == PB_STAGE_ATTN_SCORES ||
-      stage == PB_STAGE_ATTN_SCORES_SOFTMAX)
-    return;
+  if (bad.size() < 2 || static_cast<int64_t>(bad.size()) > kMaxPermuted) return;
   const std::vector<int64_t> sources = FindSources(v, bad);
   if (std::ranges::find(sources, -1) != sources.end()) return;
   Guess g;
@@ -254,13 +258,21 @@ void Order(const View& v, const std::vector<int64_t>& bad, std::vector<Guess>* g
 void Inputs(const View& v, std::vector<Guess>* guesses) {
   const int32_t stage = v.s.culprit->place.stage;
   const bool residual = stage == PB_STAGE_ATTN_RESIDUAL || stage == PB_STAGE_LAYER_OUT;
+  const bool gated = stage == PB_STAGE_FFN_GATED;
   const bool rope = stage == PB_STAGE_Q_ROPE || stage == PB_STAGE_K_ROPE;
   auto inputs = v.s.arbiter->Inputs(*v.s.culprit);
-  if ((!residual && !rope) || !inputs.ok()) return;
+  if ((!residual && !rope && !gated) || !inputs.ok()) return;
   for (const Recorded& input : *inputs)
     if (input.values.size() != v.s.declared.size()) return;
   if (rope)
     guesses->push_back({"rope=none", "does not rotate", "no rotation", 0, inputs->front().values, {}});
+  if (gated) {
+    const std::vector<float>&act = (*inputs)[0].values, &up = (*inputs)[1].values;
+    guesses->push_back({"glu=gate", "leaves up out of the gated product", "the gate alone", 0, act, {}});
+    Guess sum{"glu=added", "adds up to the activated gate", "a sum in place of the product", 0, {}, {}};
+    for (size_t i = 0; i < act.size(); i++) sum.output.push_back(act[i] + up[i]);
+    guesses->push_back(std::move(sum));
+  }
   if (!residual) return;
   const std::vector<float>&op = (*inputs)[0].values, &stream = (*inputs)[1].values;
   guesses->push_back({"residual=missing", "leaves the residual out", "the residual left out", 0, op, {}});
@@ -302,9 +314,7 @@ void OtherTokens(const View& v, std::vector<Guess>* guesses) {
 std::vector<int64_t> BadFeatures(const Subject& subject) {
   const View v(subject);
   const double limit = subject.culprit->bound.At(subject.culprit->first_position + v.n_rows);
-  double typical = 0;  // sum of squared RMS of the rows
-  for (float x : subject.declared)
-    if (std::isfinite(x)) typical += double(x) * double(x) / static_cast<double>(v.n_features);
+  const double typical = TypicalSquare(v);
   std::vector<int64_t> bad;
   for (int64_t j = 0; j < v.n_features; j++) {
     double error = 0, norm = 0;

@@ -123,7 +123,7 @@ Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
       return Scores(*in[0], *in[1], first_position, c, units);
     case PB_STAGE_ATTN_SCORES_SOFTMAX:
       PB_TRY(CheckInputs(stage, in, {0}));
-      return Softmax(*in[0], in[0]->width / p.n_heads, units);
+      return Softmax(*in[0], in[0]->width / p.n_heads, c, units);
     case PB_STAGE_ATTN_CONTEXT:
       PB_TRY(CheckInputs(stage, in, {p.n_heads * in[1 % in.size()]->n, kv_width}));
       return Context(*in[0], *in[1], c, units);

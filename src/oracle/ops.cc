@@ -302,16 +302,16 @@ Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const Op
   return y;
 }
 
-Rows Softmax(const Rows& scores, int64_t positions, Rows* units) {
+Rows Softmax(const Rows& scores, int64_t positions, const OpConfig& c, Rows* units) {
   Rows y = scores;
   if (units) *units = Rows(y.n, y.width);
   for (int64_t start = 0; start < static_cast<int64_t>(y.v.size()); start += positions) {
     double* r = y.v.data() + start;
     const double* score = scores.v.data() + start;
     const double largest = *std::max_element(r, r + positions);
-    double sum = 0, squares = 0;
+    double sum = c.softmax_sink == 0 ? 0 : c.softmax_sink * std::exp(-largest * c.softmax_scale), squares = 0;
     for (int64_t j = 0; j < positions; j++) {
-      sum += r[j] = std::isinf(r[j]) && r[j] < 0 ? 0 : std::exp(r[j] - largest);
+      sum += r[j] = std::isinf(r[j]) && r[j] < 0 ? 0 : std::exp((r[j] - largest) * c.softmax_scale);
       squares += sum * sum;
     }
     for (int64_t j = 0; j < positions; j++) r[j] /= sum;

@@ -65,6 +65,8 @@ struct OpConfig {
   int kv_shift = 0;    // +1: keys and values of the position before (a stale cache)
   OwnCell own_cell = OwnCell::kWritten;
   HeadMap head_map = HeadMap::kGrouped;
+  double softmax_scale = 1;    // of the scores, as the softmax reads them
+  double softmax_sink = 0;     // times exp(0), in the sum of the exponentials
   bool attention_f16 = false;  // q, k, v and the probabilities are rounded to f16: ggml with an f16 KV cache
   bool cache_f16 = false;      // k and v alone are
   // feed-forward
@@ -92,7 +94,7 @@ Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units)
 // 0. Returns (n, n_heads * k.n).
 Rows Scores(const Rows& q, const Rows& k, int64_t first_position, const OpConfig& c, Rows* units);
 // Softmax over each head's run of `positions` values; 0 where the score is -inf.
-Rows Softmax(const Rows& scores, int64_t positions, Rows* units);
+Rows Softmax(const Rows& scores, int64_t positions, const OpConfig& c, Rows* units);
 // Sum over positions of probability * v. Returns (n, n_heads * head_dim).
 Rows Context(const Rows& probabilities, const Rows& v, const OpConfig& c, Rows* units);
 

@@ -65,7 +65,7 @@ TEST(Units, Attention) {
   EXPECT_EQ(units.v[1], 0) << "a hidden position";
   EXPECT_TRUE(std::isinf(scores.v[1]));
 
-  const Rows p = Softmax(RowOf({-1, -1}), 2, &units);
+  const Rows p = Softmax(RowOf({-1, -1}), 2, {}, &units);
   EXPECT_DOUBLE_EQ(units.v[0], 0.5 * (1 + 1 + 1 + std::sqrt(1.0 + 4.0) / 2));
   Rows context_units;
   Context(p, k, c, &context_units);

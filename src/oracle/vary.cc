@@ -1,4 +1,5 @@
 // Hypotheses as changes of one field of an op's configuration.
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <string>
@@ -35,6 +36,12 @@ const std::map<std::string_view, NumberField>& NumberFields() {
       {"rope.base", [](OpConfig& c, double v) { c.rope_base = v; }},
       {"rope.scale", [](OpConfig& c, double v) { c.rope_scale = v; }},
       {"rope.offset", [](OpConfig& c, double v) { c.rope_offset = v; }},
+      {"rope.dims",
+       [](OpConfig& c, double v) {
+         c.rope_dims = std::clamp<int64_t>(static_cast<int64_t>(v), 0, c.head_dim);
+       }},
+      {"softmax.scale", [](OpConfig& c, double v) { c.softmax_scale = v; }},
+      {"softmax.sink", [](OpConfig& c, double v) { c.softmax_sink = v; }},
       {"norm.eps", [](OpConfig& c, double v) { c.norm_eps = v; }},
       {"norm.weight_offset", [](OpConfig& c, double v) { c.norm_weight_offset = v; }},
       {"norm.repeat", [](OpConfig& c, double v) { c.norm_repeat = static_cast<int>(v); }},
