@@ -25,6 +25,9 @@ constexpr std::array kCommands = {
     Command{"diagnose", "why two engines differ, and whose fault it is",
             "paritybit diagnose --model model.gguf --reference llama.cpp --prompt \"And God said\"",
             DeclareDiagnose, kNoiseRuns},
+    Command{"self-check", "which injected defects paritybit finds, and what raises false alarms",
+            "paritybit self-check --share 0.05 --seed 7", DeclareSelfCheck,
+            "finished cases are kept: --resume goes on"},
     Command{"infer", "generate text with one engine",
             "paritybit infer --model model.gguf --prompt \"In the beginning\" --max-tokens 32", DeclareInfer},
     Command{"setup-cpp-auto", "find, fetch or build a reference engine and prove that it works",
@@ -43,7 +46,7 @@ constexpr std::string_view kUnsupported[] = {
     "full-crossval", "parity-both",    "sweep",         "verify",           "verify-receipt", "gate",
     "logit-parity",  "nll-parity",     "greedy-parity", "tokenizer-parity", "benchmark",      "bench-compare",
     "fetch-cpp",     "download-model", "tokenizer",     "gen-mini-gguf",    "gpu-preflight",  "clean-cache",
-    "audit",         "self-check",     "repro",         "history",
+    "audit",         "repro",          "history",
 };
 
 }  // namespace

@@ -19,6 +19,9 @@
 namespace pb::cli {
 namespace {
 
+using diagnose::HasReason;
+using diagnose::IsDivergence;
+
 // "model name" of the first processor.
 std::string CpuName() {
   std::ifstream info("/proc/cpuinfo");
@@ -61,12 +64,6 @@ Status ResolveReference(const CrossvalArguments& args, const host::Settings& set
   return {};
 }
 
-bool HasReason(const compare::Verdict& verdict, std::string_view code) {
-  for (const compare::Reason& reason : verdict.reasons)
-    if (reason.code == code) return true;
-  return false;
-}
-
 std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
                                       const run::Comparison& comparison) {
   const compare::Verdict& verdict = comparison.verdict;
@@ -90,18 +87,6 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
     next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs->value));
   if (command == "crossval") next.push_back(CommandLine(args, "crossval-per-token", "--all"));
   return next;
-}
-
-// Whether there is something that diagnose can say more of: an op, or tokens.
-bool IsDivergence(const compare::Verdict& verdict) {
-  return verdict.outcome == compare::Outcome::kDiverged || HasReason(verdict, "non-finite-point") ||
-         HasReason(verdict, "tokens-differ");
-}
-
-// Whether the verdict names the op that was captured.
-bool IsFirstDivergence(const compare::Verdict& verdict, const diagnose::Place& place) {
-  const auto& first = verdict.first_divergence;
-  return first && first->stage == place.stage && first->layer == place.layer && first->prompt == place.prompt;
 }
 
 Result<run::KeepRequest> ReadKeep(const CrossvalArguments& args) {
@@ -242,41 +227,14 @@ void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
   app.add_flag("-q,--quiet", args.quiet, "one line")->group("Output");
 }
 
-Result<JudgedComparison> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
-                                            std::optional<diagnose::Place> place) {
-  JudgedComparison out;
-  diagnose::Capture capture(place);
+Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
+                                                  std::optional<diagnose::Place> place) {
   ProgressBar bar;
   request.progress = [&](std::string_view what, int64_t done, int64_t total) {
     Log(args.output, fmt::format("{} {}/{}", what, done, total));
     bar.Update(what, done, total);
   };
-  request.observe = [&](const run::PointPair& pair) { capture.OnPair(pair); };
-  PB_ASSIGN(out.comparison, run::Crossval(request));
-  compare::Verdict& verdict = out.comparison.verdict;
-  const bool tokens_differ = HasReason(verdict, "tokens-differ");
-  const diagnose::Culprit* culprit = capture.culprit();
-  if (!IsDivergence(verdict) && !place) return out;
-  if (!culprit && !tokens_differ) {
-    out.why_none = place ? "the lock-step showed no such op" : "the divergence was not placed at an op";
-    return out;
-  }
-  if (culprit && !place && !tokens_differ && !IsFirstDivergence(verdict, culprit->place)) {
-    out.why_none = "the op at which the engines part was not captured";
-    return out;
-  }
-  request.progress("diagnosis", 0, 1);
-  auto arbiter = ResolveEngine("oracle", {});
-  auto diagnosis = !arbiter        ? Result<diagnose::Diagnosis>(std::move(arbiter).error())
-                   : tokens_differ ? diagnose::ExplainTokens(out.comparison, *arbiter, request.limits)
-                                   : diagnose::Explain(*culprit, out.comparison, *arbiter, request.limits);
-  if (!diagnosis) {
-    out.why_none = "who is wrong stays open: " + diagnosis.error().message;
-    return out;
-  }
-  out.diagnosis = std::move(diagnosis).value();
-  verdict.blame = out.diagnosis->blame;
-  return out;
+  return diagnose::CompareAndExplain(std::move(request), ResolveEngine("oracle", {}), place);
 }
 
 int RunCrossval(const CrossvalArguments& args, const std::string& command) {

@@ -7,7 +7,7 @@
 
 #include "cli/arguments.h"
 #include "cli/output.h"
-#include "diagnose/diagnose.h"
+#include "diagnose/explained_run.h"
 #include "report/crossval_report.h"
 #include "run/crossval.h"
 
@@ -36,15 +36,9 @@ report::Context MakeContext(const std::string& command);
 // The command line again, for another command and with more words: works when pasted.
 std::string CommandLine(const CrossvalArguments& args, const std::string& command, const std::string& more);
 
-// A comparison, and who is wrong where it parted at an op.
-struct JudgedComparison {
-  run::Comparison comparison;
-  std::optional<diagnose::Diagnosis> diagnosis;
-  std::string why_none;  // why there is no diagnosis of a divergence
-};
 // Runs with a progress bar; `place`: diagnose this op instead of the first that diverges.
-Result<JudgedComparison> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
-                                            std::optional<diagnose::Place> place);
+Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
+                                                  std::optional<diagnose::Place> place);
 // Runs, prints, writes the receipt; returns the exit code. `command` is the name typed.
 int RunCrossval(const CrossvalArguments& args, const std::string& command);
 

@@ -100,7 +100,7 @@ Status MeasurePerplexities(const run::Request& request, const std::string& setti
 
 // Which ops have to be exchanged for the engines to agree again: into the side that is wrong, else into the candidate.
 Result<diagnose::InjectionResult> SearchInjection(const run::Request& request,
-                                                  const JudgedComparison& judged) {
+                                                  const diagnose::ExplainedRun& judged) {
   const diagnose::Place& place = judged.diagnosis->place;
   const run::PromptRecord& prompt = judged.comparison.prompts[static_cast<size_t>(place.prompt)];
   diagnose::InjectionRequest search;
@@ -118,7 +118,7 @@ Result<diagnose::InjectionResult> SearchInjection(const run::Request& request,
 
 // Whether a search is asked for, or so cheap that it needs no asking.
 bool WantsInjection(const DiagnoseArguments& args, const run::Request& request,
-                    const JudgedComparison& judged) {
+                    const diagnose::ExplainedRun& judged) {
   if (!judged.diagnosis || judged.diagnosis->place.stage < 0 ||
       judged.comparison.verdict.outcome != compare::Outcome::kDiverged)
     return false;

@@ -91,9 +91,10 @@ int ExitCodeOf(Code code) {
   return kExitBug;
 }
 
-void AddOutputArguments(CLI::App& app, OutputArguments& args, const char* logs) {
+void AddOutputArguments(CLI::App& app, OutputArguments& args, const char* logs,
+                        const std::vector<std::string>& formats) {
   app.add_option("--format", args.format, "text for people, json alone on stdout for programs")
-      ->check(CLI::IsMember({"text", "json"}))
+      ->check(CLI::IsMember(formats))
       ->capture_default_str()
       ->group("Output");
   if (logs) app.add_flag("-v,--verbose", args.verbose, logs)->group("Output");

@@ -21,12 +21,13 @@ inline constexpr int kExitOk = 0, kExitUsage = 2, kExitIncomplete = 3, kExitEngi
 int ExitCodeOf(Code code);
 
 struct OutputArguments {
-  std::string format = "text";  // text json
+  std::string format = "text";  // text json markdown
   bool verbose = false;         // logs to stderr
   bool json() const { return format == "json"; }
 };
 // --format, which every command has, and -v, where a command has something to log.
-void AddOutputArguments(CLI::App& app, OutputArguments& args, const char* logs = "logs to stderr");
+void AddOutputArguments(CLI::App& app, OutputArguments& args, const char* logs = "logs to stderr",
+                        const std::vector<std::string>& formats = {"text", "json"});
 
 // True when colour helps: a terminal, and NO_COLOR is not set.
 bool UseColour(int fd);

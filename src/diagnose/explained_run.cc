@@ -1,0 +1,56 @@
+#include "diagnose/explained_run.h"
+
+#include <algorithm>
+
+namespace pb::diagnose {
+namespace {
+
+// Whether the verdict names the op that was captured.
+bool IsFirstDivergence(const compare::Verdict& verdict, const Place& place) {
+  const auto& first = verdict.first_divergence;
+  return first && first->stage == place.stage && first->layer == place.layer && first->prompt == place.prompt;
+}
+
+}  // namespace
+
+bool HasReason(const compare::Verdict& verdict, std::string_view code) {
+  return std::ranges::any_of(verdict.reasons, [&](const compare::Reason& r) { return r.code == code; });
+}
+
+bool IsDivergence(const compare::Verdict& verdict) {
+  return verdict.outcome == compare::Outcome::kDiverged || HasReason(verdict, "non-finite-point") ||
+         HasReason(verdict, "tokens-differ");
+}
+
+Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::EngineSpec>& arbiter,
+                                       std::optional<Place> place) {
+  ExplainedRun out;
+  Capture capture(place);
+  request.observe = [&](const run::PointPair& pair) { capture.OnPair(pair); };
+  PB_ASSIGN(out.comparison, run::Crossval(request));
+  compare::Verdict& verdict = out.comparison.verdict;
+  const bool tokens_differ = HasReason(verdict, "tokens-differ");
+  const Culprit* culprit = capture.culprit();
+  if (!IsDivergence(verdict) && !place) return out;
+  if (!culprit && !tokens_differ) {
+    out.why_none = place ? "the lock-step showed no such op" : "the divergence was not placed at an op";
+    return out;
+  }
+  if (culprit && !place && !tokens_differ && !IsFirstDivergence(verdict, culprit->place)) {
+    out.why_none = "the op at which the engines part was not captured";
+    return out;
+  }
+  if (request.progress) request.progress("diagnosis", 0, 1);
+  auto diagnosis = !arbiter        ? Result<Diagnosis>(arbiter.error())
+                   : tokens_differ ? ExplainTokens(out.comparison, *arbiter, request.limits)
+                                   : Explain(*culprit, out.comparison, *arbiter, request.limits);
+  if (!diagnosis) {
+    out.why_none = "who is wrong stays open: " + diagnosis.error().message;
+    return out;
+  }
+  out.diagnosis = std::move(diagnosis).value();
+  verdict.blame = out.diagnosis->blame;
+  return out;
+}
+
+}  // namespace pb::diagnose

@@ -1,0 +1,183 @@
+#include "report/self_check_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace pb::report {
+namespace {
+
+using diagnose::SelfMatrix;
+using diagnose::SelfResult;
+using diagnose::SelfRow;
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kMissesShown = 20;
+
+std::string Spots(const SelfRow& r) { return r.spots ? fmt::format("{}/{}", r.spots_right, r.spots) : "-"; }
+
+const char* VerdictOf(int exit_code) {
+  return exit_code == 0 ? "match" : exit_code == 1 ? "failed" : "incomplete";
+}
+
+// What went wrong in a case, in a few words.
+std::string MissText(const SelfResult& r) {
+  if (!r.error.empty()) return "could not be run: " + r.error;
+  if (r.benign) return fmt::format("false alarm ({}): {}", r.verdict, r.place);
+  if (!r.detected) return fmt::format("not detected ({})", r.verdict);
+  std::string text;
+  auto add = [&text](std::string_view part) { text += text.empty() ? part : fmt::format("; {}", part); };
+  if (!r.exact) add(fmt::format("placed at {}", r.place.empty() ? "no op" : r.place));
+  if (!r.spot.value_or(true)) add("row or head wrong");
+  if (!r.blamed) add(fmt::format("blame: {}", r.blame));
+  if (!r.named) add(r.named_as.empty() ? "not named" : fmt::format("named as {}", r.named_as));
+  return text;
+}
+
+std::string Percent(int64_t n, int64_t of) {
+  return of > 0 ? fmt::format("{:.1f} %", 100 * static_cast<double>(n) / static_cast<double>(of)) : "-";
+}
+
+// One sentence for people: how much was seen.
+std::string Summary(const SelfCheckReport& report) {
+  const SelfMatrix& m = report.matrix;
+  const SelfRow& t = m.total;
+  return fmt::format(
+      "{} defects ({} different ones): {} detected, {} placed at the exact op (with its row or head), {} "
+      "blamed right, {} "
+      "named; {} harmless changes: {} false alarms",
+      t.n, m.n_names, Percent(t.detected, t.n), Percent(t.exact, t.n), Percent(t.blamed, t.n),
+      Percent(t.named, t.n), m.n_benign, m.n_alarms);
+}
+
+Json RowJson(const SelfRow& r) {
+  return {{"kind", r.kind},
+          {"defects", r.n},
+          {"detected", r.detected},
+          {"exact_op", r.exact},
+          {"within_one", r.within_one},
+          {"with_row_or_head", r.spots},
+          {"row_or_head_right", r.spots_right},
+          {"blamed_right", r.blamed},
+          {"named_right", r.named},
+          {"not_counted", r.skipped},
+          {"failed", r.failed}};
+}
+
+Json ResultJson(const SelfResult& r) {
+  Json j = {{"case", r.key},
+            {"kind", r.kind},
+            {"defect", r.defect},
+            {"benign", r.benign},
+            {"verdict", r.verdict},
+            {"detected", r.detected},
+            {"exact_op", r.exact},
+            {"within_one", r.within_one},
+            {"blamed_right", r.blamed},
+            {"named_right", r.named},
+            {"place", r.place},
+            {"blame", r.blame},
+            {"named_as", r.named_as},
+            {"not_counted", r.skipped},
+            {"error", r.error}};
+  j["row_or_head_right"] = r.spot ? Json(*r.spot) : Json(nullptr);
+  j["bound_ratio"] = std::isfinite(r.bound_ratio) ? Json(r.bound_ratio) : Json(nullptr);
+  return j;
+}
+
+}  // namespace
+
+std::string RenderSelfCheckText(const SelfCheckReport& report, const Context&) {
+  const SelfMatrix& m = report.matrix;
+  std::string out =
+      fmt::format("{:<16}{:>8}{:>10}{:>9}{:>12}{:>10}{:>8}{:>7}{:>13}\n", "kind", "defects", "detected",
+                  "exact op", "within one", "row/head", "blamed", "named", "not counted");
+  std::vector<SelfRow> rows = m.rows;
+  rows.push_back(m.total);
+  for (const SelfRow& r : rows)
+    out += fmt::format("{:<16}{:>8}{:>10}{:>9}{:>12}{:>10}{:>8}{:>7}{:>13}\n", r.kind, r.n, r.detected,
+                       r.exact, r.within_one, Spots(r), r.blamed, r.named, r.skipped);
+  out += fmt::format("harmless changes: {} change bits, {} false alarms; {} change nothing\n", m.n_benign,
+                     m.n_alarms, m.n_unchanged);
+  for (size_t i = 0; i < std::min(kMissesShown, m.misses.size()); i++)
+    out += fmt::format("  {}: {}\n", m.misses[i]->key, MissText(*m.misses[i]));
+  if (m.misses.size() > kMissesShown)
+    out += fmt::format("  and {} more (--format json)\n", m.misses.size() - kMissesShown);
+  out += fmt::format("{} in {:.0f} s: {}\n", report.what, report.wall_seconds, Summary(report));
+  for (const std::string& goal : m.broken_goals) out += fmt::format("goal missed: {}\n", goal);
+  out += fmt::format("{}  (exit {})\n",
+                     report.exit_code == 0   ? "ALL GOALS HOLD"
+                     : report.exit_code == 1 ? "FAILED"
+                                             : "INCOMPLETE",
+                     report.exit_code);
+  return out;
+}
+
+std::string RenderSelfCheckMarkdown(const SelfCheckReport& report, const Context& context) {
+  const SelfMatrix& m = report.matrix;
+  std::string out = fmt::format(
+      "# What paritybit sees: the self-check\n\n"
+      "Written by `paritybit self-check --format markdown` (version {}): {}.\n\n{}.\n\n"
+      "The mutant (`plugins/mutant`) is the native engine with one op computed wrongly. Each defect is "
+      "committed in several layers "
+      "of three models,\nand each case is a whole comparison with its diagnosis. A defect counts where its "
+      "local error is at least "
+      "ten times its bound.\ndocs/numerics.md defines the columns.\n\n"
+      "| kind | defects | detected | exact op | within one op | row or head | blamed right | named right | "
+      "not counted |\n"
+      "|---|---|---|---|---|---|---|---|---|\n",
+      context.tool_version, report.what, Summary(report));
+  std::vector<SelfRow> rows = m.rows;
+  rows.push_back(m.total);
+  for (const SelfRow& r : rows)
+    out += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", r.kind, r.n, r.detected, r.exact,
+                       r.within_one, Spots(r), r.blamed, r.named, r.skipped);
+  out += fmt::format(
+      "\n## Harmless changes\n\n{} change bits: one step up or down of every output, sums in another order "
+      "and precision, other "
+      "formulas, random\nrounding{}. {} false alarms. {} more change no bit.\n",
+      m.n_benign,
+      report.reference.empty()
+          ? ""
+          : fmt::format(", and {}'s libraries, batches and random rounding", report.reference),
+      m.n_alarms, m.n_unchanged);
+  out += "\n## What it does not see\n\n";
+  if (m.unseen.empty()) out += "Every defect of the catalogue counts.\n";
+  if (!m.unseen.empty()) out += "| defect | why it does not count | cases |\n|---|---|---|\n";
+  for (const auto& [what, n] : m.unseen)
+    out += fmt::format("| {} | {} | {} |\n", what.substr(0, what.find(": ")),
+                       what.substr(what.find(": ") + 2), n);
+  out += "\n## What it gets wrong\n\n";
+  if (m.misses.empty()) out += "Nothing.\n";
+  if (!m.misses.empty()) out += "| case | what |\n|---|---|\n";
+  for (const SelfResult* r : m.misses) out += fmt::format("| {} | {} |\n", r->key, MissText(*r));
+  return out;
+}
+
+std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& context) {
+  const SelfMatrix& m = report.matrix;
+  Json j = {{"schema", "paritybit.self-check/0"},
+            {"verdict", VerdictOf(report.exit_code)},
+            {"scope", "local"},
+            {"exit_code", report.exit_code}};
+  j["reasons"] = Json::array();
+  for (const std::string& goal : m.broken_goals)
+    j["reasons"].push_back({{"code", "goal-missed"}, {"text", goal}});
+  j["next"] = context.next;
+  j["what"] = report.what, j["summary"] = Summary(report), j["wall_seconds"] = report.wall_seconds;
+  j["total"] = RowJson(m.total);
+  j["different_defects"] = m.n_names;
+  j["kinds"] = Json::array();
+  for (const SelfRow& row : m.rows) j["kinds"].push_back(RowJson(row));
+  j["harmless"] = {{"change_bits", m.n_benign},
+                   {"false_alarms", m.n_alarms},
+                   {"change_nothing", m.n_unchanged},
+                   {"failed", m.n_benign_failed}};
+  j["cases"] = Json::array();
+  for (const SelfResult& r : report.results) j["cases"].push_back(ResultJson(r));
+  return j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace pb::report

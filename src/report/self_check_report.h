@@ -1,0 +1,30 @@
+// The matrix of a self-check as text, Markdown and JSON. Strings out, no printing.
+#ifndef PARITYBIT_REPORT_SELF_CHECK_REPORT_H_
+#define PARITYBIT_REPORT_SELF_CHECK_REPORT_H_
+
+#include <string>
+#include <vector>
+
+#include "diagnose/self_check.h"
+#include "report/crossval_report.h"
+
+namespace pb::report {
+
+struct SelfCheckReport {
+  std::vector<diagnose::SelfResult> results;
+  diagnose::SelfMatrix matrix;
+  std::string what;       // "all cases", "a share of 0.05, seed 1"
+  std::string reference;  // the foreign engine of harmless changes; empty: none
+  double wall_seconds = 0;
+  int exit_code = 0;  // 0: all goals hold; 1: one does not; 3: cases could not be run, or there were none
+};
+
+std::string RenderSelfCheckText(const SelfCheckReport& report, const Context& context);
+// The page docs/self_check.md.
+std::string RenderSelfCheckMarkdown(const SelfCheckReport& report, const Context& context);
+// Schema paritybit.self-check/0.
+std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& context);
+
+}  // namespace pb::report
+
+#endif  // PARITYBIT_REPORT_SELF_CHECK_REPORT_H_
