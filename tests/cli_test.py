@@ -49,7 +49,7 @@ class Usage(Case):
                 self.assertEqual(result.out, "")
 
     def test_commands_of_later_versions_are_unsupported_by_name(self):
-        for command in ["sweep", "audit", "verify"]:
+        for command in ["sweep", "history", "verify"]:
             result = run(command, "--whatever")
             self.assertEqual(result.code, 2, result)
             self.assertIn(f"unsupported: `{command}`", result.err)

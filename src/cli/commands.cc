@@ -25,6 +25,8 @@ constexpr std::array kCommands = {
     Command{"diagnose", "why two engines differ, and whose fault it is",
             "paritybit diagnose --model model.gguf --reference llama.cpp --prompt \"And God said\"",
             DeclareDiagnose, kNoiseRuns},
+    Command{"audit", "check one engine alone, op by op, against what its model declares",
+            "paritybit audit --model model.gguf --engine llama.cpp --prompt \"And God said\"", DeclareAudit},
     Command{"self-check", "which injected defects paritybit finds, and what raises false alarms",
             "paritybit self-check --share 0.05 --seed 7", DeclareSelfCheck,
             "finished cases are kept: --resume goes on"},
@@ -46,7 +48,7 @@ constexpr std::string_view kUnsupported[] = {
     "full-crossval", "parity-both",    "sweep",         "verify",           "verify-receipt", "gate",
     "logit-parity",  "nll-parity",     "greedy-parity", "tokenizer-parity", "benchmark",      "bench-compare",
     "fetch-cpp",     "download-model", "tokenizer",     "gen-mini-gguf",    "gpu-preflight",  "clean-cache",
-    "audit",         "repro",          "history",
+    "repro",         "history",
 };
 
 }  // namespace

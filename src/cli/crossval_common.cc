@@ -64,10 +64,22 @@ Status ResolveReference(const CrossvalArguments& args, const host::Settings& set
   return {};
 }
 
+// What can be said of the candidate without a reference.
+std::string AuditOfCandidate(const CrossvalArguments& args) {
+  CrossvalArguments alone = args;
+  alone.engines.candidate = "native";
+  alone.engines.reference = alone.reference_model = "";
+  alone.engines.set_reference.clear();
+  alone.scope = "local";
+  const bool native = args.engines.candidate == "native";
+  return CommandLine(alone, "audit", native ? "" : "--engine " + ShellQuote(args.engines.candidate));
+}
+
 std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
                                       const run::Comparison& comparison) {
   const compare::Verdict& verdict = comparison.verdict;
-  if (HasReason(verdict, "no-reference")) return {"paritybit setup-cpp-auto", "paritybit preflight"};
+  if (HasReason(verdict, "no-reference"))
+    return {"paritybit setup-cpp-auto", "paritybit preflight", AuditOfCandidate(args)};
   if (HasReason(verdict, "undeclared"))
     return {CommandLine(args, command, "--set ffn.activation=relu2"),
             CommandLine(args, command, "--set ffn.activation=silu")};

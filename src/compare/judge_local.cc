@@ -20,10 +20,13 @@ bool IsNoiseFinding(const Reason& reason, const UserLimits& user) {
   return reason.code == "top1-flip" && !user.gap_change;
 }
 
+// What the points of an engine are compared with.
+enum class Against { kEngine, kArbiter };
+
 class LocalCheck {
  public:
-  LocalCheck(const Evidence& evidence, const LocalEvidence& local, Verdict* verdict)
-      : evidence_(evidence), local_(local), verdict_(verdict) {}
+  LocalCheck(const Evidence& evidence, const LocalEvidence& local, Against against, Verdict* verdict)
+      : evidence_(evidence), local_(local), audit_(against == Against::kArbiter), verdict_(verdict) {}
 
   void Check() {
     for (const PointRow& p : local_.points) order_.push_back(&p);
@@ -31,7 +34,8 @@ class LocalCheck {
                      [](const PointRow* a, const PointRow* b) { return ComesBefore(*a, *b); });
     CheckCoverage();
     CheckFinite();
-    if (!IsIncomparable()) CheckBounds();
+    // An op whose inputs are the engine's own is judged whatever became of the others.
+    if (audit_ || !IsIncomparable()) CheckBounds();
   }
 
   bool found_defect() const { return found_defect_; }
@@ -78,19 +82,23 @@ class LocalCheck {
                       local_.missing.empty() ? "" : "; missing first: " + local_.missing[0]));
     if (!local_.unmapped.empty())
       Add(Outcome::kIncomplete, "points-unmapped",
-          fmt::format("{} points of an engine are not in the vocabulary, first {}", local_.unmapped.size(),
-                      local_.unmapped[0]));
+          fmt::format("{} points of an engine are {}, first {}", local_.unmapped.size(),
+                      audit_ ? "no op that the model has" : "not in the vocabulary", local_.unmapped[0]));
   }
 
   void CheckFinite() {
     for (const PointRow* p : order_) {
       if (!IsNonFinite(*p)) continue;
-      verdict_->blame = p->n_non_finite[0] == 0   ? Blame::kReference
-                        : p->n_non_finite[1] == 0 ? Blame::kCandidate
-                                                  : Blame::kBoth;
+      const bool of_first = p->n_non_finite[0] > 0, of_second = p->n_non_finite[1] > 0;
+      // What the mathematics makes of finite inputs is not finite: then the file holds what no engine can compute with.
+      if (audit_)
+        verdict_->blame = !of_second ? Blame::kEngine : !of_first ? Blame::kUndetermined : Blame::kModelFile;
+      else
+        verdict_->blame = !of_first ? Blame::kReference : !of_second ? Blame::kCandidate : Blame::kBoth;
       Add(Outcome::kInvalid, "non-finite-point",
-          fmt::format("{} holds NaN or infinite values ({} of the candidate, {} of the reference)",
-                      PointName(p->stage, p->layer), p->n_non_finite[0], p->n_non_finite[1]));
+          fmt::format("{} holds NaN or infinite values ({} of the {}, {} of the {})",
+                      PointName(p->stage, p->layer), p->n_non_finite[0], audit_ ? "engine" : "candidate",
+                      p->n_non_finite[1], audit_ ? "arbiter" : "reference"));
       Locate(*p);
       return;
     }
@@ -118,19 +126,20 @@ class LocalCheck {
       const Coverage& coverage = verdict_->coverage;
       if (coverage.compared > 0 && coverage.compared == coverage.expected)
         Add(Outcome::kMatch, "ops-within-bounds",
-            fmt::format("all {} points agree on equal inputs; the worst local error is {:.2g} of its bound",
-                        coverage.compared, worst_ratio));
+            fmt::format(
+                "all {} points agree {}; the worst local error is {:.2g} of its bound", coverage.compared,
+                audit_ ? "with what the arbiter makes of their inputs" : "on equal inputs", worst_ratio));
       return;
     }
     found_defect_ = true;
     std::string feature = first->feature_alone ? fmt::format(", feature {}", first->worst_feature_index) : "";
     Add(Outcome::kDiverged, "local-error-above-bound",
-        fmt::format("{}{}: local error {:.1e}, bound {:.1e}; {} points before it agree, {} of {} points are "
+        fmt::format("{}{}: local error {:.1e}, bound {}; {} points before it agree, {} of {} points are "
                     "beyond their "
                     "bound",
                     PointName(first->stage, first->layer), feature,
-                    std::max(first->worst_row, first->worst_feature), first->bound, n_before, n_above,
-                    order_.size()));
+                    std::max(first->worst_row, first->worst_feature), BoundText(first->bound), n_before,
+                    n_above, order_.size()));
     if (verdict_->blame == Blame::kNone) verdict_->blame = Blame::kUndetermined;
     Locate(*first);
   }
@@ -166,10 +175,37 @@ class LocalCheck {
 
   const Evidence& evidence_;
   const LocalEvidence& local_;
+  const bool audit_;
   Verdict* verdict_;
   std::vector<const PointRow*> order_;
   bool found_defect_ = false;
 };
+
+// Whether an audit was given something to run, and ran it.
+void CheckRun(const Evidence& evidence, Verdict* verdict) {
+  auto add = [verdict](Outcome outcome, const char* code, std::string text) {
+    verdict->reasons.push_back({outcome, code, std::move(text)});
+  };
+  if (evidence.n_prompts_asked <= 0)
+    add(Outcome::kInvalid, "no-prompts", "there is no prompt, so nothing was judged");
+  if (!evidence.obstacles.empty()) return;  // it says itself why less was run
+  if (static_cast<int64_t>(evidence.prompts.size()) < evidence.n_prompts_asked)
+    add(Outcome::kIncomplete, "prompts-missing", "not every prompt was run");
+  for (const PromptEvidence& p : evidence.prompts) {
+    const auto n_asked = static_cast<int64_t>(p.tokens[1].size()) + p.n_decode_asked;
+    const int64_t n_run = p.n_prefill[0] + p.n_decode[0];
+    if (p.tokens[1].empty())
+      add(Outcome::kInvalid, "empty-prompt",
+          fmt::format("prompt {} has no tokens, so nothing can be judged", p.prompt));
+    else if (n_run < n_asked)
+      add(Outcome::kIncomplete, "positions-missing",
+          fmt::format("prompt {}: {} of {} positions were run", p.prompt, n_run, n_asked));
+    else if (n_run > n_asked)
+      add(Outcome::kInvalid, "extra-output",
+          fmt::format("prompt {}: {} rows of logits were delivered, {} were asked for", p.prompt, n_run,
+                      n_asked));
+  }
+}
 
 }  // namespace
 
@@ -182,7 +218,7 @@ Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) {
   Verdict verdict = JudgeLogits(evidence);
   verdict.scope = Scope::kLocal;
   const auto n_of_logits = static_cast<ptrdiff_t>(verdict.reasons.size());
-  LocalCheck check(*evidence, local, &verdict);
+  LocalCheck check(*evidence, local, Against::kEngine, &verdict);
   check.Check();
   bool complete = verdict.coverage.compared == local.n_expected && local.n_expected > 0;
   bool all_seen = complete && local.missing.empty() && local.unmapped.empty() && local.unobservable.empty() &&
@@ -195,6 +231,19 @@ Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) {
       }
   // Among reasons of one outcome the ops come first: they name a place.
   std::rotate(verdict.reasons.begin(), verdict.reasons.begin() + n_of_logits, verdict.reasons.end());
+  Settle(&verdict);
+  return verdict;
+}
+
+Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local) {
+  Verdict verdict;
+  verdict.scope = Scope::kLocal;
+  verdict.reasons = evidence.obstacles;
+  CheckRun(evidence, &verdict);
+  LocalCheck(evidence, local, Against::kArbiter, &verdict).Check();
+  const bool failed = std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
+                                  [](const Reason& r) { return r.outcome == Outcome::kEngineFailed; });
+  if (failed && verdict.blame == Blame::kNone) verdict.blame = Blame::kEngine;
   Settle(&verdict);
   return verdict;
 }

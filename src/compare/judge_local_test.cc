@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <array>
 #include <limits>
 
 #include "compare/verdict.h"
@@ -248,6 +249,84 @@ TEST(JudgeLocal, IncomparableRunsAreNotJudgedByTheirOpsEither) {
   LocalEvidence l = GoodPoints();
   Break(Find(&l, PB_STAGE_FFN_GATED, 0), 0.6);
   Expect(e, l, Outcome::kIncomplete, "undeclared");
+}
+
+// An audit has no rows of a second engine: index 0 is the engine, 1 the arbiter.
+Evidence AuditOf(int64_t n_prefill = 3) {
+  Evidence e;
+  e.n_prompts_asked = 1;
+  PromptEvidence p;
+  p.tokens[0] = p.tokens[1] = {11, 12, 13};
+  p.n_prefill[0] = n_prefill;
+  e.prompts = {p};
+  return e;
+}
+
+TEST(JudgeAudit, EveryOpWithinItsBoundIsAMatchOfOneEngine) {
+  const Verdict v = JudgeAudit(AuditOf(), GoodPoints());
+  EXPECT_EQ(v.outcome, Outcome::kMatch);
+  EXPECT_EQ(v.blame, Blame::kNone);
+  EXPECT_EQ(v.coverage.compared, 12);
+  EXPECT_EQ(v.reasons.front().code, "ops-within-bounds");
+}
+
+TEST(JudgeAudit, NothingJudgedIsInvalid) {
+  EXPECT_EQ(JudgeAudit(AuditOf(), {}).outcome, Outcome::kInvalid);
+  EXPECT_EQ(JudgeAudit({}, {}).outcome, Outcome::kInvalid);
+  EXPECT_EQ(JudgeAudit({}, GoodPoints()).outcome, Outcome::kInvalid) << "of no prompt";
+  Evidence empty = AuditOf();
+  empty.prompts[0].tokens[0].clear(), empty.prompts[0].tokens[1].clear();
+  EXPECT_EQ(JudgeAudit(empty, GoodPoints()).outcome, Outcome::kInvalid);
+}
+
+TEST(JudgeAudit, LessThanAskedIsIncomplete) {
+  LocalEvidence l = GoodPoints();
+  l.points.pop_back();
+  EXPECT_EQ(JudgeAudit(AuditOf(), l).outcome, Outcome::kIncomplete);
+  l = GoodPoints();
+  l.missing = {"layer 0, q_rope: its input q_proj was not recorded"};
+  EXPECT_EQ(JudgeAudit(AuditOf(), l).outcome, Outcome::kIncomplete);
+  EXPECT_EQ(JudgeAudit(AuditOf(2), GoodPoints()).outcome, Outcome::kIncomplete) << "a row too few";
+  EXPECT_EQ(JudgeAudit(AuditOf(4), GoodPoints()).outcome, Outcome::kInvalid) << "a row too many";
+}
+
+TEST(JudgeAudit, TheFirstOpBeyondItsBoundIsThePlace) {
+  LocalEvidence l = GoodPoints();
+  for (int32_t layer : {1, 0}) *Find(&l, PB_STAGE_FFN_GATED, layer) = Point(PB_STAGE_FFN_GATED, layer, 1e-3);
+  // What the model leaves open elsewhere does not hide it.
+  Evidence e = AuditOf();
+  e.obstacles = {Undeclared("the model does not declare its activation")};
+  for (const Evidence& evidence : {AuditOf(), e}) {
+    const Verdict v = JudgeAudit(evidence, l);
+    EXPECT_EQ(v.outcome, Outcome::kDiverged);
+    ASSERT_TRUE(v.first_divergence);
+    EXPECT_EQ(v.first_divergence->layer, 0);
+    EXPECT_EQ(v.first_divergence->stage, PB_STAGE_FFN_GATED);
+    EXPECT_EQ(v.first_divergence->token, 12) << "of the row beyond its bound";
+  }
+}
+
+TEST(JudgeAudit, ValuesThatAreNotFiniteAreOfTheEngineOrOfTheFile) {
+  const std::pair<std::array<int64_t, 2>, Blame> cases[] = {
+      {{3, 0}, Blame::kEngine}, {{3, 3}, Blame::kModelFile}, {{0, 3}, Blame::kUndetermined}};
+  for (const auto& [n, blame] : cases) {
+    LocalEvidence l = GoodPoints();
+    PointRow* p = Find(&l, PB_STAGE_Q_PROJ, 1);
+    p->n_non_finite[0] = n[0], p->n_non_finite[1] = n[1];
+    const Verdict v = JudgeAudit(AuditOf(), l);
+    EXPECT_EQ(v.outcome, Outcome::kInvalid);
+    EXPECT_EQ(v.blame, blame);
+  }
+}
+
+TEST(JudgeAudit, AFailureIsOfTheEngine) {
+  Evidence e = AuditOf(0);
+  e.obstacles = {{Outcome::kEngineFailed, "engine-failed", "the engine failed: signal 11"}};
+  LocalEvidence l;
+  l.n_expected = 12;
+  const Verdict v = JudgeAudit(e, l);
+  EXPECT_EQ(v.outcome, Outcome::kEngineFailed);
+  EXPECT_EQ(v.blame, Blame::kEngine);
 }
 
 }  // namespace

@@ -40,6 +40,9 @@ LocalBound BoundOf(pb_stage stage, const ModelShape& shape, int64_t n_positions)
 // The bound of an engine against the exact result, from the true partial sums that came with it.
 LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units);
 
+// "9.5e-07"; in words where nothing but underflow is allowed, because the exact result is 0.
+std::string BoundText(double bound);
+
 // One tensor, rows of tokens: n_rows x n_features in row-major order (inner axes flattened).
 struct PointTensor {
   std::span<const float> values;

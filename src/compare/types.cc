@@ -53,6 +53,8 @@ const char* BlameName(Blame b) {
       return "reference";
     case Blame::kBoth:
       return "both";
+    case Blame::kEngine:
+      return "engine";
     case Blame::kModelFile:
       return "model-file";
     case Blame::kUndetermined:

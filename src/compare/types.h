@@ -22,7 +22,8 @@ int ExitCode(Outcome o);  // 0 0 0 3 1 4 3
 enum class Scope { kLogitsOnly, kLocal };
 const char* ScopeName(Scope s);  // "logits-only" "local"
 
-enum class Blame { kNone, kCandidate, kReference, kBoth, kModelFile, kUndetermined };
+// kEngine: the one engine that was judged (audit).
+enum class Blame { kNone, kCandidate, kReference, kBoth, kEngine, kModelFile, kUndetermined };
 const char* BlameName(Blame b);
 
 // Why a verdict is what it is. `code` is stable and machine-readable ("kl-worst-above-limit", "no-reference",

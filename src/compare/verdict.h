@@ -88,6 +88,10 @@ struct LocalEvidence {
 // Coverage counts points.
 Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local);
 
+// Judges one engine by what the arbiter makes of its own tensors; in points index 0 is the engine, 1 the arbiter. Of the evidence
+// counts: prompts asked and their tokens (tokens[1]), rows that the engine delivered (n_prefill[0], n_decode[0]), obstacles.
+Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local);
+
 // "layer 3, ffn_gated"; "logits" outside the layers.
 std::string PointName(int32_t stage, int32_t layer);
 

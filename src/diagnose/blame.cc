@@ -29,12 +29,12 @@ class TensorDifference {
   }
 
   // Empty: they are equal.
-  std::string Text(const std::string& name, const char* rows, int64_t n_all) const {
+  std::string Text(const std::string& name, const char* rows, int64_t n_all, const FileNames& files) const {
     if (n_values_ == 0) return "";
     const double factor = b2_ > 0 ? dot_ / b2_ : 0;
     const double rest = a2_ > 0 ? std::sqrt(std::max(a2_ - factor * dot_, 0.0) / a2_) : 1;
     if (rest < kFactorRemainder && std::fabs(factor - 1) > 2 * rest)
-      return fmt::format("{} of the candidate's file is {:.5g} times the reference's", name, factor);
+      return fmt::format("{} of {} is {:.5g} times {}", name, files.first, factor, files.second);
     return fmt::format("{} differs in {} of {} {}, first {} (rel-L2 {:.1e})", name, n_rows_, n_all, rows,
                        first_row_, b2_ > 0 ? std::sqrt(error2_ / b2_) : INFINITY);
   }
@@ -44,7 +44,7 @@ class TensorDifference {
   int64_t n_rows_ = 0, n_values_ = 0, first_row_ = -1;
 };
 
-std::string MatrixDifference(const OpWeights& a, const OpWeights& b) {
+std::string MatrixDifference(const OpWeights& a, const OpWeights& b, const FileNames& files) {
   const WeightView &x = *a.matrix, &y = *b.matrix;
   if (x.n_rows != y.n_rows || x.n_columns != y.n_columns) return a.name + " has another shape";
   TensorDifference difference;
@@ -57,22 +57,21 @@ std::string MatrixDifference(const OpWeights& a, const OpWeights& b) {
     for (float& v : row[1]) v *= b.scale;
     difference.Add(r, row[0], row[1]);
   }
-  return difference.Text(a.name, "rows", x.n_rows);
+  return difference.Text(a.name, "rows", x.n_rows, files);
 }
 
-std::string VectorDifference(const OpWeights& a, const OpWeights& b) {
+std::string VectorDifference(const OpWeights& a, const OpWeights& b, const FileNames& files) {
   if (a.vector->size() != b.vector->size()) return a.name + " has another shape";
   TensorDifference difference;
   for (size_t i = 0; i < a.vector->size(); i++)
     difference.Add(static_cast<int64_t>(i), {a.vector->data() + i, 1}, {b.vector->data() + i, 1});
-  return difference.Text(a.name, "channels", static_cast<int64_t>(a.vector->size()));
+  return difference.Text(a.name, "channels", static_cast<int64_t>(a.vector->size()), files);
 }
 
 void CompareParameters(const HyperParameters& a, const HyperParameters& b, int32_t stage,
-                       std::vector<std::string>* out) {
-  auto differ = [out](const char* what, const auto& x, const auto& y) {
-    if (x != y)
-      out->push_back(fmt::format("{}: {} in the candidate's file, {} in the reference's", what, x, y));
+                       const FileNames& files, std::vector<std::string>* out) {
+  auto differ = [&](const char* what, const auto& x, const auto& y) {
+    if (x != y) out->push_back(fmt::format("{}: {} in {}, {} in {}", what, x, files.first, y, files.second));
   };
   auto pairing = [](const HyperParameters& p) {
     return std::string(p.rope_pairing.value == RopePairing::kHalves ? "halves" : "adjacent");
@@ -118,18 +117,18 @@ BlameFinding FindBlame(const BlameEvidence& e) {
           "each engine lies within its bound of the arbiter; only from each other they are further apart"};
 }
 
-std::vector<std::string> FileDifferences(const Model& candidate, const Model& reference, int32_t stage,
-                                         int32_t layer) {
+std::vector<std::string> FileDifferences(const Model& first, const Model& second, int32_t stage,
+                                         int32_t layer, const FileNames& names) {
   std::vector<std::string> differences;
-  CompareParameters(candidate.params(), reference.params(), stage, &differences);
-  const OpWeights a = WeightsOf(candidate, stage, layer), b = WeightsOf(reference, stage, layer);
+  CompareParameters(first.params(), second.params(), stage, names, &differences);
+  const OpWeights a = WeightsOf(first, stage, layer), b = WeightsOf(second, stage, layer);
   std::string text;
-  if (a.matrix && b.matrix) text = MatrixDifference(a, b);
+  if (a.matrix && b.matrix) text = MatrixDifference(a, b, names);
   if (a.vector && b.vector) {
-    text = VectorDifference(a, b);
-    const float x = candidate.params().norm_eps.value, y = reference.params().norm_eps.value;
+    text = VectorDifference(a, b, names);
+    const float x = first.params().norm_eps.value, y = second.params().norm_eps.value;
     if (x != y)
-      differences.push_back(fmt::format("norm eps: {} in the candidate's file, {} in the reference's", x, y));
+      differences.push_back(fmt::format("norm eps: {} in {}, {} in {}", x, names.first, y, names.second));
   }
   if (!text.empty()) differences.push_back(std::move(text));
   return differences;

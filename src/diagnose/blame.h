@@ -22,10 +22,14 @@ struct BlameFinding {
 };
 BlameFinding FindBlame(const BlameEvidence& evidence);
 
+// What two files are called.
+struct FileNames {
+  std::string first = "the candidate's file", second = "the reference's";
+};
 // What two files hold differently of what an op reads: its tensors, and the hyper-parameters that decide it. One sentence each:
 // "blk.3.ffn_up.weight of the candidate's file is 1.05 times the reference's".
-std::vector<std::string> FileDifferences(const Model& candidate, const Model& reference, int32_t stage,
-                                         int32_t layer);
+std::vector<std::string> FileDifferences(const Model& first, const Model& second, int32_t stage,
+                                         int32_t layer, const FileNames& names = {});
 
 // How ids that differ from the expected ones do so: a half sentence, and its name: bos=doubled bos=missing bos=added tokens.
 std::string HowTokensPart(const std::vector<int32_t>& ids, const std::vector<int32_t>& expected, int32_t bos,

@@ -43,8 +43,8 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
     if (told || !activation || host::FactText(self->facts_, "ffn.activation") != "undeclared") break;
     run::PutSetting(settings, "ffn.activation", *activation);
   }
-  PB_ASSIGN(host::Facts session, self->engine_->OpenSession({}));
-  self->act_quant_ = host::FactText(session, "act.quant");
+  PB_ASSIGN(self->session_, self->engine_->OpenSession({}));
+  self->act_quant_ = host::FactText(self->session_, "act.quant");
   PB_ASSIGN(self->stages_, self->engine_->Stages());
   self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
   PB_ASSIGN(self->model_, Model::Open(side.model_path, OptionsOf(settings)));
@@ -70,10 +70,12 @@ Result<Expectation> FileArbiter::Embeddings(std::span<const int32_t> tokens) {
 Result<Expectation> FileArbiter::Expect(const Culprit& culprit, std::span<const int32_t> tokens,
                                         const std::string& variation) {
   const auto stage = static_cast<pb_stage>(culprit.place.stage);
-  if (stage == PB_STAGE_EMBEDDINGS && variation.empty()) return Embeddings(tokens);
-  PB_ASSIGN(Expectation e, arbiter_->Expect(culprit.inputs, stage, culprit.place.layer, variation));
+  auto expected = stage == PB_STAGE_EMBEDDINGS && variation.empty()
+                      ? Embeddings(tokens)
+                      : arbiter_->Expect(culprit.inputs, stage, culprit.place.layer, variation);
+  PB_ASSIGN(Expectation e, std::move(expected));
   if (e.output.values.size() != culprit.reference.size()) {
-    return MakeError(Code::kUsage, "{}: the arbiter gives {} values, the engines {}",
+    return MakeError(Code::kUsage, "{}: the arbiter gives {} values, the engine {}",
                      pb_vocabulary[stage].name, e.output.values.size(), culprit.reference.size());
   }
   return e;

@@ -42,8 +42,17 @@ class FileArbiter {
   Agreement Compare(const Culprit& culprit, std::span<const float> output, std::span<const float> expected,
                     std::span<const float> units) const;
 
+  // Ids of a text by the model's own rules, special tokens and all.
+  Result<std::vector<int32_t>> Tokenize(std::string_view text) {
+    return engine_->Tokenize(text, PB_ADD_SPECIAL | PB_PARSE_SPECIAL);
+  }
+  Result<std::string> Detokenize(int32_t id) { return engine_->Detokenize({&id, 1}); }
+
   const Model& model() const { return *model_; }
-  const host::Facts& facts() const { return facts_; }
+  const host::Facts& facts() const { return facts_; }      // of the model
+  const host::Facts& session() const { return session_; }  // settings in force
+  const host::Facts& description() const { return engine_->description(); }
+  const std::vector<host::StageVisibility>& stages() const { return stages_; }
 
  private:
   FileArbiter() = default;
@@ -55,7 +64,7 @@ class FileArbiter {
   std::shared_ptr<const Model> model_;
   std::unique_ptr<Arbiter> arbiter_;
   std::vector<host::StageVisibility> stages_;
-  host::Facts facts_;
+  host::Facts facts_, session_;
   std::string act_quant_;
 };
 

@@ -116,19 +116,27 @@ class Tiles {
   std::vector<double> v_;
 };
 
-// Sums the products of one weight row with the token rows of a tile, in the order of k; squares gets the sum of squares of the
-// partial sums.
+// The sum of squared partial sums P of n terms: in the order of the inputs, and besides on the mean over all orders, as an engine
+// adds in an order of its own, in lanes say, where a large term may be in many P that meets its opposite at once here. A random
+// P_k has the mean square (k (n - k) sum of t^2 + k (k - 1) sum^2) / (n (n - 1)); summed over k this gives the second part.
+double SumOfSquares(double squares, double terms, double sum, int64_t n) {
+  return squares + static_cast<double>(n + 1) * (terms / 6 + sum * sum / 3);
+}
+
+// Sums the products of one weight row with the token rows of a tile, in the order of k; squares gets SumOfSquares.
 void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out, double* squares_out) {
-  double sum[kTile] = {}, squares[kTile] = {};
+  double sum[kTile] = {}, squares[kTile] = {}, terms[kTile] = {};
   for (int64_t k = 0; k < k_end; k++, x += kTile) {
     const double wk = w[k];
     for (int64_t i = 0; i < kTile; i++) {
-      sum[i] += wk * x[i];
+      const double term = wk * x[i];
+      sum[i] += term;
       squares[i] += sum[i] * sum[i];
+      terms[i] += term * term;
     }
   }
   std::copy_n(sum, kTile, sum_out);
-  std::copy_n(squares, kTile, squares_out);
+  for (int64_t i = 0; i < kTile; i++) squares_out[i] = SumOfSquares(squares[i], terms[i], sum[i], k_end);
 }
 // The same without the squares.
 void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out) {
@@ -142,11 +150,12 @@ void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out) {
 
 constexpr double kUnderflow = 0x1p-126 / 0x1p-24;  // the least normal float32 in units of the roundoff
 
-// Units of values that one operation rounds.
+// Units of values that one operation rounds. What is less than the least normal float32 has no roundoff of its own: it may be
+// rounded to a coarser grid, or to 0.
 void OwnUnits(const Rows& y, Rows* units) {
   if (!units) return;
   *units = y;
-  for (double& u : units->v) u = std::fabs(u);
+  for (double& u : units->v) u = std::fabs(u) + kUnderflow;
 }
 
 }  // namespace
@@ -185,10 +194,14 @@ Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows*
     double* r = y.v.data() + start;
     double roundings = 1;  // of the factor, in units of itself: half those of the sum of squares
     for (int repeat = 0; repeat < c.norm_repeat; repeat++) {
-      double sum = 0, squares = 0, mean = 0;
+      double sum = 0, squares = 0, terms = 0, mean = 0;
       for (int64_t k = 0; c.norm_centred && k < width; k++) mean += r[k] / static_cast<double>(width);
       for (int64_t k = 0; c.norm_centred && k < width; k++) r[k] -= mean;
-      for (int64_t k = 0; k < width; k++) sum += r[k] * r[k], squares += sum * sum;
+      for (int64_t k = 0; k < width; k++) {
+        const double term = r[k] * r[k];
+        sum += term, squares += sum * sum, terms += term * term;
+      }
+      squares = SumOfSquares(squares, terms, sum, width);
       const double inverse = 1 / std::sqrt(sum / static_cast<double>(width) + c.norm_eps);
       for (int64_t k = 0; k < width; k++)
         r[k] *= inverse * ((c.norm_unweighted ? 1 : weight[static_cast<size_t>(k)]) + c.norm_weight_offset);
@@ -214,12 +227,14 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpC
   const ActQuant scheme = SchemeFor(c.act_quant, w.type);
   const bool stored_sums = scheme == ActQuant::kQ8_1 && w.type == BlockType::kQ4_1 && !c.transposed &&
                            c.quantiser.block_values == 0;
-  Tiles tiles(n, k_all), sum_error(stored_sums ? n : 0, k_all / 32);
+  const int64_t k_end = k_all - c.drop_columns;
+  Tiles tiles(n, k_all), sums(stored_sums ? n : 0, k_all / 32);  // of a block's values, as it is stored
   for (int64_t i = 0; i < n; i++) {
     PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(k_all)}, scheme, c.quantiser));
     for (int64_t k = 0; k < k_all; k++) tiles.at(i, k) = a.values[static_cast<size_t>(k)];
     for (int64_t b = 0; stored_sums && b < k_all / 32; b++)
-      sum_error.at(i, b) = a.sum_error[static_cast<size_t>(b)];
+      sums.at(i, b) = a.sum_error[static_cast<size_t>(b)];
+    for (int64_t k = 0; stored_sums && k < k_end; k++) sums.at(i, k / 32) += a.values[static_cast<size_t>(k)];
   }
   const WeightRows rows(w, c);
   const double factor = scale * c.product_factor;
@@ -230,20 +245,24 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpC
         minimum(stored_sums ? static_cast<size_t>(k_all / 32) : 0);
     for (int64_t r = begin; r < end; r++) {
       rows.Row(r, row.data());
-      for (size_t b = 0; b < minimum.size(); b++)
+      // The minimum's part is a sum of its own. The two parts may cancel, but each is rounded as large as it is.
+      for (size_t b = 0; b < minimum.size(); b++) {
         minimum[b] = static_cast<float>(rows.Minimum(r, static_cast<int64_t>(b)));
+        for (size_t k = b * 32; k < b * 32 + 32; k++) row[k] -= minimum[b];
+      }
       for (int64_t start = 0; start < n; start += kTile) {
-        double sum[kTile], squares[kTile], stored[kTile] = {};
-        const int64_t k_end = k_all - c.drop_columns, t = start / kTile;
+        double sum[kTile], squares[kTile], stored[kTile] = {}, stored_squares[kTile] = {};
+        const int64_t t = start / kTile;
         if (units) {
           SumTile(row.data(), tiles.tile(t), k_end, sum, squares);
         } else {
           SumTile(row.data(), tiles.tile(t), k_end, sum);
         }
-        if (stored_sums) SumTile(minimum.data(), sum_error.tile(t), k_all / 32, stored);
+        if (stored_sums) SumTile(minimum.data(), sums.tile(t), k_all / 32, stored, stored_squares);
         for (int64_t i = start; i < std::min(start + kTile, n); i++) {
           y.row(i)[r] = (sum[i - start] + stored[i - start]) * factor;
-          if (units) units->row(i)[r] = std::sqrt(squares[i - start]) * std::fabs(factor);
+          if (units)
+            units->row(i)[r] = std::sqrt(squares[i - start] + stored_squares[i - start]) * std::fabs(factor);
         }
       }
     }
@@ -292,10 +311,15 @@ Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const Op
       for (int64_t j = 0; j < p; j++) {
         const double* key = CacheRow(k, j, first_position + t, c);
         if (key) key += KvHead(h, c) * c.head_dim;
-        double sum = 0, squares = 0;
-        for (int64_t d = 0; key && d < c.head_dim; d++) sum += query[d] * key[d], squares += sum * sum;
+        double sum = 0, squares = 0, terms = 0;
+        for (int64_t d = 0; key && d < c.head_dim; d++) {
+          const double term = query[d] * key[d];
+          sum += term, squares += sum * sum, terms += term * term;
+        }
         out[j] = j < visible ? sum * scale : -std::numeric_limits<double>::infinity();
-        if (units && j < visible) units->row(t)[h * p + j] = std::sqrt(squares) * std::fabs(scale);
+        if (units && j < visible)
+          units->row(t)[h * p + j] =
+              std::sqrt(SumOfSquares(squares, terms, sum, c.head_dim)) * std::fabs(scale);
       }
     }
   }
@@ -310,10 +334,14 @@ Rows Softmax(const Rows& scores, int64_t positions, const OpConfig& c, Rows* uni
     const double* score = scores.v.data() + start;
     const double largest = *std::max_element(r, r + positions);
     double sum = c.softmax_sink == 0 ? 0 : c.softmax_sink * std::exp(-largest * c.softmax_scale), squares = 0;
+    double terms = 0;
+    int64_t n_visible = 0;
     for (int64_t j = 0; j < positions; j++) {
-      sum += r[j] = std::isinf(r[j]) && r[j] < 0 ? 0 : std::exp((r[j] - largest) * c.softmax_scale);
-      squares += sum * sum;
+      const bool hidden = std::isinf(r[j]) && r[j] < 0;
+      sum += r[j] = hidden ? 0 : std::exp((r[j] - largest) * c.softmax_scale);
+      if (!hidden) squares += sum * sum, terms += r[j] * r[j], n_visible++;
     }
+    squares = SumOfSquares(squares, terms, sum, n_visible);
     for (int64_t j = 0; j < positions; j++) r[j] /= sum;
     // The difference to the largest score is rounded before it is an exponent, and so is the score where it is scaled. What
     // underflows may become 0.
@@ -334,15 +362,22 @@ Rows Context(const Rows& probabilities, const Rows& v_in, const OpConfig& c, Row
     for (int64_t h = 0; h < c.n_heads; h++) {
       double* out = y.row(t) + h * c.head_dim;
       double* unit = units ? units->row(t) + h * c.head_dim : nullptr;
+      std::vector<double> terms(unit ? static_cast<size_t>(c.head_dim) : 0);
+      int64_t n_terms = 0;
       for (int64_t j = 0; j < p; j++) {
         const double w = weights.row(t)[h * p + j];
         const double* value = CacheRow(v, j, p - weights.n + t, c);
         if (!value) continue;
         value += KvHead(h, c) * c.head_dim;
         for (int64_t d = 0; d < c.head_dim; d++) out[d] += w * value[d];
-        for (int64_t d = 0; unit && w != 0 && d < c.head_dim; d++) unit[d] += out[d] * out[d];
+        n_terms += w != 0;
+        for (int64_t d = 0; unit && w != 0 && d < c.head_dim; d++) {
+          const double term = w * value[d];
+          unit[d] += out[d] * out[d], terms[static_cast<size_t>(d)] += term * term;
+        }
       }
-      for (int64_t d = 0; unit && d < c.head_dim; d++) unit[d] = std::sqrt(unit[d]);
+      for (int64_t d = 0; unit && d < c.head_dim; d++)
+        unit[d] = std::sqrt(SumOfSquares(unit[d], terms[static_cast<size_t>(d)], out[d], n_terms));
     }
   }
   return y;

@@ -1,12 +1,35 @@
 // Rounding units of small ops, each derived by hand from its definition (docs/numerics.md, "Units").
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
+#include "base/half.h"
 #include "oracle/ops_for_tests.h"
 
 namespace pb::oracle {
 namespace {
+
+// The sum of squared partial sums: in this order, and on the mean over all orders, each of which is tried.
+double Squares(std::vector<double> terms) {
+  auto squares = [](const std::vector<double>& in_order) {
+    double sum = 0, all = 0;
+    for (double term : in_order) sum += term, all += sum * sum;
+    return all;
+  };
+  const double own = squares(terms);
+  std::vector<size_t> order(terms.size());
+  std::iota(order.begin(), order.end(), 0);
+  double total = 0, n = 0;
+  do {
+    std::vector<double> in_order;
+    for (size_t at : order) in_order.push_back(terms[at]);
+    total += squares(in_order), n++;
+  } while (std::next_permutation(order.begin(), order.end()));
+  return own + total / n;
+}
 
 TEST(Units, ProductIsTheRootSumOfSquaresOfItsPartialSums) {
   const float weights[] = {1, -2, 3, 0, 1, 1};  // two rows
@@ -21,11 +44,10 @@ TEST(Units, ProductIsTheRootSumOfSquaresOfItsPartialSums) {
     ASSERT_TRUE(y.ok()) << y.error().message;
     for (int64_t i = 0; i < n; i++) {
       const double last = static_cast<double>(i + 1);
-      // Partial sums 2, 0, 3 last; and 0, 1, 1 + last.
       EXPECT_EQ(y->row(i)[0], -2 * 3 * last);
-      EXPECT_DOUBLE_EQ(units.row(i)[0], 2 * std::sqrt(4 + 9 * last * last));
+      EXPECT_DOUBLE_EQ(units.row(i)[0], 2 * std::sqrt(Squares({2, -2, 3 * last})));
       EXPECT_EQ(y->row(i)[1], -2 * (1 + last));
-      EXPECT_DOUBLE_EQ(units.row(i)[1], 2 * std::sqrt(1 + (1 + last) * (1 + last)));
+      EXPECT_DOUBLE_EQ(units.row(i)[1], 2 * std::sqrt(Squares({0, 1, last})));
     }
     auto without = Product(x, w, -2, OneHead(2), pool, nullptr);
     ASSERT_TRUE(without.ok());
@@ -33,12 +55,37 @@ TEST(Units, ProductIsTheRootSumOfSquaresOfItsPartialSums) {
   }
 }
 
+// Codes 2, scale 1, minimum -2: weights of 0, whose two parts cancel in every output, each as large as it is.
+TEST(Units, TheTwoPartsOfABlockWithAMinimumAreRoundedApart) {
+  BlockQ4_1 blocks[2];
+  for (BlockQ4_1& block : blocks) {
+    block.d = F32ToF16(1), block.m = F32ToF16(-2);
+    std::fill(std::begin(block.qs), std::end(block.qs), uint8_t{0x22});
+  }
+  WeightView w;
+  w.type = BlockType::kQ4_1;
+  w.data = reinterpret_cast<const std::byte*>(blocks), w.n_rows = 1, w.n_columns = 64,
+  w.row_bytes = sizeof(blocks);
+  OpConfig c = OneHead(2);
+  c.act_quant = ActQuant::kQ8_1;
+  Rows x(1, 64), units;
+  x.v[0] = x.v[32] = 127;  // scale 1, so that codes are values and the stored sums 127
+  ThreadPool pool(1);
+  auto y = Product(x, w, 1, c, pool, &units);
+  ASSERT_TRUE(y.ok()) << y.error().message;
+  EXPECT_EQ(y->v[0], 0);
+  // 32 partial sums of 254 and 32 of 508, and the mean over all orders of 64 terms, of which two are 254 and the others 0; those of
+  // the minimum, block by block, -254 and -508, which is every order.
+  const double a = 254.0 * 254.0, b = 508.0 * 508.0;
+  EXPECT_DOUBLE_EQ(units.v[0], std::sqrt(32 * (a + b) + 65 * (2 * a / 6 + b / 3) + 2 * (a + b)));
+}
+
 TEST(Units, NormRoundsItsSumOnceAndEachValueOnce) {
   Rows units;
   const float weight[] = {1, 2};
   const Rows y = Norm(RowOf({3, -4}), weight, OneHead(2), &units);
-  // Partial sums of squares 9, 25; the root of their mean halves a relative error.
-  const double roundings = 1 + std::sqrt(81.0 + 625.0) / 25 / 2;
+  // Squares 9 and 16; the root of their mean halves a relative error.
+  const double roundings = 1 + std::sqrt(Squares({9, 16})) / 25 / 2;
   EXPECT_DOUBLE_EQ(units.v[0], y.v[0] * roundings);
   EXPECT_DOUBLE_EQ(units.v[1], -y.v[1] * roundings);
 }
@@ -61,16 +108,16 @@ TEST(Units, Attention) {
   Rows k(2, 2), units;
   k.v = {1, 1, 2, -1};
   const Rows scores = Scores(RowOf({3, 4}), k, 0, c, &units);
-  EXPECT_DOUBLE_EQ(units.v[0], std::sqrt(9.0 + 49.0) / std::sqrt(2.0));
+  EXPECT_DOUBLE_EQ(units.v[0], std::sqrt(Squares({3, 4})) / std::sqrt(2.0));
   EXPECT_EQ(units.v[1], 0) << "a hidden position";
   EXPECT_TRUE(std::isinf(scores.v[1]));
 
   const Rows p = Softmax(RowOf({-1, -1}), 2, {}, &units);
-  EXPECT_DOUBLE_EQ(units.v[0], 0.5 * (1 + 1 + 1 + std::sqrt(1.0 + 4.0) / 2));
+  EXPECT_DOUBLE_EQ(units.v[0], 0.5 * (1 + 1 + 1 + std::sqrt(Squares({1, 1})) / 2));
   Rows context_units;
   Context(p, k, c, &context_units);
-  EXPECT_DOUBLE_EQ(context_units.v[0], std::sqrt(0.5 * 0.5 + 1.5 * 1.5));
-  EXPECT_DOUBLE_EQ(context_units.v[1], 0.5);
+  EXPECT_DOUBLE_EQ(context_units.v[0], std::sqrt(Squares({0.5, 1})));
+  EXPECT_DOUBLE_EQ(context_units.v[1], std::sqrt(Squares({0.5, -0.5})));
 }
 
 TEST(Units, OneOperationRoundsItsResult) {
@@ -82,7 +129,7 @@ TEST(Units, OneOperationRoundsItsResult) {
   OpConfig c = OneHead(2);
   c.activation = Act::kRelu2;
   Activate(RowOf({-1, 3}), c, &units);
-  EXPECT_EQ(units.v, (std::vector<double>{0, 9}));
+  EXPECT_EQ(units.v, (std::vector<double>{0x1p-126 * 0x1p24, 9})) << "0 may have underflowed";
 }
 
 }  // namespace

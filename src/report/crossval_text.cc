@@ -1,15 +1,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <set>
 
 #include "report/crossval_report.h"
 #include "report/diagnosis_report.h"
 #include "report/escape.h"
 #include "report/growth.h"
 #include "report/metrics_table.h"
+#include "report/text_blocks.h"
 
 namespace pb::report {
 namespace {
@@ -18,22 +17,6 @@ using compare::LogitsRow;
 using compare::Outcome;
 
 constexpr size_t kLabel = 11;  // columns before the text of a line
-
-const host::Fact* FindIn(const run::EngineRecord& e, const std::string& key) {
-  if (const host::Fact* fact = host::FindFact(e.session, key)) return fact;
-  return host::FindFact(e.model, key);
-}
-
-// "1e-5" and "1e-05" are the same value.
-bool SameValue(const std::string& a, const std::string& b) {
-  if (a == b) return true;
-  double x, y;
-  auto parse = [](const std::string& s, double* v) {
-    auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), *v);
-    return error == std::errc() && end == s.data() + s.size();
-  };
-  return parse(a, &x) && parse(b, &y) && x == y;
-}
 
 class TextReport {
  public:
@@ -53,7 +36,7 @@ class TextReport {
     Traces();
     Limits();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
-    LastWords();
+    for (const run::EngineRecord* e : {&c_.candidate, &c_.reference}) out_ += LastWords(*e);
     if (out_.size() > 1 && out_[out_.size() - 2] != '\n') out_ += '\n';
     VerdictLines();
     for (size_t i = 0; i < context_.next.size(); ++i)
@@ -81,79 +64,15 @@ class TextReport {
     DefaultConfiguration();
   }
 
-  static std::string ModelLine(const run::EngineRecord& e) {
-    std::string text = Escape(e.model_path.filename().string());
-    auto add = [&](const std::string& before, const std::string& value) {
-      if (!value.empty()) text += ", " + before + Escape(value);
-    };
-    add("", host::FactText(e.model, "architecture"));
-    std::string layers = host::FactText(e.model, "n_layers");
-    if (!layers.empty()) add("", layers + " layers");
-    add("d_model ", host::FactText(e.model, "d_model"));
-    add("", host::FactText(e.model, "weights"));
-    if (!e.model_sha256.empty()) text += ", sha256:" + e.model_sha256.substr(0, 12);
-    return text;
-  }
-
   void EngineLines(const run::EngineRecord& e) {
-    std::string name = host::FactText(e.description, "name"),
-                version = host::FactText(e.description, "version");
-    std::string text = name.empty() ? Escape(e.spec) : Escape(name + (version.empty() ? "" : " " + version));
-    std::string isa = host::FactText(e.description, "isa"),
-                threads = host::FactText(e.description, "threads");
-    if (const host::Fact* session_threads = host::FindFact(e.session, "threads"))
-      threads = session_threads->value;
-    std::string detail = Escape(isa);
-    if (!threads.empty())
-      detail += (detail.empty() ? "" : ", ") + Escape(threads) + (threads == "1" ? " thread" : " threads");
-    if (!detail.empty()) text += " (" + detail + ")";
-    Line(e.role, text);
-    std::string facts = FactsLine(e);
+    Line(e.role, EngineLine(e));
+    std::string facts = FactsLine(e, c_.candidate, c_.reference);
     if (!facts.empty()) Line("", facts);
   }
 
-  // The facts that decide results, in the same columns for both engines.
-  std::string FactsLine(const run::EngineRecord& e) const {
-    struct Shown {
-      const char *key, *label;
-    };
-    static constexpr Shown kShown[] = {
-        {"ffn.activation", "ffn "}, {"rope.pairing", "rope "}, {"rope.base", ""},       {"norm.eps", "eps "},
-        {"act.quant", "act "},      {"kv.type", "kv "},        {"attn.flash", "flash "}};
-    std::string text;
-    bool any = false;
-    for (const Shown& s : kShown) {
-      const host::Fact *c = FindIn(c_.candidate, s.key), *r = FindIn(c_.reference, s.key);
-      size_t columns = std::max(c ? Columns(Escape(c->value)) : 0, r ? Columns(Escape(r->value)) : 0);
-      const host::Fact* own = FindIn(e, s.key);
-      if (own && c && r && SameValue(c->value, r->value)) own = c;  // in the same spelling
-      if (columns == 0) continue;
-      any |= own != nullptr;
-      if (!text.empty()) text += *s.label ? "  " : " ";
-      text += s.label + Fit(own ? Escape(own->value) : "-", columns);
-    }
-    size_t end = any ? text.find_last_not_of(' ') : std::string::npos;
-    return end == std::string::npos ? "" : text.substr(0, end + 1);
-  }
-
-  // Every fact that both engines tell and do not agree on, with where each has it from.
   void Differences() {
-    std::set<std::string> keys;
-    for (const host::Facts* facts : {&c_.candidate.model, &c_.candidate.session})
-      for (const host::Fact& f : *facts)
-        if (f.key != "findings") keys.insert(f.key);  // sentences of one engine: they are notes
-    bool first = true;
-    for (const std::string& key : keys) {
-      const host::Fact *c = FindIn(c_.candidate, key), *r = FindIn(c_.reference, key);
-      if (!c || !r || SameValue(c->value, r->value) || key == "n_ctx") continue;  // room, not arithmetic
-      auto side = [](const host::Fact& f) {
-        std::string value = Escape(f.value);
-        if (Columns(value) > 40) value = Fit(value, 40);
-        return fmt::format("{} [{}]", value, Escape(f.origin));
-      };
-      Line(first ? "differ" : "", fmt::format("{}: {} | {}", Escape(key), side(*c), side(*r)));
-      first = false;
-    }
+    const std::vector<std::string> differing = FactsThatDiffer(c_.candidate, c_.reference);
+    for (size_t i = 0; i < differing.size(); ++i) Line(i == 0 ? "differ" : "", differing[i]);
   }
 
   void Tokens() {
@@ -221,7 +140,7 @@ class TextReport {
          fmt::format(
              "{} tensors compared on equal inputs; worst local error {:.1e} ({:.2g} of its bound) in {}",
              c_.verdict.coverage.compared, std::max(worst->worst_row, worst->worst_feature),
-             worst->bound_ratio, PlaceOf(worst->stage, worst->layer, std::nullopt)));
+             worst->bound_ratio, OpName(worst->stage, worst->layer, std::nullopt)));
     for (const std::string& stage : c_.verdict.coverage.unobservable)
       Line("", "not observable: " + Escape(stage));
     Uncompared("not in both engines", c_.verdict.coverage.unmapped);
@@ -289,13 +208,6 @@ class TextReport {
       }
   }
 
-  static std::string PlaceOf(int32_t stage, int32_t layer, std::optional<int64_t> feature) {
-    std::string text = layer >= 0 ? fmt::format("layer {}, ", layer) : "";
-    text += stage >= 0 && stage < PB_STAGE_COUNT ? pb_vocabulary[stage].name : "an unmapped op";
-    if (feature) text += fmt::format(", feature {}", *feature);
-    return text;
-  }
-
   // What the origins of the noise floor's limits end with, when it is the same for all: " in 8 runs of ...".
   std::string CommonOrigin() const {
     std::string common;
@@ -324,37 +236,6 @@ class TextReport {
     if (!common.empty()) Line("", "..." + common);
   }
 
-  void LastWords() {
-    for (const run::EngineRecord* e : {&c_.candidate, &c_.reference}) {
-      if (e->last_words.empty()) continue;
-      std::vector<std::string> lines;
-      std::string_view rest = e->last_words;
-      while (!rest.empty()) {
-        size_t end = std::min(rest.find('\n'), rest.size());
-        if (end > 0) lines.push_back(Escape(rest.substr(0, end)));
-        rest.remove_prefix(std::min(end + 1, rest.size()));
-      }
-      constexpr size_t kShown = 8;
-      Line("stderr", fmt::format("last words of the {}:", e->role));
-      for (size_t i = lines.size() > kShown ? lines.size() - kShown : 0; i < lines.size(); ++i)
-        out_ += std::string(kLabel, ' ') + lines[i] + "\n";
-    }
-  }
-
-  std::string TokenOf(int32_t id) const {
-    auto it = c_.token_text.find(id);
-    return it == c_.token_text.end() ? fmt::format("token {}", id)
-                                     : fmt::format("\"{}\"", Escape(it->second));
-  }
-
-  std::string WhereDiverged() const {
-    const compare::FirstDivergence& d = *c_.verdict.first_divergence;
-    std::string text = c_.prompts.size() > 1 ? fmt::format("prompt {}, ", d.prompt) : "";
-    text += fmt::format("position {} ({})", d.position, TokenOf(d.token));
-    if (d.stage) text += ", " + PlaceOf(*d.stage, d.layer, d.feature);
-    return text;
-  }
-
   // What it means to somebody who has never heard of KL.
   std::string Sentence() const {
     const compare::Verdict& v = c_.verdict;
@@ -370,7 +251,7 @@ class TextReport {
                "reference's noise";
       case Outcome::kDiverged:
         if (!v.first_divergence) return "the engines do not compute the same";
-        return fmt::format("at {}{}", WhereDiverged(),
+        return fmt::format("at {}{}", WhereDiverged(c_),
                            v.first_divergence->stage ? ": the first op whose error its inputs do not explain"
                                                      : ": the engines do not compute the same");
       case Outcome::kIncomplete:
@@ -383,34 +264,8 @@ class TextReport {
     return {};
   }
 
-  std::string VerdictWord() const {
-    std::string word = compare::OutcomeName(c_.verdict.outcome);
-    std::transform(word.begin(), word.end(), word.begin(),
-                   [](char ch) { return ch >= 'a' ? ch - 'a' + 'A' : ch; });
-    return word;
-  }
-
-  std::string Coloured(const std::string& word) const {
-    if (!options_.colour) return word;
-    Outcome o = c_.verdict.outcome;
-    const char* colour = o == Outcome::kMatch                                  ? "\x1b[1;32m"
-                         : o == Outcome::kNearTie || o == Outcome::kDrift      ? "\x1b[1;33m"
-                         : o == Outcome::kIncomplete || o == Outcome::kInvalid ? "\x1b[1;35m"
-                                                                               : "\x1b[1;31m";
-    return colour + word + "\x1b[0m";
-  }
-
   void VerdictLines() {
-    std::string word = VerdictWord();
-    size_t indent = std::max(word.size() + 1, kLabel);
-    std::string padding(indent - word.size(), ' ');
-    int exit_code = compare::ExitCode(c_.verdict.outcome);
-    std::string exit = exit_code == 0 ? "" : fmt::format(" (exit {})", exit_code);
-    std::string text = Wrap(Sentence() + exit, static_cast<size_t>(options_.width), indent);
-    out_ += Coloured(word) + padding + text + "\n";
-    for (const compare::Reason& r : c_.verdict.reasons)
-      out_ += fmt::format("{}- {}\n", std::string(kLabel, ' '),
-                          Wrap(EscapeLines(r.text), static_cast<size_t>(options_.width), kLabel + 2));
+    out_ += VerdictBlock(c_.verdict, Sentence(), options_);
     FirstError();
     if (context_.diagnosis)
       out_ += BlameLines(*context_.diagnosis, options_.width);
@@ -434,26 +289,11 @@ class TextReport {
                               local->rel_l2, accumulated->rel_l2));
   }
 
-  // Texts of engines may hold anything; lines stay lines.
-  static std::string EscapeLines(std::string_view text) {
-    std::string out;
-    for (size_t begin = 0; begin <= text.size();) {
-      size_t end = std::min(text.find('\n', begin), text.size());
-      if (begin > 0) out += ' ';
-      std::string line = Escape(text.substr(begin, end - begin));
-      for (size_t at; (at = line.find("\\\"")) != std::string::npos;)
-        line.erase(at, 1);  // quotes do no harm here
-      out += line;
-      begin = end + 1;
-    }
-    return out;
-  }
-
   std::string Quiet() const {
     const compare::Verdict& v = c_.verdict;
-    std::string text = fmt::format("{} {} of {} {}", Coloured(VerdictWord()), v.coverage.compared,
-                                   v.coverage.expected, v.coverage.unit);
-    if (v.first_divergence) text += ", first at " + WhereDiverged();
+    std::string text = fmt::format("{} {} of {} {}", VerdictWord(v.outcome, options_.colour),
+                                   v.coverage.compared, v.coverage.expected, v.coverage.unit);
+    if (v.first_divergence) text += ", first at " + WhereDiverged(c_);
     if (!v.reasons.empty()) text += ": " + EscapeLines(v.reasons[0].text);
     return text + "\n";
   }

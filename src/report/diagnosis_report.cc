@@ -36,7 +36,7 @@ class Block {
 };
 
 std::string FindingText(const diagnose::Finding& f) {
-  std::string text = fmt::format("{:<29}{:.1e}  bound {:.1e}  {}", f.what, f.error, f.bound,
+  std::string text = fmt::format("{:<29}{:.1e}  bound {}  {}", f.what, f.error, compare::BoundText(f.bound),
                                  f.bound_ratio <= 1 ? "agrees"
                                  : f.agrees         ? "agrees, by codes"
                                                     : "beyond it");

@@ -26,16 +26,6 @@ double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Our own reader looks at the file first: a damaged one is no engine's fault.
-Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings) {
-  ModelOptions options;
-  if (const std::string* config = FindSetting(settings, "hf.config")) options.hf_config = *config;
-  auto model = Model::Open(path, options);
-  if (model.ok() || model.error().code == Code::kUnsupported || model.error().code == Code::kUndeclared)
-    return {};
-  return std::move(model).error();
-}
-
 // Whether neither the file nor a config.json says which activation the model runs.
 bool LeavesActivationOpen(const std::filesystem::path& path, const host::Settings& settings) {
   ModelOptions options;

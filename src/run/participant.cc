@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/sha256.h"
+#include "model/model.h"
 
 namespace pb::run {
 namespace {
@@ -191,6 +192,15 @@ std::vector<int32_t> EndOfGeneration(const EngineRecord& record) {
     at = *end == ',' ? end + 1 : end;
   }
   return ends;
+}
+
+Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings) {
+  ModelOptions options;
+  if (const std::string* config = FindSetting(settings, "hf.config")) options.hf_config = *config;
+  auto model = Model::Open(path, options);
+  if (model.ok() || model.error().code == Code::kUnsupported || model.error().code == Code::kUndeclared)
+    return {};
+  return std::move(model).error();
 }
 
 Result<std::string> CachedFileSha256(const std::filesystem::path& path) {

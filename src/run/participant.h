@@ -70,6 +70,8 @@ std::string EngineIdentity(const EngineRecord& record);
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions = 0);
 // The ids that end a generation, as the engine tells them: all of `eog`, else `eos`.
 std::vector<int32_t> EndOfGeneration(const EngineRecord& record);
+// Our own reader looks at a model file first: a damaged one is no engine's fault. Of `settings` hf.config counts.
+Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings);
 // sha256 of a file, remembered in the cache by path, size and time of change.
 Result<std::string> CachedFileSha256(const std::filesystem::path& path);
 // The id of the largest value, the lowest of equals; -1 when no value is finite.

@@ -1,0 +1,157 @@
+// paritybit audit: one engine, or a stored trace, judged op by op against what its model declares.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/crossval_common.h"
+#include "report/audit_report.h"
+#include "run/participant.h"
+#include "trace/reader.h"
+
+namespace pb::cli {
+namespace {
+
+struct AuditArguments {
+  ModelArguments model;
+  EngineArguments engines;
+  PromptArguments prompts;
+  OutputArguments output;
+  std::string engine = "native", good_model, trace;
+  int max_tokens = 0;
+  bool all = false;
+};
+
+// A stored trace stands for its engine: model, tokens and steps are those that were recorded.
+Status TakeTrace(AuditArguments& args, diagnose::AuditRequest* request) {
+  PB_ASSIGN(trace::Trace trace, trace::Trace::Open(args.trace));
+  const trace::Manifest& manifest = trace.manifest();
+  if (args.model.model.empty()) args.model.model = manifest.model_path;
+  request->tokens = manifest.tokens;
+  request->n_prefill = manifest.n_prompt;
+  request->prompts.push_back({manifest.prompt, args.trace});
+  args.engine = "replay";
+  args.engines.set.insert(args.engines.set.begin(), "trace=" + args.trace);
+  return {};
+}
+
+Result<diagnose::AuditRequest> MakeAuditRequest(AuditArguments& args) {
+  diagnose::AuditRequest request;
+  const bool of_trace = !args.trace.empty();
+  const PromptArguments& p = args.prompts;
+  const bool has_prompt = !p.prompts.empty() || !p.prompt_files.empty() || !p.prompt_lists.empty();
+  if (of_trace) {
+    if (has_prompt || args.engine != "native" || args.max_tokens > 0)
+      return MakeError(Code::kUsage,
+                       "--trace: brings its own engine, prompt and decode steps; give no --engine, --prompt "
+                       "or --max-tokens besides");
+    PB_TRY(TakeTrace(args, &request));
+  } else {
+    PB_ASSIGN(request.prompts, ReadPrompts(p));
+  }
+  const std::string config = args.model.hf_config;
+  ModelArguments of_engine = args.model;
+  // The arbiter reads it. Of the engines the native one does; a recording or llama.cpp cannot be told.
+  if (!args.engine.starts_with("native")) of_engine.hf_config.clear();
+  PB_ASSIGN(OneEngine one, ChooseOneEngine(of_engine, args.engines, args.engine, request.choices));
+  request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;
+  if (args.engines.threads) run::PutSetting(request.engine.settings, "threads", one.threads);
+  request.good_model = args.good_model;
+  request.max_tokens = args.max_tokens;
+  host::Settings declared;
+  if (!config.empty()) declared.emplace_back("hf.config", config);
+  PB_ASSIGN(request.arbiter, ResolveEngine("oracle", declared));
+  return request;
+}
+
+std::string AuditCommand(const AuditArguments& args, const std::string& more) {
+  std::string line = "paritybit audit";
+  auto add = [&line](const char* flag, const std::string& value) {
+    if (!value.empty()) line += fmt::format(" {} {}", flag, ShellQuote(value));
+  };
+  add("--trace", args.trace);
+  add("--model", args.model.model);
+  add("--hf-config", args.model.hf_config);
+  add("--reference-model", args.good_model);
+  if (args.trace.empty() && args.engine != "native") add("--engine", args.engine);
+  for (const std::string& setting : args.engines.set)
+    if (!setting.starts_with("trace=")) add("--set", setting);
+  for (const std::string& prompt : args.prompts.prompts) add("--prompt", prompt);
+  for (const std::string& file : args.prompts.prompt_files) add("--prompt-file", file);
+  for (const std::string& file : args.prompts.prompt_lists) add("--prompts", file);
+  if (args.max_tokens > 0) add("--max-tokens", std::to_string(args.max_tokens));
+  return more.empty() ? line : line + " " + more;
+}
+
+std::vector<std::string> NextCommands(const AuditArguments& args, const diagnose::Audit& audit) {
+  for (const compare::Reason& reason : audit.run.verdict.reasons)
+    if (reason.code == "undeclared" &&
+        args.engine.starts_with("native"))  // another engine may not let itself be told
+      return {AuditCommand(args, "--set ffn.activation=relu2"),
+              AuditCommand(args, "--set ffn.activation=silu")};
+  if (audit.run.verdict.outcome != compare::Outcome::kDiverged) return {};
+  std::vector<std::string> next;
+  if (!args.all) next.push_back(AuditCommand(args, "--all"));
+  if (args.trace.empty() && args.good_model.empty() && args.engine != "native") {
+    CrossvalArguments compared;
+    compared.model = args.model, compared.prompts = args.prompts, compared.max_tokens = args.max_tokens;
+    compared.engines.set_reference = args.engines.set, compared.engines.reference = args.engine;
+    next.push_back(CommandLine(compared, "diagnose", ""));
+  }
+  return next;
+}
+
+int Run(AuditArguments args) {
+  auto request = MakeAuditRequest(args);
+  if (!request) return Fail(args.output, request.error());
+  ProgressBar bar;
+  request->progress = [&](std::string_view what, int64_t done, int64_t total) {
+    bar.Update(what, done, total);
+  };
+  auto audit = diagnose::RunAudit(*request);
+  if (!audit) return Fail(args.output, audit.error());
+  report::Context context = MakeContext("audit");
+  size_t n_positions = 0;
+  for (const run::PromptRecord& prompt : audit->run.prompts)
+    n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
+  context.notes = run::FindingsOf(audit->run.candidate, static_cast<int64_t>(n_positions));
+  if (args.good_model.empty())
+    context.notes.push_back(
+        "the arbiter reads the same model file as the engine: what is wrong in the file itself is not seen "
+        "(--reference-model names a good one)");
+  context.next = NextCommands(args, *audit);
+  const report::TextOptions options{UseColour(STDOUT_FILENO), args.all, false, TerminalWidth(STDOUT_FILENO)};
+  PrintOut(args.output.json() ? report::RenderAuditJson(*audit, context)
+                              : report::RenderAuditText(*audit, context, options));
+  return compare::ExitCode(audit->run.verdict.outcome);
+}
+
+}  // namespace
+
+Action DeclareAudit(CLI::App& app) {
+  auto args = std::make_shared<AuditArguments>();
+  AddModelArguments(app, args->model);
+  app.add_option("--reference-model", args->good_model,
+                 "the file that declares what is right (default: the one that the engine reads)")
+      ->group("Model");
+  app.add_option("-e,--engine", args->engine, "engine to judge: NAME|PATH[,key=value...]")
+      ->capture_default_str()
+      ->group("Engines");
+  AddSettingArguments(app, args->engines);
+  app.add_option("--trace", args->trace,
+                 "judge a stored full trace instead of an engine: its model, tokens and steps")
+      ->group("Engines");
+  AddPromptArguments(app, args->prompts);
+  app.add_option("-n,--max-tokens", args->max_tokens, "greedy decode steps after each prompt")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str()
+      ->group("Prompts");
+  app.add_flag("--all", args->all, "show the worst place of every stage")->group("Output");
+  AddOutputArguments(app, args->output, nullptr);
+  return [args] { return Run(*args); };
+}
+
+}  // namespace pb::cli

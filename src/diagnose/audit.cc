@@ -1,0 +1,397 @@
+#include "diagnose/audit.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <set>
+#include <tuple>
+
+#include "base/sha256.h"
+#include "diagnose/blame.h"
+#include "diagnose/op_judge.h"
+#include "run/local_run.h"
+#include "run/participant.h"
+
+namespace pb::diagnose {
+namespace {
+
+using compare::Outcome;
+
+constexpr int64_t kPassRows = 512;  // token rows of one evaluation at most
+
+// What the engine is expected to show of the ops that the model declares.
+struct Plan {
+  std::vector<int32_t> watched;  // stages whose points are asked for
+  std::vector<int32_t> judged;   // those, and the logits as they are delivered
+  int64_t n_points = 0;          // of one pass
+  std::vector<std::string> missing, unmapped, unobservable;
+};
+
+class AuditRun {
+ public:
+  explicit AuditRun(const AuditRequest& request)
+      : request_(request), engine_(out_.run.candidate, request.limits) {}
+
+  Result<Audit> Run();
+
+ private:
+  Status Open();
+  Status OpenArbiters();
+  Status Tokenize();
+  Result<Plan> MakePlan();
+  // Unwatched, which also chooses the tokens of decode steps; then watched, and judged.
+  Status RunPrompt(size_t index);
+  Status RunUnwatched(size_t index);
+  Status RunWatched(size_t index);
+  Status EvaluateWatched(std::span<const int32_t> tokens, int32_t position, int32_t step, Sha256* logits);
+  // Calls `pass` for each evaluation of a prompt: the prefill in chunks, then every decode step.
+  template <typename Pass>
+  Status Passes(const run::PromptRecord& prompt, const Pass& pass) const;
+  int32_t NPrefill(const run::PromptRecord& prompt) const;
+  // An engine's failure becomes an obstacle; anything else is passed on.
+  Status Absorb(Status status);
+  void Count();
+  void Judge();
+
+  const AuditRequest& request_;
+  Audit out_;
+  run::Participant engine_;
+  host::Settings session_;
+  std::unique_ptr<FileArbiter> arbiter_,
+      own_;  // of the file that declares; of the engine's where that is another
+  std::unique_ptr<OpJudge> judge_;
+  Plan plan_;
+  compare::Evidence evidence_;
+  compare::LocalEvidence local_;
+  bool ours_ = false;  // the error at hand is not the engine's
+  bool stopped_ = false;
+};
+
+Status AuditRun::Absorb(Status status) {
+  if (status.ok()) return {};
+  const Error& error = status.error();
+  run::EngineRecord& engine = out_.run.candidate;
+  if (!engine_.failed()) engine.error = error.message, engine.last_words = engine_.engine().LastWords();
+  const std::string& text = engine.error;  // without the name of the side
+  switch (error.code) {
+    case Code::kEngine:
+    case Code::kTimeout:
+    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
+    case Code::kInternal:
+      evidence_.obstacles.push_back({Outcome::kEngineFailed, "engine-failed", "the engine failed: " + text});
+      break;
+    case Code::kUnsupported:
+      evidence_.obstacles.push_back(
+          {Outcome::kIncomplete, "unsupported", "the engine cannot do what was asked: " + text});
+      break;
+    default:
+      return status;
+  }
+  stopped_ = true;
+  return {};
+}
+
+Status AuditRun::Open() {
+  PB_TRY(run::CheckModelFile(request_.model, request_.engine.settings));
+  if (!request_.good_model.empty())
+    PB_TRY(run::CheckModelFile(request_.good_model, request_.engine.settings));
+  out_.run.candidate.role = "engine", out_.run.reference.role = "arbiter";
+  PB_TRY(Absorb(engine_.Start(request_.engine)));
+  if (!stopped_) PB_TRY(Absorb(engine_.OpenModel(request_.model)));
+  if (!stopped_ && !(engine_.engine().capabilities() & PB_CAP_OUTPUTS)) {
+    evidence_.obstacles.push_back(
+        {Outcome::kIncomplete, "no-tracepoints", "the engine shows no tracepoints, so no op can be judged"});
+    stopped_ = true;
+  }
+  return {};
+}
+
+Status AuditRun::OpenArbiters() {
+  run::EngineRecord side = out_.run.candidate, &arbiter = out_.run.reference;
+  auto open = [&](std::unique_ptr<FileArbiter>* to) -> Status {
+    auto opened = FileArbiter::Open(request_.arbiter, side, request_.limits);
+    if (opened.ok()) return *to = std::move(opened).value(), Status();
+    if (opened.error().code != Code::kUnsupported && opened.error().code != Code::kUsage)
+      return std::move(opened).error();
+    evidence_.obstacles.push_back(
+        {Outcome::kIncomplete, "unsupported", "the arbiter cannot judge this: " + opened.error().message});
+    stopped_ = true;
+    return {};
+  };
+  if (!request_.good_model.empty()) {
+    PB_TRY(open(&own_));
+    side.model_path = request_.good_model;
+  }
+  if (!stopped_) PB_TRY(open(&arbiter_));
+  if (stopped_) return {};
+  arbiter.spec = request_.arbiter.text, arbiter.plugin = request_.arbiter.plugin;
+  arbiter.model_path = side.model_path;
+  PB_ASSIGN(arbiter.model_sha256, run::CachedFileSha256(side.model_path));
+  arbiter.description = arbiter_->description();
+  arbiter.model = arbiter_->facts(), arbiter.session = arbiter_->session();
+  const std::string flash = host::FactText(side.session, "attn.flash");
+  if (!flash.empty() && flash != "off")
+    evidence_.obstacles.push_back(
+        {Outcome::kIncomplete, "unsupported",
+         "the engine runs flash attention, whose rounding the arbiter does not know; run it with "
+         "--set attn.flash=off"});
+  judge_ = std::make_unique<OpJudge>(*arbiter_, own_.get(), &out_);
+  return {};
+}
+
+// The engine's ids, beside those that the model's own rules give.
+Status AuditRun::Tokenize() {
+  for (size_t i = 0; i < request_.prompts.size() && !stopped_; i++) {
+    run::PromptRecord prompt;
+    prompt.text = request_.prompts[i].text, prompt.origin = request_.prompts[i].origin;
+    prompt.steps_asked = request_.max_tokens;
+    compare::PromptEvidence evidence;
+    evidence.prompt = static_cast<int32_t>(i);
+    if (!request_.tokens.empty()) {
+      const auto n = std::min(request_.tokens.size(), static_cast<size_t>(request_.n_prefill));
+      prompt.tokens.assign(request_.tokens.begin(), request_.tokens.begin() + static_cast<ptrdiff_t>(n));
+      prompt.decoded.assign(request_.tokens.begin() + static_cast<ptrdiff_t>(n), request_.tokens.end());
+      prompt.steps_asked = static_cast<int32_t>(prompt.decoded.size());
+    } else if (!prompt.text.empty()) {
+      auto ids = engine_.Tokenize(prompt.text);
+      if (!ids.ok()) return Absorb(std::move(ids).error());
+      prompt.tokens = std::move(ids).value();
+    }
+    prompt.tokens_of[0] = prompt.tokens;
+    evidence.n_decode_asked = prompt.steps_asked;
+    evidence.tokens[0] = evidence.tokens[1] = prompt.tokens;
+    out_.run.prompts.push_back(std::move(prompt));
+    evidence_.prompts.push_back(std::move(evidence));
+  }
+  return {};
+}
+
+// Tokens that were recorded are what the engine was fed; what its tokeniser makes of a text is judged where it was asked.
+Status CheckTokens(FileArbiter& arbiter, bool were_given, run::PromptRecord* prompt,
+                   std::vector<compare::Obstacle>* obstacles) {
+  prompt->tokens_of[1] = prompt->tokens_of[0];
+  if (were_given || prompt->text.empty()) return {};
+  PB_ASSIGN(prompt->tokens_of[1], arbiter.Tokenize(prompt->text));
+  if (prompt->tokens_of[0] == prompt->tokens_of[1]) return {};
+  std::string name;
+  const auto bos = static_cast<int32_t>(host::FactNumber(arbiter.facts(), "bos", -1));
+  obstacles->push_back({Outcome::kDiverged, "tokens-differ",
+                        "the engine reads other tokens than the model's rules give: it " +
+                            HowTokensPart(prompt->tokens_of[0], prompt->tokens_of[1], bos, &name)});
+  return {};
+}
+
+Result<Plan> AuditRun::MakePlan() {
+  PB_ASSIGN(const std::vector<host::StageVisibility> shown, engine_.engine().Stages());
+  const bool activation_is_shown = shown[PB_STAGE_FFN_ACT].visibility == PB_OBSERVED;
+  Plan plan;
+  for (int32_t s = 0; s < PB_STAGE_COUNT; s++) {
+    const host::StageVisibility& of_engine = shown[static_cast<size_t>(s)];
+    const bool declared = arbiter_->stages()[static_cast<size_t>(s)].visibility != PB_ABSENT;
+    const bool observed = of_engine.visibility == PB_OBSERVED || s == PB_STAGE_LOGITS;
+    const char* name = pb_vocabulary[s].name;
+    const int64_t n = pb_vocabulary[s].per_layer ? arbiter_->model().params().n_layers : 1;
+    if (!declared && observed) plan.unmapped.push_back(name);
+    if (!declared) continue;
+    if (!observed && of_engine.visibility == PB_UNOBSERVABLE) {
+      plan.unobservable.push_back(fmt::format("{}: {}", name, of_engine.reason));
+      continue;
+    }
+    plan.n_points += n;
+    if (!observed) {
+      plan.missing.push_back(fmt::format(
+          "{}: {}", name, of_engine.reason.empty() ? "the engine has no such op" : of_engine.reason));
+      continue;
+    }
+    if (s != PB_STAGE_LOGITS) plan.watched.push_back(s);
+    if (judge_->LeavesOpen(s, activation_is_shown))
+      plan.missing.push_back(fmt::format("{}: the model does not declare its activation", name));
+    else
+      plan.judged.push_back(s);
+  }
+  if (host::FactText(arbiter_->facts(), "ffn.activation") == "undeclared")
+    evidence_.obstacles.push_back(compare::Undeclared(fmt::format(
+        "the model does not declare its FFN activation (architecture {} allows several); put its config.json "
+        "beside it, name one with --hf-config, or say --set ffn.activation=relu2|silu",
+        host::FactText(arbiter_->facts(), "architecture"))));
+  return plan;
+}
+
+int32_t AuditRun::NPrefill(const run::PromptRecord& prompt) const {
+  return static_cast<int32_t>(prompt.tokens.size());
+}
+
+template <typename Pass>
+Status AuditRun::Passes(const run::PromptRecord& prompt, const Pass& pass) const {
+  const int64_t rows = std::min(kPassRows, host::FactNumber(out_.run.candidate.session, "ubatch", kPassRows));
+  const int64_t n_prompt = NPrefill(prompt);
+  for (int64_t at = 0; at < n_prompt; at += rows) {
+    const auto n = static_cast<size_t>(std::min(rows, n_prompt - at));
+    PB_TRY(pass(std::span(prompt.tokens).subspan(static_cast<size_t>(at), n), static_cast<int32_t>(at), 0));
+  }
+  // One more may come with each that was chosen.
+  for (size_t i = 0; i < prompt.decoded.size(); i++) {
+    const int32_t token = prompt.decoded[i];
+    PB_TRY(pass(std::span(&token, 1), static_cast<int32_t>(n_prompt + static_cast<int64_t>(i)),
+                static_cast<int32_t>(i) + 1));
+  }
+  return {};
+}
+
+Status AuditRun::RunUnwatched(size_t index) {
+  run::PromptRecord& prompt = out_.run.prompts[index];
+  compare::PromptEvidence& evidence = evidence_.prompts[index];
+  const bool chooses = request_.tokens.empty();
+  Sha256 logits;
+  int32_t next = -1;
+  PB_TRY(engine_.OpenSession(session_));
+  auto choose = [&] {
+    if (chooses && next >= 0 && static_cast<int32_t>(prompt.decoded.size()) < prompt.steps_asked)
+      prompt.decoded.push_back(next);
+  };
+  PB_TRY(Passes(prompt, [&](std::span<const int32_t> tokens, int32_t position, int32_t step) -> Status {
+    PB_TRY(engine_.Evaluate(tokens, position, [&](int32_t, std::span<const float> row) -> Status {
+      logits.Update(std::as_bytes(row));
+      next = run::Greedy(row);
+      ++(step == 0 ? evidence.n_prefill : evidence.n_decode)[0];
+      return {};
+    }));
+    if (position + static_cast<int32_t>(tokens.size()) >= NPrefill(prompt)) choose();
+    return {};
+  }));
+  prompt.logits_sha256[0] = logits.Hex();
+  return {};
+}
+
+Status AuditRun::EvaluateWatched(std::span<const int32_t> tokens, int32_t position, int32_t step,
+                                 Sha256* logits) {
+  host::EvalRequest request;
+  request.tokens.assign(tokens.begin(), tokens.end());
+  request.first_position = position;
+  request.tap.stages = plan_.watched;
+  request.tap.outputs = !plan_.watched.empty();
+  judge_->BeginPass(step, position, tokens);
+  auto judged = [&](int32_t stage) {
+    return std::find(plan_.judged.begin(), plan_.judged.end(), stage) != plan_.judged.end();
+  };
+  return engine_.engine().Eval(request, [&](const host::Event& event) -> Status {
+    Status status;
+    if (event.kind == host::Event::kLogits) {
+      logits->Update(std::as_bytes(event.tensor.data));
+      status = judge_->OnLogits(event.point.first_position, event.tensor);
+    } else if (event.kind == host::Event::kPoint) {
+      const auto stage = static_cast<pb_stage>(event.point.stage);
+      status = judge_->OnPoint(stage, event.point.layer, event.tensor, judged(stage));
+      if (request_.progress)
+        request_.progress("ops", static_cast<int64_t>(judge_->rows().size()), local_.n_expected);
+    }
+    ours_ |= !status.ok();
+    return status;
+  });
+}
+
+Status AuditRun::RunWatched(size_t index) {
+  run::PromptRecord& prompt = out_.run.prompts[index];
+  Sha256 logits;
+  PB_TRY(engine_.OpenSession(session_));
+  judge_->BeginPrompt(static_cast<int32_t>(index));
+  PB_TRY(Passes(prompt, [&](std::span<const int32_t> tokens, int32_t position, int32_t step) {
+    return EvaluateWatched(tokens, position, step, &logits);
+  }));
+  prompt.tapped_sha256[0] = logits.Hex();
+  if (prompt.tapped_sha256[0] != prompt.logits_sha256[0])
+    evidence_.obstacles.push_back({Outcome::kIncomplete, "observer-effect",
+                                   "the engine's logits change when its tracepoints are watched, so they do "
+                                   "not show what it computes unwatched"});
+  return {};
+}
+
+Status AuditRun::RunPrompt(size_t index) {
+  if (out_.run.prompts[index].tokens.empty()) return {};
+  PB_TRY(Absorb(RunUnwatched(index)));
+  if (stopped_) return {};
+  Status watched = RunWatched(index);
+  if (!watched.ok() && ours_) return std::move(watched).error().In("arbiter");
+  return Absorb(std::move(watched));
+}
+
+// A point counts when all its rows were judged, in however many pieces they came.
+void AuditRun::Count() {
+  local_.points = judge_->rows();
+  local_.missing = plan_.missing;
+  local_.missing.insert(local_.missing.end(), judge_->missing().begin(), judge_->missing().end());
+  local_.unmapped = plan_.unmapped, local_.unobservable = plan_.unobservable;
+  std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, int64_t> rows;
+  for (const compare::PointRow& row : local_.points)
+    rows[{row.prompt, row.step, row.stage, row.layer}] += row.n_rows;
+  for (const auto& [key, n] : rows) {
+    const run::PromptRecord& prompt = out_.run.prompts[static_cast<size_t>(std::get<0>(key))];
+    local_.n_compared += n == (std::get<1>(key) == 0 ? NPrefill(prompt) : 1);
+  }
+}
+
+void AuditRun::Judge() {
+  evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
+  if (judge_) Count();
+  compare::Verdict& verdict = out_.run.verdict = compare::JudgeAudit(evidence_, local_);
+  out_.run.points = run::CondensePoints(local_.points, true);
+  std::stable_sort(out_.run.points.begin(), out_.run.points.end(), compare::ComesBefore);
+  out_.run.choices = request_.choices;
+  if (!verdict.first_divergence || out_.findings.empty()) return;
+  const compare::FirstDivergence& first = *verdict.first_divergence;
+  auto named = std::ranges::find_if(out_.findings, [&](const AuditFinding& f) {
+    return f.diagnosis.place.stage == first.stage && f.diagnosis.place.layer == first.layer &&
+           f.diagnosis.place.prompt == first.prompt;
+  });
+  if (named == out_.findings.end()) return;
+  std::rotate(out_.findings.begin(), named, named + 1);
+  verdict.blame = out_.findings.front().diagnosis.blame;
+}
+
+Result<Audit> AuditRun::Run() {
+  const auto start = std::chrono::steady_clock::now();
+  PB_TRY(Open());
+  if (!stopped_) PB_TRY(Tokenize());
+  size_t longest = 1;
+  for (const run::PromptRecord& p : out_.run.prompts)
+    longest = std::max(longest, p.tokens.size() + static_cast<size_t>(p.steps_asked));
+  if (!stopped_) {
+    auto taken = engine_.OpenSessionWishing(run::SessionWishes(request_.engine.settings, longest));
+    if (taken.ok())
+      session_ = std::move(taken).value();
+    else
+      PB_TRY(Absorb(std::move(taken).error()));
+  }
+  if (!stopped_) PB_TRY(OpenArbiters());
+  if (!stopped_) {
+    for (run::PromptRecord& prompt : out_.run.prompts)
+      PB_TRY(CheckTokens(*arbiter_, !request_.tokens.empty(), &prompt, &evidence_.obstacles));
+    auto plan = MakePlan();
+    if (!plan.ok())
+      PB_TRY(Absorb(std::move(plan).error()));
+    else
+      plan_ = std::move(plan).value();
+  }
+  for (const run::PromptRecord& p : out_.run.prompts)
+    if (!p.tokens.empty()) local_.n_expected += plan_.n_points * (1 + p.steps_asked);
+  for (size_t i = 0; i < out_.run.prompts.size() && !stopped_; i++) PB_TRY(RunPrompt(i));
+  Judge();
+  std::set<int32_t> ids;
+  for (const run::PromptRecord& p : out_.run.prompts) {
+    ids.insert(p.tokens.begin(), p.tokens.end());
+    ids.insert(p.decoded.begin(), p.decoded.end());
+  }
+  for (int32_t id : ids) {
+    auto text = arbiter_ ? arbiter_->Detokenize(id) : Result<std::string>(Error{Code::kNotFound, ""});
+    if (text.ok()) out_.run.token_text[id] = std::move(text).value();
+  }
+  out_.run.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return std::move(out_);
+}
+
+}  // namespace
+
+Result<Audit> RunAudit(const AuditRequest& request) { return AuditRun(request).Run(); }
+
+}  // namespace pb::diagnose

@@ -1,0 +1,56 @@
+// One engine, and no second one: every op that it shows is judged by the arbiter, which computes it in fp64 from the engine's own
+// tensors as the model declares it.
+#ifndef PARITYBIT_DIAGNOSE_AUDIT_H_
+#define PARITYBIT_DIAGNOSE_AUDIT_H_
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "diagnose/diagnose.h"
+#include "run/engine_spec.h"
+#include "run/record.h"
+#include "run/request.h"
+
+namespace pb::diagnose {
+
+struct AuditRequest {
+  run::EngineSpec engine;
+  run::EngineSpec arbiter;           // can replay and vary: the oracle
+  std::filesystem::path model;       // what the engine reads
+  std::filesystem::path good_model;  // what declares the ops; empty: the same file
+  std::vector<run::PromptSpec> prompts;
+  // Tokens that are known already, of the one prompt: `n_prefill` of them at once, the others one by one. Empty: the engine
+  // tokenises.
+  std::vector<int32_t> tokens;
+  int32_t n_prefill = 0;
+  int32_t max_tokens = 0;  // greedy decode steps after each prompt
+  host::Limits limits;
+  std::vector<run::Choice> choices;
+  run::Progress progress;  // may be empty
+};
+
+// What is wrong at one place, and at which others the same variation explains the engine.
+struct AuditFinding {
+  Diagnosis diagnosis;
+  std::vector<Place> also;
+};
+
+struct Audit {
+  // candidate: the engine. reference: the arbiter, with what it understood of the file that declares. points: each against the
+  // arbiter, index 0 the engine. No logits rows: the logits are a point.
+  run::Comparison run;
+  std::vector<AuditFinding> findings;  // in order of execution; at most kMaxFindings
+  std::vector<std::string>
+      recomputed;  // stages that the engine does not show and the arbiter computed instead
+};
+inline constexpr size_t kMaxFindings = 4;
+
+// Runs the engine over the prompts twice, unwatched and watched, and judges each tensor as it comes; keeps no tensor beyond its
+// layer but keys and values. Whatever the engine does is part of the verdict. An Error is what ends the command before there is
+// anything to judge, as of run::Crossval, and a failure of the arbiter.
+Result<Audit> RunAudit(const AuditRequest& request);
+
+}  // namespace pb::diagnose
+
+#endif  // PARITYBIT_DIAGNOSE_AUDIT_H_

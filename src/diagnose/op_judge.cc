@@ -1,0 +1,200 @@
+#include "diagnose/op_judge.h"
+
+#include <algorithm>
+
+#include "diagnose/blame.h"
+#include "diagnose/stage_text.h"
+
+namespace pb::diagnose {
+namespace {
+
+using compare::Blame;
+
+compare::ModelShape ShapeOf(const HyperParameters& p) {
+  return {p.d_model, p.d_ff, p.n_heads, p.n_kv_heads, p.head_dim};
+}
+
+bool IsFinite(const compare::PointRow& row) { return row.n_non_finite[0] + row.n_non_finite[1] == 0; }
+
+// Whether an op takes its inputs to codes or f16 first.
+bool RoundsItsInputs(pb_stage stage) {
+  const std::string op_class = compare::BoundOf(stage, {}, 1).op_class;
+  return op_class == "product" || op_class == "attention";
+}
+
+// What is to be said of values that are not finite.
+Diagnosis TellNonFinite(const Culprit& op, const compare::PointRow& row) {
+  Diagnosis d;
+  const std::string place = PlaceText(op.place.layer, op.place.stage, std::nullopt);
+  if (row.n_non_finite[1] == 0) {
+    d.blame = Blame::kEngine;
+    d.sentence = place + ": the engine gives NaN or infinite values where the arbiter gives numbers";
+  } else if (row.n_non_finite[0] > 0) {
+    d.blame = Blame::kModelFile;
+    d.sentence = place + ": the numbers of the model file make NaN or infinite values of finite inputs";
+  } else {
+    d.blame = Blame::kUndetermined;
+    d.why_undetermined = "the model file makes NaN or infinite values, which the engine avoids";
+    d.sentence = fmt::format("{}: it stays open who is wrong: {}", place, d.why_undetermined);
+  }
+  return d;
+}
+
+}  // namespace
+
+OpJudge::OpJudge(FileArbiter& arbiter, FileArbiter* own, Audit* out)
+    : arbiter_(arbiter), own_(own), out_(out), shape_(ShapeOf(arbiter.model().params())) {}
+
+void OpJudge::BeginPrompt(int32_t prompt) {
+  op_.inputs.Clear();
+  op_.place.prompt = prompt;
+}
+
+void OpJudge::BeginPass(int32_t step, int32_t first_position, std::span<const int32_t> tokens) {
+  op_.place.step = step;
+  op_.first_position = first_position;
+  tokens_.assign(tokens.begin(), tokens.end());
+  op_.inputs.BeginPass(first_position);
+}
+
+bool OpJudge::LeavesOpen(int32_t stage, bool activation_is_shown) const {
+  if (host::FactText(arbiter_.facts(), "ffn.activation") != "undeclared") return false;
+  return stage == PB_STAGE_FFN_ACT || (stage == PB_STAGE_FFN_GATED && !activation_is_shown);
+}
+
+std::span<const int32_t> OpJudge::TokensOf(const Culprit& op) const {
+  return std::span(tokens_).subspan(static_cast<size_t>(op.first_position - op_.first_position),
+                                    static_cast<size_t>(op.shape[0]));
+}
+
+Status OpJudge::OnPoint(pb_stage stage, int32_t layer, const host::TensorRef& tensor, bool judged) {
+  op_.place.stage = stage, op_.place.layer = layer;
+  op_.shape = tensor.shape;
+  const auto n_rows = static_cast<int64_t>(tokens_.size());
+  if (tensor.shape.empty() || tensor.shape[0] != n_rows || tensor.data.empty()) {
+    missing_.push_back(fmt::format("{}: {} rows were shown of {}", compare::PointName(stage, layer),
+                                   tensor.shape.empty() ? 0 : tensor.shape[0], n_rows));
+    return {};
+  }
+  op_.inputs.Add(stage, layer, {tensor.shape, {tensor.data.begin(), tensor.data.end()}});
+  return judged ? Judge(op_, tensor) : Status();
+}
+
+Status OpJudge::OnLogits(int32_t first_position, const host::TensorRef& rows) {
+  const Recorded* norm = op_.inputs.Output(PB_STAGE_FINAL_NORM, -1);
+  const int64_t begin = first_position - op_.first_position;
+  if (!norm || begin < 0 || rows.shape.empty() || begin + rows.shape[0] > norm->shape[0]) {
+    missing_.push_back(fmt::format("logits of position {}: {}", first_position,
+                                   norm ? "no such rows were evaluated" : "final_norm was not shown"));
+    return {};
+  }
+  // The rows of the norm that these rows of logits are made of.
+  const int64_t n = rows.shape[0], width = static_cast<int64_t>(norm->values.size()) / norm->shape[0];
+  Recorded part{{n, width},
+                {norm->values.begin() + begin * width, norm->values.begin() + (begin + n) * width}};
+  Culprit op;
+  op.place = {op_.place.prompt, op_.place.step, PB_STAGE_LOGITS, -1};
+  op.first_position = first_position;
+  op.shape = rows.shape;
+  op.inputs.BeginPass(first_position);
+  op.inputs.Add(PB_STAGE_FINAL_NORM, -1, std::move(part));
+  return Judge(op, rows);
+}
+
+Status OpJudge::Judge(Culprit& op, const host::TensorRef& tensor) {
+  const auto stage = static_cast<pb_stage>(op.place.stage);
+  op.reference.assign(tensor.data.begin(), tensor.data.end());
+  op.bound = compare::BoundOf(stage, shape_, op.first_position + op.shape[0]);
+  auto expected = arbiter_.Expect(op, TokensOf(op), "");
+  if (!expected.ok()) {
+    const Error& error = expected.error();
+    const bool refused =
+        error.code == Code::kNotFound || error.code == Code::kUsage || error.code == Code::kUnsupported;
+    if (!refused) return std::move(expected).error();
+    missing_.push_back(
+        fmt::format("{}: {}", compare::PointName(op.place.stage, op.place.layer), error.message));
+    return {};
+  }
+  recomputed_.insert(expected->recomputed.begin(), expected->recomputed.end());
+  out_->recomputed.assign(recomputed_.begin(), recomputed_.end());
+  const Agreement found = arbiter_.Compare(op, tensor.data, expected->output.values, expected->units);
+  // What the arbiter computed in place of a tensor that is not shown may be rounded to another code than the engine's own.
+  if (!found.agrees && !expected->recomputed.empty() && RoundsItsInputs(stage)) {
+    missing_.push_back(fmt::format("{}: its error cannot be told from rounding, as {} was not shown",
+                                   compare::PointName(op.place.stage, op.place.layer),
+                                   expected->recomputed.front()));
+    return {};
+  }
+  if (!found.agrees) Explain(op, tensor.data, *expected, found);
+  rows_.push_back(found.row);
+  return {};
+}
+
+// Whether the variation that explains an earlier place explains this one too.
+bool OpJudge::IsExplainedAlike(const Culprit& op, std::span<const float> output) {
+  for (AuditFinding& finding : out_->findings) {
+    const Trial* named = finding.diagnosis.Named();
+    if (finding.diagnosis.place.stage != op.place.stage || !named) continue;
+    auto varied = arbiter_.Expect(op, TokensOf(op), named->name);
+    if (!varied.ok() || !arbiter_.Compare(op, output, varied->output.values, varied->units).agrees) continue;
+    finding.also.push_back(op.place);
+    return true;
+  }
+  return false;
+}
+
+void OpJudge::Explain(const Culprit& op, std::span<const float> output, const Expectation& declared,
+                      const Agreement& found) {
+  if (IsFinite(found.row) && IsExplainedAlike(op, output)) return;
+  if (out_->findings.size() >= kMaxFindings) return;
+  Diagnosis d = IsFinite(found.row) ? Diagnose(op, output, declared, found) : TellNonFinite(op, found.row);
+  d.place = op.place;
+  d.position = found.row.first_row_above >= 0 ? found.row.first_row_above
+                                              : std::max(found.row.worst_row_position, op.first_position);
+  if (found.row.feature_alone) d.feature = found.row.worst_feature_index;
+  d.findings.insert(d.findings.begin(), {"engine against arbiter", found.error(), found.row.bound,
+                                         found.row.bound_ratio, false, found.row.explanation});
+  d.recomputed = declared.recomputed;
+  if (host::FactText(out_->run.candidate.description, "name") == "native")
+    d.shared.push_back(
+        "the arbiter reads the model file, decodes its blocks and tokenises with the same code as the "
+        "engine (native); the block decoders are tested against the reference library's own");
+  out_->findings.push_back({std::move(d), {}});
+}
+
+Diagnosis OpJudge::Diagnose(const Culprit& op, std::span<const float> output, const Expectation& declared,
+                            const Agreement& found) {
+  Diagnosis d;
+  d.blame = Blame::kEngine;
+  const std::string place =
+      PlaceText(op.place.layer, op.place.stage,
+                found.row.feature_alone ? std::optional(found.row.worst_feature_index) : std::nullopt);
+  if (own_) {
+    d.file_differences = FileDifferences(own_->model(), arbiter_.model(), op.place.stage, op.place.layer,
+                                         {"the engine's file", "the good file's"});
+    auto by_own_file = own_->Expect(op, TokensOf(op), "");
+    if (by_own_file.ok()) {
+      const Agreement own = own_->Compare(op, output, by_own_file->output.values, by_own_file->units);
+      d.findings.push_back({"engine against its own file", own.error(), own.row.bound, own.row.bound_ratio,
+                            own.agrees, own.row.explanation});
+      if (own.agrees) d.blame = Blame::kModelFile;
+    }
+  }
+  d.trials = TryHypotheses({"engine", &op, &arbiter_, output, declared.output.values, declared.units});
+  const Trial* named = d.Named();
+  if (d.blame == Blame::kModelFile)
+    d.sentence =
+        fmt::format("{}: the engine computes what its own file says, and the good file differs: {}", place,
+                    d.file_differences.empty() ? "in what this op reads" : d.file_differences.front());
+  else if (named)
+    d.sentence =
+        fmt::format("{}: the engine {}; agreement restored with {}", place, named->text, named->short_text);
+  else
+    d.sentence = fmt::format(
+        "{}: the engine does not compute what the model declares; none of {} variations explains "
+        "it",
+        place, d.trials.size());
+  return d;
+}
+
+}  // namespace pb::diagnose

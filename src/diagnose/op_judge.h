@@ -1,0 +1,59 @@
+// Judges the tensors of one engine as they come: each against what the arbiter makes of those before it.
+#ifndef PARITYBIT_DIAGNOSE_OP_JUDGE_H_
+#define PARITYBIT_DIAGNOSE_OP_JUDGE_H_
+
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "diagnose/audit.h"
+#include "diagnose/file_arbiter.h"
+
+namespace pb::diagnose {
+
+class OpJudge {
+ public:
+  // `arbiter`: of the file that declares the ops. `own`: of the file that the engine read, where that is another one; else null.
+  // Both outlive this.
+  OpJudge(FileArbiter& arbiter, FileArbiter* own, Audit* out);
+
+  // Positions count from 0 again.
+  void BeginPrompt(int32_t prompt);
+  // What follows are tensors of these tokens, from first_position on, in order of execution.
+  void BeginPass(int32_t step, int32_t first_position, std::span<const int32_t> tokens);
+  // A tensor of all rows of the pass, which is an input of later ones, whether it is judged or not. What cannot be judged is named in missing(); an Error is a failure of the arbiter.
+  Status OnPoint(pb_stage stage, int32_t layer, const host::TensorRef& tensor, bool judged);
+  // Some rows of logits.
+  Status OnLogits(int32_t first_position, const host::TensorRef& rows);
+
+  // A stage that the model leaves open, as it does not declare its activation.
+  bool LeavesOpen(int32_t stage, bool activation_is_shown) const;
+  const std::vector<compare::PointRow>& rows() const { return rows_; }
+  const std::vector<std::string>& missing() const { return missing_; }
+
+ private:
+  // Judges the point that `op` describes but for its bound.
+  Status Judge(Culprit& op, const host::TensorRef& tensor);
+  void Explain(const Culprit& op, std::span<const float> output, const Expectation& declared,
+               const Agreement& found);
+  bool IsExplainedAlike(const Culprit& op, std::span<const float> output);
+  // Who is wrong, and what the engine does instead.
+  Diagnosis Diagnose(const Culprit& op, std::span<const float> output, const Expectation& declared,
+                     const Agreement& found);
+  std::span<const int32_t> TokensOf(const Culprit& op) const;
+
+  FileArbiter& arbiter_;
+  FileArbiter* own_;
+  Audit* out_;
+  compare::ModelShape shape_;
+  std::vector<int32_t> tokens_;  // of the pass
+  Culprit op_;                   // of the pass; its inputs are the recording
+  std::vector<compare::PointRow> rows_;
+  std::vector<std::string> missing_;
+  std::set<std::string> recomputed_;
+};
+
+}  // namespace pb::diagnose
+
+#endif  // PARITYBIT_DIAGNOSE_OP_JUDGE_H_

@@ -1,0 +1,231 @@
+#include "report/audit_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "report/diagnosis_report.h"
+#include "report/escape.h"
+#include "report/json.h"
+#include "report/text_blocks.h"
+
+namespace pb::report {
+namespace {
+
+using compare::Outcome;
+using Json = JsonWriter::Json;
+
+constexpr size_t kLabel = 11;  // columns before the text of a line
+
+class AuditText {
+ public:
+  AuditText(const diagnose::Audit& audit, const Context& context, const TextOptions& options)
+      : a_(audit), run_(audit.run), context_(context), options_(options) {}
+
+  std::string Render() {
+    Head();
+    Ops();
+    if (options_.all) Stages();
+    for (const std::string& note : context_.notes) Line("note", Escape(note));
+    out_ += LastWords(run_.candidate) + "\n" + VerdictBlock(run_.verdict, Sentence(), options_);
+    Findings();
+    for (size_t i = 0; i < context_.next.size(); ++i)
+      out_ +=
+          fmt::format("{:<{}}{}\n", i == 0 ? "next" : "", kLabel, context_.next[i]);  // whole, to be pasted
+    return std::move(out_);
+  }
+
+ private:
+  void Line(std::string_view label, const std::string& text) {
+    out_ += fmt::format("{:<{}}{}\n", label, kLabel, Wrap(text, static_cast<size_t>(options_.width), kLabel));
+  }
+
+  void Head() {
+    Line("model", ModelLine(run_.candidate));
+    if (run_.reference.model_sha256 != run_.candidate.model_sha256 && !run_.reference.model_sha256.empty())
+      Line("judged by", ModelLine(run_.reference));
+    Line("engine", EngineLine(run_.candidate));
+    const std::string facts = FactsLine(run_.candidate, run_.candidate, run_.reference);
+    if (!facts.empty()) Line("", facts);
+    const std::string declared = FactsLine(run_.reference, run_.candidate, run_.reference);
+    if (!declared.empty()) Line("declared", declared);
+    const std::vector<std::string> differing = FactsThatDiffer(run_.candidate, run_.reference);
+    bool first = true;
+    for (const std::string& fact : differing) {
+      if (fact.starts_with("threads") || fact.starts_with("overwrite.exact")) continue;  // no arithmetic
+      Line(first ? "differ" : "", fact);
+      first = false;
+    }
+    size_t n = 0, n_steps = 0;
+    for (const run::PromptRecord& p : run_.prompts) n += p.tokens.size(), n_steps += p.decoded.size();
+    Line("tokens", fmt::format("{} in {} prompt{}, {} decode steps", n, run_.prompts.size(),
+                               run_.prompts.size() == 1 ? "" : "s", n_steps));
+  }
+
+  const compare::PointRow* Worst() const {
+    const compare::PointRow* worst = nullptr;
+    for (const compare::PointRow& p : run_.points)
+      if (!p.explained_by_codes && (!worst || !(p.bound_ratio <= worst->bound_ratio))) worst = &p;
+    return worst;
+  }
+
+  void Ops() {
+    if (run_.points.empty()) return;
+    std::string text =
+        fmt::format("{} tensors judged, each from those that it was made of", run_.verdict.coverage.compared);
+    if (const compare::PointRow* worst = Worst())
+      text += fmt::format("; worst local error {:.1e} ({:.2g} of its bound) in {}",
+                          std::max(worst->worst_row, worst->worst_feature), worst->bound_ratio,
+                          OpName(worst->stage, worst->layer, std::nullopt));
+    Line("ops", text);
+    for (const std::string& stage : run_.verdict.coverage.unobservable)
+      Line("", "not observable: " + Escape(stage));
+    if (!a_.recomputed.empty())
+      Line("", fmt::format("computed by the arbiter, as the engine does not show it: {}",
+                           fmt::join(a_.recomputed, ", ")));
+    Names("missing", run_.verdict.coverage.missing);
+    Names("no op of the model", run_.verdict.coverage.unmapped);
+    bool watched = false, changed = false;
+    for (const run::PromptRecord& p : run_.prompts) {
+      watched |= !p.tapped_sha256[0].empty();
+      changed |= !p.tapped_sha256[0].empty() && p.tapped_sha256[0] != p.logits_sha256[0];
+    }
+    if (watched)
+      Line("observer", changed ? "logits CHANGE when the engine is watched"
+                               : "logits have the same bits with and without taps");
+  }
+
+  // Up to a few names; the JSON has all.
+  void Names(const char* what, const std::vector<std::string>& names) {
+    constexpr size_t kShown = 3;
+    for (size_t i = 0; i < std::min(names.size(), kShown); ++i)
+      Line("", fmt::format("{}: {}", what, Escape(names[i])));
+    if (names.size() > kShown) Line("", fmt::format("{}: {} more", what, names.size() - kShown));
+  }
+
+  // The worst place of every stage.
+  void Stages() {
+    std::map<int32_t, const compare::PointRow*> worst;
+    std::map<int32_t, int> n_by_codes;
+    for (const compare::PointRow& p : run_.points) {
+      n_by_codes[p.stage] += p.explained_by_codes;
+      if (p.explained_by_codes) continue;
+      auto [at, fresh] = worst.try_emplace(p.stage, &p);
+      if (!fresh && !(p.bound_ratio <= at->second->bound_ratio)) at->second = &p;
+    }
+    out_ += fmt::format("{:<{}}{:<20} {:>5} {:>8} {:>9}  of bound\n", "stages", kLabel, "", "layer", "error",
+                        "bound");
+    for (const auto& [stage, p] : worst) {
+      std::string text =
+          fmt::format("{:<20} {:>5} {:>8.1e} {:>9.1e}  {:<7.2g}", pb_vocabulary[stage].name, p->layer,
+                      std::max(p->worst_row, p->worst_feature), p->bound, p->bound_ratio);
+      if (n_by_codes[stage] > 0) text += fmt::format(" {} more by codes", n_by_codes[stage]);
+      out_ += std::string(kLabel, ' ') + text.substr(0, text.find_last_not_of(' ') + 1) + "\n";
+    }
+  }
+
+  // What it means to somebody who knows nothing of bounds.
+  std::string Sentence() const {
+    const compare::Verdict& v = run_.verdict;
+    switch (v.outcome) {
+      case Outcome::kMatch:
+        return fmt::format("at all {} {} the engine computes what the model declares", v.coverage.compared,
+                           v.coverage.unit);
+      case Outcome::kDiverged:
+        if (!v.first_divergence) return "the engine does not compute what the model declares";
+        return fmt::format("at {}: the first op that is not what the model declares", WhereDiverged(run_));
+      case Outcome::kIncomplete:
+        return "not everything could be judged, so this is not a pass";
+      case Outcome::kEngineFailed:
+        return "the engine failed before the audit was done";
+      default:
+        return "there is nothing here that could be judged, so this is not a pass";
+    }
+  }
+
+  void Findings() {
+    for (const diagnose::AuditFinding& f : a_.findings) {
+      out_ += BlameLines(f.diagnosis, options_.width);
+      if (!f.also.empty()) Line("", "the same explains " + AlsoText(f.also));
+    }
+    if (a_.findings.empty() && run_.verdict.blame != compare::Blame::kNone)
+      Line("blame", compare::BlameName(run_.verdict.blame));
+  }
+
+  // "layers 1, 2, 3", or how many points.
+  static std::string AlsoText(const std::vector<diagnose::Place>& places) {
+    std::vector<int32_t> layers;
+    for (const diagnose::Place& p : places)
+      if (std::find(layers.begin(), layers.end(), p.layer) == layers.end()) layers.push_back(p.layer);
+    constexpr size_t kShown = 40;
+    std::string text = fmt::format("{} more point{}", places.size(), places.size() == 1 ? "" : "s");
+    if (layers.size() <= kShown && layers.front() >= 0)
+      text += fmt::format(", in layer{} {}", layers.size() == 1 ? "" : "s", fmt::join(layers, ", "));
+    return text;
+  }
+
+  const diagnose::Audit& a_;
+  const run::Comparison& run_;
+  const Context& context_;
+  const TextOptions& options_;
+  std::string out_;
+};
+
+}  // namespace
+
+std::string RenderAuditText(const diagnose::Audit& audit, const Context& context,
+                            const TextOptions& options) {
+  return AuditText(audit, context, options).Render();
+}
+
+std::string RenderAuditJson(const diagnose::Audit& audit, const Context& context) {
+  const run::Comparison& run = audit.run;
+  JsonWriter writer(run);
+  const compare::Verdict& v = run.verdict;
+  Json out{{"schema", "paritybit.audit/0"},        {"verdict", compare::OutcomeName(v.outcome)},
+           {"scope", compare::ScopeName(v.scope)}, {"exit_code", compare::ExitCode(v.outcome)},
+           {"reasons", writer.Reasons()},          {"next", context.next}};
+  out["engines"] = Json::array({writer.Engine(run.candidate), writer.Engine(run.reference)});
+  out["model"] = Json{{"path", run.candidate.model_path.string()}, {"sha256", run.candidate.model_sha256}};
+  out["coverage"] = writer.CoverageOf();
+  out["first_divergence"] = writer.FirstDivergence();
+  out["blame"] = compare::BlameName(v.blame);
+  out["findings"] = Json::array();
+  for (const diagnose::AuditFinding& f : audit.findings) {
+    Json finding = DiagnosisJson(f.diagnosis, &writer);
+    finding["also"] = Json::array();
+    for (const diagnose::Place& p : f.also)
+      finding["also"].push_back(Json{{"prompt", p.prompt},
+                                     {"step", p.step},
+                                     {"layer", p.layer},
+                                     {"stage", pb_vocabulary[p.stage].name}});
+    out["findings"].push_back(std::move(finding));
+  }
+  out["recomputed"] = audit.recomputed;
+  out["points"] = Json::array();
+  for (const compare::PointRow& p : run.points) out["points"].push_back(writer.Point(p));
+  out["prompts"] = Json::array();
+  for (const run::PromptRecord& p : run.prompts) {
+    Json prompt{{"text", p.text},
+                {"origin", p.origin},
+                {"tokens", p.tokens},
+                {"tokens_by_the_model", p.tokens_of[1]},
+                {"steps_asked", p.steps_asked},
+                {"decoded", p.decoded}};
+    prompt["logits_sha256"] = p.logits_sha256[0];
+    prompt["logits_sha256_tapped"] = p.tapped_sha256[0];
+    out["prompts"].push_back(std::move(prompt));
+  }
+  out["choices"] = writer.Choices();
+  out["notes"] = context.notes;
+  out["command"] = context.command;
+  out["tool_version"] = context.tool_version;
+  out["host"] =
+      Json{{"os", context.os}, {"cpu", context.cpu}, {"isa", context.isa}, {"n_cpus", context.n_cpus}};
+  out["wall_seconds"] = writer.Number(run.wall_seconds);
+  out["non_finite_numbers"] = writer.non_finite_numbers();
+  return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace pb::report

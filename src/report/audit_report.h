@@ -1,0 +1,19 @@
+// What an audit tells, as text and as JSON. Strings out, no printing.
+#ifndef PARITYBIT_REPORT_AUDIT_REPORT_H_
+#define PARITYBIT_REPORT_AUDIT_REPORT_H_
+
+#include <string>
+
+#include "diagnose/audit.h"
+#include "report/crossval_report.h"
+
+namespace pb::report {
+
+// Ends with the verdict, the findings and the next commands.
+std::string RenderAuditText(const diagnose::Audit& audit, const Context& context, const TextOptions& options);
+// Schema paritybit.audit/0. In points, index "candidate" is the engine, "reference" the arbiter.
+std::string RenderAuditJson(const diagnose::Audit& audit, const Context& context);
+
+}  // namespace pb::report
+
+#endif  // PARITYBIT_REPORT_AUDIT_REPORT_H_

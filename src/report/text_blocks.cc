@@ -1,0 +1,182 @@
+#include "report/text_blocks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+
+#include "report/escape.h"
+
+namespace pb::report {
+namespace {
+
+using compare::Outcome;
+
+constexpr size_t kLabel = 11;  // columns before the text of a line
+
+const host::Fact* FindIn(const run::EngineRecord& e, const std::string& key) {
+  if (const host::Fact* fact = host::FindFact(e.session, key)) return fact;
+  return host::FindFact(e.model, key);
+}
+
+// "1e-5" and "1e-05" are the same value.
+bool SameValue(const std::string& a, const std::string& b) {
+  if (a == b) return true;
+  double x, y;
+  auto parse = [](const std::string& s, double* v) {
+    auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), *v);
+    return error == std::errc() && end == s.data() + s.size();
+  };
+  return parse(a, &x) && parse(b, &y) && x == y;
+}
+
+}  // namespace
+
+std::string ModelLine(const run::EngineRecord& e) {
+  std::string text = Escape(e.model_path.filename().string());
+  auto add = [&](const std::string& before, const std::string& value) {
+    if (!value.empty()) text += ", " + before + Escape(value);
+  };
+  add("", host::FactText(e.model, "architecture"));
+  std::string layers = host::FactText(e.model, "n_layers");
+  if (!layers.empty()) add("", layers + " layers");
+  add("d_model ", host::FactText(e.model, "d_model"));
+  add("", host::FactText(e.model, "weights"));
+  if (!e.model_sha256.empty()) text += ", sha256:" + e.model_sha256.substr(0, 12);
+  return text;
+}
+
+std::string EngineLine(const run::EngineRecord& e) {
+  std::string name = host::FactText(e.description, "name"),
+              version = host::FactText(e.description, "version");
+  std::string text = name.empty() ? Escape(e.spec) : Escape(name + (version.empty() ? "" : " " + version));
+  std::string isa = host::FactText(e.description, "isa"), threads = host::FactText(e.description, "threads");
+  if (const host::Fact* session_threads = host::FindFact(e.session, "threads"))
+    threads = session_threads->value;
+  std::string detail = Escape(isa);
+  if (!threads.empty())
+    detail += (detail.empty() ? "" : ", ") + Escape(threads) + (threads == "1" ? " thread" : " threads");
+  if (!detail.empty()) text += " (" + detail + ")";
+  return text;
+}
+
+std::string FactsLine(const run::EngineRecord& e, const run::EngineRecord& candidate,
+                      const run::EngineRecord& reference) {
+  struct Shown {
+    const char *key, *label;
+  };
+  static constexpr Shown kShown[] = {
+      {"ffn.activation", "ffn "}, {"rope.pairing", "rope "}, {"rope.base", ""},       {"norm.eps", "eps "},
+      {"act.quant", "act "},      {"kv.type", "kv "},        {"attn.flash", "flash "}};
+  std::string text;
+  bool any = false;
+  for (const Shown& s : kShown) {
+    const host::Fact *c = FindIn(candidate, s.key), *r = FindIn(reference, s.key);
+    size_t columns = std::max(c ? Columns(Escape(c->value)) : 0, r ? Columns(Escape(r->value)) : 0);
+    const host::Fact* own = FindIn(e, s.key);
+    if (own && c && r && SameValue(c->value, r->value)) own = c;  // in the same spelling
+    if (columns == 0) continue;
+    any |= own != nullptr;
+    if (!text.empty()) text += *s.label ? "  " : " ";
+    text += s.label + Fit(own ? Escape(own->value) : "-", columns);
+  }
+  size_t end = any ? text.find_last_not_of(' ') : std::string::npos;
+  return end == std::string::npos ? "" : text.substr(0, end + 1);
+}
+
+std::vector<std::string> FactsThatDiffer(const run::EngineRecord& candidate,
+                                         const run::EngineRecord& reference) {
+  std::set<std::string> keys;
+  for (const host::Facts* facts : {&candidate.model, &candidate.session})
+    for (const host::Fact& f : *facts)
+      if (f.key != "findings") keys.insert(f.key);  // sentences of one engine: they are notes
+  std::vector<std::string> differing;
+  for (const std::string& key : keys) {
+    const host::Fact *c = FindIn(candidate, key), *r = FindIn(reference, key);
+    if (!c || !r || SameValue(c->value, r->value) || key == "n_ctx") continue;  // room, not arithmetic
+    auto side = [](const host::Fact& f) {
+      std::string value = Escape(f.value);
+      if (Columns(value) > 40) value = Fit(value, 40);
+      return fmt::format("{} [{}]", value, Escape(f.origin));
+    };
+    differing.push_back(fmt::format("{}: {} | {}", Escape(key), side(*c), side(*r)));
+  }
+  return differing;
+}
+
+std::string LastWords(const run::EngineRecord& e) {
+  if (e.last_words.empty()) return "";
+  std::vector<std::string> lines;
+  std::string_view rest = e.last_words;
+  while (!rest.empty()) {
+    size_t end = std::min(rest.find('\n'), rest.size());
+    if (end > 0) lines.push_back(Escape(rest.substr(0, end)));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  constexpr size_t kShown = 8;
+  std::string out = fmt::format("{:<{}}last words of the {}:\n", "stderr", kLabel, e.role);
+  for (size_t i = lines.size() > kShown ? lines.size() - kShown : 0; i < lines.size(); ++i)
+    out += std::string(kLabel, ' ') + lines[i] + "\n";
+  return out;
+}
+
+std::string OpName(int32_t stage, int32_t layer, std::optional<int64_t> feature) {
+  std::string text = layer >= 0 ? fmt::format("layer {}, ", layer) : "";
+  text += stage >= 0 && stage < PB_STAGE_COUNT ? pb_vocabulary[stage].name : "an unmapped op";
+  if (feature) text += fmt::format(", feature {}", *feature);
+  return text;
+}
+
+std::string WhereDiverged(const run::Comparison& c) {
+  const compare::FirstDivergence& d = *c.verdict.first_divergence;
+  auto token = c.token_text.find(d.token);
+  std::string text = c.prompts.size() > 1 ? fmt::format("prompt {}, ", d.prompt) : "";
+  text += fmt::format("position {} ({})", d.position,
+                      token == c.token_text.end() ? fmt::format("token {}", d.token)
+                                                  : fmt::format("\"{}\"", Escape(token->second)));
+  if (d.stage) text += ", " + OpName(*d.stage, d.layer, d.feature);
+  return text;
+}
+
+std::string VerdictWord(Outcome outcome, bool colour) {
+  std::string word = compare::OutcomeName(outcome);
+  std::transform(word.begin(), word.end(), word.begin(),
+                 [](char ch) { return ch >= 'a' ? ch - 'a' + 'A' : ch; });
+  if (!colour) return word;
+  const char* code = outcome == Outcome::kMatch                                        ? "\x1b[1;32m"
+                     : outcome == Outcome::kNearTie || outcome == Outcome::kDrift      ? "\x1b[1;33m"
+                     : outcome == Outcome::kIncomplete || outcome == Outcome::kInvalid ? "\x1b[1;35m"
+                                                                                       : "\x1b[1;31m";
+  return code + word + "\x1b[0m";
+}
+
+std::string VerdictBlock(const compare::Verdict& verdict, const std::string& sentence,
+                         const TextOptions& options) {
+  const std::string word = VerdictWord(verdict.outcome, false);
+  const size_t indent = std::max(word.size() + 1, kLabel);
+  const int exit_code = compare::ExitCode(verdict.outcome);
+  const std::string exit = exit_code == 0 ? "" : fmt::format(" (exit {})", exit_code);
+  std::string out = VerdictWord(verdict.outcome, options.colour) + std::string(indent - word.size(), ' ') +
+                    Wrap(sentence + exit, static_cast<size_t>(options.width), indent) + "\n";
+  for (const compare::Reason& r : verdict.reasons)
+    out += fmt::format("{}- {}\n", std::string(kLabel, ' '),
+                       Wrap(EscapeLines(r.text), static_cast<size_t>(options.width), kLabel + 2));
+  return out;
+}
+
+std::string EscapeLines(std::string_view text) {
+  std::string out;
+  for (size_t begin = 0; begin <= text.size();) {
+    size_t end = std::min(text.find('\n', begin), text.size());
+    if (begin > 0) out += ' ';
+    std::string line = Escape(text.substr(begin, end - begin));
+    for (size_t at; (at = line.find("\\\"")) != std::string::npos;)
+      line.erase(at, 1);  // quotes do no harm here
+    out += line;
+    begin = end + 1;
+  }
+  return out;
+}
+
+}  // namespace pb::report
