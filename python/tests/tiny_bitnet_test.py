@@ -221,9 +221,20 @@ class Reference(Case):
         good = self.crossval(path, "native,act.quant=bitnet,kv.type=f32", 0)
         self.assertEqual((good["verdict"], good["scope"]), ("match", "local"))
         self.assertEqual((good["coverage"]["expected"], good["coverage"]["compared"]), (3 * 123, 3 * 123))
+        self.differ(path)
         bad = self.crossval(path, "native,act.quant=bitnet,kv.type=f32,ffn.activation=silu", 1)
         first = bad["first_divergence"]
         self.assertEqual((bad["verdict"], first["position"], first["layer"], first["stage"]), ("diverged", 0, 0, "ffn_act"))
+
+    def differ(self, model):
+        """PyTorch is no engine that paritybit starts: its trace stands for it in the command that trace-diff suggests."""
+        ours, theirs = self.folder / "silu", self.folder / "pytorch"
+        paritybit("trace", "--model", model, "--engine", "native,act.quant=bitnet,kv.type=f32,ffn.activation=silu", "--like", theirs,
+                  "--level", "full", "--out", ours)
+        told = json.loads(paritybit("trace-diff", ours, theirs, "--format", "json", expect=1))
+        (command,) = [line for line in told["next"] if line.startswith("paritybit crossval ")]
+        self.assertIn(f" --reference replay,trace={theirs} ", command)
+        self.assertNotIn("--reference pytorch", command)
 
     def crossval(self, model, candidate, code):
         return json.loads(paritybit("crossval", "--model", model, "--candidate", candidate, "--reference", f"replay,trace={self.folder}/pytorch",

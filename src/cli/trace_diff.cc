@@ -25,21 +25,30 @@ bool HasReason(const compare::TraceDiff& diff, std::string_view code) {
   return false;
 }
 
+bool IsHere(const trace::Manifest& m) { return !m.engine.empty() && ResolveEngine(m.engine, {}).ok(); }
+
+// The reference of a further run: its engine, or its full trace where that is none that is here (PyTorch). Empty: neither.
+std::string ReferenceSpec(const trace::Manifest& m, const std::string& folder) {
+  if (IsHere(m)) return m.engine;
+  return m.level == trace::Level::kFull && !m.engine.empty() ? "replay,trace=" + folder : "";
+}
+
 // What mends or goes on from here, with the traces' own paths filled in.
 std::vector<std::string> NextCommands(const TraceDiffArguments& args, const compare::TraceDiff& diff,
                                       const trace::Manifest (&m)[2]) {
   std::vector<std::string> next;
   auto record = [&](int side, const std::string& more, const char* folder) {
-    if (m[side].model_path.empty() || m[side].engine.empty()) return;
+    if (m[side].model_path.empty() || !IsHere(m[side])) return;
     next.push_back(fmt::format("paritybit trace --model {} --engine {} {} --out {}",
                                ShellQuote(m[side].model_path), ShellQuote(m[side].engine), more, folder));
   };
   if (HasReason(diff, "tokens-differ")) record(0, "--like " + ShellQuote(args.folders[1]), "trace-again");
   if (!HasReason(diff, "not-judged") && diff.verdict.outcome != compare::Outcome::kDiverged) return next;
   const bool same_model = !m[0].model_sha256.empty() && m[0].model_sha256 == m[1].model_sha256;
-  if (same_model && !m[0].prompt.empty() && !m[0].engine.empty() && !m[1].engine.empty())
+  const std::string reference = ReferenceSpec(m[1], args.folders[1]);
+  if (same_model && !m[1].model_path.empty() && !m[1].prompt.empty() && IsHere(m[0]) && !reference.empty())
     next.push_back(fmt::format("paritybit crossval --model {} --candidate {} --reference {} --prompt {}",
-                               ShellQuote(m[1].model_path), ShellQuote(m[0].engine), ShellQuote(m[1].engine),
+                               ShellQuote(m[1].model_path), ShellQuote(m[0].engine), ShellQuote(reference),
                                ShellQuote(m[1].prompt)));
   std::string self =
       fmt::format("paritybit trace-diff {} {}{}", ShellQuote(args.folders[0]), ShellQuote(args.folders[1]),
