@@ -9,7 +9,7 @@ import time
 
 from driver import PARITYBIT, PLUGINS, RELU2, SILU, Case, main, run
 
-COMMANDS = ["crossval", "crossval-per-token", "infer", "setup-cpp-auto", "setup-crossval", "preflight", "gen-fixtures",
+COMMANDS = ["crossval", "crossval-per-token", "trace", "trace-diff", "diagnose", "repro", "infer", "setup-cpp-auto", "setup-crossval", "preflight", "gen-fixtures",
             "check-features"]
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 FIRST_FIELDS = ["schema", "verdict", "scope", "exit_code", "reasons", "next"]

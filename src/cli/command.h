@@ -34,6 +34,7 @@ Action DeclareCrossvalPerToken(CLI::App& app);
 Action DeclareTrace(CLI::App& app);
 Action DeclareTraceDiff(CLI::App& app);
 Action DeclareDiagnose(CLI::App& app);
+Action DeclareRepro(CLI::App& app);
 Action DeclareAudit(CLI::App& app);
 Action DeclareSelfCheck(CLI::App& app);
 Action DeclareInfer(CLI::App& app);

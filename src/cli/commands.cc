@@ -25,6 +25,8 @@ constexpr std::array kCommands = {
     Command{"diagnose", "why two engines differ, and whose fault it is",
             "paritybit diagnose --model model.gguf --reference llama.cpp --prompt \"And God said\"",
             DeclareDiagnose, kNoiseRuns},
+    Command{"repro", "a bundle for a bug report: one wrong op, its data, and a program that shows it",
+            "paritybit repro --out activation-bug", DeclareRepro, kNoiseRuns},
     Command{"audit", "check one engine alone, op by op, against what its model declares",
             "paritybit audit --model model.gguf --engine llama.cpp --prompt \"And God said\"", DeclareAudit},
     Command{"self-check", "which injected defects paritybit finds, and what raises false alarms",
@@ -45,10 +47,10 @@ constexpr std::array kCommands = {
 };
 
 constexpr std::string_view kUnsupported[] = {
-    "full-crossval", "parity-both",    "sweep",         "verify",           "verify-receipt", "gate",
-    "logit-parity",  "nll-parity",     "greedy-parity", "tokenizer-parity", "benchmark",      "bench-compare",
-    "fetch-cpp",     "download-model", "tokenizer",     "gen-mini-gguf",    "gpu-preflight",  "clean-cache",
-    "repro",         "history",
+    "full-crossval", "parity-both",   "sweep",       "verify",         "verify-receipt",
+    "gate",          "logit-parity",  "nll-parity",  "greedy-parity",  "tokenizer-parity",
+    "benchmark",     "bench-compare", "fetch-cpp",   "download-model", "tokenizer",
+    "gen-mini-gguf", "gpu-preflight", "clean-cache", "history",
 };
 
 }  // namespace

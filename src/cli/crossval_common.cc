@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "cli/last_run.h"
+#include "diagnose/repro.h"
 #include "run/participant.h"
 #include "setup/setup.h"
 
@@ -76,7 +77,8 @@ std::string AuditOfCandidate(const CrossvalArguments& args) {
 }
 
 std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
-                                      const run::Comparison& comparison) {
+                                      const diagnose::ExplainedRun& judged) {
+  const run::Comparison& comparison = judged.comparison;
   const compare::Verdict& verdict = comparison.verdict;
   if (HasReason(verdict, "no-reference"))
     return {"paritybit setup-cpp-auto", "paritybit preflight", AuditOfCandidate(args)};
@@ -86,6 +88,8 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
   if (HasReason(verdict, "tokens-differ")) return {CommandLine(args, "diagnose", "")};
   if (verdict.outcome != compare::Outcome::kDiverged) return {};
   std::vector<std::string> next{CommandLine(args, "diagnose", "")};
+  if (judged.diagnosis && diagnose::HasRepro(*judged.diagnosis))
+    next.push_back(ReproLine(args, *judged.diagnosis, ""));
   const int32_t at = verdict.first_divergence ? verdict.first_divergence->prompt : 0;
   if (static_cast<size_t>(at) < comparison.prompts.size()) {
     const run::PromptRecord& prompt = comparison.prompts[static_cast<size_t>(at)];
@@ -178,6 +182,44 @@ std::string CommandLine(const CrossvalArguments& args, const std::string& comman
   return more.empty() ? line : line + " " + more;
 }
 
+void AddPlaceArguments(CLI::App& app, PlaceArguments& args) {
+  app.add_option("--stage", args.stage, "the op, as ffn_gated (default: the first beyond its bound)")
+      ->group("Place");
+  app.add_option("--layer", args.layer, "its layer")->group("Place");
+  app.add_option("--prompt-index", args.prompt_index, "of the prompts, from 0")->group("Place");
+  app.add_option("--step", args.step, "0: the prefill; else a decode step")->group("Place");
+}
+
+Result<std::optional<diagnose::Place>> PlaceAsked(const PlaceArguments& args) {
+  if (args.stage.empty()) return std::optional<diagnose::Place>();
+  for (const pb_stage_info& info : pb_vocabulary) {
+    if (args.stage != info.name) continue;
+    if (info.per_layer && args.layer < 0)
+      return MakeError(Code::kUsage, "--stage {}: is in every layer; say which with --layer", args.stage);
+    return std::optional(
+        diagnose::Place{args.prompt_index, args.step, info.stage, info.per_layer ? args.layer : -1});
+  }
+  return MakeError(Code::kUsage, "--stage {}: no such op; one of the names in a report, as ffn_gated",
+                   args.stage);
+}
+
+std::string PlaceFlags(const PlaceArguments& args) {
+  if (args.stage.empty()) return "";
+  std::string flags = "--stage " + ShellQuote(args.stage);
+  if (args.layer >= 0) flags += fmt::format(" --layer {}", args.layer);
+  if (args.prompt_index > 0) flags += fmt::format(" --prompt-index {}", args.prompt_index);
+  return args.step > 0 ? fmt::format("{} --step {}", flags, args.step) : flags;
+}
+
+std::string ReproLine(const CrossvalArguments& args, const diagnose::Diagnosis& diagnosis,
+                      const std::string& flags) {
+  const int32_t layer = diagnosis.place.layer;
+  return CommandLine(args, "repro",
+                     fmt::format("{}{}--out repro-{}{}", flags, flags.empty() ? "" : " ",
+                                 layer < 0 ? "" : fmt::format("layer{}-", layer),
+                                 pb_vocabulary[diagnosis.place.stage].name));
+}
+
 void AddComparisonArguments(CLI::App& app, CrossvalArguments& args) {
   AddModelArguments(app, args.model);
   app.add_option("--reference-model", args.reference_model,
@@ -258,7 +300,7 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   if (!judged) return Fail(args.output, judged.error());
   run::Comparison* comparison = &judged->comparison;
   report::Context context = MakeContext(command);
-  context.next = NextCommands(args, command, *comparison);
+  context.next = NextCommands(args, command, *judged);
   if (judged->diagnosis) context.diagnosis = &*judged->diagnosis;
   if (!judged->why_none.empty()) context.notes.push_back(judged->why_none);
   if (!comparison->why_logits_only.empty()) {

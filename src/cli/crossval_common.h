@@ -36,6 +36,20 @@ report::Context MakeContext(const std::string& command);
 // The command line again, for another command and with more words: works when pasted.
 std::string CommandLine(const CrossvalArguments& args, const std::string& command, const std::string& more);
 
+// The op that diagnose or repro is asked about; no stage: the first that diverges.
+struct PlaceArguments {
+  std::string stage;
+  int layer = -1, prompt_index = 0, step = 0;
+};
+void AddPlaceArguments(CLI::App& app, PlaceArguments& args);
+// kUsage: no such op, or one of every layer and no layer.
+Result<std::optional<diagnose::Place>> PlaceAsked(const PlaceArguments& args);
+// As typed; empty where no op is asked for.
+std::string PlaceFlags(const PlaceArguments& args);
+// The `repro` command that writes what a diagnosis found; `flags`: PlaceFlags.
+std::string ReproLine(const CrossvalArguments& args, const diagnose::Diagnosis& diagnosis,
+                      const std::string& flags);
+
 // Runs with a progress bar; `place`: diagnose this op instead of the first that diverges.
 Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
                                                   std::optional<diagnose::Place> place);

@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/last_run.h"
+#include "diagnose/repro.h"
 #include "report/diagnosis_report.h"
 #include "run/perplexity.h"
 
@@ -22,30 +23,10 @@ constexpr uint64_t kCheapModelBytes = 64 << 20;
 
 struct DiagnoseArguments {
   CrossvalArguments compared;
-  std::string stage;
-  int layer = -1, prompt_index = 0, step = 0;
+  PlaceArguments place;
   bool no_perplexity = false;
   bool inject = false, no_inject = false;
 };
-
-bool SaysWhat(const CrossvalArguments& args) {
-  return !args.model.model.empty() || !args.prompts.prompts.empty() || !args.prompts.prompt_files.empty() ||
-         !args.prompts.prompt_lists.empty() || !args.engines.reference.empty() || !args.engines.set.empty() ||
-         args.engines.candidate != "native";
-}
-
-Result<std::optional<diagnose::Place>> PlaceAsked(const DiagnoseArguments& args) {
-  if (args.stage.empty()) return std::optional<diagnose::Place>();
-  for (const pb_stage_info& info : pb_vocabulary) {
-    if (args.stage != info.name) continue;
-    if (info.per_layer && args.layer < 0)
-      return MakeError(Code::kUsage, "--stage {}: is in every layer; say which with --layer", args.stage);
-    return std::optional(
-        diagnose::Place{args.prompt_index, args.step, info.stage, info.per_layer ? args.layer : -1});
-  }
-  return MakeError(Code::kUsage, "--stage {}: no such op; one of the names in a report, as ffn_gated",
-                   args.stage);
-}
 
 // The setting that a hypothesis would make of the whole model; empty: it concerns one op.
 std::string GlobalSetting(const diagnose::Diagnosis& d) {
@@ -132,23 +113,16 @@ bool WantsInjection(const DiagnoseArguments& args, const run::Request& request,
 
 int Run(DiagnoseArguments args) {
   const OutputArguments output = args.compared.output;
-  std::string note;
-  if (!SaysWhat(args.compared)) {
-    auto last = LastRun();
-    if (!last) return Fail(output, last.error());
-    args.compared = std::move(last).value();
-    args.compared.output = output;
-    note = "the last run that diverged: " + CommandLine(args.compared, "crossval", "");
-  }
-  auto place = PlaceAsked(args);
+  report::Context context = MakeContext("diagnose");
+  if (Status said = UseLastRunIfNoneIsSaid(&args.compared, &context.notes); !said.ok())
+    return Fail(output, said.error());
+  auto place = PlaceAsked(args.place);
   if (!place) return Fail(output, place.error());
   auto request = MakeRequest(args.compared);
   if (!request) return Fail(output, request.error());
   request->default_row = false;
   auto judged = CompareAndDiagnose(args.compared, *request, *place);
   if (!judged) return Fail(output, judged.error());
-  report::Context context = MakeContext("diagnose");
-  if (!note.empty()) context.notes.push_back(note);
   report::DiagnosisReport report;
   report.diagnosis = judged->diagnosis;
   report.why_none = judged->why_none.empty()
@@ -174,6 +148,8 @@ int Run(DiagnoseArguments args) {
     Status measured = MeasurePerplexities(*request, setting, &report);
     if (!measured.ok()) context.notes.push_back("no perplexity: " + measured.error().message);
   }
+  if (report.diagnosis && diagnose::HasRepro(*report.diagnosis))
+    context.next.push_back(ReproLine(args.compared, *report.diagnosis, PlaceFlags(args.place)));
   if (judged->comparison.verdict.outcome == compare::Outcome::kDiverged)
     context.next.push_back(CommandLine(args.compared, "crossval-per-token", "--all"));
   constexpr int kWidth = 80;
@@ -189,12 +165,7 @@ int Run(DiagnoseArguments args) {
 Action DeclareDiagnose(CLI::App& app) {
   auto args = std::make_shared<DiagnoseArguments>();
   AddComparisonArguments(app, args->compared);
-  app.add_option("--stage", args->stage,
-                 "the op to explain, as ffn_gated (default: the first beyond its bound)")
-      ->group("Place");
-  app.add_option("--layer", args->layer, "its layer")->group("Place");
-  app.add_option("--prompt-index", args->prompt_index, "of the prompts, from 0")->group("Place");
-  app.add_option("--step", args->step, "0: the prefill; else a decode step")->group("Place");
+  AddPlaceArguments(app, args->place);
   app.add_flag("--no-perplexity", args->no_perplexity, "leave out the perplexities of an activation")
       ->group("Output");
   CLI::Option* inject = app.add_flag("--inject", args->inject,

@@ -28,6 +28,12 @@ std::string AbsoluteEngine(const std::string& spec) {
   return name.find('/') == std::string::npos ? spec : Absolute(name) + spec.substr(comma);
 }
 
+bool SaysWhat(const CrossvalArguments& args) {
+  return !args.model.model.empty() || !args.prompts.prompts.empty() || !args.prompts.prompt_files.empty() ||
+         !args.prompts.prompt_lists.empty() || !args.engines.reference.empty() || !args.engines.set.empty() ||
+         args.engines.candidate != "native";
+}
+
 }  // namespace
 
 void RememberRun(const CrossvalArguments& args, const run::Comparison& comparison) {
@@ -77,6 +83,15 @@ Result<CrossvalArguments> LastRun() {
     return MakeError(Code::kMalformed, "{}: {}; the next crossval that diverges writes it anew",
                      EntryPath().string(), error.what());
   }
+}
+
+Status UseLastRunIfNoneIsSaid(CrossvalArguments* args, std::vector<std::string>* notes) {
+  if (SaysWhat(*args)) return {};
+  const OutputArguments output = args->output;
+  PB_ASSIGN(*args, LastRun());
+  args->output = output;
+  notes->push_back("the last run that diverged: " + CommandLine(*args, "crossval", ""));
+  return {};
 }
 
 }  // namespace pb::cli

@@ -10,6 +10,8 @@ namespace pb::cli {
 void RememberRun(const CrossvalArguments& args, const run::Comparison& comparison);
 // kNotFound: nothing was remembered. kMalformed: the file is not what RememberRun writes.
 Result<CrossvalArguments> LastRun();
+// Where `args` do not say what to compare, the last run takes their place (their output stays), and a note says which it is.
+Status UseLastRunIfNoneIsSaid(CrossvalArguments* args, std::vector<std::string>* notes);
 
 }  // namespace pb::cli
 

@@ -25,22 +25,6 @@ void OnInterrupt(int) {
   _exit(kExitInterrupted);
 }
 
-// Keeps SIGINT and SIGTERM waiting while it lives.
-class HoldInterrupts {
- public:
-  HoldInterrupts() {
-    sigset_t held;
-    sigemptyset(&held);
-    sigaddset(&held, SIGINT);
-    sigaddset(&held, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &held, &before_);
-  }
-  ~HoldInterrupts() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
-
 const char* ReasonCode(Code code) {
   switch (code) {
     case Code::kUsage:

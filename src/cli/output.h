@@ -3,6 +3,8 @@
 #ifndef PARITYBIT_CLI_OUTPUT_H_
 #define PARITYBIT_CLI_OUTPUT_H_
 
+#include <signal.h>
+
 #include <CLI/App.hpp>
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -65,6 +67,22 @@ class ProgressBar {
   bool terminal_;
   bool drawn_ = false;
   Clock::time_point start_, last_;
+};
+
+// Keeps SIGINT and SIGTERM waiting while it lives.
+class HoldInterrupts {
+ public:
+  HoldInterrupts() {
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGINT);
+    sigaddset(&held, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &held, &before_);
+  }
+  ~HoldInterrupts() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
 };
 
 // From now on an interrupt or a termination request ends the program with exit code 130: engines die with it, files are

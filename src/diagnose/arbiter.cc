@@ -150,6 +150,7 @@ Result<Expectation> Arbiter::Expect(const Recording& recording, pb_stage stage, 
   e.output.shape = out.shape;
   e.output.values.assign(out.data.begin(), out.data.end());
   e.units.assign(out.units.begin(), out.units.end());
+  for (auto& [shape, values] : request.inputs) e.inputs.push_back({std::move(shape), std::move(values)});
   return e;
 }
 

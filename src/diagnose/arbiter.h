@@ -62,6 +62,7 @@ struct Expectation {
   // Of each output value: what float32 rounding of its terms and partial sums may move it by, over the unit roundoff
   // (docs/numerics.md, "Units"). Empty where the oracle does not tell them (PB_CAP_UNITS).
   std::vector<float> units;
+  std::vector<Recorded> inputs;         // what it was computed from, in the vocabulary's order
   std::vector<std::string> recomputed;  // inputs that were not recorded and come from their ancestors
 
   // Views `units`: not beyond the life of this.

@@ -26,12 +26,10 @@ class Explanation {
   const std::vector<float>& Output(int side) const {
     return side == 0 ? culprit_.candidate : culprit_.reference;
   }
-  Status OpenArbiters();
-  std::vector<int32_t> Tokens() const;
   Result<bool> Judge(int side);
   void JudgeEachOther();
   void Try(int side, FileArbiter& arbiter, const Expectation& declared);
-  bool LeftOpen() const;
+  bool LeftOpen();
   void NameShared();
   void Tell();
 
@@ -40,36 +38,13 @@ class Explanation {
   const run::EngineSpec& spec_;
   const host::Limits& limits_;
   Diagnosis out_;
-  std::unique_ptr<FileArbiter> arbiters_[2];  // [1] is null where one serves both
-  Expectation declared_[2];                   // what each side's file says the op gives
+  FileArbiters arbiters_;
+  Expectation declared_[2];  // what each side's file says the op gives
 };
 
-// One arbiter serves both where they read the same file under the same settings.
-Status Explanation::OpenArbiters() {
-  const run::EngineRecord &c = comparison_.candidate, &r = comparison_.reference;
-  PB_ASSIGN(arbiters_[0], FileArbiter::Open(spec_, c, limits_));
-  const bool same = c.model_sha256 == r.model_sha256 &&
-                    c.model_path.parent_path() == r.model_path.parent_path() &&
-                    host::FactText(c.session, "act.quant") == host::FactText(r.session, "act.quant") &&
-                    host::FactText(c.session, "kv.type") == host::FactText(r.session, "kv.type");
-  if (!same) {
-    PB_ASSIGN(arbiters_[1], FileArbiter::Open(spec_, r, limits_));
-  }
-  return {};
-}
-
-std::vector<int32_t> Explanation::Tokens() const {
-  const run::PromptRecord& prompt = comparison_.prompts[static_cast<size_t>(culprit_.place.prompt)];
-  std::vector<int32_t> all = prompt.tokens;
-  all.insert(all.end(), prompt.decoded.begin(), prompt.decoded.end());
-  const auto begin = std::min(all.size(), static_cast<size_t>(culprit_.first_position));
-  const auto n = std::min(all.size() - begin, static_cast<size_t>(culprit_.shape[0]));
-  return {all.begin() + static_cast<ptrdiff_t>(begin), all.begin() + static_cast<ptrdiff_t>(begin + n)};
-}
-
 Result<bool> Explanation::Judge(int side) {
-  FileArbiter& arbiter = arbiters_[side] ? *arbiters_[side] : *arbiters_[0];
-  PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, Tokens(), ""));
+  FileArbiter& arbiter = arbiters_.of(side);
+  PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, TokensOf(culprit_, comparison_), ""));
   const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values, expected.units);
   Finding finding{Record(side).role + " against arbiter",
                   found.error(),
@@ -100,12 +75,12 @@ void Explanation::Try(int side, FileArbiter& arbiter, const Expectation& declare
 }
 
 // Whether the model does not say what the op has to give.
-bool Explanation::LeftOpen() const {
+bool Explanation::LeftOpen() {
   const int32_t stage = culprit_.place.stage;
   if (stage != PB_STAGE_FFN_ACT && stage != PB_STAGE_FFN_GATED) return false;
-  return std::any_of(std::begin(arbiters_), std::end(arbiters_), [](const auto& arbiter) {
-    return arbiter && host::FactText(arbiter->facts(), "ffn.activation") == "undeclared";
-  });
+  for (int side : {0, 1})
+    if (host::FactText(arbiters_.of(side).facts(), "ffn.activation") == "undeclared") return true;
+  return false;
 }
 
 void Explanation::NameShared() {
@@ -158,23 +133,22 @@ Result<Diagnosis> Explanation::Run() {
       row.first_row_above >= 0 ? row.first_row_above : std::max(row.worst_row_position, row.first_position);
   if (row.feature_alone) out_.feature = row.worst_feature_index;
   NameShared();
-  PB_TRY(OpenArbiters());
+  PB_ASSIGN(arbiters_, FileArbiters::Open(spec_, comparison_, limits_));
   BlameEvidence evidence;
   PB_ASSIGN(evidence.candidate_agrees, Judge(0));
   PB_ASSIGN(evidence.reference_agrees, Judge(1));
   JudgeEachOther();
-  if (arbiters_[1])
-    out_.file_differences = FileDifferences(arbiters_[0]->model(), arbiters_[1]->model(),
+  if (arbiters_.apart())
+    out_.file_differences = FileDifferences(arbiters_.of(0).model(), arbiters_.of(1).model(),
                                             culprit_.place.stage, culprit_.place.layer);
   evidence.equal = out_.findings.back().agrees;
   evidence.files_differ_here = !out_.file_differences.empty();
   BlameFinding found = FindBlame(evidence);
   if (LeftOpen()) found = {Blame::kUndetermined, "the model does not declare its activation"};
   out_.blame = found.blame, out_.why_undetermined = found.why_undetermined;
-  FileArbiter& reference = arbiters_[1] ? *arbiters_[1] : *arbiters_[0];
-  if (!evidence.candidate_agrees) Try(0, *arbiters_[0], declared_[0]);
-  if (!evidence.reference_agrees) Try(1, reference, declared_[1]);
-  if (out_.blame == Blame::kModelFile) Try(0, reference, declared_[1]);
+  if (!evidence.candidate_agrees) Try(0, arbiters_.of(0), declared_[0]);
+  if (!evidence.reference_agrees) Try(1, arbiters_.of(1), declared_[1]);
+  if (out_.blame == Blame::kModelFile) Try(0, arbiters_.of(1), declared_[1]);
   Tell();
   return std::move(out_);
 }

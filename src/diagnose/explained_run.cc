@@ -49,6 +49,7 @@ Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::E
     return out;
   }
   out.diagnosis = std::move(diagnosis).value();
+  if (culprit && !tokens_differ) out.culprit = *culprit;
   verdict.blame = out.diagnosis->blame;
   return out;
 }

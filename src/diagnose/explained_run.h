@@ -1,4 +1,4 @@
-// A comparison, and who is wrong where it parted: what crossval, diagnose and self-check do alike.
+// A comparison, and who is wrong where it parted: what crossval, diagnose, repro and self-check do alike.
 #ifndef PARITYBIT_DIAGNOSE_EXPLAINED_RUN_H_
 #define PARITYBIT_DIAGNOSE_EXPLAINED_RUN_H_
 
@@ -12,6 +12,7 @@ namespace pb::diagnose {
 struct ExplainedRun {
   run::Comparison comparison;          // its verdict's blame is the diagnosis's, where there is one
   std::optional<Diagnosis> diagnosis;  // of a divergence, or of the place asked for
+  std::optional<Culprit> culprit;      // the op that it explains
   std::string why_none;                // why there is no diagnosis of a divergence
 };
 

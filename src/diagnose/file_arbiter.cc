@@ -44,7 +44,6 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
     run::PutSetting(settings, "ffn.activation", *activation);
   }
   PB_ASSIGN(self->session_, self->engine_->OpenSession({}));
-  self->act_quant_ = host::FactText(self->session_, "act.quant");
   PB_ASSIGN(self->stages_, self->engine_->Stages());
   self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
   PB_ASSIGN(self->model_, Model::Open(side.model_path, OptionsOf(settings)));
@@ -113,7 +112,7 @@ void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> 
   const std::vector<InputSpec> specs = InputsOf(stage);
   auto inputs = Inputs(culprit);
   if (specs.size() != 1 || !inputs.ok()) return;
-  run::CodeExplainer explainer(model_, act_quant_);
+  run::CodeExplainer explainer(model_, host::FactText(session_, "act.quant"));
   host::PointRef point;
   point.layer = culprit.place.layer, point.first_position = culprit.first_position;
   compare::PointRow ignored;
@@ -144,6 +143,30 @@ Agreement FileArbiter::Compare(const Culprit& culprit, std::span<const float> ou
   agreement.agrees = agreement.row.bound_ratio <= 1;
   if (!agreement.agrees) ExplainByCodes(culprit, output, expected, bound, &agreement);
   return agreement;
+}
+
+Result<FileArbiters> FileArbiters::Open(const run::EngineSpec& arbiter, const run::Comparison& comparison,
+                                        const host::Limits& limits) {
+  const run::EngineRecord &c = comparison.candidate, &r = comparison.reference;
+  FileArbiters self;
+  PB_ASSIGN(self.own_[0], FileArbiter::Open(arbiter, c, limits));
+  const bool same = c.model_sha256 == r.model_sha256 &&
+                    c.model_path.parent_path() == r.model_path.parent_path() &&
+                    host::FactText(c.session, "act.quant") == host::FactText(r.session, "act.quant") &&
+                    host::FactText(c.session, "kv.type") == host::FactText(r.session, "kv.type");
+  if (!same) {
+    PB_ASSIGN(self.own_[1], FileArbiter::Open(arbiter, r, limits));
+  }
+  return self;
+}
+
+std::vector<int32_t> TokensOf(const Culprit& culprit, const run::Comparison& comparison) {
+  const run::PromptRecord& prompt = comparison.prompts[static_cast<size_t>(culprit.place.prompt)];
+  std::vector<int32_t> all = prompt.tokens;
+  all.insert(all.end(), prompt.decoded.begin(), prompt.decoded.end());
+  const auto begin = std::min(all.size(), static_cast<size_t>(culprit.first_position));
+  const auto n = std::min(all.size() - begin, static_cast<size_t>(culprit.shape[0]));
+  return {all.begin() + static_cast<ptrdiff_t>(begin), all.begin() + static_cast<ptrdiff_t>(begin + n)};
 }
 
 }  // namespace pb::diagnose

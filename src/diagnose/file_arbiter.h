@@ -50,7 +50,7 @@ class FileArbiter {
 
   const Model& model() const { return *model_; }
   const host::Facts& facts() const { return facts_; }      // of the model
-  const host::Facts& session() const { return session_; }  // settings in force
+  const host::Facts& session() const { return session_; }  // settings in force: act.quant, kv.type
   const host::Facts& description() const { return engine_->description(); }
   const std::vector<host::StageVisibility>& stages() const { return stages_; }
 
@@ -65,8 +65,22 @@ class FileArbiter {
   std::unique_ptr<Arbiter> arbiter_;
   std::vector<host::StageVisibility> stages_;
   host::Facts facts_, session_;
-  std::string act_quant_;
 };
+
+// An arbiter for each side of a comparison; one serves both where they read the same file under the same settings.
+class FileArbiters {
+ public:
+  static Result<FileArbiters> Open(const run::EngineSpec& arbiter, const run::Comparison& comparison,
+                                   const host::Limits& limits);
+  FileArbiter& of(int side) { return apart() ? *own_[side] : *own_[0]; }  // 0 candidate, 1 reference
+  bool apart() const { return own_[1] != nullptr; }
+
+ private:
+  std::unique_ptr<FileArbiter> own_[2];
+};
+
+// Ids of the captured point's token rows.
+std::vector<int32_t> TokensOf(const Culprit& culprit, const run::Comparison& comparison);
 
 }  // namespace pb::diagnose
 
