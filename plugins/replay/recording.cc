@@ -260,13 +260,16 @@ Result<Tensor> Recording::Rows(int32_t stage, int32_t layer, int64_t first, int6
       out.values.insert(out.values.end(), rows.begin(), rows.end());
       continue;
     }
-    // Each row sees the positions up to its own; how many columns it has follows from how rows were batched.
-    const auto n_heads = r.shape[1], n_columns = r.shape[2];
+    // How many columns a row has follows from how rows were batched. What a row sees of its future is a defect to be shown.
+    const auto n_heads = r.shape[1], n_columns = r.shape[2], n_shown = std::min(n_columns, n_visible);
     for (int64_t row = 0; row < (end - begin) * n_heads; ++row) {
       const float* from = rows.data() + row * n_columns;
-      const int64_t sees = begin + row / n_heads + 1;
-      out.values.insert(out.values.end(), from, from + sees);
-      out.values.insert(out.values.end(), static_cast<size_t>(n_visible - sees), hidden);
+      if (!std::all_of(from + n_shown, from + n_columns, [&](float v) { return v == hidden; }))
+        return MakeError(Code::kUnsupported,
+                         "{} of layer {}: position {} sees later ones; it was recorded in a batch up to {}",
+                         pb_vocabulary[stage].name, layer, begin + row / n_heads, n_columns - 1);
+      out.values.insert(out.values.end(), from, from + n_shown);
+      out.values.insert(out.values.end(), static_cast<size_t>(n_visible - n_shown), hidden);
     }
   }
   if (at != n_visible)
