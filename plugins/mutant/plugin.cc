@@ -108,7 +108,7 @@ Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* res
             value);
     } else if (key == "mutant.stage") {
       auto found = std::find_if(std::begin(pb_vocabulary), std::end(pb_vocabulary),
-                                [&](const auto& s) { return value == s.name; });
+                                [&name = value](const auto& s) { return name == s.name; });
       if (found == std::end(pb_vocabulary))
         return MakeError(Code::kUsage, "mutant.stage={}: no such stage", value);
       plan->stage = found->stage;
