@@ -34,9 +34,10 @@ std::vector<GrowthRow> GrowthOf(const run::Comparison& comparison) {
     if (p.stage != PB_STAGE_LAYER_OUT || p.positions != compare::PositionClass::kPrefill || !p.prompt ||
         row == by_layer.end())
       continue;
-    GrowthRow::Noise& noise = row->second.noise ? *row->second.noise : row->second.noise.emplace();
-    noise.median = Larger(p.median, noise.median);
-    noise.largest = Larger(p.largest, noise.largest);
+    std::optional<GrowthRow::Noise>& noise = row->second.noise;
+    if (!noise) noise = GrowthRow::Noise{};
+    noise->median = Larger(p.median, noise->median);
+    noise->largest = Larger(p.largest, noise->largest);
   }
   std::vector<GrowthRow> rows;
   for (const auto& [layer, row] : by_layer) rows.push_back(row);
