@@ -181,7 +181,7 @@ void AddPromptArguments(CLI::App& app, PromptArguments& args) {
 }
 
 Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args) {
-  if (args.prompts.empty() && args.prompt_files.empty() && args.prompt_lists.empty())
+  if (args.empty())
     return MakeError(Code::kUsage, "no prompt: give one with --prompt, --prompt-file or --prompts");
   std::vector<run::PromptSpec> prompts;
   for (const std::string& text : args.prompts) prompts.push_back({text, "--prompt"});

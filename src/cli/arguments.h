@@ -37,6 +37,7 @@ void AddSettingArguments(CLI::App& app, EngineArguments& args);
 
 struct PromptArguments {
   std::vector<std::string> prompts, prompt_files, prompt_lists;
+  bool empty() const { return prompts.empty() && prompt_files.empty() && prompt_lists.empty(); }  // no flag
 };
 // --prompt, --prompt-file, --prompts; "-" is stdin.
 void AddPromptArguments(CLI::App& app, PromptArguments& args);

@@ -41,16 +41,14 @@ Status TakeTrace(AuditArguments& args, diagnose::AuditRequest* request) {
 Result<diagnose::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   diagnose::AuditRequest request;
   const bool of_trace = !args.trace.empty();
-  const PromptArguments& p = args.prompts;
-  const bool has_prompt = !p.prompts.empty() || !p.prompt_files.empty() || !p.prompt_lists.empty();
   if (of_trace) {
-    if (has_prompt || args.engine != "native" || args.max_tokens > 0)
+    if (!args.prompts.empty() || args.engine != "native" || args.max_tokens > 0)
       return MakeError(Code::kUsage,
                        "--trace: brings its own engine, prompt and decode steps; give no --engine, --prompt "
                        "or --max-tokens besides");
     PB_TRY(TakeTrace(args, &request));
   } else {
-    PB_ASSIGN(request.prompts, ReadPrompts(p));
+    PB_ASSIGN(request.prompts, ReadPrompts(args.prompts));
   }
   const std::string config = args.model.hf_config;
   ModelArguments of_engine = args.model;
@@ -67,23 +65,17 @@ Result<diagnose::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   return request;
 }
 
+// The command line again; `more` as in CommandLine.
 std::string AuditCommand(const AuditArguments& args, const std::string& more) {
-  std::string line = "paritybit audit";
-  auto add = [&line](const char* flag, const std::string& value) {
-    if (!value.empty()) line += fmt::format(" {} {}", flag, ShellQuote(value));
-  };
-  add("--trace", args.trace);
-  add("--model", args.model.model);
-  add("--hf-config", args.model.hf_config);
-  add("--reference-model", args.good_model);
-  if (args.trace.empty() && args.engine != "native") add("--engine", args.engine);
+  CrossvalArguments alone;
+  alone.model = args.model, alone.reference_model = args.good_model;
+  alone.prompts = args.prompts, alone.max_tokens = args.max_tokens;
   for (const std::string& setting : args.engines.set)
-    if (!setting.starts_with("trace=")) add("--set", setting);
-  for (const std::string& prompt : args.prompts.prompts) add("--prompt", prompt);
-  for (const std::string& file : args.prompts.prompt_files) add("--prompt-file", file);
-  for (const std::string& file : args.prompts.prompt_lists) add("--prompts", file);
-  if (args.max_tokens > 0) add("--max-tokens", std::to_string(args.max_tokens));
-  return more.empty() ? line : line + " " + more;
+    if (!setting.starts_with("trace=")) alone.engines.set.push_back(setting);
+  const std::string of = !args.trace.empty()       ? "--trace " + ShellQuote(args.trace) + " "
+                         : args.engine != "native" ? "--engine " + ShellQuote(args.engine) + " "
+                                                   : "";
+  return CommandLine(alone, "audit", of + more);
 }
 
 std::vector<std::string> NextCommands(const AuditArguments& args, const diagnose::Audit& audit) {

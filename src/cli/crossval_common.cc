@@ -291,6 +291,17 @@ Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args,
   return diagnose::CompareAndExplain(std::move(request), ResolveEngine("oracle", {}), place);
 }
 
+Result<AskedRun> RunAsked(CrossvalArguments* args, const PlaceArguments& place,
+                          std::vector<std::string>* notes) {
+  PB_TRY(UseLastRunIfNoneIsSaid(args, notes));
+  PB_ASSIGN(const std::optional<diagnose::Place> asked, PlaceAsked(place));
+  AskedRun run;
+  PB_ASSIGN(run.request, MakeRequest(*args));
+  run.request.default_row = false;
+  PB_ASSIGN(run.judged, CompareAndDiagnose(*args, run.request, asked));
+  return run;
+}
+
 int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   if (Status writable = CheckReceipt(args.receipt); !writable.ok())
     return Fail(args.output, writable.error());

@@ -53,6 +53,15 @@ std::string ReproLine(const CrossvalArguments& args, const diagnose::Diagnosis& 
 // Runs with a progress bar; `place`: diagnose this op instead of the first that diverges.
 Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
                                                   std::optional<diagnose::Place> place);
+// A comparison that a command asks about afterwards.
+struct AskedRun {
+  run::Request request;
+  diagnose::ExplainedRun judged;
+};
+// What diagnose and repro are asked about. Arguments that say nothing become those of the last run that diverged, which a note
+// tells.
+Result<AskedRun> RunAsked(CrossvalArguments* args, const PlaceArguments& place,
+                          std::vector<std::string>* notes);
 // Runs, prints, writes the receipt; returns the exit code. `command` is the name typed.
 int RunCrossval(const CrossvalArguments& args, const std::string& command);
 

@@ -114,26 +114,20 @@ bool WantsInjection(const DiagnoseArguments& args, const run::Request& request,
 int Run(DiagnoseArguments args) {
   const OutputArguments output = args.compared.output;
   report::Context context = MakeContext("diagnose");
-  if (Status said = UseLastRunIfNoneIsSaid(&args.compared, &context.notes); !said.ok())
-    return Fail(output, said.error());
-  auto place = PlaceAsked(args.place);
-  if (!place) return Fail(output, place.error());
-  auto request = MakeRequest(args.compared);
-  if (!request) return Fail(output, request.error());
-  request->default_row = false;
-  auto judged = CompareAndDiagnose(args.compared, *request, *place);
-  if (!judged) return Fail(output, judged.error());
+  auto asked = RunAsked(&args.compared, args.place, &context.notes);
+  if (!asked) return Fail(output, asked.error());
+  auto& [request, judged] = *asked;
   report::DiagnosisReport report;
-  report.diagnosis = judged->diagnosis;
-  report.why_none = judged->why_none.empty()
+  report.diagnosis = judged.diagnosis;
+  report.why_none = judged.why_none.empty()
                         ? "the engines do not part at any op: there is nothing to diagnose"
-                        : judged->why_none;
-  if (WantsInjection(args, *request, *judged)) {
+                        : judged.why_none;
+  if (WantsInjection(args, request, judged)) {
     ProgressBar bar;
-    request->progress = [&](std::string_view what, int64_t done, int64_t total) {
+    request.progress = [&](std::string_view what, int64_t done, int64_t total) {
       bar.Update(what, done, total);
     };
-    auto found = SearchInjection(*request, *judged);
+    auto found = SearchInjection(request, judged);
     if (found)
       report.injection = std::move(found).value();
     else
@@ -142,22 +136,22 @@ int Run(DiagnoseArguments args) {
   const std::string setting = report.diagnosis && !args.no_perplexity ? GlobalSetting(*report.diagnosis) : "";
   if (!setting.empty()) {
     ProgressBar bar;
-    request->progress = [&](std::string_view what, int64_t done, int64_t total) {
+    request.progress = [&](std::string_view what, int64_t done, int64_t total) {
       bar.Update(what, done, total);
     };
-    Status measured = MeasurePerplexities(*request, setting, &report);
+    Status measured = MeasurePerplexities(request, setting, &report);
     if (!measured.ok()) context.notes.push_back("no perplexity: " + measured.error().message);
   }
   if (report.diagnosis && diagnose::HasRepro(*report.diagnosis))
     context.next.push_back(ReproLine(args.compared, *report.diagnosis, PlaceFlags(args.place)));
-  if (judged->comparison.verdict.outcome == compare::Outcome::kDiverged)
+  if (judged.comparison.verdict.outcome == compare::Outcome::kDiverged)
     context.next.push_back(CommandLine(args.compared, "crossval-per-token", "--all"));
   constexpr int kWidth = 80;
-  PrintOut(output.json() ? report::RenderDiagnosisJson(judged->comparison, report, context)
-                         : report::RenderDiagnosisText(judged->comparison, report, context,
+  PrintOut(output.json() ? report::RenderDiagnosisJson(judged.comparison, report, context)
+                         : report::RenderDiagnosisText(judged.comparison, report, context,
                                                        {UseColour(STDOUT_FILENO), false, false,
                                                         std::max(kWidth, TerminalWidth(STDOUT_FILENO))}));
-  return compare::ExitCode(judged->comparison.verdict.outcome);
+  return compare::ExitCode(judged.comparison.verdict.outcome);
 }
 
 }  // namespace

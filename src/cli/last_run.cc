@@ -29,9 +29,8 @@ std::string AbsoluteEngine(const std::string& spec) {
 }
 
 bool SaysWhat(const CrossvalArguments& args) {
-  return !args.model.model.empty() || !args.prompts.prompts.empty() || !args.prompts.prompt_files.empty() ||
-         !args.prompts.prompt_lists.empty() || !args.engines.reference.empty() || !args.engines.set.empty() ||
-         args.engines.candidate != "native";
+  return !args.model.model.empty() || !args.prompts.empty() || !args.engines.reference.empty() ||
+         !args.engines.set.empty() || args.engines.candidate != "native";
 }
 
 }  // namespace

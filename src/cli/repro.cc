@@ -146,32 +146,26 @@ int Run(ReproArguments args) {
   report::Context context = MakeContext("repro");
   auto folder = CheckFolder(args.out, args.force);
   if (!folder) return Fail(output, folder.error());
-  if (Status said = UseLastRunIfNoneIsSaid(&args.compared, &context.notes); !said.ok())
-    return Fail(output, said.error());
-  auto place = PlaceAsked(args.place);
-  if (!place) return Fail(output, place.error());
-  auto request = MakeRequest(args.compared);
-  if (!request) return Fail(output, request.error());
-  request->default_row = false;
-  auto judged = CompareAndDiagnose(args.compared, *request, *place);
-  if (!judged) return Fail(output, judged.error());
-  const compare::Verdict& verdict = judged->comparison.verdict;
-  if (!judged->culprit || !diagnose::HasRepro(*judged->diagnosis)) return PrintNone(output, *judged);
+  auto asked = RunAsked(&args.compared, args.place, &context.notes);
+  if (!asked) return Fail(output, asked.error());
+  auto& [request, judged] = *asked;
+  const compare::Verdict& verdict = judged.comparison.verdict;
+  if (!judged.culprit || !diagnose::HasRepro(*judged.diagnosis)) return PrintNone(output, judged);
   auto arbiter = ResolveEngine("oracle", {});
   if (!arbiter) return Fail(output, arbiter.error());
-  auto repro = diagnose::BuildRepro(*judged->culprit, judged->comparison, *judged->diagnosis, *arbiter,
-                                    request->limits);
+  auto repro =
+      diagnose::BuildRepro(*judged.culprit, judged.comparison, *judged.diagnosis, *arbiter, request.limits);
   if (!repro) return FailWith(output, kExitIncomplete, "incomplete", "no-bundle", repro.error().message);
   auto program = ReadFile(ExecutableDir().parent_path() / "share" / "paritybit" / "repro.cc", 1 << 20);
   if (!program) return Fail(output, program.error());
   const std::vector<std::pair<std::string, std::string>> files{
-      {kReadme, report::RenderReproReadme(judged->comparison, *judged->diagnosis, *repro, context)},
+      {kReadme, report::RenderReproReadme(judged.comparison, *judged.diagnosis, *repro, context)},
       {kProgram, report::CutReproProgram(*program, *repro)},
       {kData, report::RenderReproData(*repro)}};
   folder = CheckFolder(args.out, args.force);  // minutes may have gone by
   if (!folder) return Fail(output, folder.error());
   if (Status written = WriteBundle(*folder, files); !written.ok()) return Fail(output, written.error());
-  Print(args, *judged->diagnosis, *repro, files, context, verdict);
+  Print(args, *judged.diagnosis, *repro, files, context, verdict);
   return compare::ExitCode(verdict.outcome);
 }
 

@@ -32,6 +32,13 @@ Obstacle EngineFailed(bool candidate, const std::string& text) {
 
 Obstacle Undeclared(const std::string& text) { return {Outcome::kIncomplete, "undeclared", text}; }
 
+Obstacle UndeclaredActivation(const std::string& architecture, const char* flag) {
+  return Undeclared(fmt::format(
+      "the model does not declare its FFN activation (architecture {} allows several); put its config.json "
+      "beside it, name one with --hf-config, or say {} ffn.activation=relu2|silu",
+      architecture, flag));
+}
+
 Obstacle Unsupported(bool candidate, const std::string& text) {
   return {Outcome::kIncomplete, "unsupported",
           fmt::format("the {} cannot do what was asked: {}", candidate ? "candidate" : "reference", text)};

@@ -50,6 +50,8 @@ Obstacle NoReference(const std::string& text);  // incomplete, "no-reference"
 Obstacle EngineFailed(bool candidate,
                       const std::string& text);  // engine-failed, "candidate-failed" / "reference-failed"
 Obstacle Undeclared(const std::string& text);    // incomplete, "undeclared": logits are not judged
+// The same, of a model that leaves its FFN activation open; `flag`: what declares it, as "--set".
+Obstacle UndeclaredActivation(const std::string& architecture, const char* flag);
 Obstacle Unsupported(bool candidate, const std::string& text);  // incomplete, "unsupported"
 Obstacle Interrupted(const std::string& text);                  // incomplete, "interrupted"
 

@@ -211,10 +211,8 @@ Result<Plan> AuditRun::MakePlan() {
       plan.judged.push_back(s);
   }
   if (host::FactText(arbiter_->facts(), "ffn.activation") == "undeclared")
-    evidence_.obstacles.push_back(compare::Undeclared(fmt::format(
-        "the model does not declare its FFN activation (architecture {} allows several); put its config.json "
-        "beside it, name one with --hf-config, or say --set ffn.activation=relu2|silu",
-        host::FactText(arbiter_->facts(), "architecture"))));
+    evidence_.obstacles.push_back(
+        compare::UndeclaredActivation(host::FactText(arbiter_->facts(), "architecture"), "--set"));
   return plan;
 }
 
@@ -260,7 +258,7 @@ Status AuditRun::RunUnwatched(size_t index) {
     if (position + static_cast<int32_t>(tokens.size()) >= NPrefill(prompt)) choose();
     return {};
   }));
-  prompt.logits_sha256[0] = logits.Hex();
+  prompt.logits_sha256[0] = prompt.untapped_sha256[0] = logits.Hex();
   return {};
 }
 
@@ -300,7 +298,7 @@ Status AuditRun::RunWatched(size_t index) {
     return EvaluateWatched(tokens, position, step, &logits);
   }));
   prompt.tapped_sha256[0] = logits.Hex();
-  if (prompt.tapped_sha256[0] != prompt.logits_sha256[0])
+  if (prompt.observer_effect(0))
     evidence_.obstacles.push_back({Outcome::kIncomplete, "observer-effect",
                                    "the engine's logits change when its tracepoints are watched, so they do "
                                    "not show what it computes unwatched"});

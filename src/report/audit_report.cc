@@ -16,8 +16,6 @@ namespace {
 using compare::Outcome;
 using Json = JsonWriter::Json;
 
-constexpr size_t kLabel = 11;  // columns before the text of a line
-
 class AuditText {
  public:
   AuditText(const diagnose::Audit& audit, const Context& context, const TextOptions& options)
@@ -30,15 +28,13 @@ class AuditText {
     for (const std::string& note : context_.notes) Line("note", Escape(note));
     out_ += LastWords(run_.candidate) + "\n" + VerdictBlock(run_.verdict, Sentence(), options_);
     Findings();
-    for (size_t i = 0; i < context_.next.size(); ++i)
-      out_ +=
-          fmt::format("{:<{}}{}\n", i == 0 ? "next" : "", kLabel, context_.next[i]);  // whole, to be pasted
+    out_ += NextLines(context_.next);
     return std::move(out_);
   }
 
  private:
   void Line(std::string_view label, const std::string& text) {
-    out_ += fmt::format("{:<{}}{}\n", label, kLabel, Wrap(text, static_cast<size_t>(options_.width), kLabel));
+    out_ += LabelledLine(label, text, options_.width);
   }
 
   void Head() {
@@ -89,7 +85,7 @@ class AuditText {
     bool watched = false, changed = false;
     for (const run::PromptRecord& p : run_.prompts) {
       watched |= !p.tapped_sha256[0].empty();
-      changed |= !p.tapped_sha256[0].empty() && p.tapped_sha256[0] != p.logits_sha256[0];
+      changed |= p.observer_effect(0);
     }
     if (watched)
       Line("observer", changed ? "logits CHANGE when the engine is watched"

@@ -16,8 +16,6 @@ namespace {
 using compare::LogitsRow;
 using compare::Outcome;
 
-constexpr size_t kLabel = 11;  // columns before the text of a line
-
 class TextReport {
  public:
   TextReport(const run::Comparison& c, const Context& context, const TextOptions& options)
@@ -39,15 +37,13 @@ class TextReport {
     for (const run::EngineRecord* e : {&c_.candidate, &c_.reference}) out_ += LastWords(*e);
     if (out_.size() > 1 && out_[out_.size() - 2] != '\n') out_ += '\n';
     VerdictLines();
-    for (size_t i = 0; i < context_.next.size(); ++i)
-      out_ +=
-          fmt::format("{:<{}}{}\n", i == 0 ? "next" : "", kLabel, context_.next[i]);  // whole, to be pasted
+    out_ += NextLines(context_.next);
     return std::move(out_);
   }
 
  private:
   void Line(std::string_view label, const std::string& text) {
-    out_ += fmt::format("{:<{}}{}\n", label, kLabel, Wrap(text, static_cast<size_t>(options_.width), kLabel));
+    out_ += LabelledLine(label, text, options_.width);
   }
 
   void Head() {

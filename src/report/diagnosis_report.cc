@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "report/escape.h"
+#include "report/text_blocks.h"
 
 namespace pb::report {
 namespace {
@@ -12,19 +13,14 @@ namespace {
 using Json = JsonWriter::Json;
 using diagnose::Diagnosis;
 
-constexpr size_t kLabel = 11;  // columns before the text of a line
 constexpr size_t kMisses = 2;  // variations shown that do not restore agreement
-
-std::string Line(std::string_view label, const std::string& text, int width) {
-  return fmt::format("{:<{}}{}\n", label, kLabel, Wrap(text, static_cast<size_t>(width), kLabel));
-}
 
 // Lines under one label.
 class Block {
  public:
   Block(const char* label, int width, std::string* out) : label_(label), width_(width), out_(out) {}
   void Add(const std::string& text) {
-    *out_ += Line(first_ ? label_ : "", text, width_);
+    *out_ += LabelledLine(first_ ? label_ : "", text, width_);
     first_ = false;
   }
 
@@ -124,25 +120,24 @@ std::string RenderDiagnosisText(const run::Comparison& comparison, const Diagnos
   std::string out;
   if (!report.diagnosis) {
     out += Wrap(report.why_none, static_cast<size_t>(width), 0) + "\n";
-    out += Line("verdict", compare::OutcomeName(comparison.verdict.outcome), width);
+    out += LabelledLine("verdict", compare::OutcomeName(comparison.verdict.outcome), width);
   } else {
     const Diagnosis& d = *report.diagnosis;
     out += Wrap(Escape(d.sentence), static_cast<size_t>(width), 0) + "\n\n";
     EvidenceLines(d, width, &out);
     TrialLines(d, width, &out);
-    if (report.injection) out += Line("injection", Escape(InjectionSentence(*report.injection)), width);
+    if (report.injection)
+      out += LabelledLine("injection", Escape(InjectionSentence(*report.injection)), width);
     Block perplexity("perplexity", width, &out);
     for (const PerplexityRow& row : report.perplexities)
       perplexity.Add(fmt::format("{:7.2f}  {}", row.perplexity, Escape(row.what)));
     if (!report.perplexities.empty()) perplexity.Add("over " + report.perplexity_text);
     Block shared("not judged", width, &out);
     for (const std::string& text : d.shared) shared.Add(text);
-    for (const std::string& note : context.notes) out += Line("note", Escape(note), width);
-    out += Line("blame", compare::BlameName(d.blame), width);
+    for (const std::string& note : context.notes) out += LabelledLine("note", Escape(note), width);
+    out += LabelledLine("blame", compare::BlameName(d.blame), width);
   }
-  for (size_t i = 0; i < context.next.size(); ++i)
-    out += fmt::format("{:<{}}{}\n", i == 0 ? "next" : "", kLabel, context.next[i]);  // whole, to be pasted
-  return out;
+  return out + NextLines(context.next);
 }
 
 std::string RenderDiagnosisJson(const run::Comparison& comparison, const DiagnosisReport& report,

@@ -13,8 +13,6 @@ namespace {
 
 using compare::Outcome;
 
-constexpr size_t kLabel = 11;  // columns before the text of a line
-
 const host::Fact* FindIn(const run::EngineRecord& e, const std::string& key) {
   if (const host::Fact* fact = host::FindFact(e.session, key)) return fact;
   return host::FindFact(e.model, key);
@@ -32,6 +30,17 @@ bool SameValue(const std::string& a, const std::string& b) {
 }
 
 }  // namespace
+
+std::string LabelledLine(std::string_view label, const std::string& text, int width) {
+  return fmt::format("{:<{}}{}\n", label, kLabel, Wrap(text, static_cast<size_t>(width), kLabel));
+}
+
+std::string NextLines(const std::vector<std::string>& commands) {
+  std::string out;
+  for (const std::string& command : commands)
+    out += fmt::format("{:<{}}{}\n", out.empty() ? "next" : "", kLabel, command);
+  return out;
+}
 
 std::string ModelLine(const run::EngineRecord& e) {
   std::string text = Escape(e.model_path.filename().string());

@@ -12,6 +12,12 @@
 
 namespace pb::report {
 
+constexpr size_t kLabel = 11;  // columns before the text of a line
+// A line of text behind its label, wrapped to `width` columns.
+std::string LabelledLine(std::string_view label, const std::string& text, int width);
+// The commands to go on with, each whole, to be pasted.
+std::string NextLines(const std::vector<std::string>& commands);
+
 // "tiny.gguf, bitnet, 6 layers, d_model 256, TQ2_0 x42, sha256:0b3e8bc49d01".
 std::string ModelLine(const run::EngineRecord& e);
 // "llama.cpp v0.5.0 (zen4, 1 thread)".

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "report/escape.h"
+#include "report/text_blocks.h"
 
 namespace pb::report {
 namespace {
@@ -185,9 +186,7 @@ std::string Verdict(const TraceDiff& diff, const TraceDiffContext& c) {
   for (const compare::Reason& reason : diff.verdict.reasons)
     out += Line(out.empty() ? word : "", fmt::format("{}{}", out.empty() ? "" : "- ", reason.text));
   out += Line("", fmt::format("(exit {})", compare::ExitCode(diff.verdict.outcome)));
-  for (size_t i = 0; i < c.next.size(); ++i)
-    out += fmt::format("{:<11}{}\n", i == 0 ? "next" : "", c.next[i]);
-  return out;
+  return out + NextLines(c.next);
 }
 
 Json Number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }

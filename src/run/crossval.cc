@@ -137,10 +137,8 @@ Status CrossvalRun::OpenSide(int side) {
     undeclared |= LeavesActivationOpen(model, spec.settings);
   if (undeclared) {
     const host::Fact* architecture = host::FindFact(record.model, "architecture");
-    evidence_.obstacles.push_back(compare::Undeclared(fmt::format(
-        "the model does not declare its FFN activation (architecture {} allows several); put its config.json "
-        "beside it, name one with --hf-config, or say {} ffn.activation=relu2|silu",
-        architecture ? architecture->value : "of this file", candidate ? "--set" : "--set-reference")));
+    evidence_.obstacles.push_back(compare::UndeclaredActivation(
+        architecture ? architecture->value : "of this file", candidate ? "--set" : "--set-reference"));
   }
   return {};
 }
