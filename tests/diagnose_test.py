@@ -59,6 +59,16 @@ class Activation(Diagnose):
         self.assertTrue(48 < silu < 58, silu)
         self.assertLess(abs(silu - reference) / reference, 0.01)
 
+    def test_a_search_that_takes_long_is_asked_for(self):
+        args = ("--model", RELU2_MODEL, "--prompt", " ".join([PROMPT] * 4), "--no-perplexity")
+        without = self.diagnose(*args)
+        self.assertGreater(without.json["diagnosis"]["hypotheses"][0]["of_rows"], 64)
+        self.assertIsNone(without.json["injection"])
+        injection = self.diagnose(*args, "--inject").json["injection"]
+        self.assertEqual((injection["outcome"], injection["found"]["points"]),
+                         ("found", [{"stage": "ffn_gated", "layer": i} for i in range(6)]))
+        self.assertEqual(run("diagnose", *args, "--inject", "--no-inject").code, 2)
+
     def test_sides_exchanged(self):
         result = self.diagnose("--model", RELU2_MODEL, "--candidate", "llama.cpp", "--reference", "native", "--prompt", PROMPT,
                                "--no-perplexity")
@@ -80,6 +90,29 @@ class Activation(Diagnose):
                                "--no-perplexity")
         d = self.expect_diagnosis(result, "candidate", 0, "ffn_act", "^ffn.activation=silu$")
         self.assertEqual(len(d["shared"]), 2)
+
+    def test_a_large_product_is_tried_on_some_rows_and_verified_on_all(self):
+        """A down_proj of the shape of BitNet 2B: 17.7 million multiply-adds a row."""
+        model = self.folder / "wide.gguf"
+        made = run("gen-fixtures", "--out", model, "--weights", "TQ2_0", "--architecture", "bitnet-b1.58", "--layers", 1, "--d-model", 2560,
+                   "--d-ff", 6912, "--heads", 20, "--kv-heads", 5, "--activation", "relu2")
+        self.assertEqual(made.code, 0, made)
+        for defect, stage, named in (("tail_columns_8", "down_proj", "^drop.columns=8$"), ("quant_clamp_99", "up_proj", "^quant.clamp=99$"),
+                                     ("weight_flipped", "gate_proj", "^weight.cell=")):
+            mutant = f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer=0"
+            result = self.diagnose("--model", model, "--candidate", mutant, "--reference", "native", "--prompt", PROMPT,
+                                   "--no-perplexity", "--no-inject")
+            d = self.expect_diagnosis(result, "candidate", 0, stage, named)
+            for h in d["hypotheses"]:
+                self.assertGreater(h["of_rows"], 12)
+                whole = h["restores"] or h["name"].startswith(("factor", "bias", "zero", "rows", "drop.rows"))
+                self.assertEqual(h["n_rows"], h["of_rows"] if whole else 11, h)
+
+    def test_what_cannot_be_compared_is_told(self):
+        result = run("diagnose", "--model", SILU_MODEL, "--reference", "native", "--candidate", "mutant,mutant.defect=bos_missing,mutant.layer=3",
+                     "--prompt", PROMPT)
+        self.assertEqual(result.code, 3, result)
+        self.assertRegex(re.sub(r"\s+", " ", result.out), "nothing to diagnose: the candidate cannot do what was asked: mutant: ")
 
     def test_undeclared_is_nobodys_fault(self):
         shutil.copy(RELU2_MODEL, self.folder / "bare.gguf")  # without its config.json

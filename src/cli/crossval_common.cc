@@ -302,6 +302,16 @@ Result<AskedRun> RunAsked(CrossvalArguments* args, const PlaceArguments& place,
   return run;
 }
 
+std::string WhyNone(const diagnose::ExplainedRun& judged) {
+  const compare::Verdict& verdict = judged.comparison.verdict;
+  std::vector<std::string> why;
+  if (!judged.why_none.empty()) why.push_back(judged.why_none);
+  if (verdict.outcome != compare::Outcome::kDiverged && compare::ExitCode(verdict.outcome) != kExitOk)
+    for (const compare::Reason& reason : verdict.reasons) why.push_back(reason.text);
+  if (why.empty()) why.emplace_back("the engines do not part at any op");
+  return fmt::format("{}", fmt::join(why, "; "));
+}
+
 int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   if (Status writable = CheckReceipt(args.receipt); !writable.ok())
     return Fail(args.output, writable.error());

@@ -62,6 +62,8 @@ struct AskedRun {
 // tells.
 Result<AskedRun> RunAsked(CrossvalArguments* args, const PlaceArguments& place,
                           std::vector<std::string>* notes);
+// Why a run has no diagnosis; where the comparison itself failed, for what reasons.
+std::string WhyNone(const diagnose::ExplainedRun& judged);
 // Runs, prints, writes the receipt; returns the exit code. `command` is the name typed.
 int RunCrossval(const CrossvalArguments& args, const std::string& command);
 

@@ -119,9 +119,7 @@ int Run(DiagnoseArguments args) {
   auto& [request, judged] = *asked;
   report::DiagnosisReport report;
   report.diagnosis = judged.diagnosis;
-  report.why_none = judged.why_none.empty()
-                        ? "the engines do not part at any op: there is nothing to diagnose"
-                        : judged.why_none;
+  if (!report.diagnosis) report.why_none = "there is nothing to diagnose: " + WhyNone(judged);
   if (WantsInjection(args, request, judged)) {
     ProgressBar bar;
     request.progress = [&](std::string_view what, int64_t done, int64_t total) {

@@ -120,15 +120,8 @@ void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, con
 int PrintNone(const OutputArguments& output, const diagnose::ExplainedRun& judged) {
   const compare::Verdict& verdict = judged.comparison.verdict;
   const int exit_code = compare::ExitCode(verdict.outcome);
-  std::string why = "no bundle was written: ";
-  if (judged.diagnosis)
-    why += judged.diagnosis->sentence;
-  else if (!judged.why_none.empty())
-    why += judged.why_none;
-  else if (exit_code != kExitOk && !verdict.reasons.empty())
-    why += verdict.reasons.front().text;
-  else
-    why += "the engines do not part at any op";
+  const std::string why =
+      "no bundle was written: " + (judged.diagnosis ? judged.diagnosis->sentence : WhyNone(judged));
   if (exit_code != kExitOk)
     return FailWith(output, std::max(exit_code, kExitIncomplete), compare::OutcomeName(verdict.outcome),
                     "no-bundle", why);

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <tuple>
 
 #include "diagnose/op_weights.h"
+#include "diagnose/part.h"
 #include "diagnose/transformations.h"
 
 namespace pb::diagnose {
@@ -139,19 +141,25 @@ std::string DeclaredText(const FileArbiter& arbiter, std::string_view key) {
 
 class Search {
  public:
-  explicit Search(const Subject& subject) : s_(subject) {}
+  explicit Search(const Subject& subject) : whole_(subject) {
+    if (ProductWork(whole_) > kTriedWork) part_ = Part::Of(whole_, kTriedWork);
+    s_ = part_ ? part_->subject() : whole_;
+  }
 
   std::vector<Trial> Run() {
-    for (const Variation& v : kVariations) {
-      if (!IsLarge() && v.stages & Bit(static_cast<pb_stage>(s_.culprit->place.stage))) Try(v);
+    // A product whose replays take seconds each and cannot be cut: its output alone is looked at.
+    const bool replays = part_ || ProductWork(whole_) <= kLargestWork;
+    if (replays) {
+      for (const Variation& v : kVariations)
+        if (v.stages & Bit(static_cast<pb_stage>(s_.culprit->place.stage))) Try(v);
+      TryOwnValues();
     }
-    if (!IsLarge()) TryOwnValues();
-    for (Guess& guess : OutputTransformations(s_)) Add(std::move(guess));
-    if (!IsLarge())
-      for (Guess& guess : OtherTensors(s_)) Add(std::move(guess));
+    for (Guess& guess : OutputTransformations(whole_)) Add(std::move(guess), whole_);
+    if (replays)
+      for (Guess& guess : OtherTensors(s_)) Add(std::move(guess), s_);
     const bool explained = std::ranges::any_of(trials_, [](const Trial& t) { return t.restores; });
-    if (!explained && !IsLarge())
-      for (Guess& guess : FittedVariations(s_)) Add(std::move(guess));
+    if (!explained && replays)
+      for (Guess& guess : FittedVariations(s_)) Add(std::move(guess), s_);
     std::stable_sort(trials_.begin(), trials_.end(), [](const Trial& a, const Trial& b) {
       return std::tuple(!a.restores, a.restores ? a.n_fitted : 0, a.error) <
              std::tuple(!b.restores, b.restores ? b.n_fitted : 0, b.error);
@@ -160,15 +168,7 @@ class Search {
   }
 
  private:
-  // A product whose replays in fp64 take seconds each: its output alone is looked at.
-  bool IsLarge() const {
-    constexpr double kLargest = 2e9;
-    const OpWeights w = WeightsOf(s_.arbiter->model(), s_.culprit->place.stage, s_.culprit->place.layer);
-    return w.matrix && s_.culprit->place.stage != PB_STAGE_EMBEDDINGS &&
-           static_cast<double>(s_.culprit->shape[0]) * static_cast<double>(w.matrix->n_rows) *
-                   static_cast<double>(w.matrix->n_columns) >
-               kLargest;
-  }
+  static constexpr double kTriedWork = 2e8, kLargestWork = 2e9;  // multiply-adds
 
   // Variations whose value the model or the place gives.
   void TryOwnValues() {
@@ -194,29 +194,38 @@ class Search {
   }
 
   void Try(const Variation& v) {
-    Guess guess;
-    guess.name = fmt::format("{}={}", v.key, v.value);
-    auto e = s_.arbiter->Expect(*s_.culprit, {}, guess.name);
-    if (!e.ok()) return;
-    guess.text = v.text;
+    std::string text = v.text;
     if (std::string declared = DeclaredText(*s_.arbiter, v.key); !declared.empty())
-      guess.text += ", the model declares " + declared;
-    guess.short_text = v.short_text;
-    guess.output = std::move(e->output.values);
-    guess.units = std::move(e->units);
-    Add(std::move(guess));
+      text += ", the model declares " + declared;
+    auto guess = Varied(s_, {fmt::format("{}={}", v.key, v.value), std::move(text), v.short_text, 0});
+    if (guess) Add(std::move(*guess), s_);
   }
 
-  void Add(Guess guess) {
-    if (guess.output.size() != s_.output.size() || std::ranges::equal(guess.output, s_.declared)) return;
-    const Agreement found = s_.arbiter->Compare(*s_.culprit, s_.output, guess.output,
-                                                guess.units.empty() ? s_.units : guess.units);
-    Trial trial{s_.side,        std::move(guess.name), std::move(guess.text), std::move(guess.short_text),
-                guess.n_fitted, found.error(),         found.row.bound_ratio, found.agrees};
+  // `s`: what the guess was made on.
+  void Add(Guess guess, const Subject& s) {
+    if (guess.output.size() != s.output.size() || std::ranges::equal(guess.output, s.declared)) return;
+    Trial trial{s.side, std::move(guess.name), std::move(guess.text), std::move(guess.short_text),
+                guess.n_fitted};
+    Judge(s, guess.output, guess.units, &trial);
+    trial.of_rows = whole_.culprit->shape[0];
+    if (trial.restores && trial.n_rows < trial.of_rows) {
+      auto all = guess.replay(*whole_.culprit);
+      trial.restores = false;
+      if (all.ok()) Judge(whole_, all->output.values, all->units, &trial);
+    }
     trials_.push_back(std::move(trial));
   }
 
-  const Subject& s_;
+  static void Judge(const Subject& s, std::span<const float> output, std::span<const float> units,
+                    Trial* trial) {
+    const Agreement found = s.arbiter->Compare(*s.culprit, s.output, output, units.empty() ? s.units : units);
+    trial->error = found.error(), trial->bound_ratio = found.row.bound_ratio;
+    trial->restores = found.agrees, trial->n_rows = s.culprit->shape[0];
+  }
+
+  const Subject& whole_;
+  std::optional<Part> part_;
+  Subject s_;  // what replays are tried on
   std::vector<Trial> trials_;
 };
 

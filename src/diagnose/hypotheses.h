@@ -19,7 +19,9 @@ struct Trial {
   std::string short_text;             // "SiLU": agreement is restored with ...
   int n_fitted = 0;                   // numbers that were fitted to the very output that they explain
   double error = 0, bound_ratio = 0;  // of the side's output against the hypothesis
-  bool restores = false;              // agreement within the bound, or explained by codes
+  bool restores = false;              // agreement within the bound of all rows, or explained by codes
+  // Token rows that `error` is over, and those of the op: a large product is tried on some of them first.
+  int64_t n_rows = 0, of_rows = 0;
 };
 
 // What hypotheses are tried on.
@@ -33,7 +35,8 @@ struct Subject {
 };
 
 // All that apply to the op; those that restore agreement first: fewer fitted numbers first, then the smaller error. What the
-// arbiter refuses (a shape that a variation does not fit) is not among them.
+// arbiter refuses (a shape that a variation does not fit) is not among them. Of a product of more than 2e8 multiply-adds some rows
+// are tried (ChooseRows), and all of them where those agree.
 std::vector<Trial> TryHypotheses(const Subject& subject);
 
 }  // namespace pb::diagnose

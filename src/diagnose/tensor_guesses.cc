@@ -25,17 +25,17 @@ void TryTensor(const Subject& s, const OpWeights& own, int32_t stage, int32_t la
                std::vector<Guess>* guesses) {
   const OpWeights other = WeightsOf(s.arbiter->model(), stage, layer);
   if (other.name == own.name || !SameShape(own, other)) return;
-  auto inputs = s.arbiter->Inputs(*s.culprit);
-  if (!inputs.ok()) return;
-  auto y = s.arbiter->Replay(static_cast<pb_stage>(stage), layer, s.culprit->first_position,
-                             std::move(*inputs), "");
-  if (!y.ok()) return;
-  guesses->push_back({"tensor=" + other.name,
-                      fmt::format("reads {} in place of {}", other.name, own.name),
-                      other.name,
-                      0,
-                      std::move(y->values),
-                      {}});
+  auto replay = [arbiter = s.arbiter, stage, layer](const Culprit& c) -> Result<Expectation> {
+    PB_ASSIGN(std::vector<Recorded> inputs, arbiter->Inputs(c));
+    Expectation e;
+    PB_ASSIGN(e.output,
+              arbiter->Replay(static_cast<pb_stage>(stage), layer, c.first_position, std::move(inputs), ""));
+    return e;
+  };
+  Guess guess{"tensor=" + other.name, fmt::format("reads {} in place of {}", other.name, own.name),
+              other.name};
+  guess.replay = std::move(replay);
+  if (auto varied = Varied(s, std::move(guess))) guesses->push_back(std::move(*varied));
 }
 
 // The gate goes through unchanged and up is activated.
@@ -48,12 +48,8 @@ void ExchangedGate(const Subject& s, std::vector<Guess>* guesses) {
   if (!active.ok()) return;
   auto y = s.arbiter->Replay(PB_STAGE_FFN_GATED, layer, first, {std::move(*active), *gate}, "");
   if (y.ok())
-    guesses->push_back({"glu=exchanged",
-                        "activates up in place of the gate",
-                        "gate and up exchanged",
-                        0,
-                        std::move(y->values),
-                        {}});
+    guesses->push_back({"glu=exchanged", "activates up in place of the gate", "gate and up exchanged", 0,
+                        std::move(y->values)});
 }
 
 // A variation with a fitted value.
@@ -77,13 +73,11 @@ class Fit {
   void Push(const char* key, double value, const std::string& text, std::vector<Guess>* guesses) {
     for (int digits : {3, 5, 9}) {
       const std::string number = fmt::format("{:.{}g}", value, digits);
-      Guess g{fmt::format("{}={}", key, number), fmt::format(fmt::runtime(text), number), number, 1, {}, {}};
-      auto e = s_.arbiter->Expect(*s_.culprit, {}, g.name);
-      if (!e.ok()) return;
-      const bool agrees = s_.arbiter->Compare(*s_.culprit, s_.output, e->output.values, e->units).agrees;
-      g.output = std::move(e->output.values), g.units = std::move(e->units);
-      if (!agrees && digits < 9) continue;
-      guesses->push_back(std::move(g));
+      auto g =
+          Varied(s_, {fmt::format("{}={}", key, number), fmt::format(fmt::runtime(text), number), number, 1});
+      if (!g) return;
+      if (digits < 9 && !s_.arbiter->Compare(*s_.culprit, s_.output, g->output, g->units).agrees) continue;
+      guesses->push_back(std::move(*g));
       return;
     }
   }
@@ -210,20 +204,27 @@ void FitCell(const Subject& s, const OpWeights& w, int64_t feature, std::vector<
       dot += difference(i) * effect, square += effect * effect;
     }
     if (!(square > 0)) continue;
-    Guess g{fmt::format("weight.cell={},{},{:.9g}", feature, k, dot / square),
-            fmt::format("has weight ({}, {}) of {} off by {:.4g}", feature, k, w.name, dot / square),
-            "that weight",
-            2,
-            {},
-            {}};
-    auto e = s.arbiter->Expect(*s.culprit, {}, g.name);
-    if (!e.ok()) return;
-    g.output = std::move(e->output.values), g.units = std::move(e->units);
-    guesses->push_back(std::move(g));
+    auto g =
+        Varied(s, {fmt::format("weight.cell={},{},{:.9g}", feature, k, dot / square),
+                   fmt::format("has weight ({}, {}) of {} off by {:.4g}", feature, k, w.name, dot / square),
+                   "that weight", 2});
+    if (!g) return;
+    guesses->push_back(std::move(*g));
   }
 }
 
 }  // namespace
+
+std::optional<Guess> Varied(const Subject& s, Guess guess) {
+  if (!guess.replay)
+    guess.replay = [arbiter = s.arbiter, name = guess.name](const Culprit& c) {
+      return arbiter->Expect(c, {}, name);
+    };
+  auto e = guess.replay(*s.culprit);
+  if (!e.ok()) return std::nullopt;
+  guess.output = std::move(e->output.values), guess.units = std::move(e->units);
+  return guess;
+}
 
 std::vector<Guess> OtherTensors(const Subject& s) {
   std::vector<Guess> guesses;

@@ -90,15 +90,12 @@ void Factor(const View& v, std::vector<Guess>* guesses) {
   if (factor == 0) return;
   for (const KnownFactor& known : KnownFactors(v.s)) {
     if (std::fabs(factor / known.value - 1) > kSameFactor) continue;
-    return PushScaled(v, known.value, {known.name, known.text, known.short_text, 0, {}, {}}, guesses);
+    return PushScaled(v, known.value, {known.name, known.text, known.short_text, 0}, guesses);
   }
   PushScaled(v, factor,
              {fmt::format("factor={:.6g}", factor),
               fmt::format("gives {:.5g} times what the model declares", factor),
-              fmt::format("factor {:.5g}", factor),
-              1,
-              {},
-              {}},
+              fmt::format("factor {:.5g}", factor), 1},
              guesses);
 }
 
@@ -125,24 +122,13 @@ void SomeFeatures(const View& v, const std::vector<int64_t>& bad, std::vector<Gu
   if (zero && tail) {
     g = {fmt::format("drop.rows={}", bad.size()),
          fmt::format("leaves out the last {} of {} output rows", bad.size(), v.n_features),
-         fmt::format("the last {} rows left out", bad.size()),
-         0,
-         {},
-         {}};
+         fmt::format("the last {} rows left out", bad.size()), 0};
   } else if (zero) {
-    g = {fmt::format("zero={}", bad.front()),
-         fmt::format("leaves {} at zero", which),
-         which + " at zero",
-         0,
-         {},
-         {}};
+    g = {fmt::format("zero={}", bad.front()), fmt::format("leaves {} at zero", which), which + " at zero", 0};
   } else {
     g = {fmt::format("factor={:.6g}", factor),
          fmt::format("gives {} {:.5g} times what the model declares", which, factor),
-         fmt::format("factor {:.5g}", factor),
-         1,
-         {},
-         {}};
+         fmt::format("factor {:.5g}", factor), 1};
   }
   g.output = v.Declared();
   for (int64_t i = 0; i < v.n_rows; i++)
@@ -264,20 +250,19 @@ void Inputs(const View& v, std::vector<Guess>* guesses) {
   if ((!residual && !rope && !gated) || !inputs.ok()) return;
   for (const Recorded& input : *inputs)
     if (input.values.size() != v.s.declared.size()) return;
-  if (rope)
-    guesses->push_back({"rope=none", "does not rotate", "no rotation", 0, inputs->front().values, {}});
+  if (rope) guesses->push_back({"rope=none", "does not rotate", "no rotation", 0, inputs->front().values});
   if (gated) {
     const std::vector<float>&act = (*inputs)[0].values, &up = (*inputs)[1].values;
-    guesses->push_back({"glu=gate", "leaves up out of the gated product", "the gate alone", 0, act, {}});
-    Guess sum{"glu=added", "adds up to the activated gate", "a sum in place of the product", 0, {}, {}};
+    guesses->push_back({"glu=gate", "leaves up out of the gated product", "the gate alone", 0, act});
+    Guess sum{"glu=added", "adds up to the activated gate", "a sum in place of the product", 0};
     for (size_t i = 0; i < act.size(); i++) sum.output.push_back(act[i] + up[i]);
     guesses->push_back(std::move(sum));
   }
   if (!residual) return;
   const std::vector<float>&op = (*inputs)[0].values, &stream = (*inputs)[1].values;
-  guesses->push_back({"residual=missing", "leaves the residual out", "the residual left out", 0, op, {}});
-  guesses->push_back({"residual=alone", "does not add the op's output", "the residual alone", 0, stream, {}});
-  Guess twice{"residual=doubled", "adds the residual twice", "the residual twice", 0, {}, {}};
+  guesses->push_back({"residual=missing", "leaves the residual out", "the residual left out", 0, op});
+  guesses->push_back({"residual=alone", "does not add the op's output", "the residual alone", 0, stream});
+  Guess twice{"residual=doubled", "adds the residual twice", "the residual twice", 0};
   for (size_t i = 0; i < op.size(); i++) twice.output.push_back(op[i] + 2 * stream[i]);
   guesses->push_back(std::move(twice));
 }

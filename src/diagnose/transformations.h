@@ -3,6 +3,8 @@
 #ifndef PARITYBIT_DIAGNOSE_TRANSFORMATIONS_H_
 #define PARITYBIT_DIAGNOSE_TRANSFORMATIONS_H_
 
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,9 +16,14 @@ namespace pb::diagnose {
 struct Guess {
   std::string name, text, short_text;
   int n_fitted = 0;
-  std::vector<float> output;
-  std::vector<float> units;  // empty: those of what the op should give
+  std::vector<float> output = {};
+  std::vector<float> units = {};  // empty: those of what the op should give
+  // The op under the hypothesis, on any rows. Empty: the output is the engine's own transformed, or what it reads.
+  std::function<Result<Expectation>(const Culprit&)> replay = {};
 };
+
+// The op under a variation "key=value", or whatever `guess.replay` is, on the subject's rows. nullopt: the arbiter refuses it.
+std::optional<Guess> Varied(const Subject& subject, Guess guess);
 
 // Features (output columns) whose error is beyond the bound, in order.
 std::vector<int64_t> BadFeatures(const Subject& subject);

@@ -58,8 +58,10 @@ void TrialLines(const Diagnosis& d, int width, std::string* out) {
   size_t misses = 0;
   for (const diagnose::Trial& t : d.trials) {
     if (!t.restores && ++misses > kMisses) continue;
-    tried.Add(fmt::format("{} {:.1e}  {}: {}{}", t.restores ? "+" : "-", t.error, t.side, t.text,
-                          t.n_fitted > 0 ? fmt::format(" ({} fitted)", t.n_fitted) : ""));
+    tried.Add(
+        fmt::format("{} {:.1e}  {}: {}{}{}", t.restores ? "+" : "-", t.error, t.side, t.text,
+                    t.n_fitted > 0 ? fmt::format(" ({} fitted)", t.n_fitted) : "",
+                    t.n_rows < t.of_rows ? fmt::format(" (on {} of {} rows)", t.n_rows, t.of_rows) : ""));
   }
 }
 
@@ -78,6 +80,8 @@ Json TrialJson(const diagnose::Trial& t, JsonWriter* writer) {
               {"text", t.text},
               {"restores", t.restores},
               {"n_fitted", t.n_fitted},
+              {"n_rows", t.n_rows},
+              {"of_rows", t.of_rows},
               {"error", writer->Number(t.error)},
               {"bound_ratio", writer->Number(t.bound_ratio)}};
 }
