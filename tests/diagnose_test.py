@@ -69,6 +69,23 @@ class Activation(Diagnose):
                          ("found", [{"stage": "ffn_gated", "layer": i} for i in range(6)]))
         self.assertEqual(run("diagnose", *args, "--inject", "--no-inject").code, 2)
 
+    def test_injection_beside_a_stored_trace(self):
+        """The reference is a recording: the candidate receives, tensors of a wrong recording or the arbiter's ops."""
+        for recorded, candidate, blame, kind, donor in (("llama.cpp", "native", "reference", "tensor", "trace "),
+                                                        ("native", "llama.cpp", "candidate", "op", "oracle")):
+            trace = self.folder / recorded
+            self.assertEqual(run("trace", "--model", RELU2_MODEL, "--engine", recorded, "--prompt", PROMPT, "--max-tokens", 2,
+                                 "--level", "full", "--out", trace).code, 0)
+            result = self.diagnose("--model", RELU2_MODEL, "--candidate", candidate, "--reference", f"replay,trace={trace}",
+                                   "--prompt", PROMPT, "--max-tokens", 2, "--no-perplexity", "--inject")
+            self.expect_diagnosis(result, blame, 0, "ffn_gated", "^ffn.activation=silu$")
+            injection = result.json["injection"]
+            self.assertEqual((injection["outcome"], injection["recipient"], injection["kind"]), ("found", "candidate", kind))
+            self.assertTrue(injection["donor"].startswith(donor), injection["donor"])
+            self.assertEqual(injection["compared_with"], f"trace {trace}")
+            self.assertEqual(injection["found"]["points"], [{"stage": "ffn_gated", "layer": i} for i in range(6)])
+            self.assertEqual([without["restores"] for without in injection["without_one"]], [False] * 6)
+
     def test_sides_exchanged(self):
         result = self.diagnose("--model", RELU2_MODEL, "--candidate", "llama.cpp", "--reference", "native", "--prompt", PROMPT,
                                "--no-perplexity")

@@ -79,6 +79,25 @@ Status MeasurePerplexities(const run::Request& request, const std::string& setti
              request.reference_model.empty() ? request.model : request.reference_model);
 }
 
+// Where the reference is a stored trace the candidate receives: if it is wrong, the arbiter's ops in place of its own; else the
+// trace's tensors, as a trace computes nothing.
+Status SearchBesideTrace(const run::EngineRecord& candidate, const std::string& trace, compare::Blame blame,
+                         diagnose::InjectionRequest* search) {
+  search->trace = trace;
+  search->into_reference = false;
+  search->kind = diagnose::InjectionKind::kTensor;
+  if (blame != compare::Blame::kCandidate) return {};
+  search->kind = diagnose::InjectionKind::kOp;
+  host::Settings settings;  // those that are settings and no defect
+  if (const std::string* config = run::FindSetting(candidate.settings, "hf.config"))
+    run::PutSetting(settings, "hf.config", *config);
+  for (const char* key : {"act.quant", "kv.type"})
+    if (std::string value = host::FactText(candidate.session, key); !value.empty())
+      run::PutSetting(settings, key, value);
+  PB_ASSIGN(search->oracle, ResolveEngine("oracle", settings));
+  return {};
+}
+
 // Which ops have to be exchanged for the engines to agree again: into the side that is wrong, else into the candidate.
 Result<diagnose::InjectionResult> SearchInjection(const run::Request& request,
                                                   const diagnose::ExplainedRun& judged) {
@@ -90,6 +109,8 @@ Result<diagnose::InjectionResult> SearchInjection(const run::Request& request,
   search.tokens = prompt.tokens;
   if (place.step > 0) search.tokens.insert(search.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
   search.into_reference = judged.diagnosis->blame == compare::Blame::kReference;
+  if (const std::string* trace = run::FindSetting(request.reference.settings, "trace"))
+    PB_TRY(SearchBesideTrace(judged.comparison.candidate, *trace, judged.diagnosis->blame, &search));
   for (const compare::PointRow& row : judged.comparison.points)
     if (row.above_bound() && !row.explained_by_codes) search.suspects.push_back({row.stage, row.layer});
   search.user = request.user, search.calibration = request.calibration;
