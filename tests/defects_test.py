@@ -137,6 +137,12 @@ class Benign(Engines):
         result = run("setup-crossval", "--format", "json", timeout=1800)
         self.assertEqual(result.code, 0, result)
         self.expect_benign(result.json["model"], CPU_LIBRARIES)
+        # At position 0 every head of a group hands on the same value: its code on a boundary lies in three blocks of one row.
+        shared = self.compare(result.json["model"], "--candidate", "llama.cpp,cpu.library=x64", "--reference", "native",
+                              prompt="1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610,")
+        self.expect_agreement(shared)
+        point = next(p for p in shared.json["points"] if (p["stage"], p["layer"]) == ("attn_out", 29))
+        self.assertRegex(point["explanation"], "^6 of 32832 activation codes lie on a rounding boundary")
 
 
 class Activation(Engines):

@@ -128,6 +128,60 @@ void Fit(const Sums& s, double reference_norm, PointRow* row) {
   row->offset = (s.sum_a - row->scale * s.sum_b) / n;
 }
 
+double Dot(std::span<const double> a, std::span<const double> b) {
+  double sum = 0;
+  for (size_t j = 0; j < a.size(); j++) sum += a[j] * b[j];
+  return sum;
+}
+
+void Take(int steps, const std::vector<double>& effect, std::vector<double>* rest) {
+  for (size_t j = 0; steps != 0 && j < rest->size(); j++) (*rest)[j] -= steps * effect[j];
+}
+
+// Solves A x = b, A symmetric and positive definite, by Cholesky's factorisation in place. False: A is singular to rounding.
+bool SolveInPlace(size_t n, std::vector<double>* a, std::vector<double>* b) {
+  auto at = [&](size_t i, size_t j) -> double& { return (*a)[i * n + j]; };
+  for (size_t i = 0; i < n; i++) {
+    const double diagonal = at(i, i);
+    for (size_t j = 0; j <= i; j++) {
+      double sum = at(i, j);
+      for (size_t k = 0; k < j; k++) sum -= at(i, k) * at(j, k);
+      if (i > j)
+        at(i, j) = sum / at(j, j);
+      else if (sum > 1e-10 * diagonal)
+        at(i, i) = std::sqrt(sum);
+      else
+        return false;
+    }
+  }
+  for (size_t i = 0; i < n; i++) {
+    for (size_t k = 0; k < i; k++) (*b)[i] -= at(i, k) * (*b)[k];
+    (*b)[i] /= at(i, i);
+  }
+  for (size_t i = n; i-- > 0;) {
+    for (size_t k = i + 1; k < n; k++) (*b)[i] -= at(k, i) * (*b)[k];
+    (*b)[i] /= at(i, i);
+  }
+  return true;
+}
+
+// The whole steps nearest to what least squares gives; all 0 where there are too many codes or their effects are not independent.
+// Where steps explain the difference at all this finds them, however alike their effects are.
+std::vector<int> NearestSteps(std::span<const double> difference, std::span<const BoundaryCode> codes) {
+  constexpr size_t kMostCodes = 256;
+  const size_t n = codes.size();
+  std::vector<int> steps(n);
+  if (n > std::min(kMostCodes, difference.size())) return steps;
+  std::vector<double> a(n * n), x(n);
+  for (size_t i = 0; i < n; i++) {
+    x[i] = Dot(difference, codes[i].effect);
+    for (size_t j = 0; j <= i; j++) a[i * n + j] = Dot(codes[i].effect, codes[j].effect);
+  }
+  if (!SolveInPlace(n, &a, &x)) return steps;
+  for (size_t i = 0; i < n; i++) steps[i] = x[i] > 0.5 ? 1 : x[i] < -0.5 ? -1 : 0;
+  return steps;
+}
+
 }  // namespace
 
 double LocalBound::At(int64_t position) const {
@@ -264,34 +318,32 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
 
 CodeExplanation ExplainByCodes(std::span<const double> difference, std::span<const BoundaryCode> codes,
                                double bound_norm) {
-  auto norm = [](const std::vector<double>& v) {
-    double sum = 0;
-    for (double x : v) sum += x * x;
-    return std::sqrt(sum);
-  };
-  // Greedy: each time the step that shortens the remainder most, each code at most once; a handful of codes lie on a boundary.
+  std::vector<int> steps = NearestSteps(difference, codes);
   std::vector<double> rest(difference.begin(), difference.end());
-  std::vector<bool> used(codes.size());
-  CodeExplanation found;
-  while (norm(rest) > bound_norm && found.steps.size() < codes.size()) {
+  for (size_t k = 0; k < codes.size(); k++) Take(steps[k], codes[k].effect, &rest);
+  // From there, each time the change of one step that shortens the remainder most.
+  while (Dot(rest, rest) > bound_norm * bound_norm) {
     double best_gain = 0;
     size_t best = 0;
-    int best_step = 0;
+    int best_change = 0;
     for (size_t k = 0; k < codes.size(); k++) {
-      if (used[k]) continue;
-      double dot = 0, square = 0;
-      for (size_t j = 0; j < rest.size(); j++)
-        dot += rest[j] * codes[k].effect[j], square += codes[k].effect[j] * codes[k].effect[j];
-      const double gain =
-          2 * std::fabs(dot) - square;  // what |rest|^2 loses by one step in the better direction
-      if (gain > best_gain) best_gain = gain, best = k, best_step = dot > 0 ? 1 : -1;
+      const double dot = Dot(rest, codes[k].effect), square = Dot(codes[k].effect, codes[k].effect);
+      for (int step : {-1, 0, 1}) {
+        const int change = step - steps[k];
+        const double gain = change * (2 * dot - change * square);  // what |rest|^2 loses by it
+        if (gain > best_gain) best_gain = gain, best = k, best_change = change;
+      }
     }
-    if (best_step == 0) break;
-    used[best] = true;
-    for (size_t j = 0; j < rest.size(); j++) rest[j] -= best_step * codes[best].effect[j];
-    found.steps.emplace_back(codes[best].column, best_step);
+    // Gains of rounding errors alone would go on for ever.
+    if (!(best_gain > 1e-12 * Dot(rest, rest))) break;
+    steps[best] += best_change;
+    Take(best_change, codes[best].effect, &rest);
   }
-  found.remainder_ratio = norm(rest) == 0 ? 0 : bound_norm > 0 ? norm(rest) / bound_norm : kInfinity;
+  CodeExplanation found;
+  for (size_t k = 0; k < codes.size(); k++)
+    if (steps[k] != 0) found.steps.emplace_back(codes[k].column, steps[k]);
+  const double norm = std::sqrt(Dot(rest, rest));
+  found.remainder_ratio = norm == 0 ? 0 : norm / bound_norm < kInfinity ? norm / bound_norm : kInfinity;
   return found;
 }
 

@@ -73,8 +73,8 @@ struct BoundaryCode {
   int64_t column = 0;          // of the input row
   std::vector<double> effect;  // (n_features): what the step does to each output
 };
-// What steps of codes on rounding boundaries explain of one row's difference: the step that shortens the remainder most is
-// taken until the remainder meets the bound or no step helps. Each code steps once at most.
+// What steps of codes on rounding boundaries explain of one row's difference: the whole steps nearest to least squares, then, until
+// the remainder meets the bound or none helps, the change of a step that shortens it most. Each code steps once at most.
 struct CodeExplanation {
   std::vector<std::pair<int64_t, int>> steps;  // (column, -1 or +1)
   double remainder_ratio = 0;                  // of the row, over its bound; above 1: not explained

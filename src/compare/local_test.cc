@@ -173,6 +173,27 @@ TEST(Local, CodesOnABoundaryExplainADifferenceAndNothingElseDoes) {
   EXPECT_GT(ExplainByCodes(std::vector<double>{0, 0, 1e-3}, codes, 1e-6).remainder_ratio, 1);
 }
 
+// Of effects that are much alike no single step shortens the difference that both make together.
+TEST(Local, CodesExplainWhereNoneAloneComesNearer) {
+  const std::vector<BoundaryCode> codes = {{5, {2, 1}}, {9, {1, 2}}};
+  const auto found = ExplainByCodes(std::vector<double>{1, -1}, codes, 1e-9);
+  EXPECT_EQ(found.steps, (std::vector<std::pair<int64_t, int>>{{5, 1}, {9, -1}}));
+  EXPECT_LT(found.remainder_ratio, 1);
+  // Equal effects: which of the two it was stays open, but one step is enough.
+  const std::vector<BoundaryCode> equal = {{5, {2, 1}}, {9, {2, 1}}};
+  EXPECT_EQ(ExplainByCodes(std::vector<double>{-2, -1}, equal, 1e-9).steps.size(), 1u);
+}
+
+TEST(Local, NoneOfManyCodesExplainsTwoSteps) {
+  std::vector<BoundaryCode> codes;
+  for (int64_t k = 0; k < 3; k++)
+    codes.push_back({k, {k == 0 ? 1.0 : 0, k == 1 ? 1.0 : 0, k == 2 ? 1.0 : 0}});
+  EXPECT_LT(ExplainByCodes(std::vector<double>{1, -1, 0}, codes, 1e-9).remainder_ratio, 1);
+  EXPECT_GT(ExplainByCodes(std::vector<double>{2, 0, 0}, codes, 1e-9).remainder_ratio,
+            1);  // a code steps once
+  EXPECT_GT(ExplainByCodes(std::vector<double>{0, NAN, 0}, codes, 1e-9).remainder_ratio, 1);
+}
+
 TEST(Local, DependencyOrderPutsOuterStagesAroundTheLayers) {
   auto at = [](pb_stage stage, int32_t layer) {
     PointRow r;
