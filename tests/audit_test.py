@@ -175,7 +175,19 @@ class Traces(Audit):
         self.assertNotEqual(sketch.code, 0)
         self.assertIn("level sketch", sketch.err)
         self.assertEqual(run("audit", "--trace", self.folder / "sketch", "--prompt", "a").code, 2)
-        self.assertNotEqual(run("audit", "--trace", self.folder / "none").code, 0)
+
+    def test_a_folder_without_a_trace(self):
+        empty, foreign = self.folder / "empty", self.folder / "foreign"
+        empty.mkdir()
+        foreign.mkdir()
+        (foreign / "a.trace").write_text(json.dumps({"name": "blk0/q_proj", "shape": [1, 1], "dtype": "F32", "blake3": "0" * 64,
+                                                     "rms": 1.0, "num_elements": 1}))
+        for folder, word in ((empty, "holds no trace"), (self.folder / "none", "no such folder"), (foreign, "no manifest")):
+            for model in ([], ["--model", SILU_MODEL]):  # the model is not what is missing
+                result = run("audit", "--trace", folder, *model)
+                self.assertEqual((result.code, result.out), (5, ""), result)
+                self.assertIn(word, result.err)
+                self.assertIn(f"paritybit trace --model MODEL --engine ENGINE --prompt TEXT --level full --out {folder}", result.err)
 
 
 class FailsClosed(Audit):

@@ -256,6 +256,30 @@ class Refused(Replay):
             (copy / "noise_floor.json").write_text(text)
             self.says(self.offline(SILU_MODEL, copy), "incomplete", 3, "noise_floor.json", word)
 
+    def test_a_noise_floor_of_another_engine_or_of_nobody_is_not_used(self):
+        kept, _ = self.live(SILU_MODEL)
+        path, other = kept / "reference" / "noise_floor.json", self.folder / "other"
+        self.expect(self.crossval("--model", SILU_MODEL, "--reference", "native", "--prompt", PROMPT, "--keep-traces", other), "match", 0)
+        floor, manifest = json.loads(path.read_text()), json.loads((path.parent / "manifest.json").read_text())
+        # What the recording calls its engine is what the floor was measured of: the live run's own identity.
+        facts = {key: value for key, value, _ in manifest["engine_facts"]}
+        self.assertEqual(facts["identity"], floor["engine_digest"])
+        self.expect(self.offline(SILU_MODEL, kept / "reference"), "match", 0)
+        shutil.copy(other / "reference" / "noise_floor.json", path)  # same model, same calibration, the native engine's noise
+        result = self.offline(SILU_MODEL, kept / "reference")
+        self.says(result, "incomplete", 3, "noise_floor.json", "another engine", facts["identity"][:12])
+        self.assertIn("no-noise-floor", result.codes())
+        self.assertIsNone(result.json["noise_floor"])
+        path.write_text(json.dumps({**floor, "model_sha256": "0" * 64}))
+        self.says(self.offline(SILU_MODEL, kept / "reference"), "incomplete", 3, "another model file")
+        path.write_text(json.dumps({**floor, "engine_digest": ""}))
+        self.says(self.offline(SILU_MODEL, kept / "reference"), "incomplete", 3, "another engine")
+        # A trace that does not tell who made it: neither floor nor guess.
+        path.write_text(json.dumps({**floor, "engine_digest": ""}))
+        manifest["engine_facts"] = [fact for fact in manifest["engine_facts"] if fact[0] != "identity"]
+        (path.parent / "manifest.json").write_text(json.dumps(manifest))
+        self.says(self.offline(SILU_MODEL, kept / "reference"), "incomplete", 3, "does not tell the identity")
+
 
 if __name__ == "__main__":
     main()

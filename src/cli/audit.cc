@@ -25,9 +25,23 @@ struct AuditArguments {
   bool all = false;
 };
 
+// Records without a manifest do not say what was computed, so they are no trace here.
+Result<trace::Trace> OpenTrace(const std::string& folder) {
+  auto trace = trace::Trace::Open(folder);
+  if (trace.ok() && !trace->documented()) return trace;
+  if (!trace.ok() && trace.error().code != Code::kNotFound) return trace;
+  const std::string why = !trace.ok()                ? trace.error().message
+                          : trace->records().empty() ? folder + ": holds no trace"
+                                                     : folder + ": holds records and no manifest";
+  return MakeError(Code::kNotFound,
+                   "{}; record one: paritybit trace --model MODEL --engine ENGINE --prompt TEXT --level full "
+                   "--out {}",
+                   why, ShellQuote(folder));
+}
+
 // A stored trace stands for its engine: model, tokens and steps are those that were recorded.
 Status TakeTrace(AuditArguments& args, diagnose::AuditRequest* request) {
-  PB_ASSIGN(trace::Trace trace, trace::Trace::Open(args.trace));
+  PB_ASSIGN(trace::Trace trace, OpenTrace(args.trace));
   const trace::Manifest& manifest = trace.manifest();
   if (args.model.model.empty()) args.model.model = manifest.model_path;
   request->tokens = manifest.tokens;

@@ -104,6 +104,9 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   // A trace travels: where the libraries lay says nothing elsewhere, their digests do.
   for (const trace::Fact& fact : TraceFacts(record.description))
     if (!fact.key.starts_with("path.")) manifest.engine_facts.push_back(fact);
+  // A recording that is recorded again keeps the identity of the engine that computed it.
+  if (!host::FindFact(record.description, kIdentityFact))
+    manifest.engine_facts.push_back({std::string(kIdentityFact), record.identity, "observed"});
   manifest.model_facts = TraceFacts(record.model);
   manifest.session_facts = TraceFacts(record.session);
   manifest.model_path = record.model_path.string();

@@ -5,6 +5,24 @@
 #include "run/noise_file.h"
 
 namespace pb::run {
+namespace {
+
+// Why a floor is not that of the recorded engine on its model; empty: it is.
+std::string WhyNotOf(const compare::NoiseFloor& floor, const EngineRecord& recording) {
+  if (floor.model_sha256 != recording.model_sha256) return "is of another model file";
+  const std::string identity = host::FactText(recording.description, kIdentityFact);
+  if (identity.empty())
+    return "cannot be used, as the trace does not tell the identity of the engine that it was recorded from";
+  if (floor.engine_digest != identity)
+    return fmt::format(
+        "is of another engine ({}, identity {:.12}) than the one that the trace was recorded from (identity "
+        "{:.12})",
+        floor.engine, floor.engine_digest, identity);
+  return {};
+}
+
+}  // namespace
+
 std::filesystem::path ReplayedFolder(const EngineRecord& engine) {
   return host::FactText(engine.description, "path.trace");
 }
@@ -25,12 +43,12 @@ void FloorSource::Decide() {
   if (!replayed.empty()) {
     file_ = replayed / kNoiseFile;
     auto floor = ReadNoiseFloor(file_);
-    if (floor.ok() && floor->model_sha256 == reference.model_sha256) {
-      recorded_ = std::move(floor).value();
-      return;
-    }
     if (floor.ok()) {
-      why_none_ = fmt::format("{}: is of another model file", file_.string());
+      why_none_ = WhyNotOf(*floor, reference);
+      if (why_none_.empty())
+        recorded_ = std::move(floor).value();
+      else
+        why_none_ = fmt::format("{}: {}", file_.string(), why_none_);
       return;
     }
     if (floor.error().code != Code::kNotFound) {

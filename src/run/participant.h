@@ -65,6 +65,8 @@ host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx);
 Result<host::Facts> DescribeEngine(const EngineSpec& spec);
 // sha256 of what decides an engine's numbers: plugin and library digests, version, instruction set.
 std::string EngineIdentity(const EngineRecord& record);
+// Under this key a trace tells it of the engine that it was recorded from, and so does the recording as an engine.
+inline constexpr std::string_view kIdentityFact = "identity";
 // What the engine found that the model file leaves open or contradicts: "native: metadata key ... is missing", one each; and
 // that it evaluated more positions than the model was trained for.
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions = 0);
