@@ -38,7 +38,8 @@ constexpr const char* kLies[] = {"nan",
                                  "other_logits",
                                  "constant_logits",
                                  "wrong_late",
-                                 "hides_points"};
+                                 "hides_points",
+                                 "nondeterministic"};
 constexpr const char* kPlaces[] = {"create", "model", "session", "eval", "point"};
 
 template <size_t N>

@@ -53,6 +53,7 @@ enum class Lie {
   kConstantLogits,     // the same logit for every token
   kWrongLate,          // wrong by little, and only from position kLate on
   kHidesPoints,        // declares every stage but the embeddings unobservable
+  kNondeterministic,   // wrong by another factor in every session, from position kLate on
 };
 
 inline constexpr float kWrong = 1.5f, kABit = 1.0f + 0x1p-21f, kLittle = 1.0f + 0x1p-12f;
@@ -64,6 +65,7 @@ enum class Place { kCreate, kModel, kSession, kEval, kPoint };
 struct Faults {
   int deed = -1, lie = -1;  // -1: none
   Place at = Place::kEval;
+  std::string promise;  // faulty.promise: over which axes it says that its bits are equal
 
   bool Has(Lie l) const { return lie == static_cast<int>(l); }
 };

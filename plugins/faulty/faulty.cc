@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <random>
 #include <string>
 
 #include "abi/engine.h"
@@ -31,6 +32,8 @@ struct pb_session {
   faulty::Faults faults;
   uint64_t noise_seed;
   int32_t n_positions = 0;
+  // In no two sessions alike, from 1/2 to 1: Lie::kNondeterministic.
+  float jitter = 0.5f + static_cast<float>(std::random_device()() >> 8) * 0x1p-25f;
 };
 
 namespace {
@@ -55,6 +58,8 @@ pb_error* Configure(const pb_setting* settings, size_t n, faulty::Faults& faults
       known = faulty::SetMode(faults, value);
     } else if (key == "faulty.at") {
       known = faulty::SetPlace(faults, value);
+    } else if (key == "faulty.promise") {
+      faults.promise = value;
     } else if (key == "noise.seed") {
       char* end = nullptr;
       noise_seed = std::strtoull(value.c_str(), &end, 10);
@@ -80,10 +85,11 @@ pb_error* Create(const pb_setting* settings, size_t n, pb_engine** engine) {
   return nullptr;
 }
 
-pb_error* Describe(pb_engine*, pb_fact_fn fact, void* ctx) {
+pb_error* Describe(pb_engine* engine, pb_fact_fn fact, void* ctx) {
   State(fact, ctx, "name", "faulty", "observed");
   State(fact, ctx, "version", "0.1", "observed");
   State(fact, ctx, "threads", "1", "observed");
+  if (!engine->faults.promise.empty()) State(fact, ctx, "promise.equal_bits", engine->faults.promise, "set");
   return nullptr;
 }
 
@@ -175,7 +181,8 @@ pb_error* SessionStages(pb_session* session, pb_stage_fn stage, void* ctx) {
 // Hands the ops of one evaluation to the tap, and commits the faults that concern points.
 class Tap {
  public:
-  Tap(const pb_session& session, const pb_eval& eval) : faults_(session.faults), eval_(eval) {}
+  Tap(const pb_session& session, const pb_eval& eval)
+      : faults_(session.faults), eval_(eval), jitter_(session.jitter) {}
 
   bool Before(int32_t stage, int32_t layer, std::initializer_list<const faulty::Tensor*> inputs) {
     if (faults_.Has(Lie::kSlow)) {
@@ -200,6 +207,11 @@ class Tap {
     if (wrong_here && faults_.Has(Lie::kWrongUnwatched) && !eval_.tap) Scale(output, faulty::kWrong);
     if (wrong_here && faults_.Has(Lie::kWrongLate) && eval_.first_position >= faulty::kLate)
       Scale(output, faulty::kLittle);
+    if (wrong_here && faults_.Has(Lie::kNondeterministic)) {
+      const int32_t late = std::max(faulty::kLate - eval_.first_position, 0);
+      for (size_t i = static_cast<size_t>(late * output.width); i < output.values.size(); ++i)
+        output.values[i] *= jitter_;
+    }
     const std::vector<float> right = output.values;
     if (!Show(stage, layer, output)) return false;
     if (faults_.Has(Lie::kIgnoresOverwrites)) output.values = right;
@@ -259,6 +271,7 @@ class Tap {
 
   const faulty::Faults& faults_;
   const pb_eval& eval_;
+  float jitter_;
   uint32_t want_ = 0;
   pb_error* error_ = nullptr;
   bool stopped_ = false, overwritten_ = false;

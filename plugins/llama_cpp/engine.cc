@@ -130,6 +130,14 @@ fs::path BestCpuLibrary(const std::vector<fs::path>& libraries) {
   return best;
 }
 
+// The names of those that this processor can run: "haswell sse42 x64".
+std::string UsableCpuLibraries(const fs::path& dir) {
+  std::string names;
+  for (const fs::path& path : CpuLibraries(dir))
+    if (Score(path) > 0) names += (names.empty() ? "" : " ") + CpuLibraryName(path.string());
+  return names;
+}
+
 pb_error* FindCpuLibrary(const std::string& name, fs::path* path) {
   const fs::path dir = LibraryDir();
   const std::vector<fs::path> libraries = CpuLibraries(dir);
@@ -196,6 +204,7 @@ pb_error* Describe(pb_engine* engine, pb_fact_fn fact, void* ctx) {
         {"isa", cpu, engine->settings.cpu_library.empty() ? "default" : "set"},
         {"threads", std::to_string(engine->settings.threads), engine->settings.OriginOf("threads")},
         {"path.cpu", engine->cpu_path, "observed"},
+        {"cpu.libraries", UsableCpuLibraries(dir), "observed"},
     };
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(dir, ignored)) {

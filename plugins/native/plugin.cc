@@ -169,6 +169,12 @@ class NativeEngine : public plugin::Engine {
     f.Add("build", PB_COMPILER " " PB_BUILD_FLAGS, "observed");
     f.Add("isa", IsaName(options_.config.isa), options_.Origin("cpu.library"));
     f.Add("threads", std::to_string(options_.config.threads), options_.Origin("threads"));
+    std::string libraries;
+    for (Isa isa : kIsas)
+      if (IsaAvailable(isa)) libraries += std::string(libraries.empty() ? "" : " ") + IsaName(isa);
+    f.Add("cpu.libraries", libraries, "observed");
+    // docs/numerics.md, "The promise".
+    f.Add("promise.equal_bits", "repeat threads ubatch cpu.library", "default");
     const std::string path = OwnPath();
     f.Add("path.native", path, "observed");
     if (auto bytes = MappedFile::Open(path); bytes.ok())

@@ -161,7 +161,7 @@ typedef struct pb_engine_api {
    * PB_UNSUPPORTED with the key named, never ignored. */
   pb_error* (*create)(const pb_setting* settings, size_t n_settings, pb_engine** engine);
   void (*destroy)(pb_engine* engine);
-  /* Facts: name version commit build isa threads digest.LIBRARY (sha256 of the file) path.LIBRARY. */
+  /* Facts: name version commit build isa threads digest.LIBRARY (sha256 of the file) path.LIBRARY cpu.libraries promise.equal_bits. */
   pb_error* (*describe)(pb_engine* engine, pb_fact_fn fact, void* ctx);
 
   pb_error* (*model_open)(pb_engine* engine, const char* path, pb_model** model);

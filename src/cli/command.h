@@ -36,6 +36,7 @@ Action DeclareTraceDiff(CLI::App& app);
 Action DeclareDiagnose(CLI::App& app);
 Action DeclareRepro(CLI::App& app);
 Action DeclareAudit(CLI::App& app);
+Action DeclareNoise(CLI::App& app);
 Action DeclareSelfCheck(CLI::App& app);
 Action DeclareInfer(CLI::App& app);
 Action DeclareSetupCppAuto(CLI::App& app);

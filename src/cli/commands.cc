@@ -7,6 +7,7 @@ namespace pb::cli {
 namespace {
 
 constexpr const char* kNoiseRuns = "finished noise runs are kept, and traces are readable up to here";
+constexpr const char* kNoiseRunsAlone = "finished noise runs are kept";
 
 constexpr std::array kCommands = {
     Command{"crossval", "check that two engines compute the same on a model",
@@ -29,6 +30,10 @@ constexpr std::array kCommands = {
             "paritybit repro --out activation-bug", DeclareRepro, kNoiseRuns},
     Command{"audit", "check one engine alone, op by op, against what its model declares",
             "paritybit audit --model model.gguf --engine llama.cpp --prompt \"And God said\"", DeclareAudit},
+    Command{"noise",
+            "how far one engine lies from itself: random rounding, repeats, threads, batches, libraries",
+            "paritybit noise --model model.gguf --engine llama.cpp --prompt \"And God said\"", DeclareNoise,
+            kNoiseRunsAlone},
     Command{"self-check", "which injected defects paritybit finds, and what raises false alarms",
             "paritybit self-check --share 0.05 --seed 7", DeclareSelfCheck,
             "finished cases are kept: --resume goes on"},

@@ -31,10 +31,6 @@ std::string CpuName() {
   return "unknown";
 }
 
-Result<std::string> ReadCalibration() {
-  return ReadFile(ExecutableDir().parent_path() / "share" / "paritybit" / "calibration.txt", 1 << 20);
-}
-
 // Whether a receipt can be written there: known before the engines run, not after.
 Status CheckReceipt(const std::filesystem::path& path) {
   std::error_code ignored;
@@ -121,6 +117,10 @@ Result<run::KeepRequest> ReadKeep(const CrossvalArguments& args) {
 }
 
 }  // namespace
+
+Result<std::string> ReadCalibration() {
+  return ReadFile(ExecutableDir().parent_path() / "share" / "paritybit" / "calibration.txt", 1 << 20);
+}
 
 report::Context MakeContext(const std::string& command) {
   report::Context context;

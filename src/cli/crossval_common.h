@@ -32,6 +32,8 @@ void AddComparisonArguments(CLI::App& app, CrossvalArguments& args);
 
 // From flags to a request.
 Result<run::Request> MakeRequest(const CrossvalArguments& args);
+// The text whose tokens join the noise floor; it comes with paritybit.
+Result<std::string> ReadCalibration();
 report::Context MakeContext(const std::string& command);
 // The command line again, for another command and with more words: works when pasted.
 std::string CommandLine(const CrossvalArguments& args, const std::string& command, const std::string& more);

@@ -53,7 +53,7 @@ Isa BestIsa() {
 
 Result<Isa> ParseIsa(std::string_view name) {
   if (name == "auto") return BestIsa();
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : kIsas) {
     if (name != IsaName(isa)) continue;
     if (!IsaAvailable(isa)) return MakeError(Code::kUnsupported, "this machine has no {}", name);
     return isa;

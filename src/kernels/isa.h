@@ -10,6 +10,7 @@ namespace pb {
 
 // kAvx2 means AVX2 with FMA and F16C; kAvx512 means F, BW, DQ, VL and VNNI.
 enum class Isa { kScalar, kAvx2, kAvx512 };
+inline constexpr Isa kIsas[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512};
 
 const char* IsaName(Isa isa);  // "scalar" "avx2" "avx512"
 bool IsaAvailable(Isa isa);    // on this machine

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "run/axes.h"
+
 namespace pb::run {
 namespace {
 
@@ -101,9 +103,11 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   const EngineRecord& record = engine.record();
   trace::Manifest manifest;
   manifest.engine = record.spec;
-  // A trace travels: where the libraries lay says nothing elsewhere, their digests do.
+  // A trace travels: where the libraries lay, and which others there were, says nothing elsewhere; their digests do. And what an
+  // engine promises of its next run is no promise of a recording.
   for (const trace::Fact& fact : TraceFacts(record.description))
-    if (!fact.key.starts_with("path.")) manifest.engine_facts.push_back(fact);
+    if (!fact.key.starts_with("path.") && fact.key != kLibrariesFact && fact.key != kPromiseFact)
+      manifest.engine_facts.push_back(fact);
   // A recording that is recorded again keeps the identity of the engine that computed it.
   if (!host::FindFact(record.description, kIdentityFact))
     manifest.engine_facts.push_back({std::string(kIdentityFact), record.identity, "observed"});

@@ -194,38 +194,20 @@ Status CrossvalRun::OpenSessions() {
 
 // The reference's rows over the prompt and its greedy continuation, which becomes prompt.decoded.
 Result<RowStore> CrossvalRun::RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence) {
-  Participant& engine = sides_[kReference];
-  size_t n_prefill = prompt.tokens.size();
-  size_t n_rows = n_prefill + static_cast<size_t>(prompt.steps_asked);
-  std::optional<RowStore> rows;
-  RowsDigest digest;
-  auto keep = [&](int32_t position, std::span<const float> row) -> Status {
-    if (!rows) {
-      PB_ASSIGN(RowStore store,
-                RowStore::Create(static_cast<int64_t>(n_rows), static_cast<int64_t>(row.size())));
-      rows.emplace(std::move(store));
-    }
-    if (position != rows->n_rows())
-      return MakeError(Code::kEngine, "reference: logits of position {} came where {} was due", position,
-                       rows->n_rows());
-    evidence.n_vocab[kReference] = static_cast<int64_t>(row.size());
-    ++(position < static_cast<int32_t>(n_prefill) ? evidence.n_prefill : evidence.n_decode)[kReference];
-    digest.Update(row);
-    return rows->Append(row);
-  };
+  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   auto start = Clock::now();
-  PB_TRY(engine.OpenSession(session_[kReference]));
-  PB_TRY(engine.Evaluate(prompt.tokens, 0, keep));
-  for (int32_t step = 0; step < prompt.steps_asked && rows && rows->n_rows() > 0; ++step) {
-    int32_t next = Greedy(rows->Row(rows->n_rows() - 1));
-    if (next < 0) break;  // nothing finite to choose from: the judge counts the missing steps
-    prompt.decoded.push_back(next);
-    PB_TRY(engine.Evaluate(std::span(&next, 1), static_cast<int32_t>(n_prefill) + step, keep));
-  }
+  PB_ASSIGN(RowStore rows,
+            EvaluateGreedily(sides_[kReference], session_[kReference], prompt.steps_asked, &sequence));
   prompt.wall_seconds[kReference] = SecondsSince(start);
-  if (!rows) return MakeError(Code::kEngine, "reference: no logits came for {} tokens", n_prefill);
+  // Where nothing finite was left to choose from the judge counts the missing steps.
+  prompt.decoded.assign(sequence.tokens.begin() + sequence.n_prefill, sequence.tokens.end());
+  evidence.n_prefill[kReference] = sequence.n_prefill;
+  evidence.n_decode[kReference] = static_cast<int64_t>(prompt.decoded.size());
+  evidence.n_vocab[kReference] = rows.n_columns();
+  RowsDigest digest;
+  for (int64_t i = 0; i < rows.n_rows(); ++i) digest.Update(rows.Row(i));
   digest.Store(kReference, &prompt);
-  return std::move(*rows);
+  return rows;
 }
 
 Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence,

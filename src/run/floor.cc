@@ -76,7 +76,10 @@ Status FloorSource::Add(const Sequence& sequence, const RowStore* reference_rows
   return meter_ ? meter_->Measure(sequence, side_ == 1 ? reference_rows : nullptr) : Status();
 }
 
-Status FloorSource::Calibrate() { return meter_ ? meter_->Calibrate(request_.calibration) : Status(); }
+Status FloorSource::Calibrate() {
+  if (!decided_) Decide();
+  return meter_ ? meter_->Calibrate(request_.calibration) : Status();
+}
 
 std::optional<compare::NoiseFloor> FloorSource::Take(FloorRecord* record) const {
   using Method = compare::NoiseFloor::Method;
@@ -88,6 +91,7 @@ std::optional<compare::NoiseFloor> FloorSource::Take(FloorRecord* record) const 
     floor = meter_->Floor();
     floor.caveat = caveat_;
     record->n_cached = meter_->n_cached();
+    record->n_measured = meter_->n_measured();
     record->provenance = meter_->folder().string();
   } else {
     return std::nullopt;

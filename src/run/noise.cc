@@ -31,6 +31,37 @@ constexpr const char* kVariations[] = {"threads=2", "threads=3", "ubatch=1", "ub
 
 const char* PointsKey(bool all) { return all ? "points" : "layer_points"; }
 
+// Takes logits rows in order of position.
+class Rows {
+ public:
+  explicit Rows(int64_t n_rows) : n_rows_(n_rows) {}
+
+  RowFn Keep() {
+    return [this](int32_t position, std::span<const float> row) -> Status {
+      if (!store_) {
+        PB_ASSIGN(RowStore store, RowStore::Create(n_rows_, static_cast<int64_t>(row.size())));
+        store_.emplace(std::move(store));
+      }
+      if (position != store_->n_rows())
+        return MakeError(Code::kEngine, "logits of position {} came where {} was due", position,
+                         store_->n_rows());
+      return store_->Append(row);
+    };
+  }
+  // The greedy token after the last row; -1: there is none.
+  int32_t Next() const { return store_ ? Greedy(store_->Row(store_->n_rows() - 1)) : -1; }
+  Result<RowStore> Take(int64_t n_due) {
+    if (!store_ || store_->n_rows() != n_due)
+      return MakeError(Code::kEngine, "{} rows of logits for {} positions", store_ ? store_->n_rows() : 0,
+                       n_due);
+    return std::move(*store_);
+  }
+
+ private:
+  int64_t n_rows_;
+  std::optional<RowStore> store_;
+};
+
 host::Settings WithVariation(host::Settings settings, std::string_view variation) {
   size_t equals = variation.find('=');
   PutSetting(settings, std::string(variation.substr(0, equals)), std::string(variation.substr(equals + 1)));
@@ -52,23 +83,60 @@ Status EvaluateSequence(Participant& engine, const Sequence& sequence, const Row
 Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence,
                              const Taps& taps) {
   PB_TRY(engine.OpenSession(session, false));
-  std::optional<RowStore> rows;
-  auto keep = [&](int32_t position, std::span<const float> row) -> Status {
-    if (!rows) {
-      PB_ASSIGN(RowStore store, RowStore::Create(static_cast<int64_t>(sequence.tokens.size()),
-                                                 static_cast<int64_t>(row.size())));
-      rows.emplace(std::move(store));
-    }
-    if (position != rows->n_rows())
-      return MakeError(Code::kEngine, "logits of position {} came where {} was due", position,
-                       rows->n_rows());
-    return rows->Append(row);
+  Rows rows(static_cast<int64_t>(sequence.tokens.size()));
+  PB_TRY(EvaluateSequence(engine, sequence, rows.Keep(), taps));
+  return rows.Take(static_cast<int64_t>(sequence.tokens.size()));
+}
+
+Result<RowStore> EvaluateGreedily(Participant& engine, const host::Settings& session, int32_t n_steps,
+                                  Sequence* sequence) {
+  PB_TRY(engine.OpenSession(session, false));
+  Rows rows(static_cast<int64_t>(sequence->tokens.size()) + n_steps);
+  PB_TRY(EvaluateSequence(engine, *sequence, rows.Keep()));
+  for (int32_t step = 0; step < n_steps; ++step) {
+    const int32_t next = rows.Next();
+    if (next < 0) break;
+    const auto position = static_cast<int32_t>(sequence->tokens.size());
+    sequence->tokens.push_back(next);
+    PB_TRY(engine.Evaluate(std::span(&next, 1), position, rows.Keep()));
+  }
+  return rows.Take(static_cast<int64_t>(sequence->tokens.size()));
+}
+
+Status EvaluateAgainst(Participant& engine, const host::Settings& session, const Sequence& sequence,
+                       std::span<const compare::ReferenceRow> undisturbed, const ComparedFn& on_row,
+                       const Taps& taps) {
+  PB_TRY(engine.OpenSession(session, false));
+  size_t n_rows = 0;
+  auto compare_row = [&](int32_t position, std::span<const float> row) -> Status {
+    if (static_cast<size_t>(position) != n_rows || n_rows >= undisturbed.size())
+      return MakeError(Code::kEngine, "logits of position {} came out of turn", position);
+    PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(row, undisturbed[n_rows++]));
+    compared.prompt = sequence.prompt;
+    compared.position = position;
+    compared.token = sequence.tokens[static_cast<size_t>(position)];
+    compared.phase = position < sequence.n_prefill ? compare::Phase::kPrefill : compare::Phase::kDecode;
+    return on_row(row, std::move(compared));
   };
-  PB_TRY(EvaluateSequence(engine, sequence, keep, taps));
-  if (!rows || rows->n_rows() != static_cast<int64_t>(sequence.tokens.size()))
-    return MakeError(Code::kEngine, "{} rows of logits for {} positions", rows ? rows->n_rows() : 0,
-                     sequence.tokens.size());
-  return std::move(*rows);
+  PB_TRY(EvaluateSequence(engine, sequence, compare_row, taps));
+  if (n_rows != sequence.tokens.size())
+    return MakeError(Code::kEngine, "{} rows of logits for {} positions", n_rows, sequence.tokens.size());
+  return {};
+}
+
+Result<std::vector<Sequence>> CalibrationSequences(Participant& engine, std::string_view text) {
+  PB_ASSIGN(const std::vector<int32_t> ids, engine.Tokenize(text));
+  const auto window = static_cast<size_t>(
+      std::min(compare::kMinNoisePositions,
+               host::FactNumber(engine.record().model, "n_ctx_train", compare::kMinNoisePositions)));
+  const size_t n = std::min<size_t>(ids.size(), compare::kMinNoisePositions);
+  std::vector<Sequence> sequences;
+  for (size_t begin = 0; begin < n; begin += window) {
+    const size_t length = std::min(window, n - begin);
+    const auto first = ids.begin() + static_cast<ptrdiff_t>(begin);
+    sequences.push_back({{first, first + static_cast<ptrdiff_t>(length)}, static_cast<int32_t>(length)});
+  }
+  return sequences;
 }
 
 NoiseMeter::NoiseMeter(Participant& reference, host::Settings session, int32_t n_runs, int64_t n_ranked,
@@ -139,15 +207,10 @@ Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& meas
 Result<compare::NoiseRun> NoiseMeter::Disturb(Participant& engine, const Sequence& sequence,
                                               const compare::NoiseRun& run,
                                               const Undisturbed& undisturbed) const {
-  PB_TRY(engine.OpenSession(WithVariation(session_, run.variation), false));
   compare::NoiseRun measured{run.seed, run.variation, {}, {}, {}};
-  auto compare_row = [&](int32_t position, std::span<const float> row) -> Status {
-    size_t i = static_cast<size_t>(position);
-    if (i >= undisturbed.rows.size() || i != measured.kl.size())
-      return MakeError(Code::kEngine, "{}: logits of position {} came out of turn", run.variation, position);
-    PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(row, undisturbed.rows[i]));
+  auto add = [&](std::span<const float>, const compare::LogitsRow& compared) -> Status {
     if (!compared.finite)
-      return MakeError(Code::kEngine, "{}: logits of position {} are not finite", run.variation, position);
+      return MakeError(Code::kEngine, "logits of position {} are not finite", compared.position);
     measured.Add(compared);
     return {};
   };
@@ -155,11 +218,10 @@ Result<compare::NoiseRun> NoiseMeter::Disturb(Participant& engine, const Sequenc
   if (undisturbed.points)
     taps = {undisturbed.points->tap(),
             [&](const host::Event& event) { return undisturbed.points->Measure(event, &measured.points); }};
-  PB_TRY(EvaluateSequence(engine, sequence, compare_row, taps));
+  Status evaluated =
+      EvaluateAgainst(engine, WithVariation(session_, run.variation), sequence, undisturbed.rows, add, taps);
+  if (!evaluated.ok()) return std::move(evaluated).error().In(run.variation);
   for (compare::PointNoise& point : measured.points) point.prompt = sequence.prompt;
-  if (measured.kl.size() != sequence.tokens.size())
-    return MakeError(Code::kEngine, "{}: {} rows of logits for {} positions", run.variation,
-                     measured.kl.size(), sequence.tokens.size());
   return measured;
 }
 
@@ -264,6 +326,7 @@ Status NoiseMeter::MeasureRuns(const Sequence& sequence, const RowStore* undistu
     else
       missing.push_back(i);
   }
+  n_measured_ += static_cast<int32_t>(missing.size());
   if (!missing.empty()) PB_TRY(MeasureMissing(sequence, missing, undisturbed, watch, &measured));
   for (size_t i = 0; i < runs->size(); ++i) {
     auto append = [&](auto member) {
@@ -292,29 +355,19 @@ std::vector<std::vector<double>> NoiseMeter::PromptKl() const {
 }
 
 Status NoiseMeter::Calibrate(std::string_view text) {
-  PB_ASSIGN(std::vector<int32_t> ids, reference_.Tokenize(text));
+  PB_ASSIGN(const std::vector<Sequence> sequences, CalibrationSequences(reference_, text));
   calibration_ = "calibration.txt " + TextSha256(text);
-  const size_t window = static_cast<size_t>(
-      std::min(compare::kMinNoisePositions,
-               host::FactNumber(reference_.record().model, "n_ctx_train", compare::kMinNoisePositions)));
-  size_t n = std::min<size_t>(ids.size(), compare::kMinNoisePositions);
-  for (size_t begin = 0; begin < n; begin += window) {
-    size_t length = std::min(window, n - begin);
-    Sequence sequence{
-        {ids.begin() + static_cast<ptrdiff_t>(begin), ids.begin() + static_cast<ptrdiff_t>(begin + length)},
-        static_cast<int32_t>(length),
-        compare::kCalibration};
+  for (const Sequence& sequence : sequences) {
     PB_TRY(Measure(sequence, nullptr));
-    n_calibration_ += static_cast<int64_t>(length);
+    n_calibration_ += static_cast<int64_t>(sequence.tokens.size());
   }
-  return with_points_ ? CalibratePoints(std::span(ids).first(std::min(n, window))) : Status();
+  return with_points_ && !sequences.empty() ? CalibratePoints(sequences.front().tokens) : Status();
 }
 
 // Apart from the floor of the logits, whose limits these runs do not move.
 Status NoiseMeter::CalibratePoints(std::span<const int32_t> ids) {
   constexpr size_t kTokens = 80;
   ids = ids.first(std::min(ids.size(), kTokens));
-  if (ids.empty()) return {};
   const Sequence sequence{
       {ids.begin(), ids.end()}, static_cast<int32_t>((ids.size() * 4 + 4) / 5), compare::kCalibration};
   std::vector<compare::NoiseRun> runs;

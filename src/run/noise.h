@@ -35,6 +35,20 @@ Status EvaluateSequence(Participant& engine, const Sequence& sequence, const Row
 // length.
 Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence,
                              const Taps& taps = {});
+// Goes on from there with n_steps greedy tokens, which are appended to the sequence; with fewer where nothing finite is left to
+// choose from.
+Result<RowStore> EvaluateGreedily(Participant& engine, const host::Settings& session, int32_t n_steps,
+                                  Sequence* sequence);
+
+// Evaluates a sequence in a session of its own and hands on every row with its comparison against the one of `undisturbed` at its
+// position. kEngine when rows are missing or out of turn.
+using ComparedFn = std::function<Status(std::span<const float> row, compare::LogitsRow compared)>;
+Status EvaluateAgainst(Participant& engine, const host::Settings& session, const Sequence& sequence,
+                       std::span<const compare::ReferenceRow> undisturbed, const ComparedFn& on_row,
+                       const Taps& taps = {});
+
+// The first 400 tokens of a text, in sequences no longer than the model was trained for.
+Result<std::vector<Sequence>> CalibrationSequences(Participant& engine, std::string_view text);
 
 class NoiseMeter {
  public:
@@ -48,8 +62,7 @@ class NoiseMeter {
   // `undisturbed` holds the sequence's rows, or is null: they are evaluated only if a run is missing in the
   // cache.
   Status Measure(const Sequence& sequence, const RowStore* undisturbed);
-  // Adds the first 400 tokens of a text, in sequences no longer than the model was trained for; and the noise at every point
-  // over 64 of them at once and 16 more one by one.
+  // Adds CalibrationSequences of a text; and the noise at every point over 64 of its tokens at once and 16 more one by one.
   Status Calibrate(std::string_view text);
 
   // What was measured, with its provenance.
@@ -58,7 +71,9 @@ class NoiseMeter {
   std::vector<std::vector<double>> PromptKl() const;
   const std::vector<compare::NoiseRun>& runs() const { return runs_; }
   bool random_rounding() const { return random_rounding_; }
+  // Runs taken from the cache and runs measured now, each summed over sequences.
   int32_t n_cached() const { return n_cached_; }
+  int32_t n_measured() const { return n_measured_; }
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
@@ -99,7 +114,7 @@ class NoiseMeter {
   bool random_rounding_, with_points_;
   std::vector<compare::NoiseRun> runs_;
   std::vector<compare::NoiseRun> further_;  // of the prompts alone
-  int32_t n_cached_ = 0;
+  int32_t n_cached_ = 0, n_measured_ = 0;
   int64_t n_calibration_ = 0;
   std::string calibration_;  // what was read, and its digest
 };

@@ -84,7 +84,8 @@ struct FloorRecord {
   int32_t n_runs = 0;
   int64_t n_positions = 0;  // of one run: prompts and calibration
   int64_t n_calibration = 0;
-  int32_t n_cached = 0;  // runs taken from the cache, summed over sequences
+  int32_t n_cached = 0,
+          n_measured = 0;  // runs taken from the cache and runs measured now, summed over sequences
   double mean_kl = 0, worst_kl = 0, worst_gap = 0;
   std::vector<compare::PointFloor> points;  // empty: it has none
   std::string provenance;                   // cache folder, or the file that came with a recorded reference

@@ -1,0 +1,83 @@
+// paritybit noise: one engine measured against itself.
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/crossval_common.h"
+#include "report/noise_report.h"
+#include "run/participant.h"
+#include "run/self_noise.h"
+
+namespace pb::cli {
+namespace {
+
+struct NoiseArguments {
+  ModelArguments model;
+  EngineArguments engines;
+  PromptArguments prompts;
+  OutputArguments output;
+  std::string engine = "native";
+  int max_tokens = 0;
+};
+
+Result<run::SelfNoiseRequest> MakeNoiseRequest(const NoiseArguments& args) {
+  run::SelfNoiseRequest request;
+  if (!args.prompts.empty()) {
+    PB_ASSIGN(request.prompts, ReadPrompts(args.prompts));
+    if (request.prompts.empty())
+      return MakeError(Code::kUsage,
+                       "the list of prompts is empty; give none to measure the calibration text alone");
+  } else if (args.max_tokens > 0) {
+    return MakeError(Code::kUsage, "--max-tokens: decode steps follow a prompt; give one with --prompt");
+  }
+  PB_ASSIGN(OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, request.choices));
+  request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;
+  if (args.engines.threads) run::PutSetting(request.engine.settings, "threads", one.threads);
+  request.max_tokens = args.max_tokens;
+  PB_ASSIGN(request.calibration, ReadCalibration());
+  return request;
+}
+
+int Run(const NoiseArguments& args) {
+  auto request = MakeNoiseRequest(args);
+  if (!request) return Fail(args.output, request.error());
+  ProgressBar bar;
+  request->progress = [&](std::string_view what, int64_t done, int64_t total) {
+    Log(args.output, fmt::format("{} {}/{}", what, done, total));
+    bar.Update(what, done, total);
+  };
+  auto noise = run::MeasureSelfNoise(*request);
+  if (!noise) return Fail(args.output, noise.error());
+  report::Context context = MakeContext("noise");
+  size_t n_positions = 0;
+  for (const run::PromptRecord& prompt : noise->run.prompts)
+    n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
+  context.notes = run::FindingsOf(noise->run.reference, static_cast<int64_t>(n_positions));
+  const report::TextOptions options{UseColour(STDOUT_FILENO), false, false, TerminalWidth(STDOUT_FILENO)};
+  PrintOut(args.output.json() ? report::RenderNoiseJson(*noise, context)
+                              : report::RenderNoiseText(*noise, context, options));
+  return compare::ExitCode(noise->run.verdict.outcome);
+}
+
+}  // namespace
+
+Action DeclareNoise(CLI::App& app) {
+  auto args = std::make_shared<NoiseArguments>();
+  AddModelArguments(app, args->model);
+  app.add_option("-e,--engine", args->engine, "engine to measure: NAME|PATH[,key=value...]")
+      ->capture_default_str()
+      ->group("Engines");
+  AddSettingArguments(app, args->engines);
+  AddPromptArguments(app, args->prompts);
+  app.add_option("-n,--max-tokens", args->max_tokens, "greedy decode steps after each prompt")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str()
+      ->group("Prompts");
+  AddOutputArguments(app, args->output);
+  return [args] { return Run(*args); };
+}
+
+}  // namespace pb::cli

@@ -1,0 +1,295 @@
+#include "run/self_noise.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/sha256.h"
+#include "run/floor.h"
+
+namespace pb::run {
+namespace {
+
+using compare::Outcome;
+
+class SelfNoiseRun {
+ public:
+  explicit SelfNoiseRun(const SelfNoiseRequest& request)
+      : request_(request), engine_(out_.run.reference, request.limits) {
+    // The floor is measured as crossval measures that of its reference: the same sequences, settings and cache entries.
+    comparison_.candidate = comparison_.reference = request.engine;
+    comparison_.model = request.model;
+    comparison_.calibration = request.calibration;
+    comparison_.progress = request.progress;
+  }
+
+  Result<SelfNoise> Run();
+
+ private:
+  Status Measure();
+  Status Open();
+  Status OpenSession();
+  Status EvaluatePrompts();
+  Status EvaluateCalibration();
+  Status MeasureFloor();
+  Status RunAxes();
+  void SetLimits();
+  void JudgeFloor();
+  void JudgeAxes();
+  // An engine's failure becomes a reason; anything else is passed on.
+  Status Absorb(Status status);
+  void Add(Outcome outcome, const char* code, std::string text) {
+    out_.run.verdict.reasons.push_back({outcome, code, std::move(text)});
+  }
+  bool is_recording() const { return !ReplayedFolder(out_.run.reference).empty(); }
+
+  const SelfNoiseRequest& request_;
+  SelfNoise out_;
+  Request comparison_;
+  Participant engine_;
+  host::Settings sessions_[2];  // of the floor's two sides: both are this engine
+  std::vector<Evaluated> undisturbed_;
+};
+
+Status SelfNoiseRun::Absorb(Status status) {
+  if (status.ok()) return {};
+  const Error& error = status.error();
+  EngineRecord& record = out_.run.reference;
+  switch (error.code) {
+    case Code::kUnsupported:
+      if (record.model.empty()) break;
+      Add(Outcome::kIncomplete, "unsupported", "the engine cannot do what was asked: " + error.message);
+      return {};
+    case Code::kUndeclared:
+      Add(Outcome::kIncomplete, "undeclared", error.message);
+      return {};
+    case Code::kEngine:
+    case Code::kTimeout:
+    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
+    case Code::kInternal:
+      break;
+    default:
+      return status;
+  }
+  if (record.error.empty()) record.error = error.message;
+  Add(Outcome::kEngineFailed, "engine-failed", "the engine failed: " + error.message);
+  return {};
+}
+
+Status SelfNoiseRun::Open() {
+  PB_TRY(CheckModelFile(request_.model, request_.engine.settings));
+  out_.run.reference.role = "engine";
+  out_.run.reference.model_path = request_.model;
+  PB_TRY(engine_.Start(request_.engine));
+  return engine_.OpenModel(request_.model);
+}
+
+Status SelfNoiseRun::OpenSession() {
+  size_t longest = static_cast<size_t>(compare::kMinNoisePositions);
+  for (const PromptSpec& spec : request_.prompts) {
+    PromptRecord prompt;
+    prompt.text = spec.text, prompt.origin = spec.origin, prompt.steps_asked = request_.max_tokens;
+    if (spec.text.empty()) {
+      Add(Outcome::kInvalid, "empty-prompt",
+          fmt::format("the prompt ({}) is empty: it has no position to measure", spec.origin));
+      return {};
+    }
+    PB_ASSIGN(prompt.tokens, engine_.Tokenize(spec.text));
+    if (prompt.tokens.empty()) {
+      Add(Outcome::kInvalid, "empty-prompt", fmt::format("the prompt ({}) has no tokens", spec.origin));
+      return {};
+    }
+    prompt.tokens_of[0] = prompt.tokens_of[1] = prompt.tokens;
+    longest = std::max(longest, prompt.tokens.size() + static_cast<size_t>(request_.max_tokens));
+    out_.run.prompts.push_back(std::move(prompt));
+  }
+  PB_ASSIGN(sessions_[0], engine_.OpenSessionWishing(SessionWishes(request_.engine.settings, longest)));
+  sessions_[1] = sessions_[0];
+  return {};
+}
+
+Status SelfNoiseRun::EvaluatePrompts() {
+  for (size_t i = 0; i < out_.run.prompts.size(); ++i) {
+    PromptRecord& prompt = out_.run.prompts[i];
+    Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size()), static_cast<int32_t>(i)};
+    PB_ASSIGN(RowStore rows, EvaluateGreedily(engine_, sessions_[1], prompt.steps_asked, &sequence));
+    prompt.decoded.assign(sequence.tokens.begin() + sequence.n_prefill, sequence.tokens.end());
+    Sha256 digest;
+    for (int64_t r = 0; r < rows.n_rows(); ++r) digest.Update(std::as_bytes(rows.Row(r)));
+    prompt.logits_sha256[1] = digest.Hex();
+    if (static_cast<int32_t>(prompt.decoded.size()) < prompt.steps_asked)
+      Add(Outcome::kInvalid, "non-finite",
+          fmt::format("prompt {}: {} of {} decode steps, as no logit was finite after them", i,
+                      prompt.decoded.size(), prompt.steps_asked));
+    undisturbed_.push_back({std::move(sequence), std::move(rows)});
+  }
+  return {};
+}
+
+Status SelfNoiseRun::EvaluateCalibration() {
+  PB_ASSIGN(std::vector<Sequence> sequences, CalibrationSequences(engine_, request_.calibration));
+  for (Sequence& sequence : sequences) {
+    PB_ASSIGN(RowStore rows, EvaluateAll(engine_, sessions_[1], sequence));
+    out_.n_calibration += rows.n_rows();
+    undisturbed_.push_back({std::move(sequence), std::move(rows)});
+  }
+  return {};
+}
+
+Status SelfNoiseRun::MeasureFloor() {
+  FloorSource source(engine_, engine_, sessions_, comparison_);
+  for (const Evaluated& u : undisturbed_)
+    if (u.sequence.prompt != compare::kCalibration) PB_TRY(source.Add(u.sequence, &u.rows));
+  // Decides whose floor it is, where there was no prompt.
+  PB_TRY(source.Calibrate());
+  out_.floor = source.Take(&out_.run.floor);
+  out_.run.floor.side = "engine";
+  if (!out_.floor)
+    Add(Outcome::kIncomplete, "no-noise-floor", "there is no noise floor: " + source.why_none());
+  return {};
+}
+
+Status SelfNoiseRun::RunAxes() {
+  size_t longest = 0;
+  for (const Evaluated& u : undisturbed_) longest = std::max(longest, u.sequence.tokens.size());
+  out_.axes = PlanAxes(out_.run.reference, static_cast<int64_t>(longest));
+  for (size_t i = 0; i < out_.axes.size(); ++i) {
+    if (request_.progress)
+      request_.progress(fmt::format("{} {}", out_.axes[i].axis, out_.axes[i].value), static_cast<int64_t>(i),
+                        static_cast<int64_t>(out_.axes.size()));
+    EngineRecord failed;
+    Status status = RunAxis(engine_, request_.engine, sessions_[1], undisturbed_,
+                            out_.floor ? &*out_.floor : nullptr, &out_.axes[i], &failed);
+    if (status.ok()) continue;
+    out_.axes.resize(i);  // what was run
+    if (!failed.error.empty())
+      out_.run.reference.error = failed.error, out_.run.reference.last_words = failed.last_words;
+    return status;
+  }
+  return {};
+}
+
+// The limits that crossval would set for these prompts; for the calibration text where there is none.
+void SelfNoiseRun::SetLimits() {
+  std::vector<compare::Limit>& limits = out_.run.verdict.limits;
+  limits = {compare::WorstKlLimit(*out_.floor), compare::GapLimit(*out_.floor)};
+  auto add_mean = [&](size_t n, const char* name) {
+    if (n == 0) return;
+    compare::Limit limit = compare::MeanKlLimit(*out_.floor, static_cast<int64_t>(n), name);
+    const bool known = std::any_of(limits.begin(), limits.end(), [&](const compare::Limit& other) {
+      return other.name == limit.name && other.origin == limit.origin;
+    });
+    if (!known) limits.push_back(std::move(limit));
+  };
+  for (const PromptRecord& prompt : out_.run.prompts) {
+    add_mean(prompt.tokens.size(), "kl.prefill.mean");
+    add_mean(prompt.decoded.size(), "kl.decode.mean");
+  }
+  if (out_.run.prompts.empty() && !undisturbed_.empty())
+    add_mean(undisturbed_.front().sequence.tokens.size(), "kl.prefill.mean");
+}
+
+void SelfNoiseRun::JudgeFloor() {
+  if (!out_.floor) return;
+  if (Status usable = compare::CheckNoiseFloor(*out_.floor); !usable.ok()) {
+    Add(Outcome::kIncomplete, "noise-floor-unusable", "there is no noise floor: " + usable.error().message);
+    return;
+  }
+  SetLimits();
+  const std::string weakness = compare::WeaknessOf(*out_.floor);
+  if (!weakness.empty()) Add(Outcome::kMatch, "weaker-floor", "the floor is weaker than usual: " + weakness);
+  if (out_.floor->IsZero())
+    Add(Outcome::kMatch, "noise-floor-zero",
+        "disturbing the engine changed nothing, so its floor cannot tell noise from a defect");
+}
+
+void SelfNoiseRun::JudgeAxes() {
+  compare::Verdict& verdict = out_.run.verdict;
+  verdict.coverage.unit = "positions";
+  int64_t n_promised = 0;
+  for (const AxisRow& row : out_.axes) {
+    const std::string name = fmt::format("{} {}", row.axis, row.value);
+    if (!row.refused.empty()) {
+      if (row.promised)
+        Add(Outcome::kIncomplete, "promise-unchecked",
+            fmt::format("{}: the engine promises equal bits and does not offer it: {}", name, row.refused));
+      continue;
+    }
+    verdict.coverage.compared += static_cast<int64_t>(row.rows.size());
+    if (std::any_of(row.rows.begin(), row.rows.end(),
+                    [](const compare::LogitsRow& r) { return !r.finite || !std::isfinite(r.kl); }))
+      Add(Outcome::kInvalid, "non-finite", name + ": logits are NaN or infinite");
+    if (!row.promised) continue;
+    ++n_promised;
+    if (!row.first_other) continue;
+    const compare::LogitsRow& first = row.rows[*row.first_other];
+    Add(Outcome::kDiverged, "promise-broken",
+        fmt::format(
+            "{}: {} of {} positions have other bits, first {} position {} (token {}), though the engine "
+            "promises equal bits",
+            name, static_cast<int64_t>(row.rows.size()) - row.n_equal, row.rows.size(),
+            first.prompt == compare::kCalibration ? std::string("the calibration text's")
+                                                  : fmt::format("prompt {},", first.prompt),
+            first.position, first.token));
+    if (!verdict.first_divergence)
+      verdict.first_divergence =
+          compare::FirstDivergence{first.prompt, first.position, first.token, -1, {}, {}};
+    verdict.blame = compare::Blame::kEngine;
+  }
+  verdict.coverage.expected = verdict.coverage.compared;
+  const bool failed = std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
+                                  [](const compare::Reason& r) { return compare::ExitCode(r.outcome) != 0; });
+  if (failed) return;
+  if (is_recording())
+    Add(Outcome::kMatch, "recorded",
+        "this is the floor that was recorded; a recording computes nothing, so nothing else was varied");
+  else if (verdict.coverage.compared == 0)
+    Add(Outcome::kInvalid, "nothing-compared", "no position was compared");
+  else if (n_promised > 0)
+    Add(Outcome::kMatch, "promise-kept",
+        fmt::format("the engine promises equal bits in {} of {} variations, and has them", n_promised,
+                    out_.axes.size()));
+  else
+    Add(Outcome::kMatch, "nothing-promised",
+        "the engine promises equal bits nowhere, so its variations are information and set no limit");
+}
+
+Status SelfNoiseRun::Measure() {
+  std::vector<compare::Reason>& reasons = out_.run.verdict.reasons;
+  for (Status (SelfNoiseRun::*step)() :
+       {&SelfNoiseRun::Open, &SelfNoiseRun::OpenSession, &SelfNoiseRun::EvaluatePrompts,
+        &SelfNoiseRun::EvaluateCalibration, &SelfNoiseRun::MeasureFloor, &SelfNoiseRun::RunAxes}) {
+    // A recording computes nothing, so there is nothing else to vary, nor to read but what was recorded.
+    const bool needs_an_engine = step == &SelfNoiseRun::EvaluateCalibration || step == &SelfNoiseRun::RunAxes;
+    if (needs_an_engine && is_recording()) continue;
+    PB_TRY(Absorb((this->*step)()));
+    const bool stopped = std::any_of(reasons.begin(), reasons.end(), [](const compare::Reason& r) {
+      return r.outcome == Outcome::kEngineFailed || r.outcome == Outcome::kInvalid ||
+             r.code == "unsupported" || r.code == "undeclared";
+    });
+    if (stopped) break;
+  }
+  return {};
+}
+
+Result<SelfNoise> SelfNoiseRun::Run() {
+  const auto start = std::chrono::steady_clock::now();
+  PB_TRY(Measure());
+  JudgeFloor();
+  JudgeAxes();
+  compare::Settle(&out_.run.verdict);
+  out_.run.choices = request_.choices;
+  const auto& first = out_.run.verdict.first_divergence;
+  if (first) {
+    auto text = engine_.engine().Detokenize(std::span(&first->token, 1));
+    if (text.ok()) out_.run.token_text[first->token] = std::move(text).value();
+  }
+  out_.run.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return std::move(out_);
+}
+
+}  // namespace
+
+Result<SelfNoise> MeasureSelfNoise(const SelfNoiseRequest& request) { return SelfNoiseRun(request).Run(); }
+
+}  // namespace pb::run
