@@ -173,10 +173,12 @@ class Faulty(SelfNoise):
         self.assertIn("ubatch", self.rows(result)["ubatch", "1"]["refused"])
 
     def test_failures_have_the_last_words(self):
-        for mode, code in (("crash", 4), ("error,faulty.at=session", 4), ("nan", 4)):
+        for mode in ("crash", "error,faulty.at=session", "skip_rows", "disconnect"):
             result = self.noise("--engine", f"faulty,faulty.mode={mode}", "--prompt", PROMPT)
-            self.assertIn(result.code, (3, 4), result)
-            self.assertIn(result.json["verdict"], ("engine-failed", "invalid"), result)
+            self.expect(result, "engine-failed", 4, "engine-failed")
+            self.assertEqual(result.json["axes"], [])
+        for mode in ("nan", "inf"):
+            self.expect(self.noise("--engine", f"faulty,faulty.mode={mode}", "--prompt", PROMPT), "invalid", 3, "non-finite")
         crash = run("noise", "--model", MODEL, "--engine", "faulty,faulty.mode=crash", "--prompt", PROMPT)
         self.assertEqual(crash.code, 4, crash)
         self.assertIn("ENGINE-FAILED", crash.out)
@@ -192,7 +194,7 @@ class Faulty(SelfNoise):
 
 class Wrong(SelfNoise):
     def test_input(self):
-        for args, code, word in [(["--engine", "nosuch"], 5, "nosuch"), (["--prompt", ""], 3, "empty"),
+        for args, code, word in [(["--engine", "nosuch"], 2, "nosuch"), (["--engine", "./nosuch.so"], 5, "nosuch"), (["--prompt", ""], 3, "empty"),
                                  (["--max-tokens", "2"], 2, "--max-tokens"), (["--set", "no.such=1"], 2, "no.such"),
                                  (["--set", "threads"], 2, "threads"), (["--engine", "llama.cpp,act.quant=none"], 2, "act.quant")]:
             result = run("noise", "--model", MODEL, *args)

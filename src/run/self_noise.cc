@@ -12,6 +12,10 @@ namespace {
 
 using compare::Outcome;
 
+std::string WhoseTokens(int32_t prompt) {
+  return prompt == compare::kCalibration ? "of the calibration text" : fmt::format("of prompt {}", prompt);
+}
+
 class SelfNoiseRun {
  public:
   explicit SelfNoiseRun(const SelfNoiseRequest& request)
@@ -30,6 +34,7 @@ class SelfNoiseRun {
   Status Open();
   Status OpenSession();
   Status EvaluatePrompts();
+  void Keep(Sequence sequence, RowStore rows);
   Status EvaluateCalibration();
   Status MeasureFloor();
   Status RunAxes();
@@ -72,7 +77,7 @@ Status SelfNoiseRun::Absorb(Status status) {
       return status;
   }
   if (record.error.empty()) record.error = error.message;
-  Add(Outcome::kEngineFailed, "engine-failed", "the engine failed: " + error.message);
+  Add(Outcome::kEngineFailed, "engine-failed", "the engine failed: " + record.error);
   return {};
 }
 
@@ -108,6 +113,18 @@ Status SelfNoiseRun::OpenSession() {
   return {};
 }
 
+// Where a logit is not finite there is nothing to measure against, and decode steps may be missing.
+void SelfNoiseRun::Keep(Sequence sequence, RowStore rows) {
+  for (int64_t r = 0; r < rows.n_rows(); ++r) {
+    const std::span<const float> row = rows.Row(r);
+    if (std::all_of(row.begin(), row.end(), [](float v) { return std::isfinite(v); })) continue;
+    Add(Outcome::kInvalid, "non-finite",
+        fmt::format("logits of position {} {} are NaN or infinite", r, WhoseTokens(sequence.prompt)));
+    break;
+  }
+  undisturbed_.push_back({std::move(sequence), std::move(rows)});
+}
+
 Status SelfNoiseRun::EvaluatePrompts() {
   for (size_t i = 0; i < out_.run.prompts.size(); ++i) {
     PromptRecord& prompt = out_.run.prompts[i];
@@ -117,11 +134,7 @@ Status SelfNoiseRun::EvaluatePrompts() {
     Sha256 digest;
     for (int64_t r = 0; r < rows.n_rows(); ++r) digest.Update(std::as_bytes(rows.Row(r)));
     prompt.logits_sha256[1] = digest.Hex();
-    if (static_cast<int32_t>(prompt.decoded.size()) < prompt.steps_asked)
-      Add(Outcome::kInvalid, "non-finite",
-          fmt::format("prompt {}: {} of {} decode steps, as no logit was finite after them", i,
-                      prompt.decoded.size(), prompt.steps_asked));
-    undisturbed_.push_back({std::move(sequence), std::move(rows)});
+    Keep(std::move(sequence), std::move(rows));
   }
   return {};
 }
@@ -131,7 +144,7 @@ Status SelfNoiseRun::EvaluateCalibration() {
   for (Sequence& sequence : sequences) {
     PB_ASSIGN(RowStore rows, EvaluateAll(engine_, sessions_[1], sequence));
     out_.n_calibration += rows.n_rows();
-    undisturbed_.push_back({std::move(sequence), std::move(rows)});
+    Keep(std::move(sequence), std::move(rows));
   }
   return {};
 }
@@ -161,9 +174,11 @@ Status SelfNoiseRun::RunAxes() {
     Status status = RunAxis(engine_, request_.engine, sessions_[1], undisturbed_,
                             out_.floor ? &*out_.floor : nullptr, &out_.axes[i], &failed);
     if (status.ok()) continue;
+    EngineRecord& record = out_.run.reference;
+    if (!failed.error.empty()) record.error = failed.error, record.last_words = failed.last_words;
+    if (record.error.empty()) record.error = status.error().message;
+    record.error = fmt::format("{} {}: {}", out_.axes[i].axis, out_.axes[i].value, record.error);
     out_.axes.resize(i);  // what was run
-    if (!failed.error.empty())
-      out_.run.reference.error = failed.error, out_.run.reference.last_words = failed.last_words;
     return status;
   }
   return {};
@@ -224,13 +239,10 @@ void SelfNoiseRun::JudgeAxes() {
     if (!row.first_other) continue;
     const compare::LogitsRow& first = row.rows[*row.first_other];
     Add(Outcome::kDiverged, "promise-broken",
-        fmt::format(
-            "{}: {} of {} positions have other bits, first {} position {} (token {}), though the engine "
-            "promises equal bits",
-            name, static_cast<int64_t>(row.rows.size()) - row.n_equal, row.rows.size(),
-            first.prompt == compare::kCalibration ? std::string("the calibration text's")
-                                                  : fmt::format("prompt {},", first.prompt),
-            first.position, first.token));
+        fmt::format("{}: {} of {} positions have other bits, the first is position {} {} (token {}), though "
+                    "the engine promises equal bits",
+                    name, static_cast<int64_t>(row.rows.size()) - row.n_equal, row.rows.size(),
+                    first.position, WhoseTokens(first.prompt), first.token));
     if (!verdict.first_divergence)
       verdict.first_divergence =
           compare::FirstDivergence{first.prompt, first.position, first.token, -1, {}, {}};
