@@ -191,6 +191,7 @@ class Conformance : public testing::Test {
   }
   std::vector<PointKey> ReplayInputs(PointKey point) const;
   void ExpectUnits(ReplayRequest replay, const Values& output);
+  bool ExpectCodes(ReplayRequest replay, const Values& output);
   std::vector<int64_t> CanonicalShape(int32_t stage, int64_t n, int64_t p) const;
   void CheckPoints(const Trace& trace, int64_t first, int64_t n);
   void CheckAttentionRows(const Trace& trace, int64_t first, int64_t n);
@@ -626,13 +627,35 @@ void Conformance::ExpectUnits(ReplayRequest replay, const Values& output) {
   }
 }
 
+// Codes come with the same output, with the input's sign and at most its size but for a step. False: the engine or op has none.
+bool Conformance::ExpectCodes(ReplayRequest replay, const Values& output) {
+  replay.codes = true;
+  auto told = engine_->Replay(replay);
+  EXPECT_TRUE(told.ok() || told.error().code == Code::kUnsupported) << StageName(replay.stage);
+  if (!told.ok()) return false;
+  EXPECT_NE(engine_->capabilities() & PB_CAP_CODES, 0u) << "codes without PB_CAP_CODES";
+  EXPECT_TRUE(std::ranges::equal(told->data, output))
+      << StageName(replay.stage) << ": codes changed the output";
+  const Codes& c = told->codes.value();
+  EXPECT_TRUE(!c.scheme.empty() && !c.maker.empty() && c.sums.empty() == (c.scheme != "q8_1"));
+  for (size_t i = 0; i < c.codes.size(); ++i) {
+    const auto row = static_cast<int64_t>(i) / c.n_columns, column = static_cast<int64_t>(i) % c.n_columns;
+    const float scale = c.scales[static_cast<size_t>(row * c.n_blocks() + column / c.block)];
+    const float value = static_cast<float>(c.codes[i]) * scale, x = replay.inputs[0].second[i];
+    const bool right = value * x >= 0 && std::fabs(value) <= std::fabs(x) + std::fabs(scale);
+    EXPECT_TRUE(right) << StageName(replay.stage) << ": code " << int{c.codes[i]} << " for the value " << x;
+    if (!right) break;
+  }
+  return true;
+}
+
 TEST_F(Conformance, ReplayGivesWhatTheEngineComputed) {
   PB_NEED(PB_CAP_REPLAY, "replay");
   OpenSession();
   EvalRequest request = Request(0, 6);
   request.tap.outputs = true;
   Trace trace = Fresh(request);
-  size_t replayed = 0;
+  size_t replayed = 0, with_codes = 0;
   for (const auto& [point, events] : trace.points) {
     std::vector<PointKey> keys = ReplayInputs(point);
     if (keys.empty() || events.size() != 1 || point.second > 1) continue;
@@ -652,13 +675,16 @@ TEST_F(Conformance, ReplayGivesWhatTheEngineComputed) {
     EXPECT_TRUE(again == seen || (inexact && RelL2(again, seen) < kSplitLimit))
         << StageName(point.first) << " of layer " << point.second << ": rel-L2 " << RelL2(again, seen);
     ExpectUnits(replay, again);
+    with_codes += ExpectCodes(replay, again);
     replay.variation = "no.such.variation=1";
     auto varied = engine_->Replay(replay);
     EXPECT_FALSE(varied.ok()) << StageName(point.first) << " was replayed under an unknown variation";
     ++replayed;
   }
   EXPECT_GT(replayed, 0u);
-  std::printf("           %zu points replayed\n", replayed);
+  EXPECT_EQ(with_codes > 0, (engine_->capabilities() & PB_CAP_CODES) != 0)
+      << "no product of this model gave codes";
+  std::printf("           %zu points replayed, %zu with codes\n", replayed, with_codes);
 }
 
 // A norm without eps of zeros is 0 / 0.

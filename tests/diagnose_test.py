@@ -174,6 +174,63 @@ class Activation(Diagnose):
         self.assertEqual([f["agrees"] for f in d["evidence"]], [True] * 3)
 
 
+class Codes(Diagnose):
+    """A quantised product taken apart by the codes that the engines tell: llama.cpp's by its own type traits, the mutant's by its
+    defect."""
+
+    def codes(self, defect, reference="llama.cpp,cpu.library=haswell"):
+        result = self.diagnose("--model", SILU_MODEL, "--candidate", f"mutant,mutant.defect={defect},mutant.stage=q_proj,mutant.layer=1",
+                               "--reference", reference, "--prompt", PROMPT, "--no-perplexity")
+        d = self.expect_diagnosis(result, "candidate", 1, "q_proj")
+        codes = d["codes"]
+        self.assertEqual([e["role"] for e in codes["engines"]], ["candidate", "reference", "arbiter"])
+        return codes, {p["what"]: p for p in codes["pairs"]}
+
+    def expect_sound_reference(self, codes, pairs):
+        reference = codes["engines"][1]
+        self.assertEqual((reference["scheme"], reference["block"], reference["output_follows"]), ("q8_k", 256, True), reference)
+        self.assertIn("recomputed with the library's own type traits (libggml-cpu-haswell.so)", reference["maker"])
+        self.assertGreater(reference["products"]["n"], 0)
+        self.assertLessEqual(reference["products"]["bound_ratio"], 1)
+        pair = pairs["reference against arbiter"]
+        self.assertEqual((pair["n_differ"], pair["n_scales"]), (pair["n_on_boundary"], pair["n_scales_equal"]), pair)
+        self.assertGreater(pair["n_codes"], 1000)
+
+    def test_a_wrong_block(self):
+        codes, pairs = self.codes("quant_block_64")
+        self.expect_sound_reference(codes, pairs)
+        pair = pairs["candidate against reference"]
+        self.assertEqual((pair["comparable"], pair["blocks"]), (False, [64, 256]))
+        self.assertTrue(codes["engines"][0]["output_follows"])  # the quantiser is wrong and the product right
+
+    def test_wrong_codes(self):
+        for defect, step in (("quant_clamp_63", 64), ("quant_truncates", 1)):
+            with self.subTest(defect):
+                codes, pairs = self.codes(defect)
+                self.expect_sound_reference(codes, pairs)
+                pair = pairs["candidate against reference"]
+                self.assertGreater(pair["n_differ"], 10 * (1 + pair["n_on_boundary"]), pair)
+                self.assertGreater(pair["n_int_sums_differ"], 0, pair)
+                self.assertEqual((pair["largest_step"], pair["n_scales_equal"]), (step, pair["n_scales"]), pair)
+                self.assertTrue(codes["engines"][0]["output_follows"])
+
+    def test_right_codes_and_a_wrong_product(self):
+        codes, pairs = self.codes("weight_flipped")
+        self.expect_sound_reference(codes, pairs)
+        pair = pairs["candidate against reference"]
+        self.assertEqual((pair["n_differ"], pair["n_int_sums_differ"]), (0, 0), pair)
+        self.assertGreater(pair["n_int_sums"], 1000)
+        self.assertFalse(codes["engines"][0]["output_follows"])
+
+    def test_no_codes(self):
+        codes, _ = self.codes("quant_none")
+        self.assertIn("not quantised", codes["engines"][0]["why_none"])
+
+    def test_not_a_product(self):
+        result = self.diagnose("--model", SILU_MODEL, "--prompt", PROMPT, "--stage", "q_rope", "--layer", "3")
+        self.assertIsNone(result.json["diagnosis"]["codes"])
+
+
 class Tokens(Diagnose):
     def test_an_engine_that_tokenises_in_its_own_way(self):
         d = self.diagnose("--model", SILU_MODEL, "--candidate", "faulty", "--reference", "native", "--prompt", "And God").json

@@ -82,6 +82,18 @@ pb_error* SessionStages(pb_session* session, pb_stage_fn stage, void* ctx);
 pb_error* Eval(pb_session* session, const pb_eval* eval);
 pb_error* Reset(pb_session* session, int32_t n_keep);
 pb_error* Replay(pb_session* session, const pb_replay* replay);
+
+// As pb_codes.
+struct ActivationCodes {
+  std::string scheme, maker;
+  int64_t n_rows = 0, n_columns = 0, block = 0, n_outputs = 0;
+  std::vector<int8_t> codes;
+  std::vector<float> scales, sums, products;
+};
+// What the CPU library's type traits make of the input of a point, whose shape has been checked. PB_UNSUPPORTED: the point is no
+// product, its input is not quantised, or the library does not tell.
+pb_error* CodesOf(const pb_session* session, const PointRule& rule, const pb_tensor& input,
+                  ActivationCodes* out);
 // A view of a canonical tensor, as the ABI hands it over.
 pb_tensor TensorOf(Canonical* c, const char* name);
 bool EvalCallback(ggml_tensor* tensor, bool ask, void* session);
@@ -115,6 +127,7 @@ struct pb_engine {
 
 struct pb_model {
   pb_engine* engine = nullptr;
+  std::string path;  // of the file
   llama_model* model = nullptr;
   const llama_vocab* vocab = nullptr;
   int32_t n_vocab = 0;

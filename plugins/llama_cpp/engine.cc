@@ -226,8 +226,8 @@ constexpr pb_engine_api kApi = {
     .struct_size = sizeof(pb_engine_api),
     .abi_major = PB_ABI_MAJOR,
     .abi_minor = PB_ABI_MINOR,
-    .capabilities =
-        PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_INPUTS | PB_CAP_OVERWRITE | PB_CAP_NOISE | PB_CAP_REPLAY,
+    .capabilities = PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_INPUTS | PB_CAP_OVERWRITE | PB_CAP_NOISE |
+                    PB_CAP_REPLAY | PB_CAP_CODES,
     .error_code = ErrorCode,
     .error_message = ErrorMessage,
     .error_destroy = ErrorDestroy,

@@ -125,7 +125,7 @@ pb_error* AddObserved(pb_model* m) {
 
 pb_error* Open(pb_engine* engine, const char* path, std::unique_ptr<pb_model>* out) {
   auto made = std::make_unique<pb_model>();
-  made->engine = engine;
+  made->engine = engine, made->path = path;
   TakeLogLine();
   if (FILE* file = std::fopen(path, "rb")) {
     std::fclose(file);

@@ -2,6 +2,7 @@
 // same weights and parameters.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 
@@ -274,8 +275,26 @@ pb_error* Replay(pb_session* session, const pb_replay* replay) {
     Canonical out;
     TakeLogLine();
     if (pb_error* error = Replayer(session, *rule, *replay).Run(&out)) return error;
+    const bool with_codes =
+        replay->struct_size >= offsetof(pb_replay, codes) + sizeof replay->codes && replay->codes;
+    ActivationCodes c;
+    if (with_codes)
+      if (pb_error* error = CodesOf(session, *rule, replay->inputs[0], &c)) return error;
     const pb_tensor tensor = TensorOf(&out, pb_vocabulary[rule->stage].name);
     replay->output(replay->ctx, &tensor);
+    if (!with_codes) return nullptr;
+    const pb_codes codes = {sizeof(pb_codes),
+                            c.scheme.c_str(),
+                            c.maker.c_str(),
+                            c.n_rows,
+                            c.n_columns,
+                            c.block,
+                            c.n_outputs,
+                            c.codes.data(),
+                            c.scales.data(),
+                            c.sums.empty() ? nullptr : c.sums.data(),
+                            c.products.empty() ? nullptr : c.products.data()};
+    replay->codes(replay->ctx, &codes);
     return nullptr;
   });
 }

@@ -82,6 +82,12 @@ void OtherScheme(Op& op, double scheme);
 void QuantiserBlock(Op& op, double block);
 void QuantiserTruncates(Op& op, double);
 void QuantiserClamps(Op& op, double clamp);
+// What a product's input goes through under a defect of the quantiser; nothing: it is none, or does not exist at this op.
+struct FaultyQuantiser {
+  Scheme scheme;
+  QuantiserFault fault;
+};
+std::optional<FaultyQuantiser> QuantiserOf(const Defect& defect, const Op& op);
 
 // attention_faults.cc: rotation and attention.
 enum class RopeFault { kPairing, kBase, kOffset, kNone, kScale, kDims, kFromBatch };

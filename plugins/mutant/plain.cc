@@ -15,8 +15,8 @@ float LargestOf(const float* x, int64_t n) {
   return largest;
 }
 
-// Codes of one block: value * to_code rounded, times from_code.
-void RoundBlock(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault, double* out) {
+// Codes of one block: value * to_code rounded. Returns the value of one code.
+double RoundBlock(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault, int8_t* codes) {
   const float largest = LargestOf(x, n), magnitude = std::fabs(largest);
   float to_code = 0;
   double from_code = 0;
@@ -32,8 +32,9 @@ void RoundBlock(const float* x, int64_t n, Scheme scheme, const QuantiserFault& 
   for (int64_t k = 0; k < n; k++) {
     const float scaled = x[k] * to_code;
     const float code = fault.truncate ? std::trunc(scaled) : std::nearbyint(scaled);
-    out[k] = std::clamp(double(code), double(low), double(high)) * from_code;
+    codes[k] = static_cast<int8_t>(std::clamp(code, float(low), float(high)));
   }
+  return from_code;
 }
 
 }  // namespace
@@ -126,6 +127,15 @@ Scheme OwnScheme(const Op& op) {
                   op.stage == PB_STAGE_LOGITS);
 }
 
+RowCodes CodesOf(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault) {
+  RowCodes row;
+  row.block = fault.block ? fault.block : scheme == Scheme::kQ8_K ? 256 : scheme == Scheme::kBitnet ? n : 32;
+  row.codes.resize(static_cast<size_t>(n));
+  for (int64_t k = 0; k < n; k += row.block)
+    row.scales.push_back(RoundBlock(x + k, std::min(row.block, n - k), scheme, fault, row.codes.data() + k));
+  return row;
+}
+
 std::vector<double> Rounded(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault) {
   std::vector<double> out(x, x + n);
   if (scheme == Scheme::kNone) return out;
@@ -133,10 +143,9 @@ std::vector<double> Rounded(const float* x, int64_t n, Scheme scheme, const Quan
     for (double& v : out) v = RoundF16(static_cast<float>(v));
     return out;
   }
-  int64_t block = scheme == Scheme::kQ8_K ? 256 : scheme == Scheme::kBitnet ? n : 32;
-  if (fault.block) block = fault.block;
-  for (int64_t k = 0; k < n; k += block)
-    RoundBlock(x + k, std::min(block, n - k), scheme, fault, out.data() + k);
+  const RowCodes row = CodesOf(x, n, scheme, fault);
+  for (size_t k = 0; k < out.size(); k++)
+    out[k] = row.codes[k] * row.scales[k / static_cast<size_t>(row.block)];
   return out;
 }
 

@@ -67,7 +67,15 @@ struct QuantiserFault {
   int clamp = 0;      // 0: the scheme's own
   int64_t block = 0;  // 0: the scheme's own
 };
-// A row as a product sees it: codes times scale.
+// A row as a product sees it, as codes.
+struct RowCodes {
+  int64_t block = 0;
+  std::vector<int8_t> codes;
+  std::vector<double> scales;  // one a block: a code's value is code x scale
+};
+// By a scheme that makes codes.
+RowCodes CodesOf(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault);
+// The same as values: codes times scale, or what else the scheme makes of them.
 std::vector<double> Rounded(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault);
 
 // out = activations x weights^T, written over op.out. `change` may alter a decoded row of weights before it is used.

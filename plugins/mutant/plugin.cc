@@ -231,6 +231,18 @@ class MutantSession : public plugin::Session {
     } sink{this, &replay};
     pb_replay inner = replay;
     inner.ctx = &sink, inner.units = nullptr;
+    std::optional<FaultyQuantiser> quantiser;
+    if (replay.codes) {
+      op_.stage = static_cast<pb_stage>(replay.stage), op_.layer = replay.layer;
+      quantiser = QuantiserOf(*plan_.defect, op_);
+      if (quantiser && (quantiser->scheme == Scheme::kNone || quantiser->scheme == Scheme::kF16))
+        return MakeError(Code::kUnsupported, "{}: under {} its input is not quantised",
+                         pb_vocabulary[op_.stage].name, plan_.defect->name);
+      inner.codes = quantiser ? nullptr : +[](void* ctx, const pb_codes* codes) {
+        auto* s = static_cast<Sink*>(ctx);
+        s->asked->codes(s->asked->ctx, codes);
+      };
+    }
     inner.output = [](void* ctx, const pb_tensor* output) {
       auto* s = static_cast<Sink*>(ctx);
       Tensor copy = Copy(*output);
@@ -241,10 +253,32 @@ class MutantSession : public plugin::Session {
           false);
       s->asked->output(s->asked->ctx, &changed);
     };
-    return FromAbi(api_, api_.replay(session_, &inner));
+    PB_TRY(FromAbi(api_, api_.replay(session_, &inner)));
+    if (quantiser) GiveCodes(*quantiser, replay);
+    return {};
   }
 
  private:
+  // The codes that the op just committed rounds its input to.
+  void GiveCodes(const FaultyQuantiser& quantiser, const pb_replay& replay) const {
+    constexpr const char* kNames[] = {"none", "f16", "q8_0", "q8_k", "bitnet", ""};
+    const std::string scheme = kNames[static_cast<int>(quantiser.scheme)],
+                      maker = "by the mutant's own quantiser";
+    std::vector<int8_t> codes;
+    std::vector<float> scales;
+    int64_t block = 0;
+    const int64_t width = op_.in_width(0);
+    for (int64_t i = 0; i < op_.n; i++) {
+      const RowCodes row = CodesOf(op_.in(0, i), width, quantiser.scheme, quantiser.fault);
+      block = row.block;
+      codes.insert(codes.end(), row.codes.begin(), row.codes.end());
+      scales.insert(scales.end(), row.scales.begin(), row.scales.end());
+    }
+    const pb_codes out{sizeof(pb_codes), scheme.c_str(), maker.c_str(), op_.n,   width,  block,
+                       op_.width,        codes.data(),   scales.data(), nullptr, nullptr};
+    replay.codes(replay.ctx, &out);
+  }
+
   static uint32_t Want(void* ctx, const pb_point* point) {
     auto* self = static_cast<MutantSession*>(ctx);
     const uint32_t outer = self->outer_ ? self->outer_->want(self->outer_->ctx, point) : 0;
@@ -438,7 +472,7 @@ Result<std::unique_ptr<plugin::Engine>> Create(const plugin::Settings& settings)
 }  // namespace pb::mutant
 
 extern "C" PB_EXPORT const pb_engine_api* pb_engine_get(void) {
-  return pb::plugin::MakeApi(
-      PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_INPUTS | PB_CAP_OVERWRITE | PB_CAP_NOISE | PB_CAP_REPLAY,
-      pb::mutant::Create);
+  return pb::plugin::MakeApi(PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_INPUTS | PB_CAP_OVERWRITE |
+                                 PB_CAP_NOISE | PB_CAP_REPLAY | PB_CAP_CODES,
+                             pb::mutant::Create);
 }

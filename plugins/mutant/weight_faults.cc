@@ -229,17 +229,33 @@ void Bias(Op& op, double size) {
   }
 }
 
+namespace {
+
+QuantiserFault BlockFault(double block) { return {.block = static_cast<int64_t>(block)}; }
+QuantiserFault ClampFault(double clamp) { return {.clamp = static_cast<int>(clamp)}; }
+
+}  // namespace
+
 void OtherScheme(Op& op, double scheme) {
   Product(op, MatrixOf(*op.model, op.stage, op.layer), static_cast<Scheme>(static_cast<int>(scheme)), {});
 }
 void QuantiserBlock(Op& op, double block) {
-  Product(op, MatrixOf(*op.model, op.stage, op.layer), OwnScheme(op), {.block = static_cast<int64_t>(block)});
+  Product(op, MatrixOf(*op.model, op.stage, op.layer), OwnScheme(op), BlockFault(block));
 }
 void QuantiserTruncates(Op& op, double) {
   Product(op, MatrixOf(*op.model, op.stage, op.layer), OwnScheme(op), {.truncate = true});
 }
 void QuantiserClamps(Op& op, double clamp) {
-  Product(op, MatrixOf(*op.model, op.stage, op.layer), OwnScheme(op), {.clamp = static_cast<int>(clamp)});
+  Product(op, MatrixOf(*op.model, op.stage, op.layer), OwnScheme(op), ClampFault(clamp));
+}
+
+std::optional<FaultyQuantiser> QuantiserOf(const Defect& d, const Op& op) {
+  if (!Obstacle(d, op).empty()) return std::nullopt;
+  if (d.commit == OtherScheme) return FaultyQuantiser{static_cast<Scheme>(static_cast<int>(d.parameter)), {}};
+  if (d.commit == QuantiserBlock) return FaultyQuantiser{OwnScheme(op), BlockFault(d.parameter)};
+  if (d.commit == QuantiserTruncates) return FaultyQuantiser{OwnScheme(op), {.truncate = true}};
+  if (d.commit == QuantiserClamps) return FaultyQuantiser{OwnScheme(op), ClampFault(d.parameter)};
+  return std::nullopt;
 }
 
 }  // namespace pb::mutant

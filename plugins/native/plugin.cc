@@ -204,6 +204,6 @@ Result<std::unique_ptr<plugin::Engine>> Create(const plugin::Settings& settings)
 
 extern "C" PB_EXPORT const pb_engine_api* pb_engine_get(void) {
   return pb::plugin::MakeApi(PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_INPUTS | PB_CAP_OVERWRITE |
-                                 PB_CAP_NOISE | PB_CAP_REPLAY | PB_CAP_VARY,
+                                 PB_CAP_NOISE | PB_CAP_REPLAY | PB_CAP_VARY | PB_CAP_CODES,
                              pb::native::Create);
 }

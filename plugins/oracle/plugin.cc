@@ -89,6 +89,31 @@ pb_tensor Describe(pb_stage stage, const Rows& rows, const HyperParameters& p, f
   return t;
 }
 
+// Codes of rows as the ABI wants them.
+void HandOver(const std::vector<Activations>& rows, int64_t n_outputs, const pb_replay& r) {
+  const Activations& first = rows.front();
+  std::vector<int8_t> codes;
+  std::vector<float> scales, sums;
+  for (const Activations& a : rows) {
+    codes.insert(codes.end(), a.codes.begin(), a.codes.end());
+    scales.insert(scales.end(), a.scales.begin(), a.scales.end());
+    sums.insert(sums.end(), a.sums.begin(), a.sums.end());
+  }
+  const char* scheme = ActQuantName(first.scheme);
+  const pb_codes out{sizeof(pb_codes),
+                     scheme,
+                     "by the oracle's reading of the scheme",
+                     static_cast<int64_t>(rows.size()),
+                     static_cast<int64_t>(first.codes.size()),
+                     first.block,
+                     n_outputs,
+                     codes.data(),
+                     scales.data(),
+                     sums.empty() ? nullptr : sums.data(),
+                     nullptr};
+  r.codes(r.ctx, &out);
+}
+
 class OracleSession : public plugin::Session {
  public:
   OracleSession(std::shared_ptr<const Model> model, const Options& o)
@@ -155,11 +180,14 @@ class OracleSession : public plugin::Session {
     }
     std::vector<const Rows*> pointers;
     for (const Rows& x : inputs) pointers.push_back(&x);
-    const bool with_units = r.struct_size >= sizeof(pb_replay) && r.units;
     const auto stage = static_cast<pb_stage>(r.stage);
     Rows units;
-    PB_ASSIGN(Rows y, ops_.Compute(stage, r.layer, r.first_position, pointers, config,
-                                   with_units ? &units : nullptr));
+    PB_ASSIGN(Rows y,
+              ops_.Compute(stage, r.layer, r.first_position, pointers, config, r.units ? &units : nullptr));
+    std::vector<Activations> codes;
+    if (r.codes) {
+      PB_ASSIGN(codes, ops_.Codes(stage, r.layer, inputs[0], config));
+    }
     auto hand_over = [&](const Rows& rows, void (*to)(void*, const pb_tensor*)) {
       std::vector<float> values = ToFloat(rows);
       const pb_tensor t = Describe(stage, rows, ops_.model().params(), values.data());
@@ -169,7 +197,8 @@ class OracleSession : public plugin::Session {
     // A value that is not finite is judged by that alone.
     for (double& unit : units.v)
       if (!std::isfinite(unit)) unit = 0;
-    if (with_units) hand_over(units, r.units);
+    if (r.units) hand_over(units, r.units);
+    if (r.codes) HandOver(codes, y.width, r);
     return {};
   }
 
@@ -275,7 +304,7 @@ Result<std::unique_ptr<plugin::Engine>> Create(const plugin::Settings& settings)
 }  // namespace pb::oracle
 
 extern "C" PB_EXPORT const pb_engine_api* pb_engine_get(void) {
-  return pb::plugin::MakeApi(
-      PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_OVERWRITE | PB_CAP_REPLAY | PB_CAP_VARY | PB_CAP_UNITS,
-      pb::oracle::Create);
+  return pb::plugin::MakeApi(PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_OVERWRITE | PB_CAP_REPLAY |
+                                 PB_CAP_VARY | PB_CAP_UNITS | PB_CAP_CODES,
+                             pb::oracle::Create);
 }

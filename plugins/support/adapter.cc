@@ -135,7 +135,12 @@ pb_error* Reset(pb_session* session, int32_t n_keep) {
   return Guarded([&]() -> Status { return session->impl->Reset(n_keep); });
 }
 pb_error* Replay(pb_session* session, const pb_replay* replay) {
-  return Guarded([&]() -> Status { return session->impl->Replay(*replay); });
+  return Guarded([&]() -> Status {
+    pb_replay whole{};  // what an older host does not know stays null
+    std::memcpy(&whole, replay, std::min(replay->struct_size, sizeof whole));
+    whole.struct_size = sizeof whole;
+    return session->impl->Replay(whole);
+  });
 }
 
 }  // namespace

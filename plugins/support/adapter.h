@@ -36,6 +36,7 @@ class Session {
   virtual void Stages(pb_stage_fn fn, void* ctx) const = 0;
   virtual Status Eval(const pb_eval& eval) = 0;
   virtual Status Reset(int32_t n_keep) = 0;
+  // All fields are there, those that the caller does not know as null.
   virtual Status Replay(const pb_replay& replay) = 0;
 };
 

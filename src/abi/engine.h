@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 #define PB_ABI_MAJOR 0
-#define PB_ABI_MINOR 2
+#define PB_ABI_MINOR 3
 
 typedef struct pb_error pb_error;     /* plugin-owned; see error_* below */
 typedef struct pb_engine pb_engine;   /* the engine, configured */
@@ -32,10 +32,11 @@ typedef enum pb_code {
   PB_INVALID_ARGUMENT = 1, /* a call or a setting that makes no sense */
   PB_UNSUPPORTED = 2,      /* understood, and not offered by this engine: message names it */
   PB_MALFORMED = 3,        /* the model file is damaged: message has the byte offset */
-  PB_UNDECLARED = 4,       /* the model does not declare something that decides the result: message names the setting */
+  PB_UNDECLARED =
+      4, /* the model does not declare something that decides the result: message names the setting */
   PB_IO = 5,
   PB_OUT_OF_MEMORY = 6,
-  PB_CANCELLED = 7,        /* a callback asked to stop */
+  PB_CANCELLED = 7, /* a callback asked to stop */
   PB_INTERNAL = 8
 } pb_code;
 
@@ -44,13 +45,16 @@ typedef enum pb_code {
 #define PB_CAP_OUTPUTS (1ull << 1)   /* taps see outputs */
 #define PB_CAP_INPUTS (1ull << 2)    /* taps see inputs before the op runs */
 #define PB_CAP_OVERWRITE (1ull << 3) /* taps may overwrite outputs */
-#define PB_CAP_NOISE (1ull << 4)     /* setting noise.seed: random rounding of every vocabulary point but the logits */
-#define PB_CAP_REPLAY (1ull << 5)    /* replay of one op on given inputs */
-#define PB_CAP_VARY (1ull << 6)      /* replay under a named variation */
-#define PB_CAP_UNITS (1ull << 7)     /* replay tells the rounding unit of each output value (since 0.2) */
+#define PB_CAP_NOISE \
+  (1ull << 4) /* setting noise.seed: random rounding of every vocabulary point but the logits */
+#define PB_CAP_REPLAY (1ull << 5) /* replay of one op on given inputs */
+#define PB_CAP_VARY (1ull << 6)   /* replay under a named variation */
+#define PB_CAP_UNITS (1ull << 7)  /* replay tells the rounding unit of each output value (since 0.2) */
+#define PB_CAP_CODES (1ull << 8)  /* replay of a product tells the codes of its input (since 0.3) */
 
 typedef struct pb_setting {
-  const char* key; /* ffn.activation act.quant kv.type attn.flash threads ubatch n_ctx cpu.library noise.seed hf.config */
+  const char*
+      key; /* ffn.activation act.quant kv.type attn.flash threads ubatch n_ctx cpu.library noise.seed hf.config */
   const char* value;
 } pb_setting;
 
@@ -104,7 +108,8 @@ typedef struct pb_tap {
 } pb_tap;
 
 /* Receives logits rows in rising order of position: n_rows x n_vocab. Nonzero stops the evaluation. */
-typedef int (*pb_logits_fn)(void* ctx, int32_t first_position, const float* rows, int64_t n_rows, int64_t n_vocab);
+typedef int (*pb_logits_fn)(void* ctx, int32_t first_position, const float* rows, int64_t n_rows,
+                            int64_t n_vocab);
 
 typedef struct pb_eval {
   size_t struct_size;
@@ -125,6 +130,23 @@ typedef enum pb_visibility {
 } pb_visibility;
 typedef void (*pb_stage_fn)(void* ctx, int32_t stage, int32_t visibility, const char* reason);
 
+/* What a product makes of its input rows before it multiplies (since 0.3): value k of a row is codes[k] * scales[k / block]; the last
+ * block of a row may be shorter. n_blocks = n_columns / block, rounded up. */
+typedef struct pb_codes {
+  size_t struct_size;
+  const char* scheme; /* as act.quant names it: q8_0 q8_1 q8_k bitnet */
+  const char*
+      maker; /* how they were made: "recomputed with the library's own type traits (libggml-cpu-haswell.so)" */
+  int64_t n_rows, n_columns, block, n_outputs;
+  const int8_t* codes; /* (n_rows, n_columns) */
+  const float* scales; /* (n_rows, n_blocks) */
+  const float*
+      sums; /* (n_rows, n_blocks): what a weight's minimum is multiplied by, where the scheme stores it (q8_1); else NULL */
+  const float*
+      products; /* (n_rows, n_outputs): the library's scalar product of these codes with each weight row as the file holds it,
+                          * without what follows (a scale beside the matrix, a bias); NULL: it cannot be had */
+} pb_codes;
+
 /* One op on given inputs, as the engine itself would compute it. Inputs stand in the order of the vocabulary's inputs
  * column; where all earlier positions count, those tensors hold rows 0 .. first_position + n - 1. */
 typedef struct pb_replay {
@@ -141,6 +163,9 @@ typedef struct pb_replay {
    * float32 rounding of its terms may move it by, over the unit roundoff: sqrt(sum of squares of its partial sums), every
    * value >= 0 (docs/numerics.md, "Units"). */
   void (*units)(void* ctx, const pb_tensor* units);
+  /* Since 0.3; NULL: not asked for. With PB_CAP_CODES called once, after output, for a product that quantises its input. For any other
+   * op, and where the codes cannot be had, the call is PB_UNSUPPORTED and the message says why. */
+  void (*codes)(void* ctx, const pb_codes* codes);
 } pb_replay;
 
 /* tokenize flags */
@@ -174,12 +199,14 @@ typedef struct pb_engine_api {
    * run SiLU so that there are numbers to look at. What comes of them proves nothing, and the caller has to say so. */
   pb_error* (*model_facts)(pb_model* model, pb_fact_fn fact, void* ctx);
   /* Writes up to capacity ids and always the full count; text need not be valid UTF-8. */
-  pb_error* (*tokenize)(pb_model* model, const char* text, size_t n_bytes, uint32_t flags, int32_t* ids, size_t capacity,
-                        size_t* n_ids);
+  pb_error* (*tokenize)(pb_model* model, const char* text, size_t n_bytes, uint32_t flags, int32_t* ids,
+                        size_t capacity, size_t* n_ids);
   /* Writes up to capacity bytes (no NUL) and always the full count. Special tokens are written as their text. */
-  pb_error* (*detokenize)(pb_model* model, const int32_t* ids, size_t n_ids, char* text, size_t capacity, size_t* n_bytes);
+  pb_error* (*detokenize)(pb_model* model, const int32_t* ids, size_t n_ids, char* text, size_t capacity,
+                          size_t* n_bytes);
 
-  pb_error* (*session_open)(pb_model* model, const pb_setting* settings, size_t n_settings, pb_session** session);
+  pb_error* (*session_open)(pb_model* model, const pb_setting* settings, size_t n_settings,
+                            pb_session** session);
   void (*session_close)(pb_session* session);
   /* Facts: the settings as they took effect, with origin. */
   pb_error* (*session_facts)(pb_session* session, pb_fact_fn fact, void* ctx);

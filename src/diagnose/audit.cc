@@ -38,6 +38,7 @@ class AuditRun {
  private:
   Status Open();
   Status OpenArbiters();
+  Status AskForSchemes();
   Status Tokenize();
   Result<Plan> MakePlan();
   // Unwatched, which also chooses the tokens of decode steps; then watched, and judged.
@@ -347,6 +348,16 @@ void AuditRun::Judge() {
   verdict.blame = out_.findings.front().diagnosis.blame;
 }
 
+// Lets the engine tell how it quantises, so that codes explain nothing that it does not do.
+Status AuditRun::AskForSchemes() {
+  for (FileArbiter* arbiter : {arbiter_.get(), own_.get()}) {
+    if (!arbiter || stopped_) continue;
+    if (Status status = arbiter->AskForSchemes(engine_.engine(), "engine"); !status.ok())
+      PB_TRY(Absorb(std::move(status).error()));
+  }
+  return {};
+}
+
 Result<Audit> AuditRun::Run() {
   const auto start = std::chrono::steady_clock::now();
   PB_TRY(Open());
@@ -362,6 +373,7 @@ Result<Audit> AuditRun::Run() {
       PB_TRY(Absorb(std::move(taken).error()));
   }
   if (!stopped_) PB_TRY(OpenArbiters());
+  if (!stopped_) PB_TRY(AskForSchemes());
   if (!stopped_) {
     for (run::PromptRecord& prompt : out_.run.prompts)
       PB_TRY(CheckTokens(*arbiter_, !request_.tokens.empty(), &prompt, &evidence_.obstacles));

@@ -1,9 +1,12 @@
 #include "diagnose/diagnose.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "diagnose/blame.h"
+#include "diagnose/op_weights.h"
 #include "diagnose/stage_text.h"
+#include "run/participant.h"
 
 namespace pb::diagnose {
 namespace {
@@ -26,7 +29,10 @@ class Explanation {
   const std::vector<float>& Output(int side) const {
     return side == 0 ? culprit_.candidate : culprit_.reference;
   }
-  Result<bool> Judge(int side);
+  void OpenEngines();
+  Result<host::Codes> CodesOfEngine(int side);
+  void CompareQuantisers();
+  Status Judge(int side);
   void JudgeEachOther();
   void Try(int side, FileArbiter& arbiter, const Expectation& declared);
   bool LeftOpen();
@@ -39,10 +45,62 @@ class Explanation {
   const host::Limits& limits_;
   Diagnosis out_;
   FileArbiters arbiters_;
+  run::EngineRecord records_[2];                  // of the engines started here
+  std::unique_ptr<run::Participant> engines_[2];  // at a product: to tell their codes; null: not started
+  std::string why_not_started_[2];
   Expectation declared_[2];  // what each side's file says the op gives
 };
 
-Result<bool> Explanation::Judge(int side) {
+// Starts both engines once more where the op is a product, so that they can tell their codes. Diagnosis goes on without.
+void Explanation::OpenEngines() {
+  const pb_stage stage = static_cast<pb_stage>(culprit_.place.stage);
+  if (stage == PB_STAGE_EMBEDDINGS || !WeightsOf(arbiters_.of(0).model(), stage, culprit_.place.layer).matrix)
+    return;
+  for (int side : {0, 1}) {
+    auto open = [&]() -> Status {
+      auto engine = std::make_unique<run::Participant>(records_[side], limits_);
+      PB_TRY(engine->Start({Record(side).spec, Record(side).plugin, Record(side).settings}));
+      PB_TRY(engine->OpenModel(Record(side).model_path));
+      const auto n_rows = static_cast<size_t>(culprit_.shape[0]);
+      PB_TRY(engine->OpenSessionWishing(run::SessionWishes(Record(side).settings, n_rows)));
+      PB_TRY(arbiters_.of(side).AskForSchemes(engine->engine(), Record(side).role));
+      engines_[side] = std::move(engine);
+      return {};
+    };
+    if (Status status = open(); !status.ok()) why_not_started_[side] = status.error().message;
+  }
+}
+
+Result<host::Codes> Explanation::CodesOfEngine(int side) {
+  if (!engines_[side]) return MakeError(Code::kEngine, "{}", why_not_started_[side]);
+  return arbiters_.of(side).CodesOf(engines_[side]->engine(), culprit_);
+}
+
+// Compares the codes. Where a finding rests on codes that may go either way, and the engine's own ones part from the other's by more,
+// it does not agree.
+void Explanation::CompareQuantisers() {
+  auto inputs = arbiters_.of(0).Inputs(culprit_);
+  if ((!engines_[0] && !engines_[1]) || !inputs.ok()) return;
+  std::vector<CodeSubject> subjects;
+  for (int side : {0, 1})
+    subjects.push_back({Record(side).role, CodesOfEngine(side), &arbiters_.of(side).model(), Output(side),
+                        declared_[side].units});
+  subjects.push_back({"arbiter", arbiters_.of(0).Codes(culprit_), &arbiters_.of(0).model(),
+                      declared_[0].output.values, declared_[0].units});
+  out_.codes = CompareCodes(culprit_, inputs->front().values, subjects);
+  if (!out_.codes) return;
+  for (const CodePair& pair : out_.codes->pairs) {
+    for (Finding& f : out_.findings) {
+      if (f.what != pair.first + " against " + pair.second || !f.agrees || f.bound_ratio <= 1 ||
+          pair.OnlyBoundaries())
+        continue;
+      f.agrees = false;
+      f.note += "; but their own codes differ at values on no boundary";
+    }
+  }
+}
+
+Status Explanation::Judge(int side) {
   FileArbiter& arbiter = arbiters_.of(side);
   PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, TokensOf(culprit_, comparison_), ""));
   const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values, expected.units);
@@ -55,7 +113,7 @@ Result<bool> Explanation::Judge(int side) {
   out_.findings.push_back(std::move(finding));
   out_.recomputed = expected.recomputed;
   declared_[side] = std::move(expected);
-  return found.agrees;
+  return {};
 }
 
 void Explanation::JudgeEachOther() {
@@ -134,10 +192,13 @@ Result<Diagnosis> Explanation::Run() {
   if (row.feature_alone) out_.feature = row.worst_feature_index;
   NameShared();
   PB_ASSIGN(arbiters_, FileArbiters::Open(spec_, comparison_, limits_));
-  BlameEvidence evidence;
-  PB_ASSIGN(evidence.candidate_agrees, Judge(0));
-  PB_ASSIGN(evidence.reference_agrees, Judge(1));
+  OpenEngines();
+  PB_TRY(Judge(0));
+  PB_TRY(Judge(1));
   JudgeEachOther();
+  CompareQuantisers();
+  BlameEvidence evidence;
+  evidence.candidate_agrees = out_.findings[0].agrees, evidence.reference_agrees = out_.findings[1].agrees;
   if (arbiters_.apart())
     out_.file_differences = FileDifferences(arbiters_.of(0).model(), arbiters_.of(1).model(),
                                             culprit_.place.stage, culprit_.place.layer);

@@ -9,6 +9,7 @@
 
 #include "compare/types.h"
 #include "diagnose/capture.h"
+#include "diagnose/code_evidence.h"
 #include "diagnose/hypotheses.h"
 #include "run/crossval.h"
 
@@ -33,6 +34,7 @@ struct Diagnosis {
   std::string sentence;                 // for a person: where, who, what
   std::string why_undetermined;         // where blame is undetermined
   std::vector<Finding> findings;        // the evidence
+  std::optional<CodeEvidence> codes;    // of a quantised product whose engines or arbiter tell codes
   std::vector<Trial> trials;            // those that restore agreement first, best first
   std::vector<std::string> recomputed;  // inputs that an engine does not show; the arbiter computed them
   std::vector<std::string> shared;      // what an engine and the arbiter share, so that it is not judged

@@ -47,6 +47,7 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
   PB_ASSIGN(self->stages_, self->engine_->Stages());
   self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
   PB_ASSIGN(self->model_, Model::Open(side.model_path, OptionsOf(settings)));
+  self->scheme_check_.emplace(self->model_, host::FactText(self->session_, "act.quant"));
   return self;
 }
 
@@ -90,6 +91,18 @@ Result<Recorded> FileArbiter::Replay(pb_stage stage, int32_t layer, int32_t firs
   return Recorded{out.shape, {out.data.begin(), out.data.end()}};
 }
 
+Result<host::Codes> FileArbiter::CodesOf(host::Engine& engine, const Culprit& culprit) const {
+  if (!(engine.capabilities() & PB_CAP_CODES)) return MakeError(Code::kUnsupported, "it does not tell them");
+  PB_ASSIGN(std::vector<Recorded> inputs, Inputs(culprit));
+  host::ReplayRequest request;
+  request.stage = culprit.place.stage, request.layer = culprit.place.layer, request.codes = true;
+  for (Recorded& input : inputs) request.inputs.emplace_back(std::move(input.shape), std::move(input.values));
+  PB_ASSIGN(host::TensorRef told, engine.Replay(request));
+  if (!told.codes)
+    return MakeError(Code::kEngine, "{} gave no codes", pb_vocabulary[culprit.place.stage].name);
+  return std::move(*told.codes);
+}
+
 Result<std::vector<Recorded>> FileArbiter::Inputs(const Culprit& culprit) const {
   std::vector<Recorded> inputs;
   const auto stage = static_cast<pb_stage>(culprit.place.stage);
@@ -112,7 +125,7 @@ void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> 
   const std::vector<InputSpec> specs = InputsOf(stage);
   auto inputs = Inputs(culprit);
   if (specs.size() != 1 || !inputs.ok()) return;
-  run::CodeExplainer explainer(model_, host::FactText(session_, "act.quant"));
+  run::CodeExplainer explainer(model_, &*scheme_check_);
   host::PointRef point;
   point.layer = culprit.place.layer, point.first_position = culprit.first_position;
   compare::PointRow ignored;

@@ -3,6 +3,7 @@
 #define PARITYBIT_DIAGNOSE_FILE_ARBITER_H_
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "model/model.h"
 #include "run/engine_spec.h"
 #include "run/record.h"
+#include "run/scheme_check.h"
 
 namespace pb::diagnose {
 
@@ -38,6 +40,14 @@ class FileArbiter {
   // The captured inputs of the op, in the vocabulary's order. kNotFound: not recorded.
   Result<std::vector<Recorded>> Inputs(const Culprit& culprit) const;
 
+  // The codes that an engine with an idle session makes of the captured op's input, and those that the arbiter does.
+  Result<host::Codes> CodesOf(host::Engine& engine, const Culprit& culprit) const;
+  Result<host::Codes> Codes(const Culprit& culprit) { return CodesOf(*engine_, culprit); }
+  // Lets an engine with an idle session say how it quantises: what it does not do will explain nothing.
+  Status AskForSchemes(host::Engine& engine, const std::string& who) {
+    return scheme_check_->Ask(engine, who);
+  }
+
   // Against the bound that `units` (of `expected`) give; where they are empty, against the culprit's.
   Agreement Compare(const Culprit& culprit, std::span<const float> output, std::span<const float> expected,
                     std::span<const float> units) const;
@@ -63,6 +73,7 @@ class FileArbiter {
   std::unique_ptr<host::Engine> engine_;
   std::shared_ptr<const Model> model_;
   std::unique_ptr<Arbiter> arbiter_;
+  std::optional<run::SchemeCheck> scheme_check_;
   std::vector<host::StageVisibility> stages_;
   host::Facts facts_, session_;
 };

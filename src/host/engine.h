@@ -57,6 +57,18 @@ struct EvalRequest {
   TapFilter tap;
 };
 
+// What a product makes of its input rows (abi/engine.h: pb_codes).
+struct Codes {
+  std::string scheme, maker;
+  int64_t n_rows = 0, n_columns = 0, block = 0;
+  std::vector<int8_t> codes;    // (n_rows, n_columns)
+  std::vector<float> scales;    // (n_rows, n_blocks)
+  std::vector<float> sums;      // (n_rows, n_blocks); empty: the scheme stores none
+  std::vector<float> products;  // (n_rows, n_outputs); empty: not told
+
+  int64_t n_blocks() const { return (n_columns + block - 1) / block; }
+};
+
 // A tensor handed over; data lives in shared memory until the next Continue/Overwrite (or Wait).
 struct TensorRef {
   std::string name;
@@ -64,6 +76,7 @@ struct TensorRef {
   std::span<const float> data;
   std::span<const float>
       units;  // Replay alone, where asked for: one for each value (abi/engine.h: pb_replay)
+  std::optional<Codes> codes = std::nullopt;  // Replay alone, where asked for: of its input
 };
 
 struct PointRef {
@@ -84,6 +97,7 @@ struct ReplayRequest {
   std::vector<std::pair<std::vector<int64_t>, std::vector<float>>> inputs;  // shape, values
   std::string variation;                                                    // empty: none
   bool units = false;                                                       // PB_CAP_UNITS
+  bool codes = false;                                                       // PB_CAP_CODES
 };
 
 // Engine::Start -> OpenModel -> OpenSession -> Eval*. One model and one session at a time: opening again

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -157,6 +158,7 @@ Result<TensorRef> RemoteEngine::Replay(const ReplayRequest& request) {
   frame.Put(request.first_position);
   frame.PutString(request.variation);
   frame.Put<uint32_t>(request.units);
+  frame.Put<uint32_t>(request.codes);
   frame.Put<uint32_t>(request.inputs.size());
   uint64_t offset = kArenaOffset;
   for (const auto& [shape, values] : request.inputs) {
@@ -174,16 +176,16 @@ Result<TensorRef> RemoteEngine::Replay(const ReplayRequest& request) {
   PB_ASSIGN(Frame reply, Call(std::move(frame),
                               fmt::format("replaying stage {} of layer {}", request.stage, request.layer)));
   PB_TRY(memory_.Refresh());
-  auto output = ParseReplay(reply, request.units);
+  auto output = ParseReplay(reply, request);
   if (!output.ok()) return Broken(output.error());
   return output;
 }
 
-Result<TensorRef> RemoteEngine::ParseReplay(const Frame& reply, bool with_units) const {
+Result<TensorRef> RemoteEngine::ParseReplay(const Frame& reply, const ReplayRequest& request) const {
   ByteReader in(BodyBytes(reply));
   PB_ASSIGN(Placed placed, ReadPlaced(in, memory_.size()));
   TensorRef output = Refer(std::move(placed));
-  if (with_units) {
+  if (request.units) {
     PB_ASSIGN(Placed units, ReadPlaced(in, memory_.size()));
     if (units.shape != output.shape) {
       return MakeError(Code::kEngine, "units of shape ({}) for an output of shape ({})",
@@ -193,8 +195,42 @@ Result<TensorRef> RemoteEngine::ParseReplay(const Frame& reply, bool with_units)
     for (float u : output.units)
       if (!(u >= 0)) return MakeError(Code::kEngine, "lied about units: one is {}", u);
   }
+  if (request.codes) {
+    PB_ASSIGN(Codes codes, ParseCodes(in, request, output));
+    output.codes = std::move(codes);
+  }
   PB_TRY(ExpectEnd(in));
   return output;
+}
+
+Result<Codes> RemoteEngine::ParseCodes(ByteReader& in, const ReplayRequest& request,
+                                       const TensorRef& output) const {
+  PB_ASSIGN(PlacedCodes placed, ReadCodes(in, memory_.size()));
+  Codes c{placed.scheme,
+          placed.maker,
+          placed.codes.shape[0],
+          placed.codes.shape[1],
+          placed.block,
+          {},
+          {},
+          {},
+          {}};
+  if (request.inputs.empty() || request.inputs[0].second.size() != placed.codes.n_values ||
+      c.n_rows != output.shape[0] || (placed.products && placed.products->n_values != output.data.size()))
+    return MakeError(Code::kEngine, "lied about codes: ({}, {}) of another input", c.n_rows, c.n_columns);
+  for (float code : Refer(placed.codes).data) {
+    if (!(code >= -128 && code <= 127) || code != std::nearbyint(code))
+      return MakeError(Code::kEngine, "lied about codes: one is {}", code);
+    c.codes.push_back(static_cast<int8_t>(code));
+  }
+  auto copy = [&](const Placed& from, std::vector<float>* to) {
+    const std::span<const float> values = Refer(from).data;
+    to->assign(values.begin(), values.end());
+  };
+  copy(placed.scales, &c.scales);
+  if (placed.sums) copy(*placed.sums, &c.sums);
+  if (placed.products) copy(*placed.products, &c.products);
+  return c;
 }
 
 Status RemoteEngine::BeginEval(const EvalRequest& request) {
@@ -420,8 +456,11 @@ Status RemoteEngine::Await(bool writable) {
 void RemoteEngine::Progress() { last_progress_ = Now(); }
 
 TensorRef RemoteEngine::Refer(Placed placed) const {
-  return {
-      std::move(placed.name), std::move(placed.shape), {memory_.values(placed.offset), placed.n_values}, {}};
+  return {std::move(placed.name),
+          std::move(placed.shape),
+          {memory_.values(placed.offset), placed.n_values},
+          {},
+          {}};
 }
 
 Error RemoteEngine::ReadError(const Frame& frame) const {

@@ -73,7 +73,8 @@ class RemoteEngine : public Engine {
   Result<Event> ParsePoint(const Frame& frame);
   Result<Event> ParseLogits(const Frame& frame);
   Result<Event> FinishEval(const Frame& frame);
-  Result<TensorRef> ParseReplay(const Frame& reply, bool with_units) const;
+  Result<TensorRef> ParseReplay(const Frame& reply, const ReplayRequest& request) const;
+  Result<Codes> ParseCodes(ByteReader& in, const ReplayRequest& request, const TensorRef& output) const;
   TensorRef Refer(Placed placed) const;
   Error ReadError(const Frame& frame) const;
   // The child is of no more use: ends it and keeps the error for every later call.

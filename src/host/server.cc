@@ -1,6 +1,7 @@
 #include "host/server.h"
 
 #include <algorithm>
+#include <array>
 #include <bitset>
 #include <cstring>
 #include <exception>
@@ -60,28 +61,71 @@ struct StageSink {
   }
 };
 
-// Takes over the output of a replay and its units, one behind the other.
+// Takes over the output of a replay, its units and its codes, one behind the other.
 struct ReplaySink {
   SharedMemory& memory;
   std::optional<Placed> output, units;
+  std::optional<PlacedCodes> codes;
   std::optional<Error> error;
+  uint64_t end = kArenaOffset;  // of what was taken over
 
   static void Output(void* ctx, const pb_tensor* tensor) {
     auto& self = *static_cast<ReplaySink*>(ctx);
-    self.Take(tensor, kArenaOffset, "output", &self.output);
+    self.Take(tensor, "output", &self.output);
   }
 
   static void Units(void* ctx, const pb_tensor* tensor) {
     auto& self = *static_cast<ReplaySink*>(ctx);
-    if (!self.output) {
-      if (!self.error) self.error = MakeError(Code::kEngine, "gave units before an output");
-      return;
-    }
-    self.Take(tensor, AlignTensor(kArenaOffset + self.output->n_values * sizeof(float)), "units",
-              &self.units);
+    if (self.output) return self.Take(tensor, "units", &self.units);
+    if (!self.error) self.error = MakeError(Code::kEngine, "gave units before an output");
   }
 
-  void Take(const pb_tensor* tensor, uint64_t offset, const char* what, std::optional<Placed>* placed) {
+  static void Codes(void* ctx, const pb_codes* codes) {
+    auto& self = *static_cast<ReplaySink*>(ctx);
+    if (self.error) return;
+    try {
+      if (Status status = self.TakeCodes(codes); !status.ok()) self.error = std::move(status).error();
+    } catch (const std::exception& e) {
+      self.error = MakeError(Code::kEngine, "taking over codes: {}", e.what());
+    }
+  }
+
+  Status TakeCodes(const pb_codes* c) {
+    if (!output || codes)
+      return MakeError(Code::kEngine, "gave codes {}", codes ? "twice" : "before an output");
+    if (!c || c->struct_size < sizeof(pb_codes) || !c->scheme || !c->maker || !c->codes || !c->scales ||
+        c->block < 1 || c->block > c->n_columns || !CountValues(std::array{c->n_rows, c->n_columns}))
+      return MakeError(Code::kEngine, "lied about codes");
+    if (c->n_rows != output->shape[0] ||
+        (c->products && c->n_outputs != static_cast<int64_t>(output->n_values) / c->n_rows))
+      return MakeError(Code::kEngine, "lied about codes: {} rows of {} products for an output of shape ({})",
+                       c->n_rows, c->n_outputs, fmt::join(output->shape, ", "));
+    const int64_t n_blocks = (c->n_columns + c->block - 1) / c->block;
+    const std::vector<float> whole(c->codes, c->codes + c->n_rows * c->n_columns);
+    PlacedCodes taken{c->scheme, c->maker, c->block, {}, {}, {}, {}};
+    PB_ASSIGN(taken.codes, Place(std::array{c->n_rows, c->n_columns}, whole.data()));
+    PB_ASSIGN(taken.scales, Place(std::array{c->n_rows, n_blocks}, c->scales));
+    if (c->sums) {
+      PB_ASSIGN(Placed sums, Place(std::array{c->n_rows, n_blocks}, c->sums));
+      taken.sums = std::move(sums);
+    }
+    if (c->products) {
+      PB_ASSIGN(Placed products, Place(std::array{c->n_rows, c->n_outputs}, c->products));
+      taken.products = std::move(products);
+    }
+    codes = std::move(taken);
+    return {};
+  }
+
+  Result<Placed> Place(std::span<const int64_t> shape, const float* values) {
+    const uint64_t n = *CountValues(shape), offset = end;
+    PB_TRY(memory.Reserve(offset + n * sizeof(float)));
+    std::memcpy(memory.values(offset), values, n * sizeof(float));
+    end = AlignTensor(offset + n * sizeof(float));
+    return Placed{"", {shape.begin(), shape.end()}, offset, n};
+  }
+
+  void Take(const pb_tensor* tensor, const char* what, std::optional<Placed>* placed) {
     if (error) return;
     std::span shape(tensor->shape, static_cast<size_t>(std::clamp(tensor->n_dims, 0, 4)));
     auto n = CountValues(shape);
@@ -90,11 +134,10 @@ struct ReplaySink {
           MakeError(Code::kEngine, "lied about the replayed {}: shape ({})", what, fmt::join(shape, ", "));
     } else if (*placed) {
       error = MakeError(Code::kEngine, "gave the replayed {} twice", what);
-    } else if (Status reserved = memory.Reserve(offset + *n * sizeof(float)); !reserved.ok()) {
-      error = std::move(reserved).error();
+    } else if (auto taken = Place(shape, static_cast<const float*>(tensor->data)); !taken.ok()) {
+      error = std::move(taken).error();
     } else {
-      std::memcpy(memory.values(offset), tensor->data, *n * sizeof(float));
-      *placed = Placed{"", {shape.begin(), shape.end()}, offset, *n};
+      *placed = std::move(taken).value();
     }
   }
 };
@@ -294,6 +337,10 @@ Status Server::Replay(ByteReader& in, FrameWriter& reply) {
   if (with_units && !(api_.capabilities & PB_CAP_UNITS)) {
     return MakeError(Code::kUnsupported, "this engine does not tell rounding units");
   }
+  PB_ASSIGN(uint32_t with_codes, in.Read<uint32_t>("codes"));
+  if (with_codes && !(api_.capabilities & PB_CAP_CODES)) {
+    return MakeError(Code::kUnsupported, "this engine does not tell activation codes");
+  }
   PB_ASSIGN(uint32_t n_inputs, in.Read<uint32_t>("inputs"));
   // The inputs are copied: the output is written where they stand.
   std::vector<std::vector<float>> values(n_inputs);
@@ -306,20 +353,24 @@ Status Server::Replay(ByteReader& in, FrameWriter& reply) {
     std::ranges::copy(placed.shape, tensor.shape);
     inputs.push_back(tensor);
   }
-  ReplaySink sink{memory_, {}, {}, {}};
+  ReplaySink sink{memory_, {}, {}, {}, {}};
   replay.inputs = inputs.data();
   replay.n_inputs = inputs.size();
   replay.variation = variation.empty() ? nullptr : variation.c_str();
   replay.ctx = &sink;
   replay.output = ReplaySink::Output;
   if (with_units) replay.units = ReplaySink::Units;
+  if (with_codes) replay.codes = ReplaySink::Codes;
   PB_TRY(Take(api_.replay(session_, &replay)));
   if (sink.error) return *sink.error;
   if (!sink.output) return MakeError(Code::kEngine, "replay reported success without an output");
   if (with_units && !sink.units)
     return MakeError(Code::kEngine, "replay gave no units, which it says it tells");
+  if (with_codes && !sink.codes)
+    return MakeError(Code::kEngine, "replay gave no codes, which it says it tells");
   PutPlaced(reply, *sink.output);
   if (with_units) PutPlaced(reply, *sink.units);
+  if (with_codes) PutCodes(reply, *sink.codes);
   return {};
 }
 

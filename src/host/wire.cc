@@ -218,6 +218,45 @@ Result<Placed> ReadPlaced(ByteReader& in, uint64_t memory_bytes) {
   return tensor;
 }
 
+void PutCodes(FrameWriter& out, const PlacedCodes& codes) {
+  out.PutString(codes.scheme);
+  out.PutString(codes.maker);
+  out.Put(codes.block);
+  PutPlaced(out, codes.codes);
+  PutPlaced(out, codes.scales);
+  out.Put<uint32_t>((codes.sums ? 1u : 0u) | (codes.products ? 2u : 0u));
+  if (codes.sums) PutPlaced(out, *codes.sums);
+  if (codes.products) PutPlaced(out, *codes.products);
+}
+
+Result<PlacedCodes> ReadCodes(ByteReader& in, uint64_t memory_bytes) {
+  PlacedCodes c;
+  PB_ASSIGN(std::string scheme, ReadString(in, "scheme"));
+  PB_ASSIGN(std::string maker, ReadString(in, "maker"));
+  c.scheme = Printable(scheme), c.maker = Printable(maker);
+  PB_ASSIGN(c.block, in.Read<int64_t>("block"));
+  PB_ASSIGN(c.codes, ReadPlaced(in, memory_bytes));
+  PB_ASSIGN(c.scales, ReadPlaced(in, memory_bytes));
+  PB_ASSIGN(uint32_t bits, in.Read<uint32_t>("codes bits"));
+  if (bits & 1) {
+    PB_ASSIGN(Placed sums, ReadPlaced(in, memory_bytes));
+    c.sums = std::move(sums);
+  }
+  if (bits & 2) {
+    PB_ASSIGN(Placed products, ReadPlaced(in, memory_bytes));
+    c.products = std::move(products);
+  }
+  const std::vector<int64_t>& shape = c.codes.shape;
+  if (shape.size() != 2 || c.block < 1 || c.block > shape[1])
+    return MakeError(Code::kEngine, "lied about codes: blocks of {} in rows of shape ({})", c.block,
+                     fmt::join(shape, ", "));
+  const std::vector<int64_t> blocks = {shape[0], (shape[1] + c.block - 1) / c.block};
+  if (c.scales.shape != blocks || (c.sums && c.sums->shape != blocks) ||
+      (c.products && (c.products->shape.size() != 2 || c.products->shape[0] != shape[0])))
+    return MakeError(Code::kEngine, "lied about codes: scales, sums or products of another shape");
+  return c;
+}
+
 std::string Printable(std::string_view text, bool keep_returns) {
   std::string out;
   out.reserve(text.size());

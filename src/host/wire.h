@@ -103,6 +103,16 @@ struct Placed {
 void PutPlaced(FrameWriter& out, const Placed& tensor);
 // Refuses shapes without values, products that overflow, and tensors not wholly within memory_bytes.
 Result<Placed> ReadPlaced(ByteReader& in, uint64_t memory_bytes);
+// Codes of a replay; their values stand in the shared memory as f32.
+struct PlacedCodes {
+  std::string scheme, maker;
+  int64_t block = 0;
+  Placed codes, scales;
+  std::optional<Placed> sums, products;
+};
+void PutCodes(FrameWriter& out, const PlacedCodes& codes);
+// Refuses blocks that are no part of a row, and shapes that do not belong together.
+Result<PlacedCodes> ReadCodes(ByteReader& in, uint64_t memory_bytes);
 // Product of 1 to 4 positive dimensions up to kMaxTensorValues; nothing otherwise.
 std::optional<uint64_t> CountValues(std::span<const int64_t> shape);
 

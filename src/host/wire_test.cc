@@ -96,6 +96,33 @@ TEST(Wire, TensorsLieWithinTheSharedMemory) {
   EXPECT_FALSE(read({4}, ~uint64_t{63}));
 }
 
+TEST(Wire, CodesBelongTogether) {
+  auto read = [](const PlacedCodes& codes) {
+    FrameWriter out(MessageType::kReply);
+    PutCodes(out, codes);
+    std::string bytes = std::move(out).Finish();
+    Frame frame{MessageType::kReply, bytes.substr(16)};
+    ByteReader in(BodyBytes(frame));
+    return ReadCodes(in, 1 << 16).ok() && ExpectEnd(in).ok();
+  };
+  const PlacedCodes good{"q8_1", "by hand", 32, {"", {2, 80}, 4096, 160}, {"", {2, 3}, 8192, 6}, {}, {}};
+  EXPECT_TRUE(read(good));
+  auto changed = [&](auto change) {
+    PlacedCodes codes = good;
+    change(codes);
+    return read(codes);
+  };
+  EXPECT_TRUE(changed([](auto& c) { c.sums = Placed{"", {2, 3}, 8192, 6}; }));
+  EXPECT_TRUE(changed([](auto& c) { c.products = Placed{"", {2, 7}, 8192, 14}; }));
+  EXPECT_FALSE(changed([](auto& c) { c.block = 0; }));
+  EXPECT_FALSE(changed([](auto& c) { c.block = 81; }));
+  EXPECT_FALSE(changed([](auto& c) { c.block = 16; }));  // five scales a row
+  EXPECT_FALSE(changed([](auto& c) { c.codes.shape = {160}; }));
+  EXPECT_FALSE(changed([](auto& c) { c.codes.offset = 1 << 16; }));
+  EXPECT_FALSE(changed([](auto& c) { c.sums = Placed{"", {2, 2}, 8192, 4}; }));
+  EXPECT_FALSE(changed([](auto& c) { c.products = Placed{"", {3, 7}, 8192, 21}; }));
+}
+
 TEST(Wire, PrintableKeepsTextAndReplacesTheRest) {
   EXPECT_EQ(Printable("a\nb\tc"), "a\nb\tc");
   EXPECT_EQ(Printable("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"), "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80");

@@ -49,6 +49,24 @@ const char* ActQuantName(ActQuant q) {
   return "";
 }
 
+const char* SchemeName(ActScheme scheme) {
+  switch (scheme) {
+    case ActScheme::kNone:
+      return ActQuantName(ActQuant::kNone);
+    case ActScheme::kF16:
+      return ActQuantName(ActQuant::kF16);
+    case ActScheme::kQ8_0:
+      return ActQuantName(ActQuant::kQ8_0);
+    case ActScheme::kQ8_1:
+      return ActQuantName(ActQuant::kQ8_1);
+    case ActScheme::kQ8_K:
+      return ActQuantName(ActQuant::kQ8_K);
+    case ActScheme::kBitnet:
+      return ActQuantName(ActQuant::kBitnet);
+  }
+  return "";
+}
+
 ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix) {
   if (output_matrix && setting != ActQuant::kNone && setting != ActQuant::kBitnet) setting = ActQuant::kGgml;
   if (output_matrix && setting == ActQuant::kBitnet) setting = ActQuant::kNone;

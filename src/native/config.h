@@ -21,6 +21,7 @@ enum class ActQuant { kGgml, kNone, kF16, kQ8_0, kQ8_1, kQ8_K, kBitnet };
 Result<ActQuant> ParseActQuant(std::string_view name);  // ggml none f16 q8_0 q8_1 q8_k bitnet
 const char* ActQuantName(ActQuant q);
 ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix);
+const char* SchemeName(ActScheme scheme);  // as act.quant names it
 
 struct Config {
   ActQuant act_quant = ActQuant::kGgml;

@@ -141,6 +141,7 @@ inline Result<std::vector<float>> ReplayOn(Session& session, pb_stage stage, int
       variation,
       [](void* ctx, const pb_tensor* t) { *static_cast<std::vector<float>*>(ctx) = Copy(*t).values; },
       &out,
+      nullptr,
       nullptr};
   PB_TRY(session.Replay(replay));
   return out;

@@ -183,6 +183,21 @@ void Ops::Rope(const Span& span, const float* x, int64_t n_heads, float* out) {
   });
 }
 
+Result<QuantRows> Ops::Codes(pb_stage stage, int64_t layer, int64_t n, const float* x) {
+  constexpr pb_stage kProducts[] = {PB_STAGE_Q_PROJ,    PB_STAGE_K_PROJ,    PB_STAGE_V_PROJ,
+                                    PB_STAGE_ATTN_OUT,  PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ,
+                                    PB_STAGE_DOWN_PROJ, PB_STAGE_LOGITS};
+  const char* name = pb_vocabulary[stage].name;
+  if (std::find(std::begin(kProducts), std::end(kProducts), stage) == std::end(kProducts))
+    return MakeError(Code::kUnsupported, "{}: not a product, so its input has no codes", name);
+  const Matrix& w = MatrixOf(stage, layer);
+  const ActScheme scheme = SchemeFor(params_.act_quant, w.view.type, w.is_output);
+  if (!IsIntegerScheme(scheme))
+    return MakeError(Code::kUnsupported, "{}: its input is not quantised (act.quant {})", name,
+                     SchemeName(scheme));
+  return Quantise(kernels_, pool_, w, scheme, x, n);
+}
+
 Status Ops::Compute(pb_stage stage, int64_t layer, const Span& span, std::span<const float* const> in,
                     const KvCache& cache, int64_t cache_layer, float* out) {
   const HyperParameters& h = hyper();

@@ -54,6 +54,8 @@ class Ops {
   // cache (layer `cache_layer`), so their inputs are ignored. out: (n, Width).
   Status Compute(pb_stage stage, int64_t layer, const Span& span, std::span<const float* const> inputs,
                  const KvCache& cache, int64_t cache_layer, float* out);
+  // The codes that Compute makes of a product's input x (n, K). kUnsupported: the op is no product, or rounds x to no codes.
+  Result<QuantRows> Codes(pb_stage stage, int64_t layer, int64_t n, const float* x);
   // attn_scores, attn_scores_softmax and attn_context in one go, row by row, with the same bits.
   void Attention(const Span& span, const float* q, const KvCache& cache, int64_t cache_layer, float* out);
 

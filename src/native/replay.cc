@@ -1,5 +1,7 @@
 // Replay: one op on given inputs, through the Compute that Forward uses.
 #include <algorithm>
+#include <optional>
+#include <string>
 
 #include "native/session.h"
 
@@ -68,6 +70,19 @@ Status CheckTensor(const pb_tensor& t, size_t index, int64_t rows, int64_t width
   return MakeError(Code::kUsage, "replay: input {} must be {} rows of {} float32", index, rows, width);
 }
 
+// Hands codes over as the ABI wants them.
+void HandOver(const QuantRows& q, int64_t n_outputs, const pb_replay& r) {
+  const bool bitnet = q.scheme == ActScheme::kBitnet;
+  std::vector<float> scales(q.scales.get(), q.scales.get() + q.n_rows * q.n_blocks);
+  for (float& s : scales) s = bitnet ? 1 / s : s;
+  const std::string scheme = SchemeName(q.scheme), maker = "by the native engine's own quantiser";
+  pb_codes codes{sizeof(pb_codes), scheme.c_str(), maker.c_str(), q.n_rows, q.n_columns, 0,
+                 n_outputs,        q.codes.get(),  scales.data(), nullptr,  nullptr};
+  codes.block = bitnet ? q.n_columns : kSub << SchemeShift(q.scheme);
+  if (q.scheme == ActScheme::kQ8_1) codes.sums = q.sums.get();
+  r.codes(r.ctx, &codes);
+}
+
 }  // namespace
 
 Status Session::Replay(const pb_replay& r) {
@@ -108,8 +123,13 @@ Status Session::Replay(const pb_replay& r) {
   Ops ops(weights_, ops_.kernels(), pool_, params);
   auto out = MakeAligned<float>(span.n * ops.Width(stage, span));
   PB_TRY(ops.Compute(stage, r.layer, span, rows, cache, 0, out.get()));
+  std::optional<QuantRows> codes;
+  if (r.codes) {
+    PB_ASSIGN(codes, ops.Codes(stage, r.layer, span.n, rows[0]));
+  }
   pb_tensor tensor = Describe(stage, span, out.get());
   r.output(r.ctx, &tensor);
+  if (codes) HandOver(*codes, ops.Width(stage, span), r);
   return {};
 }
 

@@ -18,24 +18,17 @@ Matrix LoadMatrix(const WeightView& view, float post_scale, ThreadPool& pool) {
   return m;
 }
 
-// x as the scheme rounds it, in floats: (n, n_columns).
-AlignedArray<float> Rounded(const Kernels& k, ActScheme scheme, const float* x, int64_t n,
-                            int64_t n_columns) {
-  auto rounded = MakeAligned<float>(n * n_columns);
-  if (scheme == ActScheme::kF16) {
-    k.round_f16(x, n * n_columns, rounded.get());
-    return rounded;
-  }
-  QuantRows q(scheme, n, n_columns);
-  for (int64_t t = 0; t < n; t++) {
-    k.quantize(x + t * n_columns, q, t);
-    for (int64_t c = 0; c < n_columns; c++) {
-      float code = q.codes[t * n_columns + c],
-            scale = q.scales[t * q.n_blocks + (c / kSub >> SchemeShift(scheme))];
-      rounded[t * n_columns + c] = scheme == ActScheme::kBitnet ? code / scale : code * scale;
+// What the codes stand for: (n_rows, n_columns).
+AlignedArray<float> Decoded(const QuantRows& q) {
+  auto values = MakeAligned<float>(q.n_rows * q.n_columns);
+  for (int64_t t = 0; t < q.n_rows; t++) {
+    for (int64_t c = 0; c < q.n_columns; c++) {
+      float code = q.codes[t * q.n_columns + c],
+            scale = q.scales[t * q.n_blocks + (c / kSub >> SchemeShift(q.scheme))];
+      values[t * q.n_columns + c] = q.scheme == ActScheme::kBitnet ? code / scale : code * scale;
     }
   }
-  return rounded;
+  return values;
 }
 
 // Rows of a float matrix, or of any other decoded to floats, against float activations.
@@ -82,25 +75,37 @@ std::shared_ptr<const Weights> Weights::Load(std::shared_ptr<const Model> model,
   return w;
 }
 
-Status Product(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme, const float* x,
-               int64_t n, float* out) {
-  int64_t n_columns = w.view.n_columns;
-  int64_t block = scheme == ActScheme::kQ8_K ? 256 : kSub;
-  if (IsIntegerScheme(scheme) && n_columns % block != 0) {
+Result<QuantRows> Quantise(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme,
+                           const float* x, int64_t n) {
+  const int64_t n_columns = w.view.n_columns, block = scheme == ActScheme::kQ8_K ? 256 : kSub;
+  if (n_columns % block != 0) {
     return MakeError(Code::kUnsupported,
                      "act.quant: rows of {} values are no multiple of the scheme's block of {}", n_columns,
                      block);
-  }
-  if (!IsIntegerScheme(scheme) || !w.packed) {
-    AlignedArray<float> rounded;
-    if (scheme != ActScheme::kNone) rounded = Rounded(k, scheme, x, n, n_columns);
-    FloatProduct(k, pool, w, rounded ? rounded.get() : x, n, out);
-    return {};
   }
   QuantRows q(scheme, n, n_columns);
   pool.For(n, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; t++) k.quantize(x + t * n_columns, q, t);
   });
+  return q;
+}
+
+Status Product(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme, const float* x,
+               int64_t n, float* out) {
+  if (!IsIntegerScheme(scheme)) {
+    AlignedArray<float> rounded;
+    if (scheme == ActScheme::kF16) {
+      rounded = MakeAligned<float>(n * w.view.n_columns);
+      k.round_f16(x, n * w.view.n_columns, rounded.get());
+    }
+    FloatProduct(k, pool, w, rounded ? rounded.get() : x, n, out);
+    return {};
+  }
+  PB_ASSIGN(const QuantRows q, Quantise(k, pool, w, scheme, x, n));
+  if (!w.packed) {
+    FloatProduct(k, pool, w, Decoded(q).get(), n, out);
+    return {};
+  }
   PackedProduct product{w.packed.get(), &q, w.post_scale, out, w.view.n_rows};
   pool.For(w.packed->n_groups(), 1,
            [&](int64_t begin, int64_t end, int) { k.packed_product(product, begin, end); });

@@ -54,8 +54,11 @@ Scales ScalesOf(std::span<const float> block, ActQuant scheme) {
   return {127.0f / largest_magnitude, F16ToF32(F32ToF16(d)), -127, 127};
 }
 
-void QuantiseBlock(std::span<const float> block, ActQuant scheme, const QuantiserVariation& variation,
-                   double* out, double* sum_error) {
+// Block `b` of the row, whose values are given.
+void QuantiseBlock(std::span<const float> block, size_t b, const QuantiserVariation& variation,
+                   Activations* a) {
+  const ActQuant scheme = a->scheme;
+  const size_t begin = b * static_cast<size_t>(a->block);
   Scales s = ScalesOf(block, scheme);
   int highest = variation.clamp ? variation.clamp : s.highest,
       lowest = variation.clamp ? -variation.clamp : s.lowest;
@@ -63,17 +66,20 @@ void QuantiseBlock(std::span<const float> block, ActQuant scheme, const Quantise
   for (size_t i = 0; i < block.size(); i++) {
     float code = std::clamp(Round(block[i] * s.to_code, variation.rounding), float(lowest), float(highest));
     sum += static_cast<int>(code);
-    out[i] =
+    a->codes[begin + i] = static_cast<int8_t>(code);
+    a->values[begin + i] =
         scheme == ActQuant::kBitnet ? double(code) / double(s.to_code) : double(code) * double(s.from_code);
   }
-  if (!sum_error) return;
+  a->scales[b] = scheme == ActQuant::kBitnet ? 1 / s.to_code : s.from_code;
+  if (scheme != ActQuant::kQ8_1) return;
   // Q8_1 stores d x sum as f16, d in float32 before its own rounding to f16.
   float d = s.to_code == 0 ? 0 : [&] {
     float largest = 0;
     for (float v : block) largest = std::max(largest, std::fabs(v));
     return largest / 127.0f;
   }();
-  *sum_error = double(F16ToF32(F32ToF16(d * float(sum)))) - double(sum) * double(s.from_code);
+  a->sums[b] = F16ToF32(F32ToF16(d * float(sum)));
+  a->sum_error[b] = double(a->sums[b]) - double(sum) * double(s.from_code);
 }
 
 }  // namespace
@@ -133,12 +139,13 @@ Result<Activations> Quantise(std::span<const double> x, ActQuant scheme,
     return MakeError(Code::kUnsupported, "act.quant={}: rows of {} values are no multiple of its block of {}",
                      row->name, x.size(), block);
   }
-  if (scheme == ActQuant::kQ8_1) a.sum_error.resize(x.size() / static_cast<size_t>(block));
-  for (int64_t b = 0; b < static_cast<int64_t>(x.size()) / block; b++) {
-    QuantiseBlock({held.data() + b * block, static_cast<size_t>(block)}, scheme, variation,
-                  a.values.data() + b * block,
-                  a.sum_error.empty() ? nullptr : &a.sum_error[static_cast<size_t>(b)]);
-  }
+  const size_t n_blocks = x.size() / static_cast<size_t>(block);
+  a.scheme = scheme, a.block = block;
+  a.codes.resize(x.size()), a.scales.resize(n_blocks);
+  if (scheme == ActQuant::kQ8_1) a.sum_error.resize(n_blocks), a.sums.resize(n_blocks);
+  for (size_t b = 0; b < n_blocks; b++)
+    QuantiseBlock({held.data() + b * static_cast<size_t>(block), static_cast<size_t>(block)}, b, variation,
+                  &a);
   return a;
 }
 

@@ -38,6 +38,12 @@ struct Activations {
   // elsewhere. A weight format with a minimum m multiplies the stored sum by m, so m x this enters the
   // product.
   std::vector<double> sum_error;  // (K / 32)
+  // The same as codes; no blocks where none are made. value = code x scale, which for bitnet is rounded to float32 here alone.
+  ActQuant scheme = ActQuant::kNone;  // that made them
+  int64_t block = 0;
+  std::vector<int8_t> codes;  // (K)
+  std::vector<float> scales;  // (K / block)
+  std::vector<float> sums;    // (K / block) as Q8_1 stores them; empty elsewhere
 };
 
 // `x` is what the engine holds, rounded to float32. A row that is no multiple of the scheme's block is an

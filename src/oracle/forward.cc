@@ -45,32 +45,58 @@ Result<Rows> Ops::Embeddings(std::span<const int32_t> tokens) const {
   return x;
 }
 
-Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* units) {
+Ops::Operand Ops::OperandOf(pb_stage stage, int32_t layer, const OpConfig& c) const {
   if (stage == PB_STAGE_LOGITS) {
     // act.quant names the scheme of the layers' products. BitNet leaves the output matrix unquantised; else its type decides.
-    OpConfig output = c;
     const bool plain = c.act_quant == ActQuant::kBitnet || c.act_quant == ActQuant::kNone;
-    output.act_quant = plain ? ActQuant::kNone : ActQuant::kGgml;
-    return Product(x, c.output_is_embeddings ? model_->token_embedding() : model_->output(), 1, output, pool_,
-                   units);
+    return {c.output_is_embeddings ? &model_->token_embedding() : &model_->output(), 1,
+            plain ? ActQuant::kNone : ActQuant::kGgml};
   }
+  if (layer < 0 || layer >= static_cast<int32_t>(model_->layers().size())) return {};
   const LayerWeights& w = model_->layers()[static_cast<size_t>(layer)];
   switch (stage) {
     case PB_STAGE_Q_PROJ:
-      return Product(x, w.attn_q, w.attn_q_scale, c, pool_, units);
+      return {&w.attn_q, w.attn_q_scale, c.act_quant};
     case PB_STAGE_K_PROJ:
-      return Product(x, w.attn_k, w.attn_k_scale, c, pool_, units);
+      return {&w.attn_k, w.attn_k_scale, c.act_quant};
     case PB_STAGE_V_PROJ:
-      return Product(x, w.attn_v, w.attn_v_scale, c, pool_, units);
+      return {&w.attn_v, w.attn_v_scale, c.act_quant};
     case PB_STAGE_ATTN_OUT:
-      return Product(x, w.attn_output, w.attn_output_scale, c, pool_, units);
+      return {&w.attn_output, w.attn_output_scale, c.act_quant};
     case PB_STAGE_GATE_PROJ:
-      return Product(x, w.ffn_gate, w.ffn_gate_scale, c, pool_, units);
+      return {&w.ffn_gate, w.ffn_gate_scale, c.act_quant};
     case PB_STAGE_UP_PROJ:
-      return Product(x, w.ffn_up, w.ffn_up_scale, c, pool_, units);
+      return {&w.ffn_up, w.ffn_up_scale, c.act_quant};
+    case PB_STAGE_DOWN_PROJ:
+      return {&w.ffn_down, w.ffn_down_scale, c.act_quant};
     default:
-      return Product(x, w.ffn_down, w.ffn_down_scale, c, pool_, units);
+      return {};
   }
+}
+
+Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* units) {
+  const Operand w = OperandOf(stage, layer, c);
+  OpConfig own = c;
+  own.act_quant = w.act_quant;
+  return Product(x, *w.view, w.scale, own, pool_, units);
+}
+
+Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const Rows& x,
+                                            const OpConfig& c) const {
+  const Operand w = OperandOf(stage, layer, c);
+  if (!w.view)
+    return MakeError(Code::kUnsupported, "{}: not a product, so its input has no codes",
+                     pb_vocabulary[stage].name);
+  const ActQuant scheme = SchemeFor(w.act_quant, w.view->type);
+  if (scheme == ActQuant::kNone || scheme == ActQuant::kF16)
+    return MakeError(Code::kUnsupported, "{}: its input is not quantised (act.quant {})",
+                     pb_vocabulary[stage].name, ActQuantName(scheme));
+  std::vector<Activations> rows;
+  for (int64_t i = 0; i < x.n; i++) {
+    PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(x.width)}, scheme, c.quantiser));
+    rows.push_back(std::move(a));
+  }
+  return rows;
 }
 
 Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,

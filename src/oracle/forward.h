@@ -35,8 +35,18 @@ class Ops {
   // it. Wrong shapes are kUsage. units: as in ops.h, may be null.
   Result<Rows> Compute(pb_stage stage, int32_t layer, int64_t first_position,
                        std::span<const Rows* const> inputs, const OpConfig& config, Rows* units);
+  // What a product makes of its input rows, one each. kUnsupported: the op is no product, or makes no codes.
+  Result<std::vector<Activations>> Codes(pb_stage stage, int32_t layer, const Rows& x,
+                                         const OpConfig& config) const;
 
  private:
+  // A product's matrix, the factor beside it, and the scheme its input goes through; no view: no product.
+  struct Operand {
+    const WeightView* view = nullptr;
+    double scale = 1;
+    ActQuant act_quant = ActQuant::kNone;
+  };
+  Operand OperandOf(pb_stage stage, int32_t layer, const OpConfig& config) const;
   Result<Rows> Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& config, Rows* units);
   std::shared_ptr<const Model> model_;
   OpConfig config_;

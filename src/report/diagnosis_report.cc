@@ -48,6 +48,13 @@ void EvidenceLines(const Diagnosis& d, int width, std::string* out) {
   for (const std::string& difference : d.file_differences) evidence.Add("files: " + Escape(difference));
 }
 
+// The codes of a quantised product.
+void CodeLines(const Diagnosis& d, int width, std::string* out) {
+  if (!d.codes) return;
+  Block codes("codes", width, out);
+  for (const std::string& sentence : d.codes->Sentences()) codes.Add(Escape(sentence));
+}
+
 void TrialLines(const Diagnosis& d, int width, std::string* out) {
   if (d.trials.empty()) return;
   Block tried("tried", width, out);
@@ -72,6 +79,43 @@ Json FindingJson(const diagnose::Finding& f, JsonWriter* writer) {
               {"bound_ratio", writer->Number(f.bound_ratio)},
               {"agrees", f.agrees},
               {"note", f.note}};
+}
+
+Json CodesJson(const diagnose::CodeEvidence& e, JsonWriter* writer) {
+  Json out{{"sentences", e.Sentences()},
+           {"summed_rows", e.rows},
+           {"engines", Json::array()},
+           {"pairs", Json::array()}};
+  for (const diagnose::CodeSide& s : e.sides) {
+    Json side{{"role", s.role}, {"why_none", s.codes ? Json(nullptr) : Json(s.why_none)}};
+    side["scheme"] = s.codes ? Json(s.codes->scheme) : Json(nullptr);
+    side["maker"] = s.codes ? Json(s.codes->maker) : Json(nullptr);
+    side["block"] = s.codes ? Json(s.codes->block) : Json(nullptr);
+    const bool summed = s.sum_bound_ratio >= 0;
+    side["output_follows"] = summed ? Json(s.FollowsFromCodes()) : Json(nullptr);
+    side["sum_error"] = summed ? Json(writer->Number(s.sum_error)) : Json(nullptr);
+    side["sum_bound_ratio"] = summed ? Json(writer->Number(s.sum_bound_ratio)) : Json(nullptr);
+    side["products"] = Json{{"n", s.n_products}, {"n_equal_bits", s.n_products_equal}};
+    side["products"]["bound_ratio"] =
+        s.n_products > 0 ? Json(writer->Number(s.product_bound_ratio)) : Json(nullptr);
+    out["engines"].push_back(std::move(side));
+  }
+  for (const diagnose::CodePair& p : e.pairs) {
+    out["pairs"].push_back(Json{{"what", p.first + " against " + p.second},
+                                {"blocks", {p.block[0], p.block[1]}},
+                                {"comparable", p.comparable},
+                                {"n_codes", p.n_codes},
+                                {"n_differ", p.n_differ},
+                                {"n_on_boundary", p.n_on_boundary},
+                                {"largest_step", p.largest_step},
+                                {"n_scales", p.n_scales},
+                                {"n_scales_equal", p.n_scales_equal},
+                                {"n_stored_sums", p.n_stored},
+                                {"n_stored_sums_equal", p.n_stored_equal},
+                                {"n_int_sums", p.n_sums},
+                                {"n_int_sums_differ", p.n_sums_differ}});
+  }
+  return out;
 }
 
 Json TrialJson(const diagnose::Trial& t, JsonWriter* writer) {
@@ -102,6 +146,7 @@ Json DiagnosisJson(const Diagnosis& d, JsonWriter* writer) {
   for (const char* list : {"evidence", "hypotheses"}) out[list] = Json::array();
   for (const diagnose::Finding& f : d.findings) out["evidence"].push_back(FindingJson(f, writer));
   for (const diagnose::Trial& t : d.trials) out["hypotheses"].push_back(TrialJson(t, writer));
+  out["codes"] = d.codes ? CodesJson(*d.codes, writer) : Json(nullptr);
   out["recomputed"] = d.recomputed;
   out["file_differences"] = d.file_differences;
   out["shared"] = d.shared;
@@ -129,6 +174,7 @@ std::string RenderDiagnosisText(const run::Comparison& comparison, const Diagnos
     const Diagnosis& d = *report.diagnosis;
     out += Wrap(Escape(d.sentence), static_cast<size_t>(width), 0) + "\n\n";
     EvidenceLines(d, width, &out);
+    CodeLines(d, width, &out);
     TrialLines(d, width, &out);
     if (report.injection)
       out += LabelledLine("injection", Escape(InjectionSentence(*report.injection)), width);

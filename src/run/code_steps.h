@@ -13,6 +13,7 @@
 #include "compare/local.h"
 #include "model/model.h"
 #include "run/lock_step.h"
+#include "run/scheme_check.h"
 
 namespace pb::run {
 
@@ -20,24 +21,20 @@ namespace pb::run {
 // PointRow::explained_by_codes, with the count of codes in `explanation`, its errors those of the unexplained remainder.
 class CodeExplainer {
  public:
-  // `act_quant`: the session fact of both engines. A scheme that is not known here explains nothing.
-  CodeExplainer(std::shared_ptr<const Model> model, std::string act_quant)
-      : model_(std::move(model)), act_quant_(std::move(act_quant)) {}
+  // `check`: of the session fact act.quant of both engines; must outlive this. A product whose scheme is not known here, or that an
+  // engine was seen to quantise otherwise, is never explained.
+  CodeExplainer(std::shared_ptr<const Model> model, const SchemeCheck* check)
+      : model_(std::move(model)), check_(check) {}
 
   void OnPair(const PointPair& pair);
 
  private:
-  struct Product {
-    const WeightView* weights;
-    double scale;
-    pb_stage inputs[2];  // the first that was seen
-  };
-  bool FindProduct(int32_t stage, int32_t layer, Product* product) const;
-  std::vector<float> Explained(const PointPair& pair, const Product& product, std::span<const float> input,
-                               const compare::LocalBound& bound, int64_t* n_steps) const;
+  std::vector<float> Explained(const PointPair& pair, const ProductWeights& product,
+                               std::span<const float> input, const compare::LocalBound& bound,
+                               int64_t* n_steps) const;
 
   std::shared_ptr<const Model> model_;
-  std::string act_quant_;
+  const SchemeCheck* check_;
   struct Held {
     int32_t first_position;
     std::vector<float> values;

@@ -64,10 +64,9 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
   options.overwrite = overwrite;
   std::optional<CodeExplainer> explainer;
   const bool in_lock_step = overwrite == Overwrite::kReference;
-  if (model_ && in_lock_step &&
-      host::FactText(sides_[0]->record().session, "act.quant") ==
-          host::FactText(sides_[1]->record().session, "act.quant")) {
-    explainer.emplace(model_, host::FactText(sides_[0]->record().session, "act.quant"));
+  if (in_lock_step) {
+    PB_TRY(AskForSchemes());
+    if (scheme_check_) explainer.emplace(model_, &*scheme_check_);
   }
   options.on_pair = [&](const PointPair& pair) -> Status {
     if (explainer) explainer->OnPair(pair);
@@ -90,6 +89,20 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
   if (kept && !status.ok()) kept->Abandon(status.error().message);
   if (!status.ok()) return std::move(status).error();
   return lock_step.Finish();
+}
+
+Status LocalRun::AskForSchemes() {
+  const std::string act_quant = host::FactText(sides_[0]->record().session, "act.quant");
+  if (!model_ || scheme_check_ || act_quant != host::FactText(sides_[1]->record().session, "act.quant"))
+    return {};
+  SchemeCheck check(model_, act_quant);
+  for (int side : {0, 1}) {
+    failed_side_ = side;
+    PB_TRY(check.Ask(sides_[side]->engine(), sides_[side]->record().role));
+  }
+  failed_side_ = -1;
+  scheme_check_ = std::move(check);
+  return {};
 }
 
 int64_t LocalRun::PassRows() const {

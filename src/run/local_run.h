@@ -13,6 +13,7 @@
 #include "run/lock_step.h"
 #include "run/participant.h"
 #include "run/request.h"
+#include "run/scheme_check.h"
 
 namespace pb::run {
 
@@ -40,6 +41,8 @@ class LocalRun {
   Result<LockStepResult> Pass(PromptRecord& prompt, int32_t index, Overwrite overwrite, bool keeps);
   Status AddLocal(PromptRecord& prompt, int32_t index);
   Status AddAccumulated(PromptRecord& prompt, int32_t index);
+  // Asks both engines, once, how they quantise, where they say that they do so alike: codes may then explain differences.
+  Status AskForSchemes();
   // Opens both sessions anew and plans which points to expect of them.
   Result<PointPlan> OpenSessions();
   // Evaluates the prompt and its decode steps; `kept` may be null.
@@ -52,6 +55,7 @@ class LocalRun {
   Participant* sides_[2];
   const host::Settings* session_[2];
   std::shared_ptr<const Model> model_;
+  std::optional<SchemeCheck> scheme_check_;  // once both engines were asked
   const Request& request_;
   compare::LocalEvidence evidence_;
   std::vector<compare::PointRow> accumulated_;

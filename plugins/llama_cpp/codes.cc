@@ -1,0 +1,129 @@
+// The activation codes of a product, by ggml's own type traits: the quantiser and the scalar product that the loaded CPU library
+// names for a weight's type. Its matrix kernels (repacked, or of several rows at once) may be other code.
+#include <dlfcn.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "ggml-cpu.h"
+#include "gguf.h"
+#include "llama_cpp/adapter.h"
+
+namespace pb::llama_cpp {
+namespace {
+
+using TraitsFn = const ggml_type_traits_cpu*(ggml_type);
+
+// Blocks as ggml-common.h publishes them; sizes are checked against what the library says.
+struct Q8_0 {
+  ggml_fp16_t d;
+  int8_t qs[32];
+};
+struct Q8_1 {
+  ggml_fp16_t d, s;
+  int8_t qs[32];
+};
+struct Q8_K {
+  float d;
+  int8_t qs[256];
+  int16_t bsums[16];
+};
+
+pb_error* Unsupported(const PointRule& rule, const std::string& why) {
+  return NewError(PB_UNSUPPORTED, std::string(pb_vocabulary[rule.stage].name) + ": " + why);
+}
+
+template <typename Block>
+bool HasLayout(ggml_type type) {
+  return ggml_type_size(type) == sizeof(Block) && ggml_blck_size(type) == int64_t{sizeof(Block::qs)};
+}
+
+float Scale(const Q8_0& b) { return ggml_fp16_to_fp32(b.d); }
+float Scale(const Q8_1& b) { return ggml_fp16_to_fp32(b.d); }
+float Scale(const Q8_K& b) { return b.d; }
+
+// Takes a row of blocks apart.
+template <typename Block>
+void ReadBlocks(const std::vector<char>& row, ActivationCodes* out) {
+  for (size_t at = 0; at + sizeof(Block) <= row.size(); at += sizeof(Block)) {
+    Block b;
+    std::memcpy(&b, &row[at], sizeof b);
+    out->codes.insert(out->codes.end(), b.qs, b.qs + sizeof b.qs);
+    out->scales.push_back(Scale(b));
+    if constexpr (std::is_same_v<Block, Q8_1>) out->sums.push_back(ggml_fp16_to_fp32(b.s));
+  }
+}
+
+// The scalar products of all weight rows as the file holds them; what is in memory may be repacked. Empty where the file has no such
+// tensor.
+std::vector<float> Products(const std::string& path, const ggml_tensor& weight, ggml_vec_dot_t dot,
+                            const std::vector<std::vector<char>>& rows) {
+  const std::unique_ptr<gguf_context, void (*)(gguf_context*)> file(
+      gguf_init_from_file(path.c_str(), {true, nullptr}), gguf_free);
+  const int64_t id = file ? gguf_find_tensor(file.get(), weight.name) : -1;
+  const size_t row_bytes = ggml_row_size(weight.type, weight.ne[0]), n_outputs = weight.ne[1];
+  if (id < 0 || gguf_get_tensor_type(file.get(), id) != weight.type ||
+      gguf_get_tensor_size(file.get(), id) != row_bytes * n_outputs) {
+    return {};
+  }
+  std::ifstream in(path, std::ios::binary);
+  in.seekg(
+      static_cast<std::streamoff>(gguf_get_data_offset(file.get()) + gguf_get_tensor_offset(file.get(), id)));
+  std::vector<float> products(rows.size() * n_outputs);
+  std::vector<char> bytes(row_bytes);
+  for (size_t r = 0; r < n_outputs; ++r) {
+    if (!in.read(bytes.data(), static_cast<std::streamsize>(row_bytes))) return {};
+    for (size_t i = 0; i < rows.size(); ++i) {
+      dot(static_cast<int>(weight.ne[0]), &products[i * n_outputs + r], 0, bytes.data(), 0, rows[i].data(), 0,
+          1);
+    }
+  }
+  return products;
+}
+
+// The traits of the library that this process computes with; null, where it does not export them.
+TraitsFn* FindTraits(const std::string& cpu_path) {
+  const std::unique_ptr<void, int (*)(void*)> library(dlopen(cpu_path.c_str(), RTLD_NOW | RTLD_NOLOAD),
+                                                      dlclose);
+  return library ? reinterpret_cast<TraitsFn*>(dlsym(library.get(), "ggml_get_type_traits_cpu")) : nullptr;
+}
+
+}  // namespace
+
+pb_error* CodesOf(const pb_session* session, const PointRule& rule, const pb_tensor& input,
+                  ActivationCodes* out) {
+  const ggml_tensor& product = rule.steps.front();
+  const ggml_tensor* weight = product.src[0];
+  const bool is_product = product.op == GGML_OP_MUL_MAT && rule.stage != PB_STAGE_ATTN_SCORES &&
+                          rule.stage != PB_STAGE_ATTN_CONTEXT;
+  if (!is_product || !weight) return Unsupported(rule, "not a product, so its input has no codes");
+  const std::string& cpu_path = session->model->engine->cpu_path;
+  const std::string library = std::filesystem::path(cpu_path).filename().string();
+  TraitsFn* traits_of = FindTraits(cpu_path);
+  if (!traits_of) return Unsupported(rule, library + " exports no ggml_get_type_traits_cpu");
+  const ggml_type_traits_cpu* traits = traits_of(weight->type);
+  const ggml_type type = traits->vec_dot_type;
+  const auto quantise = traits_of(type)->from_float;
+  void (*read)(const std::vector<char>&, ActivationCodes*) = nullptr;
+  if (type == GGML_TYPE_Q8_0 && HasLayout<Q8_0>(type)) read = ReadBlocks<Q8_0>, out->scheme = "q8_0";
+  if (type == GGML_TYPE_Q8_1 && HasLayout<Q8_1>(type)) read = ReadBlocks<Q8_1>, out->scheme = "q8_1";
+  if (type == GGML_TYPE_Q8_K && HasLayout<Q8_K>(type)) read = ReadBlocks<Q8_K>, out->scheme = "q8_k";
+  if (!read || !quantise || !traits->vec_dot) {
+    return Unsupported(rule, std::string("its input is not quantised: the type traits give ") +
+                                 ggml_type_name(type) + " for weights of " + ggml_type_name(weight->type));
+  }
+  out->maker = "recomputed with the library's own type traits (" + library + ")";
+  out->n_rows = input.shape[0], out->n_columns = weight->ne[0], out->n_outputs = weight->ne[1];
+  out->block = ggml_blck_size(type);
+  std::vector<std::vector<char>> rows(out->n_rows, std::vector<char>(ggml_row_size(type, out->n_columns)));
+  for (int64_t i = 0; i < out->n_rows; ++i) {
+    quantise(static_cast<const float*>(input.data) + i * out->n_columns, rows[i].data(), out->n_columns);
+    read(rows[i], out);
+  }
+  out->products = Products(session->model->path, *weight, traits->vec_dot, rows);
+  return nullptr;
+}
+
+}  // namespace pb::llama_cpp

@@ -1,0 +1,135 @@
+#include "run/scheme_check.h"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "base/random.h"
+
+namespace pb::run {
+namespace {
+
+constexpr int32_t kProducts[] = {PB_STAGE_Q_PROJ,    PB_STAGE_K_PROJ,  PB_STAGE_V_PROJ,    PB_STAGE_ATTN_OUT,
+                                 PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ, PB_STAGE_LOGITS};
+
+void Name(std::string* list, const std::string& who) { *list += (list->empty() ? "" : " and ") + who; }
+
+// One block of codes against what the scheme makes of its values.
+std::string BlockParts(const ActScheme& scheme, const host::Codes& codes, size_t first, size_t block,
+                       std::span<const float> x) {
+  const ActBlock b = ActBlockOf(x, scheme);
+  const float scale = codes.scales[block];
+  if (scale != static_cast<float>(b.from_code))
+    return fmt::format("block {} has the scale {:.9g}, {} gives {:.9g}", block, scale, scheme.name,
+                       b.from_code);
+  int sum = 0;
+  for (size_t k = 0; k < x.size(); k++) {
+    const int code = codes.codes[first + k], expected = static_cast<int>(std::nearbyint(x[k] * b.to_code));
+    sum += code;
+    if (code == expected || (std::abs(code - expected) == 1 && OnBoundary(x[k], b.to_code))) continue;
+    return fmt::format("{:.9g} in block {} has the code {}, {} gives {}", x[k], block, code, scheme.name,
+                       expected);
+  }
+  if (scheme.q8_1 && codes.sums[block] != static_cast<float>(StoredSum(b, sum)))
+    return fmt::format("block {} stores the sum {:.9g}, {} gives {:.9g}", block, codes.sums[block],
+                       scheme.name, StoredSum(b, sum));
+  return "";
+}
+
+}  // namespace
+
+ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer) {
+  if (stage == PB_STAGE_LOGITS) return {&model.output(), 1, {PB_STAGE_FINAL_NORM, PB_STAGE_FINAL_NORM}};
+  if (layer < 0 || layer >= static_cast<int32_t>(model.layers().size())) return {};
+  const LayerWeights& w = model.layers()[static_cast<size_t>(layer)];
+  switch (stage) {
+    case PB_STAGE_Q_PROJ:
+      return {&w.attn_q, w.attn_q_scale, {PB_STAGE_ATTN_NORM, PB_STAGE_ATTN_NORM}};
+    case PB_STAGE_K_PROJ:
+      return {&w.attn_k, w.attn_k_scale, {PB_STAGE_ATTN_NORM, PB_STAGE_ATTN_NORM}};
+    case PB_STAGE_V_PROJ:
+      return {&w.attn_v, w.attn_v_scale, {PB_STAGE_ATTN_NORM, PB_STAGE_ATTN_NORM}};
+    case PB_STAGE_ATTN_OUT:
+      return {&w.attn_output, w.attn_output_scale, {PB_STAGE_ATTN_SUB_NORM, PB_STAGE_ATTN_CONTEXT}};
+    case PB_STAGE_GATE_PROJ:
+      return {&w.ffn_gate, w.ffn_gate_scale, {PB_STAGE_FFN_NORM, PB_STAGE_FFN_NORM}};
+    case PB_STAGE_UP_PROJ:
+      return {&w.ffn_up, w.ffn_up_scale, {PB_STAGE_FFN_NORM, PB_STAGE_FFN_NORM}};
+    case PB_STAGE_DOWN_PROJ:
+      return {&w.ffn_down, w.ffn_down_scale, {PB_STAGE_FFN_SUB_NORM, PB_STAGE_FFN_GATED}};
+    default:
+      return {};
+  }
+}
+
+std::string PartsFrom(const ActScheme& scheme, const host::Codes& codes, std::span<const float> x) {
+  if (codes.block != scheme.block)
+    return fmt::format("blocks of {} values, {} has {}", codes.block, scheme.name, scheme.block);
+  if (codes.codes.size() != x.size() || codes.n_columns % codes.block != 0) return "codes of another input";
+  if (scheme.q8_1 && codes.sums.empty()) return "no stored sums";
+  const auto block = static_cast<size_t>(scheme.block);
+  for (size_t first = 0; first < x.size(); first += block) {
+    std::string parts = BlockParts(scheme, codes, first, first / block, x.subspan(first, block));
+    if (!parts.empty()) return parts;
+  }
+  return "";
+}
+
+std::optional<ActScheme> SchemeCheck::SchemeOf(int32_t stage, const WeightView& w) const {
+  return ActSchemeOf(act_quant_, w.type, stage == PB_STAGE_LOGITS, w.n_columns);
+}
+
+Status SchemeCheck::Ask(host::Engine& engine, const std::string& who) {
+  std::map<Key, int32_t> asked;
+  for (int32_t stage : kProducts) {
+    const int32_t layer = pb_vocabulary[stage].per_layer ? 0 : -1;
+    const WeightView* w = ProductOf(*model_, stage, layer).weights;
+    if (!w || !SchemeOf(stage, *w) || !asked.emplace(KeyOf(stage, *w), stage).second) continue;
+    PB_TRY(AskFor(engine, who, stage, layer));
+  }
+  return {};
+}
+
+Status SchemeCheck::AskFor(host::Engine& engine, const std::string& who, int32_t stage, int32_t layer) {
+  const WeightView& w = *ProductOf(*model_, stage, layer).weights;
+  Kind& kind = kinds_[KeyOf(stage, w)];
+  if (!(engine.capabilities() & PB_CAP_CODES)) return Name(&kind.untold, who), Status();
+  host::ReplayRequest request;
+  request.stage = stage, request.layer = layer, request.codes = true;
+  std::vector<float> row(static_cast<size_t>(w.n_columns));
+  Random random(static_cast<uint64_t>(w.n_columns));
+  for (float& v : row) v = static_cast<float>(random.Normal());
+  request.inputs = {{{1, w.n_columns}, row}};
+  auto told = engine.Replay(request);
+  if (!told.ok()) {
+    if (told.error().code != Code::kUnsupported && told.error().code != Code::kUsage)
+      return std::move(told).error();
+    kind.contradiction = fmt::format("the {} gives no codes: {}", who, told.error().message);
+    return {};
+  }
+  const std::string parts = PartsFrom(*SchemeOf(stage, w), *told->codes, row);
+  if (!parts.empty()) kind.contradiction = fmt::format("the {} makes other codes: {}", who, parts);
+  Name(&kind.told, who);
+  return {};
+}
+
+std::string SchemeCheck::Contradiction(int32_t stage, const WeightView& w) const {
+  const auto kind = kinds_.find(KeyOf(stage, w));
+  return kind == kinds_.end() ? "" : kind->second.contradiction;
+}
+
+std::string SchemeCheck::Basis(int32_t stage, const WeightView& w) const {
+  const auto kind = kinds_.find(KeyOf(stage, w));
+  const std::string scheme = SchemeOf(stage, w)->name;
+  if (kind == kinds_.end()) return scheme + " is assumed";
+  std::string text;
+  if (!kind->second.told.empty())
+    text = fmt::format("{}, as {} quantised a row when asked", scheme, kind->second.told);
+  if (!kind->second.untold.empty())
+    text += fmt::format("{}{} assumed for {}, which tells no codes", text.empty() ? "" : "; ", scheme,
+                        kind->second.untold);
+  return text;
+}
+
+}  // namespace pb::run

@@ -1,0 +1,65 @@
+// Whether engines quantise as their setting act.quant says, by the codes that they give themselves (abi/engine.h: pb_codes): what a
+// library does not do must not explain its differences.
+#ifndef PARITYBIT_RUN_SCHEME_CHECK_H_
+#define PARITYBIT_RUN_SCHEME_CHECK_H_
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "host/engine.h"
+#include "model/model.h"
+#include "run/act_scheme.h"
+
+namespace pb::run {
+
+// A product of the vocabulary: its matrix, the factor beside it, and the stages that may be its input (the first that was seen is).
+struct ProductWeights {
+  const WeightView* weights = nullptr;  // null: the stage is no product
+  double scale = 1;
+  pb_stage inputs[2] = {PB_STAGE_UNMAPPED, PB_STAGE_UNMAPPED};
+};
+ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer);
+
+class SchemeCheck {
+ public:
+  SchemeCheck(std::shared_ptr<const Model> model, std::string act_quant)
+      : model_(std::move(model)), act_quant_(std::move(act_quant)) {}
+
+  // The scheme of a product; nothing: its input is not rounded to codes.
+  std::optional<ActScheme> SchemeOf(int32_t stage, const WeightView& weights) const;
+  // Asks an engine with an idle session for its codes of a made-up row, once for every kind of product (weight type, width, output
+  // matrix or not), and holds them against the scheme: equal scales and stored sums, equal codes but at values on a rounding boundary.
+  // `who`: "candidate". An engine that tells no codes is noted; an Error means that it failed.
+  Status Ask(host::Engine& engine, const std::string& who);
+  // Of a product's kind: how an engine's codes part from the scheme; empty: none was seen to.
+  std::string Contradiction(int32_t stage, const WeightView& weights) const;
+  // Half a sentence: "codes as candidate and reference make them", or whose codes are assumed.
+  std::string Basis(int32_t stage, const WeightView& weights) const;
+
+ private:
+  struct Kind {
+    std::string contradiction;
+    std::string told, untold;  // engines: "candidate and reference"
+  };
+  using Key = std::tuple<BlockType, int64_t, bool>;
+  static Key KeyOf(int32_t stage, const WeightView& w) {
+    return {w.type, w.n_columns, stage == PB_STAGE_LOGITS};
+  }
+  Status AskFor(host::Engine& engine, const std::string& who, int32_t stage, int32_t layer);
+
+  std::shared_ptr<const Model> model_;
+  std::string act_quant_;
+  std::map<Key, Kind> kinds_;
+};
+
+// How codes of rows x (n, K) part from a scheme; empty: they do not.
+std::string PartsFrom(const ActScheme& scheme, const host::Codes& codes, std::span<const float> x);
+
+}  // namespace pb::run
+
+#endif  // PARITYBIT_RUN_SCHEME_CHECK_H_
