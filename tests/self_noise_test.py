@@ -202,6 +202,11 @@ class Wrong(SelfNoise):
             self.assertIn(word, result.out + result.err)
         self.assertEqual(run("noise", "--prompt", "a").code, 2)
         self.assertEqual(run("noise", "--model", self.folder / "none.gguf").code, 5)
+        cut = self.folder / "cut.gguf"
+        cut.write_bytes(MODEL.read_bytes()[:5000])
+        damaged = run("noise", "--model", cut)
+        self.assertEqual(damaged.code, 5, damaged)
+        self.assertRegex(damaged.err, r"cut.gguf: byte \d+: ")
         self.expect(self.noise("--prompt", ""), "invalid", 3, "empty-prompt")
 
     def test_an_interrupted_run_goes_on_from_its_cache(self):

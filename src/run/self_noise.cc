@@ -82,7 +82,6 @@ Status SelfNoiseRun::Absorb(Status status) {
 }
 
 Status SelfNoiseRun::Open() {
-  PB_TRY(CheckModelFile(request_.model, request_.engine.settings));
   out_.run.reference.role = "engine";
   out_.run.reference.model_path = request_.model;
   PB_TRY(engine_.Start(request_.engine));
@@ -286,6 +285,7 @@ Status SelfNoiseRun::Measure() {
 
 Result<SelfNoise> SelfNoiseRun::Run() {
   const auto start = std::chrono::steady_clock::now();
+  PB_TRY(CheckModelFile(request_.model, request_.engine.settings));  // a damaged file is no engine's failure
   PB_TRY(Measure());
   JudgeFloor();
   JudgeAxes();
