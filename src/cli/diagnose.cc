@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/last_run.h"
+#include "diagnose/file_arbiter.h"
 #include "diagnose/repro.h"
 #include "report/diagnosis_report.h"
 #include "run/perplexity.h"
@@ -88,13 +89,7 @@ Status SearchBesideTrace(const run::EngineRecord& candidate, const std::string& 
   search->kind = diagnose::InjectionKind::kTensor;
   if (blame != compare::Blame::kCandidate) return {};
   search->kind = diagnose::InjectionKind::kOp;
-  host::Settings settings;  // those that are settings and no defect
-  if (const std::string* config = run::FindSetting(candidate.settings, "hf.config"))
-    run::PutSetting(settings, "hf.config", *config);
-  for (const char* key : {"act.quant", "kv.type"})
-    if (std::string value = host::FactText(candidate.session, key); !value.empty())
-      run::PutSetting(settings, key, value);
-  PB_ASSIGN(search->oracle, ResolveEngine("oracle", settings));
+  PB_ASSIGN(search->oracle, ResolveEngine("oracle", diagnose::SettingsOf(candidate)));
   return {};
 }
 

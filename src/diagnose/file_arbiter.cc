@@ -23,6 +23,17 @@ ModelOptions OptionsOf(const host::Settings& settings) {
 
 double Agreement::error() const { return std::max(row.worst_row, row.worst_feature); }
 
+host::Settings SettingsOf(const run::EngineRecord& side) {
+  host::Settings settings;
+  if (const std::string* config = run::FindSetting(side.settings, "hf.config"))
+    run::PutSetting(settings, "hf.config", *config);
+  for (const char* key : {"act.quant", "kv.type"}) {
+    const std::string value = host::FactText(side.session, key);
+    if (!value.empty()) run::PutSetting(settings, key, value);
+  }
+  return settings;
+}
+
 Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& arbiter,
                                                        const run::EngineRecord& side,
                                                        const host::Limits& limits) {
@@ -30,12 +41,7 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
   host::Settings settings = arbiter.settings;
   const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1u, kMaxThreads);
   run::PutSetting(settings, "threads", std::to_string(threads));
-  if (const std::string* config = run::FindSetting(side.settings, "hf.config"))
-    run::PutSetting(settings, "hf.config", *config);
-  for (const char* key : {"act.quant", "kv.type"}) {
-    const std::string value = host::FactText(side.session, key);
-    if (!value.empty()) run::PutSetting(settings, key, value);
-  }
+  for (const auto& [key, value] : SettingsOf(side)) run::PutSetting(settings, key, value);
   for (bool told : {false, true}) {
     PB_ASSIGN(self->engine_, host::Engine::Start(arbiter.plugin, settings, limits));
     PB_ASSIGN(self->facts_, self->engine_->OpenModel(side.model_path));

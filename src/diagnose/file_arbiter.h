@@ -24,10 +24,13 @@ struct Agreement {
   double error() const;
 };
 
+// What an arbiter takes over from the side that it judges: the settings that decide what is declared (hf.config), and those that are
+// settings and no defect (act.quant, kv.type).
+host::Settings SettingsOf(const run::EngineRecord& side);
+
 class FileArbiter {
  public:
-  // Starts `arbiter` on the file that `side` read, under the settings that decide what is declared (hf.config), and those that
-  // are settings and no defect (act.quant, kv.type). An activation that the file leaves open is the one that the side was told.
+  // Starts `arbiter` on the file that `side` read, under SettingsOf(side). An activation that the file leaves open is the one that the side was told.
   static Result<std::unique_ptr<FileArbiter>> Open(const run::EngineSpec& arbiter,
                                                    const run::EngineRecord& side, const host::Limits& limits);
 

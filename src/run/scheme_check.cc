@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -81,11 +82,11 @@ std::optional<ActScheme> SchemeCheck::SchemeOf(int32_t stage, const WeightView& 
 }
 
 Status SchemeCheck::Ask(host::Engine& engine, const std::string& who) {
-  std::map<Key, int32_t> asked;
+  std::set<Key> asked;
   for (int32_t stage : kProducts) {
     const int32_t layer = pb_vocabulary[stage].per_layer ? 0 : -1;
     const WeightView* w = ProductOf(*model_, stage, layer).weights;
-    if (!w || !SchemeOf(stage, *w) || !asked.emplace(KeyOf(stage, *w), stage).second) continue;
+    if (!w || !SchemeOf(stage, *w) || !asked.insert(KeyOf(stage, *w)).second) continue;
     PB_TRY(AskFor(engine, who, stage, layer));
   }
   return {};
