@@ -6,6 +6,7 @@ Fails, never skips, where the reference is missing.
 import pathlib
 import re
 import shutil
+import struct
 import tempfile
 
 import defects
@@ -305,6 +306,30 @@ class ModelFile(Diagnose):
                     self.assertRegex(d["named"] or "", NAMES[defect.name], [h["name"] for h in d["hypotheses"][:3]])
                     self.assertEqual([f["agrees"] for f in d["evidence"]][:2], [True, True])
                     self.assertTrue(d["file_differences"], d)
+
+    def test_nan_is_the_files_fault(self):
+        """Both engines give what the file says, whether both read it or one reads a good one; and nothing is said to agree."""
+        spoilt = self.folder / "spoilt.gguf"
+        shutil.copy(SILU / "config.json", self.folder)
+        nan = float("nan")
+        for tensor, layer, stage, what in (("blk.2.ffn_norm.weight", 2, "ffn_norm", "1 of 256 channels, first 7"),
+                                           ("blk.3.ffn_up.weight", 3, "up_proj", "1 of 512 rows, first 5")):
+            model = defects.Model(SILU_MODEL)
+            if stage == "ffn_norm":
+                model.set_norm(tensor, 7, nan)
+            else:
+                model.data[model.row(tensor, 5).stop - 2:model.row(tensor, 5).stop] = struct.pack("<e", nan)
+            model.save(spoilt)
+            for args in ((), ("--reference-model", SILU_MODEL)):
+                with self.subTest(tensor, args=args):
+                    result = self.crossval("--model", spoilt, "--prompt", PROMPT, *args)
+                    self.expect(result, "invalid", 3, "non-finite-point")
+                    self.assertNotIn("ops-within-bounds", result.codes())
+                    d = result.json["diagnosis"]
+                    self.assertEqual((d["blame"], d["place"]["layer"], d["place"]["stage"]), ("model-file", layer, stage), d)
+                    self.assertEqual([f["agrees"] for f in d["evidence"]], [True, True, not args], d)
+                    self.assertIn(what, d["sentence"])
+                    self.assertIn(tensor, d["sentence"])
 
     def test_a_scale_off_by_a_twentieth(self):
         """Named, with its factor, although the logits move by less than ten times the noise."""

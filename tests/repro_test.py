@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -264,6 +265,18 @@ class ModelFiles(Bundles):
         d = self.check(bundle, self.FILES)
         self.check_weights(d, path, "blk.2.ffn_up.weight")
         self.check_weights(d, SILU_MODEL, "blk.2.ffn_up.weight", "reference.")
+
+    def test_a_scale_that_is_no_number(self):
+        path = self.shared / "nan.gguf"
+        model = defects.Model(SILU_MODEL)
+        end = model.row("blk.3.ffn_up.weight", 5).stop
+        model.data[end - 2:end] = struct.pack("<e", float("nan"))
+        model.save(path)
+        bundle, _ = self.repro("--model", path, "--reference", "llama.cpp", "--reference-model", SILU_MODEL, "--prompt", PROMPT, code=3)
+        said = self.execute(bundle, 1)
+        self.assertIn(self.FILES, said)
+        self.assertIn("nan in the candidate's file", said)
+        self.assertIn("5", Data(bundle)["feature"])
 
     def test_a_rope_base(self):
         d = self.check(self.spoilt("rope_base")[1], self.FILES)

@@ -82,7 +82,7 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
     return {CommandLine(args, command, "--set ffn.activation=relu2"),
             CommandLine(args, command, "--set ffn.activation=silu")};
   if (HasReason(verdict, "tokens-differ")) return {CommandLine(args, "diagnose", "")};
-  if (verdict.outcome != compare::Outcome::kDiverged) return {};
+  if (!diagnose::IsDivergence(verdict)) return {};
   std::vector<std::string> next{CommandLine(args, "diagnose", "")};
   if (judged.diagnosis && diagnose::HasRepro(*judged.diagnosis))
     next.push_back(ReproLine(args, *judged.diagnosis, ""));

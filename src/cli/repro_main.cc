@@ -340,8 +340,11 @@ Values Compute(const Data& d, size_t n) {
   Bad("formula " + formula);
 }
 
-double Error(double a, double b) { return a == b ? 0 : std::fabs(a - b); }  // -inf and -inf are equal
-bool Within(double error, double bound) { return error <= bound; }          // NaN is not
+// Equal: -inf and -inf, and two that are no numbers.
+double Error(double a, double b) {
+  return a == b || (!std::isfinite(a) && !std::isfinite(b)) ? 0 : std::fabs(a - b);
+}
+bool Within(double error, double bound) { return error == 0 || error <= bound; }  // NaN is not
 
 // Prints an engine's worst value; whether all are within their bound.
 bool Judge(const std::string& name, const Vector& given, const Values& expected, double c) {

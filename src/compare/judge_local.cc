@@ -94,7 +94,9 @@ class LocalCheck {
       if (audit_)
         verdict_->blame = !of_second ? Blame::kEngine : !of_first ? Blame::kUndetermined : Blame::kModelFile;
       else
-        verdict_->blame = !of_first ? Blame::kReference : !of_second ? Blame::kCandidate : Blame::kBoth;
+        verdict_->blame = IsIncomparable() || of_first == of_second ? Blame::kUndetermined
+                          : of_first                                ? Blame::kCandidate
+                                                                    : Blame::kReference;
       Add(Outcome::kInvalid, "non-finite-point",
           fmt::format("{} holds NaN or infinite values ({} of the {}, {} of the {})",
                       PointName(p->stage, p->layer), p->n_non_finite[0], audit_ ? "engine" : "candidate",
@@ -106,9 +108,10 @@ class LocalCheck {
 
   void CheckBounds() {
     const PointRow* first = nullptr;
-    int64_t n_above = 0, n_before = 0, n_explained = 0;
+    int64_t n_above = 0, n_before = 0, n_explained = 0, n_non_finite = 0;
     double worst_ratio = 0;
     for (const PointRow* p : order_) {
+      n_non_finite += IsNonFinite(*p);
       if (IsNonFinite(*p) || !(p->bound > 0)) continue;
       bool above = p->above_bound() && !p->explained_by_codes;
       n_explained += p->explained_by_codes;
@@ -124,7 +127,7 @@ class LocalCheck {
                       n_explained));
     if (!first) {
       const Coverage& coverage = verdict_->coverage;
-      if (coverage.compared > 0 && coverage.compared == coverage.expected)
+      if (coverage.compared > 0 && coverage.compared == coverage.expected && n_non_finite == 0)
         Add(Outcome::kMatch, "ops-within-bounds",
             fmt::format(
                 "all {} points agree {}; the worst local error is {:.2g} of its bound", coverage.compared,

@@ -223,16 +223,26 @@ TEST(JudgeLocal, APointWithoutABoundIsNotCompared) {
 }
 
 TEST(JudgeLocal, NonFinitePointsAreInvalid) {
-  Evidence e = GoodLogits();
-  LocalEvidence l = GoodPoints();
-  PointRow* p = Find(&l, PB_STAGE_K_PROJ, 0);
-  p->n_non_finite[1] = 2;
-  p->bound_ratio = std::numeric_limits<double>::infinity();
-  Verdict v = JudgeLocal(&e, l);
-  EXPECT_EQ(v.outcome, Outcome::kInvalid);
-  EXPECT_EQ(v.reasons[0].code, "non-finite-point");
-  EXPECT_EQ(v.blame, Blame::kReference);
-  EXPECT_EQ(v.first_divergence->stage, PB_STAGE_K_PROJ);
+  const std::pair<std::array<int64_t, 2>, Blame> cases[] = {
+      {{2, 0}, Blame::kCandidate}, {{0, 2}, Blame::kReference}, {{2, 2}, Blame::kUndetermined}};
+  for (const auto& [n, blame] : cases) {
+    for (bool settings_differ : {false, true}) {
+      Evidence e = GoodLogits();
+      if (settings_differ)
+        e.settings[0].push_back({"kv.type", "f16", "set"}),
+            e.settings[1].push_back({"kv.type", "f32", "set"});
+      LocalEvidence l = GoodPoints();
+      PointRow* p = Find(&l, PB_STAGE_K_PROJ, 0);
+      p->n_non_finite[0] = n[0], p->n_non_finite[1] = n[1];
+      p->bound_ratio = std::numeric_limits<double>::infinity();
+      Verdict v = JudgeLocal(&e, l);
+      EXPECT_EQ(v.outcome, Outcome::kInvalid);
+      EXPECT_EQ(v.reasons[0].code, "non-finite-point");
+      EXPECT_EQ(v.blame, settings_differ ? Blame::kUndetermined : blame);
+      EXPECT_EQ(v.first_divergence->stage, PB_STAGE_K_PROJ);
+      for (const Reason& reason : v.reasons) EXPECT_NE(reason.code, "ops-within-bounds");
+    }
+  }
 }
 
 TEST(JudgeLocal, ErrorsThatOverwritingDidNotMakeLocalAreNotJudged) {

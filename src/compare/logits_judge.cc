@@ -276,10 +276,10 @@ void CheckFinite(Evidence* evidence, Verdict* verdict) {
     for (int side : {0, 1}) n_values[side] += row.n_non_finite[side];
   });
   if (!first) return;
-  verdict->blame = n_values[0] > 0 && n_values[1] > 0 ? Blame::kBoth
-                   : n_values[0] > 0                  ? Blame::kCandidate
-                   : n_values[1] > 0                  ? Blame::kReference
-                                                      : Blame::kUndetermined;
+  // Of both engines it may be the file.
+  verdict->blame = (n_values[0] > 0) == (n_values[1] > 0) ? Blame::kUndetermined
+                   : n_values[0] > 0                      ? Blame::kCandidate
+                                                          : Blame::kReference;
   Diverge(*first, verdict);
   verdict->reasons.push_back(
       {Outcome::kInvalid, "non-finite",

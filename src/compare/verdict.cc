@@ -66,6 +66,7 @@ Verdict JudgeLogits(Evidence* evidence) {
   // about a defect.
   bool comparable =
       differing.empty() && !HasCode(verdict, "undeclared") && !HasCode(verdict, "tokens-differ");
+  if (!comparable && verdict.blame != Blame::kNone) verdict.blame = Blame::kUndetermined;
   if (comparable && verdict.coverage.compared > 0) {
     CheckLogits(evidence, &verdict);
     CheckRank(*evidence, &verdict);

@@ -1,5 +1,6 @@
 #include "diagnose/blame.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "abi/vocabulary.h"
@@ -19,11 +20,19 @@ class TensorDifference {
   void Add(int64_t row, std::span<const float> a, std::span<const float> b) {
     bool equal = true;
     for (size_t i = 0; i < a.size(); i++) {
-      const double x = a[i], y = b[i];
-      dot_ += x * y, a2_ += x * x, b2_ += y * y, error2_ += (x - y) * (x - y);
-      equal &= a[i] == b[i];
-      n_values_ += a[i] != b[i];
+      if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) {
+        AddSums(a[i], b[i]);
+        continue;
+      }
+      equal = false;
+      n_values_++;
+      const auto column = static_cast<int64_t>(i);
+      first_column_ = std::min(first_column_, column), last_column_ = std::max(last_column_, column);
+      n_non_finite_[0] += !std::isfinite(a[i]), n_non_finite_[1] += !std::isfinite(b[i]);
+      all_zero_[0] &= a[i] == 0, all_zero_[1] &= b[i] == 0;
+      AddSums(a[i], b[i]);
     }
+    n_columns_ = static_cast<int64_t>(a.size());
     n_rows_ += !equal;
     if (!equal && first_row_ < 0) first_row_ = row;
   }
@@ -33,15 +42,36 @@ class TensorDifference {
     if (n_values_ == 0) return "";
     const double factor = b2_ > 0 ? dot_ / b2_ : 0;
     const double rest = a2_ > 0 ? std::sqrt(std::max(a2_ - factor * dot_, 0.0) / a2_) : 1;
-    if (rest < kFactorRemainder && std::fabs(factor - 1) > 2 * rest)
+    const bool finite = n_non_finite_[0] + n_non_finite_[1] == 0;
+    if (finite && rest < kFactorRemainder && std::fabs(factor - 1) > 2 * rest)
       return fmt::format("{} of {} is {:.5g} times {}", name, files.first, factor, files.second);
-    return fmt::format("{} differs in {} of {} {}, first {} (rel-L2 {:.1e})", name, n_rows_, n_all, rows,
-                       first_row_, b2_ > 0 ? std::sqrt(error2_ / b2_) : INFINITY);
+    std::string text =
+        fmt::format("{} differs in {} of {} {}, first {}", name, n_rows_, n_all, rows, first_row_);
+    const int64_t n_span = last_column_ - first_column_ + 1;
+    if (n_span < n_columns_)
+      text += n_span == 1 ? fmt::format(", in column {}", first_column_)
+                          : fmt::format(", in columns {} to {}", first_column_, last_column_);
+    if (finite) text += fmt::format(" (rel-L2 {:.1e})", b2_ > 0 ? std::sqrt(error2_ / b2_) : INFINITY);
+    for (int side : {0, 1}) {
+      const std::string& file = side == 0 ? files.first : files.second;
+      if (n_non_finite_[side] > 0)
+        text += fmt::format(", {} of {} NaN or infinite", n_non_finite_[side], file);
+      if (all_zero_[side]) text += ", all zero in " + file;
+    }
+    return text;
   }
 
  private:
+  void AddSums(double x, double y) {
+    if (!std::isfinite(x) || !std::isfinite(y)) return;
+    dot_ += x * y, a2_ += x * x, b2_ += y * y, error2_ += (x - y) * (x - y);
+  }
+
   double dot_ = 0, a2_ = 0, b2_ = 0, error2_ = 0;
-  int64_t n_rows_ = 0, n_values_ = 0, first_row_ = -1;
+  int64_t n_rows_ = 0, n_values_ = 0, first_row_ = -1;  // that differ
+  int64_t first_column_ = INT64_MAX, last_column_ = -1, n_columns_ = 0;
+  int64_t n_non_finite_[2] = {0, 0};
+  bool all_zero_[2] = {true, true};  // of the values that differ
 };
 
 std::string MatrixDifference(const OpWeights& a, const OpWeights& b, const FileNames& files) {
@@ -107,10 +137,17 @@ void CompareParameters(const HyperParameters& a, const HyperParameters& b, int32
 }  // namespace
 
 BlameFinding FindBlame(const BlameEvidence& e) {
+  const bool candidate_avoids = !e.candidate_agrees && e.candidate_file_non_finite;
+  const bool reference_avoids = !e.reference_agrees && e.reference_file_non_finite;
+  if (candidate_avoids || reference_avoids)
+    return {Blame::kUndetermined,
+            fmt::format("by its model file the op gives NaN or infinite values, which the {} does not give",
+                        candidate_avoids ? "candidate" : "reference")};
   if (!e.candidate_agrees || !e.reference_agrees) {
     const bool both = !e.candidate_agrees && !e.reference_agrees;
     return {both ? Blame::kBoth : e.candidate_agrees ? Blame::kReference : Blame::kCandidate, ""};
   }
+  if (e.candidate_file_non_finite || e.reference_file_non_finite) return {Blame::kModelFile, ""};
   if (e.equal) return {Blame::kNone, ""};
   if (e.files_differ_here) return {Blame::kModelFile, ""};
   return {Blame::kUndetermined,
@@ -132,6 +169,32 @@ std::vector<std::string> FileDifferences(const Model& first, const Model& second
   }
   if (!text.empty()) differences.push_back(std::move(text));
   return differences;
+}
+
+std::string NonFiniteWeights(const Model& model, int32_t stage, int32_t layer) {
+  const OpWeights w = WeightsOf(model, stage, layer);
+  int64_t n_rows = 0, first = -1;
+  auto add = [&](int64_t row, std::span<const float> values) {
+    if (std::ranges::all_of(values, [](float x) { return std::isfinite(x); })) return;
+    n_rows++;
+    if (first < 0) first = row;
+  };
+  int64_t n_all = 0;
+  if (w.matrix) {
+    n_all = w.matrix->n_rows;
+    std::vector<float> row(static_cast<size_t>(w.matrix->n_columns));
+    for (int64_t r = 0; r < n_all; r++) {
+      DecodeRow(*w.matrix, r, row.data());
+      for (float& x : row) x *= w.scale;
+      add(r, row);
+    }
+  } else if (w.vector) {
+    n_all = static_cast<int64_t>(w.vector->size());
+    for (int64_t i = 0; i < n_all; i++) add(i, {w.vector->data() + i, 1});
+  }
+  if (n_rows == 0) return "";
+  return fmt::format("{} holds NaN or infinite values in {} of {} {}, first {}", w.name, n_rows, n_all,
+                     w.matrix ? "rows" : "channels", first);
 }
 
 }  // namespace pb::diagnose

@@ -23,6 +23,21 @@ TEST(Blame, FollowsFromBothErrors) {
   EXPECT_EQ(blame(true, true, true, true), Blame::kNone);
 }
 
+TEST(Blame, OfNaNIsTheFilesWhereTheEnginesGiveWhatItSays) {
+  using compare::Blame;
+  auto blame = [](bool candidate, bool reference, bool candidate_file, bool reference_file) {
+    return FindBlame({candidate, reference, candidate_file != reference_file,
+                      candidate_file == reference_file, candidate_file, reference_file})
+        .blame;
+  };
+  EXPECT_EQ(blame(true, true, true, true), Blame::kModelFile);
+  EXPECT_EQ(blame(true, true, true, false), Blame::kModelFile);
+  EXPECT_EQ(blame(true, false, true, true), Blame::kUndetermined);  // the reference makes numbers of NaN
+  EXPECT_EQ(blame(false, true, true, false), Blame::kUndetermined);
+  EXPECT_EQ(blame(true, false, true, false), Blame::kReference);  // wrong by a good file
+  EXPECT_EQ(blame(false, true, false, false), Blame::kCandidate);
+}
+
 TEST(Tokens, PartAtTheirBeginningOrWithin) {
   constexpr int32_t kBos = 9;
   auto name = [](const std::vector<int32_t>& ids, const std::vector<int32_t>& expected) {

@@ -1,6 +1,7 @@
 #include "diagnose/diagnose.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "diagnose/blame.h"
@@ -12,6 +13,20 @@ namespace pb::diagnose {
 namespace {
 
 using compare::Blame;
+
+// Where both are not finite in the same places, what there is besides decides.
+Finding FindingOf(std::string what, const Agreement& found) {
+  if (!found.finite_part)
+    return {std::move(what),       found.error(), found.row.bound,
+            found.row.bound_ratio, found.agrees,  found.row.explanation};
+  const compare::PointRow& rest = *found.finite_part;
+  return {std::move(what),
+          std::max(rest.worst_row, rest.worst_feature),
+          rest.bound,
+          rest.bound_ratio,
+          rest.bound_ratio <= 1,
+          fmt::format("NaN or infinite in the same {} places", found.row.n_non_finite[0])};
+}
 
 // Explains one captured point.
 class Explanation {
@@ -35,6 +50,8 @@ class Explanation {
   Status Judge(int side);
   void JudgeEachOther();
   void Try(int side, FileArbiter& arbiter, const Expectation& declared);
+  bool IsNonFinite() const { return culprit_.row.n_non_finite[0] + culprit_.row.n_non_finite[1] > 0; }
+  bool CacheOverflows();
   bool LeftOpen();
   void NameShared();
   void Tell();
@@ -48,7 +65,8 @@ class Explanation {
   run::EngineRecord records_[2];                  // of the engines started here
   std::unique_ptr<run::Participant> engines_[2];  // at a product: to tell their codes; null: not started
   std::string why_not_started_[2];
-  Expectation declared_[2];  // what each side's file says the op gives
+  Expectation declared_[2];              // what each side's file says the op gives
+  bool non_finite_[2] = {false, false};  // whether that is NaN or infinite
 };
 
 // Starts both engines once more where the op is a product, so that they can tell their codes. Diagnosis goes on without.
@@ -104,13 +122,8 @@ Status Explanation::Judge(int side) {
   FileArbiter& arbiter = arbiters_.of(side);
   PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, TokensOf(culprit_, comparison_), ""));
   const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values, expected.units);
-  Finding finding{Record(side).role + " against arbiter",
-                  found.error(),
-                  found.row.bound,
-                  found.row.bound_ratio,
-                  found.agrees,
-                  found.row.explanation};
-  out_.findings.push_back(std::move(finding));
+  out_.findings.push_back(FindingOf(Record(side).role + " against arbiter", found));
+  non_finite_[side] = found.row.n_non_finite[1] > 0;
   out_.recomputed = expected.recomputed;
   declared_[side] = std::move(expected);
   return {};
@@ -118,6 +131,11 @@ Status Explanation::Judge(int side) {
 
 void Explanation::JudgeEachOther() {
   const compare::PointRow& row = culprit_.row;
+  if (row.n_non_finite[0] > 0 && row.n_non_finite[1] > 0) {
+    const Agreement found = arbiters_.of(0).Compare(culprit_, Output(0), Output(1), {});
+    out_.findings.push_back(FindingOf("candidate against reference", found));
+    return;
+  }
   out_.findings.push_back({"candidate against reference", std::max(row.worst_row, row.worst_feature),
                            row.bound, row.bound_ratio, row.bound_ratio <= 1 || row.explained_by_codes,
                            row.explanation});
@@ -141,6 +159,18 @@ bool Explanation::LeftOpen() {
   return false;
 }
 
+// Whether what attention reads of the cache is beyond what the cache holds.
+bool Explanation::CacheOverflows() {
+  constexpr float kLargestF16 = 65504;
+  const int32_t stage = culprit_.place.stage;
+  if ((stage != PB_STAGE_ATTN_SCORES && stage != PB_STAGE_ATTN_CONTEXT) ||
+      host::FactText(comparison_.candidate.session, "kv.type") != "f16")
+    return false;
+  auto inputs = arbiters_.of(0).Inputs(culprit_);
+  return inputs.ok() && std::ranges::any_of(inputs->back().values,  // keys, or values
+                                            [](float x) { return std::fabs(x) > kLargestF16; });
+}
+
 void Explanation::NameShared() {
   for (int side : {0, 1}) {
     if (host::FactText(Record(side).description, "name") != "native") continue;
@@ -162,7 +192,10 @@ void Explanation::Tell() {
       const std::string who = out_.blame == Blame::kBoth
                                   ? "neither engine"
                                   : "the " + std::string(compare::BlameName(out_.blame));
-      if (named)
+      if (IsNonFinite())
+        out_.sentence = fmt::format("{}: {} gives NaN or infinite values where the arbiter gives numbers",
+                                    place, out_.blame == Blame::kBoth ? "each engine" : who);
+      else if (named)
         out_.sentence = fmt::format("{}: the {} {}; agreement restored with {}", place, named->side,
                                     named->text, named->short_text);
       else
@@ -172,6 +205,16 @@ void Explanation::Tell() {
       return;
     }
     case Blame::kModelFile:
+      if (non_finite_[0] && non_finite_[1]) {
+        out_.sentence =
+            place + ": the numbers of the model file make NaN or infinite values of finite inputs";
+        const std::string weights =
+            NonFiniteWeights(arbiters_.of(0).model(), out_.place.stage, out_.place.layer);
+        if (!weights.empty()) out_.sentence += ": " + weights;
+        if (CacheOverflows())
+          out_.sentence += ": keys or values beyond 65504, the largest of its f16 KV cache";
+        return;
+      }
       out_.sentence = fmt::format("{}: each engine computes what its own file says, and the files differ: {}",
                                   place, out_.file_differences.front());
       if (named) out_.sentence += fmt::format("; by the reference's file, the candidate {}", named->text);
@@ -204,12 +247,15 @@ Result<Diagnosis> Explanation::Run() {
                                             culprit_.place.stage, culprit_.place.layer);
   evidence.equal = out_.findings.back().agrees;
   evidence.files_differ_here = !out_.file_differences.empty();
+  evidence.candidate_file_non_finite = non_finite_[0], evidence.reference_file_non_finite = non_finite_[1];
   BlameFinding found = FindBlame(evidence);
   if (LeftOpen()) found = {Blame::kUndetermined, "the model does not declare its activation"};
   out_.blame = found.blame, out_.why_undetermined = found.why_undetermined;
-  if (!evidence.candidate_agrees) Try(0, arbiters_.of(0), declared_[0]);
-  if (!evidence.reference_agrees) Try(1, arbiters_.of(1), declared_[1]);
-  if (out_.blame == Blame::kModelFile) Try(0, arbiters_.of(1), declared_[1]);
+  if (!IsNonFinite()) {  // no variation explains NaN
+    if (!evidence.candidate_agrees) Try(0, arbiters_.of(0), declared_[0]);
+    if (!evidence.reference_agrees) Try(1, arbiters_.of(1), declared_[1]);
+    if (out_.blame == Blame::kModelFile) Try(0, arbiters_.of(1), declared_[1]);
+  }
   Tell();
   return std::move(out_);
 }

@@ -1,6 +1,7 @@
 #include "diagnose/file_arbiter.h"
 
 #include <algorithm>
+#include <cmath>
 #include <thread>
 
 #include "run/code_steps.h"
@@ -147,6 +148,22 @@ void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> 
   agreement->agrees = agreement->row.explained_by_codes;
 }
 
+namespace {
+
+// Takes out what is finite in neither. False: something is so in one of them alone.
+bool DropNonFinite(std::vector<float>* a, std::vector<float>* b) {
+  for (size_t i = 0; i < a->size(); i++) {
+    float &x = (*a)[i], &y = (*b)[i];
+    const bool hidden = x == -INFINITY && y == -INFINITY;  // scores beyond the mask
+    if (hidden || (std::isfinite(x) && std::isfinite(y))) continue;
+    if (std::isfinite(x) || std::isfinite(y)) return false;
+    x = y = 0;
+  }
+  return true;
+}
+
+}  // namespace
+
 Agreement FileArbiter::Compare(const Culprit& culprit, std::span<const float> output,
                                std::span<const float> expected, std::span<const float> units) const {
   Agreement agreement;
@@ -160,6 +177,15 @@ Agreement FileArbiter::Compare(const Culprit& culprit, std::span<const float> ou
   PB_CHECK(row.ok());
   agreement.row = std::move(row).value();
   agreement.agrees = agreement.row.bound_ratio <= 1;
+  if (agreement.row.n_non_finite[0] > 0 && agreement.row.n_non_finite[1] > 0) {
+    std::vector<float> a(output.begin(), output.end()), b(expected.begin(), expected.end());
+    if (!DropNonFinite(&a, &b)) return agreement;
+    // Units of what is not finite are none.
+    auto rest = compare::ComparePoint({a, n_rows, n_features}, {b, n_rows, n_features}, place, culprit.bound);
+    PB_CHECK(rest.ok());
+    agreement.finite_part = std::move(rest).value();
+    return agreement;
+  }
   if (!agreement.agrees) ExplainByCodes(culprit, output, expected, bound, &agreement);
   return agreement;
 }

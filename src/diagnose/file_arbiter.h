@@ -21,6 +21,8 @@ namespace pb::diagnose {
 struct Agreement {
   compare::PointRow row;
   bool agrees = false;  // within the bound, or explained by codes
+  // Not finite in the same places of both: what there is besides, against the same bound.
+  std::optional<compare::PointRow> finite_part;
   double error() const;
 };
 

@@ -23,7 +23,7 @@ bool RoundsItsInputs(pb_stage stage) {
 }
 
 // What is to be said of values that are not finite.
-Diagnosis TellNonFinite(const Culprit& op, const compare::PointRow& row) {
+Diagnosis TellNonFinite(const Culprit& op, const compare::PointRow& row, const Model& model) {
   Diagnosis d;
   const std::string place = PlaceText(op.place.layer, op.place.stage, std::nullopt);
   if (row.n_non_finite[1] == 0) {
@@ -32,6 +32,8 @@ Diagnosis TellNonFinite(const Culprit& op, const compare::PointRow& row) {
   } else if (row.n_non_finite[0] > 0) {
     d.blame = Blame::kModelFile;
     d.sentence = place + ": the numbers of the model file make NaN or infinite values of finite inputs";
+    const std::string weights = NonFiniteWeights(model, op.place.stage, op.place.layer);
+    if (!weights.empty()) d.sentence += ": " + weights;
   } else {
     d.blame = Blame::kUndetermined;
     d.why_undetermined = "the model file makes NaN or infinite values, which the engine avoids";
@@ -147,7 +149,8 @@ void OpJudge::Explain(const Culprit& op, std::span<const float> output, const Ex
                       const Agreement& found) {
   if (IsFinite(found.row) && IsExplainedAlike(op, output)) return;
   if (out_->findings.size() >= kMaxFindings) return;
-  Diagnosis d = IsFinite(found.row) ? Diagnose(op, output, declared, found) : TellNonFinite(op, found.row);
+  Diagnosis d = IsFinite(found.row) ? Diagnose(op, output, declared, found)
+                                    : TellNonFinite(op, found.row, arbiter_.model());
   d.place = op.place;
   d.position = found.row.first_row_above >= 0 ? found.row.first_row_above
                                               : std::max(found.row.worst_row_position, op.first_position);

@@ -293,7 +293,7 @@ class Ratios {
                 std::max(expected_[0].units[at], expected_[1].units[at]));
   }
   double Over(double a, double b, double unit) const {
-    if (a == b) return 0;
+    if (a == b || (!std::isfinite(a) && !std::isfinite(b))) return 0;
     const double ratio = std::fabs(a - b) / (c_ * 0x1p-24 * unit);
     return std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio;
   }
@@ -341,6 +341,8 @@ Piece Choose(const Culprit& culprit, const Ratios& ratios, Blame blame, int64_t 
 }  // namespace
 
 bool HasRepro(const Diagnosis& d) {
+  // One file that both read shows nothing beside itself.
+  if (d.blame == Blame::kModelFile && d.file_differences.empty()) return false;
   return std::ranges::find(kStages, d.place.stage, &StageRow::stage) != std::end(kStages) &&
          d.blame != Blame::kNone && d.blame != Blame::kUndetermined;
 }

@@ -24,7 +24,7 @@ struct Repro {
   std::vector<std::pair<std::string, std::string>> fields;  // name and values, in order
 };
 
-// Whether there is a defect of an op to show: blame is candidate, reference, both or model-file.
+// Whether there is a defect of an op to show: blame is candidate, reference, both, or a model file beside a good one.
 bool HasRepro(const Diagnosis& diagnosis);
 
 // Cuts the piece out of a point that `diagnosis` explains: the values furthest beyond their own bounds c u unit (docs/numerics.md,

@@ -172,6 +172,7 @@ class Metrics {
   void TopLine() {
     int64_t equal = 0, overlap = 0, least = INT32_MAX, k = 0;
     for (const LogitsRow* row : rows_) {
+      if (!row->finite) return;  // what is not finite has no order
       equal += !row->flipped();
       overlap += row->top_k_overlap;
       least = std::min<int64_t>(least, row->top_k_overlap);

@@ -89,6 +89,7 @@ class CrossvalRun {
   std::optional<RowStore> first_rows_;  // the reference's, of the first prompt
   std::optional<compare::LocalEvidence> local_;
   bool failed_ = false;
+  bool finite_ = true;  // all logits
 };
 
 Status CrossvalRun::Absorb(int side, Status status) {
@@ -253,6 +254,11 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   if (failed_) return {};
   Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size()), static_cast<int32_t>(index)};
   sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
+  // Nothing is judged by limits then, and noise upon NaN is NaN.
+  if (std::any_of(evidence.rows.begin(), evidence.rows.end(), [](const auto& row) { return !row.finite; })) {
+    floor_.GiveUp("logits are not finite");
+    finite_ = false;
+  }
   Status measured = floor_.Add(sequence, &*rows);
   PB_TRY(Absorb(floor_.side(), std::move(measured)));
   if (index == 0) first_rows_ = std::move(*rows);
@@ -390,7 +396,8 @@ Result<Comparison> CrossvalRun::Run() {
   else
     evidence_.no_floor_reason = failed_ ? "an engine failed" : "nothing was compared";
   bool flash = FindSetting(session_[kReference], "attn.flash") != nullptr;
-  if (compared && !failed_ && request_.default_row && flash && first_rows_) CompareDefaultConfiguration();
+  if (compared && !failed_ && finite_ && request_.default_row && flash && first_rows_)
+    CompareDefaultConfiguration();
   CollectTokenText();
   out_.wall_seconds = SecondsSince(start);
   Judge();

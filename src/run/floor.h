@@ -30,6 +30,10 @@ class FloorSource {
   Status Add(const Sequence& sequence, const RowStore* reference_rows);
   // Adds the calibration text.
   Status Calibrate();
+  // There is to be no floor: Add and Calibrate do nothing from here on.
+  void GiveUp(std::string why) {
+    decided_ = true, meter_.reset(), recorded_.reset(), why_none_ = std::move(why);
+  }
   // Whose Error it was: 0 candidate, 1 reference.
   int side() const { return side_; }
 
