@@ -164,6 +164,10 @@ class NothingCompared(Case):
                     result = self.crossval("-m", MODEL, "-p", "And God", "-n", "2", f"--{other}", "faulty", f"--{side}",
                                            f"faulty,faulty.mode={mode}")
                     self.assertEqual(result.json["verdict"], verdict, result)
+        # Shown twice before a slow candidate comes to it.
+        result = self.crossval("-m", MODEL, "-p", "And God", "-r", "faulty,faulty.mode=repeat_points", "-c", "faulty,faulty.mode=slow")
+        self.expect(result, "incomplete", 3, "points-missing")
+        self.assertIn("the reference showed rows 0 to 8 where row 8 of 8 was due", result.json["coverage"]["missing"][0])
         # asked for less, nobody taps
         result = self.crossval("-m", MODEL, "-p", "And God", "-r", "faulty", "-c", "faulty,faulty.mode=skip_points", "--scope",
                                "logits-only")

@@ -79,7 +79,9 @@ class LocalCheck {
     if (compared < local_.n_expected || !local_.missing.empty())
       Add(Outcome::kIncomplete, "points-missing",
           fmt::format("{} of {} points were compared{}", compared, local_.n_expected,
-                      local_.missing.empty() ? "" : "; missing first: " + local_.missing[0]));
+                      local_.missing.empty()          ? ""
+                      : compared >= local_.n_expected ? ", but: " + local_.missing[0]
+                                                      : "; missing first: " + local_.missing[0]));
     if (!local_.unmapped.empty())
       Add(Outcome::kIncomplete, "points-unmapped",
           fmt::format("{} points of an engine are {}, first {}", local_.unmapped.size(),
@@ -127,7 +129,8 @@ class LocalCheck {
                       n_explained));
     if (!first) {
       const Coverage& coverage = verdict_->coverage;
-      if (coverage.compared > 0 && coverage.compared == coverage.expected && n_non_finite == 0)
+      if (coverage.compared > 0 && coverage.compared == coverage.expected && n_non_finite == 0 &&
+          local_.missing.empty())
         Add(Outcome::kMatch, "ops-within-bounds",
             fmt::format(
                 "all {} points agree {}; the worst local error is {:.2g} of its bound", coverage.compared,

@@ -76,7 +76,8 @@ struct LockStep::State {
   // Of the pass at hand.
   int32_t prompt = 0, step = 0, first_position = 0;
   int64_t n_tokens = 0;
-  std::map<Key, Tensor> waiting;  // reference tensors the candidate has not reached
+  std::map<Key, Tensor> waiting;   // reference tensors the candidate has not reached
+  std::map<Key, int64_t> n_shown;  // rows of each that the reference has shown
   int32_t candidate_order = 0, reference_order = 0;
   bool reference_done = false;
 };
@@ -99,6 +100,12 @@ bool LockStep::IsCompared(const host::Event& event) const {
   return std::find(plan_.compared.begin(), plan_.compared.end(), event.point.stage) != plan_.compared.end();
 }
 
+void LockStep::Missing(const std::pair<int32_t, int32_t>& point, const std::string& why) {
+  state_->result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: {}", state_->prompt,
+                                               state_->step, point.second, pb_vocabulary[point.first].name,
+                                               why));
+}
+
 Status LockStep::OnReferenceEvent(const host::Event& event) {
   State& s = *state_;
   if (event.kind == host::Event::kDone) {
@@ -115,7 +122,17 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
       s.reference_order =
           std::max(s.reference_order, LayerOrder(event.point.stage, event.point.layer, options_.n_layers));
     }
-    Tensor& t = s.waiting[{event.point.stage, event.point.layer}];
+    // Each row once and in order, whether or not the candidate has been there already: what is shown twice is no evidence.
+    const Key key{event.point.stage, event.point.layer};
+    int64_t& n_shown = s.n_shown[key];
+    const int64_t begin = event.point.first_position - s.first_position;
+    if (begin != n_shown || begin + shape[0] > s.n_tokens) {
+      Missing(key, fmt::format("the reference showed rows {} to {} where row {} of {} was due", begin,
+                               begin + shape[0], n_shown, s.n_tokens));
+      return reference_.Continue();
+    }
+    n_shown += shape[0];
+    Tensor& t = s.waiting[key];
     if (t.shape.empty()) {
       t.shape = shape;
     } else {
@@ -179,11 +196,7 @@ Status LockStep::Candidate(const host::Event& event) {
     t.n_taken += shape[0];
     if (t.n_taken == s.n_tokens) s.waiting.erase(found);
   }
-  if (!missing.empty()) {
-    s.result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: {}", s.prompt, s.step,
-                                           event.point.layer, pb_vocabulary[event.point.stage].name,
-                                           missing));
-  }
+  if (!missing.empty()) Missing(key, missing);
   if (options_.overwrite == Overwrite::kItself)
     reference.assign(event.tensor.data.begin(), event.tensor.data.end());
   const bool goes_on = options_.overwrite == Overwrite::kNothing || reference.empty();
@@ -208,7 +221,7 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
   State& s = *state_;
   s.prompt = prompt, s.step = step, s.first_position = first_position,
   s.n_tokens = static_cast<int64_t>(tokens.size());
-  s.waiting.clear();
+  s.waiting.clear(), s.n_shown.clear();
   s.candidate_order = s.reference_order = 0;
   s.reference_done = false;
   host::EvalRequest request;
@@ -244,11 +257,8 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
     }
   }
   while (!s.reference_done) PB_TRY(PullReference());
-  for (const auto& [key, tensor] : s.waiting) {
-    s.result.missing.push_back(
-        fmt::format("prompt {}, step {}, layer {}, {}: the candidate showed {} of {} rows", prompt, step,
-                    key.second, pb_vocabulary[key.first].name, tensor.n_taken, s.n_tokens));
-  }
+  for (const auto& [key, tensor] : s.waiting)
+    Missing(key, fmt::format("the candidate showed {} of {} rows", tensor.n_taken, s.n_tokens));
   return {};
 }
 

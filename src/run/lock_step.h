@@ -82,6 +82,7 @@ class LockStep {
   Status Candidate(const host::Event& event);
   Status PullReference();
   Status OnReferenceEvent(const host::Event& event);
+  void Missing(const std::pair<int32_t, int32_t>& point, const std::string& why);  // point: stage, layer
   Result<bool> CandidateReady();
   Status Observe(int side, const host::Event& event);
   bool IsCompared(const host::Event& event) const;
