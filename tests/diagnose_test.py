@@ -10,6 +10,7 @@ import struct
 import tempfile
 
 import defects
+import gguf_edit
 from driver import RELU2, SILU, Case, main, run
 
 PROMPT = "And God said, Let there be light: and there was light. And God saw the light, that it was good."
@@ -330,6 +331,46 @@ class ModelFile(Diagnose):
                     self.assertEqual([f["agrees"] for f in d["evidence"]], [True, True, not args], d)
                     self.assertIn(what, d["sentence"])
                     self.assertIn(tensor, d["sentence"])
+
+    def test_blocks_of_nibbles(self):
+        """Q4_1 (d, m, 16 bytes of two codes) packed or read in another way than it is meant: each file against the good one."""
+        good = self.folder / "good.gguf"
+        made = run("gen-fixtures", "--out", good, "--weights", "Q4_1", "--distribution", "gaussian", "--d-model", 256, "--d-ff", 512)
+        self.assertEqual(made.code, 0, made)
+
+        def swapped(block):
+            block[4:] = bytes(b >> 4 | b << 4 & 0xf0 for b in block[4:])
+
+        def consecutive(block):  # as an engine sees it that takes byte b for values 2b and 2b + 1
+            codes = [b >> 4 * half & 15 for b in block[4:] for half in (0, 1)]
+            block[4:] = bytes(codes[b] | codes[b + 16] << 4 for b in range(16))
+
+        def no_minimum(block):
+            block[2:4] = bytes(2)
+
+        def zeros(block):
+            block[:] = bytes(20)
+
+        for change, n_blocks, tensor, stage, named, difference in (
+                (swapped, None, "blk.1.attn_v.weight", "v_proj", "weight.order=reversed", "differs in 128 of 128 rows"),
+                (consecutive, None, "blk.0.ffn_down.weight", "down_proj", "weight.order=consecutive",
+                 "differs in 256 of 256 rows"),
+                (no_minimum, None, "blk.0.ffn_up.weight", "up_proj", "weight.minimum=0", "differs in 512 of 512 rows"),
+                (zeros, 1, "blk.1.ffn_gate.weight", "gate_proj", None,
+                 "differs in 1 of 512 rows, first 0, in columns 0 to 31 (rel-L2")):
+            with self.subTest(change.__name__):
+                spoilt = self.folder / "spoilt.gguf"
+                model = gguf_edit.Gguf(good)
+                _, _, offset, size = model.tensors[tensor]
+                for at in range(offset, offset + size, 20)[:n_blocks]:
+                    block = model.data[at:at + 20]
+                    change(block)
+                    model.data[at:at + 20] = block
+                model.save(spoilt)
+                d = self.expect_diagnosis(self.diagnose("--model", spoilt, "--reference-model", good, "--prompt", "abc"), "model-file",
+                                          int(tensor[4]), stage, named)
+                self.assertIn(f"{tensor} {difference}", d["file_differences"][0])
+                self.assertEqual("all zero in the candidate's file" in d["file_differences"][0], change is zeros)
 
     def test_a_scale_off_by_a_twentieth(self):
         """Named, with its factor, although the logits move by less than ten times the noise."""

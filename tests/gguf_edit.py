@@ -3,7 +3,7 @@ import struct
 
 SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
-TYPE_BLOCKS = {0: (1, 4), 1: (1, 2), 34: (256, 54), 35: (256, 66)}  # type: (values, bytes) a block
+TYPE_BLOCKS = {0: (1, 4), 1: (1, 2), 3: (32, 20), 34: (256, 54), 35: (256, 66)}  # type: (values, bytes) a block
 
 
 class Gguf:

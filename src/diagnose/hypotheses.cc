@@ -184,8 +184,10 @@ class Search {
               "positions from the batch's start");
     attempt(kRope, "rope.dims", static_cast<double>(p.rope_dims) / 2, "rotates half of each head",
             "half of each head rotated");
-    if (const float step = TernaryStep(WeightsOf(s_.arbiter->model(), c.place.stage, c.place.layer));
-        step > 0) {
+    const OpWeights weights = WeightsOf(s_.arbiter->model(), c.place.stage, c.place.layer);
+    if (weights.matrix && weights.matrix->type == BlockType::kQ4_1)
+      attempt(kProducts, "weight.minimum", 0, "leaves out the minimum of the weight's blocks", "no minimum");
+    if (const float step = TernaryStep(weights); step > 0) {
       attempt(kProducts, "weight.offset", step, "takes weight codes for one more than they are",
               "codes less 1");
       attempt(kProducts, "weight.offset", -step, "takes weight codes for one less than they are",

@@ -72,7 +72,7 @@ class Sequence {
 // Applies "key=value" of a hypothesis to a config: kUnsupported with the key named when there is no such
 // variation. Keys: ffn.activation rope.pairing rope.base rope.scale rope.offset rope.dims norm.eps norm.weight_offset
 // norm.repeat act.quant quant.rounding quant.clamp quant.block product.factor drop.columns drop.rows
-// weight.transposed weight.order weight.offset weight.cell
+// weight.transposed weight.order weight.offset weight.minimum weight.cell
 // norm.centred norm.unweighted output.tied attn.scale mask.shift kv.shift kv.map kv.own softmax.scale softmax.sink.
 Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation);
 

@@ -62,27 +62,35 @@ class WeightRows {
     } else {
       std::copy_n(columns_.data() + r * w_.n_rows, w_.n_rows, out);
     }
+    for (int64_t k = 0; c_.no_minimum && columns_.empty() && w_.type == BlockType::kQ4_1 && k < w_.n_columns;
+         k++)
+      out[k] -= StoredMinimum(r, k / 32);
     if (c_.block_order != BlockOrder::kDeclared) Reorder(out);
     if (c_.weight_offset != 0) {
       for (int64_t k = 0; k < w_.n_columns; k++) out[k] += static_cast<float>(c_.weight_offset);
     }
     if (r == c_.cell_row) out[c_.cell_column] += static_cast<float>(c_.cell_delta);
   }
-  double Minimum(int64_t r, int64_t block) const {
+  float Minimum(int64_t r, int64_t block) const { return c_.no_minimum ? 0 : StoredMinimum(r, block); }
+
+ private:
+  float StoredMinimum(int64_t r, int64_t block) const {
     const std::byte* p =
         w_.data + static_cast<uint64_t>(r) * w_.row_bytes + static_cast<uint64_t>(block) * sizeof(BlockQ4_1);
     return F16ToF32(LoadLe<uint16_t>(p + offsetof(BlockQ4_1, m)));
   }
 
- private:
-  // Value i of 128 comes from code 3 - i / 32 of byte i % 32, or from code i % 4 of byte i / 4.
+  // Value i comes from code n_codes - 1 - i / n_bytes of byte i % n_bytes, or from code i % n_codes of byte i / n_codes.
   void Reorder(float* row) const {
+    const bool nibbles = w_.type == BlockType::kQ4_1;
+    const int64_t n_bytes = nibbles ? 16 : 32, n_codes = nibbles ? 2 : 4, n = n_bytes * n_codes;
     float block[128];
-    for (int64_t start = 0; start + 128 <= w_.n_columns; start += 128) {
-      std::copy_n(row + start, 128, block);
-      for (int64_t i = 0; i < 128; i++)
-        row[start + i] = c_.block_order == BlockOrder::kReversed ? block[(3 - i / 32) * 32 + i % 32]
-                                                                 : block[i % 4 * 32 + i / 4];
+    for (int64_t start = 0; start + n <= w_.n_columns; start += n) {
+      std::copy_n(row + start, n, block);
+      for (int64_t i = 0; i < n; i++)
+        row[start + i] = c_.block_order == BlockOrder::kReversed
+                             ? block[(n_codes - 1 - i / n_bytes) * n_bytes + i % n_bytes]
+                             : block[i % n_codes * n_bytes + i / n_codes];
     }
   }
 
@@ -247,7 +255,7 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpC
       rows.Row(r, row.data());
       // The minimum's part is a sum of its own. The two parts may cancel, but each is rounded as large as it is.
       for (size_t b = 0; b < minimum.size(); b++) {
-        minimum[b] = static_cast<float>(rows.Minimum(r, static_cast<int64_t>(b)));
+        minimum[b] = rows.Minimum(r, static_cast<int64_t>(b));
         for (size_t k = b * 32; k < b * 32 + 32; k++) row[k] -= minimum[b];
       }
       for (int64_t start = 0; start < n; start += kTile) {

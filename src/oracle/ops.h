@@ -27,8 +27,9 @@ struct Rows {
 };
 
 enum class Act { kSilu, kRelu, kRelu2, kGelu, kGeluTanh, kIdentity };
-// How the 128 values of a ternary block are taken from its 32 bytes, four codes each: the byte's highest code is value b of the
-// first 32 (as declared), the lowest is; or bytes hold four consecutive values.
+// How the values of a block are taken from its bytes, several codes each: the codes of byte b are values b, b + n, b + 2n ... of
+// n bytes, lowest bits first (as declared), highest first; or bytes hold consecutive values. n is 32 for ternary blocks of 128, 16 for
+// Q4_1.
 enum class BlockOrder { kDeclared, kReversed, kConsecutive };
 // What the cache holds at a row's own position: its key or value, nothing yet, the one before; or it was written to the cell
 // before as well.
@@ -52,6 +53,7 @@ struct OpConfig {
   bool transposed = false;                  // square matrices alone
   BlockOrder block_order = BlockOrder::kDeclared;
   double weight_offset = 0;                 // added to every weight: codes that are not centred
+  bool no_minimum = false;                  // Q4_1: weights are scale * code alone
   int64_t cell_row = -1, cell_column = -1;  // one weight that cell_delta is added to; -1: none
   double cell_delta = 0;
   bool output_is_embeddings = false;  // logits: the output matrix is taken for tied

@@ -52,6 +52,7 @@ const std::map<std::string_view, NumberField>& NumberFields() {
       {"drop.rows", [](OpConfig& c, double v) { c.drop_rows = static_cast<int64_t>(v); }},
       {"weight.transposed", [](OpConfig& c, double v) { c.transposed = v != 0; }},
       {"weight.offset", [](OpConfig& c, double v) { c.weight_offset = v; }},
+      {"weight.minimum", [](OpConfig& c, double v) { c.no_minimum = v == 0; }},
       {"norm.centred", [](OpConfig& c, double v) { c.norm_centred = v != 0; }},
       {"norm.unweighted", [](OpConfig& c, double v) { c.norm_unweighted = v != 0; }},
       {"output.tied", [](OpConfig& c, double v) { c.output_is_embeddings = v != 0; }},

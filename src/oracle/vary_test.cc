@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "base/half.h"
 #include "oracle/forward.h"
 #include "oracle/ops_for_tests.h"
 
@@ -75,6 +76,30 @@ TEST(Vary, OrderOfABlock) {
   EXPECT_EQ(at(70, "weight.order=reversed"), 38);    // byte 6, code 1 in place of code 2
   EXPECT_EQ(at(5, "weight.order=consecutive"), 33);  // byte 1, code 1: value 32 + 1
   EXPECT_EQ(at(127, "weight.order=consecutive"), 127);
+}
+
+// A block of Q4_1 whose codes are 0 to 15, and again: byte b holds value b in its low half and value b + 16 in its high half.
+TEST(Vary, OrderAndMinimumOfNibbles) {
+  BlockQ4_1 block{F32ToF16(1), F32ToF16(100), {}};
+  for (size_t b = 0; b < 16; b++) block.qs[b] = static_cast<uint8_t>(b | (15 - b) << 4);
+  WeightView w;
+  w.type = BlockType::kQ4_1, w.data = reinterpret_cast<const std::byte*>(&block);
+  w.n_rows = 1, w.n_columns = 32, w.row_bytes = sizeof block;
+  for (const char* quant : {"act.quant=none", "act.quant=q8_1"}) {
+    auto at = [&](int64_t i, const char* variation) {
+      Rows x(1, 32);
+      x.v[static_cast<size_t>(i)] = 127;  // a code of its own under q8_1
+      return Times(x, w, Varied(Varied(OneHead(2), quant), variation)).front() / 127;
+    };
+    EXPECT_EQ(at(5, "weight.cell=0,0,0"), 105);
+    EXPECT_EQ(at(20, "weight.cell=0,0,0"), 111);  // the high half of byte 4
+    EXPECT_EQ(at(5, "weight.order=reversed"), 110);
+    EXPECT_EQ(at(20, "weight.order=reversed"), 104);
+    EXPECT_EQ(at(5, "weight.order=consecutive"), 113);   // the high half of byte 2
+    EXPECT_EQ(at(20, "weight.order=consecutive"), 110);  // the low half of byte 10
+    EXPECT_EQ(at(5, "weight.minimum=0"), 5);
+    EXPECT_EQ(at(20, "weight.minimum=0"), 11);
+  }
 }
 
 TEST(Vary, Norms) {

@@ -185,7 +185,8 @@ Status LockStep::Candidate(const host::Event& event) {
   std::string missing;
   std::vector<float> reference;
   if (found == s.waiting.end()) {
-    missing = "the reference did not show it";
+    missing = s.n_shown[key] == 0 ? "the reference did not show it"
+                                  : fmt::format("the candidate showed rows {} to {} once more", begin, end);
   } else if (Tensor& t = found->second; begin < 0 || !arrived() || t.shape.size() != shape.size() ||
                                         !std::equal(shape.begin() + 1, shape.end(), t.shape.begin() + 1)) {
     missing = fmt::format("rows {} to {} of shape {} against the reference's {}", begin, end,
