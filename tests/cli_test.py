@@ -88,6 +88,25 @@ class ModelFiles(Case):
         self.assertEqual(result.code, 5, result)
 
 
+    def test_models_of_different_shape_are_compared_by_their_logits_and_nobody_is_blamed(self):
+        """Their ops have no counterparts: what follows one would be fed other inputs, and its error laid at an engine's door."""
+        models = {}
+        for name, *shape in (("plain",), ("deeper", "--layers", 3), ("wider", "--d-ff", 768), ("heads", "--kv-heads", 4)):
+            models[name] = self.folder / name / "model.gguf"
+            models[name].parent.mkdir()
+            made = run("gen-fixtures", "--out", models[name], *shape)
+            self.assertEqual(made.code, 0, made)
+        for name, what in (("deeper", "n_layers 3 and 2"), ("wider", "d_ff 768 and 512"), ("heads", "n_kv_heads 4 and 2")):
+            with self.subTest(name):
+                files = ("-m", models[name], "--reference-model", models["plain"], "-p", "And God said", "-r", "native")
+                result = self.crossval(*files)
+                self.assertEqual((result.json["verdict"], result.json["scope"], result.json["blame"]),
+                                 ("diverged", "logits-only", "undetermined"), result)
+                self.assertIn(what, "\n".join(result.json["notes"]))
+                self.assertFalse([line for line in result.json["next"] if line.startswith("paritybit diagnose")])
+                self.assertIn(what, run("diagnose", *files).out)
+
+
 class NothingCompared(Case):
     """Each way to pass on nothing is its own failing verdict."""
 

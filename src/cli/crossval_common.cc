@@ -83,7 +83,8 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
             CommandLine(args, command, "--set ffn.activation=silu")};
   if (HasReason(verdict, "tokens-differ")) return {CommandLine(args, "diagnose", "")};
   if (!diagnose::IsDivergence(verdict)) return {};
-  std::vector<std::string> next{CommandLine(args, "diagnose", "")};
+  std::vector<std::string> next;
+  if (comparison.why_logits_only.empty()) next.push_back(CommandLine(args, "diagnose", ""));
   if (judged.diagnosis && diagnose::HasRepro(*judged.diagnosis))
     next.push_back(ReproLine(args, *judged.diagnosis, ""));
   const int32_t at = verdict.first_divergence ? verdict.first_divergence->prompt : 0;
@@ -306,6 +307,7 @@ std::string WhyNone(const diagnose::ExplainedRun& judged) {
   const compare::Verdict& verdict = judged.comparison.verdict;
   std::vector<std::string> why;
   if (!judged.why_none.empty()) why.push_back(judged.why_none);
+  if (!judged.comparison.why_logits_only.empty()) why.push_back(judged.comparison.why_logits_only);
   if (verdict.outcome != compare::Outcome::kDiverged && compare::ExitCode(verdict.outcome) != kExitOk)
     for (const compare::Reason& reason : verdict.reasons) why.push_back(reason.text);
   if (why.empty()) why.emplace_back("the engines do not part at any op");

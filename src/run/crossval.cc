@@ -268,7 +268,7 @@ Status CrossvalRun::ComparePrompt(size_t index) {
 // Local errors of every point, where both engines show their points.
 Status CrossvalRun::CompareLocally() {
   if (request_.scope != compare::Scope::kLocal) return {};
-  out_.why_logits_only = WhyNoLocalScope(sides_[kCandidate].engine(), sides_[kReference].engine());
+  out_.why_logits_only = WhyNoLocalScope(sides_[kCandidate], sides_[kReference]);
   if (!out_.why_logits_only.empty()) return {};
   ModelOptions options;
   if (const std::string* config = FindSetting(request_.candidate.settings, "hf.config"))

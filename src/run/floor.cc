@@ -33,7 +33,7 @@ FloorSource::FloorSource(Participant& candidate, Participant& reference, const h
 
 bool FloorSource::CandidateMayServe() const {
   return request_.scope == compare::Scope::kLocal && (sides_[0]->engine().capabilities() & PB_CAP_NOISE) &&
-         WhyNoLocalScope(sides_[0]->engine(), sides_[1]->engine()).empty();
+         WhyNoLocalScope(*sides_[0], *sides_[1]).empty();
 }
 
 void FloorSource::Decide() {

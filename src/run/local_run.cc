@@ -24,7 +24,8 @@ compare::ModelShape ShapeOf(const host::Facts& candidate, const host::Facts& ref
 
 }  // namespace
 
-std::string WhyNoLocalScope(host::Engine& candidate, host::Engine& reference) {
+std::string WhyNoLocalScope(Participant& of_candidate, Participant& of_reference) {
+  host::Engine &candidate = of_candidate.engine(), &reference = of_reference.engine();
   if (!(candidate.capabilities() & PB_CAP_OUTPUTS)) return "the candidate shows no tracepoints";
   if (!(candidate.capabilities() & PB_CAP_OVERWRITE)) return "the candidate cannot be overwritten";
   if (!(reference.capabilities() & PB_CAP_OUTPUTS)) return "the reference shows no tracepoints";
@@ -34,6 +35,16 @@ std::string WhyNoLocalScope(host::Engine& candidate, host::Engine& reference) {
     if (stages.ok() && (*stages)[PB_STAGE_LOGITS].visibility != PB_OBSERVED)
       return fmt::format("the {} does not show its logits as a tracepoint",
                          engine == &candidate ? "candidate" : "reference");
+  }
+  // An op of one shape has no counterpart in the other; what follows it would be fed other inputs. Of one file a shape that differs is an
+  // engine's mistake, and shows.
+  const EngineRecord &c = of_candidate.record(), &r = of_reference.record();
+  for (const char* key : {"n_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "head_dim"}) {
+    const std::string ours = host::FactText(c.model, key), theirs = host::FactText(r.model, key);
+    if (c.model_sha256 != r.model_sha256 && !ours.empty() && !theirs.empty() && ours != theirs)
+      return fmt::format(
+          "the files are of models of different shape ({} {} and {}), so their ops have no counterparts", key,
+          ours, theirs);
   }
   return "";
 }

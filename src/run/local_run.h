@@ -18,7 +18,7 @@
 namespace pb::run {
 
 // Why two engines cannot be compared point by point; empty: they can. Both have an open session.
-std::string WhyNoLocalScope(host::Engine& candidate, host::Engine& reference);
+std::string WhyNoLocalScope(Participant& of_candidate, Participant& of_reference);
 
 class LocalRun {
  public:
