@@ -94,6 +94,21 @@ class TinyBitNet(Engine):
                 result = self.match("--model", model, "--prompts", self.lines(*prompts), "--max-tokens", "16")
                 self.assertEqual(self.tokens(result)[:2], [2, 9])
 
+    def test_every_weight_type_takes_its_own_activations(self):
+        """By ggml's table: F32 none, F16 to f16, BF16 to bfloat16, Q8_0 as Q8_0, Q4_1 as Q8_1, the ternary types as Q8_K; against two of
+        its CPU libraries, and by the arbiter alone."""
+        for weights in ("F32", "F16", "BF16", "Q8_0", "Q4_1", "TQ1_0", "TQ2_0"):
+            with self.subTest(weights):
+                model = self.folder / weights / "model.gguf"
+                model.parent.mkdir()
+                spread = "ternary" if weights.startswith("TQ") else "gaussian"
+                made = run("gen-fixtures", "--out", model, "--weights", weights, "--distribution", spread, "--d-model", 256, "--d-ff", 512)
+                self.assertEqual(made.code, 0, made)
+                self.match("--model", model, "--prompt", TEXT[:120], "--max-tokens", "2")
+                for library in ("haswell", "x64"):
+                    audit = run("audit", "--model", model, "--engine", f"llama.cpp,cpu.library={library}", "--prompt", TEXT[:120])
+                    self.assertEqual(audit.code, 0, audit)
+
     def test_batches_of_different_size_are_no_observer_effect(self):
         """llama.cpp's bits depend on its batches, and the watched passes are as short as the shorter batch."""
         for candidate in ["llama.cpp,ubatch=1", "native,ubatch=2,noise.seed=5"]:

@@ -60,6 +60,9 @@ def quantise(x, scheme):
         return x.astype(np.float64)
     if scheme == "f16":
         return x.astype(np.float16).astype(np.float64)
+    if scheme == "bf16":  # the upper half of a float32, to the nearest, ties to even
+        bits = x.view(np.uint32)
+        return ((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000).astype(np.uint32).view(F32).astype(np.float64)
     if scheme == "bitnet":
         scale = F32(127) / max(np.abs(x).max(), F32(1e-5))
         return np.clip(np.rint(x * scale), -128, 127).astype(np.float64) / np.float64(scale)
@@ -447,7 +450,7 @@ class Schemes(Bundles):
     activation, and a place that is asked for."""
 
     def test_products_of_each(self):
-        for weights, extra, scheme in [("F32", "", "none"), ("F16", "", "f16"), ("Q8_0", "", "q8_0"), ("Q4_1", "", "q8_1"), ("TQ1_0", "", "q8_k"),
+        for weights, extra, scheme in [("F32", "", "none"), ("F16", "", "f16"), ("BF16", "", "bf16"), ("Q8_0", "", "q8_0"), ("Q4_1", "", "q8_1"), ("TQ1_0", "", "q8_k"),
                                        ("I2_S", "", "bitnet"), ("TQ2_0", ",act.quant=bitnet,kv.type=f32", "bitnet"),
                                        ("TQ2_0", ",act.quant=none", "none")]:
             with self.subTest(weights, extra=extra):
@@ -478,7 +481,7 @@ class Schemes(Bundles):
         model = defects.Model(path)
         name = "blk.1.ffn_up.weight"
         _, _, at, _ = model.tensors[name]
-        part = 64 * {"F32": 1024, "F16": 512, "Q8_0": 272, "Q4_1": 160, "TQ1_0": 54, "TQ2_0": 66, "I2_S": 64}[weights]
+        part = 64 * {"F32": 1024, "F16": 512, "BF16": 512, "Q8_0": 272, "Q4_1": 160, "TQ1_0": 54, "TQ2_0": 66, "I2_S": 64}[weights]
         first = bytes(model.data[at:at + part])
         model.data[at:at + part] = model.data[at + part:at + 2 * part]
         model.data[at + part:at + 2 * part] = first

@@ -101,8 +101,9 @@ Scheme SchemeOf(const std::string& act_quant, BlockType weight, bool is_output) 
       case BlockType::kF32:
         return Scheme::kNone;
       case BlockType::kF16:
-      case BlockType::kBF16:
         return Scheme::kF16;
+      case BlockType::kBF16:
+        return Scheme::kBF16;
       case BlockType::kQ8_0:
         return Scheme::kQ8_0;
       case BlockType::kTQ1_0:
@@ -116,6 +117,7 @@ Scheme SchemeOf(const std::string& act_quant, BlockType weight, bool is_output) 
   }
   return name == "none"     ? Scheme::kNone
          : name == "f16"    ? Scheme::kF16
+         : name == "bf16"   ? Scheme::kBF16
          : name == "q8_0"   ? Scheme::kQ8_0
          : name == "q8_k"   ? Scheme::kQ8_K
          : name == "bitnet" ? Scheme::kBitnet
@@ -141,6 +143,10 @@ std::vector<double> Rounded(const float* x, int64_t n, Scheme scheme, const Quan
   if (scheme == Scheme::kNone) return out;
   if (scheme == Scheme::kF16) {
     for (double& v : out) v = RoundF16(static_cast<float>(v));
+    return out;
+  }
+  if (scheme == Scheme::kBF16) {
+    for (double& v : out) v = Bf16ToF32(F32ToBf16(static_cast<float>(v)));
     return out;
   }
   const RowCodes row = CodesOf(x, n, scheme, fault);

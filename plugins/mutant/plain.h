@@ -19,7 +19,7 @@ struct Tensor {
 };
 
 // How products round their activations (docs/numerics.md, "What rounds where").
-enum class Scheme { kNone, kF16, kQ8_0, kQ8_K, kBitnet, kOther };
+enum class Scheme { kNone, kF16, kBF16, kQ8_0, kQ8_K, kBitnet, kOther };
 
 // One op that ran: its inputs, in the vocabulary's order, and what it gave. A fault changes `out`.
 struct Op {

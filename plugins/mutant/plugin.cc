@@ -235,7 +235,8 @@ class MutantSession : public plugin::Session {
     if (replay.codes) {
       op_.stage = static_cast<pb_stage>(replay.stage), op_.layer = replay.layer;
       quantiser = QuantiserOf(*plan_.defect, op_);
-      if (quantiser && (quantiser->scheme == Scheme::kNone || quantiser->scheme == Scheme::kF16))
+      if (quantiser && (quantiser->scheme == Scheme::kNone || quantiser->scheme == Scheme::kF16 ||
+                        quantiser->scheme == Scheme::kBF16))
         return MakeError(Code::kUnsupported, "{}: under {} its input is not quantised",
                          pb_vocabulary[op_.stage].name, plan_.defect->name);
       inner.codes = quantiser ? nullptr : +[](void* ctx, const pb_codes* codes) {

@@ -118,9 +118,17 @@ double RoundF16(double x) {
   return std::fabs(rounded) > 65504 ? std::copysign(INFINITY, x) : rounded;
 }
 
+// The nearest bfloat16 (8 bits of significand, the range of float32), ties to even.
+double RoundBf16(double x) {
+  if (!std::isfinite(x) || x == 0) return x;
+  const double step = std::ldexp(1.0, std::max(std::ilogb(x), -126) - 7),
+               rounded = std::nearbyint(x / step) * step;
+  return std::fabs(rounded) >= std::ldexp(1.0, 128) ? std::copysign(INFINITY, x) : rounded;
+}
+
 Vector Rounded(Vector v, const std::string& precision) {
-  if (precision != "f16" && precision != "f32") Bad("precision " + precision);
-  for (double& x : v) x = precision == "f16" ? RoundF16(x) : x;
+  if (precision != "f16" && precision != "bf16" && precision != "f32") Bad("precision " + precision);
+  for (double& x : v) x = precision == "f16" ? RoundF16(x) : precision == "bf16" ? RoundBf16(x) : x;
   return v;
 }
 
@@ -159,7 +167,7 @@ struct Quantised {
 Quantised Quantise(const Vector& x, const std::string& scheme) {
   Quantised q;
   if (scheme == "none") return {x, {}};
-  if (scheme == "f16") return {Rounded(x, "f16"), {}};
+  if (scheme == "f16" || scheme == "bf16") return {Rounded(x, scheme), {}};
   const bool q8_k = scheme == "q8_k", bitnet = scheme == "bitnet";
   if (!q8_k && !bitnet && scheme != "q8_0" && scheme != "q8_1") Bad("scheme " + scheme);
   const size_t block = q8_k ? 256 : bitnet ? x.size() : 32;

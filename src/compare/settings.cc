@@ -21,7 +21,7 @@ std::string SchemeOf(std::string_view type) {
     std::string_view prefix, scheme;
   };
   static constexpr std::array<Row, 11> kRows{{{"F16", "f16"},
-                                              {"BF16", "f16"},
+                                              {"BF16", "bf16"},
                                               {"F32", "none"},
                                               {"I2_S", "bitnet"},
                                               {"Q4_0", "q8_0"},

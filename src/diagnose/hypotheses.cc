@@ -68,6 +68,7 @@ constexpr Variation kVariations[] = {
     {kNorms, "norm.unweighted", "1", "leaves the norm's weight out", "the norm's weight left out"},
     {kProducts, "act.quant", "none", "does not quantise activations", "unquantised activations"},
     {kProducts, "act.quant", "f16", "rounds activations to f16", "f16 activations"},
+    {kProducts, "act.quant", "bf16", "rounds activations to bfloat16", "bfloat16 activations"},
     {kProducts, "act.quant", "q8_0", "quantises activations as Q8_0", "Q8_0 activations"},
     {kProducts, "act.quant", "q8_1", "quantises activations as Q8_1", "Q8_1 activations"},
     {kProducts, "act.quant", "q8_k", "quantises activations as Q8_K", "Q8_K activations"},

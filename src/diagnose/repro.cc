@@ -78,8 +78,9 @@ std::string SchemeOf(const std::string& act_quant, BlockType weight, bool output
   if (!output && act_quant != "ggml") return act_quant;
   switch (weight) {
     case BlockType::kF16:
-    case BlockType::kBF16:
       return "f16";
+    case BlockType::kBF16:
+      return "bf16";
     case BlockType::kQ8_0:
       return "q8_0";
     case BlockType::kQ4_1:

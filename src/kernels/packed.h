@@ -62,6 +62,7 @@ void RowCodes(const WeightView& w, int64_t row, uint8_t* codes, uint16_t* d, uin
 enum class ActScheme : uint8_t {
   kNone,  // not at all
   kF16,   // to f16
+  kBF16,  // to bfloat16
   kQ8_0,  // 32 codes: d = f16(max|x| / 127), code = rint_half_even(x * (127 / max|x|))
   kQ8_1,  // as Q8_0, and s = f16(d * sum of codes) with d before its rounding
   kQ8_K,  // 256 codes: i = -127 / (the x with the largest |x|), code = min(127, rint_half_even(i * x)), d = 1

@@ -22,10 +22,10 @@ struct QuantName {
   ActQuant quant;
   const char* name;
 };
-constexpr QuantName kQuants[] = {{ActQuant::kGgml, "ggml"},    {ActQuant::kNone, "none"},
-                                 {ActQuant::kF16, "f16"},      {ActQuant::kQ8_0, "q8_0"},
-                                 {ActQuant::kQ8_1, "q8_1"},    {ActQuant::kQ8_K, "q8_k"},
-                                 {ActQuant::kBitnet, "bitnet"}};
+constexpr QuantName kQuants[] = {{ActQuant::kGgml, "ggml"}, {ActQuant::kNone, "none"},
+                                 {ActQuant::kF16, "f16"},   {ActQuant::kBF16, "bf16"},
+                                 {ActQuant::kQ8_0, "q8_0"}, {ActQuant::kQ8_1, "q8_1"},
+                                 {ActQuant::kQ8_K, "q8_k"}, {ActQuant::kBitnet, "bitnet"}};
 
 Result<bool> ParseKvType(std::string_view value) {
   if (value == "f16" || value == "f32") return value == "f16";
@@ -38,8 +38,8 @@ Result<ActQuant> ParseActQuant(std::string_view name) {
   for (const QuantName& q : kQuants) {
     if (name == q.name) return q.quant;
   }
-  return MakeError(Code::kUnsupported, "act.quant={}: one of ggml none f16 q8_0 q8_1 q8_k bitnet is offered",
-                   name);
+  return MakeError(Code::kUnsupported,
+                   "act.quant={}: one of ggml none f16 bf16 q8_0 q8_1 q8_k bitnet is offered", name);
 }
 
 const char* ActQuantName(ActQuant q) {
@@ -55,6 +55,8 @@ const char* SchemeName(ActScheme scheme) {
       return ActQuantName(ActQuant::kNone);
     case ActScheme::kF16:
       return ActQuantName(ActQuant::kF16);
+    case ActScheme::kBF16:
+      return ActQuantName(ActQuant::kBF16);
     case ActScheme::kQ8_0:
       return ActQuantName(ActQuant::kQ8_0);
     case ActScheme::kQ8_1:
@@ -75,6 +77,8 @@ ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix) {
       return ActScheme::kNone;
     case ActQuant::kF16:
       return ActScheme::kF16;
+    case ActQuant::kBF16:
+      return ActScheme::kBF16;
     case ActQuant::kQ8_0:
       return ActScheme::kQ8_0;
     case ActQuant::kQ8_1:
@@ -88,8 +92,9 @@ ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix) {
   }
   switch (weight) {
     case BlockType::kF16:
-    case BlockType::kBF16:
       return ActScheme::kF16;
+    case BlockType::kBF16:
+      return ActScheme::kBF16;
     case BlockType::kQ8_0:
       return ActScheme::kQ8_0;
     case BlockType::kQ4_1:

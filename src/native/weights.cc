@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/half.h"
+
 namespace pb::native {
 namespace {
 
@@ -94,10 +96,11 @@ Status Product(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme sc
                int64_t n, float* out) {
   if (!IsIntegerScheme(scheme)) {
     AlignedArray<float> rounded;
-    if (scheme == ActScheme::kF16) {
-      rounded = MakeAligned<float>(n * w.view.n_columns);
-      k.round_f16(x, n * w.view.n_columns, rounded.get());
-    }
+    const int64_t n_values = n * w.view.n_columns;
+    if (scheme != ActScheme::kNone) rounded = MakeAligned<float>(n_values);
+    if (scheme == ActScheme::kF16) k.round_f16(x, n_values, rounded.get());
+    if (scheme == ActScheme::kBF16)
+      for (int64_t i = 0; i < n_values; i++) rounded.get()[i] = Bf16ToF32(F32ToBf16(x[i]));
     FloatProduct(k, pool, w, rounded ? rounded.get() : x, n, out);
     return {};
   }

@@ -13,10 +13,10 @@ struct SchemeRow {
   const char* name;
   int block;  // values a block; 0: no blocks
 };
-constexpr SchemeRow kSchemes[] = {{ActQuant::kGgml, "ggml", 0},     {ActQuant::kNone, "none", 0},
-                                  {ActQuant::kF16, "f16", 0},       {ActQuant::kQ8_0, "q8_0", 32},
-                                  {ActQuant::kQ8_1, "q8_1", 32},    {ActQuant::kQ8_K, "q8_k", 256},
-                                  {ActQuant::kBitnet, "bitnet", -1}};
+constexpr SchemeRow kSchemes[] = {{ActQuant::kGgml, "ggml", 0},   {ActQuant::kNone, "none", 0},
+                                  {ActQuant::kF16, "f16", 0},     {ActQuant::kBF16, "bf16", 0},
+                                  {ActQuant::kQ8_0, "q8_0", 32},  {ActQuant::kQ8_1, "q8_1", 32},
+                                  {ActQuant::kQ8_K, "q8_k", 256}, {ActQuant::kBitnet, "bitnet", -1}};
 
 float Round(float v, QuantiserVariation::Rounding rounding) {
   switch (rounding) {
@@ -88,7 +88,7 @@ Result<ActQuant> ParseActQuant(std::string_view name) {
   for (const auto& row : kSchemes) {
     if (row.name == name) return row.scheme;
   }
-  return MakeError(Code::kUsage, "act.quant={}: not one of ggml none f16 q8_0 q8_1 q8_k bitnet", name);
+  return MakeError(Code::kUsage, "act.quant={}: not one of ggml none f16 bf16 q8_0 q8_1 q8_k bitnet", name);
 }
 
 const char* ActQuantName(ActQuant q) {
@@ -102,8 +102,9 @@ ActQuant SchemeFor(ActQuant setting, BlockType weight) {
   if (setting != ActQuant::kGgml) return setting;
   switch (weight) {
     case BlockType::kF16:
-    case BlockType::kBF16:
       return ActQuant::kF16;
+    case BlockType::kBF16:
+      return ActQuant::kBF16;
     case BlockType::kQ8_0:
       return ActQuant::kQ8_0;
     case BlockType::kQ4_1:
@@ -129,6 +130,10 @@ Result<Activations> Quantise(std::span<const double> x, ActQuant scheme,
   a.values.resize(x.size());
   if (scheme == ActQuant::kF16) {
     for (size_t i = 0; i < held.size(); i++) a.values[i] = F16ToF32(F32ToF16(held[i]));
+    return a;
+  }
+  if (scheme == ActQuant::kBF16) {
+    for (size_t i = 0; i < held.size(); i++) a.values[i] = Bf16ToF32(F32ToBf16(held[i]));
     return a;
   }
   auto row = std::find_if(std::begin(kSchemes), std::end(kSchemes),

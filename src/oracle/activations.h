@@ -14,7 +14,7 @@
 namespace pb::oracle {
 
 // Setting act.quant. kGgml: the scheme that ggml takes for the weight's type.
-enum class ActQuant { kGgml, kNone, kF16, kQ8_0, kQ8_1, kQ8_K, kBitnet };
+enum class ActQuant { kGgml, kNone, kF16, kBF16, kQ8_0, kQ8_1, kQ8_K, kBitnet };
 Result<ActQuant> ParseActQuant(std::string_view name);
 const char* ActQuantName(ActQuant q);
 // The scheme that holds for weights of this type: resolves kGgml, leaves the others. F32 weights take F32

@@ -88,7 +88,7 @@ Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const
     return MakeError(Code::kUnsupported, "{}: not a product, so its input has no codes",
                      pb_vocabulary[stage].name);
   const ActQuant scheme = SchemeFor(w.act_quant, w.view->type);
-  if (scheme == ActQuant::kNone || scheme == ActQuant::kF16)
+  if (scheme == ActQuant::kNone || scheme == ActQuant::kF16 || scheme == ActQuant::kBF16)
     return MakeError(Code::kUnsupported, "{}: its input is not quantised (act.quant {})",
                      pb_vocabulary[stage].name, ActQuantName(scheme));
   std::vector<Activations> rows;
