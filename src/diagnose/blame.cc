@@ -147,7 +147,7 @@ BlameFinding FindBlame(const BlameEvidence& e) {
     const bool both = !e.candidate_agrees && !e.reference_agrees;
     return {both ? Blame::kBoth : e.candidate_agrees ? Blame::kReference : Blame::kCandidate, ""};
   }
-  if (e.candidate_file_non_finite || e.reference_file_non_finite) return {Blame::kModelFile, ""};
+  if (e.candidate_file_non_finite && e.reference_file_non_finite) return {Blame::kModelFile, ""};
   if (e.equal) return {Blame::kNone, ""};
   if (e.files_differ_here) return {Blame::kModelFile, ""};
   return {Blame::kUndetermined,

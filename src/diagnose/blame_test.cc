@@ -25,12 +25,14 @@ TEST(Blame, FollowsFromBothErrors) {
 
 TEST(Blame, OfNaNIsTheFilesWhereTheEnginesGiveWhatItSays) {
   using compare::Blame;
-  auto blame = [](bool candidate, bool reference, bool candidate_file, bool reference_file) {
-    return FindBlame({candidate, reference, candidate_file != reference_file,
+  auto blame = [](bool candidate, bool reference, bool candidate_file, bool reference_file,
+                  bool settings_apart = false) {
+    return FindBlame({candidate, reference, candidate_file != reference_file && !settings_apart,
                       candidate_file == reference_file, candidate_file, reference_file})
         .blame;
   };
   EXPECT_EQ(blame(true, true, true, true), Blame::kModelFile);
+  EXPECT_EQ(blame(true, true, true, false, true), Blame::kUndetermined);  // one file, two kinds of cache
   EXPECT_EQ(blame(true, true, true, false), Blame::kModelFile);
   EXPECT_EQ(blame(true, false, true, true), Blame::kUndetermined);  // the reference makes numbers of NaN
   EXPECT_EQ(blame(false, true, true, false), Blame::kUndetermined);

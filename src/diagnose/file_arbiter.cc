@@ -151,10 +151,10 @@ void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> 
 namespace {
 
 // Takes out what is finite in neither. False: something is so in one of them alone.
-bool DropNonFinite(std::vector<float>* a, std::vector<float>* b) {
+bool DropNonFinite(pb_stage stage, std::vector<float>* a, std::vector<float>* b) {
   for (size_t i = 0; i < a->size(); i++) {
     float &x = (*a)[i], &y = (*b)[i];
-    const bool hidden = x == -INFINITY && y == -INFINITY;  // scores beyond the mask
+    const bool hidden = stage == PB_STAGE_ATTN_SCORES && x == -INFINITY && y == -INFINITY;
     if (hidden || (std::isfinite(x) && std::isfinite(y))) continue;
     if (std::isfinite(x) || std::isfinite(y)) return false;
     x = y = 0;
@@ -179,7 +179,7 @@ Agreement FileArbiter::Compare(const Culprit& culprit, std::span<const float> ou
   agreement.agrees = agreement.row.bound_ratio <= 1;
   if (agreement.row.n_non_finite[0] > 0 && agreement.row.n_non_finite[1] > 0) {
     std::vector<float> a(output.begin(), output.end()), b(expected.begin(), expected.end());
-    if (!DropNonFinite(&a, &b)) return agreement;
+    if (!DropNonFinite(stage, &a, &b)) return agreement;
     // Units of what is not finite are none.
     auto rest = compare::ComparePoint({a, n_rows, n_features}, {b, n_rows, n_features}, place, culprit.bound);
     PB_CHECK(rest.ok());
