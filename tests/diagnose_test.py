@@ -210,6 +210,7 @@ class Codes(Diagnose):
             with self.subTest(defect):
                 codes, pairs = self.codes(defect)
                 self.expect_sound_reference(codes, pairs)
+                self.assertEqual((codes["engines"][0]["scheme"], codes["engines"][0]["block"]), ("q8_k", 256))
                 pair = pairs["candidate against reference"]
                 self.assertGreater(pair["n_differ"], 10 * (1 + pair["n_on_boundary"]), pair)
                 self.assertGreater(pair["n_int_sums_differ"], 0, pair)

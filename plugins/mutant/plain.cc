@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/half.h"
 
@@ -93,6 +94,10 @@ const std::vector<float>* NormWeight(const Model& model, pb_stage stage, int32_t
   }
 }
 
+constexpr std::pair<Scheme, const char*> kSchemeNames[] = {
+    {Scheme::kNone, "none"}, {Scheme::kF16, "f16"},   {Scheme::kBF16, "bf16"},
+    {Scheme::kQ8_0, "q8_0"}, {Scheme::kQ8_K, "q8_k"}, {Scheme::kBitnet, "bitnet"}};
+
 Scheme SchemeOf(const std::string& act_quant, BlockType weight, bool is_output) {
   std::string name = act_quant;
   if (is_output) name = name == "none" || name == "bitnet" ? "none" : "ggml";
@@ -115,13 +120,15 @@ Scheme SchemeOf(const std::string& act_quant, BlockType weight, bool is_output) 
         return Scheme::kOther;
     }
   }
-  return name == "none"     ? Scheme::kNone
-         : name == "f16"    ? Scheme::kF16
-         : name == "bf16"   ? Scheme::kBF16
-         : name == "q8_0"   ? Scheme::kQ8_0
-         : name == "q8_k"   ? Scheme::kQ8_K
-         : name == "bitnet" ? Scheme::kBitnet
-                            : Scheme::kOther;
+  for (const auto& [scheme, own] : kSchemeNames)
+    if (name == own) return scheme;
+  return Scheme::kOther;
+}
+
+const char* SchemeName(Scheme scheme) {
+  for (const auto& [own, name] : kSchemeNames)
+    if (scheme == own) return name;
+  return "";
 }
 
 Scheme OwnScheme(const Op& op) {

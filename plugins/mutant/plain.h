@@ -20,6 +20,8 @@ struct Tensor {
 
 // How products round their activations (docs/numerics.md, "What rounds where").
 enum class Scheme { kNone, kF16, kBF16, kQ8_0, kQ8_K, kBitnet, kOther };
+const char* SchemeName(Scheme scheme);  // as act.quant names it; "" of kOther
+inline bool MakesCodes(Scheme s) { return s >= Scheme::kQ8_0; }
 
 // One op that ran: its inputs, in the vocabulary's order, and what it gave. A fault changes `out`.
 struct Op {

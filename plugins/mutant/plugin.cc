@@ -235,8 +235,7 @@ class MutantSession : public plugin::Session {
     if (replay.codes) {
       op_.stage = static_cast<pb_stage>(replay.stage), op_.layer = replay.layer;
       quantiser = QuantiserOf(*plan_.defect, op_);
-      if (quantiser && (quantiser->scheme == Scheme::kNone || quantiser->scheme == Scheme::kF16 ||
-                        quantiser->scheme == Scheme::kBF16))
+      if (quantiser && !MakesCodes(quantiser->scheme))
         return MakeError(Code::kUnsupported, "{}: under {} its input is not quantised",
                          pb_vocabulary[op_.stage].name, plan_.defect->name);
       inner.codes = quantiser ? nullptr : +[](void* ctx, const pb_codes* codes) {
@@ -262,9 +261,7 @@ class MutantSession : public plugin::Session {
  private:
   // The codes that the op just committed rounds its input to.
   void GiveCodes(const FaultyQuantiser& quantiser, const pb_replay& replay) const {
-    constexpr const char* kNames[] = {"none", "f16", "q8_0", "q8_k", "bitnet", ""};
-    const std::string scheme = kNames[static_cast<int>(quantiser.scheme)],
-                      maker = "by the mutant's own quantiser";
+    const char *scheme = SchemeName(quantiser.scheme), *maker = "by the mutant's own quantiser";
     std::vector<int8_t> codes;
     std::vector<float> scales;
     int64_t block = 0;
@@ -275,8 +272,8 @@ class MutantSession : public plugin::Session {
       codes.insert(codes.end(), row.codes.begin(), row.codes.end());
       scales.insert(scales.end(), row.scales.begin(), row.scales.end());
     }
-    const pb_codes out{sizeof(pb_codes), scheme.c_str(), maker.c_str(), op_.n,   width,  block,
-                       op_.width,        codes.data(),   scales.data(), nullptr, nullptr};
+    const pb_codes out{sizeof(pb_codes), scheme,       maker,         op_.n,   width,  block,
+                       op_.width,        codes.data(), scales.data(), nullptr, nullptr};
     replay.codes(replay.ctx, &out);
   }
 
