@@ -20,17 +20,14 @@ class TensorDifference {
   void Add(int64_t row, std::span<const float> a, std::span<const float> b) {
     bool equal = true;
     for (size_t i = 0; i < a.size(); i++) {
-      if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) {
-        AddSums(a[i], b[i]);
-        continue;
-      }
+      AddSums(a[i], b[i]);
+      if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
       equal = false;
       n_values_++;
       const auto column = static_cast<int64_t>(i);
       first_column_ = std::min(first_column_, column), last_column_ = std::max(last_column_, column);
       n_non_finite_[0] += !std::isfinite(a[i]), n_non_finite_[1] += !std::isfinite(b[i]);
       all_zero_[0] &= a[i] == 0, all_zero_[1] &= b[i] == 0;
-      AddSums(a[i], b[i]);
     }
     n_columns_ = static_cast<int64_t>(a.size());
     n_rows_ += !equal;
@@ -74,28 +71,35 @@ class TensorDifference {
   bool all_zero_[2] = {true, true};  // of the values that differ
 };
 
-std::string MatrixDifference(const OpWeights& a, const OpWeights& b, const FileNames& files) {
-  const WeightView &x = *a.matrix, &y = *b.matrix;
-  if (x.n_rows != y.n_rows || x.n_columns != y.n_columns) return a.name + " has another shape";
-  TensorDifference difference;
-  std::vector<float> row[2];
-  for (auto& r : row) r.resize(static_cast<size_t>(x.n_columns));
-  for (int64_t r = 0; r < x.n_rows; r++) {
-    DecodeRow(x, r, row[0].data());
-    DecodeRow(y, r, row[1].data());
-    for (float& v : row[0]) v *= a.scale;
-    for (float& v : row[1]) v *= b.scale;
-    difference.Add(r, row[0], row[1]);
+// What an op reads as rows of values: of a matrix its rows, with the factor beside it; of a norm's weight its channels.
+class WeightRows {
+ public:
+  explicit WeightRows(const OpWeights& w)
+      : w_(w), row_(static_cast<size_t>(w.matrix ? w.matrix->n_columns : 1)) {}
+  int64_t n() const {
+    return w_.matrix ? w_.matrix->n_rows : w_.vector ? static_cast<int64_t>(w_.vector->size()) : 0;
   }
-  return difference.Text(a.name, "rows", x.n_rows, files);
-}
+  size_t width() const { return row_.size(); }
+  const char* noun() const { return w_.matrix ? "rows" : "channels"; }
+  // Holds until the next call.
+  std::span<const float> Row(int64_t r) {
+    if (!w_.matrix) return std::span(*w_.vector).subspan(static_cast<size_t>(r), 1);
+    DecodeRow(*w_.matrix, r, row_.data());
+    for (float& v : row_) v *= w_.scale;
+    return row_;
+  }
 
-std::string VectorDifference(const OpWeights& a, const OpWeights& b, const FileNames& files) {
-  if (a.vector->size() != b.vector->size()) return a.name + " has another shape";
+ private:
+  const OpWeights& w_;
+  std::vector<float> row_;
+};
+
+std::string WeightDifference(const OpWeights& a, const OpWeights& b, const FileNames& files) {
+  WeightRows x(a), y(b);
+  if (x.n() != y.n() || x.width() != y.width()) return a.name + " has another shape";
   TensorDifference difference;
-  for (size_t i = 0; i < a.vector->size(); i++)
-    difference.Add(static_cast<int64_t>(i), {a.vector->data() + i, 1}, {b.vector->data() + i, 1});
-  return difference.Text(a.name, "channels", static_cast<int64_t>(a.vector->size()), files);
+  for (int64_t r = 0; r < x.n(); r++) difference.Add(r, x.Row(r), y.Row(r));
+  return difference.Text(a.name, x.noun(), x.n(), files);
 }
 
 void CompareParameters(const HyperParameters& a, const HyperParameters& b, int32_t stage,
@@ -160,9 +164,9 @@ std::vector<std::string> FileDifferences(const Model& first, const Model& second
   CompareParameters(first.params(), second.params(), stage, names, &differences);
   const OpWeights a = WeightsOf(first, stage, layer), b = WeightsOf(second, stage, layer);
   std::string text;
-  if (a.matrix && b.matrix) text = MatrixDifference(a, b, names);
+  if (a.matrix && b.matrix) text = WeightDifference(a, b, names);
   if (a.vector && b.vector) {
-    text = VectorDifference(a, b, names);
+    text = WeightDifference(a, b, names);
     const float x = first.params().norm_eps.value, y = second.params().norm_eps.value;
     if (x != y)
       differences.push_back(fmt::format("norm eps: {} in {}, {} in {}", x, names.first, y, names.second));
@@ -173,28 +177,16 @@ std::vector<std::string> FileDifferences(const Model& first, const Model& second
 
 std::string NonFiniteWeights(const Model& model, int32_t stage, int32_t layer) {
   const OpWeights w = WeightsOf(model, stage, layer);
-  int64_t n_rows = 0, first = -1;
-  auto add = [&](int64_t row, std::span<const float> values) {
-    if (std::ranges::all_of(values, [](float x) { return std::isfinite(x); })) return;
-    n_rows++;
-    if (first < 0) first = row;
-  };
-  int64_t n_all = 0;
-  if (w.matrix) {
-    n_all = w.matrix->n_rows;
-    std::vector<float> row(static_cast<size_t>(w.matrix->n_columns));
-    for (int64_t r = 0; r < n_all; r++) {
-      DecodeRow(*w.matrix, r, row.data());
-      for (float& x : row) x *= w.scale;
-      add(r, row);
-    }
-  } else if (w.vector) {
-    n_all = static_cast<int64_t>(w.vector->size());
-    for (int64_t i = 0; i < n_all; i++) add(i, {w.vector->data() + i, 1});
+  WeightRows rows(w);
+  int64_t n_bad = 0, first = -1;
+  for (int64_t r = 0; r < rows.n(); r++) {
+    if (std::ranges::all_of(rows.Row(r), [](float x) { return std::isfinite(x); })) continue;
+    n_bad++;
+    if (first < 0) first = r;
   }
-  if (n_rows == 0) return "";
-  return fmt::format("{} holds NaN or infinite values in {} of {} {}, first {}", w.name, n_rows, n_all,
-                     w.matrix ? "rows" : "channels", first);
+  if (n_bad == 0) return "";
+  return fmt::format("{} holds NaN or infinite values in {} of {} {}, first {}", w.name, n_bad, rows.n(),
+                     rows.noun(), first);
 }
 
 }  // namespace pb::diagnose
