@@ -18,14 +18,16 @@ Result<T> Number(std::string_view key, std::string_view text, T least, T most) {
   return v;
 }
 
-struct QuantName {
+struct QuantRow {
   ActQuant quant;
+  ActScheme scheme;  // kGgml has none of its own: the weight's type decides
   const char* name;
 };
-constexpr QuantName kQuants[] = {{ActQuant::kGgml, "ggml"}, {ActQuant::kNone, "none"},
-                                 {ActQuant::kF16, "f16"},   {ActQuant::kBF16, "bf16"},
-                                 {ActQuant::kQ8_0, "q8_0"}, {ActQuant::kQ8_1, "q8_1"},
-                                 {ActQuant::kQ8_K, "q8_k"}, {ActQuant::kBitnet, "bitnet"}};
+constexpr QuantRow kQuants[] = {
+    {ActQuant::kGgml, ActScheme::kNone, "ggml"}, {ActQuant::kNone, ActScheme::kNone, "none"},
+    {ActQuant::kF16, ActScheme::kF16, "f16"},    {ActQuant::kBF16, ActScheme::kBF16, "bf16"},
+    {ActQuant::kQ8_0, ActScheme::kQ8_0, "q8_0"}, {ActQuant::kQ8_1, ActScheme::kQ8_1, "q8_1"},
+    {ActQuant::kQ8_K, ActScheme::kQ8_K, "q8_k"}, {ActQuant::kBitnet, ActScheme::kBitnet, "bitnet"}};
 
 Result<bool> ParseKvType(std::string_view value) {
   if (value == "f16" || value == "f32") return value == "f16";
@@ -35,7 +37,7 @@ Result<bool> ParseKvType(std::string_view value) {
 }  // namespace
 
 Result<ActQuant> ParseActQuant(std::string_view name) {
-  for (const QuantName& q : kQuants) {
+  for (const QuantRow& q : kQuants) {
     if (name == q.name) return q.quant;
   }
   return MakeError(Code::kUnsupported,
@@ -43,28 +45,15 @@ Result<ActQuant> ParseActQuant(std::string_view name) {
 }
 
 const char* ActQuantName(ActQuant q) {
-  for (const QuantName& row : kQuants) {
+  for (const QuantRow& row : kQuants) {
     if (row.quant == q) return row.name;
   }
   return "";
 }
 
 const char* SchemeName(ActScheme scheme) {
-  switch (scheme) {
-    case ActScheme::kNone:
-      return ActQuantName(ActQuant::kNone);
-    case ActScheme::kF16:
-      return ActQuantName(ActQuant::kF16);
-    case ActScheme::kBF16:
-      return ActQuantName(ActQuant::kBF16);
-    case ActScheme::kQ8_0:
-      return ActQuantName(ActQuant::kQ8_0);
-    case ActScheme::kQ8_1:
-      return ActQuantName(ActQuant::kQ8_1);
-    case ActScheme::kQ8_K:
-      return ActQuantName(ActQuant::kQ8_K);
-    case ActScheme::kBitnet:
-      return ActQuantName(ActQuant::kBitnet);
+  for (const QuantRow& row : kQuants) {
+    if (row.quant != ActQuant::kGgml && row.scheme == scheme) return row.name;
   }
   return "";
 }
@@ -72,23 +61,8 @@ const char* SchemeName(ActScheme scheme) {
 ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix) {
   if (output_matrix && setting != ActQuant::kNone && setting != ActQuant::kBitnet) setting = ActQuant::kGgml;
   if (output_matrix && setting == ActQuant::kBitnet) setting = ActQuant::kNone;
-  switch (setting) {
-    case ActQuant::kNone:
-      return ActScheme::kNone;
-    case ActQuant::kF16:
-      return ActScheme::kF16;
-    case ActQuant::kBF16:
-      return ActScheme::kBF16;
-    case ActQuant::kQ8_0:
-      return ActScheme::kQ8_0;
-    case ActQuant::kQ8_1:
-      return ActScheme::kQ8_1;
-    case ActQuant::kQ8_K:
-      return ActScheme::kQ8_K;
-    case ActQuant::kBitnet:
-      return ActScheme::kBitnet;
-    case ActQuant::kGgml:
-      break;
+  for (const QuantRow& row : kQuants) {
+    if (setting != ActQuant::kGgml && row.quant == setting) return row.scheme;
   }
   switch (weight) {
     case BlockType::kF16:

@@ -14,7 +14,7 @@
 
 namespace pb::native {
 
-// Setting act.quant: how the layers' products round their activations. kGgml goes by the weight's type (F32 none, F16 f16,
+// Setting act.quant: how the layers' products round their activations. kGgml goes by the weight's type (F32 none, F16 f16, BF16 bf16,
 // Q8_0 q8_0, Q4_1 q8_1, TQ q8_k, I2_S bitnet); the others hold for every type. The output matrix is outside the layers:
 // unrounded under none and bitnet (BitNet leaves it unquantised), else by its type.
 enum class ActQuant { kGgml, kNone, kF16, kBF16, kQ8_0, kQ8_1, kQ8_K, kBitnet };
