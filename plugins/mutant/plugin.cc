@@ -1,6 +1,7 @@
 // An engine that is right but for one defect: the native plugin, wrapped through the ABI, with one op of it computed wrongly. Its
 // points are honest: they show what it computes with, so a comparison can place the defect (docs/self_check.md).
 #include <dlfcn.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>

@@ -1,5 +1,7 @@
 #include "plugins/replay/recording.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <limits>

@@ -1,5 +1,7 @@
 #include "plugins/support/adapter.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <new>

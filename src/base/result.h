@@ -2,10 +2,11 @@
 #ifndef PARITYBIT_BASE_RESULT_H_
 #define PARITYBIT_BASE_RESULT_H_
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -32,12 +33,14 @@ struct Error {
   std::string message;
 
   // Puts where it happened in front: "PATH: message".
-  Error In(std::string_view where) && { return {code, fmt::format("{}: {}", where, message)}; }
+  Error In(std::string_view where) &&;
 };
 
+// MakeError's other half, which is compiled once.
+Error FormatError(Code code, fmt::string_view format, fmt::format_args args);
 template <typename... Args>
-Error MakeError(Code code, fmt::format_string<Args...> format, Args&&... args) {
-  return {code, fmt::format(format, std::forward<Args>(args)...)};
+Error MakeError(Code code, fmt::format_string<Args...> format, const Args&... args) {
+  return FormatError(code, format, fmt::make_format_args(args...));
 }
 
 template <typename T>

@@ -1,5 +1,5 @@
 // paritybit audit: one engine, or a stored trace, judged op by op against what its model declares.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // paritybit check-features: what this build contains, asked of the build itself.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <memory>

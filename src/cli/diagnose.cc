@@ -1,5 +1,5 @@
 // paritybit diagnose: why two engines differ at an op, and whose fault it is.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <memory>

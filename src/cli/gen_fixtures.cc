@@ -1,5 +1,5 @@
 // paritybit gen-fixtures: small deterministic models of any shape, and conversions of models.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cctype>
 #include <memory>

@@ -1,5 +1,5 @@
 // paritybit infer: text from one engine, streamed.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdlib>
 #include <memory>

@@ -1,5 +1,5 @@
 // paritybit preflight: what is usable here.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <memory>

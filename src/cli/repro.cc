@@ -1,7 +1,7 @@
 // paritybit repro: the smallest bundle that shows a wrong op, for a bug report.
 #include "diagnose/repro.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <stdlib.h>
 
 #include <cerrno>

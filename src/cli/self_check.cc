@@ -1,5 +1,5 @@
 // paritybit self-check: which injected defects are found, placed, blamed and named, and whether anything harmless raises an alarm.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 #include <memory>

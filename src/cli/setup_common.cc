@@ -1,6 +1,6 @@
 #include "cli/setup_common.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdlib>
 

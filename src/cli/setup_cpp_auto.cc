@@ -1,5 +1,5 @@
 // paritybit setup-cpp-auto: from nothing to a working reference.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <memory>
 

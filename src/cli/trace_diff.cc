@@ -1,5 +1,5 @@
 // paritybit trace-diff: two traces against each other, offline.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <memory>
 

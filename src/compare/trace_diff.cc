@@ -1,5 +1,7 @@
 #include "compare/trace_diff.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 

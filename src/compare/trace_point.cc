@@ -1,5 +1,7 @@
 #include "compare/trace_point.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>

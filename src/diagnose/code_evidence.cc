@@ -1,5 +1,7 @@
 #include "diagnose/code_evidence.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>

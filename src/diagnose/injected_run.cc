@@ -1,5 +1,7 @@
 #include "diagnose/injected_run.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace pb::diagnose {

@@ -1,5 +1,7 @@
 #include "diagnose/injection.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

@@ -1,5 +1,7 @@
 #include "diagnose/repro.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>

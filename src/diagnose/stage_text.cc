@@ -1,6 +1,6 @@
 #include "diagnose/stage_text.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "abi/vocabulary.h"
 

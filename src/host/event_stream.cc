@@ -1,5 +1,6 @@
 #include "host/event_stream.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // paritybit-host PLUGIN FD: the process an engine plugin lives in. Started by paritybit, never by hand: FD is
 // its socket, FD + 1 the shared memory.
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstdio>

@@ -1,5 +1,6 @@
 #include "host/remote_engine.h"
 
+#include <fmt/format.h>
 #include <sys/socket.h>
 
 #include <algorithm>

@@ -1,5 +1,7 @@
 #include "host/server.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <bitset>

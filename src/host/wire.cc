@@ -1,5 +1,7 @@
 #include "host/wire.h"
 
+#include <fmt/format.h>
+
 namespace pb::host {
 namespace {
 

@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "base/sha256.h"
 #include "report/crossval_report.h"

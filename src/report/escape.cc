@@ -1,6 +1,6 @@
 #include "report/escape.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdint>
 

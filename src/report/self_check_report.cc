@@ -1,6 +1,6 @@
 #include "report/self_check_report.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 #include "report/trace_diff_report.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cctype>

@@ -1,5 +1,6 @@
 #include "run/lock_step.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 
 #include <algorithm>
