@@ -4,6 +4,14 @@
 # All tests labelled unit: what the sanitizer builds need.
 add_custom_target(unit_tests)
 
+# What every test links: GoogleTest, and where the source and build trees are (tests/paths.h).
+if(PB_TESTS)
+  configure_file(${PROJECT_SOURCE_DIR}/tests/paths.cc.in ${PROJECT_BINARY_DIR}/tests/paths.cc @ONLY)
+  add_library(pb_testing STATIC ${PROJECT_BINARY_DIR}/tests/paths.cc)
+  target_include_directories(pb_testing PUBLIC ${PROJECT_SOURCE_DIR})
+  target_link_libraries(pb_testing PUBLIC GTest::gtest)
+endif()
+
 # pb_room(NAME ROOMS base formats ... LIBS fmt::fmt ...)
 # Sources: every .cc in the folder but the tests; tests: *_test.cc, labelled with the room's name and LABELS.
 function(pb_room name)
@@ -26,9 +34,7 @@ function(pb_room name)
   endif()
   if(PB_TESTS AND tests)
     add_executable(pb_${name}_test ${tests})
-    target_link_libraries(pb_${name}_test PRIVATE pb_${name} ${R_TEST_LIBS} GTest::gtest_main)
-    target_compile_definitions(pb_${name}_test PRIVATE PB_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
-                                                       PB_BINARY_DIR="${PROJECT_BINARY_DIR}")
+    target_link_libraries(pb_${name}_test PRIVATE pb_${name} ${R_TEST_LIBS} pb_testing GTest::gtest_main)
     add_test(NAME ${name} COMMAND pb_${name}_test)
     add_dependencies(unit_tests pb_${name}_test)
     set_tests_properties(${name} PROPERTIES LABELS "unit;${R_LABELS}" TIMEOUT 900)

@@ -10,6 +10,7 @@
 
 #include "host/engine.h"
 #include "setup/setup.h"
+#include "tests/paths.h"
 
 namespace pb {
 namespace {
@@ -128,7 +129,7 @@ TEST_P(ActivationCodes, AreThoseOfTheDefinitionInBothEngines) {
     ASSERT_TRUE(found.ok()) << found.error().message;
     model = found->string();
   }
-  auto native = Start(PB_NATIVE_PLUGIN, {}, model);
+  auto native = Start(PluginPath("native"), {}, model);
   const std::vector<Product> products = Record(*native);
   ASSERT_GE(products.size(), 15u);
   for (const char* library : {"haswell", "x64"}) {
@@ -177,10 +178,9 @@ TEST_P(ActivationCodes, AreThoseOfTheDefinitionInBothEngines) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, ActivationCodes,
-    ::testing::Values(Case{"TQ2_0", PB_SOURCE_DIR "/models/tiny-bitnet-silu/tiny-bitnet-silu-tq2_0.gguf",
-                           "q8_k"},
-                      Case{"TQ1_0", PB_FIXTURES "/codes-tq1_0.gguf", "q8_k"},
-                      Case{"Q8_0", PB_FIXTURES "/codes-q8_0.gguf", "q8_0"}, Case{"Q4_1", "@smollm2", "q8_1"}),
+    ::testing::Values(Case{"TQ2_0", ModelPath("tiny-bitnet-silu", "tq2_0"), "q8_k"},
+                      Case{"TQ1_0", BuildPath("tests/codes/codes-tq1_0.gguf"), "q8_k"},
+                      Case{"Q8_0", BuildPath("tests/codes/codes-q8_0.gguf"), "q8_0"}, Case{"Q4_1", "@smollm2", "q8_1"}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "formats/gguf.h"
 #include "host/engine.h"
 #include "setup/setup.h"
+#include "tests/paths.h"
 #include "trace/writer.h"
 
 namespace pb::diagnose {
@@ -37,12 +38,11 @@ T Must(Result<T> result) {
 void Must(Status status) { ASSERT_TRUE(status.ok()) << status.error().message; }
 
 fs::path Tiny(const std::string& activation) {
-  return fs::path(PB_SOURCE_DIR) / "models" / ("tiny-bitnet-" + activation) /
-         ("tiny-bitnet-" + activation + "-tq2_0.gguf");
+  return ModelPath("tiny-bitnet-" + activation, "tq2_0");
 }
 
-run::EngineSpec Native() { return {"native", PB_NATIVE_PLUGIN, {}}; }
-run::EngineSpec Oracle() { return {"oracle", PB_ORACLE_PLUGIN, {}}; }
+run::EngineSpec Native() { return {"native", PluginPath("native"), {}}; }
+run::EngineSpec Oracle() { return {"oracle", PluginPath("oracle"), {}}; }
 run::EngineSpec LlamaCpp() {
   setup::Reference found = Must(setup::FindReference("llama.cpp"));
   return {"llama.cpp", found.plugin, found.settings};
@@ -60,10 +60,10 @@ class Injection : public testing::Test {
     InjectionRequest request;
     request.candidate = Native(), request.reference = LlamaCpp();
     request.model = model;
-    auto engine = Must(host::Engine::Start(PB_NATIVE_PLUGIN, {}, {}));
+    auto engine = Must(host::Engine::Start(PluginPath("native"), {}, {}));
     Must(engine->OpenModel(model));
     request.tokens = Must(engine->Tokenize(kPrompt, PB_ADD_SPECIAL));
-    request.calibration = Must(ReadFile(fs::path(PB_SOURCE_DIR) / "models" / "calibration.txt"));
+    request.calibration = Must(ReadFile(SourcePath("models/calibration.txt")));
     return request;
   }
 

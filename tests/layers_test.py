@@ -92,7 +92,8 @@ def check_rooms(root):
                 errors.append(f"ARCHITECTURE.md: {name} (rank {rank}) may not include {other} (rank {rooms[other][0]})")
         for path in sorted((root / "src" / name).glob("*")):
             if path.suffix in SOURCES:
-                errors += check_includes(root, path, row | {name})
+                tests = {"tests"} if re.search(r"_(test\.cc|for_tests\.h)$", path.name) else set()
+                errors += check_includes(root, path, row | {name} | tests)
     return errors + check_cycles(rooms)
 
 
@@ -183,11 +184,14 @@ def prove_that_it_fails():
         "src/base/a.h": "// std::format in a comment is fine\n",
         "src/formats/CMakeLists.txt": "pb_room(formats ROOMS base LIBS x)\n",
         "src/formats/b.cc": '#include "base/a.h"\nconst char* s = "throw std::cout";\n',
+        "src/formats/b_test.cc": '#include "tests/paths.h"\n',
+        "tests/paths.h": "int p;\n",
         "plugins/p/CMakeLists.txt": "pb_plugin(p SOURCES p.cc ROOMS abi)\n",
         "plugins/p/p.cc": "int p;\n",
     }
     bad = {
         "an include that points up": {"src/base/a.h": '#include "formats/b.h"\n', "src/formats/b.h": "\n"},
+        "an include of the tests": {"src/formats/b.cc": '#include "tests/paths.h"\n'},
         "an include of nothing": {"src/formats/b.cc": '#include "base/missing.h"\n'},
         "a link beyond the row": {"src/base/CMakeLists.txt": "pb_room(base ROOMS formats)\n"},
         "a room without a row": {"src/other/CMakeLists.txt": "pb_room(other)\n"},

@@ -11,6 +11,7 @@
 #include "host/engine.h"
 #include "native/harness_for_tests.h"
 #include "setup/setup.h"
+#include "tests/paths.h"
 
 namespace pb {
 namespace {
@@ -44,7 +45,7 @@ Errors RelL2(const std::vector<float>& a, const float* b, size_t n_rows) {
 TEST(SmolLM2, HiddenStatesAndLogitsAreHuggingFaces) {
   auto path = setup::FindModel("smollm2");
   ASSERT_TRUE(path.ok()) << path.error().message;
-  auto golden = SafetensorsFile::Open(PB_SOURCE_DIR "/models/golden/smollm2-135m-q4_1.safetensors");
+  auto golden = SafetensorsFile::Open(SourcePath("models/golden/smollm2-135m-q4_1.safetensors"));
   ASSERT_TRUE(golden.ok()) << golden.error().message;
   std::vector<int32_t> tokens;
   const std::string ids = golden->metadata().at("ids");
@@ -170,7 +171,7 @@ TEST(TinyBitnet, OpsAreLlamaCppsOnEqualInputs) {
 
 // The native plugin in a process of its own.
 Result<std::unique_ptr<host::Engine>> StartNative(const host::Settings& settings) {
-  return host::Engine::Start(PB_NATIVE_PLUGIN, settings, {});
+  return host::Engine::Start(PluginPath("native"), settings, {});
 }
 
 class TemporaryDir {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "formats/gguf.h"
+#include "tests/paths.h"
 #include "tokenizer/gguf_keys.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
@@ -19,7 +20,7 @@ namespace pb {
 
 using Ids = std::vector<int32_t>;
 
-inline constexpr const char* kBatteryPath = PB_SOURCE_DIR "/tests/data/tokenizer_battery.json";
+inline const std::string kBatteryPath = SourcePath("tests/data/tokenizer_battery.json");
 inline const std::array<std::string, 2> kTinyModels = {"tiny-bitnet-relu2", "tiny-bitnet-silu"};
 // The options by their place in the file: 1 = add_special, 2 = parse_special.
 inline constexpr int kOptions = 4;
@@ -29,9 +30,7 @@ struct BatteryCase {
   std::map<std::string, std::array<Ids, kOptions>> ids;  // by model
 };
 
-inline std::string TinyModelPath(const std::string& model) {
-  return PB_SOURCE_DIR "/models/" + model + "/" + model + "-tq2_0.gguf";
-}
+inline std::string TinyModelPath(const std::string& model) { return ModelPath(model, "tq2_0"); }
 
 inline Result<std::unique_ptr<const Tokenizer>> LoadTokenizer(const std::filesystem::path& path) {
   PB_ASSIGN(GgufFile file, GgufFile::Open(path));

@@ -8,6 +8,7 @@
 #include "base/half.h"
 #include "base/random.h"
 #include "formats/gguf.h"
+#include "tests/paths.h"
 
 namespace pb {
 namespace {
@@ -101,9 +102,7 @@ TEST(Block, I2SByHand) {
 // The bundled models hold the same weights in three formats, packed by another program (train_tiny_bitnet.py).
 TEST(Block, BundledModelsDecodeToEqualBits) {
   for (const char* name : {"tiny-bitnet-relu2", "tiny-bitnet-silu"}) {
-    auto path = [&](const char* format) {
-      return fmt::format("{}/models/{}/{}-{}.gguf", PB_SOURCE_DIR, name, name, format);
-    };
+    auto path = [&](const char* format) { return ModelPath(name, format); };
     auto tq2 = GgufFile::Open(path("tq2_0")), tq1 = GgufFile::Open(path("tq1_0")),
          i2s = GgufFile::Open(path("i2_s"));
     ASSERT_TRUE(tq2.ok() && tq1.ok() && i2s.ok());

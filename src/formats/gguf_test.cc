@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/random.h"
+#include "tests/paths.h"
 
 namespace pb {
 namespace {
@@ -292,7 +293,7 @@ TEST(Gguf, WritesAtomicallyAndMapsBack) {
 
 // The dump in docs/format_gguf.md is a real file that means what the page says.
 TEST(Gguf, TheDocumentedDumpLoads) {
-  std::string page = ReadFile(PB_SOURCE_DIR "/docs/format_gguf.md").value();
+  std::string page = ReadFile(SourcePath("docs/format_gguf.md")).value();
   std::vector<std::byte> bytes;
   size_t at = 0;
   while ((at = page.find(fmt::format("\n    {:08x}  ", bytes.size()), at)) != std::string::npos) {

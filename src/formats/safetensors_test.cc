@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/half.h"
+#include "tests/paths.h"
 
 namespace pb {
 namespace {
@@ -25,7 +26,7 @@ std::string ErrorOf(std::string_view header, size_t data_bytes, Code code = Code
 }
 
 TEST(Safetensors, ReadsWhatTransformersWrote) {
-  auto file = SafetensorsFile::Open(PB_SOURCE_DIR "/models/golden/tiny-bitnet-relu2.safetensors");
+  auto file = SafetensorsFile::Open(SourcePath("models/golden/tiny-bitnet-relu2.safetensors"));
   ASSERT_TRUE(file.ok()) << file.error().message;
   EXPECT_EQ(file->metadata().at("engine"), "transformers 5.23.0");
   const SafeTensor* logits = file->Find("logits");
@@ -36,8 +37,8 @@ TEST(Safetensors, ReadsWhatTransformersWrote) {
   EXPECT_EQ(values->size(), 32u * 2048u);
   for (float v : *values) ASSERT_TRUE(std::isfinite(v));
   EXPECT_EQ(file->Find("no such tensor"), nullptr);
-  EXPECT_TRUE(SafetensorsFile::Open(PB_SOURCE_DIR "/models/golden/smollm2-135m-q4_1.safetensors").ok());
-  EXPECT_TRUE(SafetensorsFile::Open(PB_SOURCE_DIR "/models/golden/tiny-bitnet-silu.safetensors").ok());
+  EXPECT_TRUE(SafetensorsFile::Open(SourcePath("models/golden/smollm2-135m-q4_1.safetensors")).ok());
+  EXPECT_TRUE(SafetensorsFile::Open(SourcePath("models/golden/tiny-bitnet-silu.safetensors")).ok());
 }
 
 TEST(Safetensors, ReadsAFileWrittenByHand) {

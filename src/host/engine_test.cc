@@ -16,6 +16,7 @@
 
 #include "base/random.h"
 #include "host/wire.h"
+#include "tests/paths.h"
 
 namespace pb::host {
 namespace {
@@ -29,9 +30,8 @@ constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(th
 constexpr bool kSanitized = false;
 #endif
 
-const std::filesystem::path kPlugin = std::filesystem::path(PB_BINARY_DIR) / "lib/paritybit/faulty.so";
-const std::filesystem::path kModel =
-    std::filesystem::path(PB_SOURCE_DIR) / "CMakeLists.txt";  // any file will do
+const std::filesystem::path kPlugin = PluginPath("faulty");
+const std::filesystem::path kModel = SourcePath("CMakeLists.txt");  // any file will do
 constexpr double kPatience = 1.0;
 
 double Seconds() {

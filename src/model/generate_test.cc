@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/sha256.h"
+#include "tests/paths.h"
 
 namespace pb {
 namespace {
@@ -208,9 +209,7 @@ TEST(Generate, RefusesAFolderOfAnotherModel) {
 
 TEST(Convert, BundledModelsKeepEveryWeight) {
   for (std::string name : {"tiny-bitnet-relu2", "tiny-bitnet-silu"}) {
-    auto source = [&](const char* format) {
-      return fmt::format("{}/models/{}/{}-{}.gguf", PB_SOURCE_DIR, name, name, format);
-    };
+    auto source = [&](const char* format) { return ModelPath(name, format); };
     GgufFile original = GgufFile::Open(source("tq2_0")).value();
     Folder folder;
     for (auto [type, text] :

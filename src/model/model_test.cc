@@ -8,12 +8,13 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "model/generate.h"
+#include "tests/paths.h"
 
 namespace pb {
 namespace {
 
 std::filesystem::path Bundled(std::string_view name, std::string_view format) {
-  return fmt::format("{}/models/{}/{}-{}.gguf", PB_SOURCE_DIR, name, name, format);
+  return ModelPath(name, format);
 }
 
 // A folder that vanishes.

@@ -4,6 +4,7 @@
 
 #include "formats/safetensors.h"
 #include "native/harness_for_tests.h"
+#include "tests/paths.h"
 
 namespace pb::native {
 namespace {
@@ -11,7 +12,7 @@ namespace {
 class Golden {
  public:
   explicit Golden(const std::string& file) {
-    auto opened = SafetensorsFile::Open(std::string(PB_SOURCE_DIR) + "/models/golden/" + file);
+    auto opened = SafetensorsFile::Open(SourcePath("models/golden/" + file));
     if (!opened.ok()) ADD_FAILURE() << opened.error().message;
     file_.emplace(std::move(opened).value());
   }

@@ -13,6 +13,7 @@
 
 #include "base/sha256.h"
 #include "native/session.h"
+#include "tests/paths.h"
 
 namespace pb::native {
 
@@ -37,7 +38,7 @@ inline Recorded Copy(const pb_tensor& t) {
 class Harness {
  public:
   static std::string Path(const std::string& model, const std::string& type) {
-    return fmt::format("{}/models/{}/{}-{}.gguf", PB_SOURCE_DIR, model, model, type);
+    return ModelPath(model, type);
   }
   explicit Harness(const std::string& path) : Harness(Model::Open(path)) {}
   explicit Harness(Result<std::shared_ptr<const Model>> model) {

@@ -7,6 +7,7 @@
 
 #include "formats/safetensors.h"
 #include "oracle/forward.h"
+#include "tests/paths.h"
 
 namespace pb::oracle {
 namespace {
@@ -15,7 +16,7 @@ namespace {
 class Golden {
  public:
   explicit Golden(const std::string& file) {
-    auto opened = SafetensorsFile::Open(std::string(PB_SOURCE_DIR) + "/models/golden/" + file);
+    auto opened = SafetensorsFile::Open(SourcePath("models/golden/" + file));
     if (!opened.ok()) ADD_FAILURE() << opened.error().message;
     file_.emplace(std::move(opened).value());
     const std::string& ids = file_->metadata().at("ids");
@@ -68,7 +69,7 @@ class GoldenBitnet : public testing::TestWithParam<const char*> {};
 TEST_P(GoldenBitnet, EveryRecordedPointFollowsFromItsRecordedInputs) {
   const std::string name = GetParam();
   Golden golden(name + ".safetensors");
-  auto model = Model::Open(fmt::format("{}/models/{}/{}-tq2_0.gguf", PB_SOURCE_DIR, name, name));
+  auto model = Model::Open(ModelPath(name, "tq2_0"));
   ASSERT_TRUE(model.ok()) << model.error().message;
   Ops ops(*model, OpConfig::Declare((*model)->params(), ActQuant::kBitnet, false), 2);
   int n_points = 0;

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tests/paths.h"
 #include "tokenizer/tokenizer.h"
 
 namespace pb {
@@ -21,7 +22,7 @@ std::string Rendered(std::string_view text) {
 }
 
 TEST(ChatTemplate, RendersAsJinja) {
-  std::ifstream file(PB_SOURCE_DIR "/tests/data/chat_templates.json");
+  std::ifstream file(SourcePath("tests/data/chat_templates.json"));
   ASSERT_TRUE(file.good());
   nlohmann::json data = nlohmann::json::parse(file);
   int equal = 0, refused = 0, unsupported = 0;
