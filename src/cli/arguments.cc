@@ -48,13 +48,15 @@ Status CheckText(const run::PromptSpec& prompt) {
 
 }  // namespace
 
-void AddModelArguments(CLI::App& app, ModelArguments& args) {
-  app.add_option("-m,--model", args.model,
-                 "model file (GGUF), or the name of a model that is set up (smollm2); else $CROSSVAL_GGUF")
-      ->group("Model");
-  app.add_option("--hf-config", args.hf_config,
-                 "config.json of the model; else the one beside the model file, if any")
-      ->group("Model");
+void AddModelArguments(Flags& flags, ModelArguments& args) {
+  flags
+      .Option("-m,--model", args.model,
+              "model file (GGUF), or the name of a model that is set up (smollm2); else $CROSSVAL_GGUF")
+      .Group("Model");
+  flags
+      .Option("--hf-config", args.hf_config,
+              "config.json of the model; else the one beside the model file, if any")
+      .Group("Model");
 }
 
 Result<run::Choice> ChooseModel(const ModelArguments& args) {
@@ -74,34 +76,37 @@ Result<run::Choice> ChooseModel(const ModelArguments& args) {
   return choice;
 }
 
-void AddEngineArguments(CLI::App& app, EngineArguments& args) {
-  app.add_option("-c,--candidate", args.candidate, "engine under test: NAME|PATH[,key=value...]")
-      ->capture_default_str()
-      ->group("Engines");
-  app.add_option("-r,--reference", args.reference,
-                 "engine to agree with: NAME|PATH[,key=value...] (default llama.cpp)")
-      ->group("Engines");
-  app.add_option("--set-reference", args.set_reference, "a setting of the reference: key=value")
-      ->allow_extra_args(false)
-      ->group("Engines");
-  AddSettingArguments(app, args);
+void AddEngineArguments(Flags& flags, EngineArguments& args) {
+  flags.Option("-c,--candidate", args.candidate, "engine under test: NAME|PATH[,key=value...]")
+      .ShowDefault()
+      .Group("Engines");
+  flags
+      .Option("-r,--reference", args.reference,
+              "engine to agree with: NAME|PATH[,key=value...] (default llama.cpp)")
+      .Group("Engines");
+  flags.Option("--set-reference", args.set_reference, "a setting of the reference: key=value")
+      .OneValue()
+      .Group("Engines");
+  AddSettingArguments(flags, args);
 }
 
-void AddSettingArguments(CLI::App& app, EngineArguments& args) {
-  app.add_option("--set", args.set,
-                 "a setting of the candidate: key=value (ffn.activation act.quant kv.type ...)")
-      ->allow_extra_args(false)
-      ->group("Engines");
-  app.add_option("-t,--threads", args.threads, "threads of each engine (default 1)")
-      ->check(CLI::Range(1, 1024))
-      ->group("Engines");
-  app.add_option("--timeout", args.timeout_seconds,
-                 "seconds an engine may go without progress; else $CROSSVAL_TIMEOUT_SECS, else 180")
-      ->check(CLI::PositiveNumber)
-      ->group("Engines");
-  app.add_option("--memory", args.memory_mib, "MiB of address space each engine may have (default: no limit)")
-      ->check(CLI::PositiveNumber)
-      ->group("Engines");
+void AddSettingArguments(Flags& flags, EngineArguments& args) {
+  flags
+      .Option("--set", args.set,
+              "a setting of the candidate: key=value (ffn.activation act.quant kv.type ...)")
+      .OneValue()
+      .Group("Engines");
+  flags.Option("-t,--threads", args.threads, "threads of each engine (default 1)")
+      .Range(1, 1024)
+      .Group("Engines");
+  flags
+      .Option("--timeout", args.timeout_seconds,
+              "seconds an engine may go without progress; else $CROSSVAL_TIMEOUT_SECS, else 180")
+      .Positive()
+      .Group("Engines");
+  flags.Option("--memory", args.memory_mib, "MiB of address space each engine may have (default: no limit)")
+      .Positive()
+      .Group("Engines");
 }
 
 Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std::string_view flag) {
@@ -167,17 +172,14 @@ int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices
   return threads;
 }
 
-void AddPromptArguments(CLI::App& app, PromptArguments& args) {
-  app.add_option("-p,--prompt", args.prompts, "a prompt; may be repeated")
-      ->allow_extra_args(false)
-      ->group("Prompts");
-  app.add_option("--prompt-file", args.prompt_files,
-                 "a file that is one prompt, line ends and all; - is stdin")
-      ->allow_extra_args(false)
-      ->group("Prompts");
-  app.add_option("--prompts", args.prompt_lists, "a file with one prompt on each line; - is stdin")
-      ->allow_extra_args(false)
-      ->group("Prompts");
+void AddPromptArguments(Flags& flags, PromptArguments& args) {
+  flags.Option("-p,--prompt", args.prompts, "a prompt; may be repeated").OneValue().Group("Prompts");
+  flags.Option("--prompt-file", args.prompt_files, "a file that is one prompt, line ends and all; - is stdin")
+      .OneValue()
+      .Group("Prompts");
+  flags.Option("--prompts", args.prompt_lists, "a file with one prompt on each line; - is stdin")
+      .OneValue()
+      .Group("Prompts");
 }
 
 Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args) {

@@ -2,13 +2,13 @@
 #ifndef PARITYBIT_CLI_ARGUMENTS_H_
 #define PARITYBIT_CLI_ARGUMENTS_H_
 
-#include <CLI/App.hpp>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "cli/flags.h"
 #include "run/engine_spec.h"
 #include "run/record.h"
 #include "run/request.h"
@@ -19,7 +19,7 @@ struct ModelArguments {
   std::string model, hf_config, tokenizer;
 };
 // --model (CROSSVAL_GGUF), --hf-config.
-void AddModelArguments(CLI::App& app, ModelArguments& args);
+void AddModelArguments(Flags& flags, ModelArguments& args);
 // The model's path with the origin of the choice; kUsage when neither flag nor variable names one.
 Result<run::Choice> ChooseModel(const ModelArguments& args);
 
@@ -31,16 +31,16 @@ struct EngineArguments {
   std::optional<uint64_t> memory_mib;
 };
 // --candidate --reference --set-reference, and the settings.
-void AddEngineArguments(CLI::App& app, EngineArguments& args);
+void AddEngineArguments(Flags& flags, EngineArguments& args);
 // --set --threads --timeout --memory.
-void AddSettingArguments(CLI::App& app, EngineArguments& args);
+void AddSettingArguments(Flags& flags, EngineArguments& args);
 
 struct PromptArguments {
   std::vector<std::string> prompts, prompt_files, prompt_lists;
   bool empty() const { return prompts.empty() && prompt_files.empty() && prompt_lists.empty(); }  // no flag
 };
 // --prompt, --prompt-file, --prompts; "-" is stdin.
-void AddPromptArguments(CLI::App& app, PromptArguments& args);
+void AddPromptArguments(Flags& flags, PromptArguments& args);
 // All prompts in the order prompt, prompt-file, prompts. kUsage when no flag was given; an empty list is no
 // error here.
 Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args);

@@ -137,26 +137,28 @@ int Run(AuditArguments args) {
 
 }  // namespace
 
-Action DeclareAudit(CLI::App& app) {
+Action DeclareAudit(Flags& flags) {
   auto args = std::make_shared<AuditArguments>();
-  AddModelArguments(app, args->model);
-  app.add_option("--reference-model", args->good_model,
-                 "the file that declares what is right (default: the one that the engine reads)")
-      ->group("Model");
-  app.add_option("-e,--engine", args->engine, "engine to judge: NAME|PATH[,key=value...]")
-      ->capture_default_str()
-      ->group("Engines");
-  AddSettingArguments(app, args->engines);
-  app.add_option("--trace", args->trace,
-                 "judge a stored full trace instead of an engine: its model, tokens and steps")
-      ->group("Engines");
-  AddPromptArguments(app, args->prompts);
-  app.add_option("-n,--max-tokens", args->max_tokens, "greedy decode steps after each prompt")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str()
-      ->group("Prompts");
-  app.add_flag("--all", args->all, "show the worst place of every stage")->group("Output");
-  AddOutputArguments(app, args->output, nullptr);
+  AddModelArguments(flags, args->model);
+  flags
+      .Option("--reference-model", args->good_model,
+              "the file that declares what is right (default: the one that the engine reads)")
+      .Group("Model");
+  flags.Option("-e,--engine", args->engine, "engine to judge: NAME|PATH[,key=value...]")
+      .ShowDefault()
+      .Group("Engines");
+  AddSettingArguments(flags, args->engines);
+  flags
+      .Option("--trace", args->trace,
+              "judge a stored full trace instead of an engine: its model, tokens and steps")
+      .Group("Engines");
+  AddPromptArguments(flags, args->prompts);
+  flags.Option("-n,--max-tokens", args->max_tokens, "greedy decode steps after each prompt")
+      .Range(0, 1 << 20)
+      .ShowDefault()
+      .Group("Prompts");
+  flags.Switch("--all", args->all, "show the worst place of every stage").Group("Output");
+  AddOutputArguments(flags, args->output, nullptr);
   return [args] { return Run(*args); };
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "cli/arguments.h"
@@ -65,9 +66,9 @@ int CheckFeatures(const OutputArguments& output) {
 
 }  // namespace
 
-Action DeclareCheckFeatures(CLI::App& app) {
+Action DeclareCheckFeatures(Flags& flags) {
   auto output = std::make_shared<OutputArguments>();
-  AddOutputArguments(app, *output, nullptr);
+  AddOutputArguments(flags, *output, nullptr);
   return [output] { return CheckFeatures(*output); };
 }
 

@@ -2,6 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 #include <algorithm>
 #include <exception>
 #include <map>
@@ -51,7 +54,8 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   for (const Command& command : commands) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
     sub->footer(fmt::format("Example:\n  {}", command.example));
-    actions[sub] = {&command, command.declare(*sub)};
+    Flags flags(*sub);
+    actions[sub] = {&command, command.declare(flags)};
   }
   try {
     app.parse(argc, argv);

@@ -3,12 +3,11 @@
 #ifndef PARITYBIT_CLI_COMMAND_H_
 #define PARITYBIT_CLI_COMMAND_H_
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <functional>
 #include <span>
 #include <string_view>
+
+#include "cli/flags.h"
 
 namespace pb::cli {
 
@@ -19,7 +18,7 @@ struct Command {
   const char* name;
   const char* summary;  // one line of `paritybit --help`
   const char* example;  // stands at the end of the command's own help
-  Action (*declare)(CLI::App& app);
+  Action (*declare)(Flags& flags);
   const char* kept = "";  // what an interrupted run leaves, for the message
 };
 
@@ -29,21 +28,21 @@ std::span<const Command> Commands();
 bool IsUnsupportedCommand(std::string_view name);
 
 // One per file.
-Action DeclareCrossval(CLI::App& app);
-Action DeclareCrossvalPerToken(CLI::App& app);
-Action DeclareTrace(CLI::App& app);
-Action DeclareTraceDiff(CLI::App& app);
-Action DeclareDiagnose(CLI::App& app);
-Action DeclareRepro(CLI::App& app);
-Action DeclareAudit(CLI::App& app);
-Action DeclareNoise(CLI::App& app);
-Action DeclareSelfCheck(CLI::App& app);
-Action DeclareInfer(CLI::App& app);
-Action DeclareSetupCppAuto(CLI::App& app);
-Action DeclareSetupCrossval(CLI::App& app);
-Action DeclarePreflight(CLI::App& app);
-Action DeclareGenFixtures(CLI::App& app);
-Action DeclareCheckFeatures(CLI::App& app);
+Action DeclareCrossval(Flags& flags);
+Action DeclareCrossvalPerToken(Flags& flags);
+Action DeclareTrace(Flags& flags);
+Action DeclareTraceDiff(Flags& flags);
+Action DeclareDiagnose(Flags& flags);
+Action DeclareRepro(Flags& flags);
+Action DeclareAudit(Flags& flags);
+Action DeclareNoise(Flags& flags);
+Action DeclareSelfCheck(Flags& flags);
+Action DeclareInfer(Flags& flags);
+Action DeclareSetupCppAuto(Flags& flags);
+Action DeclareSetupCrossval(Flags& flags);
+Action DeclarePreflight(Flags& flags);
+Action DeclareGenFixtures(Flags& flags);
+Action DeclareCheckFeatures(Flags& flags);
 
 }  // namespace pb::cli
 

@@ -6,9 +6,9 @@
 
 namespace pb::cli {
 
-Action DeclareCrossval(CLI::App& app) {
+Action DeclareCrossval(Flags& flags) {
   auto args = std::make_shared<CrossvalArguments>();
-  AddCrossvalArguments(app, *args);
+  AddCrossvalArguments(flags, *args);
   return [args] { return RunCrossval(*args, "crossval"); };
 }
 

@@ -183,12 +183,12 @@ std::string CommandLine(const CrossvalArguments& args, const std::string& comman
   return more.empty() ? line : line + " " + more;
 }
 
-void AddPlaceArguments(CLI::App& app, PlaceArguments& args) {
-  app.add_option("--stage", args.stage, "the op, as ffn_gated (default: the first beyond its bound)")
-      ->group("Place");
-  app.add_option("--layer", args.layer, "its layer")->group("Place");
-  app.add_option("--prompt-index", args.prompt_index, "of the prompts, from 0")->group("Place");
-  app.add_option("--step", args.step, "0: the prefill; else a decode step")->group("Place");
+void AddPlaceArguments(Flags& flags, PlaceArguments& args) {
+  flags.Option("--stage", args.stage, "the op, as ffn_gated (default: the first beyond its bound)")
+      .Group("Place");
+  flags.Option("--layer", args.layer, "its layer").Group("Place");
+  flags.Option("--prompt-index", args.prompt_index, "of the prompts, from 0").Group("Place");
+  flags.Option("--step", args.step, "0: the prefill; else a decode step").Group("Place");
 }
 
 Result<std::optional<diagnose::Place>> PlaceAsked(const PlaceArguments& args) {
@@ -221,65 +221,72 @@ std::string ReproLine(const CrossvalArguments& args, const diagnose::Diagnosis& 
                                  pb_vocabulary[diagnosis.place.stage].name));
 }
 
-void AddComparisonArguments(CLI::App& app, CrossvalArguments& args) {
-  AddModelArguments(app, args.model);
-  app.add_option("--reference-model", args.reference_model,
-                 "another file for the reference than the candidate's")
-      ->group("Model");
-  AddEngineArguments(app, args.engines);
-  AddPromptArguments(app, args.prompts);
-  app.add_option("-n,--max-tokens", args.max_tokens,
-                 "decode steps after each prompt, forced by the reference's greedy choice")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str()
-      ->group("Prompts");
-  AddOutputArguments(app, args.output);
+void AddComparisonArguments(Flags& flags, CrossvalArguments& args) {
+  AddModelArguments(flags, args.model);
+  flags
+      .Option("--reference-model", args.reference_model,
+              "another file for the reference than the candidate's")
+      .Group("Model");
+  AddEngineArguments(flags, args.engines);
+  AddPromptArguments(flags, args.prompts);
+  flags
+      .Option("-n,--max-tokens", args.max_tokens,
+              "decode steps after each prompt, forced by the reference's greedy choice")
+      .Range(0, 1 << 20)
+      .ShowDefault()
+      .Group("Prompts");
+  AddOutputArguments(flags, args.output);
 }
 
-void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args) {
-  AddComparisonArguments(app, args);
-  app.add_option(
-         "--scope", args.scope,
-         "local: every tracepoint is judged by its own error, then the logits; logits-only: the logits alone")
-      ->check(CLI::IsMember({"local", "logits-only"}))
-      ->capture_default_str()
-      ->group("Limits");
-  app.add_option("--cos-tolerance", args.user.min_cosine,
-                 "least cosine that a position may have (default: no such limit)")
-      ->check(CLI::Range(-1.0, 1.0))
-      ->group("Limits");
-  app.add_option("--kl-mean", args.user.kl_mean, "largest mean KL in nats, instead of the noise floor's")
-      ->check(CLI::NonNegativeNumber)
-      ->group("Limits");
-  app.add_option("--kl-worst", args.user.kl_worst,
-                 "largest KL of a position in nats, instead of the noise floor's")
-      ->check(CLI::NonNegativeNumber)
-      ->group("Limits");
-  app.add_option("--rel-l2", args.user.rel_l2, "largest rel-L2 of a position (default: no such limit)")
-      ->check(CLI::NonNegativeNumber)
-      ->group("Limits");
-  app.add_option("--max-abs", args.user.max_abs, "largest difference of two logits (default: no such limit)")
-      ->check(CLI::NonNegativeNumber)
-      ->group("Limits");
-  app.add_option(
-         "--confidence", args.user.confidence,
-         "also fail where the candidate can be told from the reference's own noise at this confidence; as "
-         "many "
-         "runs of noise as that takes, 19 for 0.95, 99 for 0.99 (default: told of 8 runs, decides nothing)")
-      ->check(CLI::Range(0.5, 0.999))
-      ->group("Limits");
-  app.add_option(
-         "--keep-traces", args.keep_traces,
-         "keep both engines' traces in this folder: FOLDER/candidate, FOLDER/reference (default: none, "
-         "tensors are compared in memory)")
-      ->group("Output");
-  app.add_option("--trace-level", args.trace_level,
-                 "what kept traces hold: digest, sketch, or full, which can be replayed (default full)")
-      ->check(CLI::IsMember({"digest", "sketch", "full"}))
-      ->group("Output");
-  app.add_option("--receipt", args.receipt, "write the evidence to this file")->group("Output");
-  app.add_flag("--all", args.all, "show every position")->group("Output");
-  app.add_flag("-q,--quiet", args.quiet, "one line")->group("Output");
+void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
+  AddComparisonArguments(flags, args);
+  flags
+      .Option("--scope", args.scope,
+              "local: every tracepoint is judged by its own error, then the logits; logits-only: the logits "
+              "alone")
+      .OneOf({"local", "logits-only"})
+      .ShowDefault()
+      .Group("Limits");
+  flags
+      .Option("--cos-tolerance", args.user.min_cosine,
+              "least cosine that a position may have (default: no such limit)")
+      .Range(-1.0, 1.0)
+      .Group("Limits");
+  flags.Option("--kl-mean", args.user.kl_mean, "largest mean KL in nats, instead of the noise floor's")
+      .NonNegative()
+      .Group("Limits");
+  flags
+      .Option("--kl-worst", args.user.kl_worst,
+              "largest KL of a position in nats, instead of the noise floor's")
+      .NonNegative()
+      .Group("Limits");
+  flags.Option("--rel-l2", args.user.rel_l2, "largest rel-L2 of a position (default: no such limit)")
+      .NonNegative()
+      .Group("Limits");
+  flags.Option("--max-abs", args.user.max_abs, "largest difference of two logits (default: no such limit)")
+      .NonNegative()
+      .Group("Limits");
+  flags
+      .Option(
+          "--confidence", args.user.confidence,
+          "also fail where the candidate can be told from the reference's own noise at this confidence; as "
+          "many "
+          "runs of noise as that takes, 19 for 0.95, 99 for 0.99 (default: told of 8 runs, decides nothing)")
+      .Range(0.5, 0.999)
+      .Group("Limits");
+  flags
+      .Option("--keep-traces", args.keep_traces,
+              "keep both engines' traces in this folder: FOLDER/candidate, FOLDER/reference (default: none, "
+              "tensors are compared in memory)")
+      .Group("Output");
+  flags
+      .Option("--trace-level", args.trace_level,
+              "what kept traces hold: digest, sketch, or full, which can be replayed (default full)")
+      .OneOf({"digest", "sketch", "full"})
+      .Group("Output");
+  flags.Option("--receipt", args.receipt, "write the evidence to this file").Group("Output");
+  flags.Switch("--all", args.all, "show every position").Group("Output");
+  flags.Switch("-q,--quiet", args.quiet, "one line").Group("Output");
 }
 
 Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,

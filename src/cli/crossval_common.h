@@ -2,7 +2,6 @@
 #ifndef PARITYBIT_CLI_CROSSVAL_COMMON_H_
 #define PARITYBIT_CLI_CROSSVAL_COMMON_H_
 
-#include <CLI/App.hpp>
 #include <string>
 
 #include "cli/arguments.h"
@@ -26,9 +25,9 @@ struct CrossvalArguments {
 };
 
 // Flags of both commands.
-void AddCrossvalArguments(CLI::App& app, CrossvalArguments& args);
+void AddCrossvalArguments(Flags& flags, CrossvalArguments& args);
 // Those that say what is compared: model, engines, prompts, steps; and the output's.
-void AddComparisonArguments(CLI::App& app, CrossvalArguments& args);
+void AddComparisonArguments(Flags& flags, CrossvalArguments& args);
 
 // From flags to a request.
 Result<run::Request> MakeRequest(const CrossvalArguments& args);
@@ -43,7 +42,7 @@ struct PlaceArguments {
   std::string stage;
   int layer = -1, prompt_index = 0, step = 0;
 };
-void AddPlaceArguments(CLI::App& app, PlaceArguments& args);
+void AddPlaceArguments(Flags& flags, PlaceArguments& args);
 // kUsage: no such op, or one of every layer and no layer.
 Result<std::optional<diagnose::Place>> PlaceAsked(const PlaceArguments& args);
 // As typed; empty where no op is asked for.

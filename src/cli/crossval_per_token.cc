@@ -52,14 +52,15 @@ Result<int> Run(const CrossvalArguments& args) {
 
 }  // namespace
 
-Action DeclareCrossvalPerToken(CLI::App& app) {
+Action DeclareCrossvalPerToken(Flags& flags) {
   auto args = std::make_shared<CrossvalArguments>();
   args->all = true;
-  AddCrossvalArguments(app, *args);
-  app.add_option("--tokenizer", args->model.tokenizer,
-                 "the model file itself; a tokenizer apart from the model is unsupported; else "
-                 "$CROSSVAL_GGUF_TOKENIZER")
-      ->group("Model");
+  AddCrossvalArguments(flags, *args);
+  flags
+      .Option("--tokenizer", args->model.tokenizer,
+              "the model file itself; a tokenizer apart from the model is unsupported; else "
+              "$CROSSVAL_GGUF_TOKENIZER")
+      .Group("Model");
   return [args] {
     auto exit_code = Run(*args);
     return exit_code ? *exit_code : Fail(args->output, exit_code.error());

@@ -170,17 +170,18 @@ int Run(DiagnoseArguments args) {
 
 }  // namespace
 
-Action DeclareDiagnose(CLI::App& app) {
+Action DeclareDiagnose(Flags& flags) {
   auto args = std::make_shared<DiagnoseArguments>();
-  AddComparisonArguments(app, args->compared);
-  AddPlaceArguments(app, args->place);
-  app.add_flag("--no-perplexity", args->no_perplexity, "leave out the perplexities of an activation")
-      ->group("Output");
-  CLI::Option* inject = app.add_flag("--inject", args->inject,
-                                     "search the smallest set of ops whose exchange restores the logits (of "
-                                     "itself where it is cheap)")
-                            ->group("Output");
-  app.add_flag("--no-inject", args->no_inject, "leave that search out")->excludes(inject)->group("Output");
+  AddComparisonArguments(flags, args->compared);
+  AddPlaceArguments(flags, args->place);
+  flags.Switch("--no-perplexity", args->no_perplexity, "leave out the perplexities of an activation")
+      .Group("Output");
+  Flag inject = flags
+                    .Switch("--inject", args->inject,
+                            "search the smallest set of ops whose exchange restores the logits (of "
+                            "itself where it is cheap)")
+                    .Group("Output");
+  flags.Switch("--no-inject", args->no_inject, "leave that search out").Excludes(inject).Group("Output");
   return [args] { return Run(*args); };
 }
 

@@ -3,6 +3,7 @@
 
 #include <cctype>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "cli/command.h"
 #include "cli/output.h"
@@ -106,20 +107,19 @@ Result<int> GenFixtures(const FixtureArguments& args) {
 
 }  // namespace
 
-Action DeclareGenFixtures(CLI::App& app) {
+Action DeclareGenFixtures(Flags& flags) {
   auto args = std::make_shared<FixtureArguments>();
   GenerateSpec& spec = args->spec;
-  app.add_option("-o,--out", args->out, "a folder for the standard set, or FILE.gguf for one model")
-      ->required();
-  app.add_option("--convert", args->convert,
-                 "rewrite this model's linear weights as --weights instead of making one");
-  app.add_option("--weights", args->weights, "type of the linear weights")->capture_default_str();
+  flags.Option("-o,--out", args->out, "a folder for the standard set, or FILE.gguf for one model").Required();
+  flags.Option("--convert", args->convert,
+               "rewrite this model's linear weights as --weights instead of making one");
+  flags.Option("--weights", args->weights, "type of the linear weights").ShowDefault();
   auto shape = [&](const char* flag, int64_t& value, const char* help) {
-    app.add_option(flag, value, help)->capture_default_str()->group("Shape of one model");
+    flags.Option(flag, value, help).ShowDefault().Group("Shape of one model");
   };
-  app.add_option("--architecture", spec.architecture, "llama bitnet bitnet-b1.58 bitnet-25")
-      ->capture_default_str()
-      ->group("Shape of one model");
+  flags.Option("--architecture", spec.architecture, "llama bitnet bitnet-b1.58 bitnet-25")
+      .ShowDefault()
+      .Group("Shape of one model");
   shape("--layers", spec.n_layers, "layers");
   shape("--d-model", spec.d_model, "width");
   shape("--d-ff", spec.d_ff, "width of the feed-forward network");
@@ -128,17 +128,15 @@ Action DeclareGenFixtures(CLI::App& app) {
   shape("--head-dim", spec.head_dim, "values of a head; 0: width / heads");
   shape("--vocab", spec.n_vocab, "tokens");
   shape("--context", spec.n_ctx, "positions");
-  app.add_option("--distribution", args->distribution, "weights: ternary or gaussian")
-      ->check(CLI::IsMember({"ternary", "gaussian"}))
-      ->capture_default_str()
-      ->group("Shape of one model");
-  app.add_option("--activation", args->activation, "activation declared in config.json: silu relu2 relu gelu")
-      ->capture_default_str()
-      ->group("Shape of one model");
-  app.add_option("--seed", spec.seed, "of the random weights")
-      ->capture_default_str()
-      ->group("Shape of one model");
-  AddOutputArguments(app, args->output, nullptr);
+  flags.Option("--distribution", args->distribution, "weights: ternary or gaussian")
+      .OneOf({"ternary", "gaussian"})
+      .ShowDefault()
+      .Group("Shape of one model");
+  flags.Option("--activation", args->activation, "activation declared in config.json: silu relu2 relu gelu")
+      .ShowDefault()
+      .Group("Shape of one model");
+  flags.Option("--seed", spec.seed, "of the random weights").ShowDefault().Group("Shape of one model");
+  AddOutputArguments(flags, args->output, nullptr);
   return [args] {
     auto exit_code = GenFixtures(*args);
     return exit_code ? *exit_code : Fail(args->output, exit_code.error());

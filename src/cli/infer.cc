@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "cli/arguments.h"
 #include "cli/command.h"
@@ -139,33 +140,32 @@ Result<int> Infer(const InferArguments& args) {
 
 }  // namespace
 
-Action DeclareInfer(CLI::App& app) {
+Action DeclareInfer(Flags& flags) {
   auto args = std::make_shared<InferArguments>();
-  AddModelArguments(app, args->model);
-  AddPromptArguments(app, args->prompts);
-  app.add_option("-e,--engine", args->engine, "engine that generates: NAME|PATH[,key=value...]")
-      ->capture_default_str()
-      ->group("Engines");
-  AddSettingArguments(app, args->engines);
-  app.add_option("-n,--max-tokens", args->max_tokens, "tokens to generate at most")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str()
-      ->group("Generation");
-  app.add_option("--temperature", args->sampling.temperature, "0: the most likely token; higher: more varied")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str()
-      ->group("Generation");
-  app.add_option("--top-k", args->sampling.top_k, "sample among the k most likely tokens; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str()
-      ->group("Generation");
-  app.add_option("--seed", args->seed, "seed of the sampling; else $BITNET_SEED, else 0")
-      ->group("Generation");
-  app.add_flag("--chat", args->chat, "frame the prompt with the model's chat template")->group("Generation");
-  app.add_option("--system", args->system, "system message for --chat")->group("Generation");
-  app.add_flag("--ignore-eos", args->ignore_eos, "go on after a token that ends the text")
-      ->group("Generation");
-  AddOutputArguments(app, args->output);
+  AddModelArguments(flags, args->model);
+  AddPromptArguments(flags, args->prompts);
+  flags.Option("-e,--engine", args->engine, "engine that generates: NAME|PATH[,key=value...]")
+      .ShowDefault()
+      .Group("Engines");
+  AddSettingArguments(flags, args->engines);
+  flags.Option("-n,--max-tokens", args->max_tokens, "tokens to generate at most")
+      .Range(1, 1 << 20)
+      .ShowDefault()
+      .Group("Generation");
+  flags.Option("--temperature", args->sampling.temperature, "0: the most likely token; higher: more varied")
+      .NonNegative()
+      .ShowDefault()
+      .Group("Generation");
+  flags.Option("--top-k", args->sampling.top_k, "sample among the k most likely tokens; 0: all")
+      .NonNegative()
+      .ShowDefault()
+      .Group("Generation");
+  flags.Option("--seed", args->seed, "seed of the sampling; else $BITNET_SEED, else 0").Group("Generation");
+  flags.Switch("--chat", args->chat, "frame the prompt with the model's chat template").Group("Generation");
+  flags.Option("--system", args->system, "system message for --chat").Group("Generation");
+  flags.Switch("--ignore-eos", args->ignore_eos, "go on after a token that ends the text")
+      .Group("Generation");
+  AddOutputArguments(flags, args->output);
   return [args] {
     if (args->seed) {
       args->sampling.seed = *args->seed;

@@ -64,19 +64,19 @@ int Run(const NoiseArguments& args) {
 
 }  // namespace
 
-Action DeclareNoise(CLI::App& app) {
+Action DeclareNoise(Flags& flags) {
   auto args = std::make_shared<NoiseArguments>();
-  AddModelArguments(app, args->model);
-  app.add_option("-e,--engine", args->engine, "engine to measure: NAME|PATH[,key=value...]")
-      ->capture_default_str()
-      ->group("Engines");
-  AddSettingArguments(app, args->engines);
-  AddPromptArguments(app, args->prompts);
-  app.add_option("-n,--max-tokens", args->max_tokens, "greedy decode steps after each prompt")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str()
-      ->group("Prompts");
-  AddOutputArguments(app, args->output);
+  AddModelArguments(flags, args->model);
+  flags.Option("-e,--engine", args->engine, "engine to measure: NAME|PATH[,key=value...]")
+      .ShowDefault()
+      .Group("Engines");
+  AddSettingArguments(flags, args->engines);
+  AddPromptArguments(flags, args->prompts);
+  flags.Option("-n,--max-tokens", args->max_tokens, "greedy decode steps after each prompt")
+      .Range(0, 1 << 20)
+      .ShowDefault()
+      .Group("Prompts");
+  AddOutputArguments(flags, args->output);
   return [args] { return Run(*args); };
 }
 

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 namespace pb::cli {
 namespace {
@@ -75,13 +76,13 @@ int ExitCodeOf(Code code) {
   return kExitBug;
 }
 
-void AddOutputArguments(CLI::App& app, OutputArguments& args, const char* logs,
+void AddOutputArguments(Flags& flags, OutputArguments& args, const char* logs,
                         const std::vector<std::string>& formats) {
-  app.add_option("--format", args.format, "text for people, json alone on stdout for programs")
-      ->check(CLI::IsMember(formats))
-      ->capture_default_str()
-      ->group("Output");
-  if (logs) app.add_flag("-v,--verbose", args.verbose, logs)->group("Output");
+  flags.Option("--format", args.format, "text for people, json alone on stdout for programs")
+      .OneOf(formats)
+      .ShowDefault()
+      .Group("Output");
+  if (logs) flags.Switch("-v,--verbose", args.verbose, logs).Group("Output");
 }
 
 bool UseColour(int fd) {

@@ -5,14 +5,14 @@
 
 #include <signal.h>
 
-#include <CLI/App.hpp>
 #include <chrono>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
+#include "cli/flags.h"
 
 namespace pb::cli {
 
@@ -28,7 +28,7 @@ struct OutputArguments {
   bool json() const { return format == "json"; }
 };
 // --format, which every command has, and -v, where a command has something to log.
-void AddOutputArguments(CLI::App& app, OutputArguments& args, const char* logs = "logs to stderr",
+void AddOutputArguments(Flags& flags, OutputArguments& args, const char* logs = "logs to stderr",
                         const std::vector<std::string>& formats = {"text", "json"});
 
 // True when colour helps: a terminal, and NO_COLOR is not set.

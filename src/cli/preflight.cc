@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "cli/command.h"
 #include "cli/output.h"
@@ -41,14 +42,14 @@ int Preflight(const OutputArguments& output, bool require_cpp) {
 
 }  // namespace
 
-Action DeclarePreflight(CLI::App& app) {
+Action DeclarePreflight(Flags& flags) {
   struct Arguments {
     OutputArguments output;
     bool require_cpp = false;
   };
   auto args = std::make_shared<Arguments>();
-  app.add_flag("--require-cpp", args->require_cpp, "exit 3 when no reference engine is usable");
-  AddOutputArguments(app, args->output, nullptr);
+  flags.Switch("--require-cpp", args->require_cpp, "exit 3 when no reference engine is usable");
+  AddOutputArguments(flags, args->output, nullptr);
   return [args] { return Preflight(args->output, args->require_cpp); };
 }
 

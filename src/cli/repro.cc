@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "cli/command.h"
@@ -164,12 +165,12 @@ int Run(ReproArguments args) {
 
 }  // namespace
 
-Action DeclareRepro(CLI::App& app) {
+Action DeclareRepro(Flags& flags) {
   auto args = std::make_shared<ReproArguments>();
-  AddComparisonArguments(app, args->compared);
-  AddPlaceArguments(app, args->place);
-  app.add_option("-o,--out", args->out, "folder of the bundle: new, or empty")->required()->group("Output");
-  app.add_flag("--force", args->force, "replace a bundle that is there")->group("Output");
+  AddComparisonArguments(flags, args->compared);
+  AddPlaceArguments(flags, args->place);
+  flags.Option("-o,--out", args->out, "folder of the bundle: new, or empty").Required().Group("Output");
+  flags.Switch("--force", args->force, "replace a bundle that is there").Group("Output");
   return [args] { return Run(*args); };
 }
 

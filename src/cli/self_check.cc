@@ -98,27 +98,25 @@ int Run(const SelfCheckArguments& args) {
 
 }  // namespace
 
-Action DeclareSelfCheck(CLI::App& app) {
+Action DeclareSelfCheck(Flags& flags) {
   auto args = std::make_shared<SelfCheckArguments>();
-  app.add_option("--share", args->share, "run this share of the cases of each kind")
-      ->check(CLI::Range(1e-6, 1.0))
-      ->capture_default_str()
-      ->group("Cases");
-  app.add_option("--seed", args->seed, "which ones a share takes")->capture_default_str()->group("Cases");
-  app.add_option("--filter", args->filter,
-                 "only cases whose name holds this text, as down_proj or \"layer 2\"")
-      ->group("Cases");
-  app.add_flag("--no-reference", args->no_reference, "leave out the harmless changes that need llama.cpp")
-      ->group("Cases");
-  app.add_option("--jobs", args->jobs, "cases at a time (default: one a core)")
-      ->check(CLI::Range(1, 256))
-      ->group("Cases");
-  app.add_option("--results", args->results, "keep a line for each case here (default: in the cache)")
-      ->group("Output");
-  app.add_flag("--resume", args->resume,
-               "go on after an interruption: cases kept by the same build are not run again")
-      ->group("Output");
-  AddOutputArguments(app, args->output, "logs to stderr", {"text", "json", "markdown"});
+  flags.Option("--share", args->share, "run this share of the cases of each kind")
+      .Range(1e-6, 1.0)
+      .ShowDefault()
+      .Group("Cases");
+  flags.Option("--seed", args->seed, "which ones a share takes").ShowDefault().Group("Cases");
+  flags.Option("--filter", args->filter, "only cases whose name holds this text, as down_proj or \"layer 2\"")
+      .Group("Cases");
+  flags.Switch("--no-reference", args->no_reference, "leave out the harmless changes that need llama.cpp")
+      .Group("Cases");
+  flags.Option("--jobs", args->jobs, "cases at a time (default: one a core)").Range(1, 256).Group("Cases");
+  flags.Option("--results", args->results, "keep a line for each case here (default: in the cache)")
+      .Group("Output");
+  flags
+      .Switch("--resume", args->resume,
+              "go on after an interruption: cases kept by the same build are not run again")
+      .Group("Output");
+  AddOutputArguments(flags, args->output, "logs to stderr", {"text", "json", "markdown"});
   return [args] { return Run(*args); };
 }
 

@@ -3,16 +3,15 @@
 #include <fmt/core.h>
 
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 namespace pb::cli {
 
-void AddSetupArguments(CLI::App& app, SetupArguments& args) {
-  app.add_option("reference", args.reference, "reference engine")
-      ->check(CLI::IsMember(setup::KnownReferences()))
-      ->capture_default_str();
-  app.add_flag("--rebuild", args.rebuild, "do it again although it is there");
-  app.add_flag("--offline", args.offline, "use no network; else $BITNET_OFFLINE");
-  AddOutputArguments(app, args.output, nullptr);
+void AddSetupArguments(Flags& flags, SetupArguments& args) {
+  flags.Option("reference", args.reference, "reference engine").OneOf(setup::KnownReferences()).ShowDefault();
+  flags.Switch("--rebuild", args.rebuild, "do it again although it is there");
+  flags.Switch("--offline", args.offline, "use no network; else $BITNET_OFFLINE");
+  AddOutputArguments(flags, args.output, nullptr);
 }
 
 int RunSetup(const SetupArguments& args, const std::string& model) {

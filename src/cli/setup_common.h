@@ -2,7 +2,6 @@
 #ifndef PARITYBIT_CLI_SETUP_COMMON_H_
 #define PARITYBIT_CLI_SETUP_COMMON_H_
 
-#include <CLI/App.hpp>
 #include <string>
 
 #include "cli/output.h"
@@ -15,7 +14,7 @@ struct SetupArguments {
   std::string reference = setup::KnownReferences().front();
   bool rebuild = false, offline = false;
 };
-void AddSetupArguments(CLI::App& app, SetupArguments& args);
+void AddSetupArguments(Flags& flags, SetupArguments& args);
 // Sets up the reference and, where `model` is not empty, fetches it; returns the exit code.
 int RunSetup(const SetupArguments& args, const std::string& model);
 

@@ -8,9 +8,9 @@
 
 namespace pb::cli {
 
-Action DeclareSetupCppAuto(CLI::App& app) {
+Action DeclareSetupCppAuto(Flags& flags) {
   auto args = std::make_shared<SetupArguments>();
-  AddSetupArguments(app, *args);
+  AddSetupArguments(flags, *args);
   return [args] { return RunSetup(*args, {}); };
 }
 

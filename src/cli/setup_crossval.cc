@@ -6,13 +6,11 @@
 
 namespace pb::cli {
 
-Action DeclareSetupCrossval(CLI::App& app) {
+Action DeclareSetupCrossval(Flags& flags) {
   auto args = std::make_shared<SetupArguments>();
   auto model = std::make_shared<std::string>(setup::KnownModels().front());
-  AddSetupArguments(app, *args);
-  app.add_option("--model", *model, "model to fetch")
-      ->check(CLI::IsMember(setup::KnownModels()))
-      ->capture_default_str();
+  AddSetupArguments(flags, *args);
+  flags.Option("--model", *model, "model to fetch").OneOf(setup::KnownModels()).ShowDefault();
   return [args, model] { return RunSetup(*args, *model); };
 }
 

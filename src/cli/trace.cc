@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "cli/arguments.h"
@@ -189,39 +190,42 @@ Result<int> RunTrace(const TraceArguments& args) {
 
 }  // namespace
 
-Action DeclareTrace(CLI::App& app) {
+Action DeclareTrace(Flags& flags) {
   auto args = std::make_shared<TraceArguments>();
-  AddModelArguments(app, args->model);
-  AddPromptArguments(app, args->prompts);
-  app.add_option("-n,--max-tokens", args->max_tokens, "greedy decode steps after the prompt")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str()
-      ->group("Prompts");
-  app.add_option("--like", args->like, "the tokens of another trace, step by step, instead of a prompt")
-      ->group("Prompts");
-  app.add_option("--prefill", args->prefill,
-                 "tokens evaluated at once; the rest follow one by one (default: the whole prompt)")
-      ->check(CLI::PositiveNumber)
-      ->group("Prompts");
-  app.add_option("-e,--engine", args->engine, "engine to record: NAME|PATH[,key=value...]")
-      ->capture_default_str()
-      ->group("Engines");
-  AddSettingArguments(app, args->engines);
-  app.add_option("-o,--out", args->out, "folder of the trace; else $BITNET_TRACE_DIR")->group("Trace");
-  app.add_option(
-         "--level", args->level,
-         "digest: hashes and sizes; sketch: also how far two tensors are, +-25 %; full: also every value")
-      ->check(CLI::IsMember({"digest", "sketch", "full"}))
-      ->capture_default_str()
-      ->group("Trace");
-  app.add_flag("--per-row", args->per_row, "hash and sketch of every token row, not of each tensor alone")
-      ->group("Trace");
-  app.add_option("--filter", args->filters,
-                 "points to record, such as stage=q_*|k_*,layer=0-3,step=0,position=5-; may be repeated "
-                 "(default: all)")
-      ->allow_extra_args(false)
-      ->group("Trace");
-  AddOutputArguments(app, args->output,
+  AddModelArguments(flags, args->model);
+  AddPromptArguments(flags, args->prompts);
+  flags.Option("-n,--max-tokens", args->max_tokens, "greedy decode steps after the prompt")
+      .Range(0, 1 << 20)
+      .ShowDefault()
+      .Group("Prompts");
+  flags.Option("--like", args->like, "the tokens of another trace, step by step, instead of a prompt")
+      .Group("Prompts");
+  flags
+      .Option("--prefill", args->prefill,
+              "tokens evaluated at once; the rest follow one by one (default: the whole prompt)")
+      .Positive()
+      .Group("Prompts");
+  flags.Option("-e,--engine", args->engine, "engine to record: NAME|PATH[,key=value...]")
+      .ShowDefault()
+      .Group("Engines");
+  AddSettingArguments(flags, args->engines);
+  flags.Option("-o,--out", args->out, "folder of the trace; else $BITNET_TRACE_DIR").Group("Trace");
+  flags
+      .Option(
+          "--level", args->level,
+          "digest: hashes and sizes; sketch: also how far two tensors are, +-25 %; full: also every value")
+      .OneOf({"digest", "sketch", "full"})
+      .ShowDefault()
+      .Group("Trace");
+  flags.Switch("--per-row", args->per_row, "hash and sketch of every token row, not of each tensor alone")
+      .Group("Trace");
+  flags
+      .Option("--filter", args->filters,
+              "points to record, such as stage=q_*|k_*,layer=0-3,step=0,position=5-; may be repeated "
+              "(default: all)")
+      .OneValue()
+      .Group("Trace");
+  AddOutputArguments(flags, args->output,
                      "every point as it is recorded, to stderr; else $BITNET_TRACE_VERBOSE");
   return [args] {
     auto exit_code = RunTrace(*args);

@@ -77,28 +77,26 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
 
 }  // namespace
 
-Action DeclareTraceDiff(CLI::App& app) {
+Action DeclareTraceDiff(Flags& flags) {
   auto args = std::make_shared<TraceDiffArguments>();
-  app.add_option("candidate", args->folders[0], "folder of the trace under test")
-      ->required()
-      ->group("Traces");
-  app.add_option("reference", args->folders[1], "folder of the trace to agree with")
-      ->required()
-      ->group("Traces");
-  app.add_option("--filter", args->filters,
-                 "points to compare, such as stage=q_*|k_*,layer=0-3,step=0,position=5-; may be repeated "
-                 "(default: all)")
-      ->allow_extra_args(false)
-      ->group("Traces");
-  app.add_flag("--different-models", args->different_models, "the traces are of two model files on purpose")
-      ->group("Traces");
-  app.add_option(
-         "--rel-l2", args->max_rel_l2,
-         "largest rel-L2 of a token row, or of a tensor whose rows are not recorded (default: no such limit)")
-      ->check(CLI::NonNegativeNumber)
-      ->group("Limits");
-  app.add_flag("--table", args->table, "show every stage of every layer")->group("Output");
-  AddOutputArguments(app, args->output, nullptr);
+  flags.Option("candidate", args->folders[0], "folder of the trace under test").Required().Group("Traces");
+  flags.Option("reference", args->folders[1], "folder of the trace to agree with").Required().Group("Traces");
+  flags
+      .Option("--filter", args->filters,
+              "points to compare, such as stage=q_*|k_*,layer=0-3,step=0,position=5-; may be repeated "
+              "(default: all)")
+      .OneValue()
+      .Group("Traces");
+  flags.Switch("--different-models", args->different_models, "the traces are of two model files on purpose")
+      .Group("Traces");
+  flags
+      .Option("--rel-l2", args->max_rel_l2,
+              "largest rel-L2 of a token row, or of a tensor whose rows are not recorded (default: no such "
+              "limit)")
+      .NonNegative()
+      .Group("Limits");
+  flags.Switch("--table", args->table, "show every stage of every layer").Group("Output");
+  AddOutputArguments(flags, args->output, nullptr);
   return [args] {
     auto exit_code = RunTraceDiff(*args);
     return exit_code ? *exit_code : Fail(args->output, exit_code.error());

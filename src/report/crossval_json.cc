@@ -1,5 +1,7 @@
 #include <fmt/core.h>
 
+#include <nlohmann/json.hpp>
+
 #include "base/sha256.h"
 #include "report/crossval_report.h"
 #include "report/diagnosis_report.h"

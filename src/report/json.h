@@ -2,7 +2,7 @@
 #ifndef PARITYBIT_REPORT_JSON_H_
 #define PARITYBIT_REPORT_JSON_H_
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "run/record.h"

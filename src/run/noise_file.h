@@ -3,7 +3,7 @@
 #define PARITYBIT_RUN_NOISE_FILE_H_
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string_view>
 #include <vector>
