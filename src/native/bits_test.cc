@@ -1,4 +1,6 @@
 // The promise of the engine: same model, same tokens, same bits, whatever threads, batch, instruction set and taps.
+#include <cmath>
+
 #include "native/harness_for_tests.h"
 
 namespace pb::native {

@@ -1,5 +1,7 @@
 // Generated models of awkward shapes: every weight type, rows that are no multiple of a vector, odd head counts and lengths.
 #include "model/generate.h"
+#include <cmath>
+
 #include "native/harness_for_tests.h"
 
 namespace pb::native {

@@ -22,8 +22,8 @@ struct Call {
   Dict named;
 
   template <typename... Args>
-  Error Fail(Code code, fmt::format_string<Args...> format, Args&&... arguments) const {
-    return MakeError(code, format, std::forward<Args>(arguments)...)
+  Error Fail(Code code, fmt::format_string<Args...> format, const Args&... arguments) const {
+    return FormatError(code, format, fmt::make_format_args(arguments...))
         .In(fmt::format("chat template, line {}", line));
   }
 };

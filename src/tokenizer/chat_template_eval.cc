@@ -48,8 +48,8 @@ class Evaluator {
 
   Status Charge(int line, int64_t work);
   template <typename... Args>
-  static Error Fail(Code code, int line, fmt::format_string<Args...> format, Args&&... args) {
-    return MakeError(code, format, std::forward<Args>(args)...)
+  static Error Fail(Code code, int line, fmt::format_string<Args...> format, const Args&... args) {
+    return FormatError(code, format, fmt::make_format_args(args...))
         .In(fmt::format("chat template, line {}", line));
   }
 

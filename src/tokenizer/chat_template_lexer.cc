@@ -54,8 +54,8 @@ class Lexer {
   void Put(TokenKind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
   bool At(std::string_view text) const { return rest_.substr(0, text.size()) == text; }
   template <typename... Args>
-  Error Malformed(fmt::format_string<Args...> format, Args&&... args) const {
-    return MakeError(Code::kMalformed, format, std::forward<Args>(args)...)
+  Error Malformed(fmt::format_string<Args...> format, const Args&... args) const {
+    return FormatError(Code::kMalformed, format, fmt::make_format_args(args...))
         .In(fmt::format("chat template, line {}", line_));
   }
 
