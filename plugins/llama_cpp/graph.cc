@@ -5,10 +5,10 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "stages/stages.h"
+
 namespace pb::llama_cpp {
 namespace {
-
-enum class Width { kAny, kHeads, kKvHeads };
 
 struct Alternative {
   const char* base;
@@ -18,8 +18,6 @@ struct Alternative {
 // One row of the table: the first alternative that the graph has is the stage.
 struct StageRule {
   pb_stage stage;
-  Form form;
-  Width width;
   std::vector<Alternative> alternatives;
 };
 
@@ -27,71 +25,42 @@ struct StageRule {
 // v0.5.0). A bias or a scale tensor adds a node behind the product, so those come first.
 const std::vector<StageRule>& Table() {
   static const std::vector<StageRule> table = {
-      {PB_STAGE_EMBEDDINGS, Form::kRows, Width::kAny, {{"embd", GGML_OP_SCALE}, {"embd", GGML_OP_GET_ROWS}}},
-      {PB_STAGE_ATTN_NORM, Form::kRows, Width::kAny, {{"attn_norm", GGML_OP_MUL}}},
-      {PB_STAGE_Q_PROJ,
-       Form::kHeads,
-       Width::kHeads,
-       {{"Qcur", GGML_OP_ADD}, {"Qcur", GGML_OP_MUL}, {"Qcur", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_K_PROJ,
-       Form::kHeads,
-       Width::kKvHeads,
-       {{"Kcur", GGML_OP_ADD}, {"Kcur", GGML_OP_MUL}, {"Kcur", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_V_PROJ,
-       Form::kHeads,
-       Width::kKvHeads,
-       {{"Vcur", GGML_OP_ADD}, {"Vcur", GGML_OP_MUL}, {"Vcur", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_Q_NORM, Form::kHeads, Width::kHeads, {{"Qcur_normed", GGML_OP_MUL}}},
-      {PB_STAGE_K_NORM, Form::kHeads, Width::kKvHeads, {{"Kcur_normed", GGML_OP_MUL}}},
-      {PB_STAGE_Q_ROPE, Form::kHeads, Width::kHeads, {{"Qcur", GGML_OP_ROPE}}},
-      {PB_STAGE_K_ROPE, Form::kHeads, Width::kKvHeads, {{"Kcur", GGML_OP_ROPE}}},
-      {PB_STAGE_ATTN_SCORES, Form::kScores, Width::kAny, {{"kq", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_ATTN_SCORES_SOFTMAX, Form::kWeights, Width::kAny, {{"kq_soft_max", GGML_OP_SOFT_MAX}}},
-      {PB_STAGE_ATTN_CONTEXT,
-       Form::kHeads,
-       Width::kHeads,
-       {{"kqv_out", GGML_OP_CONT}, {"kqv_out", GGML_OP_RESHAPE}}},
-      {PB_STAGE_ATTN_SUB_NORM, Form::kRows, Width::kAny, {{"attn_sub_norm", GGML_OP_MUL}}},
+      {PB_STAGE_EMBEDDINGS, {{"embd", GGML_OP_SCALE}, {"embd", GGML_OP_GET_ROWS}}},
+      {PB_STAGE_ATTN_NORM, {{"attn_norm", GGML_OP_MUL}}},
+      {PB_STAGE_Q_PROJ, {{"Qcur", GGML_OP_ADD}, {"Qcur", GGML_OP_MUL}, {"Qcur", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_K_PROJ, {{"Kcur", GGML_OP_ADD}, {"Kcur", GGML_OP_MUL}, {"Kcur", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_V_PROJ, {{"Vcur", GGML_OP_ADD}, {"Vcur", GGML_OP_MUL}, {"Vcur", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_Q_NORM, {{"Qcur_normed", GGML_OP_MUL}}},
+      {PB_STAGE_K_NORM, {{"Kcur_normed", GGML_OP_MUL}}},
+      {PB_STAGE_Q_ROPE, {{"Qcur", GGML_OP_ROPE}}},
+      {PB_STAGE_K_ROPE, {{"Kcur", GGML_OP_ROPE}}},
+      {PB_STAGE_ATTN_SCORES, {{"kq", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_ATTN_SCORES_SOFTMAX, {{"kq_soft_max", GGML_OP_SOFT_MAX}}},
+      {PB_STAGE_ATTN_CONTEXT, {{"kqv_out", GGML_OP_CONT}, {"kqv_out", GGML_OP_RESHAPE}}},
+      {PB_STAGE_ATTN_SUB_NORM, {{"attn_sub_norm", GGML_OP_MUL}}},
       {PB_STAGE_ATTN_OUT,
-       Form::kRows,
-       Width::kAny,
        {{"attn_out", GGML_OP_ADD}, {"attn_out", GGML_OP_MUL}, {"attn_out", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_ATTN_RESIDUAL, Form::kRows, Width::kAny, {{"ffn_inp", GGML_OP_ADD}}},
-      {PB_STAGE_FFN_NORM, Form::kRows, Width::kAny, {{"ffn_norm", GGML_OP_MUL}}},
+      {PB_STAGE_ATTN_RESIDUAL, {{"ffn_inp", GGML_OP_ADD}}},
+      {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_MUL}}},
       {PB_STAGE_GATE_PROJ,
-       Form::kRows,
-       Width::kAny,
        {{"ffn_gate_s", GGML_OP_MUL}, {"ffn_gate_b", GGML_OP_ADD}, {"ffn_gate", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_UP_PROJ,
-       Form::kRows,
-       Width::kAny,
-       {{"ffn_up_s", GGML_OP_MUL}, {"ffn_up_b", GGML_OP_ADD}, {"ffn_up", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_FFN_ACT,
-       Form::kRows,
-       Width::kAny,
-       {{"ffn_sqr(relu)", GGML_OP_SQR}, {"ffn_silu", GGML_OP_UNARY}}},
+      {PB_STAGE_UP_PROJ, {{"ffn_up_s", GGML_OP_MUL}, {"ffn_up_b", GGML_OP_ADD}, {"ffn_up", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_FFN_ACT, {{"ffn_sqr(relu)", GGML_OP_SQR}, {"ffn_silu", GGML_OP_UNARY}}},
       {PB_STAGE_FFN_GATED,
-       Form::kRows,
-       Width::kAny,
        {{"ffn_sub_out", GGML_OP_GLU},
         {"ffn_swiglu", GGML_OP_GLU},
         {"ffn_geglu", GGML_OP_GLU},
         {"ffn_reglu", GGML_OP_GLU}}},
-      {PB_STAGE_FFN_SUB_NORM, Form::kRows, Width::kAny, {{"ffn_sub_norm", GGML_OP_MUL}}},
+      {PB_STAGE_FFN_SUB_NORM, {{"ffn_sub_norm", GGML_OP_MUL}}},
       {PB_STAGE_DOWN_PROJ,
-       Form::kRows,
-       Width::kAny,
        {{"ffn_down", GGML_OP_MUL},
         {"ffn_out", GGML_OP_MUL},
         {"ffn_out", GGML_OP_ADD},
         {"ffn_down", GGML_OP_MUL_MAT},
         {"ffn_out", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_LAYER_OUT, Form::kRows, Width::kAny, {{"l_out", GGML_OP_ADD}}},
-      {PB_STAGE_FINAL_NORM, Form::kRows, Width::kAny, {{"result_norm", GGML_OP_MUL}}},
-      {PB_STAGE_LOGITS,
-       Form::kRows,
-       Width::kAny,
-       {{"result_output", GGML_OP_MUL}, {"result_output", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_LAYER_OUT, {{"l_out", GGML_OP_ADD}}},
+      {PB_STAGE_FINAL_NORM, {{"result_norm", GGML_OP_MUL}}},
+      {PB_STAGE_LOGITS, {{"result_output", GGML_OP_MUL}, {"result_output", GGML_OP_MUL_MAT}}},
   };
   return table;
 }
@@ -106,6 +75,12 @@ const std::vector<Alternative>& Parts() {
                                                  {"", GGML_OP_FLASH_ATTN_EXT},
                                                  {"", GGML_OP_SET_ROWS}};
   return parts;
+}
+
+Form FormOf(pb_stage stage) {
+  if (stage == PB_STAGE_ATTN_SCORES) return Form::kScores;
+  if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX) return Form::kWeights;
+  return stages::Of(stage).row.heads() == stages::Dim::kOne ? Form::kRows : Form::kHeads;
 }
 
 float FloatParam(const ggml_tensor* tensor, int index) {
@@ -151,21 +126,22 @@ class Mapper {
     return nullptr;
   }
 
-  int64_t HeadsOf(Width width) const {
-    return width == Width::kHeads ? dims_.n_heads : width == Width::kKvHeads ? dims_.n_kv_heads : 0;
+  int64_t HeadsOf(pb_stage stage) const {
+    return stages::RowHeads(stage, {dims_.d_model, 0, dims_.n_heads, dims_.n_kv_heads, dims_.head_dim, 0});
   }
 
   // Why a node cannot serve as this stage; empty when it can.
   std::string Unfit(const StageRule& rule, const Node& node) const {
     if (node.tensor->type != GGML_TYPE_F32) return node.name + " is not f32";
-    if (rule.form == Form::kHeads && ggml_nelements(node.tensor) != HeadsOf(rule.width) * dims_.head_dim) {
+    const Form form = FormOf(rule.stage);
+    if (form == Form::kHeads && ggml_nelements(node.tensor) != HeadsOf(rule.stage) * dims_.head_dim) {
       return node.name + " has " + std::to_string(ggml_nelements(node.tensor)) +
              " values a row, not heads x head_dim";
     }
-    if (rule.form != Form::kScores && rule.form != Form::kWeights) return "";
+    if (form != Form::kScores && form != Form::kWeights) return "";
     const Node* softmax = Find("kq_soft_max", node.layer, GGML_OP_SOFT_MAX);
     if (!softmax || FloatParam(softmax->tensor, 1) != 0) return "the softmax adds a bias of its own";
-    if (rule.form == Form::kScores && SkipViews(softmax->tensor->src[0]) != node.tensor) {
+    if (form == Form::kScores && SkipViews(softmax->tensor->src[0]) != node.tensor) {
       return "other ops stand between the product and the softmax";
     }
     return "";
@@ -176,8 +152,8 @@ class Mapper {
     made.stage = rule.stage;
     made.layer = node.layer;
     made.occurrence = node.occurrence;
-    made.shape = {rule.form, HeadsOf(rule.width), dims_.head_dim, 1};
-    if (rule.form == Form::kScores) {
+    made.shape = {FormOf(rule.stage), HeadsOf(rule.stage), dims_.head_dim, 1};
+    if (made.shape.form == Form::kScores) {
       made.shape.scale = FloatParam(Find("kq_soft_max", node.layer, GGML_OP_SOFT_MAX)->tensor, 0);
     }
     return made;
@@ -185,7 +161,7 @@ class Mapper {
 
   // A stage is observed when every layer shows it, and declared otherwise.
   void MapStage(const StageRule& rule) {
-    const bool per_layer = pb_vocabulary[rule.stage].per_layer != 0;
+    const bool per_layer = stages::Of(rule.stage).per_layer;
     const int first = per_layer ? 0 : -1, end = per_layer ? static_cast<int>(dims_.n_layers) : 0;
     std::vector<const Node*> found;
     std::string reason;
@@ -204,7 +180,7 @@ class Mapper {
         by_key_[node->key] = node;
         stage_of_[node->tensor] = {rule.stage, node->layer};
       }
-    } else if (found.empty() && reason.empty() && pb_vocabulary[rule.stage].optional) {
+    } else if (found.empty() && reason.empty() && stages::Of(rule.stage).optional) {
       visible = {PB_ABSENT, ""};
     } else {
       visible = {PB_UNOBSERVABLE, reason.empty() ? WhyMissing(rule.stage) : reason};
@@ -241,65 +217,27 @@ class Mapper {
     return "no node of this graph is known to be it in every layer";
   }
 
-  // Names of the vocabulary's inputs column for a point: the stage that serves, and whether all earlier
-  // positions count.
+  // What a point reads: a stage of a layer; keys or values of all positions come from the cache.
   struct Wanted {
-    int stage, layer;
+    pb_stage stage;
+    int32_t layer;
     bool all_positions;
   };
-  // In place of an unobservable stage stand its own inputs.
-  void WantedInputs(int stage, int layer, std::vector<Wanted>* wanted) const {
-    std::string_view rest = pb_vocabulary[stage].inputs;
-    while (!rest.empty()) {
-      const size_t space = rest.find(' ');
-      const Wanted input = WantedInput(rest.substr(0, space), layer);
-      rest = space == rest.npos ? "" : rest.substr(space + 1);
-      if (input.stage >= 0 && map_.stages[input.stage].visibility == PB_UNOBSERVABLE) {
-        WantedInputs(input.stage, input.layer, wanted);
-      } else {
-        wanted->push_back(input);
-      }
-    }
-  }
-
-  Wanted WantedInput(std::string_view text, int layer) const {
-    Wanted out{PB_STAGE_UNMAPPED, layer, false};
-    const auto take = [&](std::string_view suffix) {
-      if (text.size() < suffix.size() || text.substr(text.size() - suffix.size()) != suffix) return false;
-      return text.remove_suffix(suffix.size()), true;
-    };
-    out.all_positions = take("*");
-    const bool before = take("@prev");
-    const size_t bar = text.find('|');
-    out.stage = StageNamed(text.substr(0, bar));
-    if (bar != text.npos && map_.stages[out.stage].visibility == PB_ABSENT)
-      out.stage = StageNamed(text.substr(bar + 1));
-    if (before) {
-      const int last = static_cast<int>(dims_.n_layers) - 1;
-      out.layer = layer < 0 ? last : layer - 1;
-      if (out.layer < 0) out.stage = PB_STAGE_EMBEDDINGS;
-    }
-    return out;
-  }
-
-  static int StageNamed(std::string_view name) {
-    for (const pb_stage_info& info : pb_vocabulary) {
-      if (name == info.name) return info.stage;
-    }
-    return PB_STAGE_UNMAPPED;
-  }
 
   // All inputs of a point, or none.
   void MapInputs(PointRule* rule, const Node* node) const {
-    std::vector<Wanted> all;
-    WantedInputs(rule->stage, rule->layer, &all);
-    for (const Wanted& wanted : all) {
+    const auto see = [this](pb_stage s) { return map_.stages[s].visibility; };
+    const auto n_layers = static_cast<int32_t>(dims_.n_layers);
+    for (const stages::Input& read : stages::InputsOf(static_cast<pb_stage>(rule->stage), see)) {
+      const int32_t layer = read.Layer(rule->layer, n_layers);
+      const bool entering = read.previous_layer && layer < 0;
+      const Wanted wanted{entering ? PB_STAGE_EMBEDDINGS : read.stage, layer, read.all_positions};
       InputRule input;
       input.stage = wanted.stage;
       input.from_cache = wanted.all_positions;
       // The cache holds values transposed, but for flash attention.
       input.cache_transposed = wanted.stage == PB_STAGE_V_PROJ && !map_.observed.flash;
-      if (wanted.stage < 0 || !FindReader(*node, wanted, 0, &input)) {
+      if (!FindReader(*node, wanted, 0, &input)) {
         rule->inputs.clear();
         return;
       }
@@ -339,12 +277,15 @@ class Mapper {
 
   bool IsWanted(const ggml_tensor* source, const Wanted& wanted) const {
     if (wanted.all_positions) {
-      const char* prefix = wanted.stage == PB_STAGE_K_ROPE ? "cache_k_l" : "cache_v_l";
-      return source->op == GGML_OP_NONE && std::strncmp(source->name, prefix, std::strlen(prefix)) == 0;
+      const char* prefix = wanted.stage == PB_STAGE_K_ROPE   ? "cache_k_l"
+                           : wanted.stage == PB_STAGE_V_PROJ ? "cache_v_l"
+                                                             : nullptr;
+      return prefix && source->op == GGML_OP_NONE &&
+             std::strncmp(source->name, prefix, std::strlen(prefix)) == 0;
     }
     const auto at = stage_of_.find(source);
     return at != stage_of_.end() && at->second.first == wanted.stage &&
-           (at->second.second == wanted.layer || !pb_vocabulary[wanted.stage].per_layer);
+           (at->second.second == wanted.layer || !stages::Of(wanted.stage).per_layer);
   }
 
   const Node* NodeOf(const ggml_tensor* tensor) const {

@@ -1,3 +1,4 @@
+// The table of defects, and where each of them exists.
 #include "plugins/mutant/catalogue.h"
 
 #include <algorithm>
@@ -8,19 +9,16 @@
 namespace pb::mutant {
 namespace {
 
-constexpr Stages kWideNorms = Bit(PB_STAGE_ATTN_NORM) | Bit(PB_STAGE_FFN_NORM) | Bit(PB_STAGE_FINAL_NORM);
-constexpr Stages kNorms = kWideNorms | Bit(PB_STAGE_ATTN_SUB_NORM) | Bit(PB_STAGE_FFN_SUB_NORM);
-constexpr Stages kHeadProducts = Bit(PB_STAGE_Q_PROJ) | Bit(PB_STAGE_K_PROJ) | Bit(PB_STAGE_V_PROJ);
-constexpr Stages kLayerProducts = kHeadProducts | Bit(PB_STAGE_ATTN_OUT) | Bit(PB_STAGE_GATE_PROJ) |
-                                  Bit(PB_STAGE_UP_PROJ) | Bit(PB_STAGE_DOWN_PROJ);
-constexpr Stages kProducts = kLayerProducts | Bit(PB_STAGE_LOGITS);
-constexpr Stages kRope = Bit(PB_STAGE_Q_ROPE) | Bit(PB_STAGE_K_ROPE);
-constexpr Stages kScores = Bit(PB_STAGE_ATTN_SCORES), kSoftmax = Bit(PB_STAGE_ATTN_SCORES_SOFTMAX),
-                 kContext = Bit(PB_STAGE_ATTN_CONTEXT);
-constexpr Stages kResiduals = Bit(PB_STAGE_ATTN_RESIDUAL) | Bit(PB_STAGE_LAYER_OUT);
-constexpr Stages kAct = Bit(PB_STAGE_FFN_ACT), kGated = Bit(PB_STAGE_FFN_GATED),
-                 kEmbeddings = Bit(PB_STAGE_EMBEDDINGS);
-constexpr Stages kAll = (1u << PB_STAGE_COUNT) - 1;
+using stages::kAll, stages::kLayerProducts, stages::kNorms, stages::kProducts, stages::Set;
+// Over the whole row of the residual stream.
+constexpr Set kWideNorms = {PB_STAGE_ATTN_NORM, PB_STAGE_FFN_NORM, PB_STAGE_FINAL_NORM};
+// Those whose rows fall into heads.
+constexpr Set kHeadProducts = stages::Where([](const stages::Stage& s) {
+  return s.group == stages::Group::kProduct && s.row.heads() != stages::Dim::kOne;
+});
+constexpr Set kRope = stages::kRotary, kScores = PB_STAGE_ATTN_SCORES, kSoftmax = PB_STAGE_ATTN_SCORES_SOFTMAX,
+              kContext = PB_STAGE_ATTN_CONTEXT, kResiduals = stages::kSums, kAct = PB_STAGE_FFN_ACT,
+              kGated = PB_STAGE_FFN_GATED, kEmbeddings = PB_STAGE_EMBEDDINGS;
 
 constexpr Defect kDefects[] = {
     // name, kind, stages, commit, parameter, spot, truth, need
@@ -95,7 +93,7 @@ constexpr Defect kDefects[] = {
     {"rows_exchanged", "weight", kProducts, ExchangedRows, 0, Spot::kFeature, "rows.permuted",
      Need::kNothing},
     {"rows_shifted", "weight", kProducts, ShiftedRows, 0, Spot::kAll, "rows.permuted", Need::kNothing},
-    {"rows_paired", "weight", Bit(PB_STAGE_Q_PROJ) | Bit(PB_STAGE_K_PROJ), PairedRows, 0, Spot::kAll,
+    {"rows_paired", "weight", Set({PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ}), PairedRows, 0, Spot::kAll,
      "rows.pairing", Need::kNothing},
     {"heads_exchanged", "heads", kHeadProducts | kContext | kScores, ExchangedHeads, 0, Spot::kAll,
      "heads.permuted", Need::kTwoHeads},
@@ -164,8 +162,8 @@ constexpr Defect kDefects[] = {
     {"embeddings_factor", "embeddings", kEmbeddings, Factor, 1.05, Spot::kAll, "factor=1.05", Need::kNothing},
     {"embeddings_next", "embeddings", kEmbeddings, NextTokensRow, 0, Spot::kAll,
      "embeddings.row=", Need::kNothing},
-    {"bos_missing", "tokens", 0, nullptr, 0, Spot::kAll, "bos=missing", Need::kNothing},
-    {"bos_doubled", "tokens", 0, nullptr, 1, Spot::kAll, "bos=doubled", Need::kNothing},
+    {"bos_missing", "tokens", {}, nullptr, 0, Spot::kAll, "bos=missing", Need::kNothing},
+    {"bos_doubled", "tokens", {}, nullptr, 1, Spot::kAll, "bos=doubled", Need::kNothing},
     {"benign_ulp", "benign", kAll, Ulp, 0, Spot::kAll, "", Need::kNothing},
     {"benign_sum_double", "benign", kNorms | kProducts, OtherSum, 0, Spot::kAll, "", Need::kNothing},
     {"benign_sum_backwards", "benign", kNorms | kProducts, OtherSum, 1, Spot::kAll, "", Need::kNothing},
@@ -179,8 +177,8 @@ uint64_t Choose(const Op& op, int64_t n) {
 }
 
 int64_t HeadsOf(const Op& op) {
-  const bool kv = op.stage == PB_STAGE_K_PROJ || op.stage == PB_STAGE_V_PROJ || op.stage == PB_STAGE_K_ROPE;
-  return kv ? op.params().n_kv_heads : op.params().n_heads;
+  const bool by_head = stages::Of(op.stage).row.heads() != stages::Dim::kOne;
+  return by_head ? stages::RowHeads(op.stage, op.params().shape()) : op.params().n_heads;
 }
 
 std::string MatrixObstacle(Need need, double parameter, const Op& op) {
@@ -228,13 +226,13 @@ const Defect* FindDefect(std::string_view name) {
 
 std::string Obstacle(const Defect& defect, const Op& op) {
   const HyperParameters& p = op.params();
-  if (defect.stages == 0) return "";
-  if (!(defect.stages & Bit(op.stage))) return "the defect is not of this op";
+  if (defect.at.empty()) return "";
+  if (!defect.at.Contains(op.stage)) return "the defect is not of this op";
   if (defect.need == Need::kTwoLayers && (p.n_layers < 2 && op.layer >= 0)) return "there is one layer";
   if (defect.need == Need::kTwoHeads && HeadsOf(op) < 2) return "there is one head";
   if (defect.need == Need::kGrouped && (p.n_kv_heads < 2 || p.n_kv_heads == p.n_heads))
     return "each query head has its own keys, or all have the same";
-  if (kProducts & Bit(op.stage)) return MatrixObstacle(defect.need, defect.parameter, op);
+  if (kProducts.Contains(op.stage)) return MatrixObstacle(defect.need, defect.parameter, op);
   return "";
 }
 

@@ -11,9 +11,6 @@
 
 namespace pb::mutant {
 
-using Stages = uint32_t;
-constexpr Stages Bit(pb_stage s) { return 1u << s; }
-
 // Where in an op's output a defect is, when not everywhere.
 enum class Spot { kAll, kFeature, kHead };
 
@@ -34,7 +31,7 @@ enum class Need {
 struct Defect {
   const char* name;
   const char* kind;  // a row of the published matrix; "benign": changes bits and is no defect
-  Stages stages;     // ops it can be committed at; 0: in the tokeniser
+  stages::Set at;    // ops it can be committed at; none: in the tokeniser
   void (*commit)(Op& op, double parameter);
   double parameter;
   Spot spot;

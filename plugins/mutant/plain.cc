@@ -1,3 +1,4 @@
+// Quantisers and products as plain loops in double.
 #include "plugins/mutant/plain.h"
 
 #include <algorithm>
@@ -40,10 +41,6 @@ double RoundBlock(const float* x, int64_t n, Scheme scheme, const QuantiserFault
 
 }  // namespace
 
-bool IsOverPositions(pb_stage stage) {
-  return stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX;
-}
-
 float RoundF16(float x) { return F16ToF32(F32ToF16(x)); }
 
 std::vector<float> Weights::Row(int64_t r) const {
@@ -53,45 +50,14 @@ std::vector<float> Weights::Row(int64_t r) const {
 }
 
 Weights MatrixOf(const Model& model, pb_stage stage, int32_t layer) {
-  if (stage == PB_STAGE_LOGITS) return {&model.output(), 1};
-  if (layer < 0 || layer >= model.params().n_layers) return {};
-  const LayerWeights& l = model.layers()[static_cast<size_t>(layer)];
-  switch (stage) {
-    case PB_STAGE_Q_PROJ:
-      return {&l.attn_q, l.attn_q_scale};
-    case PB_STAGE_K_PROJ:
-      return {&l.attn_k, l.attn_k_scale};
-    case PB_STAGE_V_PROJ:
-      return {&l.attn_v, l.attn_v_scale};
-    case PB_STAGE_ATTN_OUT:
-      return {&l.attn_output, l.attn_output_scale};
-    case PB_STAGE_GATE_PROJ:
-      return {&l.ffn_gate, l.ffn_gate_scale};
-    case PB_STAGE_UP_PROJ:
-      return {&l.ffn_up, l.ffn_up_scale};
-    case PB_STAGE_DOWN_PROJ:
-      return {&l.ffn_down, l.ffn_down_scale};
-    default:
-      return {};
-  }
+  if (!stages::kProducts.Contains(stage)) return {};
+  const StageWeights& w = model.weights(stage, layer);
+  return {w.matrix.data ? &w.matrix : nullptr, w.scale};
 }
 
 const std::vector<float>* NormWeight(const Model& model, pb_stage stage, int32_t layer) {
-  if (stage == PB_STAGE_FINAL_NORM) return &model.final_norm();
-  if (layer < 0 || layer >= model.params().n_layers) return nullptr;
-  const LayerWeights& l = model.layers()[static_cast<size_t>(layer)];
-  switch (stage) {
-    case PB_STAGE_ATTN_NORM:
-      return &l.attn_norm;
-    case PB_STAGE_ATTN_SUB_NORM:
-      return model.params().has_sub_norms ? &l.attn_sub_norm : nullptr;
-    case PB_STAGE_FFN_NORM:
-      return &l.ffn_norm;
-    case PB_STAGE_FFN_SUB_NORM:
-      return model.params().has_sub_norms ? &l.ffn_sub_norm : nullptr;
-    default:
-      return nullptr;
-  }
+  const StageWeights& w = model.weights(stage, layer);
+  return w.vector.empty() ? nullptr : &w.vector;
 }
 
 constexpr std::pair<Scheme, const char*> kSchemeNames[] = {

@@ -10,6 +10,7 @@
 #include "abi/engine.h"
 #include "base/random.h"
 #include "model/model.h"
+#include "stages/stages.h"
 
 namespace pb::mutant {
 
@@ -99,13 +100,11 @@ void Product(Op& op, const Weights& w, Scheme scheme, const QuantiserFault& faul
 // Of the op's own stage.
 Scheme OwnScheme(const Op& op);
 
-bool IsOverPositions(pb_stage stage);  // scores and their softmax: each head has a value for each position
-
 // Hands each value to `change` with random numbers that depend on seed, op, position, head and place alone, so that batches and what
 // else is computed do not matter.
 template <typename Change>
 void ChangeAtRandom(Op& op, uint64_t seed, Change change) {
-  const int64_t parts = IsOverPositions(op.stage) ? op.params().n_heads : 1, run = op.width / parts;
+  const int64_t parts = stages::kOverPositions.Contains(op.stage) ? op.params().n_heads : 1, run = op.width / parts;
   for (int64_t i = 0; i < op.n; i++) {
     for (int64_t part = 0; part < parts; part++) {
       uint64_t key = Random(seed).Next();

@@ -26,11 +26,11 @@ struct Plan {
   uint64_t seed = 1;
 
   bool Hits(int32_t at_stage, int32_t at_layer) const {
-    if (!defect || at_stage < 0 || !defect->stages) return false;
+    if (!defect || at_stage < 0 || defect->at.empty()) return false;
     const auto s = static_cast<pb_stage>(at_stage);
     const bool here = layer == kEveryLayer || at_layer == layer || !pb_vocabulary[s].per_layer;
     if (!here) return false;
-    if (stage < 0) return (defect->stages & Bit(s)) != 0;
+    if (stage < 0) return defect->at.Contains(s);
     return at_stage == stage || Carries(*defect, s);
   }
 };
@@ -108,11 +108,9 @@ Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* res
             "without one list them",
             value);
     } else if (key == "mutant.stage") {
-      auto found = std::find_if(std::begin(pb_vocabulary), std::end(pb_vocabulary),
-                                [&name = value](const auto& s) { return name == s.name; });
-      if (found == std::end(pb_vocabulary))
+      plan->stage = stages::Find(value);
+      if (plan->stage == PB_STAGE_UNMAPPED)
         return MakeError(Code::kUsage, "mutant.stage={}: no such stage", value);
-      plan->stage = found->stage;
     } else if (key == "mutant.layer") {
       PB_ASSIGN(int64_t layer, Number(key, value));
       plan->layer = static_cast<int32_t>(layer);
@@ -130,35 +128,6 @@ std::vector<pb_setting> ToAbi(const plugin::Settings& settings) {
   std::vector<pb_setting> out;
   for (const auto& [key, value] : settings) out.push_back({key.c_str(), value.c_str()});
   return out;
-}
-
-int64_t WidthOf(const HyperParameters& p, pb_stage stage) {
-  switch (stage) {
-    case PB_STAGE_Q_PROJ:
-    case PB_STAGE_Q_ROPE:
-    case PB_STAGE_ATTN_CONTEXT:
-    case PB_STAGE_ATTN_SUB_NORM:
-      return p.n_heads * p.head_dim;
-    case PB_STAGE_K_PROJ:
-    case PB_STAGE_V_PROJ:
-    case PB_STAGE_K_ROPE:
-      return p.n_kv_heads * p.head_dim;
-    case PB_STAGE_GATE_PROJ:
-    case PB_STAGE_UP_PROJ:
-    case PB_STAGE_FFN_ACT:
-    case PB_STAGE_FFN_GATED:
-    case PB_STAGE_FFN_SUB_NORM:
-      return p.d_ff;
-    case PB_STAGE_LOGITS:
-      return p.n_vocab;
-    default:
-      return p.d_model;
-  }
-}
-
-bool HasStage(const HyperParameters& p, int32_t s) {
-  if (s == PB_STAGE_Q_NORM || s == PB_STAGE_K_NORM) return false;
-  return p.has_sub_norms || (s != PB_STAGE_ATTN_SUB_NORM && s != PB_STAGE_FFN_SUB_NORM);
 }
 
 // A tensor as the ABI hands it over, copied.
@@ -195,7 +164,7 @@ class MutantSession : public plugin::Session {
     Op op = op_;
     op.stage = static_cast<pb_stage>(plan_.stage);
     op.layer = pb_vocabulary[op.stage].per_layer ? plan_.layer : -1;
-    op.width = WidthOf(op.params(), op.stage);
+    op.width = stages::RowWidth(op.stage, op.params().shape(), 1);
     if (plan_.defect->spot == Spot::kFeature) {
       std::string rows = std::to_string(SpotFeature(op));
       if (plan_.defect->commit == ExchangedRows) rows = fmt::format("{} {}", rows, SecondRow(op));
@@ -209,7 +178,7 @@ class MutantSession : public plugin::Session {
   Status Reset(int32_t n_keep) override { return FromAbi(api_, api_.reset(session_, n_keep)); }
 
   Status Eval(const pb_eval& eval) override {
-    if (!plan_.defect || !plan_.defect->stages) return FromAbi(api_, api_.eval(session_, &eval));
+    if (!plan_.defect || plan_.defect->at.empty()) return FromAbi(api_, api_.eval(session_, &eval));
     pb_eval inner{};
     std::memcpy(&inner, &eval, std::min(eval.struct_size, sizeof inner));
     inner.struct_size = sizeof inner;
@@ -349,9 +318,8 @@ class MutantModel : public plugin::Model {
     if (plan_.defect) return;
     for (const Defect& d : Catalogue()) {
       std::vector<std::string> stages;
-      for (int32_t s = 0; s < PB_STAGE_COUNT; s++)
-        if ((d.stages >> s & 1) && HasStage(weights_->params(), s) && WhyNot(d, s, 0).empty())
-          stages.push_back(pb_vocabulary[s].name);
+      for (pb_stage s : d.at)
+        if (WhyNot(d, s, 0).empty()) stages.push_back(pb_vocabulary[s].name);
       f.Add(fmt::format("defect.{}", d.name),
             fmt::format("{}|{}|{}", d.kind, fmt::join(stages, " "), d.truth), "observed");
     }
@@ -365,7 +333,7 @@ class MutantModel : public plugin::Model {
     PB_TRY(FromAbi(api_, api_.tokenize(model_, text.data(), text.size(), flags, nullptr, 0, &n)));
     std::vector<int32_t> ids(n);
     PB_TRY(FromAbi(api_, api_.tokenize(model_, text.data(), text.size(), flags, ids.data(), n, &n)));
-    if (!plan_.defect || plan_.defect->stages || ids.empty() || !options.add_special) return ids;
+    if (!plan_.defect || !plan_.defect->at.empty() || ids.empty() || !options.add_special) return ids;
     if (plan_.defect->parameter > 0) {
       ids.insert(ids.begin(), ids.front());
     } else {
@@ -385,11 +353,11 @@ class MutantModel : public plugin::Model {
     Plan plan = plan_;
     plugin::Settings rest;
     PB_TRY(Apply(settings, &plan, &rest));
-    if (plan.defect && plan.defect->stages && plan.stage >= 0) {
+    if (plan.defect && !plan.defect->at.empty() && plan.stage >= 0) {
       if (const std::string why = WhyNot(*plan.defect, plan.stage, plan.layer); !why.empty())
         return MakeError(Code::kUnsupported, "mutant.defect={} at {}: {}", plan.defect->name,
                          pb_vocabulary[plan.stage].name, why);
-    } else if (plan.defect && plan.defect->stages && plan.defect->kind != std::string_view("benign")) {
+    } else if (plan.defect && !plan.defect->at.empty() && plan.defect->kind != std::string_view("benign")) {
       return MakeError(Code::kUsage, "mutant.defect={}: say at which op: mutant.stage", plan.defect->name);
     }
     const std::vector<pb_setting> abi = ToAbi(rest);
@@ -402,7 +370,7 @@ class MutantModel : public plugin::Model {
   // Why the defect does not exist at an op; what a session's settings decide is taken as by default.
   std::string WhyNot(const Defect& defect, int32_t stage, int32_t layer) const {
     const HyperParameters& p = weights_->params();
-    if (!HasStage(p, stage)) return "the model has no such op";
+    if (!p.ops.Contains(stage)) return "the model has no such op";
     if (pb_vocabulary[stage].per_layer && layer >= p.n_layers)
       return fmt::format("the model has {} layers", p.n_layers);
     Op op;

@@ -48,7 +48,7 @@ NormSource OtherNorm(const Op& op, bool of_this_layer) {
   return {op.stage, op.layer + 1 < n ? op.layer + 1 : op.layer - 1};
 }
 
-int64_t HeadWidth(const Op& op) { return IsOverPositions(op.stage) ? op.n_visible() : op.params().head_dim; }
+int64_t HeadWidth(const Op& op) { return stages::kOverPositions.Contains(op.stage) ? op.n_visible() : op.params().head_dim; }
 
 }  // namespace
 

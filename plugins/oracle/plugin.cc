@@ -68,24 +68,8 @@ std::vector<float> ToFloat(const Rows& rows) { return {rows.v.begin(), rows.v.en
 // The canonical shape of a stage's output.
 pb_tensor Describe(pb_stage stage, const Rows& rows, const HyperParameters& p, float* data) {
   pb_tensor t{sizeof(pb_tensor), PB_F32, 2, {rows.n, rows.width, 1, 1}, data, pb_vocabulary[stage].name};
-  int64_t heads = 0;
-  switch (stage) {
-    case PB_STAGE_Q_PROJ:
-    case PB_STAGE_Q_ROPE:
-    case PB_STAGE_ATTN_SCORES:
-    case PB_STAGE_ATTN_SCORES_SOFTMAX:
-    case PB_STAGE_ATTN_CONTEXT:
-      heads = p.n_heads;
-      break;
-    case PB_STAGE_K_PROJ:
-    case PB_STAGE_V_PROJ:
-    case PB_STAGE_K_ROPE:
-      heads = p.n_kv_heads;
-      break;
-    default:
-      break;
-  }
-  if (heads) t.n_dims = 3, t.shape[1] = heads, t.shape[2] = rows.width / heads;
+  const int64_t heads = stages::RowHeads(stage, p.shape());
+  if (stages::Of(stage).row.n_axes == 2) t.n_dims = 3, t.shape[1] = heads, t.shape[2] = rows.width / heads;
   return t;
 }
 
@@ -131,10 +115,7 @@ class OracleSession : public plugin::Session {
 
   void Stages(pb_stage_fn fn, void* ctx) const override {
     for (int s = 0; s < PB_STAGE_COUNT; s++) {
-      const bool absent = s == PB_STAGE_Q_NORM || s == PB_STAGE_K_NORM ||
-                          (!ops_.model().params().has_sub_norms &&
-                           (s == PB_STAGE_ATTN_SUB_NORM || s == PB_STAGE_FFN_SUB_NORM));
-      fn(ctx, s, absent ? PB_ABSENT : PB_OBSERVED, "");
+      fn(ctx, s, ops_.model().params().ops.Contains(s) ? PB_OBSERVED : PB_ABSENT, "");
     }
   }
 

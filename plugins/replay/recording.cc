@@ -10,24 +10,15 @@
 #include "base/blake3.h"
 #include "base/file.h"
 #include "base/sha256.h"
+#include "stages/stages.h"
 
 namespace pb::replay {
 namespace {
 
-bool IsByPosition(int32_t stage) {
-  return stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX;
-}
-
-// Axes of the canonical shape, "(n, n_heads, head_dim)".
-size_t AxesOf(int32_t stage) {
-  const std::string_view shape = pb_vocabulary[stage].shape;
-  return 1 + static_cast<size_t>(std::count(shape.begin(), shape.end(), ','));
-}
-
 // Sizes of a row beyond the token axis that must not change: all, but for the visible positions.
 std::vector<int64_t> RowShape(const trace::Record& r) {
   std::vector<int64_t> shape(r.shape.begin() + 1, r.shape.end());
-  if (IsByPosition(r.stage_id)) shape.pop_back();
+  if (stages::kOverPositions.Contains(r.stage_id)) shape.pop_back();
   return shape;
 }
 
@@ -112,7 +103,7 @@ Status Recording::AddRecord(size_t index) {
   auto wrong = [&](const std::string& what) { return MakeError(Code::kMalformed, "{}: {}", r.where, what); };
   if (r.payload_file.empty()) return wrong(fmt::format("{} has no values", r.name));
   if (per_layer ? r.layer < 0 : r.layer != -1) return wrong(fmt::format("{} of layer {}", r.stage, r.layer));
-  if (r.shape.size() != AxesOf(r.stage_id) || r.num_elements <= 0) {
+  if (r.shape.size() != 1 + static_cast<size_t>(stages::Of(r.stage_id).row.n_axes) || r.num_elements <= 0) {
     return wrong(fmt::format("{} has shape ({}), canonical is {}", r.name, fmt::join(r.shape, ", "),
                              pb_vocabulary[r.stage_id].shape));
   }
@@ -120,7 +111,7 @@ Status Recording::AddRecord(size_t index) {
     return wrong(fmt::format("{} has rows {} to {}, there are {} tokens", r.name, r.first_position,
                              r.first_position + r.n_rows() - 1, n_tokens));
   }
-  if (IsByPosition(r.stage_id) && r.shape.back() < r.first_position + r.n_rows()) {
+  if (stages::kOverPositions.Contains(r.stage_id) && r.shape.back() < r.first_position + r.n_rows()) {
     return wrong(fmt::format("{} has {} columns, its last row sees {} positions", r.name, r.shape.back(),
                              r.first_position + r.n_rows()));
   }
@@ -245,7 +236,7 @@ Result<Tensor> Recording::Rows(int32_t stage, int32_t layer, int64_t first, int6
   auto found = pieces_.find({stage, layer});
   if (found == pieces_.end())
     return MakeError(Code::kUnsupported, "the trace has no {} of layer {}", pb_vocabulary[stage].name, layer);
-  const bool by_position = IsByPosition(stage);
+  const bool by_position = stages::kOverPositions.Contains(stage);
   const float hidden = stage == PB_STAGE_ATTN_SCORES ? -std::numeric_limits<float>::infinity() : 0.0f;
   const int64_t n_visible = first + n;
   Tensor out;

@@ -57,7 +57,12 @@ typedef struct pb_stage_info {
 } pb_stage_info;
 
 /* Row i describes stage i. */
-static const pb_stage_info pb_vocabulary[PB_STAGE_COUNT] = {
+#ifdef __cplusplus
+static constexpr
+#else
+static const
+#endif
+    pb_stage_info pb_vocabulary[PB_STAGE_COUNT] = {
     {PB_STAGE_EMBEDDINGS, "embeddings", 0, 0, 0, "(n, d_model)", "", "token embeddings, scaled where the model scales"},
     {PB_STAGE_ATTN_NORM, "attn_norm", 1, 1, 0, "(n, d_model)", "layer_out@prev", "norm before attention, weight applied"},
     {PB_STAGE_Q_PROJ, "q_proj", 2, 1, 0, "(n, n_heads, head_dim)", "attn_norm", "queries, head rows in the file's order"},

@@ -15,7 +15,7 @@ using Floats = std::vector<float>;
 
 constexpr int64_t kPositions = 64;
 
-ModelShape ShapeOf(int64_t d_model) { return {d_model, d_model, 4, 4, 64}; }
+stages::ModelShape ShapeOf(int64_t d_model) { return {d_model, d_model, 4, 4, 64, 0}; }
 
 // The largest error over its bound in many trials; each trial fills candidate and reference of `n_rows` rows.
 double WorstRatio(pb_stage stage, int64_t d_model, int64_t n_rows, int trials,

@@ -1,3 +1,4 @@
+// Errors of one op on identical inputs, their bounds, and what steps of activation codes explain of them.
 #include "compare/local.h"
 
 #include <algorithm>
@@ -11,20 +12,41 @@ namespace {
 constexpr double kUnitRoundoff = 0x1p-24;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// The constants, fixed once from benign runs: llama.cpp v0.5.0 zen4 against haswell, sse42 and x64, and the native engine against
-// each of them; none exceeds 30 times its class's worst benign error (docs/numerics.md has the figures).
+// The constants of a class. Between two engines: fixed once from benign runs, llama.cpp v0.5.0 zen4 against haswell, sse42 and x64,
+// and the native engine against each of them; none exceeds 30 times its class's worst benign error (docs/numerics.md has the
+// figures). With true partial sums, against the exact result: from the same engines, each against the oracle. A single value may
+// err by all of its roundings: an exponential of the vector libraries by 4, its sum, quotient and product by 1 each; a rotation by
+// those of two products, of their sum, and of cosine and sine.
 struct ClassRow {
   const char* name;
-  double c;
+  double c, c_of_units;
 };
-constexpr ClassRow kCopy{"copy", 2}, kElementwise{"elementwise", 16}, kNorm{"norm", 2},
-    kProduct{"product", 12}, kRotary{"rotary", 4}, kAttention{"attention", 6}, kSoftmax{"softmax", 4};
+constexpr ClassRow kCopy{"copy", 2, 2}, kElementwise{"elementwise", 16, 10}, kNorm{"norm", 2, 2},
+    kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6}, kSoftmax{"softmax", 4, 4};
 
-// With true partial sums, against the exact result: fixed from the same engines, each against the oracle. A single value may err
-// by all of its roundings: an exponential of the vector libraries by 4, its sum, quotient and product by 1 each; a rotation by
-// those of two products, of their sum, and of cosine and sine.
-constexpr ClassRow kUnitClasses[] = {{"copy", 2},   {"elementwise", 10}, {"norm", 2},   {"product", 6},
-                                     {"rotary", 6}, {"attention", 6},    {"softmax", 4}};
+const ClassRow& ClassOf(int32_t stage) {
+  if (!stages::IsStage(stage)) return kElementwise;
+  switch (stages::Of(stage).group) {
+    case stages::Group::kEmbedding:
+      return kCopy;
+    case stages::Group::kNorm:
+      return kNorm;
+    case stages::Group::kProduct:
+      return kProduct;
+    case stages::Group::kRotary:
+      return kRotary;
+    case stages::Group::kScores:
+    case stages::Group::kContext:
+      return kAttention;
+    case stages::Group::kSoftmax:
+      return kSoftmax;
+    case stages::Group::kActivation:
+    case stages::Group::kGate:
+    case stages::Group::kSum:
+      return kElementwise;
+  }
+  return kElementwise;
+}
 
 // Scores alone have places that are hidden; -inf anywhere else is a defect.
 bool Masked(int32_t stage, float a, float b) {
@@ -203,54 +225,16 @@ std::string LocalBound::Origin() const {
                      by_position ? " x (1 + position)" : "", op_class);
 }
 
-LocalBound BoundOf(pb_stage stage, const ModelShape& s, int64_t n_positions) {
-  auto bound = [](const ClassRow& row, int64_t k, bool by_position = false) {
-    return LocalBound{row.name, row.c, k, by_position, {}};
-  };
-  switch (stage) {
-    case PB_STAGE_EMBEDDINGS:
-      return bound(kCopy, 1);
-    case PB_STAGE_ATTN_NORM:
-    case PB_STAGE_FFN_NORM:
-    case PB_STAGE_FINAL_NORM:
-      return bound(kNorm, s.d_model);
-    case PB_STAGE_ATTN_SUB_NORM:
-      return bound(kNorm, s.n_heads * s.head_dim);
-    case PB_STAGE_FFN_SUB_NORM:
-      return bound(kNorm, s.d_ff);
-    case PB_STAGE_Q_NORM:
-    case PB_STAGE_K_NORM:
-      return bound(kNorm, s.head_dim);
-    case PB_STAGE_Q_PROJ:
-    case PB_STAGE_K_PROJ:
-    case PB_STAGE_V_PROJ:
-    case PB_STAGE_GATE_PROJ:
-    case PB_STAGE_UP_PROJ:
-    case PB_STAGE_LOGITS:
-      return bound(kProduct, s.d_model);
-    case PB_STAGE_ATTN_OUT:
-      return bound(kProduct, s.n_heads * s.head_dim);
-    case PB_STAGE_DOWN_PROJ:
-      return bound(kProduct, s.d_ff);
-    case PB_STAGE_Q_ROPE:
-    case PB_STAGE_K_ROPE:
-      return bound(kRotary, 2, true);
-    case PB_STAGE_ATTN_SCORES:
-      return bound(kAttention, s.head_dim);
-    case PB_STAGE_ATTN_SCORES_SOFTMAX:
-      return bound(kSoftmax, n_positions);
-    case PB_STAGE_ATTN_CONTEXT:
-      return bound(kAttention, n_positions);
-    default:
-      return bound(kElementwise, 1);
-  }
+LocalBound BoundOf(pb_stage stage, const stages::ModelShape& shape, int64_t n_positions) {
+  const ClassRow& row = ClassOf(stage);
+  const int64_t k = stages::IsStage(stage) ? stages::SumLength(stage, shape, n_positions) : 1;
+  return {row.name, row.c, k, stages::kRotary.Contains(stage), {}};
 }
 
 LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units) {
-  // The classes are those of BoundOf; what one output sums is in the units.
+  // What one output sums is in the units.
   LocalBound bound = BoundOf(stage, {}, 1);
-  for (const ClassRow& row : kUnitClasses)
-    if (bound.op_class == row.name) bound.c = row.c;
+  bound.c = ClassOf(stage).c_of_units;
   bound.units = units;
   return bound;
 }
@@ -349,9 +333,7 @@ CodeExplanation ExplainByCodes(std::span<const double> difference, std::span<con
 
 bool ComesBefore(const PointRow& a, const PointRow& b) {
   auto key = [](const PointRow& r) {
-    const int outer = r.layer >= 0 ? 1 : r.stage == PB_STAGE_EMBEDDINGS ? 0 : 2;
-    const int level = r.stage >= 0 ? pb_vocabulary[r.stage].level : 1 << 20;
-    return std::tuple(r.prompt, r.step, r.first_position, outer, r.layer, level);
+    return std::tuple(r.prompt, r.step, r.first_position, stages::Order(r.stage, r.layer));
   };
   return key(a) < key(b);
 }

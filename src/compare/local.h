@@ -9,16 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "abi/vocabulary.h"
 #include "base/result.h"
 #include "compare/types.h"
+#include "stages/stages.h"
 
 namespace pb::compare {
-
-// The lengths that ops sum over, as a model declares them.
-struct ModelShape {
-  int64_t d_model = 0, d_ff = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0;
-};
 
 // What errors may reach, u = 2^-24. With units: c u sqrt(sum of squared units) over the values of a row or column. Without: c u
 // sqrt(K) of the row's norm, the estimate where nobody computed the op exactly.
@@ -36,7 +31,7 @@ struct LocalBound {
 };
 
 // The bound of a stage between two engines. `n_positions`: positions that attention may see (sums of softmax and context).
-LocalBound BoundOf(pb_stage stage, const ModelShape& shape, int64_t n_positions);
+LocalBound BoundOf(pb_stage stage, const stages::ModelShape& shape, int64_t n_positions);
 // The bound of an engine against the exact result, from the true partial sums that came with it.
 LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units);
 

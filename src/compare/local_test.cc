@@ -10,7 +10,8 @@
 namespace pb::compare {
 namespace {
 
-constexpr ModelShape kShape{.d_model = 256, .d_ff = 512, .n_heads = 4, .n_kv_heads = 2, .head_dim = 64};
+constexpr stages::ModelShape kShape = {
+    .d_model = 256, .d_ff = 512, .n_heads = 4, .n_kv_heads = 2, .head_dim = 64, .n_vocab = 0};
 const float kInf = std::numeric_limits<float>::infinity();
 
 std::vector<float> Gaussian(size_t n, uint64_t seed) {

@@ -32,7 +32,6 @@ bool SameEngine(const trace::Manifest& a, const trace::Manifest& b) {
   return !trace::FactText(a.engine_facts, "name").empty() && covers(a, b) && covers(b, a);
 }
 
-bool IsProduct(int32_t stage) { return BoundOf(static_cast<pb_stage>(stage), {}, 1).op_class == "product"; }
 
 std::string PlaceOf(const TracePoint& p, int32_t position) {
   const std::string point = p.row.layer >= 0 ? fmt::format("layer {}, {}", p.row.layer, p.stage) : p.stage;
@@ -233,7 +232,7 @@ class Diff {
   // An error on equal inputs that a quantised product of another engine may owe to the rounding of its input's codes.
   bool MayBeCodes(const TracePoint& p) const {
     const std::string scheme = trace::FactText(manifest(1).session_facts, "act.quant");
-    return IsProduct(p.row.stage) && scheme != "none" && !p.own_feature &&
+    return stages::kProducts.Contains(p.row.stage) && scheme != "none" && !p.own_feature &&
            !SameEngine(manifest(0), manifest(1));
   }
 

@@ -182,6 +182,38 @@ TEST_F(TraceDiffTest, LowerLevelsSayWhatTheyCannotTell) {
   }
 }
 
+// Attention that one engine computes in one op is judged by what goes into it; its bound is that of the last step alone, so an
+// error beyond it is none that a trace can tell from rounding of the steps that it does not show.
+TEST_F(TraceDiffTest, AnOpWhoseStepsAreNotShownIsComparedOnTheInputsOfThose) {
+  const std::vector<int64_t> rows = {2, 1, kModel};
+  auto attention = [&](const std::string& name, const Tensor& keys, const Tensor& context) {
+    trace::Manifest head = Head(Level::kFull);
+    head.unobservable = {{"attn_scores", "inside attn_context"}, {"attn_scores_softmax", "inside attn_context"}};
+    return Write(name, head,
+                 {{0,
+                   {7, 8},
+                   {{PB_STAGE_V_PROJ, 0, rows, kProduct},
+                    {PB_STAGE_Q_ROPE, 0, rows, kProduct},
+                    {PB_STAGE_K_ROPE, 0, rows, keys},
+                    {PB_STAGE_ATTN_CONTEXT, 0, rows, context}}}});
+  };
+  const trace::Trace good = attention("good", kNorm, kProduct);
+  Tensor near = kProduct, far = kProduct, keys = kNorm;
+  near[5] = std::nextafter(near[5], 0.0f);
+  far[5] *= 1.01f;
+  keys[2] = 7;  // of token 0, which both tokens read
+  auto context = [&](const trace::Trace& trace) { return Diff(trace, good).points.back(); };
+  TracePoint point = context(attention("near", kNorm, near));
+  EXPECT_EQ(point.stage, "attn_context");
+  EXPECT_EQ(point.n_own_rows, 2);
+  EXPECT_EQ(point.own, OwnError::kWithin);
+  point = context(attention("far", kNorm, far));
+  EXPECT_EQ(point.own, OwnError::kUnknown);
+  point = context(attention("keys", keys, far));
+  EXPECT_EQ(point.n_own_rows, 0);
+  EXPECT_EQ(point.own, OwnError::kNone);
+}
+
 // A prefill pads the scores of early rows; a decode step does not.
 TEST_F(TraceDiffTest, HiddenScoresOfAPrefillAreNothingToADecodeStep) {
   const Step prefill = {0, {1, 2}, {{PB_STAGE_ATTN_SCORES, 0, {2, 1, 2}, {5, -kInf, 6, 7}}}};

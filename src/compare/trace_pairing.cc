@@ -4,15 +4,15 @@
 #include <map>
 #include <tuple>
 
+#include "stages/stages.h"
+
 namespace pb::compare {
 namespace {
 
 using trace::Record;
 
 auto Rank(const Record& r) {
-  const int outer = r.layer >= 0 ? 1 : r.stage_id == PB_STAGE_EMBEDDINGS ? 0 : 2;
-  const int level = r.stage_id >= 0 ? pb_vocabulary[r.stage_id].level : 1 << 20;
-  return std::tuple(outer, r.layer, level, r.stage_id);
+  return std::tuple(stages::Order(r.stage_id, r.layer), r.stage_id);
 }
 
 // What makes two records the same point. Those without positions have their step instead.

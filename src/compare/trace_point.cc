@@ -19,10 +19,7 @@ using trace::Sketch;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kUnknown = -1;  // a distance or norm that is not known
 
-bool IsScores(const Record& r) {
-  return r.shape.size() == 3 &&
-         (r.stage_id == PB_STAGE_ATTN_SCORES || r.stage_id == PB_STAGE_ATTN_SCORES_SOFTMAX);
-}
+bool IsScores(const Record& r) { return r.shape.size() == 3 && stages::kOverPositions.Contains(r.stage_id); }
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
   return fmt::format("({})", fmt::join(shape, ", "));
@@ -59,6 +56,15 @@ int64_t FactNumber(const trace::Trace& trace, std::string_view key) {
   return 0;
 }
 
+// Stages that one of the engines computes inside another op.
+stages::Set Unobservable(const trace::Trace& a, const trace::Trace& b) {
+  stages::Set set;
+  for (const trace::Trace* t : {&a, &b})
+    for (const auto& [name, reason] : t->manifest().unobservable)
+      if (const pb_stage stage = stages::Find(name); stage != PB_STAGE_UNMAPPED) set |= stage;
+  return set;
+}
+
 int32_t LayerCount(const trace::Trace& a, const trace::Trace& b) {
   int32_t n = 0;
   for (const trace::Trace* t : {&a, &b})
@@ -84,48 +90,38 @@ void EqualRows::Add(int32_t stage, int32_t layer, int64_t first_position, const 
   std::copy(equal.begin(), equal.end(), rows.begin() + static_cast<ptrdiff_t>(first));
 }
 
+// What the traces show of a stage at a layer. A documented trace declares nothing: an activation that it does not show is computed
+// inside the gated product, as in most engines.
+pb_visibility EqualRows::See(pb_stage stage, int32_t layer) const {
+  if (rows_.count({stage, layer}) > 0) return PB_OBSERVED;
+  if (unobservable_.Contains(stage) || stage == PB_STAGE_FFN_ACT) return PB_UNOBSERVABLE;
+  return stages::Of(stage).optional ? PB_ABSENT : PB_OBSERVED;
+}
+
 std::vector<bool> EqualRows::InputsEqual(int32_t stage, int32_t layer, int64_t first_position,
                                          int64_t n_rows) const {
   std::vector<bool> rows(static_cast<size_t>(n_rows), true);
-  RequireInputs(stage, layer, first_position, &rows);
+  const auto see = [&](pb_stage s) { return See(s, layer); };
+  for (const stages::Input& input : stages::InputsOf(static_cast<pb_stage>(stage), see)) {
+    const int32_t at = input.Layer(layer, n_layers_);
+    const pb_stage from = at < 0 && input.previous_layer ? PB_STAGE_EMBEDDINGS : input.stage;
+    const auto found = rows_.find({from, at});
+    if (found == rows_.end()) return std::vector<bool>(rows.size(), false);
+    const std::vector<bool>& known = found->second;
+    const size_t prefix = static_cast<size_t>(std::find(known.begin(), known.end(), false) - known.begin());
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const size_t position = static_cast<size_t>(first_position) + i;
+      const bool equal =
+          position < known.size() && known[position] && (!input.all_positions || position < prefix);
+      rows[i] = rows[i] && equal;
+    }
+  }
   return rows;
 }
 
-// In place of an activation that one engine does not show stand its own inputs.
-void EqualRows::RequireInputs(int32_t stage, int32_t layer, int64_t first_position,
-                              std::vector<bool>* rows) const {
-  std::string_view rest = pb_vocabulary[stage].inputs;
-  while (!rest.empty()) {
-    const size_t space = std::min(rest.find(' '), rest.size());
-    std::string_view text = rest.substr(0, space);
-    rest.remove_prefix(std::min(space + 1, rest.size()));
-    auto take = [&text](std::string_view suffix) {
-      const bool found = text.ends_with(suffix);
-      if (found) text.remove_suffix(suffix.size());
-      return found;
-    };
-    const bool all_positions = take("*"), before = take("@prev");
-    const size_t bar = text.find('|');
-    int32_t at = before ? (layer < 0 ? n_layers_ : layer) - 1 : layer;
-    int32_t input = trace::FindStage(text.substr(0, bar));
-    if (bar != text.npos && !Has(input, at)) input = trace::FindStage(text.substr(bar + 1));
-    if (at < 0 && before) input = PB_STAGE_EMBEDDINGS, at = -1;
-    if (!Has(input, at)) {
-      if (input == PB_STAGE_FFN_ACT) {
-        RequireInputs(input, at, first_position, rows);
-      } else {
-        rows->assign(rows->size(), false);
-      }
-      continue;
-    }
-    const std::vector<bool>& known = rows_.at({input, at});
-    const size_t prefix = static_cast<size_t>(std::find(known.begin(), known.end(), false) - known.begin());
-    for (size_t i = 0; i < rows->size(); ++i) {
-      const size_t position = static_cast<size_t>(first_position) + i;
-      const bool equal = position < known.size() && known[position] && (!all_positions || position < prefix);
-      (*rows)[i] = (*rows)[i] && equal;
-    }
-  }
+bool EqualRows::IsAlone(int32_t stage, int32_t layer) const {
+  const auto see = [&](pb_stage s) { return See(s, layer); };
+  return (stages::InsideOf(static_cast<pb_stage>(stage), see) - stages::kElementwise).empty();
 }
 
 struct PointComparer::Rows {
@@ -145,14 +141,15 @@ struct PointComparer::Distances {
 
 PointComparer::PointComparer(const trace::Trace& candidate, const trace::Trace& reference)
     : traces_{&candidate, &reference},
-      equal_(LayerCount(candidate, reference)),
+      equal_(LayerCount(candidate, reference), Unobservable(candidate, reference)),
       sketcher_(reference.manifest().sketch_seed),
       same_seed_(candidate.manifest().sketch_seed == reference.manifest().sketch_seed) {
   auto number = [&](const char* key) {
     const int64_t value = FactNumber(reference, key);
     return value > 0 ? value : FactNumber(candidate, key);
   };
-  shape_ = {number("d_model"), number("d_ff"), number("n_heads"), number("n_kv_heads"), number("head_dim")};
+  shape_ = {number("d_model"), number("d_ff"), number("n_heads"), number("n_kv_heads"), number("head_dim"),
+            number("n_vocab")};
 }
 
 std::optional<LocalBound> PointComparer::BoundFor(const TraceSpan& span) const {
@@ -189,6 +186,9 @@ Result<std::optional<TracePoint>> PointComparer::Compare(const TraceSpan& span, 
   } else {
     PB_TRY(CompareRecords(span, &point, &equal));
   }
+  // The bound is that of the op alone: what else is computed inside it, and is not done value by value, rounds as well.
+  if (point.own == OwnError::kAbove && !equal_.IsAlone(first.stage_id, first.layer))
+    point.own = OwnError::kUnknown;
   point.equal = std::find(equal.begin(), equal.end(), false) == equal.end();
   if (span.placed) equal_.Add(first.stage_id, first.layer, span.first_position, equal);
   return std::optional(std::move(point));

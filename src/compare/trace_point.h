@@ -10,24 +10,28 @@
 #include "compare/local.h"
 #include "compare/trace_diff.h"
 #include "compare/trace_pairing.h"
+#include "stages/stages.h"
 
 namespace pb::compare {
 
 // Which rows of which points have equal bits. Points are added in dependency order.
 class EqualRows {
  public:
-  explicit EqualRows(int32_t n_layers) : n_layers_(n_layers) {}
+  // `unobservable`: what an engine computes inside another op, in whose place stand its own inputs.
+  EqualRows(int32_t n_layers, stages::Set unobservable) : n_layers_(n_layers), unobservable_(unobservable) {}
   // Notes that a point was compared: rows from first_position on, equal or not.
   void Add(int32_t stage, int32_t layer, int64_t first_position, const std::vector<bool>& equal);
   // For rows from first_position on: whether all inputs of the op (vocabulary) have equal bits there.
   std::vector<bool> InputsEqual(int32_t stage, int32_t layer, int64_t first_position, int64_t n_rows) const;
+  // Whether nothing but elementwise ops is computed inside the op.
+  bool IsAlone(int32_t stage, int32_t layer) const;
 
  private:
   using Key = std::pair<int32_t, int32_t>;  // stage, layer
-  void RequireInputs(int32_t stage, int32_t layer, int64_t first_position, std::vector<bool>* rows) const;
-  bool Has(int32_t stage, int32_t layer) const { return rows_.count({stage, layer}) > 0; }
+  pb_visibility See(pb_stage stage, int32_t layer) const;
 
   int32_t n_layers_;
+  stages::Set unobservable_;
   std::map<Key, std::vector<bool>> rows_;  // by position
 };
 
@@ -53,7 +57,7 @@ class PointComparer {
                  TracePoint* point) const;
 
   const trace::Trace* traces_[2];
-  ModelShape shape_;
+  stages::ModelShape shape_;
   EqualRows equal_;
   trace::Sketcher sketcher_;
   bool same_seed_;

@@ -1,22 +1,8 @@
+// What was recorded of a pass, and an engine that recomputes ops from it.
 #include "diagnose/arbiter.h"
-
-#include <algorithm>
-#include <string_view>
-
-#include "trace/record.h"
 
 namespace pb::diagnose {
 namespace {
-
-std::vector<std::string_view> Split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find(separator), text.size());
-    if (end > 0) parts.push_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return parts;
-}
 
 void AppendRows(Recorded& all, const Recorded& more) {
   if (all.shape.empty()) {
@@ -35,19 +21,6 @@ void KeepRows(Recorded& all, int64_t rows) {
 }
 
 }  // namespace
-
-std::vector<InputSpec> InputsOf(pb_stage stage) {
-  std::vector<InputSpec> inputs;
-  for (std::string_view item : Split(pb_vocabulary[stage].inputs, ' ')) {
-    InputSpec input;
-    if (item.ends_with("@prev")) input.previous_layer = true, item.remove_suffix(5);
-    if (item.ends_with("*")) input.all_positions = true, item.remove_suffix(1);
-    for (std::string_view name : Split(item, '|'))
-      input.stages.push_back(static_cast<pb_stage>(trace::FindStage(name)));
-    inputs.push_back(std::move(input));
-  }
-  return inputs;
-}
 
 void Recording::BeginPass(int32_t first_position) {
   first_position_ = first_position;
@@ -88,7 +61,7 @@ const Recorded* Recording::Output(pb_stage stage, int32_t layer) const {
   return found == from.end() ? nullptr : &found->second;
 }
 
-const Recorded* Recording::Find(const InputSpec& input, pb_stage stage, int32_t layer) const {
+const Recorded* Recording::Find(const stages::Input& input, int32_t layer) const {
   if (input.previous_layer) {
     // Outside the layers (final_norm) the layer before is the last one, still at hand.
     if (layer < 0) return Output(PB_STAGE_LAYER_OUT, layer_);
@@ -96,41 +69,25 @@ const Recorded* Recording::Find(const InputSpec& input, pb_stage stage, int32_t 
     return layer != layer_ || found == entering_.end() ? nullptr : &found->second;
   }
   if (input.all_positions) {
-    auto found = positions_.find({stage, layer});
+    auto found = positions_.find({input.stage, layer});
     return found == positions_.end() ? nullptr : &found->second;
   }
-  return Output(stage, layer);
+  return Output(input.stage, layer);
 }
 
-Result<Recorded> Arbiter::Input(const Recording& recording, const InputSpec& input, pb_stage reader,
+Result<Recorded> Arbiter::Input(const Recording& recording, const stages::Input& input, pb_stage reader,
                                 int32_t layer, const std::string& variation,
                                 std::vector<std::string>* recomputed) {
-  for (pb_stage stage : input.stages) {
-    if (!Exists(stage)) continue;
-    if (const Recorded* r = recording.Find(input, stage, layer)) return *r;
-    // Keys and values of earlier passes cannot be recomputed from this pass alone.
-    if (input.previous_layer || (input.all_positions && recording.first_position() > 0)) break;
-    PB_ASSIGN(Expectation e, Expect(recording, stage, layer, variation));
-    recomputed->push_back(pb_vocabulary[stage].name);
-    recomputed->insert(recomputed->end(), e.recomputed.begin(), e.recomputed.end());
-    return std::move(e.output);
-  }
-  return MakeError(Code::kNotFound, "{}: its input {} was not recorded", pb_vocabulary[reader].name,
-                   pb_vocabulary[input.stages.front()].name);
-}
-
-std::vector<InputSpec> Arbiter::ReplayInputs(pb_stage stage) const {
-  std::vector<InputSpec> inputs;
-  for (InputSpec& input : InputsOf(stage)) {
-    const auto serves =
-        std::find_if(input.stages.begin(), input.stages.end(), [&](pb_stage s) { return Exists(s); });
-    if (serves != input.stages.end() && See(*serves) == PB_UNOBSERVABLE && !input.previous_layer) {
-      for (InputSpec& own : ReplayInputs(*serves)) inputs.push_back(std::move(own));
-    } else {
-      inputs.push_back(std::move(input));
-    }
-  }
-  return inputs;
+  const char* name = stages::Of(input.stage).name;
+  if (const Recorded* r = recording.Find(input, layer)) return *r;
+  // Keys and values of earlier passes cannot be recomputed from this pass alone.
+  if (See(input.stage) == PB_ABSENT || input.previous_layer ||
+      (input.all_positions && recording.first_position() > 0))
+    return MakeError(Code::kNotFound, "{}: its input {} was not recorded", stages::Of(reader).name, name);
+  PB_ASSIGN(Expectation e, Expect(recording, input.stage, layer, variation));
+  recomputed->push_back(name);
+  recomputed->insert(recomputed->end(), e.recomputed.begin(), e.recomputed.end());
+  return std::move(e.output);
 }
 
 Result<Expectation> Arbiter::Expect(const Recording& recording, pb_stage stage, int32_t layer,
@@ -140,12 +97,12 @@ Result<Expectation> Arbiter::Expect(const Recording& recording, pb_stage stage, 
   request.stage = stage, request.layer = layer, request.first_position = recording.first_position();
   request.variation = variation;
   request.units = (oracle_.capabilities() & PB_CAP_UNITS) != 0;
-  for (const InputSpec& input : ReplayInputs(stage)) {
+  for (const stages::Input& input : ReplayInputs(stage)) {
     PB_ASSIGN(Recorded r, Input(recording, input, stage, layer, variation, &e.recomputed));
     request.inputs.emplace_back(std::move(r.shape), std::move(r.values));
   }
   if (request.inputs.empty())
-    return MakeError(Code::kNotFound, "{}: has no recorded inputs", pb_vocabulary[stage].name);
+    return MakeError(Code::kNotFound, "{}: has no recorded inputs", stages::Of(stage).name);
   PB_ASSIGN(host::TensorRef out, oracle_.Replay(request));
   e.output.shape = out.shape;
   e.output.values.assign(out.data.begin(), out.data.end());

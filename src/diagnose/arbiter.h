@@ -8,20 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "abi/vocabulary.h"
 #include "base/result.h"
 #include "compare/local.h"
 #include "host/engine.h"
+#include "stages/stages.h"
 
 namespace pb::diagnose {
-
-// One input of a stage, as the vocabulary's inputs column tells it.
-struct InputSpec {
-  std::vector<pb_stage> stages;  // the first that the architecture has counts
-  bool previous_layer = false;   // of the layer before; of layer 0: the embeddings
-  bool all_positions = false;    // rows of all positions from 0
-};
-std::vector<InputSpec> InputsOf(pb_stage stage);
 
 // A recorded tensor: shape[0] token rows.
 struct Recorded {
@@ -43,7 +35,7 @@ class Recording {
 
   int32_t first_position() const { return first_position_; }
   // nullptr where it was not recorded. Inputs of a layer are known once a point of that layer was added.
-  const Recorded* Find(const InputSpec& input, pb_stage stage, int32_t layer) const;
+  const Recorded* Find(const stages::Input& input, int32_t layer) const;
   const Recorded* Output(pb_stage stage, int32_t layer) const;
 
  private:
@@ -82,13 +74,14 @@ class Arbiter {
                              const std::string& variation);
 
   // What its replay of a stage takes, in order.
-  std::vector<InputSpec> ReplayInputs(pb_stage stage) const;
+  std::vector<stages::Input> ReplayInputs(pb_stage stage) const {
+    return stages::InputsOf(stage, [this](pb_stage s) { return See(s); });
+  }
 
  private:
-  Result<Recorded> Input(const Recording& recording, const InputSpec& input, pb_stage stage, int32_t layer,
-                         const std::string& variation, std::vector<std::string>* recomputed);
+  Result<Recorded> Input(const Recording& recording, const stages::Input& input, pb_stage reader,
+                         int32_t layer, const std::string& variation, std::vector<std::string>* recomputed);
   pb_visibility See(pb_stage stage) const { return stages_[static_cast<size_t>(stage)].visibility; }
-  bool Exists(pb_stage stage) const { return See(stage) != PB_ABSENT; }
   host::Engine& oracle_;
   std::vector<host::StageVisibility> stages_;
 };

@@ -1,18 +1,11 @@
+// Keeps the op that a comparison judged worst, with all that goes into it.
 #include "diagnose/capture.h"
 
 namespace pb::diagnose {
-namespace {
-
-// Place of a point's layer within a pass, as compare::ComesBefore orders them.
-std::pair<int, int32_t> LayerOf(const host::PointRef& point) {
-  return {point.layer >= 0 ? 1 : point.stage == PB_STAGE_EMBEDDINGS ? 0 : 2, point.layer};
-}
-
-}  // namespace
 
 void Capture::BeginPassIfNew(const run::PointPair& pair) {
   const std::tuple pass(pair.row->prompt, pair.row->step, pair.point.first_position);
-  const auto layer = LayerOf(pair.point);
+  const auto layer = stages::LayerOrder(pair.point.stage, pair.point.layer);
   if (pass_ == pass && layer >= layer_) {
     layer_ = layer;
     return;
@@ -51,8 +44,8 @@ void Capture::OnPair(const run::PointPair& pair) {
                  {pair.shape, {pair.reference.begin(), pair.reference.end()}});
   if (in_pieces_ || !IsWanted(pair)) return;
   if (culprit_) {
-    const int level = pb_vocabulary[pair.point.stage].level,
-              least = pb_vocabulary[culprit_->place.stage].level;
+    const int level = stages::Of(pair.point.stage).level,
+              least = stages::Of(culprit_->place.stage).level;
     if (level > least || (level == least && !(pair.row->bound_ratio > culprit_->row.bound_ratio))) return;
   }
   culprit_ = Culprit{{pair.row->prompt, pair.row->step, pair.row->stage, pair.row->layer},

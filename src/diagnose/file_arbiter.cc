@@ -113,12 +113,8 @@ Result<host::Codes> FileArbiter::CodesOf(host::Engine& engine, const Culprit& cu
 Result<std::vector<Recorded>> FileArbiter::Inputs(const Culprit& culprit) const {
   std::vector<Recorded> inputs;
   const auto stage = static_cast<pb_stage>(culprit.place.stage);
-  for (const InputSpec& spec : InputsOf(stage)) {
-    const Recorded* found = nullptr;
-    for (pb_stage s : spec.stages) {
-      if (!found && stages_[static_cast<size_t>(s)].visibility != PB_ABSENT)
-        found = culprit.inputs.Find(spec, s, culprit.place.layer);
-    }
+  for (const stages::Input& input : ReplayInputs(stage)) {
+    const Recorded* found = culprit.inputs.Find(input, culprit.place.layer);
     if (!found) return MakeError(Code::kNotFound, "{}: an input was not recorded", pb_vocabulary[stage].name);
     inputs.push_back(*found);
   }
@@ -129,20 +125,16 @@ void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> 
                                  std::span<const float> expected, const compare::LocalBound& bound,
                                  Agreement* agreement) const {
   const auto stage = static_cast<pb_stage>(culprit.place.stage);
-  const std::vector<InputSpec> specs = InputsOf(stage);
+  const std::vector<stages::Input> reads = ReplayInputs(stage);
   auto inputs = Inputs(culprit);
-  if (specs.size() != 1 || !inputs.ok()) return;
+  if (reads.size() != 1 || !inputs.ok()) return;
   run::CodeExplainer explainer(model_, &*scheme_check_);
   host::PointRef point;
   point.layer = culprit.place.layer, point.first_position = culprit.first_position;
   compare::PointRow ignored;
   const Recorded& input = inputs->front();
-  for (pb_stage s : specs.front().stages) {
-    if (!culprit.inputs.Find(specs.front(), s, culprit.place.layer)) continue;
-    point.stage = s;
-    explainer.OnPair({point, input.shape, input.values, input.values, &ignored, &bound});
-    break;
-  }
+  point.stage = reads.front().stage;
+  explainer.OnPair({point, input.shape, input.values, input.values, &ignored, &bound});
   point.stage = stage;
   explainer.OnPair({point, culprit.shape, output, expected, &agreement->row, &bound});
   agreement->agrees = agreement->row.explained_by_codes;

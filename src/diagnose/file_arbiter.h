@@ -42,7 +42,8 @@ class FileArbiter {
   // The op on other inputs, or another op or layer on the captured ones; rows as the inputs'.
   Result<Recorded> Replay(pb_stage stage, int32_t layer, int32_t first_position, std::vector<Recorded> inputs,
                           const std::string& variation);
-  // The captured inputs of the op, in the vocabulary's order. kNotFound: not recorded.
+  // What its replay of an op takes; the captured values of that. kNotFound: not recorded.
+  std::vector<stages::Input> ReplayInputs(pb_stage stage) const { return arbiter_->ReplayInputs(stage); }
   Result<std::vector<Recorded>> Inputs(const Culprit& culprit) const;
 
   // The codes that an engine with an idle session makes of the captured op's input, and those that the arbiter does.

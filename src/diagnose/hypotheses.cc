@@ -1,3 +1,4 @@
+// The table of variations, and which of them restore an output.
 #include "diagnose/hypotheses.h"
 
 #include <algorithm>
@@ -8,26 +9,18 @@
 #include "diagnose/op_weights.h"
 #include "diagnose/part.h"
 #include "diagnose/transformations.h"
+#include "stages/stages.h"
 
 namespace pb::diagnose {
 namespace {
 
-using Stages = uint32_t;
-constexpr Stages Bit(pb_stage s) { return 1u << s; }
-constexpr Stages kNorms = Bit(PB_STAGE_ATTN_NORM) | Bit(PB_STAGE_ATTN_SUB_NORM) | Bit(PB_STAGE_FFN_NORM) |
-                          Bit(PB_STAGE_FFN_SUB_NORM) | Bit(PB_STAGE_FINAL_NORM) | Bit(PB_STAGE_Q_NORM) |
-                          Bit(PB_STAGE_K_NORM);
-constexpr Stages kProducts = Bit(PB_STAGE_Q_PROJ) | Bit(PB_STAGE_K_PROJ) | Bit(PB_STAGE_V_PROJ) |
-                             Bit(PB_STAGE_ATTN_OUT) | Bit(PB_STAGE_GATE_PROJ) | Bit(PB_STAGE_UP_PROJ) |
-                             Bit(PB_STAGE_DOWN_PROJ) | Bit(PB_STAGE_LOGITS);
-constexpr Stages kRope = Bit(PB_STAGE_Q_ROPE) | Bit(PB_STAGE_K_ROPE);
-constexpr Stages kSoftmax = Bit(PB_STAGE_ATTN_SCORES_SOFTMAX);
-constexpr Stages kScores = Bit(PB_STAGE_ATTN_SCORES), kContext = Bit(PB_STAGE_ATTN_CONTEXT);
-constexpr Stages kActivations = Bit(PB_STAGE_FFN_ACT) | Bit(PB_STAGE_FFN_GATED);
+using stages::kNorms, stages::kProducts, stages::Set;
+constexpr Set kRope = stages::kRotary, kSoftmax = PB_STAGE_ATTN_SCORES_SOFTMAX, kScores = PB_STAGE_ATTN_SCORES,
+              kContext = PB_STAGE_ATTN_CONTEXT, kActivations = {PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED};
 
 // One value of a variation. `text`: what an engine does that does it.
 struct Variation {
-  Stages stages;
+  Set at;
   const char* key;
   const char* value;
   const char* text;
@@ -99,7 +92,7 @@ constexpr Variation kVariations[] = {
     {kProducts, "drop.columns", "64", "leaves out the last 64 columns of the weight", "64 columns left out"},
     {kProducts, "drop.columns", "128", "leaves out the last 128 columns of the weight",
      "128 columns left out"},
-    {Bit(PB_STAGE_LOGITS), "output.tied", "1", "takes the embeddings for the output matrix",
+    {PB_STAGE_LOGITS, "output.tied", "1", "takes the embeddings for the output matrix",
      "tied embeddings"},
     {kSoftmax, "softmax.sink", "1", "adds 1 to the sum of the softmax's exponentials",
      "a sum without that 1"},
@@ -152,7 +145,7 @@ class Search {
     const bool replays = part_ || ProductWork(whole_) <= kLargestWork;
     if (replays) {
       for (const Variation& v : kVariations)
-        if (v.stages & Bit(static_cast<pb_stage>(s_.culprit->place.stage))) Try(v);
+        if (v.at.Contains(s_.culprit->place.stage)) Try(v);
       TryOwnValues();
     }
     for (Guess& guess : OutputTransformations(whole_)) Add(std::move(guess), whole_);
@@ -174,10 +167,8 @@ class Search {
   // Variations whose value the model or the place gives.
   void TryOwnValues() {
     const Culprit& c = *s_.culprit;
-    const Stages here = Bit(static_cast<pb_stage>(c.place.stage));
-    auto attempt = [&](Stages stages, const char* key, double value, const char* text,
-                       const char* short_text) {
-      if (stages & here) Try({stages, key, fmt::format("{:.9g}", value).c_str(), text, short_text});
+    auto attempt = [&](Set at, const char* key, double value, const char* text, const char* short_text) {
+      if (at.Contains(c.place.stage)) Try({at, key, fmt::format("{:.9g}", value).c_str(), text, short_text});
     };
     const HyperParameters& p = s_.arbiter->model().params();
     if (c.first_position > 1)

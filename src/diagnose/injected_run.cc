@@ -104,12 +104,9 @@ std::string OpDonor::WhyNot(pb_stage stage) const {
 
 void OpDonor::AddInputs(pb_stage stage, std::set<int32_t>* stages) const {
   stages->insert({PB_STAGE_EMBEDDINGS, PB_STAGE_LAYER_OUT});  // what enters a layer
-  for (const InputSpec& input : ops_.ReplayInputs(stage)) {
-    for (pb_stage s : input.stages) {
-      stages->insert(s);
-      for (const InputSpec& ancestor : InputsOf(s))
-        stages->insert(ancestor.stages.begin(), ancestor.stages.end());
-    }
+  for (const stages::Input& input : ops_.ReplayInputs(stage)) {
+    stages->insert(input.stage);
+    for (const stages::Input& ancestor : ops_.ReplayInputs(input.stage)) stages->insert(ancestor.stage);
   }
 }
 

@@ -26,18 +26,12 @@ constexpr int64_t kPassRows = 512;  // token rows of one evaluation at most
 
 // Embeddings, layers in order, outer stages; within a layer the order of the vocabulary, which is that of dependency.
 bool Before(const InjectionPoint& a, const InjectionPoint& b) {
-  auto place = [](const InjectionPoint& p) {
-    const int outer = p.layer >= 0 ? 1 : p.stage == PB_STAGE_EMBEDDINGS ? 0 : 2;
-    return std::tuple(outer, p.layer, p.stage);
-  };
+  auto place = [](const InjectionPoint& p) { return std::tuple(stages::LayerOrder(p.stage, p.layer), p.stage); };
   return place(a) < place(b);
 }
 
-// A tensor that everything later hangs on alone: the donor's in its place hides everything before it.
-bool IsCut(int32_t stage) {
-  return stage == PB_STAGE_EMBEDDINGS || stage == PB_STAGE_LAYER_OUT || stage == PB_STAGE_FINAL_NORM ||
-         stage == PB_STAGE_LOGITS;
-}
+// The donor's tensor in place of one of these hides everything before it.
+bool IsCut(int32_t stage) { return stages::kCuts.Contains(stage); }
 
 class InjectionSearch {
  public:

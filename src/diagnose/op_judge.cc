@@ -10,17 +10,10 @@ namespace {
 
 using compare::Blame;
 
-compare::ModelShape ShapeOf(const HyperParameters& p) {
-  return {p.d_model, p.d_ff, p.n_heads, p.n_kv_heads, p.head_dim};
-}
-
 bool IsFinite(const compare::PointRow& row) { return row.n_non_finite[0] + row.n_non_finite[1] == 0; }
 
 // Whether an op takes its inputs to codes or f16 first.
-bool RoundsItsInputs(pb_stage stage) {
-  const std::string op_class = compare::BoundOf(stage, {}, 1).op_class;
-  return op_class == "product" || op_class == "attention";
-}
+bool RoundsItsInputs(pb_stage stage) { return (stages::kProducts | stages::kAttention).Contains(stage); }
 
 // What is to be said of values that are not finite.
 Diagnosis TellNonFinite(const Culprit& op, const compare::PointRow& row, const Model& model) {
@@ -45,7 +38,7 @@ Diagnosis TellNonFinite(const Culprit& op, const compare::PointRow& row, const M
 }  // namespace
 
 OpJudge::OpJudge(FileArbiter& arbiter, FileArbiter* own, Audit* out)
-    : arbiter_(arbiter), own_(own), out_(out), shape_(ShapeOf(arbiter.model().params())) {}
+    : arbiter_(arbiter), own_(own), out_(out), shape_(arbiter.model().params().shape()) {}
 
 void OpJudge::BeginPrompt(int32_t prompt) {
   op_.inputs.Clear();

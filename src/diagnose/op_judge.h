@@ -46,7 +46,7 @@ class OpJudge {
   FileArbiter& arbiter_;
   FileArbiter* own_;
   Audit* out_;
-  compare::ModelShape shape_;
+  stages::ModelShape shape_;
   std::vector<int32_t> tokens_;  // of the pass
   Culprit op_;                   // of the pass; its inputs are the recording
   std::vector<compare::PointRow> rows_;

@@ -71,8 +71,10 @@ std::optional<Part> Part::Of(const Subject& whole, double work) {
   const Culprit& c = *whole.culprit;
   const int64_t n_rows = c.shape[0];
   const auto fitting = static_cast<int64_t>(work / ProductWork(whole) * static_cast<double>(n_rows));
-  const std::vector<InputSpec> specs = InputsOf(static_cast<pb_stage>(c.place.stage));
-  if (std::max(fitting, kMinRows) >= n_rows || specs.size() != 1) return std::nullopt;
+  const std::vector<stages::Input> reads = whole.arbiter->ReplayInputs(static_cast<pb_stage>(c.place.stage));
+  if (std::max(fitting, kMinRows) >= n_rows || reads.size() != 1) return std::nullopt;
+  const Recorded* input = c.inputs.Find(reads.front(), c.place.layer);
+  if (!input || input->shape[0] != n_rows) return std::nullopt;
   const std::vector<int64_t> rows =
       ChooseRows(whole.output, whole.declared, n_rows, std::max(fitting, kMinRows));
 
@@ -84,17 +86,10 @@ std::optional<Part> Part::Of(const Subject& whole, double work) {
   if (!c.candidate.empty()) part.culprit_.candidate = Take(c.candidate, n_rows, rows);
   part.culprit_.reference = Take(c.reference, n_rows, rows);
   part.culprit_.inputs.BeginPass(c.first_position);
-  bool recorded = false;
-  for (pb_stage stage : specs.front().stages) {
-    const Recorded* input = c.inputs.Find(specs.front(), stage, c.place.layer);
-    if (!input || input->shape[0] != n_rows) continue;
-    Recorded some{input->shape, Take(input->values, n_rows, rows)};
-    some.shape[0] = static_cast<int64_t>(rows.size());
-    part.culprit_.inputs.Add(stage, pb_vocabulary[stage].per_layer ? c.place.layer : -1, std::move(some));
-    recorded = true;
-    break;
-  }
-  if (!recorded) return std::nullopt;
+  Recorded some{input->shape, Take(input->values, n_rows, rows)};
+  some.shape[0] = static_cast<int64_t>(rows.size());
+  const pb_stage stage = reads.front().stage;
+  part.culprit_.inputs.Add(stage, stages::Of(stage).per_layer ? c.place.layer : -1, std::move(some));
   part.output_ = Take(whole.output, n_rows, rows), part.declared_ = Take(whole.declared, n_rows, rows);
   if (!whole.units.empty()) part.units_ = Take(whole.units, n_rows, rows);
   return part;

@@ -19,36 +19,37 @@ using compare::Blame;
 constexpr int64_t kMostFeatures = 16;
 constexpr int64_t kMostValues = 1024;  // of what differs from feature to feature: rows of weights, keys
 
-// The formula that computes a stage, and whether its rows fall into heads.
-struct StageRow {
-  pb_stage stage;
-  const char* formula;
-  bool heads;
-};
-// All that an arbiter can compute.
-constexpr StageRow kStages[] = {{PB_STAGE_EMBEDDINGS, "copy", false},
-                                {PB_STAGE_ATTN_NORM, "norm", false},
-                                {PB_STAGE_Q_PROJ, "product", false},
-                                {PB_STAGE_K_PROJ, "product", false},
-                                {PB_STAGE_V_PROJ, "product", false},
-                                {PB_STAGE_Q_ROPE, "rotate", true},
-                                {PB_STAGE_K_ROPE, "rotate", true},
-                                {PB_STAGE_ATTN_SCORES, "scores", true},
-                                {PB_STAGE_ATTN_SCORES_SOFTMAX, "softmax", true},
-                                {PB_STAGE_ATTN_CONTEXT, "context", true},
-                                {PB_STAGE_ATTN_SUB_NORM, "norm", false},
-                                {PB_STAGE_ATTN_OUT, "product", false},
-                                {PB_STAGE_ATTN_RESIDUAL, "add", false},
-                                {PB_STAGE_FFN_NORM, "norm", false},
-                                {PB_STAGE_GATE_PROJ, "product", false},
-                                {PB_STAGE_UP_PROJ, "product", false},
-                                {PB_STAGE_FFN_ACT, "activate", false},
-                                {PB_STAGE_FFN_GATED, "activate", false},
-                                {PB_STAGE_FFN_SUB_NORM, "norm", false},
-                                {PB_STAGE_DOWN_PROJ, "product", false},
-                                {PB_STAGE_LAYER_OUT, "add", false},
-                                {PB_STAGE_FINAL_NORM, "norm", false},
-                                {PB_STAGE_LOGITS, "product", false}};
+// The formula of the program that computes a stage; empty: an arbiter computes none.
+const char* FormulaOf(int32_t stage) {
+  if (!stages::IsStage(stage) || stage == PB_STAGE_Q_NORM || stage == PB_STAGE_K_NORM) return "";
+  switch (stages::Of(stage).group) {
+    case stages::Group::kEmbedding:
+      return "copy";
+    case stages::Group::kNorm:
+      return "norm";
+    case stages::Group::kProduct:
+      return "product";
+    case stages::Group::kRotary:
+      return "rotate";
+    case stages::Group::kScores:
+      return "scores";
+    case stages::Group::kSoftmax:
+      return "softmax";
+    case stages::Group::kContext:
+      return "context";
+    case stages::Group::kSum:
+      return "add";
+    case stages::Group::kActivation:
+    case stages::Group::kGate:
+      return "activate";
+  }
+  return "";
+}
+
+// Heads that the program computes one of; a product is of the whole row.
+int64_t HeadsOf(pb_stage stage, const HyperParameters& p) {
+  return stages::kProducts.Contains(stage) ? 1 : stages::RowHeads(stage, p.shape());
+}
 
 // "llama.cpp v0.5.0 (zen4)".
 std::string EngineText(const run::EngineRecord& engine) {
@@ -346,18 +347,17 @@ Piece Choose(const Culprit& culprit, const Ratios& ratios, Blame blame, int64_t 
 bool HasRepro(const Diagnosis& d) {
   // One file that both read shows nothing beside itself.
   if (d.blame == Blame::kModelFile && d.file_differences.empty()) return false;
-  return std::ranges::find(kStages, d.place.stage, &StageRow::stage) != std::end(kStages) &&
-         d.blame != Blame::kNone && d.blame != Blame::kUndetermined;
+  return *FormulaOf(d.place.stage) && d.blame != Blame::kNone && d.blame != Blame::kUndetermined;
 }
 
 Result<Repro> BuildRepro(const Culprit& culprit, const run::Comparison& comparison,
                          const Diagnosis& diagnosis, const run::EngineSpec& arbiter,
                          const host::Limits& limits) {
   const auto stage = static_cast<pb_stage>(culprit.place.stage);
-  const auto row = std::ranges::find(kStages, stage, &StageRow::stage);
+  const char* formula = FormulaOf(stage);
   const std::string where = PlaceText(culprit.place.layer, culprit.place.stage, std::nullopt);
   const Blame blame = diagnosis.blame;
-  if (row == std::end(kStages) || !HasRepro(diagnosis))
+  if (!HasRepro(diagnosis))
     return MakeError(Code::kNotFound, "there is no defect that a program could show: {}", diagnosis.sentence);
   PB_ASSIGN(FileArbiters arbiters, FileArbiters::Open(arbiter, comparison, limits));
   const std::vector<int32_t> tokens = TokensOf(culprit, comparison);
@@ -369,20 +369,19 @@ Result<Repro> BuildRepro(const Culprit& culprit, const run::Comparison& comparis
       expected[side].units.push_back(std::fabs(value));  // a copy
   }
   const double c = compare::BoundFromUnits(stage, {}).c;
-  const HyperParameters& p = arbiters.of(0).model().params();
-  const int64_t n_heads = !row->heads ? 1 : stage == PB_STAGE_K_ROPE ? p.n_kv_heads : p.n_heads;
+  const int64_t n_heads = HeadsOf(stage, arbiters.of(0).model().params());
   Piece piece = Choose(culprit, Ratios(culprit, expected, c), blame, n_heads);
   if (piece.features.empty())
     return MakeError(Code::kNotFound,
                      "{}: no single value tells the engines apart, so no small program can show it", where);
-  const int64_t each = ValuesOfFeature(row->formula, culprit, arbiters.of(0).model(), piece);
+  const int64_t each = ValuesOfFeature(formula, culprit, arbiters.of(0).model(), piece);
   piece.features.resize(
       static_cast<size_t>(std::min(std::clamp<int64_t>(kMostValues / each, 1, kMostFeatures),
                                    static_cast<int64_t>(piece.features.size()))));
   std::sort(piece.features.begin(), piece.features.end());
 
   Repro out;
-  out.formula = row->formula;
+  out.formula = formula;
   out.position = culprit.first_position + static_cast<int32_t>(piece.row);
   if (static_cast<size_t>(piece.row) < tokens.size()) out.token = tokens[static_cast<size_t>(piece.row)];
   for (int64_t f : piece.features) out.features.push_back(piece.first + f);

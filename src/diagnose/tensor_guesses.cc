@@ -6,14 +6,10 @@
 
 #include "diagnose/op_weights.h"
 #include "diagnose/transformations.h"
+#include "stages/stages.h"
 
 namespace pb::diagnose {
 namespace {
-
-constexpr std::array kMatrixStages{PB_STAGE_Q_PROJ,    PB_STAGE_K_PROJ,  PB_STAGE_V_PROJ,   PB_STAGE_ATTN_OUT,
-                                   PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ};
-constexpr std::array kVectorStages{PB_STAGE_ATTN_NORM, PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_NORM,
-                                   PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM};
 
 bool SameShape(const OpWeights& a, const OpWeights& b) {
   if (a.matrix && b.matrix)
@@ -236,10 +232,10 @@ std::vector<Guess> OtherTensors(const Subject& s) {
   const std::vector<int32_t> layers =
       layer < 0 ? std::vector{0, last} : std::vector{layer, layer - 1, layer + 1};
   for (int32_t l : layers) {
-    for (pb_stage other : kMatrixStages)
+    for (pb_stage other : stages::kLayerProducts)
       if (own.matrix && (l == layer || other == stage)) TryTensor(s, own, other, l, &guesses);
-    for (pb_stage other : kVectorStages)
-      if (own.vector && pb_vocabulary[other].per_layer && l >= 0) TryTensor(s, own, other, l, &guesses);
+    for (pb_stage other : stages::kNorms)
+      if (own.vector && stages::Of(other).per_layer && l >= 0) TryTensor(s, own, other, l, &guesses);
   }
   if (own.vector) TryTensor(s, own, PB_STAGE_FINAL_NORM, -1, &guesses);
   return guesses;
@@ -250,7 +246,7 @@ std::vector<Guess> FittedVariations(const Subject& s) {
   const int32_t stage = s.culprit->place.stage;
   const OpWeights own = WeightsOf(s.arbiter->model(), stage, s.culprit->place.layer);
   if (own.vector) FitEps(s, &guesses);
-  if (stage == PB_STAGE_Q_ROPE || stage == PB_STAGE_K_ROPE) FitBase(s, &guesses);
+  if (stages::kRotary.Contains(stage)) FitBase(s, &guesses);
   if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX) FitSoftmaxScale(s, &guesses);
   const std::vector<int64_t> bad =
       own.matrix && stage != PB_STAGE_EMBEDDINGS ? BadFeatures(s) : std::vector<int64_t>{};

@@ -173,22 +173,20 @@ void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
 
 void AddTensors(const GenerateSpec& s, GgufWriter& out) {
   Builder build(s, out);
-  int64_t q = s.n_heads * s.head_dim, kv = s.n_kv_heads * s.head_dim;
+  const stages::ModelShape shape = {s.d_model, s.d_ff, s.n_heads, s.n_kv_heads, s.head_dim, s.n_vocab};
+  auto add = [&](pb_stage stage, int32_t layer) {
+    const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, shape);
+    const stages::WeightKind kind = stages::Of(stage).weight.kind;
+    if (kind == stages::WeightKind::kMatrix) build.Linear(stages::TensorName(stage, layer), n_rows, n_columns);
+    if (kind == stages::WeightKind::kVector) build.Norm(stages::TensorName(stage, layer), n_columns);
+  };
   build.Embedding("token_embd.weight");
-  for (int64_t i = 0; i < s.n_layers; ++i) {
-    auto name = [&](const char* part) { return fmt::format("blk.{}.{}.weight", i, part); };
-    build.Norm(name("attn_norm"), s.d_model);
-    build.Linear(name("attn_q"), q, s.d_model);
-    build.Linear(name("attn_k"), kv, s.d_model);
-    build.Linear(name("attn_v"), kv, s.d_model);
-    build.Linear(name("attn_output"), s.d_model, q);
-    build.Norm(name("ffn_norm"), s.d_model);
-    build.Linear(name("ffn_gate"), s.d_ff, s.d_model);
-    build.Linear(name("ffn_up"), s.d_ff, s.d_model);
-    build.Linear(name("ffn_down"), s.d_model, s.d_ff);
+  for (int32_t layer = 0; layer < s.n_layers; ++layer) {
+    for (pb_stage stage : stages::kAll - stages::kOptional)
+      if (stages::Of(stage).per_layer) add(stage, layer);
     if (s.architecture == "llama") continue;
-    build.Norm(name("attn_sub_norm"), q);
-    build.Norm(name("ffn_sub_norm"), s.d_ff);
+    add(PB_STAGE_ATTN_SUB_NORM, layer);
+    add(PB_STAGE_FFN_SUB_NORM, layer);
   }
   build.Norm("output_norm.weight", s.d_model);
   if (!s.output_tied) build.Embedding("output.weight");

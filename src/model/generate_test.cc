@@ -84,7 +84,7 @@ TEST(Generate, AwkwardShapesLoad) {
       ASSERT_TRUE(m.ok()) << m.error().message;
       EXPECT_TRUE((*m)->findings().empty()) << (*m)->findings()[0];
       EXPECT_EQ((*m)->params().ffn_activation->value, spec.activation);
-      EXPECT_EQ((*m)->layers()[0].attn_q.type, s.type);
+      EXPECT_EQ((*m)->weights(PB_STAGE_Q_PROJ, 0).matrix.type, s.type);
       EXPECT_EQ((*m)->params().n_heads, s.n_heads);
     }
   }

@@ -11,16 +11,17 @@ namespace {
 struct Architecture {
   std::string_view name;
   RopePairing pairing;
-  bool sub_norms;
+  stages::Set optional;  // the optional stages that it has
   std::optional<Activation> activation;  // none: the file does not say, several exist
   bool full_rotation;                    // rope dims must equal head_dim
 };
+constexpr stages::Set kSubNorms = {PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_SUB_NORM};
 constexpr Architecture kArchitectures[] = {
     // GGUF files of `llama` hold Q and K with rows permuted for adjacent pairs.
-    {"llama", RopePairing::kAdjacent, false, Activation::kSilu, true},
-    {"bitnet", RopePairing::kHalves, true, std::nullopt, false},
-    {"bitnet-25", RopePairing::kHalves, true, std::nullopt, false},
-    {"bitnet-b1.58", RopePairing::kHalves, true, std::nullopt, false},
+    {"llama", RopePairing::kAdjacent, {}, Activation::kSilu, true},
+    {"bitnet", RopePairing::kHalves, kSubNorms, std::nullopt, false},
+    {"bitnet-25", RopePairing::kHalves, kSubNorms, std::nullopt, false},
+    {"bitnet-b1.58", RopePairing::kHalves, kSubNorms, std::nullopt, false},
 };
 
 // Keys that change the arithmetic in a way that is not offered, unless they hold the value that changes
@@ -240,7 +241,7 @@ Result<HyperParameters> ReadHyperParameters(const GgufFile& file, std::vector<st
   PB_TRY(CheckRefusedKeys(file, keys));
   HyperParameters p;
   p.architecture = architecture->name;
-  p.has_sub_norms = architecture->sub_norms;
+  p.ops = (stages::kAll - stages::kOptional) | architecture->optional;
   p.rope_pairing = {architecture->pairing, Origin::kDefault};
   if (architecture->activation) p.ffn_activation = {*architecture->activation, Origin::kDefault};
   PB_ASSIGN(p.n_layers, keys.Count("block_count"));

@@ -1,3 +1,4 @@
+// A model file opened: what it declares, and the tensors that each stage reads.
 #include "model/model.h"
 
 #include <fmt/format.h>
@@ -148,47 +149,44 @@ Status Model::ReadWeights() {
                      file_.tensors().size());
   }
   TensorTable table(file_);
-  PB_ASSIGN(token_embedding_, table.Matrix("token_embd.weight", params_.n_vocab, params_.d_model));
-  output_ = token_embedding_;
-  if (!params_.output_tied) {
-    PB_ASSIGN(output_, table.Matrix("output.weight", params_.n_vocab, params_.d_model));
+  weights_.resize(static_cast<size_t>(params_.n_layers) + 1);
+  for (int32_t layer = -1; layer < params_.n_layers; ++layer) {
+    auto& here = weights_[static_cast<size_t>(layer + 1)];
+    for (pb_stage stage : params_.ops) {
+      if (stages::Of(stage).per_layer != (layer >= 0)) continue;
+      PB_ASSIGN(here[static_cast<size_t>(stage)], ReadStage(table, stage, layer));
+    }
   }
-  PB_ASSIGN(final_norm_, table.Vector("output_norm.weight", params_.d_model));
-  layers_.resize(static_cast<size_t>(params_.n_layers));
-  for (int64_t i = 0; i < params_.n_layers; ++i) PB_TRY(ReadLayer(table, i));
   return table.CheckAllUsed();
 }
 
-Status Model::ReadLayer(TensorTable& table, int64_t layer) {
-  LayerWeights& w = layers_[static_cast<size_t>(layer)];
-  const HyperParameters& p = params_;
-  int64_t q = p.n_heads * p.head_dim, kv = p.n_kv_heads * p.head_dim;
-  struct Row {
-    const char* name;
-    WeightView& view;
-    float& scale;
-    int64_t n_rows, n_columns;
-  };
-  const Row matrices[] = {
-      {"attn_q", w.attn_q, w.attn_q_scale, q, p.d_model},
-      {"attn_k", w.attn_k, w.attn_k_scale, kv, p.d_model},
-      {"attn_v", w.attn_v, w.attn_v_scale, kv, p.d_model},
-      {"attn_output", w.attn_output, w.attn_output_scale, p.d_model, q},
-      {"ffn_gate", w.ffn_gate, w.ffn_gate_scale, p.d_ff, p.d_model},
-      {"ffn_up", w.ffn_up, w.ffn_up_scale, p.d_ff, p.d_model},
-      {"ffn_down", w.ffn_down, w.ffn_down_scale, p.d_model, p.d_ff},
-  };
-  for (const Row& m : matrices) {
-    PB_ASSIGN(m.view, table.Matrix(fmt::format("blk.{}.{}.weight", layer, m.name), m.n_rows, m.n_columns));
-    if (!p.has_sub_norms) continue;  // only BitNet files carry extra factors
-    PB_ASSIGN(m.scale, table.OptionalScale(fmt::format("blk.{}.{}.scale", layer, m.name)));
+// The one place that finds a stage's numbers in the file. What a file keeps in one tensor for several stages (queries, keys and
+// values; gate and up) is found here too: the rows of it that are this stage's.
+Result<StageWeights> Model::ReadStage(TensorTable& table, pb_stage stage, int32_t layer) const {
+  const stages::WeightKind kind = stages::Of(stage).weight.kind;
+  const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, params_.shape());
+  const bool tied = stage == PB_STAGE_LOGITS && params_.output_tied;
+  StageWeights w;
+  if (kind == stages::WeightKind::kNone) return w;
+  w.name = stages::TensorName(tied ? PB_STAGE_EMBEDDINGS : stage, layer);
+  if (kind == stages::WeightKind::kVector) {
+    PB_ASSIGN(w.vector, table.Vector(w.name, n_columns));
+    return w;
   }
-  PB_ASSIGN(w.attn_norm, table.Vector(fmt::format("blk.{}.attn_norm.weight", layer), p.d_model));
-  PB_ASSIGN(w.ffn_norm, table.Vector(fmt::format("blk.{}.ffn_norm.weight", layer), p.d_model));
-  if (!p.has_sub_norms) return {};
-  PB_ASSIGN(w.attn_sub_norm, table.Vector(fmt::format("blk.{}.attn_sub_norm.weight", layer), q));
-  PB_ASSIGN(w.ffn_sub_norm, table.Vector(fmt::format("blk.{}.ffn_sub_norm.weight", layer), p.d_ff));
-  return {};
+  PB_ASSIGN(w.matrix, table.Matrix(w.name, n_rows, n_columns));
+  // Only BitNet files carry factors beside a layer's matrices.
+  if (layer >= 0 && params_.has_sub_norms()) {
+    PB_ASSIGN(w.scale, table.OptionalScale(stages::TensorName(stage, layer, "scale")));
+  }
+  return w;
+}
+
+const StageWeights& Model::weights(int32_t stage, int32_t layer) const {
+  static const StageWeights none;
+  const int32_t at = stages::IsStage(stage) && stages::Of(stage).per_layer ? layer + 1 : 0;
+  const bool exists = stages::IsStage(stage) && (at > 0 || !stages::Of(stage).per_layer) &&
+                      static_cast<size_t>(at) < weights_.size();
+  return exists ? weights_[static_cast<size_t>(at)][static_cast<size_t>(stage)] : none;
 }
 
 std::string Model::WeightTypes() const {

@@ -3,6 +3,7 @@
 #ifndef PARITYBIT_MODEL_MODEL_H_
 #define PARITYBIT_MODEL_MODEL_H_
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 
 #include "formats/block.h"
 #include "formats/gguf.h"
+#include "stages/stages.h"
 
 namespace pb {
 
@@ -41,19 +43,19 @@ struct HyperParameters {
   Declared<float> norm_eps;
   std::optional<Declared<Activation>>
       ffn_activation;  // none: undeclared where the architecture allows several
-  bool has_sub_norms = false;
+  stages::Set ops;  // that the architecture has
   bool output_tied = false;
+
+  stages::ModelShape shape() const { return {d_model, d_ff, n_heads, n_kv_heads, head_dim, n_vocab}; }
+  bool has_sub_norms() const { return ops.Contains(PB_STAGE_ATTN_SUB_NORM); }
 };
 
-// Weights of one layer; norms are float32 vectors. Optional ones have null data. *_scale: extra per-tensor
-// factors that some BitNet files carry (blk.N.attn_q.scale); 1 when absent.
-struct LayerWeights {
-  std::vector<float> attn_norm, ffn_norm;  // (d_model)
-  std::vector<float> attn_sub_norm;        // (n_heads * head_dim)
-  std::vector<float> ffn_sub_norm;         // (d_ff)
-  WeightView attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down;
-  float attn_q_scale = 1, attn_k_scale = 1, attn_v_scale = 1, attn_output_scale = 1;
-  float ffn_gate_scale = 1, ffn_up_scale = 1, ffn_down_scale = 1;
+// What a stage reads of the file: a matrix (of the embeddings: a row for each token), a norm's float32 vector, or neither.
+struct StageWeights {
+  std::string name;           // of the tensor, "blk.3.ffn_up.weight"; empty: the stage reads none
+  WeightView matrix;          // data is null where there is none
+  float scale = 1;            // a factor beside the matrix that some BitNet files carry (blk.N.attn_q.scale)
+  std::vector<float> vector;  // empty where there is none
 };
 
 struct ModelOptions {
@@ -75,10 +77,10 @@ class Model {
 
   const GgufFile& file() const { return file_; }
   const HyperParameters& params() const { return params_; }
-  const std::vector<LayerWeights>& layers() const { return layers_; }
-  const WeightView& token_embedding() const { return token_embedding_; }
-  const WeightView& output() const { return output_; }  // the embedding when tied
-  const std::vector<float>& final_norm() const { return final_norm_; }
+  // Of any stage and layer; those that the model does not have read nothing. The output matrix is the embedding when tied.
+  const StageWeights& weights(int32_t stage, int32_t layer) const;
+  const WeightView& token_embedding() const { return weights(PB_STAGE_EMBEDDINGS, -1).matrix; }
+  const WeightView& output() const { return weights(PB_STAGE_LOGITS, -1).matrix; }
   // The config.json that was read, empty when none; and what it contradicts in the file's metadata, one
   // sentence each.
   const std::filesystem::path& config_path() const { return config_path_; }
@@ -90,13 +92,12 @@ class Model {
   explicit Model(GgufFile file) : file_(std::move(file)) {}
   Status ReadDeclarations(const ModelOptions& options);
   Status ReadWeights();
-  Status ReadLayer(class TensorTable& table, int64_t layer);
+  Result<StageWeights> ReadStage(class TensorTable& table, pb_stage stage, int32_t layer) const;
 
   GgufFile file_;
   HyperParameters params_;
-  std::vector<LayerWeights> layers_;
-  WeightView token_embedding_, output_;
-  std::vector<float> final_norm_;
+  // By stage; [0]: outside the layers, [1 + layer]: of a layer.
+  std::vector<std::array<StageWeights, PB_STAGE_COUNT>> weights_;
   std::filesystem::path config_path_;
   std::vector<std::string> findings_;
 };

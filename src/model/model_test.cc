@@ -115,15 +115,15 @@ TEST(Model, UnderstandsTheBundledModels) {
       EXPECT_EQ(p.rope_base.origin, Origin::kMetadata);
       EXPECT_EQ(p.rope_scale.value, 1.0f);
       EXPECT_EQ(p.norm_eps.value, 1e-5f);
-      EXPECT_TRUE(p.has_sub_norms && p.output_tied);
+      EXPECT_TRUE(p.has_sub_norms() && p.output_tied);
       ASSERT_TRUE(p.ffn_activation);
       EXPECT_EQ(p.ffn_activation->value, activation);
       EXPECT_EQ(p.ffn_activation->origin, Origin::kConfigJson);
       EXPECT_TRUE(m.findings().empty());
       EXPECT_EQ(m.config_path().filename(), "config.json");
-      EXPECT_EQ(m.layers().size(), 6u);
-      EXPECT_EQ(m.layers()[5].ffn_down.n_columns, 512);
-      EXPECT_EQ(m.layers()[5].ffn_sub_norm.size(), 512u);
+      EXPECT_EQ(m.weights(PB_STAGE_DOWN_PROJ, 6).matrix.data, nullptr);  // there is no such layer
+      EXPECT_EQ(m.weights(PB_STAGE_DOWN_PROJ, 5).matrix.n_columns, 512);
+      EXPECT_EQ(m.weights(PB_STAGE_FFN_SUB_NORM, 5).vector.size(), 512u);
       EXPECT_EQ(m.output().data, m.token_embedding().data);
     }
   }
@@ -214,7 +214,7 @@ TEST(Model, LlamaRunsSiluWhateverConfigSays) {
   EXPECT_EQ((*m)->params().ffn_activation->value, Activation::kSilu);
   EXPECT_EQ((*m)->params().ffn_activation->origin, Origin::kDefault);
   EXPECT_EQ((*m)->params().rope_pairing.value, RopePairing::kAdjacent);
-  EXPECT_FALSE((*m)->params().has_sub_norms);
+  EXPECT_FALSE((*m)->params().has_sub_norms());
   EXPECT_TRUE((*m)->findings().empty());
   Write(folder / "config.json", R"({"hidden_act": "gelu"})");
   m = Model::Open(folder / "m.gguf");
@@ -302,8 +302,8 @@ TEST(Model, RefusesWhatDoesNotFitTogether) {
 TEST(Model, ReadsTheExtraScalesOfBitNetFiles) {
   auto m = Load(Edited(SmallFile("bitnet"), "", {}, "blk.0.ffn_down.scale", {1}));
   ASSERT_TRUE(m.ok()) << m.error().message;
-  EXPECT_EQ((*m)->layers()[0].ffn_down_scale, 2.0f);
-  EXPECT_EQ((*m)->layers()[0].ffn_up_scale, 1.0f);
+  EXPECT_EQ((*m)->weights(PB_STAGE_DOWN_PROJ, 0).scale, 2.0f);
+  EXPECT_EQ((*m)->weights(PB_STAGE_UP_PROJ, 0).scale, 1.0f);
 }
 
 TEST(Model, RefusesI2SWithCode3OrABadScale) {

@@ -37,67 +37,7 @@ Ops::Ops(std::shared_ptr<const Weights> weights, const Kernels& kernels, ThreadP
       attention_scale_(1.0f / std::sqrt(static_cast<float>(hyper().head_dim))) {}
 
 int64_t Ops::Width(pb_stage stage, const Span& span) const {
-  const HyperParameters& h = hyper();
-  switch (stage) {
-    case PB_STAGE_Q_PROJ:
-    case PB_STAGE_Q_ROPE:
-    case PB_STAGE_ATTN_CONTEXT:
-    case PB_STAGE_ATTN_SUB_NORM:
-      return h.n_heads * h.head_dim;
-    case PB_STAGE_K_PROJ:
-    case PB_STAGE_V_PROJ:
-    case PB_STAGE_K_ROPE:
-      return h.n_kv_heads * h.head_dim;
-    case PB_STAGE_ATTN_SCORES:
-    case PB_STAGE_ATTN_SCORES_SOFTMAX:
-      return h.n_heads * span.n_visible();
-    case PB_STAGE_GATE_PROJ:
-    case PB_STAGE_UP_PROJ:
-    case PB_STAGE_FFN_ACT:
-    case PB_STAGE_FFN_GATED:
-    case PB_STAGE_FFN_SUB_NORM:
-      return h.d_ff;
-    case PB_STAGE_LOGITS:
-      return h.n_vocab;
-    default:
-      return h.d_model;
-  }
-}
-
-const Matrix& Ops::MatrixOf(pb_stage stage, int64_t layer) const {
-  if (stage == PB_STAGE_LOGITS) return weights_->output;
-  const Layer& l = weights_->layers[static_cast<size_t>(layer)];
-  switch (stage) {
-    case PB_STAGE_Q_PROJ:
-      return l.q;
-    case PB_STAGE_K_PROJ:
-      return l.k;
-    case PB_STAGE_V_PROJ:
-      return l.v;
-    case PB_STAGE_ATTN_OUT:
-      return l.output;
-    case PB_STAGE_GATE_PROJ:
-      return l.gate;
-    case PB_STAGE_UP_PROJ:
-      return l.up;
-    default:
-      return l.down;
-  }
-}
-
-const std::vector<float>& Ops::NormOf(pb_stage stage, int64_t layer) const {
-  if (stage == PB_STAGE_FINAL_NORM) return weights_->model->final_norm();
-  const LayerWeights& l = *weights_->layers[static_cast<size_t>(layer)].declared;
-  switch (stage) {
-    case PB_STAGE_ATTN_NORM:
-      return l.attn_norm;
-    case PB_STAGE_ATTN_SUB_NORM:
-      return l.attn_sub_norm;
-    case PB_STAGE_FFN_NORM:
-      return l.ffn_norm;
-    default:
-      return l.ffn_sub_norm;
-  }
+  return stages::RowWidth(stage, hyper().shape(), span.n_visible());
 }
 
 Status Ops::Embed(std::span<const int32_t> tokens, float* out) const {
@@ -184,13 +124,10 @@ void Ops::Rope(const Span& span, const float* x, int64_t n_heads, float* out) {
 }
 
 Result<QuantRows> Ops::Codes(pb_stage stage, int64_t layer, int64_t n, const float* x) {
-  constexpr pb_stage kProducts[] = {PB_STAGE_Q_PROJ,    PB_STAGE_K_PROJ,    PB_STAGE_V_PROJ,
-                                    PB_STAGE_ATTN_OUT,  PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ,
-                                    PB_STAGE_DOWN_PROJ, PB_STAGE_LOGITS};
-  const char* name = pb_vocabulary[stage].name;
-  if (std::find(std::begin(kProducts), std::end(kProducts), stage) == std::end(kProducts))
+  const char* name = stages::Of(stage).name;
+  if (!stages::kProducts.Contains(stage))
     return MakeError(Code::kUnsupported, "{}: not a product, so its input has no codes", name);
-  const Matrix& w = MatrixOf(stage, layer);
+  const Matrix& w = weights_->Of(stage, layer);
   const ActScheme scheme = SchemeFor(params_.act_quant, w.view.type, w.is_output);
   if (!IsIntegerScheme(scheme))
     return MakeError(Code::kUnsupported, "{}: its input is not quantised (act.quant {})", name,
@@ -203,58 +140,45 @@ Status Ops::Compute(pb_stage stage, int64_t layer, const Span& span, std::span<c
   const HyperParameters& h = hyper();
   const int64_t n = span.n, width = Width(stage, span), p = span.n_visible();
   const Kernels& k = kernels_;
-  switch (stage) {
-    case PB_STAGE_ATTN_NORM:
-    case PB_STAGE_ATTN_SUB_NORM:
-    case PB_STAGE_FFN_NORM:
-    case PB_STAGE_FFN_SUB_NORM:
-    case PB_STAGE_FINAL_NORM: {
-      const float* weight = NormOf(stage, layer).data();
-      Rows(n, width, [&](int64_t r) {
-        k.rms_norm(in[0] + r * width, weight, params_.norm_eps, width, out + r * width);
+  switch (stages::Of(stage).group) {
+    case stages::Group::kNorm: {
+      const float* weight = weights_->model->weights(stage, static_cast<int32_t>(layer)).vector.data();
+      const int64_t part = stages::SumLength(stage, h.shape(), p);  // the row, or a head of it
+      Rows(n * (width / part), part, [&](int64_t r) {
+        k.rms_norm(in[0] + r * part, weight, params_.norm_eps, part, out + r * part);
       });
       return {};
     }
-    case PB_STAGE_Q_PROJ:
-    case PB_STAGE_K_PROJ:
-    case PB_STAGE_V_PROJ:
-    case PB_STAGE_ATTN_OUT:
-    case PB_STAGE_GATE_PROJ:
-    case PB_STAGE_UP_PROJ:
-    case PB_STAGE_DOWN_PROJ:
-    case PB_STAGE_LOGITS: {
-      const Matrix& w = MatrixOf(stage, layer);
+    case stages::Group::kProduct: {
+      const Matrix& w = weights_->Of(stage, layer);
       return Product(k, pool_, w, SchemeFor(params_.act_quant, w.view.type, w.is_output), in[0], n, out);
     }
-    case PB_STAGE_Q_ROPE:
-      return Rope(span, in[0], h.n_heads, out), Status();
-    case PB_STAGE_K_ROPE:
-      return Rope(span, in[0], h.n_kv_heads, out), Status();
-    case PB_STAGE_ATTN_SCORES:
+    case stages::Group::kRotary:
+      return Rope(span, in[0], stages::RowHeads(stage, h.shape()), out), Status();
+    case stages::Group::kScores:
       ForHeads(span, [&](int64_t row, int64_t head) {
         float* to = out + row * width + head * p;
         Scores(span.first + row, head, in[0] + (row * h.n_heads + head) * h.head_dim, cache, cache_layer, to);
         std::fill(to + span.first + row + 1, to + p, -std::numeric_limits<float>::infinity());
       });
       return {};
-    case PB_STAGE_ATTN_SCORES_SOFTMAX:
+    case stages::Group::kSoftmax:
       ForHeads(span, [&](int64_t row, int64_t head) {
         int64_t at = row * width + head * p, visible = span.first + row + 1;
         k.softmax(in[0] + at, visible, out + at);
         std::fill(out + at + visible, out + at + p, 0.0f);
       });
       return {};
-    case PB_STAGE_ATTN_CONTEXT:
+    case stages::Group::kContext:
       ForHeads(span, [&](int64_t row, int64_t head) {
         Context(span.first + row, head, in[0] + (row * h.n_heads + head) * p, cache, cache_layer,
                 out + (row * h.n_heads + head) * h.head_dim);
       });
       return {};
-    case PB_STAGE_ATTN_RESIDUAL:
-    case PB_STAGE_LAYER_OUT:
+    case stages::Group::kSum:
       Rows(n, width, [&](int64_t r) { k.add(in[0] + r * width, in[1] + r * width, width, out + r * width); });
       return {};
-    case PB_STAGE_FFN_ACT: {
+    case stages::Group::kActivation: {
       auto act = params_.activation == Activation::kSilu    ? k.silu
                  : params_.activation == Activation::kRelu2 ? k.relu2
                  : params_.activation == Activation::kRelu  ? k.relu
@@ -262,13 +186,13 @@ Status Ops::Compute(pb_stage stage, int64_t layer, const Span& span, std::span<c
       Rows(n, width, [&](int64_t r) { act(in[0] + r * width, width, out + r * width); });
       return {};
     }
-    case PB_STAGE_FFN_GATED:
+    case stages::Group::kGate:
       Rows(n, width,
            [&](int64_t r) { k.multiply(in[0] + r * width, in[1] + r * width, width, out + r * width); });
       return {};
     default:
       return MakeError(Code::kUnsupported, "stage {}: the native engine does not compute it alone",
-                       pb_vocabulary[stage].name);
+                       stages::Of(stage).name);
   }
 }
 

@@ -7,11 +7,11 @@
 #include <memory>
 #include <vector>
 
-#include "abi/vocabulary.h"
 #include "base/thread_pool.h"
 #include "native/config.h"
 #include "native/kv_cache.h"
 #include "native/weights.h"
+#include "stages/stages.h"
 
 namespace pb::native {
 
@@ -67,8 +67,6 @@ class Ops {
   void Context(int64_t position, int64_t head, const float* probabilities, const KvCache& cache,
                int64_t cache_layer, float* out) const;
   void Rope(const Span& span, const float* x, int64_t n_heads, float* out);
-  const Matrix& MatrixOf(pb_stage stage, int64_t layer) const;
-  const std::vector<float>& NormOf(pb_stage stage, int64_t layer) const;
   void Rows(int64_t n, int64_t width, const std::function<void(int64_t row)>& body);
 
   std::shared_ptr<const Weights> weights_;

@@ -8,59 +8,6 @@
 namespace pb::native {
 namespace {
 
-struct InputShape {
-  pb_stage stage;
-  bool all_positions;
-};
-
-// The vocabulary's inputs column for this engine's architectures: the stages a replayed op takes, in order.
-std::vector<InputShape> InputsOf(pb_stage stage, bool sub_norms) {
-  switch (stage) {
-    case PB_STAGE_ATTN_NORM:
-    case PB_STAGE_FINAL_NORM:
-      return {{PB_STAGE_LAYER_OUT, false}};
-    case PB_STAGE_Q_PROJ:
-    case PB_STAGE_K_PROJ:
-    case PB_STAGE_V_PROJ:
-      return {{PB_STAGE_ATTN_NORM, false}};
-    case PB_STAGE_Q_ROPE:
-      return {{PB_STAGE_Q_PROJ, false}};
-    case PB_STAGE_K_ROPE:
-      return {{PB_STAGE_K_PROJ, false}};
-    case PB_STAGE_ATTN_SCORES:
-      return {{PB_STAGE_Q_ROPE, false}, {PB_STAGE_K_ROPE, true}};
-    case PB_STAGE_ATTN_SCORES_SOFTMAX:
-      return {{PB_STAGE_ATTN_SCORES, false}};
-    case PB_STAGE_ATTN_CONTEXT:
-      return {{PB_STAGE_ATTN_SCORES_SOFTMAX, false}, {PB_STAGE_V_PROJ, true}};
-    case PB_STAGE_ATTN_SUB_NORM:
-      return {{PB_STAGE_ATTN_CONTEXT, false}};
-    case PB_STAGE_ATTN_OUT:
-      return {{sub_norms ? PB_STAGE_ATTN_SUB_NORM : PB_STAGE_ATTN_CONTEXT, false}};
-    case PB_STAGE_ATTN_RESIDUAL:
-      return {{PB_STAGE_ATTN_OUT, false}, {PB_STAGE_LAYER_OUT, false}};
-    case PB_STAGE_FFN_NORM:
-      return {{PB_STAGE_ATTN_RESIDUAL, false}};
-    case PB_STAGE_GATE_PROJ:
-    case PB_STAGE_UP_PROJ:
-      return {{PB_STAGE_FFN_NORM, false}};
-    case PB_STAGE_FFN_ACT:
-      return {{PB_STAGE_GATE_PROJ, false}};
-    case PB_STAGE_FFN_GATED:
-      return {{PB_STAGE_FFN_ACT, false}, {PB_STAGE_UP_PROJ, false}};
-    case PB_STAGE_FFN_SUB_NORM:
-      return {{PB_STAGE_FFN_GATED, false}};
-    case PB_STAGE_DOWN_PROJ:
-      return {{sub_norms ? PB_STAGE_FFN_SUB_NORM : PB_STAGE_FFN_GATED, false}};
-    case PB_STAGE_LAYER_OUT:
-      return {{PB_STAGE_DOWN_PROJ, false}, {PB_STAGE_ATTN_RESIDUAL, false}};
-    case PB_STAGE_LOGITS:
-      return {{PB_STAGE_FINAL_NORM, false}};
-    default:
-      return {};
-  }
-}
-
 Status CheckTensor(const pb_tensor& t, size_t index, int64_t rows, int64_t width) {
   bool shaped = t.n_dims >= 1 && t.n_dims <= 4 && t.shape[0] == rows;
   int64_t given = 1;
@@ -91,14 +38,15 @@ Status Session::Replay(const pb_replay& r) {
       r.stage > PB_STAGE_EMBEDDINGS && r.stage < PB_STAGE_COUNT && HasStage(static_cast<pb_stage>(r.stage));
   if (!known) return MakeError(Code::kUnsupported, "replay: this model has no stage {} to replay", r.stage);
   const pb_stage stage = static_cast<pb_stage>(r.stage);
-  const bool per_layer = pb_vocabulary[stage].per_layer != 0;
+  const bool per_layer = stages::Of(stage).per_layer;
   if (per_layer && (r.layer < 0 || r.layer >= h.n_layers)) {
     return MakeError(Code::kUsage, "replay: layer {} of {}", r.layer, h.n_layers);
   }
-  const std::vector<InputShape> shapes = InputsOf(stage, h.has_sub_norms);
-  if (r.n_inputs != shapes.size() || !r.inputs || r.first_position < 0) {
-    return MakeError(Code::kUsage, "replay: {} takes {} inputs, {} were given", pb_vocabulary[stage].name,
-                     shapes.size(), r.n_inputs);
+  const std::vector<stages::Input> reads =
+      stages::InputsOf(stage, h.ops);
+  if (r.n_inputs != reads.size() || !r.inputs || r.first_position < 0) {
+    return MakeError(Code::kUsage, "replay: {} takes {} inputs, {} were given", stages::Of(stage).name,
+                     reads.size(), r.n_inputs);
   }
   const Span span{r.first_position, r.inputs[0].shape[0]};
   if (span.n <= 0 || span.n_visible() > n_ctx())
@@ -109,12 +57,12 @@ Status Session::Replay(const pb_replay& r) {
   }
   PB_ASSIGN(KvCache cache, KvCache::Create({1, h.n_kv_heads, span.n_visible(), h.head_dim}, params.kv_f16));
   std::vector<const float*> rows;
-  for (size_t i = 0; i < shapes.size(); i++) {
-    const bool all = shapes[i].all_positions;
-    PB_TRY(CheckTensor(r.inputs[i], i, all ? span.n_visible() : span.n, ops_.Width(shapes[i].stage, span)));
+  for (size_t i = 0; i < reads.size(); i++) {
+    const bool all = reads[i].all_positions;
+    PB_TRY(CheckTensor(r.inputs[i], i, all ? span.n_visible() : span.n, ops_.Width(reads[i].stage, span)));
     rows.push_back(static_cast<const float*>(r.inputs[i].data));
     if (!all) continue;
-    if (shapes[i].stage == PB_STAGE_K_ROPE) {
+    if (reads[i].stage == PB_STAGE_K_ROPE) {
       cache.StoreKeys(ops_.kernels(), 0, 0, span.n_visible(), rows.back());
     } else {
       cache.StoreValues(ops_.kernels(), 0, 0, span.n_visible(), rows.back());

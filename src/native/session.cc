@@ -9,10 +9,6 @@ namespace {
 
 constexpr int64_t kLogitsRows = 64;  // rows of logits computed and handed over at once
 
-bool IsVisibleOnly(pb_stage stage) {
-  return stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX;
-}
-
 pb_point PointOf(pb_stage stage, int32_t layer, const Span& span) {
   const char* name = pb_vocabulary[stage].name;
   return {sizeof(pb_point), stage, layer, static_cast<int32_t>(span.first), 0, name, name};
@@ -45,21 +41,10 @@ Session::Session(std::shared_ptr<const Weights> weights, const Config& config, K
       cache_(std::move(cache)),
       buffers_(weights_->model->params(), config.ubatch) {}
 
-bool Session::HasStage(pb_stage stage) const {
-  if (stage == PB_STAGE_Q_NORM || stage == PB_STAGE_K_NORM) return false;
-  bool sub_norm = stage == PB_STAGE_ATTN_SUB_NORM || stage == PB_STAGE_FFN_SUB_NORM;
-  return !sub_norm || ops_.hyper().has_sub_norms;
-}
-
 pb_tensor Session::Describe(pb_stage stage, const Span& span, float* data) const {
-  const int64_t width = ops_.Width(stage, span), heads = ops_.hyper().n_heads,
-                kv_heads = ops_.hyper().n_kv_heads;
+  const int64_t width = ops_.Width(stage, span), heads = stages::RowHeads(stage, ops_.hyper().shape());
   pb_tensor t{sizeof(pb_tensor), PB_F32, 2, {span.n, width, 1, 1}, data, pb_vocabulary[stage].name};
-  bool by_kv_head = stage == PB_STAGE_K_PROJ || stage == PB_STAGE_V_PROJ || stage == PB_STAGE_K_ROPE;
-  bool by_head = stage == PB_STAGE_Q_PROJ || stage == PB_STAGE_Q_ROPE || stage == PB_STAGE_ATTN_CONTEXT ||
-                 IsVisibleOnly(stage);
-  if (by_head || by_kv_head)
-    t.n_dims = 3, t.shape[1] = by_head ? heads : kv_heads, t.shape[2] = width / t.shape[1];
+  if (stages::Of(stage).row.n_axes == 2) t.n_dims = 3, t.shape[1] = heads, t.shape[2] = width / heads;
   return t;
 }
 
@@ -103,7 +88,8 @@ Status Session::ShowOutput(const pb_eval& eval, pb_stage stage, int32_t layer, c
 // Random rounding (Monte Carlo arithmetic, Parker 1997): x (1 + r 2^-24), r drawn from -1, 0, 1 by seed, point, position, head and
 // element, so that threads and batches do not matter.
 void Session::Disturb(pb_stage stage, int32_t layer, const Span& span, float* out) const {
-  const int64_t width = ops_.Width(stage, span), heads = IsVisibleOnly(stage) ? ops_.hyper().n_heads : 1;
+  const bool by_position = stages::kOverPositions.Contains(stage);
+  const int64_t width = ops_.Width(stage, span), heads = by_position ? ops_.hyper().n_heads : 1;
   for (int64_t row = 0; row < span.n; row++) {
     for (int64_t head = 0; head < heads; head++) {
       const int64_t position = span.first + row;
@@ -112,7 +98,7 @@ void Session::Disturb(pb_stage stage, int32_t layer, const Span& span, float* ou
         key = Random(key ^ static_cast<uint64_t>(part)).Next();
       Random random(key);
       float* values = out + row * width + head * (width / heads);
-      const int64_t n = IsVisibleOnly(stage) ? position + 1 : width;
+      const int64_t n = by_position ? position + 1 : width;
       for (int64_t i = 0; i < n; i++) {
         double r = static_cast<double>(random.Below(3)) - 1.0;
         values[i] = static_cast<float>(values[i] * (1.0 + r * 0x1p-24));
@@ -178,7 +164,7 @@ Status Session::Logits(const pb_eval& eval, const Span& span, int64_t first_toke
 // The whole model, once: Llama, and BitNet where the sub-norms are. n rows of one sequence from position span.first on.
 Status Session::Forward(const pb_eval& eval, const Span& span, int64_t first_token) {
   Buffers& b = buffers_;
-  const bool sub_norms = ops_.hyper().has_sub_norms;
+  const bool sub_norms = ops_.hyper().has_sub_norms();
   auto run = [&](pb_stage stage, int32_t layer, std::initializer_list<Input> inputs,
                  AlignedArray<float>& out) { return Run(eval, stage, layer, span, inputs, out.get()); };
   PB_TRY(Embed(eval, span, first_token));  // x (n, d_model)

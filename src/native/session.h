@@ -20,7 +20,7 @@ class Session {
   int64_t n_positions() const { return n_positions_; }
   int64_t n_ctx() const { return cache_.shape().n_ctx; }
   const Config& config() const { return config_; }
-  bool HasStage(pb_stage stage) const;
+  bool HasStage(pb_stage stage) const { return ops_.hyper().ops.Contains(stage); }
 
   // As in the ABI. After an error the session holds the positions it held before.
   Status Eval(const pb_eval& eval);

@@ -1,3 +1,4 @@
+// Weights made ready for the kernels, and the products with them.
 #include "native/weights.h"
 
 #include <algorithm>
@@ -59,17 +60,12 @@ void FloatProduct(const Kernels& k, ThreadPool& pool, const Matrix& w, const flo
 
 std::shared_ptr<const Weights> Weights::Load(std::shared_ptr<const Model> model, ThreadPool& pool) {
   auto w = std::make_shared<Weights>();
-  for (const LayerWeights& l : model->layers()) {
-    Layer layer;
-    layer.declared = &l;
-    layer.q = LoadMatrix(l.attn_q, l.attn_q_scale, pool);
-    layer.k = LoadMatrix(l.attn_k, l.attn_k_scale, pool);
-    layer.v = LoadMatrix(l.attn_v, l.attn_v_scale, pool);
-    layer.output = LoadMatrix(l.attn_output, l.attn_output_scale, pool);
-    layer.gate = LoadMatrix(l.ffn_gate, l.ffn_gate_scale, pool);
-    layer.up = LoadMatrix(l.ffn_up, l.ffn_up_scale, pool);
-    layer.down = LoadMatrix(l.ffn_down, l.ffn_down_scale, pool);
-    w->layers.push_back(std::move(layer));
+  w->layers.resize(static_cast<size_t>(model->params().n_layers));
+  for (size_t layer = 0; layer < w->layers.size(); layer++) {
+    for (pb_stage stage : stages::kLayerProducts) {
+      const StageWeights& own = model->weights(stage, static_cast<int32_t>(layer));
+      w->layers[layer][static_cast<size_t>(stage)] = LoadMatrix(own.matrix, own.scale, pool);
+    }
   }
   w->output = LoadMatrix(model->output(), 1, pool);
   w->output.is_output = true;

@@ -2,12 +2,14 @@
 #ifndef PARITYBIT_NATIVE_WEIGHTS_H_
 #define PARITYBIT_NATIVE_WEIGHTS_H_
 
+#include <array>
 #include <memory>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "kernels/kernels.h"
 #include "model/model.h"
+#include "stages/stages.h"
 
 namespace pb::native {
 
@@ -19,17 +21,16 @@ struct Matrix {
   bool is_output = false;
 };
 
-struct Layer {
-  const LayerWeights* declared = nullptr;  // the norms
-  Matrix q, k, v, output, gate, up, down;
-};
-
 // Immutable; shared by sessions. Keeps the model alive.
 struct Weights {
   std::shared_ptr<const Model> model;
-  std::vector<Layer> layers;
+  std::vector<std::array<Matrix, PB_STAGE_COUNT>> layers;  // by stage
   Matrix output;
 
+  const Matrix& Of(pb_stage product, int64_t layer) const {
+    return product == PB_STAGE_LOGITS ? output
+                                      : layers[static_cast<size_t>(layer)][static_cast<size_t>(product)];
+  }
   static std::shared_ptr<const Weights> Load(std::shared_ptr<const Model> model, ThreadPool& pool);
 };
 

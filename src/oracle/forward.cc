@@ -1,3 +1,4 @@
+// The forward pass in fp64: each op by its stage, alone and in order.
 #include "oracle/forward.h"
 
 #include <algorithm>
@@ -11,20 +12,21 @@ void Append(Rows& all, const Rows& more) {
   all.v.insert(all.v.end(), more.v.begin(), more.v.end());
 }
 
-// Inputs an op takes and the width each must have; 0: any.
-Status CheckInputs(pb_stage stage, std::span<const Rows* const> inputs,
-                   std::initializer_list<int64_t> widths) {
-  const char* name = pb_vocabulary[stage].name;
-  if (inputs.size() != widths.size()) {
-    return MakeError(Code::kUsage, "{}: takes {} inputs, {} were given", name, widths.size(), inputs.size());
+// The inputs that an op takes here and the width of each; scores have any number of positions.
+Status CheckInputs(pb_stage stage, std::span<const Rows* const> inputs, const HyperParameters& p) {
+  const char* name = stages::Of(stage).name;
+  const std::vector<stages::Input> reads = stages::InputsOf(stage, p.ops);
+  if (inputs.size() != reads.size()) {
+    return MakeError(Code::kUsage, "{}: takes {} inputs, {} were given", name, reads.size(), inputs.size());
   }
-  size_t i = 0;
-  for (int64_t width : widths) {
-    if (width && inputs[i]->width != width) {
+  // Context: as many probabilities a head as there are values; softmax: whatever there is.
+  const int64_t positions = inputs.size() == 2 ? inputs[1]->n : inputs[0]->width / p.n_heads;
+  for (size_t i = 0; i < reads.size(); i++) {
+    const int64_t width = stages::RowWidth(reads[i].stage, p.shape(), positions);
+    if (inputs[i]->width != width) {
       return MakeError(Code::kUsage, "{}: input {} has rows of {} values, {} are expected", name, i,
                        inputs[i]->width, width);
     }
-    i++;
   }
   return {};
 }
@@ -52,26 +54,9 @@ Ops::Operand Ops::OperandOf(pb_stage stage, int32_t layer, const OpConfig& c) co
     return {c.output_is_embeddings ? &model_->token_embedding() : &model_->output(), 1,
             plain ? ActQuant::kNone : ActQuant::kGgml};
   }
-  if (layer < 0 || layer >= static_cast<int32_t>(model_->layers().size())) return {};
-  const LayerWeights& w = model_->layers()[static_cast<size_t>(layer)];
-  switch (stage) {
-    case PB_STAGE_Q_PROJ:
-      return {&w.attn_q, w.attn_q_scale, c.act_quant};
-    case PB_STAGE_K_PROJ:
-      return {&w.attn_k, w.attn_k_scale, c.act_quant};
-    case PB_STAGE_V_PROJ:
-      return {&w.attn_v, w.attn_v_scale, c.act_quant};
-    case PB_STAGE_ATTN_OUT:
-      return {&w.attn_output, w.attn_output_scale, c.act_quant};
-    case PB_STAGE_GATE_PROJ:
-      return {&w.ffn_gate, w.ffn_gate_scale, c.act_quant};
-    case PB_STAGE_UP_PROJ:
-      return {&w.ffn_up, w.ffn_up_scale, c.act_quant};
-    case PB_STAGE_DOWN_PROJ:
-      return {&w.ffn_down, w.ffn_down_scale, c.act_quant};
-    default:
-      return {};
-  }
+  if (!stages::kProducts.Contains(stage)) return {};
+  const StageWeights& w = model_->weights(stage, layer);
+  return {&w.matrix, w.scale, c.act_quant};
 }
 
 Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* units) {
@@ -86,11 +71,11 @@ Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const
   const Operand w = OperandOf(stage, layer, c);
   if (!w.view)
     return MakeError(Code::kUnsupported, "{}: not a product, so its input has no codes",
-                     pb_vocabulary[stage].name);
+                     stages::Of(stage).name);
   const ActQuant scheme = SchemeFor(w.act_quant, w.view->type);
   if (scheme == ActQuant::kNone || scheme == ActQuant::kF16 || scheme == ActQuant::kBF16)
     return MakeError(Code::kUnsupported, "{}: its input is not quantised (act.quant {})",
-                     pb_vocabulary[stage].name, ActQuantName(scheme));
+                     stages::Of(stage).name, ActQuantName(scheme));
   std::vector<Activations> rows;
   for (int64_t i = 0; i < x.n; i++) {
     PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(x.width)}, scheme, c.quantiser));
@@ -102,70 +87,35 @@ Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const
 Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
                           std::span<const Rows* const> in, const OpConfig& c, Rows* units) {
   const HyperParameters& p = model_->params();
-  if (pb_vocabulary[stage].per_layer && (layer < 0 || layer >= p.n_layers)) {
-    return MakeError(Code::kUsage, "{}: there is no layer {}", pb_vocabulary[stage].name, layer);
+  if (stages::Of(stage).per_layer && (layer < 0 || layer >= p.n_layers)) {
+    return MakeError(Code::kUsage, "{}: there is no layer {}", stages::Of(stage).name, layer);
   }
-  const LayerWeights* w =
-      pb_vocabulary[stage].per_layer ? &model_->layers()[static_cast<size_t>(layer)] : nullptr;
-  const int64_t q_width = p.n_heads * p.head_dim, kv_width = p.n_kv_heads * p.head_dim;
-  switch (stage) {
-    case PB_STAGE_ATTN_NORM:
-      PB_TRY(CheckInputs(stage, in, {p.d_model}));
-      return Norm(*in[0], w->attn_norm, c, units);
-    case PB_STAGE_ATTN_SUB_NORM:
-      PB_TRY(CheckInputs(stage, in, {q_width}));
-      return Norm(*in[0], w->attn_sub_norm, c, units);
-    case PB_STAGE_FFN_NORM:
-      PB_TRY(CheckInputs(stage, in, {p.d_model}));
-      return Norm(*in[0], w->ffn_norm, c, units);
-    case PB_STAGE_FFN_SUB_NORM:
-      PB_TRY(CheckInputs(stage, in, {p.d_ff}));
-      return Norm(*in[0], w->ffn_sub_norm, c, units);
-    case PB_STAGE_FINAL_NORM:
-      PB_TRY(CheckInputs(stage, in, {p.d_model}));
-      return Norm(*in[0], model_->final_norm(), c, units);
-    case PB_STAGE_Q_PROJ:
-    case PB_STAGE_K_PROJ:
-    case PB_STAGE_V_PROJ:
-    case PB_STAGE_GATE_PROJ:
-    case PB_STAGE_UP_PROJ:
-    case PB_STAGE_LOGITS:
-      PB_TRY(CheckInputs(stage, in, {p.d_model}));
+  if (!p.ops.Contains(stage) || stage == PB_STAGE_EMBEDDINGS)
+    return MakeError(Code::kUnsupported, "{}: not an op of this architecture", stages::Of(stage).name);
+  PB_TRY(CheckInputs(stage, in, p));
+  switch (stages::Of(stage).group) {
+    case stages::Group::kNorm:
+      return Norm(*in[0], model_->weights(stage, layer).vector, c, units);
+    case stages::Group::kProduct:
       return Projection(stage, layer, *in[0], c, units);
-    case PB_STAGE_ATTN_OUT:
-      PB_TRY(CheckInputs(stage, in, {q_width}));
-      return Projection(stage, layer, *in[0], c, units);
-    case PB_STAGE_DOWN_PROJ:
-      PB_TRY(CheckInputs(stage, in, {p.d_ff}));
-      return Projection(stage, layer, *in[0], c, units);
-    case PB_STAGE_Q_ROPE:
-      PB_TRY(CheckInputs(stage, in, {q_width}));
+    case stages::Group::kRotary:
       return Rope(*in[0], first_position, c, units);
-    case PB_STAGE_K_ROPE:
-      PB_TRY(CheckInputs(stage, in, {kv_width}));
-      return Rope(*in[0], first_position, c, units);
-    case PB_STAGE_ATTN_SCORES:
-      PB_TRY(CheckInputs(stage, in, {q_width, kv_width}));
+    case stages::Group::kScores:
       return Scores(*in[0], *in[1], first_position, c, units);
-    case PB_STAGE_ATTN_SCORES_SOFTMAX:
-      PB_TRY(CheckInputs(stage, in, {0}));
+    case stages::Group::kSoftmax:
       return Softmax(*in[0], in[0]->width / p.n_heads, c, units);
-    case PB_STAGE_ATTN_CONTEXT:
-      PB_TRY(CheckInputs(stage, in, {p.n_heads * in[1 % in.size()]->n, kv_width}));
+    case stages::Group::kContext:
       return Context(*in[0], *in[1], c, units);
-    case PB_STAGE_ATTN_RESIDUAL:
-    case PB_STAGE_LAYER_OUT:
-      PB_TRY(CheckInputs(stage, in, {p.d_model, p.d_model}));
-      return Add(*in[0], *in[1], units);
-    case PB_STAGE_FFN_ACT:
-      PB_TRY(CheckInputs(stage, in, {p.d_ff}));
+    case stages::Group::kActivation:
       return Activate(*in[0], c, units);
-    case PB_STAGE_FFN_GATED:
-      PB_TRY(CheckInputs(stage, in, {p.d_ff, p.d_ff}));
+    case stages::Group::kGate:
       return Multiply(*in[0], *in[1], units);
-    default:
-      return MakeError(Code::kUnsupported, "{}: not an op of this architecture", pb_vocabulary[stage].name);
+    case stages::Group::kSum:
+      return Add(*in[0], *in[1], units);
+    case stages::Group::kEmbedding:
+      break;
   }
+  PB_CHECK(false);
 }
 
 void Sequence::Truncate(int64_t n_keep) {
@@ -205,7 +155,7 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
     PB_ASSIGN(Rows scores, step(PB_STAGE_ATTN_SCORES, l, {&q_rope, &keys}));  // (n, n_heads * positions)
     PB_ASSIGN(Rows weights, step(PB_STAGE_ATTN_SCORES_SOFTMAX, l, {&scores}));
     PB_ASSIGN(Rows context, step(PB_STAGE_ATTN_CONTEXT, l, {&weights, &values}));  // (n, n_heads * head_dim)
-    if (p.has_sub_norms) {
+    if (p.has_sub_norms()) {
       PB_ASSIGN(context, step(PB_STAGE_ATTN_SUB_NORM, l, {&context}));
     }
     PB_ASSIGN(Rows out, step(PB_STAGE_ATTN_OUT, l, {&context}));  // (n, d_model)
@@ -215,7 +165,7 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
     PB_ASSIGN(Rows up, step(PB_STAGE_UP_PROJ, l, {&f}));
     PB_ASSIGN(Rows act, step(PB_STAGE_FFN_ACT, l, {&gate}));
     PB_ASSIGN(Rows gated, step(PB_STAGE_FFN_GATED, l, {&act, &up}));
-    if (p.has_sub_norms) {
+    if (p.has_sub_norms()) {
       PB_ASSIGN(gated, step(PB_STAGE_FFN_SUB_NORM, l, {&gated}));
     }
     PB_ASSIGN(Rows down, step(PB_STAGE_DOWN_PROJ, l, {&gated}));  // (n, d_model)

@@ -7,11 +7,11 @@
 #include <span>
 #include <vector>
 
-#include "abi/vocabulary.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "model/model.h"
 #include "oracle/ops.h"
+#include "stages/stages.h"
 
 namespace pb::oracle {
 
@@ -56,7 +56,7 @@ class Ops {
 // A sequence under evaluation: the keys and values of every layer so far.
 class Sequence {
  public:
-  explicit Sequence(Ops& ops) : ops_(ops), keys_(ops.model().layers().size()), values_(keys_) {}
+  explicit Sequence(Ops& ops) : ops_(ops), keys_(static_cast<size_t>(ops.model().params().n_layers)), values_(keys_) {}
 
   int64_t n_positions() const { return n_positions_; }
   void Truncate(int64_t n_keep);

@@ -165,8 +165,7 @@ std::string Table(const TraceDiff& diff) {
     std::vector<Cell> sorted;
     for (const auto& [stage, cell] : stages) sorted.push_back(cell);
     std::stable_sort(sorted.begin(), sorted.end(), [](Cell a, Cell b) {
-      auto level = [](Cell c) { return c->row.stage >= 0 ? pb_vocabulary[c->row.stage].level : 1 << 20; };
-      return level(a) < level(b);
+      return stages::Order(a->row.stage, a->row.layer) < stages::Order(b->row.stage, b->row.layer);
     });
     for (Cell cell : sorted)
       out += fmt::format("{:>5}  {:<20}  {:>9}  {:>9}  own error {}\n",

@@ -122,8 +122,7 @@ void CodeExplainer::OnPair(const PointPair& pair) {
   const ProductWeights product = ProductOf(*model_, pair.point.stage, pair.point.layer);
   if (row->bound_ratio > 1 && row->n_non_finite[0] + row->n_non_finite[1] == 0 && product.weights &&
       check_->Contradiction(pair.point.stage, *product.weights).empty()) {
-    auto input = inputs_.find(product.inputs[0]);
-    if (input == inputs_.end()) input = inputs_.find(product.inputs[1]);
+    const auto input = inputs_.find(product.input);
     const int64_t n_rows = pair.shape[0], width = product.weights->n_columns;
     const int64_t skip =
         input == inputs_.end() ? 0 : (pair.point.first_position - input->second.first_position) * width;
@@ -146,21 +145,9 @@ void CodeExplainer::OnPair(const PointPair& pair) {
       }
     }
   }
-  switch (pair.point.stage) {
-    case PB_STAGE_ATTN_NORM:
-      inputs_.clear();
-      [[fallthrough]];
-    case PB_STAGE_ATTN_CONTEXT:
-    case PB_STAGE_ATTN_SUB_NORM:
-    case PB_STAGE_FFN_NORM:
-    case PB_STAGE_FFN_GATED:
-    case PB_STAGE_FFN_SUB_NORM:
-    case PB_STAGE_FINAL_NORM:
-      inputs_[pair.point.stage] = {pair.point.first_position, {pair.reference.begin(), pair.reference.end()}};
-      break;
-    default:
-      break;
-  }
+  if (pair.point.stage == PB_STAGE_ATTN_NORM) inputs_.clear();  // a layer begins
+  if (stages::kProductInputs.Contains(pair.point.stage))
+    inputs_[pair.point.stage] = {pair.point.first_position, {pair.reference.begin(), pair.reference.end()}};
 }
 
 }  // namespace pb::run

@@ -14,12 +14,12 @@ namespace {
 constexpr int32_t kPassRows = 512;  // token rows of one evaluation at most
 
 // The lengths of sums; where the engines tell different ones the shorter, whose bound is the tighter.
-compare::ModelShape ShapeOf(const host::Facts& candidate, const host::Facts& reference) {
+stages::ModelShape ShapeOf(const host::Facts& candidate, const host::Facts& reference) {
   auto length = [&](const char* key) {
     const int64_t r = host::FactNumber(reference, key, 1);
     return std::min(host::FactNumber(candidate, key, r), r);
   };
-  return {length("d_model"), length("d_ff"), length("n_heads"), length("n_kv_heads"), length("head_dim")};
+  return {length("d_model"), length("d_ff"), length("n_heads"), length("n_kv_heads"), length("head_dim"), length("n_vocab")};
 }
 
 }  // namespace

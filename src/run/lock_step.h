@@ -33,7 +33,7 @@ enum class Overwrite {
 };
 
 struct LockStepOptions {
-  compare::ModelShape shape;
+  stages::ModelShape shape;
   int64_t n_layers = 0;
   Overwrite overwrite = Overwrite::kReference;
   // May be empty. Called for every pair, in the candidate's order.

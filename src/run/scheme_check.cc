@@ -11,9 +11,6 @@
 namespace pb::run {
 namespace {
 
-constexpr int32_t kProducts[] = {PB_STAGE_Q_PROJ,    PB_STAGE_K_PROJ,  PB_STAGE_V_PROJ,    PB_STAGE_ATTN_OUT,
-                                 PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ, PB_STAGE_LOGITS};
-
 void Name(std::string* list, const std::string& who) { *list += (list->empty() ? "" : " and ") + who; }
 
 // One block of codes against what the scheme makes of its values.
@@ -41,27 +38,9 @@ std::string BlockParts(const ActScheme& scheme, const host::Codes& codes, size_t
 }  // namespace
 
 ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer) {
-  if (stage == PB_STAGE_LOGITS) return {&model.output(), 1, {PB_STAGE_FINAL_NORM, PB_STAGE_FINAL_NORM}};
-  if (layer < 0 || layer >= static_cast<int32_t>(model.layers().size())) return {};
-  const LayerWeights& w = model.layers()[static_cast<size_t>(layer)];
-  switch (stage) {
-    case PB_STAGE_Q_PROJ:
-      return {&w.attn_q, w.attn_q_scale, {PB_STAGE_ATTN_NORM, PB_STAGE_ATTN_NORM}};
-    case PB_STAGE_K_PROJ:
-      return {&w.attn_k, w.attn_k_scale, {PB_STAGE_ATTN_NORM, PB_STAGE_ATTN_NORM}};
-    case PB_STAGE_V_PROJ:
-      return {&w.attn_v, w.attn_v_scale, {PB_STAGE_ATTN_NORM, PB_STAGE_ATTN_NORM}};
-    case PB_STAGE_ATTN_OUT:
-      return {&w.attn_output, w.attn_output_scale, {PB_STAGE_ATTN_SUB_NORM, PB_STAGE_ATTN_CONTEXT}};
-    case PB_STAGE_GATE_PROJ:
-      return {&w.ffn_gate, w.ffn_gate_scale, {PB_STAGE_FFN_NORM, PB_STAGE_FFN_NORM}};
-    case PB_STAGE_UP_PROJ:
-      return {&w.ffn_up, w.ffn_up_scale, {PB_STAGE_FFN_NORM, PB_STAGE_FFN_NORM}};
-    case PB_STAGE_DOWN_PROJ:
-      return {&w.ffn_down, w.ffn_down_scale, {PB_STAGE_FFN_SUB_NORM, PB_STAGE_FFN_GATED}};
-    default:
-      return {};
-  }
+  const StageWeights& w = model.weights(stage, layer);
+  if (!stages::kProducts.Contains(stage) || !w.matrix.data) return {};
+  return {&w.matrix, w.scale, stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage};
 }
 
 std::string PartsFrom(const ActScheme& scheme, const host::Codes& codes, std::span<const float> x) {
@@ -83,8 +62,8 @@ std::optional<ActScheme> SchemeCheck::SchemeOf(int32_t stage, const WeightView& 
 
 Status SchemeCheck::Ask(host::Engine& engine, const std::string& who) {
   std::set<Key> asked;
-  for (int32_t stage : kProducts) {
-    const int32_t layer = pb_vocabulary[stage].per_layer ? 0 : -1;
+  for (pb_stage stage : stages::kProducts) {
+    const int32_t layer = stages::Of(stage).per_layer ? 0 : -1;
     const WeightView* w = ProductOf(*model_, stage, layer).weights;
     if (!w || !SchemeOf(stage, *w) || !asked.insert(KeyOf(stage, *w)).second) continue;
     PB_TRY(AskFor(engine, who, stage, layer));

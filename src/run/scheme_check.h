@@ -17,11 +17,11 @@
 
 namespace pb::run {
 
-// A product of the vocabulary: its matrix, the factor beside it, and the stages that may be its input (the first that was seen is).
+// A product of the vocabulary: its matrix, the factor beside it, and the stage that is its input.
 struct ProductWeights {
   const WeightView* weights = nullptr;  // null: the stage is no product
   double scale = 1;
-  pb_stage inputs[2] = {PB_STAGE_UNMAPPED, PB_STAGE_UNMAPPED};
+  pb_stage input = PB_STAGE_UNMAPPED;
 };
 ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer);
 

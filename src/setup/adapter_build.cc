@@ -51,8 +51,10 @@ fs::path ShareDir() { return (ExecutableDir() / ".." / "share" / "paritybit").le
 Result<std::string> AdapterDigest(std::string_view reference_digest) {
   std::string all(reference_digest);
   for (const std::string& option : Options()) all += option;
-  const std::vector<std::pair<fs::path, const char*>> places = {
-      {ShareDir() / "llama_cpp", ".cc"}, {ShareDir() / "llama_cpp", ".h"}, {ShareDir() / "abi", ".h"}};
+  const std::vector<std::pair<fs::path, const char*>> places = {{ShareDir() / "llama_cpp", ".cc"},
+                                                                {ShareDir() / "llama_cpp", ".h"},
+                                                                {ShareDir() / "abi", ".h"},
+                                                                {ShareDir() / "stages", ".h"}};
   for (const auto& [dir, extension] : places) {
     PB_ASSIGN(const std::vector<fs::path> files, FilesIn(dir, extension));
     for (const fs::path& file : files) {

@@ -3,9 +3,9 @@
 #include <bit>
 #include <cmath>
 
-#include "abi/vocabulary.h"
 #include "base/blake3.h"
 #include "base/check.h"
+#include "stages/stages.h"
 
 namespace pb::trace {
 namespace {
@@ -107,7 +107,7 @@ Sketch SketchOf(Sketcher& sketcher, std::span<const float> values, int64_t n_row
 }
 
 int64_t SketchHeads(int32_t stage, std::span<const int64_t> shape) {
-  bool by_head = stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX;
+  bool by_head = stages::kOverPositions.Contains(stage);
   return by_head && shape.size() == 3 ? shape[1] : 1;
 }
 

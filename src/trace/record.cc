@@ -58,13 +58,6 @@ std::string FactText(const std::vector<Fact>& facts, std::string_view key) {
   return fact ? fact->value : "";
 }
 
-int32_t FindStage(std::string_view name) {
-  for (const pb_stage_info& info : pb_vocabulary) {
-    if (name == info.name) return info.stage;
-  }
-  return PB_STAGE_UNMAPPED;
-}
-
 std::string PointName(int32_t seq, int32_t layer, std::string_view stage, int32_t first_position,
                       int32_t step_position) {
   std::string name =

@@ -81,8 +81,6 @@ struct Record {
 const Fact* FindFact(const std::vector<Fact>& facts, std::string_view key);
 std::string FactText(const std::vector<Fact>& facts, std::string_view key);
 
-// Stage of the vocabulary by name; PB_STAGE_UNMAPPED when there is none.
-int32_t FindStage(std::string_view name);
 // "t0/blk3/q_proj"; a tensor that does not begin where its step begins ends in "@POSITION".
 std::string PointName(int32_t seq, int32_t layer, std::string_view stage, int32_t first_position,
                       int32_t step_position);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "stages/stages.h"
 #include "trace/base64.h"
 #include "trace/record.h"
 
@@ -166,7 +167,7 @@ Result<Record> ParseRecord(const Json& json) {
   PB_TRY(GetInt(json, "layer", true, INT32_MIN, INT32_MAX, &r.layer));
   PB_TRY(Get(json, "stage", true, &r.stage));
   PB_TRY(GetInt(json, "position", true, 0, INT32_MAX, &r.first_position));
-  r.stage_id = FindStage(r.stage);
+  r.stage_id = stages::Find(r.stage);
   PB_TRY(GetInt(json, "nan", false, 0, r.num_elements, &r.n_nan));
   PB_TRY(GetInt(json, "inf", false, 0, r.num_elements, &r.n_positive_inf));
   PB_TRY(GetInt(json, "neg_inf", false, 0, r.num_elements, &r.n_negative_inf));
@@ -273,7 +274,7 @@ Result<Record> ParseDocumentedRecord(std::string_view text) {
   PB_TRY(Get(json, "stage", false, &r.stage));
   auto has = [&json](const char* key) { return json.contains(key) && !json[key].is_null(); };
   FieldsFromName(has("seq"), has("layer"), has("stage"), &r);
-  r.stage_id = FindStage(r.stage);
+  r.stage_id = stages::Find(r.stage);
   return r;
 }
 
