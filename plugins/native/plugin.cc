@@ -137,8 +137,8 @@ class NativeModel : public plugin::Model {
       ThreadPool pool(o.config.threads);
       weights_ = Weights::Load(model_, pool);
       ReleaseFilePages(weights_->output);
-      for (const Layer& l : weights_->layers)
-        for (const Matrix* m : {&l.q, &l.k, &l.v, &l.output, &l.gate, &l.up, &l.down}) ReleaseFilePages(*m);
+      for (const auto& layer : weights_->layers)
+        for (const Matrix& matrix : layer) ReleaseFilePages(matrix);
     }
     PB_ASSIGN(auto session, native::Session::Open(weights_, o.config));
     return std::unique_ptr<plugin::Session>(

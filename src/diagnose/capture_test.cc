@@ -94,7 +94,7 @@ TEST(Capture, KeysOfEarlierPassesArePartOfTheInputs) {
   ASSERT_NE(found, nullptr);
   EXPECT_EQ(found->place.step, 2);
   EXPECT_EQ(found->first_position, 2);
-  const Recorded* keys = found->inputs.Find({{PB_STAGE_K_ROPE}, false, true}, PB_STAGE_K_ROPE, 0);
+  const Recorded* keys = found->inputs.Find({PB_STAGE_K_ROPE, false, true}, 0);
   ASSERT_NE(keys, nullptr);
   EXPECT_EQ(keys->values, (std::vector<float>{10, 11, 12}));
 }
@@ -110,7 +110,7 @@ TEST(Capture, AnotherPromptBeginsAnew) {
   const Culprit* found = capture.culprit();  // the place that was asked for, whatever its error
   ASSERT_NE(found, nullptr);
   EXPECT_EQ(found->place.prompt, 1);
-  EXPECT_EQ(found->inputs.Find({{PB_STAGE_K_ROPE}, false, true}, PB_STAGE_K_ROPE, 0)->values,
+  EXPECT_EQ(found->inputs.Find({PB_STAGE_K_ROPE, false, true}, 0)->values,
             std::vector<float>{1});
 }
 
