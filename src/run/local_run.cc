@@ -7,11 +7,10 @@
 
 #include "base/sha256.h"
 #include "run/code_steps.h"
+#include "run/passes.h"
 
 namespace pb::run {
 namespace {
-
-constexpr int32_t kPassRows = 512;  // token rows of one evaluation at most
 
 // The lengths of sums; where the engines tell different ones the shorter, whose bound is the tighter.
 stages::ModelShape ShapeOf(const host::Facts& candidate, const host::Facts& reference) {
@@ -116,55 +115,33 @@ Status LocalRun::AskForSchemes() {
   return {};
 }
 
-int64_t LocalRun::PassRows() const {
-  int64_t rows = kPassRows;
-  for (Participant* side : sides_)
-    rows = std::min(rows, host::FactNumber(side->record().session, "ubatch", kPassRows));
-  return rows;
-}
+int64_t LocalRun::Rows() const { return PassRows({&sides_[0]->record(), &sides_[1]->record()}); }
 
 Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
   failed_side_ = side;
   Participant& engine = *sides_[side];
   PB_TRY(engine.OpenSession(*session_[side]));
   Sha256 digest;
-  auto evaluate = [&](std::span<const int32_t> tokens, size_t position) {
-    return engine.Evaluate(tokens, static_cast<int32_t>(position),
-                           [&](int32_t, std::span<const float> row) -> Status {
-                             digest.Update(std::as_bytes(row));
-                             return {};
-                           });
+  const RowFn on_row = [&](int32_t, std::span<const float> row) -> Status {
+    digest.Update(std::as_bytes(row));
+    return {};
   };
-  const auto rows = static_cast<size_t>(PassRows());
-  const std::span<const int32_t> tokens(prompt.tokens), decoded(prompt.decoded);
-  for (size_t at = 0; at < tokens.size(); at += rows)
-    PB_TRY(evaluate(tokens.subspan(at, std::min(rows, tokens.size() - at)), at));
-  for (size_t i = 0; i < decoded.size(); i++) PB_TRY(evaluate(decoded.subspan(i, 1), tokens.size() + i));
+  PB_TRY(ForEachPass(prompt.tokens, Rows(), StepsOf(prompt.decoded), [&](const run::Pass& pass) {
+    return engine.Evaluate(pass.tokens, pass.position, on_row);
+  }));
   failed_side_ = -1;
   return digest.Hex();
 }
 
 Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept) {
-  const int64_t rows = PassRows();
-  const auto n_prompt = static_cast<int64_t>(prompt.tokens.size());
-  auto pass = [&](std::span<const int32_t> tokens, int64_t position, int32_t step) -> Status {
-    Status status = lock_step.Pass(tokens, static_cast<int32_t>(position), index, step);
+  if (kept) PB_TRY(kept->BeginStep(0, prompt.tokens));
+  auto evaluate = [&](const run::Pass& pass) -> Status {
+    if (kept && pass.step > 0) PB_TRY(kept->BeginStep(pass.position, pass.tokens));
+    Status status = lock_step.Pass(pass.tokens, pass.position, index, pass.step);
     failed_side_ = lock_step.failed_side();
     return status;
   };
-  if (kept) PB_TRY(kept->BeginStep(0, prompt.tokens));
-  for (int64_t at = 0; at < n_prompt; at += rows) {
-    PB_TRY(pass(std::span(prompt.tokens)
-                    .subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(rows, n_prompt - at))),
-                at, 0));
-  }
-  for (size_t i = 0; i < prompt.decoded.size(); i++) {
-    const int64_t position = n_prompt + static_cast<int64_t>(i);
-    const std::span<const int32_t> token(&prompt.decoded[i], 1);
-    if (kept) PB_TRY(kept->BeginStep(static_cast<int32_t>(position), token));
-    PB_TRY(pass(token, position, static_cast<int32_t>(i) + 1));
-  }
-  return {};
+  return ForEachPass(prompt.tokens, Rows(), StepsOf(prompt.decoded), evaluate);
 }
 
 Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
@@ -200,7 +177,7 @@ Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   for (int side : {0, 1}) {
     prompt.untapped_sha256[side] = prompt.logits_sha256[side];
     if (result.logits_sha256[side] != prompt.logits_sha256[side] &&
-        PassRows() < static_cast<int64_t>(prompt.tokens.size())) {
+        Rows() < static_cast<int64_t>(prompt.tokens.size())) {
       PB_ASSIGN(prompt.untapped_sha256[side], Unwatched(side, prompt));
     }
   }
