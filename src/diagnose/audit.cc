@@ -130,7 +130,7 @@ Status AuditRun::OpenArbiters() {
   PB_ASSIGN(arbiter.model_sha256, run::CachedFileSha256(side.model_path));
   arbiter.description = arbiter_->description();
   arbiter.model = arbiter_->facts(), arbiter.session = arbiter_->session();
-  const std::string flash = host::FactText(side.session, "attn.flash");
+  const std::string flash = side.session_facts().flash.value;
   if (!flash.empty() && flash != "off")
     evidence_.obstacles.push_back(
         {Outcome::kIncomplete, "unsupported",
@@ -175,7 +175,7 @@ Status CheckTokens(FileArbiter& arbiter, bool were_given, run::PromptRecord* pro
   PB_ASSIGN(prompt->tokens_of[1], arbiter.Tokenize(prompt->text));
   if (prompt->tokens_of[0] == prompt->tokens_of[1]) return {};
   std::string name;
-  const auto bos = static_cast<int32_t>(host::FactNumber(arbiter.facts(), "bos", -1));
+  const auto bos = trace::ReadModelFacts(arbiter.facts()).bos;
   obstacles->push_back({Outcome::kDiverged, "tokens-differ",
                         "the engine reads other tokens than the model's rules give: it " +
                             HowTokensPart(prompt->tokens_of[0], prompt->tokens_of[1], bos, &name)});
@@ -210,9 +210,8 @@ Result<Plan> AuditRun::MakePlan() {
     else
       plan.judged.push_back(s);
   }
-  if (host::FactText(arbiter_->facts(), "ffn.activation") == "undeclared")
-    evidence_.obstacles.push_back(
-        compare::UndeclaredActivation(host::FactText(arbiter_->facts(), "architecture"), "--set"));
+  if (const trace::ModelFacts facts = trace::ReadModelFacts(arbiter_->facts()); facts.activation_undeclared())
+    evidence_.obstacles.push_back(compare::UndeclaredActivation(facts.architecture, "--set"));
   return plan;
 }
 

@@ -136,7 +136,7 @@ Status InjectionSearch::Open() {
   out_.recipient = roles[to_];
   out_.other = trace_ ? "trace " + request_.trace.string() : roles[from_];
   out_.donor = request_.oracle.plugin.empty() ? out_.other : "oracle";
-  out_.n_layers = host::FactNumber(records_[to_].model, "n_layers", 0);
+  out_.n_layers = records_[to_].model_facts().n_layers;
   return {};
 }
 

@@ -9,12 +9,6 @@
 namespace pb::run {
 namespace {
 
-std::vector<trace::Fact> TraceFacts(const host::Facts& facts) {
-  std::vector<trace::Fact> out;
-  for (const host::Fact& fact : facts) out.push_back({fact.key, fact.value, fact.origin});
-  return out;
-}
-
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -105,14 +99,14 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   manifest.engine = record.spec;
   // A trace travels: where the libraries lay, and which others there were, says nothing elsewhere; their digests do. And what an
   // engine promises of its next run is no promise of a recording.
-  for (const trace::Fact& fact : TraceFacts(record.description))
+  for (const trace::Fact& fact : record.description)
     if (!fact.key.starts_with("path.") && fact.key != kLibrariesFact && fact.key != kPromiseFact)
       manifest.engine_facts.push_back(fact);
   // A recording that is recorded again keeps the identity of the engine that computed it.
   if (!host::FindFact(record.description, kIdentityFact))
     manifest.engine_facts.push_back({std::string(kIdentityFact), record.identity, "observed"});
-  manifest.model_facts = TraceFacts(record.model);
-  manifest.session_facts = TraceFacts(record.session);
+  manifest.model_facts = record.model;
+  manifest.session_facts = record.session;
   manifest.model_path = record.model_path.string();
   manifest.model_sha256 = record.model_sha256;
   PB_ASSIGN(auto stages, engine.engine().Stages());

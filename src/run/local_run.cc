@@ -13,12 +13,11 @@ namespace pb::run {
 namespace {
 
 // The lengths of sums; where the engines tell different ones the shorter, whose bound is the tighter.
-stages::ModelShape ShapeOf(const host::Facts& candidate, const host::Facts& reference) {
-  auto length = [&](const char* key) {
-    const int64_t r = host::FactNumber(reference, key, 1);
-    return std::min(host::FactNumber(candidate, key, r), r);
-  };
-  return {length("d_model"), length("d_ff"), length("n_heads"), length("n_kv_heads"), length("head_dim"), length("n_vocab")};
+stages::ModelShape ShapeOf(const stages::ModelShape& candidate, const stages::ModelShape& reference) {
+  stages::ModelShape shape = reference;
+  for (const auto& [key, size] : trace::kShapeKeys)
+    if (candidate.*size > 0) shape.*size = std::min(candidate.*size, shape.*size);
+  return shape;
 }
 
 }  // namespace
@@ -38,14 +37,18 @@ std::string WhyNoLocalScope(Participant& of_candidate, Participant& of_reference
   // An op of one shape has no counterpart in the other; what follows it would be fed other inputs. Of one file a shape that differs is an
   // engine's mistake, and shows.
   const EngineRecord &c = of_candidate.record(), &r = of_reference.record();
-  for (const char* key : {"n_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "head_dim"}) {
-    const std::string ours = host::FactText(c.model, key), theirs = host::FactText(r.model, key);
-    if (c.model_sha256 != r.model_sha256 && !ours.empty() && !theirs.empty() && ours != theirs)
-      return fmt::format(
+  const trace::ModelFacts ours = c.model_facts(), theirs = r.model_facts();
+  std::string why;
+  auto hold = [&](const char* key, int64_t a, int64_t b) {
+    if (c.model_sha256 != r.model_sha256 && a > 0 && b > 0 && a != b && why.empty())
+      why = fmt::format(
           "the files are of models of different shape ({} {} and {}), so their ops have no counterparts", key,
-          ours, theirs);
-  }
-  return "";
+          a, b);
+  };
+  hold("n_layers", ours.n_layers, theirs.n_layers);
+  for (const auto& [key, size] : trace::kShapeKeys)
+    if (key != std::string_view("n_vocab")) hold(key, ours.shape.*size, theirs.shape.*size);
+  return why;
 }
 
 LocalRun::LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
@@ -69,8 +72,9 @@ Result<PointPlan> LocalRun::OpenSessions() {
 Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overwrite overwrite, bool keeps) {
   PB_ASSIGN(const PointPlan plan, OpenSessions());
   LockStepOptions options;
-  options.shape = ShapeOf(sides_[0]->record().model, sides_[1]->record().model);
-  options.n_layers = host::FactNumber(sides_[1]->record().model, "n_layers", 0);
+  const trace::ModelFacts reference = sides_[1]->record().model_facts();
+  options.shape = ShapeOf(sides_[0]->record().model_facts().shape, reference.shape);
+  options.n_layers = reference.n_layers;
   options.overwrite = overwrite;
   std::optional<CodeExplainer> explainer;
   const bool in_lock_step = overwrite == Overwrite::kReference;
@@ -102,9 +106,8 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
 }
 
 Status LocalRun::AskForSchemes() {
-  const std::string act_quant = host::FactText(sides_[0]->record().session, "act.quant");
-  if (!model_ || scheme_check_ || act_quant != host::FactText(sides_[1]->record().session, "act.quant"))
-    return {};
+  const std::string act_quant = sides_[0]->record().session_facts().act_quant.value;
+  if (!model_ || scheme_check_ || act_quant != sides_[1]->record().session_facts().act_quant.value) return {};
   SchemeCheck check(model_, act_quant);
   for (int side : {0, 1}) {
     failed_side_ = side;
@@ -170,7 +173,7 @@ Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
 Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   if (request_.progress) request_.progress("run with taps", index, index + 1);
   // An engine that rounds what it gets back cannot prove that it computes with what it shows.
-  const bool rounds = host::FactText(sides_[0]->record().session, "overwrite.exact") == "no";
+  const bool rounds = !sides_[0]->record().session_facts().overwrite_exact;
   if (rounds) evidence_.shown_is_used = false;
   PB_ASSIGN(LockStepResult result,
             Pass(prompt, index, rounds ? Overwrite::kNothing : Overwrite::kItself, true));

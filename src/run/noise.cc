@@ -128,9 +128,9 @@ Status EvaluateAgainst(Participant& engine, const host::Settings& session, const
 
 Result<std::vector<Sequence>> CalibrationSequences(Participant& engine, std::string_view text) {
   PB_ASSIGN(const std::vector<int32_t> ids, engine.Tokenize(text));
-  const auto window = static_cast<size_t>(
-      std::min(compare::kMinNoisePositions,
-               host::FactNumber(engine.record().model, "n_ctx_train", compare::kMinNoisePositions)));
+  const int64_t trained = engine.record().model_facts().n_ctx_train;
+  const auto window = static_cast<size_t>(trained > 0 ? std::min(compare::kMinNoisePositions, trained)
+                                                      : compare::kMinNoisePositions);
   const size_t n = std::min<size_t>(ids.size(), compare::kMinNoisePositions);
   std::vector<Sequence> sequences;
   for (size_t begin = 0; begin < n; begin += window) {
@@ -386,10 +386,10 @@ compare::NoiseFloor NoiseMeter::Floor() const {
   floor.method = random_rounding_ ? compare::NoiseFloor::Method::kRandomRounding
                                   : compare::NoiseFloor::Method::kVariations;
   floor.engine = record.spec;
-  if (const host::Fact* version = host::FindFact(record.description, "version"))
-    floor.engine += " " + version->value;
-  floor.isa = host::FactText(record.description, "isa");
-  floor.threads = host::FactText(record.session, "threads");
+  const trace::EngineFacts engine = record.engine_facts();
+  if (!engine.version.empty()) floor.engine += " " + engine.version;
+  floor.isa = engine.isa;
+  floor.threads = record.session_facts().threads;
   floor.engine_digest = record.identity;
   floor.model_sha256 = record.model_sha256;
   floor.calibration = calibration_;

@@ -8,7 +8,7 @@ namespace pb::run {
 int64_t PassRows(std::initializer_list<const EngineRecord*> engines) {
   int64_t rows = 512;  // a tap holds the tensors of a pass in memory
   for (const EngineRecord* engine : engines)
-    rows = std::min(rows, host::FactNumber(engine->session, "ubatch", rows));
+    if (const int64_t ubatch = engine->session_facts().ubatch; ubatch > 0) rows = std::min(rows, ubatch);
   return rows;
 }
 
