@@ -94,10 +94,10 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
       next.push_back(fmt::format("paritybit trace-diff {} {}", ShellQuote(prompt.traces[0]->folder.string()),
                                  ShellQuote(prompt.traces[1]->folder.string())));
   }
-  const host::Fact* ours = host::FindFact(comparison.candidate.model, "ffn.activation");
-  const host::Fact* theirs = host::FindFact(comparison.reference.model, "ffn.activation");
-  if (ours && theirs && ours->value != theirs->value)
-    next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs->value));
+  const trace::Fact ours = comparison.candidate.model_facts().activation,
+                    theirs = comparison.reference.model_facts().activation;
+  if (!ours.value.empty() && !theirs.value.empty() && ours.value != theirs.value)
+    next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs.value));
   if (command == "crossval") next.push_back(CommandLine(args, "crossval-per-token", "--all"));
   return next;
 }

@@ -46,10 +46,8 @@ Result<run::Perplexity> Measure(const run::EngineSpec& spec, const std::filesyst
   PB_ASSIGN(std::vector<int32_t> ids, engine.Tokenize(text));
   ids.resize(std::min(ids.size(), kHeldoutTokens));
   int32_t window = kWindow;
-  if (const host::Fact* n_ctx = host::FindFact(record.model, "n_ctx_train")) {
-    const long trained = std::strtol(n_ctx->value.c_str(), nullptr, 10);
-    if (trained > 1) window = static_cast<int32_t>(std::min<long>(window, trained));
-  }
+  if (const int64_t trained = record.model_facts().n_ctx_train; trained > 1)
+    window = static_cast<int32_t>(std::min<int64_t>(window, trained));
   PB_TRY(engine.OpenSessionWishing({{"threads", "1"}, {"n_ctx", std::to_string(window)}}));
   return run::MeasurePerplexity(engine, ids, window, request.progress);
 }

@@ -29,28 +29,21 @@ struct InferArguments {
 
 // The prompt as the model's chat template frames it.
 Result<std::string> Frame(run::Participant& engine, const InferArguments& args, const std::string& prompt) {
-  const host::Facts& facts = engine.record().model;
-  const host::Fact* chat_template = host::FindFact(facts, "chat_template");
-  if (!chat_template || chat_template->value.empty())
+  const trace::ModelFacts facts = engine.record().model_facts();
+  if (facts.chat_template.empty())
     return MakeError(Code::kUnsupported, "the model has no chat template: leave out --chat");
   std::string special[2];
-  const char* keys[2] = {"bos", "eos"};
+  const int32_t ids[2] = {facts.bos, facts.eos};
   for (int i = 0; i < 2; ++i) {
-    const host::Fact* id = host::FindFact(facts, keys[i]);
-    int32_t token = id ? static_cast<int32_t>(std::strtol(id->value.c_str(), nullptr, 10)) : -1;
-    if (!id || id->value.empty() || token < 0) continue;
-    PB_ASSIGN(special[i], engine.Detokenize(std::span(&token, 1)));
+    if (ids[i] < 0) continue;
+    PB_ASSIGN(special[i], engine.Detokenize(std::span(&ids[i], 1)));
   }
   std::vector<ChatMessage> messages;
   if (!args.system.empty()) messages.push_back({"system", args.system});
   messages.push_back({"user", prompt});
-  PB_ASSIGN(std::string text,
-            ApplyChatTemplate(chat_template->value, messages, true, special[0], special[1]));
+  PB_ASSIGN(std::string text, ApplyChatTemplate(facts.chat_template, messages, true, special[0], special[1]));
   // The tokeniser adds BOS by itself where the model says so: a template that writes it too would double it.
-  const host::Fact* add_bos = host::FindFact(facts, "add_bos");
-  if (add_bos && (add_bos->value == "yes" || add_bos->value == "true") && !special[0].empty() &&
-      text.starts_with(special[0]))
-    text.erase(0, special[0].size());
+  if (facts.adds_bos && !special[0].empty() && text.starts_with(special[0])) text.erase(0, special[0].size());
   return text;
 }
 
@@ -97,7 +90,7 @@ Result<int> Infer(const InferArguments& args) {
   if (request.tokens.empty()) return MakeError(Code::kUsage, "the prompt has no tokens");
   request.max_tokens = args.max_tokens;
   request.sampling = args.sampling;
-  if (!args.ignore_eos) request.stop = run::EndOfGeneration(record);
+  if (!args.ignore_eos) request.stop = record.model_facts().ends;
   host::Settings wishes = {
       {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
   if (!run::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);

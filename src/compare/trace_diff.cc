@@ -125,7 +125,7 @@ class Diff {
       comparable_ = false;
     }
     for (int side : {0, 1}) {
-      if (trace::FactText(manifest(side).model_facts, "ffn.activation") == "undeclared") {
+      if (trace::ReadModelFacts(manifest(side).model_facts).activation_undeclared()) {
         Add(Outcome::kIncomplete, "undeclared",
             fmt::format("the {}'s model does not declare its FFN activation", kSides[side]));
         comparable_ = false;
@@ -231,7 +231,7 @@ class Diff {
 
   // An error on equal inputs that a quantised product of another engine may owe to the rounding of its input's codes.
   bool MayBeCodes(const TracePoint& p) const {
-    const std::string scheme = trace::FactText(manifest(1).session_facts, "act.quant");
+    const std::string scheme = trace::ReadSessionFacts(manifest(1).session_facts).act_quant.value;
     return stages::kProducts.Contains(p.row.stage) && scheme != "none" && !p.own_feature &&
            !SameEngine(manifest(0), manifest(1));
   }

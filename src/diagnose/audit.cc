@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -12,13 +13,12 @@
 #include "diagnose/op_judge.h"
 #include "run/local_run.h"
 #include "run/participant.h"
+#include "run/passes.h"
 
 namespace pb::diagnose {
 namespace {
 
 using compare::Outcome;
-
-constexpr int64_t kPassRows = 512;  // token rows of one evaluation at most
 
 // What the engine is expected to show of the ops that the model declares.
 struct Plan {
@@ -45,10 +45,9 @@ class AuditRun {
   Status RunPrompt(size_t index);
   Status RunUnwatched(size_t index);
   Status RunWatched(size_t index);
-  Status EvaluateWatched(std::span<const int32_t> tokens, int32_t position, int32_t step, Sha256* logits);
-  // Calls `pass` for each evaluation of a prompt: the prefill in chunks, then every decode step.
-  template <typename Pass>
-  Status Passes(const run::PromptRecord& prompt, const Pass& pass) const;
+  Status EvaluateWatched(const run::Pass& pass, Sha256* logits);
+  Status Passes(const run::PromptRecord& prompt,
+                const std::function<Status(const run::Pass&)>& evaluate) const;
   int32_t NPrefill(const run::PromptRecord& prompt) const;
   // An engine's failure becomes an obstacle; anything else is passed on.
   Status Absorb(Status status);
@@ -131,7 +130,7 @@ Status AuditRun::OpenArbiters() {
   PB_ASSIGN(arbiter.model_sha256, run::CachedFileSha256(side.model_path));
   arbiter.description = arbiter_->description();
   arbiter.model = arbiter_->facts(), arbiter.session = arbiter_->session();
-  const std::string flash = host::FactText(side.session, "attn.flash");
+  const std::string flash = side.session_facts().flash.value;
   if (!flash.empty() && flash != "off")
     evidence_.obstacles.push_back(
         {Outcome::kIncomplete, "unsupported",
@@ -176,7 +175,7 @@ Status CheckTokens(FileArbiter& arbiter, bool were_given, run::PromptRecord* pro
   PB_ASSIGN(prompt->tokens_of[1], arbiter.Tokenize(prompt->text));
   if (prompt->tokens_of[0] == prompt->tokens_of[1]) return {};
   std::string name;
-  const auto bos = static_cast<int32_t>(host::FactNumber(arbiter.facts(), "bos", -1));
+  const auto bos = trace::ReadModelFacts(arbiter.facts()).bos;
   obstacles->push_back({Outcome::kDiverged, "tokens-differ",
                         "the engine reads other tokens than the model's rules give: it " +
                             HowTokensPart(prompt->tokens_of[0], prompt->tokens_of[1], bos, &name)});
@@ -211,9 +210,8 @@ Result<Plan> AuditRun::MakePlan() {
     else
       plan.judged.push_back(s);
   }
-  if (host::FactText(arbiter_->facts(), "ffn.activation") == "undeclared")
-    evidence_.obstacles.push_back(
-        compare::UndeclaredActivation(host::FactText(arbiter_->facts(), "architecture"), "--set"));
+  if (const trace::ModelFacts facts = trace::ReadModelFacts(arbiter_->facts()); facts.activation_undeclared())
+    evidence_.obstacles.push_back(compare::UndeclaredActivation(facts.architecture, "--set"));
   return plan;
 }
 
@@ -221,21 +219,11 @@ int32_t AuditRun::NPrefill(const run::PromptRecord& prompt) const {
   return static_cast<int32_t>(prompt.tokens.size());
 }
 
-template <typename Pass>
-Status AuditRun::Passes(const run::PromptRecord& prompt, const Pass& pass) const {
-  const int64_t rows = std::min(kPassRows, host::FactNumber(out_.run.candidate.session, "ubatch", kPassRows));
-  const int64_t n_prompt = NPrefill(prompt);
-  for (int64_t at = 0; at < n_prompt; at += rows) {
-    const auto n = static_cast<size_t>(std::min(rows, n_prompt - at));
-    PB_TRY(pass(std::span(prompt.tokens).subspan(static_cast<size_t>(at), n), static_cast<int32_t>(at), 0));
-  }
-  // One more may come with each that was chosen.
-  for (size_t i = 0; i < prompt.decoded.size(); i++) {
-    const int32_t token = prompt.decoded[i];
-    PB_TRY(pass(std::span(&token, 1), static_cast<int32_t>(n_prompt + static_cast<int64_t>(i)),
-                static_cast<int32_t>(i) + 1));
-  }
-  return {};
+// One more token may come with each pass.
+Status AuditRun::Passes(const run::PromptRecord& prompt,
+                        const std::function<Status(const run::Pass&)>& evaluate) const {
+  return run::ForEachPass(prompt.tokens, run::PassRows({&out_.run.candidate}), run::StepsOf(prompt.decoded),
+                          evaluate);
 }
 
 Status AuditRun::RunUnwatched(size_t index) {
@@ -249,28 +237,27 @@ Status AuditRun::RunUnwatched(size_t index) {
     if (chooses && next >= 0 && static_cast<int32_t>(prompt.decoded.size()) < prompt.steps_asked)
       prompt.decoded.push_back(next);
   };
-  PB_TRY(Passes(prompt, [&](std::span<const int32_t> tokens, int32_t position, int32_t step) -> Status {
-    PB_TRY(engine_.Evaluate(tokens, position, [&](int32_t, std::span<const float> row) -> Status {
+  PB_TRY(Passes(prompt, [&](const run::Pass& pass) -> Status {
+    PB_TRY(engine_.Evaluate(pass.tokens, pass.position, [&](int32_t, std::span<const float> row) -> Status {
       logits.Update(std::as_bytes(row));
       next = run::Greedy(row);
-      ++(step == 0 ? evidence.n_prefill : evidence.n_decode)[0];
+      ++(pass.step == 0 ? evidence.n_prefill : evidence.n_decode)[0];
       return {};
     }));
-    if (position + static_cast<int32_t>(tokens.size()) >= NPrefill(prompt)) choose();
+    if (pass.position + static_cast<int32_t>(pass.tokens.size()) >= NPrefill(prompt)) choose();
     return {};
   }));
   prompt.logits_sha256[0] = prompt.untapped_sha256[0] = logits.Hex();
   return {};
 }
 
-Status AuditRun::EvaluateWatched(std::span<const int32_t> tokens, int32_t position, int32_t step,
-                                 Sha256* logits) {
+Status AuditRun::EvaluateWatched(const run::Pass& pass, Sha256* logits) {
   host::EvalRequest request;
-  request.tokens.assign(tokens.begin(), tokens.end());
-  request.first_position = position;
+  request.tokens.assign(pass.tokens.begin(), pass.tokens.end());
+  request.first_position = pass.position;
   request.tap.stages = plan_.watched;
   request.tap.outputs = !plan_.watched.empty();
-  judge_->BeginPass(step, position, tokens);
+  judge_->BeginPass(pass.step, pass.position, pass.tokens);
   auto judged = [&](int32_t stage) {
     return std::find(plan_.judged.begin(), plan_.judged.end(), stage) != plan_.judged.end();
   };
@@ -295,9 +282,7 @@ Status AuditRun::RunWatched(size_t index) {
   Sha256 logits;
   PB_TRY(engine_.OpenSession(session_));
   judge_->BeginPrompt(static_cast<int32_t>(index));
-  PB_TRY(Passes(prompt, [&](std::span<const int32_t> tokens, int32_t position, int32_t step) {
-    return EvaluateWatched(tokens, position, step, &logits);
-  }));
+  PB_TRY(Passes(prompt, [&](const run::Pass& pass) { return EvaluateWatched(pass, &logits); }));
   prompt.tapped_sha256[0] = logits.Hex();
   if (prompt.observer_effect(0))
     evidence_.obstacles.push_back({Outcome::kIncomplete, "observer-effect",

@@ -155,7 +155,7 @@ bool Explanation::LeftOpen() {
   const int32_t stage = culprit_.place.stage;
   if (stage != PB_STAGE_FFN_ACT && stage != PB_STAGE_FFN_GATED) return false;
   for (int side : {0, 1})
-    if (host::FactText(arbiters_.of(side).facts(), "ffn.activation") == "undeclared") return true;
+    if (trace::ReadModelFacts(arbiters_.of(side).facts()).activation_undeclared()) return true;
   return false;
 }
 
@@ -164,7 +164,7 @@ bool Explanation::CacheOverflows() {
   constexpr float kLargestF16 = 65504;
   const int32_t stage = culprit_.place.stage;
   if ((stage != PB_STAGE_ATTN_SCORES && stage != PB_STAGE_ATTN_CONTEXT) ||
-      host::FactText(comparison_.candidate.session, "kv.type") != "f16")
+      comparison_.candidate.session_facts().kv_type.value != "f16")
     return false;
   auto inputs = arbiters_.of(0).Inputs(culprit_);
   return inputs.ok() && std::ranges::any_of(inputs->back().values,  // keys, or values
@@ -173,7 +173,7 @@ bool Explanation::CacheOverflows() {
 
 void Explanation::NameShared() {
   for (int side : {0, 1}) {
-    if (host::FactText(Record(side).description, "name") != "native") continue;
+    if (Record(side).engine_facts().name != "native") continue;
     out_.shared.push_back(
         fmt::format("the arbiter reads the model file, decodes its blocks and tokenises with the same code "
                     "as the {} (native); the block "

@@ -47,23 +47,22 @@ std::string ModelLine(const run::EngineRecord& e) {
   auto add = [&](const std::string& before, const std::string& value) {
     if (!value.empty()) text += ", " + before + Escape(value);
   };
-  add("", host::FactText(e.model, "architecture"));
-  std::string layers = host::FactText(e.model, "n_layers");
-  if (!layers.empty()) add("", layers + " layers");
-  add("d_model ", host::FactText(e.model, "d_model"));
-  add("", host::FactText(e.model, "weights"));
+  const trace::ModelFacts facts = e.model_facts();
+  add("", facts.architecture);
+  if (facts.n_layers > 0) add("", fmt::format("{} layers", facts.n_layers));
+  if (facts.shape.d_model > 0) add("d_model ", std::to_string(facts.shape.d_model));
+  add("", facts.weights);
   if (!e.model_sha256.empty()) text += ", sha256:" + e.model_sha256.substr(0, 12);
   return text;
 }
 
 std::string EngineLine(const run::EngineRecord& e) {
-  std::string name = host::FactText(e.description, "name"),
-              version = host::FactText(e.description, "version");
-  std::string text = name.empty() ? Escape(e.spec) : Escape(name + (version.empty() ? "" : " " + version));
-  std::string isa = host::FactText(e.description, "isa"), threads = host::FactText(e.description, "threads");
-  if (const host::Fact* session_threads = host::FindFact(e.session, "threads"))
-    threads = session_threads->value;
-  std::string detail = Escape(isa);
+  const trace::EngineFacts facts = e.engine_facts();
+  const std::string version = facts.version.empty() ? "" : " " + facts.version;
+  std::string text = facts.name.empty() ? Escape(e.spec) : Escape(facts.name + version);
+  const std::string of_session = e.session_facts().threads,
+                    threads = of_session.empty() ? facts.threads : of_session;
+  std::string detail = Escape(facts.isa);
   if (!threads.empty())
     detail += (detail.empty() ? "" : ", ") + Escape(threads) + (threads == "1" ? " thread" : " threads");
   if (!detail.empty()) text += " (" + detail + ")";

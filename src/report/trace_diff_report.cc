@@ -52,10 +52,9 @@ std::string Line(std::string_view label, std::string_view text) {
 std::string TraceLine(const TraceDiffContext& c, int side) {
   const trace::Manifest& m = c.manifests[side];
   std::string engine = m.engine.empty() ? "engine not recorded" : m.engine;
-  const std::string version = trace::FactText(m.engine_facts, "version"),
-                    isa = trace::FactText(m.engine_facts, "isa");
-  if (!version.empty()) engine += fmt::format(" {}", version);
-  if (!isa.empty()) engine += fmt::format(" ({})", isa);
+  const trace::EngineFacts facts = trace::ReadEngineFacts(m.engine_facts);
+  if (!facts.version.empty()) engine += fmt::format(" {}", facts.version);
+  if (!facts.isa.empty()) engine += fmt::format(" ({})", facts.isa);
   return Line(kSides[side],
               fmt::format("{}: {}, {} records, level {}{}", c.folders[side], Escape(engine), m.n_records,
                           trace::LevelName(m.level), m.complete ? "" : ", INCOMPLETE"));
@@ -237,11 +236,12 @@ Json FirstDivergenceJson(const compare::Verdict& verdict) {
 
 Json TraceJson(const TraceDiffContext& c, int side) {
   const trace::Manifest& m = c.manifests[side];
+  const trace::EngineFacts facts = trace::ReadEngineFacts(m.engine_facts);
   return {{"role", kSides[side]},
           {"folder", c.folders[side]},
           {"engine", m.engine},
-          {"version", trace::FactText(m.engine_facts, "version")},
-          {"isa", trace::FactText(m.engine_facts, "isa")},
+          {"version", facts.version},
+          {"isa", facts.isa},
           {"model", {{"path", m.model_path}, {"sha256", m.model_sha256}}},
           {"n_tokens", m.tokens.size()},
           {"n_prefill", m.n_prompt},

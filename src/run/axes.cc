@@ -81,6 +81,7 @@ Status CompareAll(Participant& engine, const host::Settings& session,
 
 std::vector<AxisRow> PlanAxes(const EngineRecord& record, int64_t longest) {
   const std::vector<std::string> promised = Words(host::FactText(record.description, kPromiseFact));
+  const trace::SessionFacts facts = record.session_facts();
   std::vector<AxisRow> rows;
   auto plan = [&](const char* axis, std::string value) {
     AxisRow& row = rows.emplace_back();
@@ -90,13 +91,13 @@ std::vector<AxisRow> PlanAxes(const EngineRecord& record, int64_t longest) {
   plan(kRepeat, kNewSession);
   plan(kRepeat, kNewProcess);
   for (const char* threads : {"1", "2"})
-    if (host::FactText(record.session, kThreads) != threads) plan(kThreads, threads);
+    if (facts.threads != threads) plan(kThreads, threads);
   // Of sequences that are shorter than a batch the size of the batch changes nothing.
-  const int64_t own = std::min(longest, host::FactNumber(record.session, kUbatch, longest));
+  const int64_t own = facts.ubatch > 0 ? std::min(longest, facts.ubatch) : longest;
   for (const int64_t ubatch : {1, 32, 512})
     if (std::min(longest, ubatch) != own) plan(kUbatch, std::to_string(ubatch));
   for (const std::string& library : Words(host::FactText(record.description, kLibrariesFact)))
-    if (library != host::FactText(record.description, "isa")) plan(kLibrary, library);
+    if (library != record.engine_facts().isa) plan(kLibrary, library);
   return rows;
 }
 

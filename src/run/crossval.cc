@@ -131,15 +131,15 @@ Status CrossvalRun::OpenSide(int side) {
   if (failed_) return {};
   PB_TRY(Absorb(side, sides_[side].OpenModel(model)));
   if (failed_) return {};
-  const host::Fact* activation = host::FindFact(record.model, "ffn.activation");
-  bool undeclared = activation && activation->value == "undeclared";
+  const trace::ModelFacts facts = record.model_facts();
+  bool undeclared = facts.activation_undeclared();
   // Whatever the engine runs: if nobody says what is right, agreement shows nothing.
   if (candidate && !FindSetting(spec.settings, "ffn.activation"))
     undeclared |= LeavesActivationOpen(model, spec.settings);
   if (undeclared) {
-    const host::Fact* architecture = host::FindFact(record.model, "architecture");
-    evidence_.obstacles.push_back(compare::UndeclaredActivation(
-        architecture ? architecture->value : "of this file", candidate ? "--set" : "--set-reference"));
+    evidence_.obstacles.push_back(
+        compare::UndeclaredActivation(facts.architecture.empty() ? "of this file" : facts.architecture,
+                                      candidate ? "--set" : "--set-reference"));
   }
   return {};
 }
@@ -298,7 +298,7 @@ void CrossvalRun::CompareDefaultConfiguration() {
     host::Settings automatic = session_[kReference];
     PutSetting(automatic, "attn.flash", "auto");
     PB_ASSIGN(host::Facts facts, sides_[kReference].engine().OpenSession(automatic));
-    if (const host::Fact* flash = host::FindFact(facts, "attn.flash")) row.flash = flash->value;
+    row.flash = trace::ReadSessionFacts(facts).flash.value;
     PB_ASSIGN(RowStore by_default, EvaluateAll(sides_[kReference], automatic, sequence));
     for (int64_t i = 0; i < by_default.n_rows(); ++i) {
       PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(by_default.Row(i), first_rows_->Row(i)));

@@ -48,7 +48,7 @@ class LocalRun {
   // Evaluates the prompt and its decode steps; `kept` may be null.
   Status Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept);
   // Token rows of one pass: both engines get the same, so it is as long as the shorter of their batches.
-  int64_t PassRows() const;
+  int64_t Rows() const;
   // The digest of a side's logits in these passes, with nobody watching.
   Result<std::string> Unwatched(int side, const PromptRecord& prompt);
 

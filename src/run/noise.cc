@@ -15,6 +15,7 @@
 #include "base/sha256.h"
 #include "compare/logits.h"
 #include "run/noise_file.h"
+#include "run/passes.h"
 #include "run/row_store.h"
 
 namespace pb::run {
@@ -72,12 +73,10 @@ host::Settings WithVariation(host::Settings settings, std::string_view variation
 
 Status EvaluateSequence(Participant& engine, const Sequence& sequence, const RowFn& on_row,
                         const Taps& taps) {
-  std::span<const int32_t> tokens = sequence.tokens;
-  size_t n_prefill = static_cast<size_t>(sequence.n_prefill);
-  if (n_prefill > 0) PB_TRY(engine.Evaluate(tokens.first(n_prefill), 0, on_row, taps));
-  for (size_t i = n_prefill; i < tokens.size(); ++i)
-    PB_TRY(engine.Evaluate(tokens.subspan(i, 1), static_cast<int32_t>(i), on_row, taps));
-  return {};
+  const auto n_prefill = static_cast<size_t>(sequence.n_prefill);
+  return ForEachPass(
+      std::span(sequence.tokens).first(n_prefill), kWholePrefill, StepsOf(sequence.tokens, n_prefill),
+      [&](const Pass& pass) { return engine.Evaluate(pass.tokens, pass.position, on_row, taps); });
 }
 
 Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence,
@@ -91,15 +90,18 @@ Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session,
 Result<RowStore> EvaluateGreedily(Participant& engine, const host::Settings& session, int32_t n_steps,
                                   Sequence* sequence) {
   PB_TRY(engine.OpenSession(session, false));
-  Rows rows(static_cast<int64_t>(sequence->tokens.size()) + n_steps);
-  PB_TRY(EvaluateSequence(engine, *sequence, rows.Keep()));
-  for (int32_t step = 0; step < n_steps; ++step) {
-    const int32_t next = rows.Next();
-    if (next < 0) break;
-    const auto position = static_cast<int32_t>(sequence->tokens.size());
-    sequence->tokens.push_back(next);
-    PB_TRY(engine.Evaluate(std::span(&next, 1), position, rows.Keep()));
-  }
+  const auto n_prefill = static_cast<size_t>(sequence->n_prefill);
+  const size_t n_all = sequence->tokens.size() + static_cast<size_t>(n_steps);
+  Rows rows(static_cast<int64_t>(n_all));
+  auto next = [&](size_t index) -> Result<std::optional<int32_t>> {
+    std::vector<int32_t>& tokens = sequence->tokens;
+    const size_t at = n_prefill + index;
+    if (at == tokens.size() && at < n_all && rows.Next() >= 0) tokens.push_back(rows.Next());
+    return at < tokens.size() ? std::optional(tokens[at]) : std::nullopt;
+  };
+  const RowFn keep = rows.Keep();
+  PB_TRY(ForEachPass(std::span(sequence->tokens).first(n_prefill), kWholePrefill, next,
+                     [&](const Pass& pass) { return engine.Evaluate(pass.tokens, pass.position, keep); }));
   return rows.Take(static_cast<int64_t>(sequence->tokens.size()));
 }
 
@@ -126,9 +128,9 @@ Status EvaluateAgainst(Participant& engine, const host::Settings& session, const
 
 Result<std::vector<Sequence>> CalibrationSequences(Participant& engine, std::string_view text) {
   PB_ASSIGN(const std::vector<int32_t> ids, engine.Tokenize(text));
-  const auto window = static_cast<size_t>(
-      std::min(compare::kMinNoisePositions,
-               host::FactNumber(engine.record().model, "n_ctx_train", compare::kMinNoisePositions)));
+  const int64_t trained = engine.record().model_facts().n_ctx_train;
+  const auto window = static_cast<size_t>(trained > 0 ? std::min(compare::kMinNoisePositions, trained)
+                                                      : compare::kMinNoisePositions);
   const size_t n = std::min<size_t>(ids.size(), compare::kMinNoisePositions);
   std::vector<Sequence> sequences;
   for (size_t begin = 0; begin < n; begin += window) {
@@ -384,10 +386,10 @@ compare::NoiseFloor NoiseMeter::Floor() const {
   floor.method = random_rounding_ ? compare::NoiseFloor::Method::kRandomRounding
                                   : compare::NoiseFloor::Method::kVariations;
   floor.engine = record.spec;
-  if (const host::Fact* version = host::FindFact(record.description, "version"))
-    floor.engine += " " + version->value;
-  floor.isa = host::FactText(record.description, "isa");
-  floor.threads = host::FactText(record.session, "threads");
+  const trace::EngineFacts engine = record.engine_facts();
+  if (!engine.version.empty()) floor.engine += " " + engine.version;
+  floor.isa = engine.isa;
+  floor.threads = record.session_facts().threads;
   floor.engine_digest = record.identity;
   floor.model_sha256 = record.model_sha256;
   floor.calibration = calibration_;

@@ -161,37 +161,23 @@ std::string EngineIdentity(const EngineRecord& record) {
 
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions) {
   const host::Fact* findings = host::FindFact(record.model, "findings");
-  const host::Fact* name = host::FindFact(record.description, "name");
+  const std::string name = record.engine_facts().name;
   std::vector<std::string> found;
   std::string_view rest;
   if (findings) rest = findings->value;
   while (!rest.empty()) {
     const size_t end = std::min(rest.find('\n'), rest.size());
     if (end > 0)
-      found.push_back(fmt::format("{}: {}", name ? name->value : record.spec, rest.substr(0, end)));
+      found.push_back(fmt::format("{}: {}", name.empty() ? record.spec : name, rest.substr(0, end)));
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
-  const auto n_trained = static_cast<int64_t>(host::FactNumber(record.model, "n_ctx_train", 0));
+  const auto n_trained = record.model_facts().n_ctx_train;
   if (n_trained > 0 && n_positions > n_trained)
     found.push_back(
         fmt::format("{} positions were evaluated, and the model's trained context has {}: what an engine "
                     "computes beyond it can be compared, but the model was not made for it",
                     n_positions, n_trained));
   return found;
-}
-
-std::vector<int32_t> EndOfGeneration(const EngineRecord& record) {
-  const host::Fact* ids = host::FindFact(record.model, "eog");
-  if (!ids) ids = host::FindFact(record.model, "eos");
-  std::vector<int32_t> ends;
-  for (const char* at = ids ? ids->value.c_str() : ""; *at;) {
-    char* end = nullptr;
-    const long id = std::strtol(at, &end, 10);
-    if (end == at) break;  // "none"
-    if (id >= 0) ends.push_back(static_cast<int32_t>(id));
-    at = *end == ',' ? end + 1 : end;
-  }
-  return ends;
 }
 
 Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings) {

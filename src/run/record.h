@@ -30,6 +30,11 @@ struct EngineRecord {
   std::string model_sha256;
   std::string error;       // why it failed; empty when it did not
   std::string last_words;  // its last stderr lines when it failed
+
+  // The facts in types.
+  trace::EngineFacts engine_facts() const { return trace::ReadEngineFacts(description); }
+  trace::ModelFacts model_facts() const { return trace::ReadModelFacts(model); }
+  trace::SessionFacts session_facts() const { return trace::ReadSessionFacts(session); }
 };
 
 // A trace that was kept.

@@ -28,7 +28,7 @@ std::string RowSketches(const std::vector<Sketch>& sketches) {
   return Base64(bytes);
 }
 
-Json FactsToJson(const std::vector<Fact>& facts) {
+Json FactsToJson(const Facts& facts) {
   Json list = Json::array();
   for (const Fact& f : facts) list.push_back({f.key, f.value, f.origin});
   return list;
@@ -45,17 +45,6 @@ Result<Level> ParseLevel(std::string_view name) {
     if (name == LevelName(level)) return level;
   }
   return MakeError(Code::kUsage, "trace level \"{}\" is none of digest, sketch, full", name);
-}
-
-const Fact* FindFact(const std::vector<Fact>& facts, std::string_view key) {
-  for (const Fact& fact : facts)
-    if (fact.key == key) return &fact;
-  return nullptr;
-}
-
-std::string FactText(const std::vector<Fact>& facts, std::string_view key) {
-  const Fact* fact = FindFact(facts, key);
-  return fact ? fact->value : "";
 }
 
 std::string PointName(int32_t seq, int32_t layer, std::string_view stage, int32_t first_position,

@@ -212,8 +212,8 @@ void FieldsFromName(bool has_seq, bool has_layer, bool has_stage, Record* r) {
   if (!has_stage) r->stage = std::string(rest);
 }
 
-Result<std::vector<Fact>> ParseFacts(const Json& json, const char* key) {
-  std::vector<Fact> facts;
+Result<Facts> ParseFacts(const Json& json, const char* key) {
+  Facts facts;
   auto at = json.find(key);
   if (at == json.end()) return facts;
   if (!at->is_array()) return Wrong(key, "list of facts");
