@@ -164,6 +164,7 @@ Json JsonWriter::Floor() {
               {"mean_kl", Number(f.mean_kl)},
               {"worst_kl", Number(f.worst_kl)},
               {"worst_gap", Number(f.worst_gap)},
+              {"sha256", f.sha256},
               {"points", PointFloors()}};
 }
 

@@ -351,7 +351,9 @@ Status CrossvalRun::TakeFloor() {
   if (!evidence_.floor || out_.floor.side != "reference") return {};
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     const std::optional<KeptTrace>& trace = out_.prompts[i].traces[kReference];
-    if (trace) PB_TRY(WriteNoiseFloor(trace->folder / kNoiseFile, *evidence_.floor, static_cast<int32_t>(i)));
+    if (trace)
+      PB_TRY(WriteNoiseFloor(trace->folder / kNoiseFile, *evidence_.floor, static_cast<int32_t>(i),
+                             trace->logits_blake3));
   }
   return {};
 }

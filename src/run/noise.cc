@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "base/file.h"
+#include "base/kept.h"
 #include "base/sha256.h"
 #include "compare/logits.h"
 #include "run/noise_file.h"
@@ -21,6 +21,8 @@ namespace pb::run {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr uint64_t kMaxEntryBytes = 1 << 30;
 
 std::string TextSha256(std::string_view text) {
   return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
@@ -160,48 +162,48 @@ NoiseMeter::NoiseMeter(Participant& reference, host::Settings session, int32_t n
       runs_.push_back({0, variation, {}, {}, {}});
 }
 
-std::string NoiseMeter::Provenance(const Sequence& sequence, const compare::NoiseRun& run) const {
+Json NoiseMeter::Provenance(const Sequence& sequence, const compare::NoiseRun& run) const {
   const EngineRecord& record = reference_.record();
   Json settings = Json::object();
   for (const host::Fact& fact : record.session)
     if (fact.key != "n_ctx" && fact.key != "noise.seed") settings[fact.key] = fact.value;
   std::span tokens(sequence.tokens);
-  Json provenance = {{"model_sha256", record.model_sha256},
-                     {"engine", record.spec},
-                     {"engine_identity", record.identity},
-                     {"settings", settings},
-                     {"variation", run.variation},
-                     {"n_prefill", sequence.n_prefill},
-                     {"n_positions", sequence.tokens.size()},
-                     {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}};
-  return provenance.dump();
+  return {{"model_sha256", record.model_sha256},
+          {"engine", record.spec},
+          {"engine_identity", record.identity},
+          {"settings", settings},
+          {"variation", run.variation},
+          {"n_prefill", sequence.n_prefill},
+          {"n_positions", sequence.tokens.size()},
+          {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}};
 }
 
 std::filesystem::path NoiseMeter::EntryPath(const Sequence& sequence, const compare::NoiseRun& run) const {
-  return folder_ / fmt::format("{:.24}.json", TextSha256(Provenance(sequence, run)));
+  const std::string provenance =
+      Provenance(sequence, run).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return folder_ / fmt::format("{:.24}.json", TextSha256(provenance));
 }
 
 bool NoiseMeter::Load(const Sequence& sequence, Watch watch, compare::NoiseRun* run) const {
-  auto text = ReadFile(EntryPath(sequence, *run));
-  if (!text) return false;
-  Json entry = Json::parse(*text, nullptr, false);
-  if (!entry.is_object() || entry.value("provenance", Json()) != Json::parse(Provenance(sequence, *run)))
+  const std::optional<Json> entry = ReadCacheEntry(EntryPath(sequence, *run), kMaxEntryBytes);
+  if (!entry || entry->value("provenance", Json()) != Provenance(sequence, *run)) return false;
+  compare::NoiseRun read{run->seed, run->variation, {}, {}, {}};
+  if (!ReadSeries(*entry, "kl", sequence.tokens.size(), &read.kl) ||
+      !ReadSeries(*entry, "gap_change", sequence.tokens.size(), &read.gap_change) ||
+      (watch != Watch::kNothing &&
+       !ReadPoints(*entry, PointsKey(watch == Watch::kAll), sequence.prompt, &read.points)))
     return false;
-  return ReadSeries(entry, "kl", sequence.tokens.size(), &run->kl) &&
-         ReadSeries(entry, "gap_change", sequence.tokens.size(), &run->gap_change) &&
-         (watch == Watch::kNothing ||
-          ReadPoints(entry, PointsKey(watch == Watch::kAll), sequence.prompt, &run->points));
+  *run = std::move(read);
+  return true;
 }
 
-Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const {
-  std::error_code error;
-  std::filesystem::create_directories(folder_, error);
+void NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const {
   Json entry = {{"schema", "paritybit.noise/0"},
-                {"provenance", Json::parse(Provenance(sequence, measured))},
+                {"provenance", Provenance(sequence, measured)},
                 {"kl", measured.kl},
                 {"gap_change", measured.gap_change}};
   if (watch != Watch::kNothing) entry[PointsKey(watch == Watch::kAll)] = PointsJson(measured.points);
-  return WriteFileAtomic(EntryPath(sequence, measured), entry.dump() + "\n");
+  WriteCacheEntry(EntryPath(sequence, measured), entry);
 }
 
 Result<compare::NoiseRun> NoiseMeter::Disturb(Participant& engine, const Sequence& sequence,
@@ -258,8 +260,7 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
         next = missing.size();
         return;
       }
-      (void)Store(sequence, *run, undisturbed.points ? watch : Watch::kNothing)
-          .ok();  // without a writable cache it is measured again next time
+      Store(sequence, *run, undisturbed.points ? watch : Watch::kNothing);
       (*measured)[missing[i]] = std::move(run).value();
     }
   };

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/kept.h"
 #include "base/sha256.h"
 #include "model/model.h"
 
@@ -213,12 +215,14 @@ Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
   std::string stamp =
       fmt::format("{} {} {}.{:09} {}.{:09} {}", absolute.string(), info.st_size, info.st_mtim.tv_sec,
                   info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec, info.st_ino);
-  std::filesystem::path entry = CacheDir() / "sha256" / TextSha256(stamp);
-  constexpr size_t kDigits = 64;
-  if (auto known = ReadFile(entry, kDigits); known.ok() && known->size() == kDigits) return known;
+  const std::filesystem::path entry = CacheDir() / "sha256" / (TextSha256(stamp) + ".json");
+  constexpr uint64_t kMaxBytes = 1 << 16;
+  if (const auto known = ReadCacheEntry(entry, kMaxBytes);
+      known && known->value("file", nlohmann::json()) == stamp && known->contains("file_sha256") &&
+      known->at("file_sha256").is_string())
+    return known->at("file_sha256").get<std::string>();
   PB_ASSIGN(std::string digest, Sha256File(path));
-  std::filesystem::create_directories(entry.parent_path(), error);
-  (void)WriteFileAtomic(entry, digest).ok();  // without a writable cache it is computed again next time
+  WriteCacheEntry(entry, {{"file", stamp}, {"file_sha256", digest}});
   return digest;
 }
 
