@@ -219,7 +219,7 @@ Json JsonWriter::Limits() {
 Json JsonWriter::Reasons() {
   Json out = Json::array();
   for (const compare::Reason& r : c_.verdict.reasons)
-    out.push_back(Json{{"outcome", compare::OutcomeName(r.outcome)}, {"code", r.code}, {"text", r.text}});
+    out.push_back(Json{{"outcome", compare::OutcomeName(r.outcome)}, {"code", compare::ReasonName(r.code)}, {"text", r.text}});
   return out;
 }
 

@@ -37,7 +37,7 @@ class NoiseText {
     Provenance();
     Axes();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
-    out_ += LastWords(run_.reference) + "\n" + Verdict();
+    out_ += LastWords(run_.reference) + "\n" + Verdict() + NextLines(context_.next);
     return std::move(out_);
   }
 

@@ -82,7 +82,7 @@ class Recorder {
       PB_TRY(capture_.BeginStep(Position(step), tokens));
       host::EvalRequest eval{
           {tokens.begin(), tokens.end()}, Position(step), 0, capture_.Tap(engine_.engine())};
-      PB_TRY(engine_.engine().Eval(eval, [&](const host::Event& event) { return capture_.OnEvent(event); }));
+      PB_TRY(engine_.Evaluate(eval, [&](const host::Event& event) { return capture_.OnEvent(event); }));
     }
     return {};
   }
@@ -115,7 +115,7 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   manifest.session_facts = TraceFacts(record.session);
   manifest.model_path = record.model_path.string();
   manifest.model_sha256 = record.model_sha256;
-  PB_ASSIGN(auto stages, engine.engine().Stages());
+  PB_ASSIGN(auto stages, engine.Stages());
   for (size_t i = 0; i < stages.size() && i < PB_STAGE_COUNT; ++i) {
     if (stages[i].visibility == PB_UNOBSERVABLE)
       manifest.unobservable.emplace_back(pb_vocabulary[i].name, stages[i].reason);

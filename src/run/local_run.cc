@@ -59,11 +59,9 @@ LocalRun::LocalRun(Participant& candidate, Participant& reference, const host::S
 Result<PointPlan> LocalRun::OpenSessions() {
   std::vector<host::StageVisibility> stages[2];
   for (int side : {0, 1}) {
-    failed_side_ = side;
     PB_TRY(sides_[side]->OpenSession(*session_[side]));
-    PB_ASSIGN(stages[side], sides_[side]->engine().Stages());
+    PB_ASSIGN(stages[side], sides_[side]->Stages());
   }
-  failed_side_ = -1;
   return PlanPoints(stages[0], stages[1]);
 }
 
@@ -94,7 +92,7 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
     evidence_.unobservable = plan.unobservable;
     evidence_.unmapped = plan.one_sided;
   }
-  LockStep lock_step(sides_[0]->engine(), sides_[1]->engine(), plan, options);
+  LockStep lock_step(*sides_[0], *sides_[1], plan, options);
   Status status = Steps(lock_step, prompt, index, kept.get());
   if (kept && status.ok()) status = kept->Finish(&prompt);
   if (kept && !status.ok()) kept->Abandon(status.error().message);
@@ -107,11 +105,7 @@ Status LocalRun::AskForSchemes() {
   if (!model_ || scheme_check_ || act_quant != host::FactText(sides_[1]->record().session, "act.quant"))
     return {};
   SchemeCheck check(model_, act_quant);
-  for (int side : {0, 1}) {
-    failed_side_ = side;
-    PB_TRY(check.Ask(sides_[side]->engine(), sides_[side]->record().role));
-  }
-  failed_side_ = -1;
+  for (Participant* side : sides_) PB_TRY(side->Noted(check.Ask(side->engine(), side->record().role)));
   scheme_check_ = std::move(check);
   return {};
 }
@@ -124,7 +118,6 @@ int64_t LocalRun::PassRows() const {
 }
 
 Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
-  failed_side_ = side;
   Participant& engine = *sides_[side];
   PB_TRY(engine.OpenSession(*session_[side]));
   Sha256 digest;
@@ -140,7 +133,6 @@ Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
   for (size_t at = 0; at < tokens.size(); at += rows)
     PB_TRY(evaluate(tokens.subspan(at, std::min(rows, tokens.size() - at)), at));
   for (size_t i = 0; i < decoded.size(); i++) PB_TRY(evaluate(decoded.subspan(i, 1), tokens.size() + i));
-  failed_side_ = -1;
   return digest.Hex();
 }
 
@@ -148,9 +140,7 @@ Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t 
   const int64_t rows = PassRows();
   const auto n_prompt = static_cast<int64_t>(prompt.tokens.size());
   auto pass = [&](std::span<const int32_t> tokens, int64_t position, int32_t step) -> Status {
-    Status status = lock_step.Pass(tokens, static_cast<int32_t>(position), index, step);
-    failed_side_ = lock_step.failed_side();
-    return status;
+    return lock_step.Pass(tokens, static_cast<int32_t>(position), index, step);
   };
   if (kept) PB_TRY(kept->BeginStep(0, prompt.tokens));
   for (int64_t at = 0; at < n_prompt; at += rows) {
@@ -219,13 +209,13 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
                       std::vector<compare::Obstacle>* obstacles) {
   if (overwrite_ignored_)
     obstacles->push_back(
-        {compare::Outcome::kIncomplete, "overwrite-ignored",
+        {compare::ReasonCode::kOverwriteIgnored,
          "what the candidate's tensors were overwritten with does not come out as its logits, so "
          "its local errors are not those of single ops"});
   for (int side : {0, 1}) {
     if (shown_not_used_[side])
       obstacles->push_back(
-          {compare::Outcome::kIncomplete, "shown-not-used",
+          {compare::ReasonCode::kShownNotUsed,
            side == 0
                ? "the candidate's logits change when it gets back the very tensors that it showed, so it "
                  "computes with others"
@@ -234,7 +224,7 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
                                      [&](const PromptRecord& p) { return p.observer_effect(side); });
     if (!changed) continue;
     obstacles->push_back(
-        {compare::Outcome::kIncomplete, "observer-effect",
+        {compare::ReasonCode::kObserverEffect,
          fmt::format(
              "the {}'s logits change when its tracepoints are watched, so they do not show what it computes "
              "unwatched",

@@ -33,10 +33,10 @@ constexpr const char* kVariations[] = {"threads=2", "threads=3", "ubatch=1", "ub
 
 const char* PointsKey(bool all) { return all ? "points" : "layer_points"; }
 
-// Takes logits rows in order of position.
+// Takes an engine's logits rows in order of position.
 class Rows {
  public:
-  explicit Rows(int64_t n_rows) : n_rows_(n_rows) {}
+  Rows(Participant& engine, int64_t n_rows) : engine_(engine), n_rows_(n_rows) {}
 
   RowFn Keep() {
     return [this](int32_t position, std::span<const float> row) -> Status {
@@ -54,12 +54,13 @@ class Rows {
   int32_t Next() const { return store_ ? Greedy(store_->Row(store_->n_rows() - 1)) : -1; }
   Result<RowStore> Take(int64_t n_due) {
     if (!store_ || store_->n_rows() != n_due)
-      return MakeError(Code::kEngine, "{} rows of logits for {} positions", store_ ? store_->n_rows() : 0,
-                       n_due);
+      PB_TRY(engine_.Noted(MakeError(Code::kEngine, "{} rows of logits for {} positions",
+                                     store_ ? store_->n_rows() : 0, n_due)));
     return std::move(*store_);
   }
 
  private:
+  Participant& engine_;
   int64_t n_rows_;
   std::optional<RowStore> store_;
 };
@@ -85,7 +86,7 @@ Status EvaluateSequence(Participant& engine, const Sequence& sequence, const Row
 Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence,
                              const Taps& taps) {
   PB_TRY(engine.OpenSession(session, false));
-  Rows rows(static_cast<int64_t>(sequence.tokens.size()));
+  Rows rows(engine, static_cast<int64_t>(sequence.tokens.size()));
   PB_TRY(EvaluateSequence(engine, sequence, rows.Keep(), taps));
   return rows.Take(static_cast<int64_t>(sequence.tokens.size()));
 }
@@ -93,7 +94,7 @@ Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session,
 Result<RowStore> EvaluateGreedily(Participant& engine, const host::Settings& session, int32_t n_steps,
                                   Sequence* sequence) {
   PB_TRY(engine.OpenSession(session, false));
-  Rows rows(static_cast<int64_t>(sequence->tokens.size()) + n_steps);
+  Rows rows(engine, static_cast<int64_t>(sequence->tokens.size()) + n_steps);
   PB_TRY(EvaluateSequence(engine, *sequence, rows.Keep()));
   for (int32_t step = 0; step < n_steps; ++step) {
     const int32_t next = rows.Next();
@@ -122,7 +123,8 @@ Status EvaluateAgainst(Participant& engine, const host::Settings& session, const
   };
   PB_TRY(EvaluateSequence(engine, sequence, compare_row, taps));
   if (n_rows != sequence.tokens.size())
-    return MakeError(Code::kEngine, "{} rows of logits for {} positions", n_rows, sequence.tokens.size());
+    return engine.Noted(MakeError(Code::kEngine, "{} rows of logits for {} positions", n_rows,
+                                  sequence.tokens.size()));
   return {};
 }
 
@@ -247,6 +249,7 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
                               std::vector<compare::NoiseRun>* measured) {
   std::atomic<size_t> next = 0;
   std::mutex mutex;
+  bool of_twin = false;  // the failure is that of another process of the same engine
   Status failure;
   auto work = [&](Participant& engine, bool reports) {
     for (size_t i; (i = next++) < missing.size();) {
@@ -256,7 +259,10 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
       auto run = Disturb(engine, sequence, (*measured)[missing[i]], undisturbed);
       if (!run.ok()) {
         std::lock_guard lock(mutex);
-        if (failure.ok()) failure = std::move(run).error();
+        if (failure.ok()) {
+          failure = std::move(run).error();
+          of_twin = &engine != &reference_ && engine.failed();
+        }
         next = missing.size();
         return;
       }
@@ -278,7 +284,7 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
   for (size_t i = 1; i < Workers(sequence, missing.size()); ++i) helpers.emplace_back(start_and_work);
   work(reference_, true);
   for (std::thread& helper : helpers) helper.join();
-  return failure;
+  return of_twin ? reference_.Noted(std::move(failure)) : failure;
 }
 
 // The tensors of an undisturbed run. None where watching changes the engine's logits: its runs are then not watched at all, so that
