@@ -45,6 +45,16 @@ std::string WeightTypes(const gguf_context* file) {
   return text;
 }
 
+// Whether llama.cpp's own words say what it does not offer: an architecture, a type of tensor, a tokeniser. Anything else that keeps
+// it from loading a file stays a failure.
+bool NamesWhatIsMissing(const std::string& why) {
+  static constexpr const char* kSaid[] = {"unknown model architecture", "unknown tokenizer",
+                                          "unknown pre-tokenizer type", "invalid ggml type",
+                                          "not a multiple of block size (0)"};  // a type that it has no code for
+  return std::any_of(std::begin(kSaid), std::end(kSaid),
+                     [&](const char* said) { return why.find(said) != why.npos; });
+}
+
 // What the file holds, read by the reference's own reader: number of tensors of each type, and whether there
 // is an output matrix of its own.
 pb_error* FileFacts(const char* path, pb_model* m) {
@@ -52,8 +62,7 @@ pb_error* FileFacts(const char* path, pb_model* m) {
                                                               gguf_free);
   if (!file) {
     const std::string why = TakeLogLine();
-    const bool unknown_type = why.find(" of type ") != why.npos;
-    return NewError(unknown_type ? PB_UNSUPPORTED : PB_MALFORMED,
+    return NewError(NamesWhatIsMissing(why) ? PB_UNSUPPORTED : PB_MALFORMED,
                     std::string(path) + ": llama.cpp cannot read it: " + why);
   }
   m->facts.push_back({"weights", WeightTypes(file.get()), "metadata"});
@@ -137,8 +146,11 @@ pb_error* Open(pb_engine* engine, const char* path, std::unique_ptr<pb_model>* o
   params.n_gpu_layers = 0;
   params.vocab_only = !made->has_weights;
   made->model = llama_model_load_from_file(path, params);
-  if (!made->model)
-    return NewError(PB_UNSUPPORTED, std::string(path) + ": llama.cpp refuses it: " + TakeLogLine());
+  if (!made->model) {
+    const std::string why = TakeLogLine();
+    return NewError(NamesWhatIsMissing(why) ? PB_UNSUPPORTED : PB_INTERNAL,
+                    std::string(path) + ": llama.cpp refuses it: " + why);
+  }
   made->vocab = llama_model_get_vocab(made->model);
   made->n_vocab = llama_vocab_n_tokens(made->vocab);
   *out = std::move(made);

@@ -35,7 +35,8 @@ class Fd {
 
 // Opens a regular file for reading and tells its size.
 Result<std::pair<int, uint64_t>> OpenRegular(const std::filesystem::path& path) {
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe without a writer or a device is not waited for.
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) return Errno(path, "cannot open");
   struct stat st;
   if (::fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {

@@ -8,6 +8,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/refusal.h"
 #include "report/audit_report.h"
 #include "run/participant.h"
 #include "trace/reader.h"
@@ -93,11 +94,17 @@ std::string AuditCommand(const AuditArguments& args, const std::string& more) {
 }
 
 std::vector<std::string> NextCommands(const AuditArguments& args, const diagnose::Audit& audit) {
-  for (const compare::Reason& reason : audit.run.verdict.reasons)
-    if (reason.code == "undeclared" &&
-        args.engine.starts_with("native"))  // another engine may not let itself be told
-      return {AuditCommand(args, "--set ffn.activation=relu2"),
+  // Another engine may not let itself be told.
+  if (audit.run.verdict.Has(compare::ReasonCode::kUndeclared) && args.engine.starts_with("native"))
+    return {AuditCommand(args, "--set ffn.activation=relu2"),
               AuditCommand(args, "--set ffn.activation=silu")};
+  if (audit.run.verdict.Has(compare::ReasonCode::kUnsupported) && args.trace.empty()) {
+    Refusal refusal = OneEngineRefusal("audit", args.model, args.engines, args.engine, args.prompts,
+                                       args.max_tokens);
+    refusal.reason = audit.run.verdict.reasons[0].text;
+    refusal.by_candidate = !audit.run.candidate.error.empty(), refusal.by_arbiter = !refusal.by_candidate;
+    return NextAfterRefusal(refusal);
+  }
   if (audit.run.verdict.outcome != compare::Outcome::kDiverged) return {};
   std::vector<std::string> next;
   if (!args.all) next.push_back(AuditCommand(args, "--all"));

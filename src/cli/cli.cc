@@ -68,7 +68,9 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   }
   const auto& [command, action] = actions.at(app.get_subcommands().front());
   HandleInterrupts(output.json(), command->kept);
-  return ReportLostOutput(action());
+  const int exit_code = ReportLostOutput(action());
+  TellCacheTrouble();
+  return exit_code;
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "cli/last_run.h"
+#include "cli/refusal.h"
 #include "diagnose/repro.h"
 #include "run/participant.h"
 #include "setup/setup.h"
@@ -20,7 +21,7 @@
 namespace pb::cli {
 namespace {
 
-using diagnose::HasReason;
+using compare::ReasonCode;
 using diagnose::IsDivergence;
 
 // "model name" of the first processor.
@@ -72,16 +73,26 @@ std::string AuditOfCandidate(const CrossvalArguments& args) {
   return CommandLine(alone, "audit", native ? "" : "--engine " + ShellQuote(args.engines.candidate));
 }
 
+}  // namespace
+
 std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
                                       const diagnose::ExplainedRun& judged) {
   const run::Comparison& comparison = judged.comparison;
   const compare::Verdict& verdict = comparison.verdict;
-  if (HasReason(verdict, "no-reference"))
+  if (verdict.Has(ReasonCode::kNoReference))
     return {"paritybit setup-cpp-auto", "paritybit preflight", AuditOfCandidate(args)};
-  if (HasReason(verdict, "undeclared"))
+  if (verdict.Has(ReasonCode::kUndeclared))
     return {CommandLine(args, command, "--set ffn.activation=relu2"),
             CommandLine(args, command, "--set ffn.activation=silu")};
-  if (HasReason(verdict, "tokens-differ")) return {CommandLine(args, "diagnose", "")};
+  if (verdict.Has(ReasonCode::kTokensDiffer)) return {CommandLine(args, "diagnose", "")};
+  if (verdict.Has(ReasonCode::kUnsupported)) {
+    Refusal refusal;
+    refusal.command = command, refusal.args = args, refusal.reason = verdict.reasons[0].text;
+    refusal.by_candidate = !comparison.candidate.error.empty();
+    refusal.by_reference = !comparison.reference.error.empty();
+    return NextAfterRefusal(refusal);
+  }
+  if (!verdict.differing.empty()) return NextToEqualSettings(args, command, verdict);
   if (!diagnose::IsDivergence(verdict)) return {};
   std::vector<std::string> next;
   if (comparison.why_logits_only.empty()) next.push_back(CommandLine(args, "diagnose", ""));
@@ -101,6 +112,8 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
   if (command == "crossval") next.push_back(CommandLine(args, "crossval-per-token", "--all"));
   return next;
 }
+
+namespace {
 
 Result<run::KeepRequest> ReadKeep(const CrossvalArguments& args) {
   run::KeepRequest keep;

@@ -158,6 +158,8 @@ int Run(DiagnoseArguments args) {
     context.next.push_back(ReproLine(args.compared, *report.diagnosis, PlaceFlags(args.place)));
   if (judged.comparison.verdict.outcome == compare::Outcome::kDiverged)
     context.next.push_back(CommandLine(args.compared, "crossval-per-token", "--all"));
+  else if (!diagnose::IsDivergence(judged.comparison.verdict))
+    context.next = NextCommands(args.compared, "diagnose", judged);
   constexpr int kWidth = 80;
   PrintOut(output.json() ? report::RenderDiagnosisJson(judged.comparison, report, context)
                          : report::RenderDiagnosisText(judged.comparison, report, context,

@@ -8,6 +8,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/refusal.h"
 #include "report/escape.h"
 #include "run/generate.h"
 #include "tokenizer/tokenizer.h"
@@ -70,14 +71,13 @@ class Stream {
   std::string all_, pending_;
 };
 
-Result<int> Infer(const InferArguments& args) {
+Result<int> Infer(const InferArguments& args, run::EngineRecord& record) {
   std::vector<run::Choice> choices;
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
   PB_ASSIGN(std::string text, ReadOnePrompt(args.prompts, "infer"));
   for (const run::Choice& choice : choices)
     Log(args.output, fmt::format("{}: {} [{}]", choice.key, choice.value, choice.origin));
 
-  run::EngineRecord record;
   record.role = one.spec.text;
   run::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
@@ -167,8 +167,12 @@ Action DeclareInfer(Flags& flags) {
       args->sampling.seed = std::strtoull(seed, &end, 10);
       if (*end) return Fail(args->output, MakeError(Code::kUsage, "BITNET_SEED: `{}` is not a number", seed));
     }
-    auto exit_code = Infer(*args);
-    return exit_code ? *exit_code : Fail(args->output, exit_code.error());
+    run::EngineRecord record;
+    auto exit_code = Infer(*args, record);
+    if (exit_code) return *exit_code;
+    return FailOfEngine(
+        args->output, exit_code.error(), record,
+        OneEngineRefusal("infer", args->model, args->engines, args->engine, args->prompts, 0));
   };
 }
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/kept.h"
 
 namespace pb::cli {
 namespace {
@@ -49,21 +50,22 @@ void RememberRun(const CrossvalArguments& args, const run::Comparison& compariso
              {"threads", args.engines.threads.value_or(0)},
              {"max_tokens", args.max_tokens},
              {"prompts", prompts}};
-  std::error_code ignored;
-  std::filesystem::create_directories(CacheDir(), ignored);
-  (void)WriteFileAtomic(EntryPath(), entry.dump(1, ' ', false, Json::error_handler_t::replace)).ok();
+  WriteCacheEntry(EntryPath(), entry);
 }
 
 Result<CrossvalArguments> LastRun() {
-  auto text = ReadFile(EntryPath(), kMaxBytes);
-  if (!text) {
+  auto kept = ReadSealed(EntryPath(), kMaxBytes);
+  if (!kept.ok() && kept.error().code == Code::kNotFound) {
     return MakeError(
         Code::kNotFound,
         "no comparison has diverged here yet, so there is nothing to diagnose: say what to compare with "
         "--model, --reference and --prompt");
   }
+  if (!kept.ok())
+    return MakeError(kept.error().code, "{}; the next crossval that diverges writes it anew",
+                     kept.error().message);
   try {
-    const Json entry = Json::parse(*text);
+    const Json& entry = *kept;
     if (entry.at("schema") != kSchema)
       return MakeError(Code::kMalformed, "{}: another schema", EntryPath().string());
     CrossvalArguments args;

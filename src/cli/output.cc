@@ -11,6 +11,9 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "base/kept.h"
+#include "report/escape.h"
+
 namespace pb::cli {
 namespace {
 
@@ -146,6 +149,15 @@ int ReportLostOutput(int exit_code) {
   if (g_lost_output == 0 || g_lost_output == EPIPE) return exit_code;
   fmt::print(stderr, "error: stdout: cannot be written: {}\n", std::strerror(g_lost_output));
   return exit_code == kExitOk ? kExitEnvironment : exit_code;
+}
+
+void TellCacheTrouble() {
+  const std::string trouble = CacheTrouble();
+  if (trouble.empty()) return;
+  const std::string line =
+      fmt::format("note: the cache did not serve, and what it would have saved was done anew: {}\n",
+                  report::Escape(trouble));
+  std::fputs(line.c_str(), stderr);
 }
 
 void PrintJson(const nlohmann::ordered_json& object) {

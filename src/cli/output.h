@@ -51,6 +51,8 @@ bool PrintOut(std::string_view text);
 // The exit code of a command that ended with `exit_code`: 5 in place of a success whose output could not be written, which
 // is said on stderr.
 int ReportLostOutput(int exit_code);
+// Says on stderr, once at the end of a command, what kept the cache from serving it.
+void TellCacheTrouble();
 void PrintJson(const nlohmann::ordered_json& object);
 // A line to stderr when -v was given.
 void Log(const OutputArguments& output, std::string_view line);

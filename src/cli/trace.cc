@@ -9,6 +9,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/refusal.h"
 #include "report/escape.h"
 #include "run/capture.h"
 #include "trace/reader.h"
@@ -145,14 +146,13 @@ void PrintObject(const std::vector<run::Choice>& choices, const trace::Manifest&
   PrintJson(object);
 }
 
-Result<int> RunTrace(const TraceArguments& args) {
+Result<int> RunTrace(const TraceArguments& args, run::EngineRecord& record) {
   PB_ASSIGN(run::Choice folder, ChooseFolder(args));
   std::vector<run::Choice> choices = {folder};
   PB_ASSIGN(trace::PointFilter filter, ReadFilter(args.filters));
   PB_ASSIGN(trace::Level level, trace::ParseLevel(args.level));
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
 
-  run::EngineRecord record;
   record.role = one.spec.text;
   run::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
@@ -228,8 +228,13 @@ Action DeclareTrace(Flags& flags) {
   AddOutputArguments(flags, args->output,
                      "every point as it is recorded, to stderr; else $BITNET_TRACE_VERBOSE");
   return [args] {
-    auto exit_code = RunTrace(*args);
-    return exit_code ? *exit_code : Fail(args->output, exit_code.error());
+    run::EngineRecord record;
+    auto exit_code = RunTrace(*args, record);
+    if (exit_code) return *exit_code;
+    Refusal refusal = OneEngineRefusal("trace", args->model, args->engines, args->engine, args->prompts,
+                                       args->max_tokens);
+    if (!args->out.empty()) refusal.more = "--out " + ShellQuote(args->out);
+    return FailOfEngine(args->output, exit_code.error(), record, refusal);
   };
 }
 

@@ -68,8 +68,9 @@ class Diff {
  private:
   const trace::Manifest& manifest(int side) const { return traces_[side]->manifest(); }
 
-  void Add(Outcome outcome, const char* code, std::string text) {
-    out_.verdict.reasons.push_back({outcome, code, std::move(text)});
+  template <typename... Args>
+  void Add(Args&&... reason) {
+    out_.verdict.reasons.emplace_back(std::forward<Args>(reason)...);
   }
 
   bool CheckRecords() {
@@ -78,13 +79,13 @@ class Diff {
       const trace::Trace& t = *traces_[side];
       any[side] = !t.records().empty();
       if (!any[side])
-        Add(Outcome::kInvalid, "no-records",
+        Add(ReasonCode::kNoRecords,
             fmt::format("the {}'s trace holds no record: {}", kSides[side], t.folder().string()));
       if (t.documented()) {
         out_.notes.push_back(fmt::format(
             "the {}'s trace does not say of which model, tokens and positions it is", kSides[side]));
       } else if (!manifest(side).complete) {
-        Add(Outcome::kIncomplete, "trace-incomplete",
+        Add(ReasonCode::kTraceIncomplete,
             fmt::format("the {}'s trace is {}", kSides[side],
                         t.notes().empty() ? "incomplete" : t.notes().back()));
       }
@@ -100,9 +101,9 @@ class Diff {
         std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
     if (at == n && n > 0) return true;
     if (n == 0) {
-      Add(Outcome::kInvalid, "no-tokens", "a trace does not say of which tokens it is");
+      Add(ReasonCode::kNoTokens, "a trace does not say of which tokens it is");
     } else {
-      Add(Outcome::kInvalid, "tokens-differ",
+      Add(Outcome::kInvalid, ReasonCode::kTokensDiffer,
           fmt::format("the traces are of different tokens, first at position {}: candidate {}, reference {}",
                       at, a[at], b[at]));
     }
@@ -113,26 +114,26 @@ class Diff {
     const trace::Manifest &a = manifest(0), &b = manifest(1);
     if (a.model_sha256 != b.model_sha256 && !options_.different_models && !traces_[0]->documented() &&
         !traces_[1]->documented()) {
-      Add(Outcome::kIncomplete, "models-differ",
+      Add(ReasonCode::kModelsDiffer,
           fmt::format("the traces are of different model files (sha256 {} and {}), so their difference is "
                       "shown and not judged; "
                       "--different-models says that this is on purpose",
                       a.model_sha256.substr(0, 12), b.model_sha256.substr(0, 12)));
       comparable_ = false;
     }
-    for (Reason& reason : DifferingSettings(SettingsOf(a), SettingsOf(b))) {
-      out_.verdict.reasons.push_back(std::move(reason));
+    for (const SettingDifference& difference : DifferingSettings(SettingsOf(a), SettingsOf(b))) {
+      out_.verdict.reasons.push_back(ReasonOf(difference));
       comparable_ = false;
     }
     for (int side : {0, 1}) {
       if (trace::ReadModelFacts(manifest(side).model_facts).activation_undeclared()) {
-        Add(Outcome::kIncomplete, "undeclared",
+        Add(ReasonCode::kUndeclared,
             fmt::format("the {}'s model does not declare its FFN activation", kSides[side]));
         comparable_ = false;
       }
       const auto &tapped = manifest(side).logits_blake3, &untapped = manifest(side).logits_blake3_untapped;
       if (!tapped.empty() && !untapped.empty() && tapped != untapped)
-        Add(Outcome::kIncomplete, "observer-effect",
+        Add(ReasonCode::kObserverEffect,
             fmt::format("the {}'s logits change when its points are watched, so its trace does not show what "
                         "it computes otherwise",
                         kSides[side]));
@@ -144,9 +145,9 @@ class Diff {
   Status ComparePoints() {
     const TracePairing pairing = PairTraces(*traces_[0], *traces_[1], options_.filter);
     if (!pairing.repeated.empty())
-      Add(Outcome::kInvalid, "points-repeated", "rows are recorded twice: " + Some(pairing.repeated));
+      Add(ReasonCode::kPointsRepeated, "rows are recorded twice: " + Some(pairing.repeated));
     if (!pairing.outside.empty())
-      Add(Outcome::kInvalid, "positions-wrong", "records lie outside the tokens: " + Some(pairing.outside));
+      Add(ReasonCode::kPositionsWrong, "records lie outside the tokens: " + Some(pairing.outside));
     Coverage& coverage = out_.verdict.coverage;
     PointComparer comparer(*traces_[0], *traces_[1]);
     for (const TraceSpan& span : pairing.spans) {
@@ -192,11 +193,11 @@ class Diff {
   void ReportCoverage() {
     const Coverage& coverage = out_.verdict.coverage;
     if (out_.points.empty() && out_.shapes.empty())
-      Add(Outcome::kInvalid, "nothing-compared",
+      Add(ReasonCode::kNothingCompared,
           "the traces have no point in common, so nothing was compared");
-    if (!out_.shapes.empty()) Add(Outcome::kInvalid, "shapes-differ", "shapes differ: " + Some(out_.shapes));
+    if (!out_.shapes.empty()) Add(ReasonCode::kShapesDiffer, "shapes differ: " + Some(out_.shapes));
     if (!out_.dtypes.empty())
-      Add(Outcome::kIncomplete, "dtypes-differ",
+      Add(ReasonCode::kDtypesDiffer,
           "tensors are stored in other types, so rounding of storage is part of the difference: " +
               Some(out_.dtypes));
     if (!coverage.missing.empty()) {
@@ -205,13 +206,13 @@ class Diff {
       for (int side : {0, 1})
         if (!manifest(side).filter.empty())
           text += fmt::format("; the {} was recorded with --filter {}", kSides[side], manifest(side).filter);
-      Add(Outcome::kIncomplete, "points-missing", std::move(text));
+      Add(ReasonCode::kPointsMissing, std::move(text));
     }
     if (!coverage.unmapped.empty())
-      Add(Outcome::kIncomplete, "points-unmapped",
+      Add(ReasonCode::kPointsUnmapped,
           fmt::format("{} points have a stage that the other side does not know: {}",
                       coverage.unmapped.size(), Some(coverage.unmapped)));
-    if (!non_finite_.empty()) Add(Outcome::kInvalid, "non-finite", "NaN or infinity: " + Some(non_finite_));
+    if (!non_finite_.empty()) Add(ReasonCode::kNonFinite, "NaN or infinity: " + Some(non_finite_));
   }
 
   // Hidden scores are -infinity: those of row q beyond key q, for each head.
@@ -253,14 +254,14 @@ class Diff {
     }
     if (out_.points.empty()) return;
     if (out_.n_equal == static_cast<int64_t>(out_.points.size())) {
-      Add(Outcome::kMatch, "equal-bits",
+      Add(ReasonCode::kEqualBits,
           fmt::format("all {} points compared have equal bits", out_.points.size()));
       return;
     }
     if (!comparable_) return;
     if (defect) AddDefect(*defect);
     if (codes)
-      Add(Outcome::kIncomplete, "codes-not-explained",
+      Add(ReasonCode::kCodesNotExplained,
           fmt::format("{}: {:.1e} on equal inputs, bound {:.1e}: two engines may round the activation codes "
                       "of a quantised product "
                       "differently, which traces cannot tell from a defect",
@@ -268,7 +269,7 @@ class Diff {
     if (options_.max_rel_l2) {
       JudgeByLimit(*options_.max_rel_l2);
     } else if (!defect) {
-      Add(Outcome::kIncomplete, "not-judged",
+      Add(ReasonCode::kNotJudged,
           fmt::format("{} of {} points differ. On inputs of equal bits {} ops agree within rounding{}; "
                       "everything else is error that "
                       "arrived from earlier ops, which two traces can only describe",
@@ -283,7 +284,7 @@ class Diff {
 
   void AddDefect(const TracePoint& p) {
     const std::string feature = p.own_feature ? fmt::format(", feature {}", *p.own_feature) : "";
-    Add(Outcome::kDiverged, "own-error-above-bound",
+    Add(ReasonCode::kOwnErrorAboveBound,
         fmt::format("{}{}: the first op whose inputs have equal bits and whose error is no rounding: {:.1e}, "
                     "bound {:.1e}",
                     PlaceOf(p, p.own_position), feature, p.own_error, p.own_bound));
@@ -322,7 +323,7 @@ class Diff {
       if (is_open && !open) open = &p;
     }
     if (above) {
-      Add(Outcome::kDiverged, "rel-l2-above-limit",
+      Add(ReasonCode::kRelL2AboveLimit,
           fmt::format("{}: rel-L2 {:.1e} ({}), limit {:.1e}; {} of {} points are above it",
                       PlaceOf(*above, above->row.worst_row_position),
                       std::max(above->row.rel_l2, above->row.worst_row), ConfidenceName(above->confidence),
@@ -330,12 +331,12 @@ class Diff {
       Locate(*above, above->row.worst_row_position);
       if (out_.verdict.blame == Blame::kNone) out_.verdict.blame = Blame::kUndetermined;
     } else if (open) {
-      Add(Outcome::kIncomplete, "limit-not-told",
+      Add(ReasonCode::kLimitNotTold,
           fmt::format("{}: {} cannot tell whether the limit {:.1e} holds",
                       PlaceOf(*open, open->row.worst_row_position),
                       open->confidence == Confidence::kDigest ? "a digest" : "a sketch", limit));
     } else {
-      Add(Outcome::kMatch, "within-limit",
+      Add(ReasonCode::kWithinLimit,
           fmt::format("all {} points are within the limit of rel-L2 {:.1e}; the worst is {:.1e}",
                       out_.points.size(), limit, worst));
     }

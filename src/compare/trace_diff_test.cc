@@ -97,7 +97,7 @@ TraceDiff Diff(const trace::Trace& a, const trace::Trace& b, TraceDiffOptions op
   return std::move(diff).value();
 }
 
-std::string FirstCode(const TraceDiff& diff) { return diff.verdict.reasons[0].code; }
+std::string FirstCode(const TraceDiff& diff) { return ReasonName(diff.verdict.reasons[0].code); }
 
 const Tensor kEmbeddings = {1, 2, 3, 4, 5, 6, 7, 8}, kNorm = {1, -1, 1, -1, 2, -2, 2, -2},
              kProduct = {9, 8, 7, 6, 5, 4, 3, 2};

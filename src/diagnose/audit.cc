@@ -19,6 +19,7 @@ namespace pb::diagnose {
 namespace {
 
 using compare::Outcome;
+using compare::ReasonCode;
 
 // What the engine is expected to show of the ops that the model declares.
 struct Plan {
@@ -64,30 +65,14 @@ class AuditRun {
   Plan plan_;
   compare::Evidence evidence_;
   compare::LocalEvidence local_;
-  bool ours_ = false;  // the error at hand is not the engine's
   bool stopped_ = false;
 };
 
 Status AuditRun::Absorb(Status status) {
-  if (status.ok()) return {};
-  const Error& error = status.error();
-  run::EngineRecord& engine = out_.run.candidate;
-  if (!engine_.failed()) engine.error = error.message, engine.last_words = engine_.engine().LastWords();
-  const std::string& text = engine.error;  // without the name of the side
-  switch (error.code) {
-    case Code::kEngine:
-    case Code::kTimeout:
-    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
-    case Code::kInternal:
-      evidence_.obstacles.push_back({Outcome::kEngineFailed, "engine-failed", "the engine failed: " + text});
-      break;
-    case Code::kUnsupported:
-      evidence_.obstacles.push_back(
-          {Outcome::kIncomplete, "unsupported", "the engine cannot do what was asked: " + text});
-      break;
-    default:
-      return status;
-  }
+  if (status.ok()) return status;
+  const std::optional<compare::Obstacle> obstacle = engine_.ObstacleOf(status.error());
+  if (!obstacle) return status;
+  evidence_.obstacles.push_back(*obstacle);
   stopped_ = true;
   return {};
 }
@@ -101,7 +86,7 @@ Status AuditRun::Open() {
   if (!stopped_) PB_TRY(Absorb(engine_.OpenModel(request_.model)));
   if (!stopped_ && !(engine_.engine().capabilities() & PB_CAP_OUTPUTS)) {
     evidence_.obstacles.push_back(
-        {Outcome::kIncomplete, "no-tracepoints", "the engine shows no tracepoints, so no op can be judged"});
+        {ReasonCode::kNoTracepoints, "the engine shows no tracepoints, so no op can be judged"});
     stopped_ = true;
   }
   return {};
@@ -115,7 +100,7 @@ Status AuditRun::OpenArbiters() {
     if (opened.error().code != Code::kUnsupported && opened.error().code != Code::kUsage)
       return std::move(opened).error();
     evidence_.obstacles.push_back(
-        {Outcome::kIncomplete, "unsupported", "the arbiter cannot judge this: " + opened.error().message});
+        {ReasonCode::kUnsupported, "the arbiter cannot do what was asked: " + opened.error().message});
     stopped_ = true;
     return {};
   };
@@ -133,7 +118,7 @@ Status AuditRun::OpenArbiters() {
   const std::string flash = side.session_facts().flash.value;
   if (!flash.empty() && flash != "off")
     evidence_.obstacles.push_back(
-        {Outcome::kIncomplete, "unsupported",
+        {ReasonCode::kUnsupported,
          "the engine runs flash attention, whose rounding the arbiter does not know; run it with "
          "--set attn.flash=off"});
   judge_ = std::make_unique<OpJudge>(*arbiter_, own_.get(), &out_);
@@ -176,14 +161,14 @@ Status CheckTokens(FileArbiter& arbiter, bool were_given, run::PromptRecord* pro
   if (prompt->tokens_of[0] == prompt->tokens_of[1]) return {};
   std::string name;
   const auto bos = trace::ReadModelFacts(arbiter.facts()).bos;
-  obstacles->push_back({Outcome::kDiverged, "tokens-differ",
+  obstacles->push_back({Outcome::kDiverged, ReasonCode::kTokensDiffer,
                         "the engine reads other tokens than the model's rules give: it " +
                             HowTokensPart(prompt->tokens_of[0], prompt->tokens_of[1], bos, &name)});
   return {};
 }
 
 Result<Plan> AuditRun::MakePlan() {
-  PB_ASSIGN(const std::vector<host::StageVisibility> shown, engine_.engine().Stages());
+  PB_ASSIGN(const std::vector<host::StageVisibility> shown, engine_.Stages());
   const bool activation_is_shown = shown[PB_STAGE_FFN_ACT].visibility == PB_OBSERVED;
   Plan plan;
   for (int32_t s = 0; s < PB_STAGE_COUNT; s++) {
@@ -261,20 +246,21 @@ Status AuditRun::EvaluateWatched(const run::Pass& pass, Sha256* logits) {
   auto judged = [&](int32_t stage) {
     return std::find(plan_.judged.begin(), plan_.judged.end(), stage) != plan_.judged.end();
   };
-  return engine_.engine().Eval(request, [&](const host::Event& event) -> Status {
-    Status status;
+  Status of_arbiter;
+  Status evaluated = engine_.engine().Eval(request, [&](const host::Event& event) -> Status {
     if (event.kind == host::Event::kLogits) {
       logits->Update(std::as_bytes(event.tensor.data));
-      status = judge_->OnLogits(event.point.first_position, event.tensor);
+      of_arbiter = judge_->OnLogits(event.point.first_position, event.tensor);
     } else if (event.kind == host::Event::kPoint) {
       const auto stage = static_cast<pb_stage>(event.point.stage);
-      status = judge_->OnPoint(stage, event.point.layer, event.tensor, judged(stage));
+      of_arbiter = judge_->OnPoint(stage, event.point.layer, event.tensor, judged(stage));
       if (request_.progress)
         request_.progress("ops", static_cast<int64_t>(judge_->rows().size()), local_.n_expected);
     }
-    ours_ |= !status.ok();
-    return status;
+    return of_arbiter;
   });
+  if (!of_arbiter.ok()) return std::move(of_arbiter).error().In("arbiter");
+  return engine_.Noted(std::move(evaluated));
 }
 
 Status AuditRun::RunWatched(size_t index) {
@@ -285,7 +271,7 @@ Status AuditRun::RunWatched(size_t index) {
   PB_TRY(Passes(prompt, [&](const run::Pass& pass) { return EvaluateWatched(pass, &logits); }));
   prompt.tapped_sha256[0] = logits.Hex();
   if (prompt.observer_effect(0))
-    evidence_.obstacles.push_back({Outcome::kIncomplete, "observer-effect",
+    evidence_.obstacles.push_back({ReasonCode::kObserverEffect,
                                    "the engine's logits change when its tracepoints are watched, so they do "
                                    "not show what it computes unwatched"});
   return {};
@@ -295,9 +281,7 @@ Status AuditRun::RunPrompt(size_t index) {
   if (out_.run.prompts[index].tokens.empty()) return {};
   PB_TRY(Absorb(RunUnwatched(index)));
   if (stopped_) return {};
-  Status watched = RunWatched(index);
-  if (!watched.ok() && ours_) return std::move(watched).error().In("arbiter");
-  return Absorb(std::move(watched));
+  return Absorb(RunWatched(index));
 }
 
 // A point counts when all its rows were judged, in however many pieces they came.
@@ -337,8 +321,7 @@ void AuditRun::Judge() {
 Status AuditRun::AskForSchemes() {
   for (FileArbiter* arbiter : {arbiter_.get(), own_.get()}) {
     if (!arbiter || stopped_) continue;
-    if (Status status = arbiter->AskForSchemes(engine_.engine(), "engine"); !status.ok())
-      PB_TRY(Absorb(std::move(status).error()));
+    PB_TRY(Absorb(engine_.Noted(arbiter->AskForSchemes(engine_.engine(), "engine"))));
   }
   return {};
 }

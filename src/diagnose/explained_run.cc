@@ -3,6 +3,9 @@
 #include <algorithm>
 
 namespace pb::diagnose {
+
+using compare::ReasonCode;
+
 namespace {
 
 // Whether the verdict names the op that was captured.
@@ -13,13 +16,9 @@ bool IsFirstDivergence(const compare::Verdict& verdict, const Place& place) {
 
 }  // namespace
 
-bool HasReason(const compare::Verdict& verdict, std::string_view code) {
-  return std::ranges::any_of(verdict.reasons, [&](const compare::Reason& r) { return r.code == code; });
-}
-
 bool IsDivergence(const compare::Verdict& verdict) {
-  return verdict.outcome == compare::Outcome::kDiverged || HasReason(verdict, "non-finite-point") ||
-         HasReason(verdict, "tokens-differ");
+  return verdict.outcome == compare::Outcome::kDiverged || verdict.Has(ReasonCode::kNonFinitePoint) ||
+         verdict.Has(ReasonCode::kTokensDiffer);
 }
 
 Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::EngineSpec>& arbiter,
@@ -29,7 +28,7 @@ Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::E
   request.observe = [&](const run::PointPair& pair) { capture.OnPair(pair); };
   PB_ASSIGN(out.comparison, run::Crossval(request));
   compare::Verdict& verdict = out.comparison.verdict;
-  const bool tokens_differ = HasReason(verdict, "tokens-differ");
+  const bool tokens_differ = verdict.Has(ReasonCode::kTokensDiffer);
   const Culprit* culprit = capture.culprit();
   if (!IsDivergence(verdict) && !place) return out;
   if (!culprit && !tokens_differ) {

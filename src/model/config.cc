@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/json_text.h"
 
 namespace pb {
 namespace {
@@ -11,24 +12,13 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr uint64_t kMaxConfigBytes = 4 << 20;
-constexpr int kMaxDepth = 32;
 
 Result<Json> ParseJson(const std::filesystem::path& path) {
   PB_ASSIGN(std::string text, ReadFile(path, kMaxConfigBytes));
-  bool too_deep = false;
-  auto watch = [&](int depth, Json::parse_event_t, Json&) {
-    too_deep = too_deep || depth > kMaxDepth;
-    return !too_deep;
-  };
-  try {
-    Json json = Json::parse(text, watch);
-    if (too_deep)
-      return MakeError(Code::kMalformed, "{}: nested deeper than {} levels", path.string(), kMaxDepth);
-    if (!json.is_object()) return MakeError(Code::kMalformed, "{}: no JSON object", path.string());
-    return json;
-  } catch (const Json::parse_error& e) {
-    return MakeError(Code::kMalformed, "{}: byte {}: not valid JSON", path.string(), e.byte);
-  }
+  auto json = ParseJson(text);
+  if (!json.ok()) return std::move(json).error().In(path.string());
+  if (!json->is_object()) return MakeError(Code::kMalformed, "{}: no JSON object", path.string());
+  return json;
 }
 
 // Compares fields of the config with what the model file says.

@@ -79,6 +79,16 @@ Status ReadVocabulary(const GgufFile& file, HyperParameters& params, std::vector
   return {};
 }
 
+// A model in several files is none before they are merged.
+Status CheckWhole(const GgufFile& file) {
+  const auto n_shards = file.Uint("split.count");
+  if (!n_shards.ok() || *n_shards <= 1) return {};
+  const auto shard = file.Uint("split.no");
+  return MakeError(Code::kUnsupported,
+                   "shard {} of {} is not supported: merge them into one file (llama-gguf-split --merge)",
+                   shard.ok() ? *shard + 1 : 1, *n_shards);
+}
+
 }  // namespace
 
 const char* OriginName(Origin origin) {
@@ -131,6 +141,7 @@ Result<std::shared_ptr<const Model>> Model::FromFile(GgufFile file, const ModelO
 }
 
 Status Model::ReadDeclarations(const ModelOptions& options) {
+  PB_TRY(CheckWhole(file_));
   PB_ASSIGN(params_, ReadHyperParameters(file_, findings_));
   PB_TRY(ReadVocabulary(file_, params_, findings_));
   if (options.ffn_activation) params_.ffn_activation = {*options.ffn_activation, Origin::kSet};

@@ -276,7 +276,7 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
       out.AddTensor(t.name, 2, t.shape, std::vector<std::byte>(32 * 18));
     }
   }
-  ExpectError(Load(out.Serialise()), Code::kUnsupported, "blk.0.attn_q.weight: type Q4_0 is not supported");
+  ExpectError(Load(out.Serialise()), Code::kUnsupported, "weight type Q4_0 of blk.0.attn_q.weight is not supported");
 }
 
 TEST(Model, RefusesWhatDoesNotFitTogether) {

@@ -37,7 +37,7 @@ class NoiseText {
     Provenance();
     Axes();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
-    out_ += LastWords(run_.reference) + "\n" + Verdict();
+    out_ += LastWords(run_.reference) + "\n" + Verdict() + NextLines(context_.next);
     return std::move(out_);
   }
 
@@ -105,6 +105,7 @@ class NoiseText {
                     f.calibration, f.runs.front().variation, f.runs.back().variation);
     Line("floor of", text);
     const run::FloorRecord& r = run_.floor;
+    Line("", "digest sha256:" + r.sha256);
     if (r.n_cached + r.n_measured > 0)
       Line("", fmt::format("{} of {} runs from the cache", r.n_cached, r.n_cached + r.n_measured));
     Line("", Escape(r.provenance));

@@ -164,7 +164,7 @@ std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& co
             {"exit_code", report.exit_code}};
   j["reasons"] = Json::array();
   for (const std::string& goal : m.broken_goals)
-    j["reasons"].push_back({{"code", "goal-missed"}, {"text", goal}});
+    j["reasons"].push_back({{"code", compare::ReasonName(compare::ReasonCode::kGoalMissed)}, {"text", goal}});
   j["next"] = context.next;
   j["what"] = report.what, j["summary"] = Summary(report), j["wall_seconds"] = report.wall_seconds;
   j["total"] = RowJson(m.total);

@@ -270,7 +270,7 @@ std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {
   o["reasons"] = Json::array();
   for (const compare::Reason& r : v.reasons)
     o["reasons"].push_back(
-        {{"outcome", compare::OutcomeName(r.outcome)}, {"code", r.code}, {"text", r.text}});
+        {{"outcome", compare::OutcomeName(r.outcome)}, {"code", compare::ReasonName(r.code)}, {"text", r.text}});
   o["next"] = c.next;
   o["traces"] = {TraceJson(c, 0), TraceJson(c, 1)};
   o["coverage"] = {{"unit", v.coverage.unit},         {"expected", v.coverage.expected},

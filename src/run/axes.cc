@@ -50,7 +50,7 @@ std::optional<bool> IsInside(const AxisRow& row, const std::vector<Evaluated>& u
   }
   compare::Verdict verdict;
   verdict.coverage.expected = verdict.coverage.compared = static_cast<int64_t>(at);
-  compare::CheckLogits(&evidence, &verdict);
+  compare::CheckLogits(&evidence, compare::Outcome::kDiverged, &verdict);
   compare::Settle(&verdict);
   // A floor of zeros cannot tell.
   if (verdict.outcome == compare::Outcome::kIncomplete) return std::nullopt;
@@ -120,7 +120,9 @@ Status RunAxis(Participant& engine, const EngineSpec& spec, const host::Settings
     }
     // A setting that it does not take is no failure, so it is not noted as one.
     auto opened = varies.engine().OpenSession(varied);
-    if (!opened.ok() && IsRefusal(opened.error())) return std::move(opened).error();
+    if (!opened.ok())
+      return IsRefusal(opened.error()) ? std::move(opened).error()
+                                       : varies.Noted(std::move(opened).error());
     return CompareAll(varies, varied, undisturbed, row);
   };
   Status status = run();

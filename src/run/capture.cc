@@ -78,7 +78,7 @@ class Recorder {
     PB_TRY(capture_.BeginStep(pass.position, pass.tokens));
     host::EvalRequest eval{
         {pass.tokens.begin(), pass.tokens.end()}, pass.position, 0, capture_.Tap(engine_.engine())};
-    return engine_.engine().Eval(eval, [&](const host::Event& event) { return capture_.OnEvent(event); });
+    return engine_.Evaluate(eval, [&](const host::Event& event) { return capture_.OnEvent(event); });
   }
 
   Participant& engine_;
@@ -109,7 +109,7 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   manifest.session_facts = record.session;
   manifest.model_path = record.model_path.string();
   manifest.model_sha256 = record.model_sha256;
-  PB_ASSIGN(auto stages, engine.engine().Stages());
+  PB_ASSIGN(auto stages, engine.Stages());
   for (size_t i = 0; i < stages.size() && i < PB_STAGE_COUNT; ++i) {
     if (stages[i].visibility == PB_UNOBSERVABLE)
       manifest.unobservable.emplace_back(pb_vocabulary[i].name, stages[i].reason);

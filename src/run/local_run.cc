@@ -61,11 +61,9 @@ LocalRun::LocalRun(Participant& candidate, Participant& reference, const host::S
 Result<PointPlan> LocalRun::OpenSessions() {
   std::vector<host::StageVisibility> stages[2];
   for (int side : {0, 1}) {
-    failed_side_ = side;
     PB_TRY(sides_[side]->OpenSession(*session_[side]));
-    PB_ASSIGN(stages[side], sides_[side]->engine().Stages());
+    PB_ASSIGN(stages[side], sides_[side]->Stages());
   }
-  failed_side_ = -1;
   return PlanPoints(stages[0], stages[1]);
 }
 
@@ -97,7 +95,7 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
     evidence_.unobservable = plan.unobservable;
     evidence_.unmapped = plan.one_sided;
   }
-  LockStep lock_step(sides_[0]->engine(), sides_[1]->engine(), plan, options);
+  LockStep lock_step(*sides_[0], *sides_[1], plan, options);
   Status status = Steps(lock_step, prompt, index, kept.get());
   if (kept && status.ok()) status = kept->Finish(&prompt);
   if (kept && !status.ok()) kept->Abandon(status.error().message);
@@ -109,11 +107,7 @@ Status LocalRun::AskForSchemes() {
   const std::string act_quant = sides_[0]->record().session_facts().act_quant.value;
   if (!model_ || scheme_check_ || act_quant != sides_[1]->record().session_facts().act_quant.value) return {};
   SchemeCheck check(model_, act_quant);
-  for (int side : {0, 1}) {
-    failed_side_ = side;
-    PB_TRY(check.Ask(sides_[side]->engine(), sides_[side]->record().role));
-  }
-  failed_side_ = -1;
+  for (Participant* side : sides_) PB_TRY(side->Noted(check.Ask(side->engine(), side->record().role)));
   scheme_check_ = std::move(check);
   return {};
 }
@@ -121,7 +115,6 @@ Status LocalRun::AskForSchemes() {
 int64_t LocalRun::Rows() const { return PassRows({&sides_[0]->record(), &sides_[1]->record()}); }
 
 Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
-  failed_side_ = side;
   Participant& engine = *sides_[side];
   PB_TRY(engine.OpenSession(*session_[side]));
   Sha256 digest;
@@ -132,7 +125,6 @@ Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
   PB_TRY(ForEachPass(prompt.tokens, Rows(), StepsOf(prompt.decoded), [&](const run::Pass& pass) {
     return engine.Evaluate(pass.tokens, pass.position, on_row);
   }));
-  failed_side_ = -1;
   return digest.Hex();
 }
 
@@ -140,9 +132,7 @@ Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t 
   if (kept) PB_TRY(kept->BeginStep(0, prompt.tokens));
   auto evaluate = [&](const run::Pass& pass) -> Status {
     if (kept && pass.step > 0) PB_TRY(kept->BeginStep(pass.position, pass.tokens));
-    Status status = lock_step.Pass(pass.tokens, pass.position, index, pass.step);
-    failed_side_ = lock_step.failed_side();
-    return status;
+    return lock_step.Pass(pass.tokens, pass.position, index, pass.step);
   };
   return ForEachPass(prompt.tokens, Rows(), StepsOf(prompt.decoded), evaluate);
 }
@@ -199,13 +189,13 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
                       std::vector<compare::Obstacle>* obstacles) {
   if (overwrite_ignored_)
     obstacles->push_back(
-        {compare::Outcome::kIncomplete, "overwrite-ignored",
+        {compare::ReasonCode::kOverwriteIgnored,
          "what the candidate's tensors were overwritten with does not come out as its logits, so "
          "its local errors are not those of single ops"});
   for (int side : {0, 1}) {
     if (shown_not_used_[side])
       obstacles->push_back(
-          {compare::Outcome::kIncomplete, "shown-not-used",
+          {compare::ReasonCode::kShownNotUsed,
            side == 0
                ? "the candidate's logits change when it gets back the very tensors that it showed, so it "
                  "computes with others"
@@ -214,7 +204,7 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
                                      [&](const PromptRecord& p) { return p.observer_effect(side); });
     if (!changed) continue;
     obstacles->push_back(
-        {compare::Outcome::kIncomplete, "observer-effect",
+        {compare::ReasonCode::kObserverEffect,
          fmt::format(
              "the {}'s logits change when its tracepoints are watched, so they do not show what it computes "
              "unwatched",

@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "base/file.h"
+#include "base/kept.h"
 #include "base/sha256.h"
 #include "compare/logits.h"
 #include "run/noise_file.h"
@@ -23,6 +23,8 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr uint64_t kMaxEntryBytes = 1 << 30;
+
 std::string TextSha256(std::string_view text) {
   return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
 }
@@ -32,10 +34,10 @@ constexpr const char* kVariations[] = {"threads=2", "threads=3", "ubatch=1", "ub
 
 const char* PointsKey(bool all) { return all ? "points" : "layer_points"; }
 
-// Takes logits rows in order of position.
+// Takes an engine's logits rows in order of position.
 class Rows {
  public:
-  explicit Rows(int64_t n_rows) : n_rows_(n_rows) {}
+  Rows(Participant& engine, int64_t n_rows) : engine_(engine), n_rows_(n_rows) {}
 
   RowFn Keep() {
     return [this](int32_t position, std::span<const float> row) -> Status {
@@ -53,12 +55,13 @@ class Rows {
   int32_t Next() const { return store_ ? Greedy(store_->Row(store_->n_rows() - 1)) : -1; }
   Result<RowStore> Take(int64_t n_due) {
     if (!store_ || store_->n_rows() != n_due)
-      return MakeError(Code::kEngine, "{} rows of logits for {} positions", store_ ? store_->n_rows() : 0,
-                       n_due);
+      PB_TRY(engine_.Noted(MakeError(Code::kEngine, "{} rows of logits for {} positions",
+                                     store_ ? store_->n_rows() : 0, n_due)));
     return std::move(*store_);
   }
 
  private:
+  Participant& engine_;
   int64_t n_rows_;
   std::optional<RowStore> store_;
 };
@@ -82,7 +85,7 @@ Status EvaluateSequence(Participant& engine, const Sequence& sequence, const Row
 Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence,
                              const Taps& taps) {
   PB_TRY(engine.OpenSession(session, false));
-  Rows rows(static_cast<int64_t>(sequence.tokens.size()));
+  Rows rows(engine, static_cast<int64_t>(sequence.tokens.size()));
   PB_TRY(EvaluateSequence(engine, sequence, rows.Keep(), taps));
   return rows.Take(static_cast<int64_t>(sequence.tokens.size()));
 }
@@ -92,7 +95,7 @@ Result<RowStore> EvaluateGreedily(Participant& engine, const host::Settings& ses
   PB_TRY(engine.OpenSession(session, false));
   const auto n_prefill = static_cast<size_t>(sequence->n_prefill);
   const size_t n_all = sequence->tokens.size() + static_cast<size_t>(n_steps);
-  Rows rows(static_cast<int64_t>(n_all));
+  Rows rows(engine, static_cast<int64_t>(n_all));
   auto next = [&](size_t index) -> Result<std::optional<int32_t>> {
     std::vector<int32_t>& tokens = sequence->tokens;
     const size_t at = n_prefill + index;
@@ -122,7 +125,8 @@ Status EvaluateAgainst(Participant& engine, const host::Settings& session, const
   };
   PB_TRY(EvaluateSequence(engine, sequence, compare_row, taps));
   if (n_rows != sequence.tokens.size())
-    return MakeError(Code::kEngine, "{} rows of logits for {} positions", n_rows, sequence.tokens.size());
+    return engine.Noted(MakeError(Code::kEngine, "{} rows of logits for {} positions", n_rows,
+                                  sequence.tokens.size()));
   return {};
 }
 
@@ -162,48 +166,48 @@ NoiseMeter::NoiseMeter(Participant& reference, host::Settings session, int32_t n
       runs_.push_back({0, variation, {}, {}, {}});
 }
 
-std::string NoiseMeter::Provenance(const Sequence& sequence, const compare::NoiseRun& run) const {
+Json NoiseMeter::Provenance(const Sequence& sequence, const compare::NoiseRun& run) const {
   const EngineRecord& record = reference_.record();
   Json settings = Json::object();
   for (const host::Fact& fact : record.session)
     if (fact.key != "n_ctx" && fact.key != "noise.seed") settings[fact.key] = fact.value;
   std::span tokens(sequence.tokens);
-  Json provenance = {{"model_sha256", record.model_sha256},
-                     {"engine", record.spec},
-                     {"engine_identity", record.identity},
-                     {"settings", settings},
-                     {"variation", run.variation},
-                     {"n_prefill", sequence.n_prefill},
-                     {"n_positions", sequence.tokens.size()},
-                     {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}};
-  return provenance.dump();
+  return {{"model_sha256", record.model_sha256},
+          {"engine", record.spec},
+          {"engine_identity", record.identity},
+          {"settings", settings},
+          {"variation", run.variation},
+          {"n_prefill", sequence.n_prefill},
+          {"n_positions", sequence.tokens.size()},
+          {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}};
 }
 
 std::filesystem::path NoiseMeter::EntryPath(const Sequence& sequence, const compare::NoiseRun& run) const {
-  return folder_ / fmt::format("{:.24}.json", TextSha256(Provenance(sequence, run)));
+  const std::string provenance =
+      Provenance(sequence, run).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return folder_ / fmt::format("{:.24}.json", TextSha256(provenance));
 }
 
 bool NoiseMeter::Load(const Sequence& sequence, Watch watch, compare::NoiseRun* run) const {
-  auto text = ReadFile(EntryPath(sequence, *run));
-  if (!text) return false;
-  Json entry = Json::parse(*text, nullptr, false);
-  if (!entry.is_object() || entry.value("provenance", Json()) != Json::parse(Provenance(sequence, *run)))
+  const std::optional<Json> entry = ReadCacheEntry(EntryPath(sequence, *run), kMaxEntryBytes);
+  if (!entry || entry->value("provenance", Json()) != Provenance(sequence, *run)) return false;
+  compare::NoiseRun read{run->seed, run->variation, {}, {}, {}};
+  if (!ReadSeries(*entry, "kl", sequence.tokens.size(), &read.kl) ||
+      !ReadSeries(*entry, "gap_change", sequence.tokens.size(), &read.gap_change) ||
+      (watch != Watch::kNothing &&
+       !ReadPoints(*entry, PointsKey(watch == Watch::kAll), sequence.prompt, &read.points)))
     return false;
-  return ReadSeries(entry, "kl", sequence.tokens.size(), &run->kl) &&
-         ReadSeries(entry, "gap_change", sequence.tokens.size(), &run->gap_change) &&
-         (watch == Watch::kNothing ||
-          ReadPoints(entry, PointsKey(watch == Watch::kAll), sequence.prompt, &run->points));
+  *run = std::move(read);
+  return true;
 }
 
-Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const {
-  std::error_code error;
-  std::filesystem::create_directories(folder_, error);
+void NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const {
   Json entry = {{"schema", "paritybit.noise/0"},
-                {"provenance", Json::parse(Provenance(sequence, measured))},
+                {"provenance", Provenance(sequence, measured)},
                 {"kl", measured.kl},
                 {"gap_change", measured.gap_change}};
   if (watch != Watch::kNothing) entry[PointsKey(watch == Watch::kAll)] = PointsJson(measured.points);
-  return WriteFileAtomic(EntryPath(sequence, measured), entry.dump() + "\n");
+  WriteCacheEntry(EntryPath(sequence, measured), entry);
 }
 
 Result<compare::NoiseRun> NoiseMeter::Disturb(Participant& engine, const Sequence& sequence,
@@ -247,6 +251,7 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
                               std::vector<compare::NoiseRun>* measured) {
   std::atomic<size_t> next = 0;
   std::mutex mutex;
+  bool of_twin = false;  // the failure is that of another process of the same engine
   Status failure;
   auto work = [&](Participant& engine, bool reports) {
     for (size_t i; (i = next++) < missing.size();) {
@@ -256,12 +261,14 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
       auto run = Disturb(engine, sequence, (*measured)[missing[i]], undisturbed);
       if (!run.ok()) {
         std::lock_guard lock(mutex);
-        if (failure.ok()) failure = std::move(run).error();
+        if (failure.ok()) {
+          failure = std::move(run).error();
+          of_twin = &engine != &reference_ && engine.failed();
+        }
         next = missing.size();
         return;
       }
-      (void)Store(sequence, *run, undisturbed.points ? watch : Watch::kNothing)
-          .ok();  // without a writable cache it is measured again next time
+      Store(sequence, *run, undisturbed.points ? watch : Watch::kNothing);
       (*measured)[missing[i]] = std::move(run).value();
     }
   };
@@ -279,7 +286,7 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
   for (size_t i = 1; i < Workers(sequence, missing.size()); ++i) helpers.emplace_back(start_and_work);
   work(reference_, true);
   for (std::thread& helper : helpers) helper.join();
-  return failure;
+  return of_twin ? reference_.Noted(std::move(failure)) : failure;
 }
 
 // The tensors of an undisturbed run. None where watching changes the engine's logits: its runs are then not watched at all, so that

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/kept.h"
 #include "base/sha256.h"
 #include "model/model.h"
 
@@ -16,6 +18,18 @@ std::string TextSha256(std::string_view text) {
   return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
 }
 
+// Whether a message is about a setting in force that the ABI names (abi/engine.h: pb_setting).
+bool NamesKnownSetting(const std::string& message, const host::Settings& settings) {
+  static constexpr std::string_view kKnown[] = {"ffn.activation", "act.quant", "kv.type",
+                                                "attn.flash",     "threads",   "ubatch",
+                                                "n_ctx",          "cpu.library", "noise.seed",
+                                                "hf.config"};
+  return std::any_of(settings.begin(), settings.end(), [&](const auto& setting) {
+    return std::find(std::begin(kKnown), std::end(kKnown), setting.first) != std::end(kKnown) &&
+           message.find(setting.first) != std::string::npos;
+  });
+}
+
 }  // namespace
 
 Error Participant::Note(Error error) {
@@ -23,7 +37,15 @@ Error Participant::Note(Error error) {
     record_.error = error.message;
     if (engine_) record_.last_words = engine_->LastWords();
   }
-  return std::move(error).In(record_.role);
+  if (error.code == Code::kUnsupported)
+    error.message = fmt::format("{} cannot do what was asked: {}", record_.spec, error.message);
+  else
+    error = std::move(error).In(record_.role);
+  return error;
+}
+
+Status Participant::Noted(Status status) {
+  return status.ok() ? Status() : Status(Note(std::move(status).error()));
 }
 
 Status Participant::Start(const EngineSpec& spec) {
@@ -36,7 +58,9 @@ Status Participant::Start(const EngineSpec& spec) {
   auto engine = host::Engine::Start(spec.plugin, spec.settings, limits_);
   if (!engine) {
     Error error = std::move(engine).error();
-    if (error.code == Code::kUnsupported) error.code = Code::kUsage;
+    // A key that no engine knows is a slip of the command line; one that this engine understands and does not offer it refuses.
+    if (error.code == Code::kUnsupported && !NamesKnownSetting(error.message, spec.settings))
+      error.code = Code::kUsage;
     return Note(std::move(error));
   }
   engine_ = std::move(engine).value();
@@ -95,9 +119,12 @@ Result<std::string> Participant::Detokenize(std::span<const int32_t> ids) {
   return text;
 }
 
-Status Participant::Reset() {
-  Status status = engine_->Reset(0);
-  return status.ok() ? Status() : Status(Note(std::move(status).error()));
+Status Participant::Reset() { return Noted(engine_->Reset(0)); }
+
+Result<std::vector<host::StageVisibility>> Participant::Stages() {
+  auto stages = engine_->Stages();
+  if (!stages) return Note(std::move(stages).error());
+  return stages;
 }
 
 Status Participant::Evaluate(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row,
@@ -111,29 +138,49 @@ Status Participant::EvaluateLast(std::span<const int32_t> tokens, int32_t first_
              on_row, {});
 }
 
-Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row, const Taps& taps) {
-  bool ours = false;  // the error came from a callback, not from the engine
+Status Participant::Evaluate(const host::EvalRequest& request,
+                             const std::function<Status(const host::Event&)>& on_event) {
+  bool taken = true;
   Status status = engine_->Eval(request, [&](const host::Event& event) -> Status {
-    if (event.kind == host::Event::kPoint) {
-      Status point = taps.on_point(event);
-      ours = !point.ok();
-      return point;
-    }
+    Status of_caller = on_event(event);
+    taken = of_caller.ok();
+    return of_caller;
+  });
+  if (status.ok() || (!taken && status.error().code != Code::kEngine)) return status;
+  return Noted(std::move(status));
+}
+
+Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row, const Taps& taps) {
+  return Evaluate(request, [&](const host::Event& event) -> Status {
+    if (event.kind == host::Event::kPoint) return taps.on_point(event);
     if (event.kind != host::Event::kLogits) return {};
     const host::TensorRef& rows = event.tensor;
     if (rows.shape.size() != 2 || rows.shape[0] < 0 || rows.shape[1] <= 0 ||
         static_cast<size_t>(rows.shape[0]) * static_cast<size_t>(rows.shape[1]) != rows.data.size())
       return MakeError(Code::kEngine, "logits came without the shape (rows, vocabulary)");
     size_t n_vocab = static_cast<size_t>(rows.shape[1]);
-    for (int64_t i = 0; i < rows.shape[0]; ++i) {
-      Status row = on_row(event.point.first_position + static_cast<int32_t>(i),
-                          rows.data.subspan(static_cast<size_t>(i) * n_vocab, n_vocab));
-      if (!row.ok()) return ours = true, row;
-    }
+    for (int64_t i = 0; i < rows.shape[0]; ++i)
+      PB_TRY(on_row(event.point.first_position + static_cast<int32_t>(i),
+                    rows.data.subspan(static_cast<size_t>(i) * n_vocab, n_vocab)));
     return {};
   });
-  if (status.ok() || ours) return status;
-  return Note(std::move(status).error());
+}
+
+std::optional<compare::Obstacle> Participant::ObstacleOf(const Error& error) {
+  if (!failed()) return std::nullopt;
+  switch (error.code) {
+    case Code::kUndeclared:
+      return compare::Undeclared(error.message);
+    case Code::kUnsupported:
+      return compare::Unsupported(error.message);  // it says what is missing: nobody's fault
+    case Code::kEngine:
+    case Code::kTimeout:
+    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
+    case Code::kInternal:
+      return compare::EngineFailed(record_.role, record_.error);
+    default:
+      return std::nullopt;
+  }
 }
 
 host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx) {
@@ -199,12 +246,14 @@ Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
   std::string stamp =
       fmt::format("{} {} {}.{:09} {}.{:09} {}", absolute.string(), info.st_size, info.st_mtim.tv_sec,
                   info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec, info.st_ino);
-  std::filesystem::path entry = CacheDir() / "sha256" / TextSha256(stamp);
-  constexpr size_t kDigits = 64;
-  if (auto known = ReadFile(entry, kDigits); known.ok() && known->size() == kDigits) return known;
+  const std::filesystem::path entry = CacheDir() / "sha256" / (TextSha256(stamp) + ".json");
+  constexpr uint64_t kMaxBytes = 1 << 16;
+  if (const auto known = ReadCacheEntry(entry, kMaxBytes);
+      known && known->value("file", nlohmann::json()) == stamp && known->contains("file_sha256") &&
+      known->at("file_sha256").is_string())
+    return known->at("file_sha256").get<std::string>();
   PB_ASSIGN(std::string digest, Sha256File(path));
-  std::filesystem::create_directories(entry.parent_path(), error);
-  (void)WriteFileAtomic(entry, digest).ok();  // without a writable cache it is computed again next time
+  WriteCacheEntry(entry, {{"file", stamp}, {"file_sha256", digest}});
   return digest;
 }
 

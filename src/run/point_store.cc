@@ -20,7 +20,7 @@ compare::PointNoise& Find(std::vector<compare::PointNoise>* noise, const host::P
 
 Result<PointStore> PointStore::Create(Participant& engine, std::span<const int32_t> wanted, int64_t n_prefill,
                                       int64_t n_positions, int64_t max_bytes) {
-  PB_ASSIGN(const auto stages, engine.engine().Stages());
+  PB_ASSIGN(const auto stages, engine.Stages());
   const trace::ModelFacts model = engine.record().model_facts();
   PointStore store;
   int64_t row_bytes = 0;

@@ -42,6 +42,7 @@ struct KeptTrace {
   std::filesystem::path folder;
   std::string level;           // "full"
   std::string records_blake3;  // of its records.jsonl, which holds the digest of every tensor
+  std::string logits_blake3;   // as its manifest tells it
   int64_t n_records = 0;
   uint64_t n_bytes = 0;
 };
@@ -94,6 +95,7 @@ struct FloorRecord {
   double mean_kl = 0, worst_kl = 0, worst_gap = 0;
   std::vector<compare::PointFloor> points;  // empty: it has none
   std::string provenance;                   // cache folder, or the file that came with a recorded reference
+  std::string sha256;                       // NoiseFloor::Digest
 };
 
 struct Comparison {

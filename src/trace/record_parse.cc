@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "base/json_text.h"
 #include "stages/stages.h"
 #include "trace/base64.h"
 #include "trace/record.h"
@@ -186,8 +187,7 @@ Result<Step> ParseStep(const Json& json) {
 }
 
 Result<Json> ParseObject(std::string_view text) {
-  Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return MakeError(Code::kMalformed, "no valid JSON");
+  PB_ASSIGN(Json json, ParseJson(text));
   if (!json.is_object()) return MakeError(Code::kMalformed, "no JSON object");
   return json;
 }
