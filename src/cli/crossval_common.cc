@@ -9,9 +9,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <thread>
 
 #include "base/file.h"
+#include "base/processors.h"
 #include "cli/last_run.h"
 #include "diagnose/repro.h"
 #include "run/participant.h"
@@ -130,7 +130,7 @@ report::Context MakeContext(const std::string& command) {
   utsname os{};
   if (uname(&os) == 0) context.os = fmt::format("{} {} {}", os.sysname, os.release, os.machine);
   context.cpu = CpuName();
-  context.n_cpus = static_cast<int>(std::thread::hardware_concurrency());
+  context.n_cpus = ProcessorCount();
   if (const char* allow = std::getenv("CROSSVAL_ALLOW_CPP_FAIL"); allow && *allow)
     context.notes.push_back(fmt::format(
         "CROSSVAL_ALLOW_CPP_FAIL={} is set and changes nothing: a reference that fails is never a pass",
@@ -158,6 +158,8 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   PB_TRY(ResolveReference(args, reference, &request));
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
+  TellOfThreads(request.candidate, threads);
+  TellOfThreads(request.reference, threads);
   request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;
   PB_ASSIGN(request.keep, ReadKeep(args));
   return request;
