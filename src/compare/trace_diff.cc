@@ -1,3 +1,4 @@
+// Two traces against each other: what they have in common, where they part, and whether that is rounding.
 #include "compare/trace_diff.h"
 
 #include <fmt/format.h>
@@ -5,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "compare/logits_judge.h"
+#include "compare/trace_logits.h"
 #include "compare/trace_point.h"
 #include "compare/verdict.h"
 
@@ -56,7 +59,9 @@ class Diff {
   Result<TraceDiff> Run() {
     out_.verdict.scope = Scope::kLocal;
     out_.verdict.coverage.unit = "points";
-    if (CheckRecords() && CheckTokens()) {
+    if (!CheckRecords()) return Settle(&out_.verdict), std::move(out_);
+    PB_ASSIGN(const bool same_tokens, CheckTokens());
+    if (same_tokens) {
       CheckIdentity();
       PB_TRY(ComparePoints());
       JudgePoints();
@@ -92,21 +97,50 @@ class Diff {
     return any[0] && any[1];
   }
 
-  bool CheckTokens() {
+  // Notes how many positions the traces share: to where their tokens part, if each engine chose its own there.
+  Result<bool> CheckTokens() {
     if (traces_[0]->documented() || traces_[1]->documented()) return true;
     const auto &a = manifest(0).tokens, &b = manifest(1).tokens;
     const size_t n = std::min(a.size(), b.size());
     const auto at = static_cast<size_t>(
         std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
-    if (at == n && n > 0) return true;
+    n_shared_ = static_cast<int64_t>(at);
+    if (at == n && n > 0) return n_shared_ = INT64_MAX, true;
     if (n == 0) {
       Add(Outcome::kInvalid, "no-tokens", "a trace does not say of which tokens it is");
-    } else {
+      return false;
+    }
+    PB_ASSIGN(const bool chosen, ChoseTheirTokens(at));
+    if (!chosen)
       Add(Outcome::kInvalid, "tokens-differ",
           fmt::format("the traces are of different tokens, first at position {}: candidate {}, reference {}",
                       at, a[at], b[at]));
+    return chosen;
+  }
+
+  // Whether the tokens at a position are decode steps, each the choice of its own engine after the position before; tells so then.
+  Result<bool> ChoseTheirTokens(size_t at) {
+    std::string margins;
+    for (int side : {0, 1}) {
+      const trace::Manifest& m = manifest(side);
+      if (m.n_prompt <= 0 || at < static_cast<size_t>(m.n_prompt)) return false;
+      PB_ASSIGN(const auto top, TopsAt(*traces_[side], static_cast<int64_t>(at) - 1));
+      // Without logits the same prompt must do: what follows it was chosen.
+      if (!top && (m.prompt.empty() || manifest(0).prompt != manifest(1).prompt)) return false;
+      if (top && (top->tokens.empty() || top->tokens[0].first != m.tokens[at])) return false;
+      const std::string margin =
+          top && top->tokens.size() > 1
+              ? fmt::format("{:.2g} nats ahead of token {}", top->tokens[0].second - top->tokens[1].second,
+                            top->tokens[1].first)
+              : "its margin is not recorded";
+      margins += fmt::format("{}the {} token {} ({})", side ? ", " : "", kSides[side], m.tokens[at], margin);
     }
-    return false;
+    Add(Outcome::kNearTie, "greedy-flip",
+        fmt::format(
+            "after position {} each engine goes on with a token of its own choice: {}; what follows is "
+            "not compared",
+            at - 1, margins));
+    return true;
   }
 
   void CheckIdentity() {
@@ -142,7 +176,7 @@ class Diff {
   }
 
   Status ComparePoints() {
-    const TracePairing pairing = PairTraces(*traces_[0], *traces_[1], options_.filter);
+    const TracePairing pairing = PairTraces(*traces_[0], *traces_[1], options_.filter, n_shared_);
     if (!pairing.repeated.empty())
       Add(Outcome::kInvalid, "points-repeated", "rows are recorded twice: " + Some(pairing.repeated));
     if (!pairing.outside.empty())
@@ -171,6 +205,7 @@ class Diff {
                      [](const TracePoint& a, const TracePoint& b) { return ComesBefore(a.row, b.row); });
     ReportCoverage();
     return {};
+      if (span.first->stage_id == PB_STAGE_LOGITS && span.placed) PB_TRY(CompareLogitsOf(span));
   }
 
   void AddGap(const TraceGap& gap) {
@@ -179,6 +214,18 @@ class Diff {
     for (const auto& [stage, reason] : lacking.unobservable) {
       if (stage != gap.record->stage) continue;
       const std::string text = fmt::format("{}: {}: {}", stage, kSides[gap.side], reason);
+  Status CompareLogitsOf(const TraceSpan& span) {
+    PB_ASSIGN(std::vector<LogitsRow> rows,
+              CompareTraceLogits(*traces_[0], *traces_[1], span, &out_.logits_exact));
+    for (LogitsRow& row : rows) {
+      const trace::Manifest& m = manifest(1);
+      row.phase = row.position < m.n_prompt ? Phase::kPrefill : Phase::kDecode;
+      row.token = m.tokens[static_cast<size_t>(row.position)];
+      out_.logits.push_back(std::move(row));
+    }
+    return {};
+  }
+
       if (std::find(coverage.unobservable.begin(), coverage.unobservable.end(), text) ==
           coverage.unobservable.end())
         coverage.unobservable.push_back(text);
@@ -268,14 +315,19 @@ class Diff {
     if (options_.max_rel_l2) {
       JudgeByLimit(*options_.max_rel_l2);
     } else if (!defect) {
-      Add(Outcome::kIncomplete, "not-judged",
-          fmt::format("{} of {} points differ. On inputs of equal bits {} ops agree within rounding{}; "
-                      "everything else is error that "
-                      "arrived from earlier ops, which two traces can only describe",
-                      Differing(), out_.points.size(), n_own,
-                      n_unknown > 0
-                          ? fmt::format(" and {} differ by what these traces cannot tell from it", n_unknown)
-                          : ""));
+      const std::string own = fmt::format(
+          "{} of {} points differ. On inputs of equal bits {} ops agree within rounding{}; everything else "
+          "is error that arrived "
+          "from earlier ops",
+          Differing(), out_.points.size(), n_own,
+          n_unknown > 0 ? fmt::format(" and {} differ by what these traces cannot tell from it", n_unknown)
+                        : "");
+      std::string why = codes ? "an op's own error is open" : JudgeByNoise();
+      if (why.empty())
+        Add(Outcome::kMatch, "differences-arrived", own);
+      else
+        Add(Outcome::kIncomplete, "not-judged",
+            fmt::format("{}, which two traces can only describe; the logits are not judged: {}", own, why));
     }
   }
 
@@ -285,6 +337,40 @@ class Diff {
     const std::string feature = p.own_feature ? fmt::format(", feature {}", *p.own_feature) : "";
     Add(Outcome::kDiverged, "own-error-above-bound",
         fmt::format("{}{}: the first op whose inputs have equal bits and whose error is no rounding: {:.1e}, "
+  // Judges the logits as crossval does without tracepoints. Returns why that cannot be done; empty: it was.
+  std::string JudgeByNoise() {
+    if (options_.different_models) return "the models are different on purpose";
+    if (traces_[0]->documented() || traces_[1]->documented())
+      return "a trace does not say of which tokens it is";
+    const auto n_tokens = std::min<int64_t>(
+        n_shared_, static_cast<int64_t>(std::min(manifest(0).tokens.size(), manifest(1).tokens.size())));
+    if (static_cast<int64_t>(out_.logits.size()) != n_tokens)
+      return fmt::format("the traces tell those of {} of {} positions", out_.logits.size(), n_tokens);
+    if (!options_.floor) return "there is no noise floor to judge them by";
+    auto floor = options_.floor(n_tokens);
+    if (!floor.ok()) return floor.error().message;
+    Evidence evidence;
+    evidence.n_prompts_asked = 1;
+    evidence.floor = std::move(floor).value();
+    evidence.prompts.emplace_back().rows = out_.logits;
+    Verdict judged;
+    judged.coverage.expected = judged.coverage.compared = n_tokens;
+    CheckLogits(&evidence, &judged);
+    out_.logits = std::move(evidence.prompts[0].rows);
+    Verdict& verdict = out_.verdict;
+    verdict.scope = Scope::kLogitsOnly;
+    verdict.reasons.insert(verdict.reasons.end(), judged.reasons.begin(), judged.reasons.end());
+    verdict.limits.insert(verdict.limits.end(), judged.limits.begin(), judged.limits.end());
+    if (!verdict.first_divergence) verdict.first_divergence = judged.first_divergence;
+    if (verdict.blame == Blame::kNone) verdict.blame = judged.blame;
+    if (!out_.logits_exact)
+      out_.notes.push_back(
+          fmt::format("the KL is that of the {} likeliest tokens and of all others together, which is at "
+                      "most that of whole rows",
+                      trace::kTopTokens));
+    return "";
+  }
+
                     "bound {:.1e}",
                     PlaceOf(p, p.own_position), feature, p.own_error, p.own_bound));
     Locate(p, p.own_position);
@@ -349,13 +435,14 @@ class Diff {
 };
 
 }  // namespace
+  int64_t n_shared_ = INT64_MAX;  // positions whose tokens are the same in both
 
 const char* ConfidenceName(Confidence c) {
   return c == Confidence::kExact ? "exact" : c == Confidence::kSketch ? "sketch" : "digest";
 }
 
 const char* OwnErrorName(OwnError e) {
-  return e == OwnError::kNone     ? "none"
+  return e == OwnError::kNone     ? "unjudged"
          : e == OwnError::kWithin ? "within"
          : e == OwnError::kAbove  ? "above"
                                   : "unknown";
