@@ -78,6 +78,8 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
   const compare::Verdict& verdict = comparison.verdict;
   if (HasReason(verdict, "no-reference"))
     return {"paritybit setup-cpp-auto", "paritybit preflight", AuditOfCandidate(args)};
+  if (HasReason(verdict, "kv-cache-overflow"))
+    return {CommandLine(args, command, "--set kv.type=f32 --set-reference kv.type=f32")};
   if (HasReason(verdict, "undeclared"))
     return {CommandLine(args, command, "--set ffn.activation=relu2"),
             CommandLine(args, command, "--set ffn.activation=silu")};
@@ -156,10 +158,10 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   if (!args.model.hf_config.empty()) run::PutSetting(candidate, "hf.config", args.model.hf_config);
   PB_ASSIGN(request.candidate, ResolveEngine(args.engines.candidate, candidate));
   PB_TRY(ResolveReference(args, reference, &request));
-  PB_ASSIGN(request.calibration, ReadCalibration());
-  request.user = args.user;
   TellOfThreads(request.candidate, threads);
   TellOfThreads(request.reference, threads);
+  PB_ASSIGN(request.calibration, ReadCalibration());
+  request.user = args.user;
   request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;
   PB_ASSIGN(request.keep, ReadKeep(args));
   return request;

@@ -66,7 +66,7 @@ struct Sums {
   std::vector<int64_t> row_count;                 // values not masked
   std::vector<double> column_error, column_norm;  // squared, per feature
   std::vector<double> row_units, column_units;    // squared, where there are units
-  double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0;
+  double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0, largest = 0;
   int64_t count = 0;
   int64_t non_finite[2] = {0, 0};
   bool masks_differ = false;
@@ -108,6 +108,7 @@ Sums Accumulate(int32_t stage, const PointTensor& a, const PointTensor& b, std::
       s.column_error[static_cast<size_t>(j)] += e * e, s.column_norm[static_cast<size_t>(j)] += q * q;
       s.dot += p * q, s.candidate_norm += p * p, s.sum_a += p, s.sum_b += q;
       s.max_abs = std::max(s.max_abs, std::fabs(e));
+      s.largest = std::max({s.largest, std::fabs(p), std::fabs(q)});
     }
     s.row_error[static_cast<size_t>(i)] = error, s.row_norm[static_cast<size_t>(i)] = norm;
     s.row_count[static_cast<size_t>(i)] = count;
@@ -269,6 +270,7 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
     const double rel = Ratio(s.row_error[at], s.row_norm[at]);
     const double limit = s.row_units.empty() ? bound.At(place.first_position + i)
                                              : RelativeLimit(bound, s.row_units[at], s.row_norm[at]);
+  row.largest = s.largest;
     const double mean_square = s.row_norm[at] / static_cast<double>(std::max<int64_t>(s.row_count[at], 1));
     error += s.row_error[at], norm += s.row_norm[at];
     rms_sum += mean_square, bound_norm += limit * limit * mean_square;
