@@ -9,7 +9,6 @@
 namespace pb::compare {
 namespace {
 
-constexpr double kUnitRoundoff = 0x1p-24;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // The constants of a class. Between two engines: fixed once from benign runs, llama.cpp v0.5.0 zen4 against haswell, sse42 and x64,
@@ -22,7 +21,8 @@ struct ClassRow {
   double c, c_of_units;
 };
 constexpr ClassRow kCopy{"copy", 2, 2}, kElementwise{"elementwise", 16, 10}, kNorm{"norm", 2, 2},
-    kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6}, kSoftmax{"softmax", 4, 4};
+    kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6}, kSoftmax{"softmax", 4, 4},
+    kFusedAttention{"fused attention", 6, 6};
 
 const ClassRow& ClassOf(int32_t stage) {
   if (!stages::IsStage(stage)) return kElementwise;
@@ -125,7 +125,7 @@ double Ratio(double error, double norm) {
 
 // What squared units allow, relative to a squared norm. Against a norm of 0 an error is 0 or infinite, whatever the limit.
 double RelativeLimit(const LocalBound& bound, double units, double norm) {
-  return bound.c * kUnitRoundoff * (norm > 0 ? std::sqrt(units / norm) : 1);
+  return bound.c * bound.roundoff * (norm > 0 ? std::sqrt(units / norm) : 1);
 }
 
 // An error in units of its limit; without error it is within any limit.
@@ -209,7 +209,7 @@ std::vector<int> NearestSteps(std::span<const double> difference, std::span<cons
 
 double LocalBound::At(int64_t position) const {
   const double angle = by_position ? 1 + static_cast<double>(position) : 1;
-  return c * kUnitRoundoff * std::sqrt(static_cast<double>(std::max<int64_t>(sum_length, 1))) * angle;
+  return c * roundoff * std::sqrt(static_cast<double>(std::max<int64_t>(sum_length, 1))) * angle;
 }
 
 double LocalBound::OfRow(int64_t index, int64_t n_features, int64_t position, double norm) const {
@@ -217,12 +217,12 @@ double LocalBound::OfRow(int64_t index, int64_t n_features, int64_t position, do
   double squares = 0;
   for (float unit : units.subspan(static_cast<size_t>(index * n_features), static_cast<size_t>(n_features)))
     squares += double(unit) * double(unit);
-  return c * kUnitRoundoff * std::sqrt(squares);
+  return c * roundoff * std::sqrt(squares);
 }
 
 std::string LocalBound::Origin() const {
   if (!units.empty()) return fmt::format("{} x 2^-24 x root sum of squared units, op class {}", c, op_class);
-  return fmt::format("{} x 2^-24 x sqrt({}){}, op class {}", c, sum_length,
+  return fmt::format("{} x 2^{:g} x sqrt({}){}, op class {}", c, std::log2(roundoff), sum_length,
                      by_position ? " x (1 + position)" : "", op_class);
 }
 
@@ -230,6 +230,12 @@ LocalBound BoundOf(pb_stage stage, const stages::ModelShape& shape, int64_t n_po
   const ClassRow& row = ClassOf(stage);
   const int64_t k = stages::IsStage(stage) ? stages::SumLength(stage, shape, n_positions) : 1;
   return {row.name, row.c, k, stages::kRotary.Contains(stage), {}};
+}
+
+LocalBound FusedAttentionBound(int64_t n_positions) {
+  LocalBound bound{kFusedAttention.name, kFusedAttention.c, n_positions, false, {}};
+  bound.roundoff = 0x1p-11;
+  return bound;
 }
 
 LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units) {
@@ -264,13 +270,13 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
   row.first_position = place.first_position;
   row.n_rows = a.n_rows, row.n_features = a.n_features;
   row.n_non_finite[0] = s.non_finite[0], row.n_non_finite[1] = s.non_finite[1];
+  row.largest = s.largest;
   double error = 0, norm = 0, bound_norm = 0, rms_sum = 0;
   for (int64_t i = 0; i < a.n_rows; i++) {
     const size_t at = static_cast<size_t>(i);
     const double rel = Ratio(s.row_error[at], s.row_norm[at]);
     const double limit = s.row_units.empty() ? bound.At(place.first_position + i)
                                              : RelativeLimit(bound, s.row_units[at], s.row_norm[at]);
-  row.largest = s.largest;
     const double mean_square = s.row_norm[at] / static_cast<double>(std::max<int64_t>(s.row_count[at], 1));
     error += s.row_error[at], norm += s.row_norm[at];
     rms_sum += mean_square, bound_norm += limit * limit * mean_square;

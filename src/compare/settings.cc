@@ -78,7 +78,7 @@ std::string EffectiveScheme(const std::vector<Setting>& settings, const std::str
 std::vector<Reason> DifferingSettings(const std::vector<Setting>& candidate,
                                       const std::vector<Setting>& reference) {
   std::vector<Reason> reasons;
-  for (const char* key : {"act.quant", "kv.type", "attn.flash"}) {
+  for (const char* key : {"act.quant", "kv.type"}) {
     const Setting *c = FindSetting(candidate, key), *r = FindSetting(reference, key);
     if (!c || !r) continue;
     bool is_scheme = std::string_view(key) == "act.quant";
@@ -92,6 +92,11 @@ std::vector<Reason> DifferingSettings(const std::vector<Setting>& candidate,
                      key, c_value, c->origin, r_value, r->origin)});
   }
   return reasons;
+}
+
+bool AttentionDiffers(const std::vector<Setting>& candidate, const std::vector<Setting>& reference) {
+  const Setting *c = FindSetting(candidate, "attn.flash"), *r = FindSetting(reference, "attn.flash");
+  return c && r && c->value != r->value;
 }
 
 }  // namespace pb::compare

@@ -158,6 +158,12 @@ class Diff {
       out_.verdict.reasons.push_back(std::move(reason));
       comparable_ = false;
     }
+    if (AttentionDiffers(SettingsOf(a), SettingsOf(b))) {
+      Add(Outcome::kIncomplete, "settings-differ",
+          "attention is fused in one engine and not in the other (attn.flash), so what is behind it is shown "
+          "and not judged");
+      comparable_ = false;
+    }
     for (int side : {0, 1}) {
       if (trace::FactText(manifest(side).model_facts, "ffn.activation") == "undeclared") {
         Add(Outcome::kIncomplete, "undeclared",
@@ -199,21 +205,15 @@ class Diff {
         out_.dtypes.push_back(
             fmt::format("{}: {} against {}", span.first->name, span.records[0][0]->dtype, span.first->dtype));
       out_.points.push_back(std::move(**point));
+      if (span.first->stage_id == PB_STAGE_LOGITS && span.placed) PB_TRY(CompareLogitsOf(span));
     }
     for (const TraceGap& gap : pairing.gaps) AddGap(gap);
     std::stable_sort(out_.points.begin(), out_.points.end(),
                      [](const TracePoint& a, const TracePoint& b) { return ComesBefore(a.row, b.row); });
     ReportCoverage();
     return {};
-      if (span.first->stage_id == PB_STAGE_LOGITS && span.placed) PB_TRY(CompareLogitsOf(span));
   }
 
-  void AddGap(const TraceGap& gap) {
-    Coverage& coverage = out_.verdict.coverage;
-    const trace::Manifest& lacking = manifest(gap.side);
-    for (const auto& [stage, reason] : lacking.unobservable) {
-      if (stage != gap.record->stage) continue;
-      const std::string text = fmt::format("{}: {}: {}", stage, kSides[gap.side], reason);
   Status CompareLogitsOf(const TraceSpan& span) {
     PB_ASSIGN(std::vector<LogitsRow> rows,
               CompareTraceLogits(*traces_[0], *traces_[1], span, &out_.logits_exact));
@@ -226,6 +226,12 @@ class Diff {
     return {};
   }
 
+  void AddGap(const TraceGap& gap) {
+    Coverage& coverage = out_.verdict.coverage;
+    const trace::Manifest& lacking = manifest(gap.side);
+    for (const auto& [stage, reason] : lacking.unobservable) {
+      if (stage != gap.record->stage) continue;
+      const std::string text = fmt::format("{}: {}: {}", stage, kSides[gap.side], reason);
       if (std::find(coverage.unobservable.begin(), coverage.unobservable.end(), text) ==
           coverage.unobservable.end())
         coverage.unobservable.push_back(text);
@@ -331,12 +337,6 @@ class Diff {
     }
   }
 
-  int64_t Differing() const { return static_cast<int64_t>(out_.points.size()) - out_.n_equal; }
-
-  void AddDefect(const TracePoint& p) {
-    const std::string feature = p.own_feature ? fmt::format(", feature {}", *p.own_feature) : "";
-    Add(Outcome::kDiverged, "own-error-above-bound",
-        fmt::format("{}{}: the first op whose inputs have equal bits and whose error is no rounding: {:.1e}, "
   // Judges the logits as crossval does without tracepoints. Returns why that cannot be done; empty: it was.
   std::string JudgeByNoise() {
     if (options_.different_models) return "the models are different on purpose";
@@ -371,6 +371,12 @@ class Diff {
     return "";
   }
 
+  int64_t Differing() const { return static_cast<int64_t>(out_.points.size()) - out_.n_equal; }
+
+  void AddDefect(const TracePoint& p) {
+    const std::string feature = p.own_feature ? fmt::format(", feature {}", *p.own_feature) : "";
+    Add(Outcome::kDiverged, "own-error-above-bound",
+        fmt::format("{}{}: the first op whose inputs have equal bits and whose error is no rounding: {:.1e}, "
                     "bound {:.1e}",
                     PlaceOf(p, p.own_position), feature, p.own_error, p.own_bound));
     Locate(p, p.own_position);
@@ -429,13 +435,13 @@ class Diff {
 
   const trace::Trace* traces_[2];
   const TraceDiffOptions& options_;
+  int64_t n_shared_ = INT64_MAX;  // positions whose tokens are the same in both
   bool comparable_ = true;
   std::vector<std::string> non_finite_;
   TraceDiff out_;
 };
 
 }  // namespace
-  int64_t n_shared_ = INT64_MAX;  // positions whose tokens are the same in both
 
 const char* ConfidenceName(Confidence c) {
   return c == Confidence::kExact ? "exact" : c == Confidence::kSketch ? "sketch" : "digest";

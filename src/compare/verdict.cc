@@ -61,6 +61,14 @@ Verdict JudgeLogits(Evidence* evidence) {
   CheckCompleteness(*evidence, &verdict);
   std::vector<Reason> differing = DifferingSettings(evidence->settings[0], evidence->settings[1]);
   verdict.reasons.insert(verdict.reasons.end(), differing.begin(), differing.end());
+  if (AttentionDiffers(evidence->settings[0], evidence->settings[1]))
+    verdict.reasons.push_back(
+        {Outcome::kDrift, "fused-attention",
+         fmt::format(
+             "one engine computes attention as one op, whose sums are kept in f16, and the other does not "
+             "(attn.flash): its scores and softmax cannot be seen, and the logits may lie within {:g} times "
+             "the limits of noise",
+             kFusedAttentionKl)});
   CheckFinite(evidence, &verdict);
   // Rows of other tokens, of other settings, or of a model that leaves open what it computes say nothing
   // about a defect.

@@ -72,6 +72,8 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
   LockStepOptions options;
   options.shape = ShapeOf(sides_[0]->record().model, sides_[1]->record().model);
   options.n_layers = host::FactNumber(sides_[1]->record().model, "n_layers", 0);
+  for (Participant* side : sides_)
+    options.fused_attention |= host::FactText(side->record().session, "attn.flash") == "on";
   options.overwrite = overwrite;
   std::optional<CodeExplainer> explainer;
   const bool in_lock_step = overwrite == Overwrite::kReference;

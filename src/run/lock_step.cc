@@ -158,7 +158,10 @@ Status LockStep::Compare(const host::Event& event, const std::vector<float>& ref
   const auto& t = event.tensor;
   const int64_t features = Features(t.shape);
   const auto stage = static_cast<pb_stage>(event.point.stage);
-  const compare::LocalBound bound = compare::BoundOf(stage, options_.shape, s.first_position + s.n_tokens);
+  const int64_t n_positions = s.first_position + s.n_tokens;
+  const compare::LocalBound bound = options_.fused_attention && stage == PB_STAGE_ATTN_CONTEXT
+                                        ? compare::FusedAttentionBound(n_positions)
+                                        : compare::BoundOf(stage, options_.shape, n_positions);
   const compare::PointPlace place{s.prompt, s.step, stage, event.point.layer, event.point.first_position};
   PB_ASSIGN(compare::PointRow row, compare::ComparePoint({t.data, t.shape[0], features},
                                                          {reference, t.shape[0], features}, place, bound));

@@ -35,6 +35,7 @@ enum class Overwrite {
 struct LockStepOptions {
   stages::ModelShape shape;
   int64_t n_layers = 0;
+  bool fused_attention = false;  // of either engine: the context is held against the bound of such
   Overwrite overwrite = Overwrite::kReference;
   // May be empty. Called for every pair, in the candidate's order.
   std::function<Status(const PointPair&)> on_pair;
