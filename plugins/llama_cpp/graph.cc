@@ -32,7 +32,7 @@ struct StageRule {
 const std::vector<StageRule>& Table() {
   static const std::vector<StageRule> table = {
       {PB_STAGE_EMBEDDINGS, {{"embd", GGML_OP_SCALE}, {"embd", GGML_OP_GET_ROWS}}},
-      {PB_STAGE_ATTN_NORM, {{"attn_norm", GGML_OP_MUL}}},
+      {PB_STAGE_ATTN_NORM, {{"attn_norm", GGML_OP_ADD}, {"attn_norm", GGML_OP_MUL}}},
       {PB_STAGE_Q_PROJ, {{"Qcur", GGML_OP_ADD}, {"Qcur", GGML_OP_MUL}, {"Qcur", GGML_OP_MUL_MAT}}},
       {PB_STAGE_K_PROJ, {{"Kcur", GGML_OP_ADD}, {"Kcur", GGML_OP_MUL}, {"Kcur", GGML_OP_MUL_MAT}}},
       {PB_STAGE_V_PROJ, {{"Vcur", GGML_OP_ADD}, {"Vcur", GGML_OP_MUL}, {"Vcur", GGML_OP_MUL_MAT}}},
@@ -47,7 +47,7 @@ const std::vector<StageRule>& Table() {
       {PB_STAGE_ATTN_OUT,
        {{"attn_out", GGML_OP_ADD}, {"attn_out", GGML_OP_MUL}, {"attn_out", GGML_OP_MUL_MAT}}},
       {PB_STAGE_ATTN_RESIDUAL, {{"ffn_inp", GGML_OP_ADD}}},
-      {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_MUL}}},
+      {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_ADD}, {"ffn_norm", GGML_OP_MUL}}},
       {PB_STAGE_GATE_PROJ,
        {{"ffn_gate_s", GGML_OP_MUL}, {"ffn_gate_b", GGML_OP_ADD}, {"ffn_gate", GGML_OP_MUL_MAT}}},
       {PB_STAGE_UP_PROJ, {{"ffn_up_s", GGML_OP_MUL}, {"ffn_up_b", GGML_OP_ADD}, {"ffn_up", GGML_OP_MUL_MAT}}},
@@ -65,20 +65,19 @@ const std::vector<StageRule>& Table() {
         {"ffn_down", GGML_OP_MUL_MAT},
         {"ffn_out", GGML_OP_MUL_MAT}}},
       {PB_STAGE_LAYER_OUT, {{"l_out", GGML_OP_ADD}}},
-      {PB_STAGE_FINAL_NORM, {{"result_norm", GGML_OP_MUL}}},
+      {PB_STAGE_FINAL_NORM, {{"result_norm", GGML_OP_ADD}, {"result_norm", GGML_OP_MUL}}},
       {PB_STAGE_LOGITS, {{"result_output", GGML_OP_MUL}, {"result_output", GGML_OP_MUL_MAT}}},
   };
   return table;
 }
 
-// Steps within a stage: the norm before its weight, the weighted sum before heads are joined, the choice of
+// Steps within a stage: the norm before its weight or bias, the weighted sum before heads are joined, the choice of
 // rows that need logits, fused attention before its rows are named, and writing the KV cache. An empty name
 // is any name.
 const std::vector<Alternative>& Parts() {
-  static const std::vector<Alternative> parts = {{"norm", GGML_OP_RMS_NORM},
-                                                 {"kqv", GGML_OP_MUL_MAT},
-                                                 {"", GGML_OP_GET_ROWS},
-                                                 {"", GGML_OP_FLASH_ATTN_EXT},
+  static const std::vector<Alternative> parts = {{"norm", GGML_OP_RMS_NORM}, {"norm", GGML_OP_NORM},
+                                                 {"norm_w", GGML_OP_MUL},    {"kqv", GGML_OP_MUL_MAT},
+                                                 {"", GGML_OP_GET_ROWS},     {"", GGML_OP_FLASH_ATTN_EXT},
                                                  {"", GGML_OP_SET_ROWS}};
   return parts;
 }
