@@ -22,7 +22,7 @@ struct ClassRow {
 };
 constexpr ClassRow kCopy{"copy", 2, 2}, kElementwise{"elementwise", 16, 10}, kNorm{"norm", 2, 2},
     kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6}, kSoftmax{"softmax", 4, 4},
-    kFusedAttention{"fused attention", 6, 6};
+    kFusedAttention{"fused attention", 2, 6};
 
 const ClassRow& ClassOf(int32_t stage) {
   if (!stages::IsStage(stage)) return kElementwise;
