@@ -4,7 +4,7 @@ import random
 import struct
 
 from driver import SILU, Case, main, run
-from tiny_gguf import F32, U32, matrix, tiny, vector
+from tiny_gguf import BOOL, F32, U32, tiny, vector
 
 PROMPT = "and the other end of them all"
 H, S = "llama.cpp,cpu.library=haswell", "llama.cpp,cpu.library=sandybridge"
@@ -35,6 +35,21 @@ def fused(arch, kind="F16", biases=False, layers=2, d=256, heads=4, kv_heads=2, 
         if gate:
             file.tensors[block + "ffn_up.weight"] = stack(file.tensors.pop(block + "ffn_gate.weight"),
                                                           file.tensors.pop(block + "ffn_up.weight"))
+    return file
+
+
+def gptneox(parallel):
+    """LayerNorm and biases everywhere, no gate; attention and feed-forward network beside each other, or one after the other."""
+    file = fused("gptneox", biases=True, gate=False, kv_heads=4)
+    rng = random.Random(3)
+    file.set("gptneox.attention.layer_norm_epsilon", F32, 1e-5)
+    file.set("gptneox.use_parallel_residual", BOOL, parallel)
+    widths = {"attn_norm": 256, "ffn_norm": 256, "attn_output": 256, "ffn_up": 512, "ffn_down": 256}
+    biases = [(f"blk.{i}.{name}", n) for i in range(2) for name, n in widths.items()] + [("output_norm", 256)]
+    for i in range(2):
+        file.drop(f"blk.{i}.ffn_gate.weight")
+    for name, n in biases:
+        file.tensors[name + ".bias"] = vector([rng.gauss(0, 0.1) for _ in range(n)])
     return file
 
 
@@ -90,6 +105,15 @@ class Fused(Attention):
     def test_quantised_and_without_a_gate(self):
         """Other types, and an architecture whose feed-forward network has no gate: what is not seen is named, nothing is a false alarm."""
         self.expect(self.compared(self.write(fused("phi3", "Q8_0"))), "match", 0)
+        for parallel in (False, True):
+            result = self.compared(self.write(gptneox(parallel)))
+            self.assertEqual(result.code, 0, result)
+            self.assertLessEqual({"attn_norm", "v_proj", CONTEXT, "attn_out", "up_proj", "final_norm"}, self.stages(result))
+            self.assertNotIn("down_proj", self.stages(result))
+            hidden = [u for u in result.json["coverage"]["unobservable"] if u.startswith("down_proj")]
+            self.assertIn("not judged by its own error: it reads gate_proj, which the reference does not show", hidden[0])
+            # less the layer's hidden stages and what reads them
+            self.assertEqual(result.json["coverage"]["compared"], result.json["coverage"]["expected"])
 
 
 class Overflow(Attention):
