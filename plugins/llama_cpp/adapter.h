@@ -109,10 +109,10 @@ struct Pass {
       inputs;  // captured, until their point is asked about
 
   // The node asked about last; the hand-over that follows is about it.
-  const PointRule* rule = nullptr;  // nullptr: no tracepoint
-  pb_point point{};
+  const std::vector<PointRule>* rules = nullptr;  // its tracepoints; nullptr: it is none
+  pb_point point{};                               // of a rule at hand, or of the node
   std::string native_name, op, key;
-  uint32_t want = 0;
+  std::vector<uint32_t> want;  // of each rule; of the node where there is none
 
   bool stopped = false;
   std::string failure;  // why; empty: the tap asked for it

@@ -53,11 +53,17 @@ pb_error* SetFlash(const pb_setting& s, llama_flash_attn_type* out) {
   return BadValue(s, "off on auto");
 }
 
+// Types that the reference's own tools offer for its cache. Both keys and values have it.
+constexpr ggml_type kKvTypes[] = {GGML_TYPE_F16,  GGML_TYPE_F32,  GGML_TYPE_BF16, GGML_TYPE_Q8_0,
+                                  GGML_TYPE_Q5_1, GGML_TYPE_Q5_0, GGML_TYPE_Q4_1, GGML_TYPE_Q4_0};
+
 pb_error* SetKvType(const pb_setting& s, ggml_type* out) {
-  const std::string_view value = s.value;
-  if (value == "f16") return *out = GGML_TYPE_F16, nullptr;
-  if (value == "f32") return *out = GGML_TYPE_F32, nullptr;
-  return BadValue(s, "f16 f32");
+  std::string known;
+  for (const ggml_type type : kKvTypes) {
+    if (s.value == std::string_view(ggml_type_name(type))) return *out = type, nullptr;
+    known += (known.empty() ? "" : " ") + std::string(ggml_type_name(type));
+  }
+  return BadValue(s, known.c_str());
 }
 
 pb_error* SetNoise(const pb_setting& s, std::optional<uint64_t>* out) {

@@ -174,7 +174,7 @@ class NativeEngine : public plugin::Engine {
       if (IsaAvailable(isa)) libraries += std::string(libraries.empty() ? "" : " ") + IsaName(isa);
     f.Add("cpu.libraries", libraries, "observed");
     // docs/numerics.md, "The promise".
-    f.Add("promise.equal_bits", "repeat threads ubatch cpu.library", "default");
+    f.Add("promise.equal_bits", "repeat threads ubatch feed cpu.library", "default");
     const std::string path = OwnPath();
     f.Add("path.native", path, "observed");
     if (auto bytes = MappedFile::Open(path); bytes.ok())

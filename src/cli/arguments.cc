@@ -8,6 +8,9 @@
 #include <iterator>
 
 #include "base/file.h"
+#include "base/processors.h"
+#include "report/escape.h"
+#include "run/participant.h"
 #include "setup/setup.h"
 #include "tokenizer/unicode_classes.h"
 #include "tokenizer/utf8.h"
@@ -172,6 +175,13 @@ int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices
   return threads;
 }
 
+void TellOfThreads(const run::EngineSpec& spec, const std::string& threads) {
+  const std::string* own = run::FindSetting(spec.settings, "threads");
+  const int64_t n = std::strtoll((own ? *own : threads).c_str(), nullptr, 10);
+  const std::string text = run::TooManyThreads(n, ProcessorCount());
+  if (!text.empty()) fmt::print(stderr, "note: {}: {}\n", report::Escape(spec.text), text);
+}
+
 void AddPromptArguments(Flags& flags, PromptArguments& args) {
   flags.Option("-p,--prompt", args.prompts, "a prompt; may be repeated").OneValue().Group("Prompts");
   flags.Option("--prompt-file", args.prompt_files, "a file that is one prompt, line ends and all; - is stdin")
@@ -225,6 +235,7 @@ Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArgum
   one.threads = std::to_string(ChooseThreads(engines, choices));
   if (!model.hf_config.empty()) run::PutSetting(settings, "hf.config", model.hf_config);
   PB_ASSIGN(one.spec, ResolveEngine(engine, settings));
+  TellOfThreads(one.spec, one.threads);
   return one;
 }
 

@@ -9,9 +9,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <thread>
 
 #include "base/file.h"
+#include "base/processors.h"
 #include "cli/last_run.h"
 #include "cli/refusal.h"
 #include "diagnose/repro.h"
@@ -81,6 +81,8 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
   const compare::Verdict& verdict = comparison.verdict;
   if (verdict.Has(ReasonCode::kNoReference))
     return {"paritybit setup-cpp-auto", "paritybit preflight", AuditOfCandidate(args)};
+  if (verdict.Has(ReasonCode::kKvCacheOverflow))
+    return {CommandLine(args, command, "--set kv.type=f32 --set-reference kv.type=f32")};
   if (verdict.Has(ReasonCode::kUndeclared))
     return {CommandLine(args, command, "--set ffn.activation=relu2"),
             CommandLine(args, command, "--set ffn.activation=silu")};
@@ -143,7 +145,7 @@ report::Context MakeContext(const std::string& command) {
   utsname os{};
   if (uname(&os) == 0) context.os = fmt::format("{} {} {}", os.sysname, os.release, os.machine);
   context.cpu = CpuName();
-  context.n_cpus = static_cast<int>(std::thread::hardware_concurrency());
+  context.n_cpus = ProcessorCount();
   if (const char* allow = std::getenv("CROSSVAL_ALLOW_CPP_FAIL"); allow && *allow)
     context.notes.push_back(fmt::format(
         "CROSSVAL_ALLOW_CPP_FAIL={} is set and changes nothing: a reference that fails is never a pass",
@@ -169,6 +171,8 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   if (!args.model.hf_config.empty()) run::PutSetting(candidate, "hf.config", args.model.hf_config);
   PB_ASSIGN(request.candidate, ResolveEngine(args.engines.candidate, candidate));
   PB_TRY(ResolveReference(args, reference, &request));
+  TellOfThreads(request.candidate, threads);
+  TellOfThreads(request.reference, threads);
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
   request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;

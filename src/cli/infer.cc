@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/processors.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
@@ -124,7 +125,11 @@ Result<int> Infer(const InferArguments& args, run::EngineRecord& record) {
     PrintJson(object);
   } else {
     PrintOut("\n");
-    for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", report::Escape(note));
+    // What there is to say of threads stands there since the beginning.
+    const std::string told =
+        run::TooManyThreads(host::FactNumber(record.session, "threads", 1), ProcessorCount());
+    for (const std::string& note : notes)
+      if (told.empty() || !note.ends_with(told)) fmt::print(stderr, "note: {}\n", report::Escape(note));
     fmt::print(stderr, "{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n", summary.n_prompt,
                prompt_rate, summary.n_generated, decode_rate);
   }

@@ -1,12 +1,15 @@
-// paritybit trace-diff: two traces against each other, offline.
+// paritybit trace-diff: two traces against each other. No engine is run but the reference's own, for its noise floor, where that is
+// not kept beside its trace.
 #include <fmt/core.h>
 
 #include <memory>
 
 #include "cli/arguments.h"
 #include "cli/command.h"
+#include "cli/crossval_common.h"
 #include "cli/output.h"
 #include "report/trace_diff_report.h"
+#include "run/trace_floor.h"
 
 namespace pb::cli {
 namespace {
@@ -52,6 +55,24 @@ std::vector<std::string> NextCommands(const TraceDiffArguments& args, const comp
   return next;
 }
 
+// Kept beside the trace, else measured with the engine that it names.
+Result<compare::NoiseFloor> FloorOf(const trace::Trace& reference, int64_t n_tokens) {
+  run::TraceFloorRequest request;
+  const std::string& name = reference.manifest().engine;
+  auto engine = ResolveEngine(name, {});
+  if (engine.ok()) request.engine = std::move(engine).value();
+  if (!engine.ok() && !run::HasKeptFloor(reference))
+    return MakeError(Code::kNotFound,
+                     "the reference's engine ({}) is not here, so its noise floor cannot be measured",
+                     name.empty() ? "not recorded" : name);
+  PB_ASSIGN(request.calibration, ReadCalibration());
+  ProgressBar bar;
+  request.progress = [&](std::string_view what, int64_t done, int64_t total) {
+    bar.Update(what, done, total);
+  };
+  return run::FloorOfTrace(reference, n_tokens, request);
+}
+
 Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   compare::TraceDiffOptions options;
   options.max_rel_l2 = args.max_rel_l2;
@@ -59,6 +80,7 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   for (const std::string& rule : args.filters) PB_TRY(options.filter.Add(rule));
   PB_ASSIGN(trace::Trace candidate, trace::Trace::Open(args.folders[0]));
   PB_ASSIGN(trace::Trace reference, trace::Trace::Open(args.folders[1]));
+  options.floor = [&](int64_t n_tokens) { return FloorOf(reference, n_tokens); };
   PB_ASSIGN(compare::TraceDiff diff, compare::DiffTraces(candidate, reference, options));
   report::TraceDiffContext context;
   for (int side : {0, 1}) context.folders[side] = args.folders[side];

@@ -1,4 +1,4 @@
-// Local errors against their bounds: of two engines in lock-step, or of one engine against the arbiter.
+// The judge of single operations: coverage, values that are not finite, errors beyond their bounds.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -10,6 +10,8 @@
 
 namespace pb::compare {
 namespace {
+
+constexpr double kBeyondF16 = 65520;  // the least that rounds to an infinite f16
 
 bool IsNonFinite(const PointRow& p) { return p.n_non_finite[0] + p.n_non_finite[1] > 0; }
 
@@ -82,6 +84,7 @@ class LocalCheck {
   void CheckFinite() {
     for (const PointRow* p : order_) {
       if (!IsNonFinite(*p)) continue;
+      if (CacheOverflowed(*p)) return Locate(*p);
       const bool of_first = p->n_non_finite[0] > 0, of_second = p->n_non_finite[1] > 0;
       // What the mathematics makes of finite inputs is not finite: then the file holds what no engine can compute with.
       if (audit_)
@@ -97,6 +100,47 @@ class LocalCheck {
       Locate(*p);
       return;
     }
+  }
+
+  // Whether attention is not finite because its keys or values are larger than an f16 cache can hold; tells so then. Everything
+  // behind it follows.
+  bool CacheOverflowed(const PointRow& p) {
+    if (p.stage != PB_STAGE_ATTN_SCORES && p.stage != PB_STAGE_ATTN_CONTEXT) return false;
+    double keys = 0, values = 0;
+    for (const PointRow* q : order_) {
+      if (q->prompt != p.prompt || q->layer != p.layer || q->first_position >= p.first_position + p.n_rows)
+        continue;
+      if (q->stage == PB_STAGE_K_ROPE) keys = std::max(keys, q->largest);
+      if (q->stage == PB_STAGE_V_PROJ && p.stage == PB_STAGE_ATTN_CONTEXT)
+        values = std::max(values, q->largest);
+    }
+    const bool of_keys = keys >= kBeyondF16;
+    bool over[2] = {false, false};
+    for (int side : {0, 1}) over[side] = p.n_non_finite[side] > 0 && IsF16(evidence_.settings[side]);
+    // The arbiter's cache is the engine's.
+    if (audit_) over[1] = false;
+    if ((!of_keys && values < kBeyondF16) || (!over[0] && !over[1])) return false;
+    verdict_->blame = audit_               ? Blame::kEngine
+                      : over[0] && over[1] ? Blame::kBoth
+                      : over[0]            ? Blame::kCandidate
+                                           : Blame::kReference;
+    Add(ReasonCode::kKvCacheOverflow,
+        fmt::format(
+            "{}: the f16 KV cache of {} overflows: {} up to {:.3g}, and the largest that f16 holds is 65504, "
+            "so what "
+            "attention makes of them is NaN or infinite, and so is all that follows; kv.type=f32 mends it",
+            PointName(p.stage, p.layer),
+            audit_               ? "the engine"
+            : over[0] && over[1] ? "both engines"
+            : over[0]            ? "the candidate"
+                                 : "the reference",
+            of_keys ? "keys are" : "values are", of_keys ? keys : values));
+    return true;
+  }
+
+  static bool IsF16(const std::vector<Setting>& settings) {
+    return std::any_of(settings.begin(), settings.end(),
+                       [](const Setting& s) { return s.key == "kv.type" && s.value == "f16"; });
   }
 
   void CheckBounds() {

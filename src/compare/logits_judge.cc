@@ -92,15 +92,23 @@ class LogitsCheck {
     return Limit{name, *value, unit, evidence_.user.origin, true};
   }
 
+  // Attention that is fused in one engine alone rounds by more than the reference's noise.
+  Limit Widened(Limit limit, double factor) const {
+    if (!AttentionDiffers(evidence_.settings[0], evidence_.settings[1])) return limit;
+    limit.value *= factor;
+    limit.origin = fmt::format("{:g} x ({}), as attn.flash differs", factor, limit.origin);
+    return limit;
+  }
+
   LimitsInForce SetUpLimits() {
     const UserLimits& user = evidence_.user;
     bool kl_by_user = user.kl_mean && user.kl_worst;
     LimitsInForce l;
     l.floor = UsableFloor(kl_by_user);
     l.kl_worst = ByUser("kl.worst", user.kl_worst, "nats");
-    if (!l.kl_worst && l.floor) l.kl_worst = WorstKlLimit(*l.floor);
+    if (!l.kl_worst && l.floor) l.kl_worst = Widened(WorstKlLimit(*l.floor), kFusedAttentionKl);
     l.gap = ByUser("gap.change", user.gap_change, "nats");
-    if (!l.gap && l.floor) l.gap = GapLimit(*l.floor);
+    if (!l.gap && l.floor) l.gap = Widened(GapLimit(*l.floor), std::sqrt(kFusedAttentionKl));
     if (!l.gap && kl_by_user)
       l.gap = Limit{"gap.change", 0, "nats",
                     "no noise floor: a top-1 may differ only where two tokens tie exactly"};
@@ -184,7 +192,7 @@ class LogitsCheck {
     if (evidence_.user.kl_mean) return ByUser(name, evidence_.user.kl_mean, "nats");
     if (!floor_) return std::nullopt;
     auto [it, fresh] = mean_limits_.try_emplace(n);
-    if (fresh) it->second = MeanKlLimit(*floor_, n, name);
+    if (fresh) it->second = Widened(MeanKlLimit(*floor_, n, name), kFusedAttentionKl);
     it->second.name = name;
     return it->second;
   }

@@ -79,7 +79,7 @@ std::string EffectiveScheme(const std::vector<Setting>& settings, const std::str
 std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& candidate,
                                                  const std::vector<Setting>& reference) {
   std::vector<SettingDifference> differing;
-  for (const char* key : {"act.quant", "kv.type", "attn.flash"}) {
+  for (const char* key : {"act.quant", "kv.type"}) {
     const Setting *c = FindSetting(candidate, key), *r = FindSetting(reference, key);
     if (!c || !r) continue;
     bool is_scheme = std::string_view(key) == "act.quant";
@@ -96,6 +96,11 @@ Reason ReasonOf(const SettingDifference& d) {
           fmt::format("{} differs: the candidate runs {} [{}], the reference {} [{}]; their results are not "
                       "expected to agree, so they are not judged",
                       d.key, d.values[0], d.origins[0], d.values[1], d.origins[1])};
+}
+
+bool AttentionDiffers(const std::vector<Setting>& candidate, const std::vector<Setting>& reference) {
+  const Setting *c = FindSetting(candidate, "attn.flash"), *r = FindSetting(reference, "attn.flash");
+  return c && r && c->value != r->value;
 }
 
 }  // namespace pb::compare

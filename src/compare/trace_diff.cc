@@ -1,3 +1,4 @@
+// Two traces against each other: what they have in common, where they part, and whether that is rounding.
 #include "compare/trace_diff.h"
 
 #include <fmt/format.h>
@@ -5,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "compare/logits_judge.h"
+#include "compare/trace_logits.h"
 #include "compare/trace_point.h"
 #include "compare/verdict.h"
 
@@ -56,7 +59,9 @@ class Diff {
   Result<TraceDiff> Run() {
     out_.verdict.scope = Scope::kLocal;
     out_.verdict.coverage.unit = "points";
-    if (CheckRecords() && CheckTokens()) {
+    if (!CheckRecords()) return Settle(&out_.verdict), std::move(out_);
+    PB_ASSIGN(const bool same_tokens, CheckTokens());
+    if (same_tokens) {
       CheckIdentity();
       PB_TRY(ComparePoints());
       JudgePoints();
@@ -93,21 +98,50 @@ class Diff {
     return any[0] && any[1];
   }
 
-  bool CheckTokens() {
+  // Notes how many positions the traces share: to where their tokens part, if each engine chose its own there.
+  Result<bool> CheckTokens() {
     if (traces_[0]->documented() || traces_[1]->documented()) return true;
     const auto &a = manifest(0).tokens, &b = manifest(1).tokens;
     const size_t n = std::min(a.size(), b.size());
     const auto at = static_cast<size_t>(
         std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
-    if (at == n && n > 0) return true;
+    n_shared_ = static_cast<int64_t>(at);
+    if (at == n && n > 0) return n_shared_ = INT64_MAX, true;
     if (n == 0) {
       Add(ReasonCode::kNoTokens, "a trace does not say of which tokens it is");
-    } else {
+      return false;
+    }
+    PB_ASSIGN(const bool chosen, ChoseTheirTokens(at));
+    if (!chosen)
       Add(Outcome::kInvalid, ReasonCode::kTokensDiffer,
           fmt::format("the traces are of different tokens, first at position {}: candidate {}, reference {}",
                       at, a[at], b[at]));
+    return chosen;
+  }
+
+  // Whether the tokens at a position are decode steps, each the choice of its own engine after the position before; tells so then.
+  Result<bool> ChoseTheirTokens(size_t at) {
+    std::string margins;
+    for (int side : {0, 1}) {
+      const trace::Manifest& m = manifest(side);
+      if (m.n_prompt <= 0 || at < static_cast<size_t>(m.n_prompt)) return false;
+      PB_ASSIGN(const auto top, TopsAt(*traces_[side], static_cast<int64_t>(at) - 1));
+      // Without logits the same prompt must do: what follows it was chosen.
+      if (!top && (m.prompt.empty() || manifest(0).prompt != manifest(1).prompt)) return false;
+      if (top && (top->tokens.empty() || top->tokens[0].first != m.tokens[at])) return false;
+      const std::string margin =
+          top && top->tokens.size() > 1
+              ? fmt::format("{:.2g} nats ahead of token {}", top->tokens[0].second - top->tokens[1].second,
+                            top->tokens[1].first)
+              : "its margin is not recorded";
+      margins += fmt::format("{}the {} token {} ({})", side ? ", " : "", kSides[side], m.tokens[at], margin);
     }
-    return false;
+    Add(ReasonCode::kGreedyFlip,
+        fmt::format(
+            "after position {} each engine goes on with a token of its own choice: {}; what follows is "
+            "not compared",
+            at - 1, margins));
+    return true;
   }
 
   void CheckIdentity() {
@@ -123,6 +157,12 @@ class Diff {
     }
     for (const SettingDifference& difference : DifferingSettings(SettingsOf(a), SettingsOf(b))) {
       out_.verdict.reasons.push_back(ReasonOf(difference));
+      comparable_ = false;
+    }
+    if (AttentionDiffers(SettingsOf(a), SettingsOf(b))) {
+      Add(ReasonCode::kSettingsDiffer,
+          "attention is fused in one engine and not in the other (attn.flash), so what is behind it is shown "
+          "and not judged");
       comparable_ = false;
     }
     for (int side : {0, 1}) {
@@ -143,7 +183,7 @@ class Diff {
   }
 
   Status ComparePoints() {
-    const TracePairing pairing = PairTraces(*traces_[0], *traces_[1], options_.filter);
+    const TracePairing pairing = PairTraces(*traces_[0], *traces_[1], options_.filter, n_shared_);
     if (!pairing.repeated.empty())
       Add(ReasonCode::kPointsRepeated, "rows are recorded twice: " + Some(pairing.repeated));
     if (!pairing.outside.empty())
@@ -166,11 +206,24 @@ class Diff {
         out_.dtypes.push_back(
             fmt::format("{}: {} against {}", span.first->name, span.records[0][0]->dtype, span.first->dtype));
       out_.points.push_back(std::move(**point));
+      if (span.first->stage_id == PB_STAGE_LOGITS && span.placed) PB_TRY(CompareLogitsOf(span));
     }
     for (const TraceGap& gap : pairing.gaps) AddGap(gap);
     std::stable_sort(out_.points.begin(), out_.points.end(),
                      [](const TracePoint& a, const TracePoint& b) { return ComesBefore(a.row, b.row); });
     ReportCoverage();
+    return {};
+  }
+
+  Status CompareLogitsOf(const TraceSpan& span) {
+    PB_ASSIGN(std::vector<LogitsRow> rows,
+              CompareTraceLogits(*traces_[0], *traces_[1], span, &out_.logits_exact));
+    for (LogitsRow& row : rows) {
+      const trace::Manifest& m = manifest(1);
+      row.phase = row.position < m.n_prompt ? Phase::kPrefill : Phase::kDecode;
+      row.token = m.tokens[static_cast<size_t>(row.position)];
+      out_.logits.push_back(std::move(row));
+    }
     return {};
   }
 
@@ -269,15 +322,54 @@ class Diff {
     if (options_.max_rel_l2) {
       JudgeByLimit(*options_.max_rel_l2);
     } else if (!defect) {
-      Add(ReasonCode::kNotJudged,
-          fmt::format("{} of {} points differ. On inputs of equal bits {} ops agree within rounding{}; "
-                      "everything else is error that "
-                      "arrived from earlier ops, which two traces can only describe",
-                      Differing(), out_.points.size(), n_own,
-                      n_unknown > 0
-                          ? fmt::format(" and {} differ by what these traces cannot tell from it", n_unknown)
-                          : ""));
+      const std::string own = fmt::format(
+          "{} of {} points differ. On inputs of equal bits {} ops agree within rounding{}; everything else "
+          "is error that arrived "
+          "from earlier ops",
+          Differing(), out_.points.size(), n_own,
+          n_unknown > 0 ? fmt::format(" and {} differ by what these traces cannot tell from it", n_unknown)
+                        : "");
+      std::string why = codes ? "an op's own error is open" : JudgeByNoise();
+      if (why.empty())
+        Add(ReasonCode::kDifferencesArrived, own);
+      else
+        Add(ReasonCode::kNotJudged,
+            fmt::format("{}, which two traces can only describe; the logits are not judged: {}", own, why));
     }
+  }
+
+  // Judges the logits as crossval does without tracepoints. Returns why that cannot be done; empty: it was.
+  std::string JudgeByNoise() {
+    if (options_.different_models) return "the models are different on purpose";
+    if (traces_[0]->documented() || traces_[1]->documented())
+      return "a trace does not say of which tokens it is";
+    const auto n_tokens = std::min<int64_t>(
+        n_shared_, static_cast<int64_t>(std::min(manifest(0).tokens.size(), manifest(1).tokens.size())));
+    if (static_cast<int64_t>(out_.logits.size()) != n_tokens)
+      return fmt::format("the traces tell those of {} of {} positions", out_.logits.size(), n_tokens);
+    if (!options_.floor) return "there is no noise floor to judge them by";
+    auto floor = options_.floor(n_tokens);
+    if (!floor.ok()) return floor.error().message;
+    Evidence evidence;
+    evidence.n_prompts_asked = 1;
+    evidence.floor = std::move(floor).value();
+    evidence.prompts.emplace_back().rows = out_.logits;
+    Verdict judged;
+    judged.coverage.expected = judged.coverage.compared = n_tokens;
+    CheckLogits(&evidence, Outcome::kDiverged, &judged);
+    out_.logits = std::move(evidence.prompts[0].rows);
+    Verdict& verdict = out_.verdict;
+    verdict.scope = Scope::kLogitsOnly;
+    verdict.reasons.insert(verdict.reasons.end(), judged.reasons.begin(), judged.reasons.end());
+    verdict.limits.insert(verdict.limits.end(), judged.limits.begin(), judged.limits.end());
+    if (!verdict.first_divergence) verdict.first_divergence = judged.first_divergence;
+    if (verdict.blame == Blame::kNone) verdict.blame = judged.blame;
+    if (!out_.logits_exact)
+      out_.notes.push_back(
+          fmt::format("the KL is that of the {} likeliest tokens and of all others together, which is at "
+                      "most that of whole rows",
+                      trace::kTopTokens));
+    return "";
   }
 
   int64_t Differing() const { return static_cast<int64_t>(out_.points.size()) - out_.n_equal; }
@@ -344,6 +436,7 @@ class Diff {
 
   const trace::Trace* traces_[2];
   const TraceDiffOptions& options_;
+  int64_t n_shared_ = INT64_MAX;  // positions whose tokens are the same in both
   bool comparable_ = true;
   std::vector<std::string> non_finite_;
   TraceDiff out_;
@@ -356,7 +449,7 @@ const char* ConfidenceName(Confidence c) {
 }
 
 const char* OwnErrorName(OwnError e) {
-  return e == OwnError::kNone     ? "none"
+  return e == OwnError::kNone     ? "unjudged"
          : e == OwnError::kWithin ? "within"
          : e == OwnError::kAbove  ? "above"
                                   : "unknown";

@@ -74,6 +74,7 @@ struct PointRow {
   double max_abs = 0, cosine = 0, scale = 1, offset = 0;  // candidate ~ scale * reference + offset
   int64_t n_non_finite[2] = {
       0, 0};  // candidate, reference; hidden scores that are -inf on both sides are not counted
+  double largest = 0;               // magnitude of a finite value, of either side
   bool explained_by_codes = false;  // above the bound, and explained by differently rounded activation codes
   std::string explanation;
   bool above_bound() const { return !(bound_ratio <= 1); }

@@ -76,6 +76,14 @@ Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   CheckCompleteness(*evidence, &verdict);
   verdict.differing = DifferingSettings(evidence->settings[0], evidence->settings[1]);
   for (const SettingDifference& d : verdict.differing) verdict.reasons.push_back(ReasonOf(d));
+  if (AttentionDiffers(evidence->settings[0], evidence->settings[1]))
+    verdict.reasons.push_back(
+        {ReasonCode::kFusedAttention,
+         fmt::format(
+             "one engine computes attention as one op, whose sums are kept in f16, and the other does not "
+             "(attn.flash): its scores and softmax cannot be seen, and the logits may lie within {:g} times "
+             "the limits of noise",
+             kFusedAttentionKl)});
   CheckFinite(evidence, &verdict);
   const bool comparable = IsComparable(verdict);
   if (!comparable && verdict.blame != Blame::kNone) verdict.blame = Blame::kUndetermined;

@@ -58,8 +58,8 @@ Obstacle Interrupted(const std::string& text);                  // incomplete, "
 struct Evidence {
   int64_t n_prompts_asked = 0;
   std::vector<PromptEvidence> prompts;
-  // Facts of model and session of both engines. act.quant, kv.type and attn.flash must agree where both tell
-  // them.
+  // Facts of model and session of both engines. act.quant and kv.type must agree where both tell them; where attn.flash does
+  // not, limits from the noise floor are wider (kFusedAttentionKl).
   std::vector<Setting> settings[2];
   std::vector<Obstacle> obstacles;
   std::optional<NoiseFloor> floor;  // of the reference
@@ -101,6 +101,12 @@ std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& can
                                                  const std::vector<Setting>& reference);
 // "settings-differ", one sentence.
 Reason ReasonOf(const SettingDifference& difference);
+
+// Whether one engine computes attention as one op and the other does not, as far as both tell (attn.flash).
+bool AttentionDiffers(const std::vector<Setting>& candidate, const std::vector<Setting>& reference);
+// What rounding of fused attention may add: so many times the limits on KL, and the root of it times that on gaps. Measured:
+// docs/numerics.md, "Fused attention".
+inline constexpr double kFusedAttentionKl = 4;
 
 // Sorts reasons worst first (stable) and sets the outcome to the worst; no reason at all is invalid.
 void Settle(Verdict* verdict);

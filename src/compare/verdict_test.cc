@@ -382,7 +382,7 @@ TEST(JudgeLogits, NanNeverPassesALimit) {
 }
 
 TEST(JudgeLogits, SettingsThatDifferAreNotJudged) {
-  for (const char* key : {"act.quant", "kv.type", "attn.flash"}) {
+  for (const char* key : {"act.quant", "kv.type"}) {
     Evidence e = Good();
     e.settings[0] = {{key, "f16", "set"}};
     e.settings[1] = {{key, "f32", "observed"}};
@@ -391,6 +391,28 @@ TEST(JudgeLogits, SettingsThatDifferAreNotJudged) {
     e.settings[1][0].value = "f16";
     Expect(e, Outcome::kDiverged, "kl-worst-above-limit");
   }
+}
+
+// Floor() has limits of 3e-3, 2e-3 and 0.3: fused attention in one engine may lie kFusedAttentionKl times as far.
+TEST(JudgeLogits, FusedAttentionIsDriftWithinWiderLimitsAndNeverAMatch) {
+  auto judge = [](double kl, double gap_change, const char* flash) {
+    Evidence e = Good();
+    e.settings[0] = {{"attn.flash", "on", "observed"}};
+    e.settings[1] = {{"attn.flash", flash, "observed"}};
+    for (LogitsRow& row : e.prompts[0].rows) row.kl = kl, row.gap_change = gap_change;
+    e.prompts[0].rows[3].top1[0] = 8;
+    return JudgeLogits(&e);
+  };
+  EXPECT_EQ(judge(0, 0, "on").outcome, Outcome::kNearTie);
+  EXPECT_EQ(judge(0, 0, "off").outcome, Outcome::kDrift);
+  const Verdict within = judge(1.99e-3 * kFusedAttentionKl, 0.29 * std::sqrt(kFusedAttentionKl), "off");
+  EXPECT_EQ(within.outcome, Outcome::kDrift);
+  EXPECT_TRUE(Has(within, "fused-attention"));
+  EXPECT_NE(within.limits[0].origin.find("as attn.flash differs"), std::string::npos);
+  EXPECT_TRUE(Has(judge(2.01e-3 * kFusedAttentionKl, 0, "off"), "kl-mean-above-limit"));
+  EXPECT_TRUE(Has(judge(3.01e-3 * kFusedAttentionKl, 0, "off"), "kl-worst-above-limit"));
+  EXPECT_EQ(judge(0, 0.31 * std::sqrt(kFusedAttentionKl), "off").outcome, Outcome::kDiverged);
+  EXPECT_EQ(judge(1.99e-3 * kFusedAttentionKl, 0, "on").outcome, Outcome::kDiverged);
 }
 
 // "ggml" means what it does to the weights at hand.

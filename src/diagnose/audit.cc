@@ -301,6 +301,8 @@ void AuditRun::Count() {
 
 void AuditRun::Judge() {
   evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
+  for (const host::Fact& fact : out_.run.candidate.session)
+    evidence_.settings[0].push_back({fact.key, fact.value, fact.origin});
   if (judge_) Count();
   compare::Verdict& verdict = out_.run.verdict = compare::JudgeAudit(evidence_, local_);
   out_.run.points = run::CondensePoints(local_.points, true);

@@ -2,14 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 
+#include "base/processors.h"
 #include "run/code_steps.h"
 
 namespace pb::diagnose {
 namespace {
 
-constexpr unsigned kMaxThreads = 8;
+constexpr int kMaxThreads = 8;
 
 ModelOptions OptionsOf(const host::Settings& settings) {
   ModelOptions options;
@@ -39,7 +39,7 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
                                                        const host::Limits& limits) {
   std::unique_ptr<FileArbiter> self(new FileArbiter);
   host::Settings settings = arbiter.settings;
-  const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1u, kMaxThreads);
+  const int threads = std::min(ProcessorCount(), kMaxThreads);
   run::PutSetting(settings, "threads", std::to_string(threads));
   for (const auto& [key, value] : SettingsOf(side)) run::PutSetting(settings, key, value);
   for (bool told : {false, true}) {

@@ -41,6 +41,11 @@ std::string ErrorText(const TracePoint& p, double error) {
   return std::isfinite(error) ? fmt::format("{}{:.1e}", mark, error) : "inf";
 }
 
+// "-" where no row is known by itself, as in sketches of whole tensors.
+std::string WorstRowText(const TracePoint& p) {
+  return p.row.worst_row_position < 0 && !p.equal ? "-" : ErrorText(p, p.row.worst_row);
+}
+
 std::string Place(const TracePoint& p) {
   return p.row.layer >= 0 ? fmt::format("layer {}, {}", p.row.layer, p.stage) : p.stage;
 }
@@ -98,9 +103,9 @@ std::string FirstDifference(const TraceDiff& diff) {
   if (!diff.first_difference) return "";
   const TracePoint& p = diff.points[*diff.first_difference];
   const int32_t position = p.row.worst_row_position >= 0 ? p.row.worst_row_position : p.row.first_position;
-  std::string out = Line(
-      "first diff", fmt::format("{}, step {}, position {}: rel-L2 {}, worst row {}", Place(p), p.row.step,
-                                position, ErrorText(p, p.row.rel_l2), ErrorText(p, p.row.worst_row)));
+  std::string out =
+      Line("first diff", fmt::format("{}, step {}, position {}: rel-L2 {}, worst row {}", Place(p),
+                                     p.row.step, position, ErrorText(p, p.row.rel_l2), WorstRowText(p)));
   if (p.confidence == Confidence::kExact)
     out += Line(
         "", fmt::format("max abs {:.1e} at position {}, feature {}; fits {:.6g} x + {:.1e}; 1-cos {:.1e}; "
@@ -157,6 +162,21 @@ std::string Growth(const TraceDiff& diff) {
   return out;
 }
 
+// What is known of a point's own error; the column's head says "on equal inputs".
+const char* OwnText(const TracePoint& p) {
+  switch (p.own) {
+    case compare::OwnError::kNone:
+      return "no row has such inputs";
+    case compare::OwnError::kWithin:
+      return p.equal ? "equal" : "within its bound";
+    case compare::OwnError::kAbove:
+      return "ABOVE its bound";
+    case compare::OwnError::kUnknown:
+      return "rounding or more: cannot be told";
+  }
+  return "";
+}
+
 std::string Table(const TraceDiff& diff) {
   const auto cells = Cells(diff);
   std::string out;
@@ -167,10 +187,9 @@ std::string Table(const TraceDiff& diff) {
       return stages::Order(a->row.stage, a->row.layer) < stages::Order(b->row.stage, b->row.layer);
     });
     for (Cell cell : sorted)
-      out += fmt::format("{:>5}  {:<20}  {:>9}  {:>9}  own error {}\n",
-                         layer < 0 ? "-" : fmt::format("{}", layer), Fit(cell->stage, 20),
-                         ErrorText(*cell, cell->row.rel_l2), ErrorText(*cell, cell->row.worst_row),
-                         compare::OwnErrorName(cell->own));
+      out += fmt::format("{:>5}  {:<20}  {:>9}  {:>9}  {}\n", layer < 0 ? "-" : fmt::format("{}", layer),
+                         Fit(cell->stage, 20), ErrorText(*cell, cell->row.rel_l2), WorstRowText(*cell),
+                         OwnText(*cell));
   }
   return fmt::format("{:>5}  {:<20}  {:>9}  {:>9}  on equal inputs\n", "layer", "stage", "rel-L2",
                      "worst row") +

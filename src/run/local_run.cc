@@ -73,6 +73,8 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
   const trace::ModelFacts reference = sides_[1]->record().model_facts();
   options.shape = ShapeOf(sides_[0]->record().model_facts().shape, reference.shape);
   options.n_layers = reference.n_layers;
+  for (Participant* side : sides_)
+    options.fused_attention |= side->record().session_facts().flash.value == "on";
   options.overwrite = overwrite;
   std::optional<CodeExplainer> explainer;
   const bool in_lock_step = overwrite == Overwrite::kReference;

@@ -36,6 +36,7 @@ enum class Overwrite {
 struct LockStepOptions {
   stages::ModelShape shape;
   int64_t n_layers = 0;
+  bool fused_attention = false;  // of either engine: the context is held against the bound of such
   Overwrite overwrite = Overwrite::kReference;
   // May be empty. Called for every pair, in the candidate's order.
   std::function<Status(const PointPair&)> on_pair;
@@ -47,10 +48,13 @@ struct LockStepOptions {
 // Which points two engines are expected to show, by stage.
 struct PointPlan {
   std::vector<int32_t> compared;             // stages both show
+  // Of those the ones whose inputs are not equal in lock-step though they are compared, with the reason: an input that is hidden in
+  // one of the engines was never overwritten. Their errors are not their own.
+  std::map<int32_t, std::string> unequal;
   std::vector<int32_t> shown[2];             // stages each shows
   std::vector<std::string> unobservable;     // "ffn_act: reference: computed inside the gated product"
   std::vector<std::string> one_sided;        // a stage one engine has and the other's architecture lacks
-  int64_t Expected(int64_t n_layers) const;  // points of one pass
+  int64_t Expected(int64_t n_layers) const;  // points of one pass that are judged
 };
 PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
                      const std::vector<host::StageVisibility>& reference);

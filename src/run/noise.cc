@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "base/kept.h"
+#include "base/processors.h"
 #include "base/sha256.h"
 #include "compare/logits.h"
 #include "run/noise_file.h"
@@ -241,7 +242,7 @@ size_t NoiseMeter::Workers(const Sequence& sequence, size_t n_runs) const {
   if (error || sequence.tokens.size() < kWorthAnEngine) return 1;
   uint64_t free_bytes =
       static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  size_t by_cores = std::thread::hardware_concurrency() / threads_each;
+  size_t by_cores = static_cast<size_t>(ProcessorCount()) / threads_each;
   size_t by_memory = 1 + free_bytes / 2 / (2 * model_bytes + (256ull << 20));
   return std::clamp<size_t>(std::min({by_cores, by_memory, n_runs}), 1, kMost);
 }

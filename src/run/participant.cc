@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/kept.h"
+#include "base/processors.h"
 #include "base/sha256.h"
 #include "model/model.h"
 
@@ -224,7 +225,19 @@ std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positi
         fmt::format("{} positions were evaluated, and the model's trained context has {}: what an engine "
                     "computes beyond it can be compared, but the model was not made for it",
                     n_positions, n_trained));
+  const std::string threads =
+      TooManyThreads(host::FactNumber(record.session, "threads", 1), ProcessorCount());
+  if (!threads.empty()) found.push_back(fmt::format("{}: {}", name.empty() ? record.spec : name, threads));
   return found;
+}
+
+std::string TooManyThreads(int64_t n_threads, int n_processors) {
+  if (n_threads <= n_processors) return {};
+  return fmt::format(
+      "{} threads on {} processor{}: threads that spin while they wait for each other keep the processor "
+      "from those that have work, which may take a hundred times as long or end in a timeout; --threads {} "
+      "is as many as there are",
+      n_threads, n_processors, n_processors == 1 ? "" : "s", n_processors);
 }
 
 Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings) {

@@ -82,8 +82,10 @@ std::string EngineIdentity(const EngineRecord& record);
 // Under this key a trace tells it of the engine that it was recorded from, and so does the recording as an engine.
 inline constexpr std::string_view kIdentityFact = "identity";
 // What the engine found that the model file leaves open or contradicts: "native: metadata key ... is missing", one each; and
-// that it evaluated more positions than the model was trained for.
+// that it evaluated more positions than the model was trained for, or ran more threads than there are processors.
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions = 0);
+// What to expect of more threads than there are processors; empty where there are enough.
+std::string TooManyThreads(int64_t n_threads, int n_processors);
 // Our own reader looks at a model file first: a damaged one is no engine's fault. Of `settings` hf.config counts.
 Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings);
 // sha256 of a file, remembered in the cache by path, size and time of change.

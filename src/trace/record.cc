@@ -28,6 +28,20 @@ std::string RowSketches(const std::vector<Sketch>& sketches) {
   return Base64(bytes);
 }
 
+// Of each row: rest f32, then (id i32, logit f32) of its likeliest tokens.
+std::string RowTops(const std::vector<TopTokens>& rows) {
+  std::vector<uint8_t> bytes;
+  auto add = [&bytes](const auto& value) {
+    const auto* at = reinterpret_cast<const uint8_t*>(&value);
+    bytes.insert(bytes.end(), at, at + sizeof value);
+  };
+  for (const TopTokens& row : rows) {
+    add(row.rest);
+    for (const auto& [id, logit] : row.tokens) add(id), add(logit);
+  }
+  return Base64(bytes);
+}
+
 Json FactsToJson(const Facts& facts) {
   Json list = Json::array();
   for (const Fact& f : facts) list.push_back({f.key, f.value, f.origin});
@@ -67,6 +81,7 @@ std::string ToJson(const Record& r) {
   if (r.n_positive_inf > 0) json += fmt::format(R"(,"inf":{})", r.n_positive_inf);
   if (r.n_negative_inf > 0) json += fmt::format(R"(,"neg_inf":{})", r.n_negative_inf);
   if (r.sketch) json += fmt::format(R"(,"sketch":"{}")", Base64(r.sketch->Bytes()));
+  if (!r.row_top.empty()) json += fmt::format(R"(,"row_top":"{}")", RowTops(r.row_top));
   if (!r.row_blake3.empty()) json += fmt::format(R"(,"row_blake3":["{}"])", fmt::join(r.row_blake3, "\",\""));
   if (!r.row_sketch.empty()) json += fmt::format(R"(,"row_sketch":"{}")", RowSketches(r.row_sketch));
   if (!r.payload_file.empty())

@@ -12,6 +12,7 @@
 #include "abi/vocabulary.h"
 #include "base/result.h"
 #include "trace/facts.h"
+#include "trace/measure.h"
 #include "trace/sketch.h"
 
 namespace pb::trace {
@@ -65,6 +66,7 @@ struct Record {
   std::vector<float> row_rms;            // empty: not known
   int64_t n_nan = 0, n_positive_inf = 0, n_negative_inf = 0;
   std::optional<Sketch> sketch;
+  std::vector<TopTokens> row_top;  // of logits; empty: not known
   std::vector<std::string> row_blake3;
   std::vector<Sketch> row_sketch;
   std::string payload_file;     // beside the manifest; empty: no payload

@@ -144,6 +144,25 @@ Status ParseSketches(const Json& json, Record* r) {
   return {};
 }
 
+// A row has as many tokens as every other.
+Status ParseRowTops(const Json& json, Record* r) {
+  std::optional<std::vector<uint8_t>> bytes;
+  PB_TRY(GetBase64(json, "row_top", &bytes));
+  if (!bytes) return {};
+  const auto n_rows = static_cast<size_t>(std::max<int64_t>(r->n_rows(), 1));
+  const size_t row_bytes = bytes->size() / n_rows;
+  if (bytes->size() % n_rows != 0 || row_bytes < 4 || (row_bytes - 4) % 8 != 0)
+    return Wrong("row_top", "list of the likeliest tokens of each row");
+  for (size_t row = 0; row < bytes->size(); row += row_bytes) {
+    TopTokens top;
+    top.rest = LoadLe<float>(bytes->data() + row);
+    for (size_t at = row + 4; at < row + row_bytes; at += 8)
+      top.tokens.emplace_back(LoadLe<int32_t>(bytes->data() + at), LoadLe<float>(bytes->data() + at + 4));
+    r->row_top.push_back(std::move(top));
+  }
+  return {};
+}
+
 Status ParsePayload(const Json& json, Record* r) {
   auto at = json.find("payload");
   if (at == json.end()) return {};
@@ -173,6 +192,7 @@ Result<Record> ParseRecord(const Json& json) {
   PB_TRY(GetInt(json, "inf", false, 0, r.num_elements, &r.n_positive_inf));
   PB_TRY(GetInt(json, "neg_inf", false, 0, r.num_elements, &r.n_negative_inf));
   PB_TRY(ParseSketches(json, &r));
+  PB_TRY(ParseRowTops(json, &r));
   PB_TRY(ParseRowDigests(json, &r));
   PB_TRY(ParsePayload(json, &r));
   return r;

@@ -115,10 +115,13 @@ void Writer::Describe(std::span<const float> values, Record* record) {
   r.n_nan = m.n_nan;
   r.n_positive_inf = m.n_positive_inf;
   r.n_negative_inf = m.n_negative_inf;
+  const size_t width = values.size() / static_cast<size_t>(n_rows);
+  if (r.stage_id == PB_STAGE_LOGITS && manifest_.level != Level::kDigest)
+    for (int64_t i = 0; i < n_rows; ++i)
+      r.row_top.push_back(TopTokensOf(values.subspan(static_cast<size_t>(i) * width, width)));
   const bool sketched = manifest_.level != Level::kDigest;
   if (sketched) r.sketch = SketchOf(sketcher_, values, n_rows, n_heads, r.first_position);
   if (!manifest_.per_row) return;
-  const size_t width = values.size() / static_cast<size_t>(n_rows);
   for (int64_t i = 0; i < n_rows; ++i) {
     auto row = values.subspan(static_cast<size_t>(i) * width, width);
     r.row_blake3.push_back(ToHex(Blake3Of(std::as_bytes(row))));
