@@ -9,7 +9,6 @@
 #include "base/file.h"
 #include "base/kept.h"
 #include "base/sha256.h"
-#include "model/model.h"
 
 namespace pb::run {
 namespace {
@@ -225,15 +224,6 @@ std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positi
                     "computes beyond it can be compared, but the model was not made for it",
                     n_positions, n_trained));
   return found;
-}
-
-Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings) {
-  ModelOptions options;
-  if (const std::string* config = FindSetting(settings, "hf.config")) options.hf_config = *config;
-  auto model = Model::Open(path, options);
-  if (model.ok() || model.error().code == Code::kUnsupported || model.error().code == Code::kUndeclared)
-    return {};
-  return std::move(model).error();
 }
 
 Result<std::string> CachedFileSha256(const std::filesystem::path& path) {

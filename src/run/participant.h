@@ -84,8 +84,6 @@ inline constexpr std::string_view kIdentityFact = "identity";
 // What the engine found that the model file leaves open or contradicts: "native: metadata key ... is missing", one each; and
 // that it evaluated more positions than the model was trained for.
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions = 0);
-// Our own reader looks at a model file first: a damaged one is no engine's fault. Of `settings` hf.config counts.
-Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings);
 // sha256 of a file, remembered in the cache by path, size and time of change.
 Result<std::string> CachedFileSha256(const std::filesystem::path& path);
 // The id of the largest value, the lowest of equals; -1 when no value is finite.
