@@ -67,6 +67,9 @@ pb_error* FileFacts(const char* path, pb_model* m) {
   }
   m->facts.push_back({"weights", WeightTypes(file.get()), "metadata"});
   m->has_weights = gguf_get_n_tensors(file.get()) > 0;
+  const int64_t architecture = gguf_find_key(file.get(), "general.architecture");
+  if (architecture >= 0 && gguf_get_kv_type(file.get(), architecture) == GGUF_TYPE_STRING)
+    m->architecture = gguf_get_val_str(file.get(), architecture);
   const bool tied = gguf_find_tensor(file.get(), "output.weight") < 0;
   m->facts.push_back({"output.tied", tied ? "yes" : "no", "metadata"});
   return nullptr;
@@ -132,6 +135,19 @@ pb_error* AddObserved(pb_model* m) {
   return nullptr;
 }
 
+// Values that the user puts in the place of the file's, as llama.cpp takes them; the last one is empty.
+std::vector<llama_model_kv_override> Overrides(const Settings& settings, const std::string& architecture) {
+  std::vector<llama_model_kv_override> overrides;
+  for (const auto& [key, value] : settings.declared) {
+    llama_model_kv_override& o = overrides.emplace_back();
+    o.tag = LLAMA_KV_OVERRIDE_TYPE_FLOAT;
+    std::snprintf(o.key, sizeof o.key, "%s.%s", architecture.c_str(), key.c_str());
+    o.val_f64 = value;
+  }
+  overrides.emplace_back().key[0] = 0;
+  return overrides;
+}
+
 pb_error* Open(pb_engine* engine, const char* path, std::unique_ptr<pb_model>* out) {
   auto made = std::make_unique<pb_model>();
   made->engine = engine, made->path = path;
@@ -145,6 +161,8 @@ pb_error* Open(pb_engine* engine, const char* path, std::unique_ptr<pb_model>* o
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0;
   params.vocab_only = !made->has_weights;
+  const std::vector<llama_model_kv_override> overrides = Overrides(engine->settings, made->architecture);
+  params.kv_overrides = overrides.data();
   made->model = llama_model_load_from_file(path, params);
   if (!made->model) {
     const std::string why = TakeLogLine();

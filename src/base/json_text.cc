@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
+#include <string>
+#include <vector>
 
 namespace pb {
 namespace {
@@ -34,7 +37,20 @@ Result<nlohmann::json> ParseJson(std::string_view text, int max_depth) {
   if (const auto at = TooDeepAt(text, max_depth))
     return MakeError(Code::kMalformed, "byte {}: nested deeper than {} levels", *at, max_depth);
   try {
-    return nlohmann::json::parse(text.begin(), text.end());
+    std::vector<std::set<std::string>> names;  // of the objects around
+    std::string twice;
+    auto watch = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+      using Event = nlohmann::json::parse_event_t;
+      if (event == Event::object_start) names.emplace_back();
+      if (event == Event::object_end && !names.empty()) names.pop_back();
+      if (event == Event::key && twice.empty() && !names.empty() &&
+          !names.back().insert(parsed.get<std::string>()).second)
+        twice = parsed.get<std::string>();
+      return true;
+    };
+    nlohmann::json json = nlohmann::json::parse(text.begin(), text.end(), watch);
+    if (twice.empty()) return json;
+    return MakeError(Code::kMalformed, "\"{:.64}\" occurs twice in one object", twice);
   } catch (const nlohmann::json::parse_error& error) {
     // The library counts from 1, and from 0 where there is nothing.
     return MakeError(Code::kMalformed, "byte {}: not valid JSON", error.byte > 0 ? error.byte - 1 : 0);

@@ -23,6 +23,12 @@ TEST(JsonText, ReadsWhatIsJson) {
   EXPECT_EQ(json->at("a").at(1).at("b"), "]]]]\"[[[[");
 }
 
+TEST(JsonText, ANameStandsOnceInAnObject) {
+  EXPECT_EQ(ErrorOf(R"({"a": 1, "b": {"a": 1}, "c": [{"a": 1}, {"a": 2}]})"), "");
+  EXPECT_EQ(ErrorOf(R"({"a": 1, "a": 1})"), "\"a\" occurs twice in one object");
+  EXPECT_EQ(ErrorOf(R"({"x": [{"b": {}}, {"b": 1, "c": 2, "b": 3}]})"), "\"b\" occurs twice in one object");
+}
+
 TEST(JsonText, DepthIsLimitedBeforeAnythingIsBuilt) {
   EXPECT_EQ(ErrorOf(Nested(kMaxJsonDepth)), "");
   EXPECT_EQ(ErrorOf(Nested(kMaxJsonDepth + 1)), "byte 32: nested deeper than 32 levels");

@@ -58,7 +58,7 @@ void AddModelArguments(Flags& flags, ModelArguments& args) {
       .Group("Model");
   flags
       .Option("--hf-config", args.hf_config,
-              "config.json of the model; else the one beside the model file, if any")
+              "config.json of the model, or none; else the one beside the model file, if any")
       .Group("Model");
 }
 
@@ -232,6 +232,7 @@ Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArgum
   choices.push_back(std::move(path));
   PB_ASSIGN(one.limits, ChooseLimits(engines, choices));
   PB_ASSIGN(host::Settings settings, ParseSettings(engines.set, "--set"));
+  for (const auto& [key, value] : settings) choices.push_back({key, value, "flag --set"});
   one.threads = std::to_string(ChooseThreads(engines, choices));
   if (!model.hf_config.empty()) run::PutSetting(settings, "hf.config", model.hf_config);
   PB_ASSIGN(one.spec, ResolveEngine(engine, settings));

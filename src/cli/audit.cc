@@ -10,6 +10,7 @@
 #include "cli/crossval_common.h"
 #include "cli/refusal.h"
 #include "report/audit_report.h"
+#include "run/doubts.h"
 #include "run/participant.h"
 #include "trace/reader.h"
 
@@ -105,6 +106,12 @@ std::vector<std::string> NextCommands(const AuditArguments& args, const diagnose
     refusal.by_candidate = !audit.run.candidate.error.empty(), refusal.by_arbiter = !refusal.by_candidate;
     return NextAfterRefusal(refusal);
   }
+  if (audit.run.verdict.outcome == compare::Outcome::kIncomplete && args.trace.empty()) {
+    std::vector<std::string> deciding;
+    for (const std::string& choice : run::WaysToDecide(audit.run.doubts))
+      deciding.push_back(AuditCommand(args, choice));
+    return deciding;
+  }
   if (audit.run.verdict.outcome != compare::Outcome::kDiverged) return {};
   std::vector<std::string> next;
   if (!args.all) next.push_back(AuditCommand(args, "--all"));
@@ -131,6 +138,7 @@ int Run(AuditArguments args) {
   for (const run::PromptRecord& prompt : audit->run.prompts)
     n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
   context.notes = run::FindingsOf(audit->run.candidate, static_cast<int64_t>(n_positions));
+  context.notes.insert(context.notes.end(), audit->run.notes.begin(), audit->run.notes.end());
   if (args.good_model.empty())
     context.notes.push_back(
         "the arbiter reads the same model file as the engine: what is wrong in the file itself is not seen "

@@ -15,6 +15,7 @@
 #include "cli/last_run.h"
 #include "cli/refusal.h"
 #include "diagnose/repro.h"
+#include "run/doubts.h"
 #include "run/participant.h"
 #include "setup/setup.h"
 
@@ -86,6 +87,12 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
   if (verdict.Has(ReasonCode::kUndeclared))
     return {CommandLine(args, command, "--set ffn.activation=relu2"),
             CommandLine(args, command, "--set ffn.activation=silu")};
+  if (verdict.outcome == compare::Outcome::kIncomplete) {
+    std::vector<std::string> deciding;
+    for (const std::string& choice : run::WaysToDecide(comparison.doubts))
+      deciding.push_back(CommandLine(args, command, choice));
+    if (!deciding.empty()) return deciding;
+  }
   if (verdict.Has(ReasonCode::kTokensDiffer)) return {CommandLine(args, "diagnose", "")};
   if (verdict.Has(ReasonCode::kUnsupported)) {
     Refusal refusal;
@@ -165,6 +172,8 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   std::string threads = std::to_string(ChooseThreads(args.engines, request.choices));
   PB_ASSIGN(host::Settings candidate, ParseSettings(args.engines.set, "--set"));
   PB_ASSIGN(host::Settings reference, ParseSettings(args.engines.set_reference, "--set-reference"));
+  for (const auto& [key, value] : candidate) request.choices.push_back({key, value, "flag --set"});
+  for (const auto& [key, value] : reference) request.choices.push_back({key, value, "flag --set-reference"});
   for (host::Settings* settings : {&candidate, &reference})
     if (args.engines.threads && !run::FindSetting(*settings, "threads"))
       settings->emplace_back("threads", threads);
@@ -365,6 +374,7 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     if (std::find(findings.begin(), findings.end(), finding) == findings.end())
       findings.push_back(std::move(finding));
   context.notes.insert(context.notes.end(), findings.begin(), findings.end());
+  context.notes.insert(context.notes.end(), comparison->notes.begin(), comparison->notes.end());
   int exit_code = compare::ExitCode(comparison->verdict.outcome);
   if (!args.receipt.empty()) {
     Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));

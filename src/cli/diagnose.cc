@@ -131,6 +131,7 @@ int Run(DiagnoseArguments args) {
   auto asked = RunAsked(&args.compared, args.place, &context.notes);
   if (!asked) return Fail(output, asked.error());
   auto& [request, judged] = *asked;
+  context.notes.insert(context.notes.end(), judged.comparison.notes.begin(), judged.comparison.notes.end());
   report::DiagnosisReport report;
   report.diagnosis = judged.diagnosis;
   if (!report.diagnosis) report.why_none = "there is nothing to diagnose: " + WhyNone(judged);

@@ -11,6 +11,7 @@
 #include "cli/output.h"
 #include "cli/refusal.h"
 #include "report/escape.h"
+#include "run/doubts.h"
 #include "run/generate.h"
 #include "tokenizer/tokenizer.h"
 
@@ -108,7 +109,11 @@ Result<int> Infer(const InferArguments& args, run::EngineRecord& record) {
   if (!read) return kExitOk;
   PB_ASSIGN(run::GenerateSummary summary, std::move(generated));
   stream.End();
-  const auto notes = run::FindingsOf(record, static_cast<int64_t>(summary.n_prompt) + summary.n_generated);
+  const int64_t n_positions = static_cast<int64_t>(summary.n_prompt) + summary.n_generated;
+  std::vector<std::string> notes = run::FindingsOf(record, n_positions);
+  for (std::string& note : run::NotesOnModel(one.model, one.spec.settings, n_positions))
+    notes.push_back(std::move(note));
+  run::NoteTokens(record, request.tokens, args.chat ? "as the chat template frames it" : "as given", &notes);
   double prompt_rate = summary.n_prompt / std::max(summary.prompt_seconds, 1e-9);
   double decode_rate = std::max(summary.n_generated - 1, 0) / std::max(summary.decode_seconds, 1e-9);
   if (args.output.json()) {

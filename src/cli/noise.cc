@@ -57,6 +57,7 @@ int Run(const NoiseArguments& args) {
   for (const run::PromptRecord& prompt : noise->run.prompts)
     n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
   context.notes = run::FindingsOf(noise->run.reference, static_cast<int64_t>(n_positions));
+  context.notes.insert(context.notes.end(), noise->run.notes.begin(), noise->run.notes.end());
   if (noise->run.verdict.Has(compare::ReasonCode::kUnsupported)) {
     Refusal refusal = OneEngineRefusal("noise", args.model, args.engines, args.engine, args.prompts,
                                        args.max_tokens);

@@ -11,6 +11,7 @@
 #include "cli/output.h"
 #include "cli/refusal.h"
 #include "report/escape.h"
+#include "run/doubts.h"
 #include "run/capture.h"
 #include "trace/reader.h"
 
@@ -179,7 +180,11 @@ Result<int> RunTrace(const TraceArguments& args, run::EngineRecord& record) {
   };
   PB_ASSIGN(run::TraceSummary summary, run::RecordTrace(engine, request, *writer, filter));
   const Outcome outcome = Judge(writer->manifest());
-  const auto notes = run::FindingsOf(record, static_cast<int64_t>(writer->manifest().tokens.size()));
+  const auto n_positions = static_cast<int64_t>(writer->manifest().tokens.size());
+  std::vector<std::string> notes = run::FindingsOf(record, n_positions);
+  for (std::string& note : run::NotesOnModel(one.model, one.spec.settings, n_positions))
+    notes.push_back(std::move(note));
+  run::NoteTokens(record, request.tokens, args.like.empty() ? "as given" : args.like, &notes);
   if (args.output.json()) {
     PrintObject(choices, writer->manifest(), summary, outcome, notes);
   } else {

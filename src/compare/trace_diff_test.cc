@@ -136,7 +136,7 @@ TEST_F(TraceDiffTest, RoundingIsNoDefectAndNoMatch) {
   EXPECT_EQ(diff.points[1].own, OwnError::kWithin);
   ASSERT_TRUE(diff.first_difference);
   EXPECT_EQ(*diff.first_difference, 1u);
-  diff = Diff(Chain("near2", Head(Level::kFull), kEmbeddings, norm, kProduct), good, {1e-6, false, {}});
+  diff = Diff(Chain("near2", Head(Level::kFull), kEmbeddings, norm, kProduct), good, {1e-6, false, {}, {}});
   EXPECT_EQ(diff.verdict.outcome, Outcome::kMatch);
 }
 

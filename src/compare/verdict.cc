@@ -41,6 +41,10 @@ Obstacle UndeclaredActivation(const std::string& architecture, const char* flag)
 
 Obstacle Unsupported(const std::string& text) { return {ReasonCode::kUnsupported, text}; }
 
+Obstacle Contradicted(const std::string& text) { return {ReasonCode::kContradicted, text}; }
+
+Obstacle Unheard(const std::string& text) { return {ReasonCode::kUnheard, text}; }
+
 Obstacle Interrupted(const std::string& text) { return {ReasonCode::kInterrupted, text}; }
 
 void Settle(Verdict* verdict) {

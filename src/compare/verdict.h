@@ -53,6 +53,8 @@ Obstacle Undeclared(const std::string& text);    // incomplete, "undeclared": lo
 // The same, of a model that leaves its FFN activation open; `flag`: what declares it, as "--set".
 Obstacle UndeclaredActivation(const std::string& architecture, const char* flag);
 Obstacle Unsupported(const std::string& text);  // incomplete, "unsupported": an engine says what it does not offer
+Obstacle Contradicted(const std::string& text);  // incomplete, "contradicted": two files disagree
+Obstacle Unheard(const std::string& text);       // incomplete, "unheard": a key that nobody reads
 Obstacle Interrupted(const std::string& text);                  // incomplete, "interrupted"
 
 struct Evidence {

@@ -11,6 +11,7 @@
 #include "base/sha256.h"
 #include "diagnose/blame.h"
 #include "diagnose/op_judge.h"
+#include "run/doubts.h"
 #include "run/local_run.h"
 #include "run/participant.h"
 #include "run/passes.h"
@@ -53,6 +54,7 @@ class AuditRun {
   // An engine's failure becomes an obstacle; anything else is passed on.
   Status Absorb(Status status);
   void Count();
+  void TellOfDoubts();
   void Judge();
 
   const AuditRequest& request_;
@@ -78,9 +80,11 @@ Status AuditRun::Absorb(Status status) {
 }
 
 Status AuditRun::Open() {
-  PB_TRY(run::CheckModelFile(request_.model, request_.engine.settings));
-  if (!request_.good_model.empty())
-    PB_TRY(run::CheckModelFile(request_.good_model, request_.engine.settings));
+  // What the engine cannot be told the arbiter is (hf.config).
+  host::Settings told = request_.engine.settings;
+  for (const auto& [key, value] : request_.arbiter.settings) run::PutSetting(told, key, value);
+  PB_TRY(run::CheckModelFile(request_.model, told, &out_.run.doubts));
+  if (!request_.good_model.empty()) PB_TRY(run::CheckModelFile(request_.good_model, told, &out_.run.doubts));
   out_.run.candidate.role = "engine", out_.run.reference.role = "arbiter";
   PB_TRY(Absorb(engine_.Start(request_.engine)));
   if (!stopped_) PB_TRY(Absorb(engine_.OpenModel(request_.model)));
@@ -299,11 +303,21 @@ void AuditRun::Count() {
   }
 }
 
+void AuditRun::TellOfDoubts() {
+  size_t longest = 0;
+  for (const run::PromptRecord& prompt : out_.run.prompts) {
+    longest = std::max(longest, prompt.tokens.size() + static_cast<size_t>(prompt.steps_asked));
+    run::NoteTokens(out_.run.candidate, prompt.tokens, prompt.origin, &out_.run.notes);
+  }
+  run::TellDoubts(out_.run.doubts, static_cast<int64_t>(longest), true, &evidence_.obstacles, &out_.run.notes);
+}
+
 void AuditRun::Judge() {
   evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
   for (const host::Fact& fact : out_.run.candidate.session)
     evidence_.settings[0].push_back({fact.key, fact.value, fact.origin});
   if (judge_) Count();
+  TellOfDoubts();
   compare::Verdict& verdict = out_.run.verdict = compare::JudgeAudit(evidence_, local_);
   out_.run.points = run::CondensePoints(local_.points, true);
   std::stable_sort(out_.run.points.begin(), out_.run.points.end(), compare::ComesBefore);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "run/doubts.h"
+
 namespace pb::diagnose {
 
 using compare::ReasonCode;
@@ -12,6 +14,23 @@ namespace {
 bool IsFirstDivergence(const compare::Verdict& verdict, const Place& place) {
   const auto& first = verdict.first_divergence;
   return first && first->stage == place.stage && first->layer == place.layer && first->prompt == place.prompt;
+}
+
+// Where two engines are compared that read the file in ways of their own, a key that nothing here hears is a note; what the arbiter
+// says of them rests on it.
+void TellWhatTheArbiterLeavesUnheard(run::Comparison* comparison) {
+  std::vector<compare::Obstacle> obstacles;
+  std::vector<std::string> ignored;
+  std::vector<Doubt> unheard = comparison->doubts;
+  std::erase_if(unheard, [](const Doubt& doubt) { return doubt.kind != Doubt::Kind::kUnheard; });
+  if (unheard.empty()) return;
+  run::TellDoubts(unheard, 0, true, &obstacles, &ignored);
+  for (compare::Obstacle& obstacle : obstacles) {
+    auto& reasons = comparison->verdict.reasons;
+    const auto same = [&](const compare::Reason& reason) { return reason.text == obstacle.text; };
+    if (std::ranges::none_of(reasons, same)) reasons.push_back(std::move(obstacle));
+  }
+  compare::Settle(&comparison->verdict);
 }
 
 }  // namespace
@@ -50,6 +69,7 @@ Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::E
   out.diagnosis = std::move(diagnosis).value();
   if (culprit && !tokens_differ) out.culprit = *culprit;
   verdict.blame = out.diagnosis->blame;
+  TellWhatTheArbiterLeavesUnheard(&out.comparison);
   return out;
 }
 

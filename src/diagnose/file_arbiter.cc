@@ -5,19 +5,24 @@
 
 #include "base/processors.h"
 #include "run/code_steps.h"
+#include "run/doubts.h"
 
 namespace pb::diagnose {
 namespace {
 
 constexpr int kMaxThreads = 8;
 
-ModelOptions OptionsOf(const host::Settings& settings) {
-  ModelOptions options;
-  if (const std::string* config = run::FindSetting(settings, "hf.config")) options.hf_config = *config;
-  if (const std::string* name = run::FindSetting(settings, "ffn.activation")) {
-    if (auto activation = ParseActivation(*name)) options.ffn_activation = *activation;
+// Of what a side is told about its model the arbiter takes over what decides between files that contradict each other, and nothing
+// besides: an engine that is told to compute something else than is declared is wrong.
+void TakeDecisions(const run::EngineRecord& side, host::Settings* settings) {
+  auto model = Model::Open(side.model_path, run::DeclaredBy(*settings));
+  if (!model.ok()) return;  // who opens it next says why
+  for (const Doubt& doubt : (*model)->doubts()) {
+    if (doubt.kind != Doubt::Kind::kContradiction || doubt.choices.empty()) continue;
+    const std::string key = doubt.choices[0].substr(0, doubt.choices[0].find('='));
+    if (const std::string* value = run::FindSetting(side.settings, key))
+      run::PutSetting(*settings, key, *value);
   }
-  return options;
 }
 
 }  // namespace
@@ -42,6 +47,7 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
   const int threads = std::min(ProcessorCount(), kMaxThreads);
   run::PutSetting(settings, "threads", std::to_string(threads));
   for (const auto& [key, value] : SettingsOf(side)) run::PutSetting(settings, key, value);
+  TakeDecisions(side, &settings);
   for (bool told : {false, true}) {
     PB_ASSIGN(self->engine_, host::Engine::Start(arbiter.plugin, settings, limits));
     PB_ASSIGN(self->facts_, self->engine_->OpenModel(side.model_path));
@@ -52,7 +58,7 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
   PB_ASSIGN(self->session_, self->engine_->OpenSession({}));
   PB_ASSIGN(self->stages_, self->engine_->Stages());
   self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
-  PB_ASSIGN(self->model_, Model::Open(side.model_path, OptionsOf(settings)));
+  PB_ASSIGN(self->model_, Model::Open(side.model_path, run::DeclaredBy(settings)));
   self->scheme_check_.emplace(self->model_, trace::ReadSessionFacts(self->session_).act_quant.value);
   return self;
 }

@@ -81,13 +81,20 @@ std::string FactsLine(const run::EngineRecord& e, const run::EngineRecord& candi
   bool any = false;
   for (const Shown& s : kShown) {
     const host::Fact *c = FindIn(candidate, s.key), *r = FindIn(reference, s.key);
-    size_t columns = std::max(c ? Columns(Escape(c->value)) : 0, r ? Columns(Escape(r->value)) : 0);
-    const host::Fact* own = FindIn(e, s.key);
-    if (own && c && r && SameValue(c->value, r->value)) own = c;  // in the same spelling
+    // In the same spelling where they are the same; what the user put in the place of a declaration is marked.
+    const bool same = c && r && SameValue(c->value, r->value);
+    auto shown = [&](const run::EngineRecord& of) {
+      const host::Fact* own = FindIn(of, s.key);
+      if (!own) return std::string("-");
+      const host::Fact* declared = host::FindFact(of.model, s.key);
+      return Escape(same ? c->value : own->value) +
+             (declared && declared->origin == "set" ? " [set]" : "");
+    };
+    size_t columns = std::max(c ? Columns(shown(candidate)) : 0, r ? Columns(shown(reference)) : 0);
     if (columns == 0) continue;
-    any |= own != nullptr;
+    any |= FindIn(e, s.key) != nullptr;
     if (!text.empty()) text += *s.label ? "  " : " ";
-    text += s.label + Fit(own ? Escape(own->value) : "-", columns);
+    text += s.label + Fit(shown(e), columns);
   }
   size_t end = any ? text.find_last_not_of(' ') : std::string::npos;
   return end == std::string::npos ? "" : text.substr(0, end + 1);
@@ -98,7 +105,7 @@ std::vector<std::string> FactsThatDiffer(const run::EngineRecord& candidate,
   std::set<std::string> keys;
   for (const host::Facts* facts : {&candidate.model, &candidate.session})
     for (const host::Fact& f : *facts)
-      if (f.key != "findings") keys.insert(f.key);  // sentences of one engine: they are notes
+      if (f.key != "findings" && f.key != "unheard") keys.insert(f.key);  // of one engine: they are notes
   std::vector<std::string> differing;
   for (const std::string& key : keys) {
     const host::Fact *c = FindIn(candidate, key), *r = FindIn(reference, key);

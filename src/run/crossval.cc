@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "compare/logits.h"
 #include "model/model.h"
+#include "run/doubts.h"
 #include "run/floor.h"
 #include "run/local_run.h"
 #include "run/noise_file.h"
@@ -28,9 +29,7 @@ double SecondsSince(Clock::time_point start) {
 
 // Whether neither the file nor a config.json says which activation the model runs.
 bool LeavesActivationOpen(const std::filesystem::path& path, const host::Settings& settings) {
-  ModelOptions options;
-  if (const std::string* config = FindSetting(settings, "hf.config")) options.hf_config = *config;
-  auto model = Model::Open(path, options);
+  auto model = Model::Open(path, DeclaredBy(settings));
   return model.ok() && !(*model)->params().ffn_activation;
 }
 
@@ -76,6 +75,7 @@ class CrossvalRun {
   void CompareDefaultConfiguration();
   void CollectTokenText();
   Status TakeFloor();
+  void TellOfDoubts();
   void Judge();
   // Turns an engine's failure into an obstacle; anything else is passed on.
   Status Absorb(Status status);
@@ -111,7 +111,10 @@ Status CrossvalRun::OpenSide(int side) {
   EngineRecord& record = candidate ? out_.candidate : out_.reference;
   record.role = candidate ? "candidate" : "reference";
   const std::filesystem::path& model = own_model ? request_.reference_model : request_.model;
-  PB_TRY(CheckModelFile(model, spec.settings));
+  // One file is looked at once; the settings of the candidate say what counts.
+  const size_t n_doubts = out_.doubts.size();
+  if (candidate || own_model) PB_TRY(CheckModelFile(model, spec.settings, &out_.doubts));
+  for (size_t i = n_doubts; i < out_.doubts.size() && !candidate; ++i) out_.doubts[i].flag = "--set-reference";
   record.model_path = model;
   PB_TRY(Absorb(sides_[side].Start(spec)));
   if (failed_) return {};
@@ -252,10 +255,7 @@ Status CrossvalRun::CompareLocally() {
   if (request_.scope != compare::Scope::kLocal) return {};
   out_.why_logits_only = WhyNoLocalScope(sides_[kCandidate], sides_[kReference]);
   if (!out_.why_logits_only.empty()) return {};
-  ModelOptions options;
-  if (const std::string* config = FindSetting(request_.candidate.settings, "hf.config"))
-    options.hf_config = *config;
-  auto model = Model::Open(request_.model, options);
+  auto model = Model::Open(request_.model, DeclaredBy(request_.candidate.settings));
   LocalRun run(sides_[kCandidate], sides_[kReference], session_, model.ok() ? *model : nullptr, request_);
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     if (out_.prompts[i].tokens.empty()) continue;
@@ -338,9 +338,21 @@ Status CrossvalRun::TakeFloor() {
   return {};
 }
 
+void CrossvalRun::TellOfDoubts() {
+  size_t longest = 0;
+  for (const PromptRecord& prompt : out_.prompts) {
+    longest = std::max(longest, prompt.tokens.size() + static_cast<size_t>(prompt.steps_asked));
+    NoteTokens(out_.candidate, prompt.tokens, prompt.origin, &out_.notes);
+  }
+  TellDoubts(out_.doubts, static_cast<int64_t>(longest),
+             ReadsAsDeclared(out_.candidate) || ReadsAsDeclared(out_.reference), &evidence_.obstacles,
+             &out_.notes);
+}
+
 void CrossvalRun::Judge() {
   evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
   evidence_.user = request_.user;
+  TellOfDoubts();
   evidence_.settings[kCandidate] = FactsOf(out_.candidate);
   evidence_.settings[kReference] = FactsOf(out_.reference);
   out_.verdict = local_ ? compare::JudgeLocal(&evidence_, *local_) : compare::JudgeLogits(&evidence_);
@@ -353,7 +365,7 @@ Result<Comparison> CrossvalRun::Run() {
   auto start = Clock::now();
   if (!request_.keep.folder.empty()) PB_TRY(CheckKeepFolder(request_.keep.folder));
   if (request_.prompts.empty() || !request_.no_reference.empty()) {
-    PB_TRY(CheckModelFile(request_.model, request_.candidate.settings));
+    PB_TRY(CheckModelFile(request_.model, request_.candidate.settings, &out_.doubts));
     out_.candidate.role = "candidate";
     out_.reference.role = "reference";
     if (!request_.no_reference.empty())

@@ -172,6 +172,9 @@ Json NoiseMeter::Provenance(const Sequence& sequence, const compare::NoiseRun& r
   Json settings = Json::object();
   for (const host::Fact& fact : record.session)
     if (fact.key != "n_ctx" && fact.key != "noise.seed") settings[fact.key] = fact.value;
+  // What the model declares beside the file, or the user instead of it.
+  for (const char* key : {"ffn.activation", "norm.eps", "rope.base", "rope.scale", "rope.pairing"})
+    if (const host::Fact* fact = host::FindFact(record.model, key)) settings[key] = fact->value;
   std::span tokens(sequence.tokens);
   return {{"model_sha256", record.model_sha256},
           {"engine", record.spec},

@@ -10,7 +10,6 @@
 #include "base/kept.h"
 #include "base/processors.h"
 #include "base/sha256.h"
-#include "model/model.h"
 
 namespace pb::run {
 namespace {
@@ -238,15 +237,6 @@ std::string TooManyThreads(int64_t n_threads, int n_processors) {
       "from those that have work, which may take a hundred times as long or end in a timeout; --threads {} "
       "is as many as there are",
       n_threads, n_processors, n_processors == 1 ? "" : "s", n_processors);
-}
-
-Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings) {
-  ModelOptions options;
-  if (const std::string* config = FindSetting(settings, "hf.config")) options.hf_config = *config;
-  auto model = Model::Open(path, options);
-  if (model.ok() || model.error().code == Code::kUnsupported || model.error().code == Code::kUndeclared)
-    return {};
-  return std::move(model).error();
 }
 
 Result<std::string> CachedFileSha256(const std::filesystem::path& path) {

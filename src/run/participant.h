@@ -86,8 +86,6 @@ inline constexpr std::string_view kIdentityFact = "identity";
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions = 0);
 // What to expect of more threads than there are processors; empty where there are enough.
 std::string TooManyThreads(int64_t n_threads, int n_processors);
-// Our own reader looks at a model file first: a damaged one is no engine's fault. Of `settings` hf.config counts.
-Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings);
 // sha256 of a file, remembered in the cache by path, size and time of change.
 Result<std::string> CachedFileSha256(const std::filesystem::path& path);
 // The id of the largest value, the lowest of equals; -1 when no value is finite.

@@ -12,6 +12,7 @@
 #include "compare/point_noise.h"
 #include "compare/types.h"
 #include "host/engine.h"
+#include "model/doubt.h"
 
 namespace pb::run {
 
@@ -110,6 +111,8 @@ struct Comparison {
   FloorRecord floor;
   std::optional<DefaultConfiguration> reference_default;
   std::vector<Choice> choices;
+  std::vector<Doubt> doubts;       // about the model files
+  std::vector<std::string> notes;  // of them, and of the prompts' tokens: what decides nothing
   compare::Verdict verdict;
   double wall_seconds = 0;
 };

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/sha256.h"
+#include "run/doubts.h"
 #include "run/floor.h"
 
 namespace pb::run {
@@ -40,6 +41,7 @@ class SelfNoiseRun {
   Status MeasureFloor();
   Status RunAxes();
   void SetLimits();
+  void TellOfDoubts();
   void JudgeFloor();
   void JudgeAxes();
   // An engine's failure becomes a reason; anything else is passed on.
@@ -188,6 +190,15 @@ void SelfNoiseRun::SetLimits() {
     add_mean(undisturbed_.front().sequence.tokens.size(), "kl.prefill.mean");
 }
 
+// An engine against itself says nothing about a key that nobody hears; but what it computes with is not what both files say.
+void SelfNoiseRun::TellOfDoubts() {
+  size_t longest = 0;
+  for (const Evaluated& u : undisturbed_) longest = std::max(longest, u.sequence.tokens.size());
+  for (const PromptRecord& prompt : out_.run.prompts)
+    NoteTokens(out_.run.reference, prompt.tokens, prompt.origin, &out_.run.notes);
+  TellDoubts(out_.run.doubts, static_cast<int64_t>(longest), false, &out_.run.verdict.reasons, &out_.run.notes);
+}
+
 void SelfNoiseRun::JudgeFloor() {
   if (!out_.floor) return;
   if (Status usable = compare::CheckNoiseFloor(*out_.floor); !usable.ok()) {
@@ -270,8 +281,10 @@ Status SelfNoiseRun::Measure() {
 
 Result<SelfNoise> SelfNoiseRun::Run() {
   const auto start = std::chrono::steady_clock::now();
-  PB_TRY(CheckModelFile(request_.model, request_.engine.settings));  // a damaged file is no engine's failure
+  // A damaged file is no engine's failure.
+  PB_TRY(CheckModelFile(request_.model, request_.engine.settings, &out_.run.doubts));
   PB_TRY(Measure());
+  TellOfDoubts();
   JudgeFloor();
   JudgeAxes();
   compare::Settle(&out_.run.verdict);
