@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "compare/logits.h"
 #include "run/noise_file.h"
 #include "run/row_store.h"
@@ -174,7 +175,7 @@ std::string NoiseMeter::Provenance(const Sequence& sequence, const compare::Nois
                      {"n_prefill", sequence.n_prefill},
                      {"n_positions", sequence.tokens.size()},
                      {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}};
-  return provenance.dump();
+  return DumpJson(provenance);
 }
 
 std::filesystem::path NoiseMeter::EntryPath(const Sequence& sequence, const compare::NoiseRun& run) const {
@@ -201,7 +202,7 @@ Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& meas
                 {"kl", measured.kl},
                 {"gap_change", measured.gap_change}};
   if (watch != Watch::kNothing) entry[PointsKey(watch == Watch::kAll)] = PointsJson(measured.points);
-  return WriteFileAtomic(EntryPath(sequence, measured), entry.dump() + "\n");
+  return WriteFileAtomic(EntryPath(sequence, measured), DumpJson(entry) + "\n");
 }
 
 Result<compare::NoiseRun> NoiseMeter::Disturb(Participant& engine, const Sequence& sequence,

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/text.h"
 
 namespace pb::run {
 namespace {
@@ -102,7 +103,7 @@ Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFl
                      {"n_calibration_positions", floor.n_calibration_positions},
                      {"n_positions", floor.n_positions()},
                      {"runs", runs}};
-  return WriteFileAtomic(path, json.dump(-1, ' ', true, Json::error_handler_t::replace) + "\n");
+  return WriteFileAtomic(path, DumpJson(json, -1, true) + "\n");
 }
 
 Result<compare::NoiseFloor> ReadNoiseFloor(const std::filesystem::path& path) {
