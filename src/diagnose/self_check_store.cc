@@ -1,9 +1,13 @@
+// Results of a self-check, a JSON line each, so that one that was interrupted goes on where it stood.
 #include "diagnose/self_check_store.h"
 
+#include <cerrno>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/system_error.h"
+#include "base/text.h"
 
 namespace pb::diagnose {
 namespace {
@@ -24,6 +28,7 @@ Json ToJson(const SelfResult& r) {
   return j;
 }
 
+// Throws where a field is missing or of another type.
 SelfResult FromJson(const Json& j) {
   SelfResult r;
   r.key = j.at("key"), r.kind = j.at("kind"), r.defect = j.at("defect"), r.benign = j.at("benign");
@@ -37,7 +42,16 @@ SelfResult FromJson(const Json& j) {
   return r;
 }
 
-// Of lines that are whole; the last one may be cut.
+// Whether a line begins the results of `identity`.
+bool Begins(const Json& line, const std::string& identity) {
+  auto says = [&](const char* key, const std::string& text) {
+    const auto at = line.find(key);
+    return at != line.end() && at->is_string() && at->get_ref<const std::string&>() == text;
+  };
+  return line.is_object() && says("schema", kSchema) && says("identity", identity);
+}
+
+// Of lines that are whole; the last one may be cut, and one that is damaged is run again.
 std::map<std::string, SelfResult> ReadResults(const std::string& text, const std::string& identity) {
   std::map<std::string, SelfResult> known;
   bool first = true;
@@ -46,12 +60,13 @@ std::map<std::string, SelfResult> ReadResults(const std::string& text, const std
     if (end == std::string::npos) break;
     const Json line = Json::parse(text.substr(at, end - at), nullptr, false);
     at = end + 1;
-    if (first &&
-        (!line.is_object() || line.value("schema", "") != kSchema || line.value("identity", "") != identity))
-      return {};
-    if (!first && line.is_object() && line.contains("named_as")) {
-      SelfResult r = FromJson(line);
-      known[r.key] = std::move(r);
+    if (first && !Begins(line, identity)) return {};
+    if (!first) {
+      try {
+        SelfResult r = FromJson(line);
+        known[r.key] = std::move(r);
+      } catch (const Json::exception&) {
+      }
     }
     first = false;
   }
@@ -70,11 +85,11 @@ Result<std::unique_ptr<SelfCheckStore>> SelfCheckStore::Open(const std::filesyst
   std::error_code ignored;
   if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), ignored);
   // Begun anew, so that a line that was cut is not continued.
-  std::string begin = Json({{"schema", kSchema}, {"identity", identity}}).dump() + "\n";
-  for (const auto& [key, result] : self->known_) begin += ToJson(result).dump() + "\n";
+  std::string begin = DumpJson(Json{{"schema", kSchema}, {"identity", identity}}) + "\n";
+  for (const auto& [key, result] : self->known_) begin += DumpJson(ToJson(result)) + "\n";
   PB_TRY(WriteFileAtomic(path, begin));
   self->out_.open(path, std::ios::app);
-  if (!self->out_) return MakeError(Code::kIo, "{}: cannot be written", path.string());
+  if (!self->out_) return MakeError(Code::kIo, "{}: cannot be written: {}", path.string(), ErrnoText(errno));
   return self;
 }
 
@@ -86,8 +101,9 @@ const SelfResult* SelfCheckStore::Find(const std::string& key) const {
 Status SelfCheckStore::Add(const SelfResult& result) {
   if (path_.empty()) return {};
   std::lock_guard lock(mutex_);
-  out_ << ToJson(result).dump() + "\n" << std::flush;
-  return out_ ? Status() : Status(MakeError(Code::kIo, "{}: cannot be written", path_.string()));
+  out_ << DumpJson(ToJson(result)) + "\n" << std::flush;
+  return out_ ? Status()
+              : Status(MakeError(Code::kIo, "{}: cannot be written: {}", path_.string(), ErrnoText(errno)));
 }
 
 }  // namespace pb::diagnose
