@@ -7,16 +7,16 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <system_error>
 #include <utility>
+
+#include "base/system_error.h"
 
 namespace pb {
 namespace {
 
 Error Errno(const std::filesystem::path& path, std::string_view doing) {
-  int e = errno;
-  return MakeError(e == ENOENT ? Code::kNotFound : Code::kIo, "{}: {}: {}", path.string(), doing, std::strerror(e));
+  return SystemError(fmt::format("{}: {}", path.string(), doing), errno);
 }
 
 class Fd {

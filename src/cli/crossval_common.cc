@@ -7,11 +7,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 
 #include "base/file.h"
 #include "base/processors.h"
+#include "base/system_error.h"
+#include "base/text.h"
 #include "cli/last_run.h"
 #include "cli/refusal.h"
 #include "diagnose/repro.h"
@@ -41,10 +42,22 @@ Status CheckReceipt(const std::filesystem::path& path) {
     return MakeError(Code::kIo, "{}: not a regular file", path.string());
   std::string temporary = path.string() + ".XXXXXX";
   const int fd = mkstemp(temporary.data());
-  if (fd < 0) return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), std::strerror(errno));
+  if (fd < 0) return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), ErrnoText(errno));
   close(fd);
   unlink(temporary.c_str());
   return {};
+}
+
+// What a user waits for each time because the noise measured now cannot be kept; empty: it can.
+std::string WhyNoiseIsNotKept(const run::Comparison& comparison) {
+  if (comparison.floor.n_measured == 0) return "";
+  constexpr size_t kProbeBytes = 1 << 16;  // as large as what is kept
+  std::error_code ignored;
+  std::filesystem::create_directories(CacheDir(), ignored);
+  const std::filesystem::path probe = CacheDir() / "probe";
+  const Status written = WriteFileAtomic(probe, std::string(kProbeBytes, ' '));
+  std::filesystem::remove(probe, ignored);
+  return written.ok() ? "" : "the noise floor is measured anew in every run: " + written.error().message;
 }
 
 // The reference, or why there is none.
@@ -364,6 +377,7 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     if (!args.keep_traces.empty())
       context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
   }
+  if (std::string why = WhyNoiseIsNotKept(*comparison); !why.empty()) context.notes.push_back(std::move(why));
   if (IsDivergence(comparison->verdict)) RememberRun(args, *comparison);
   size_t n_positions = 0;
   for (const run::PromptRecord& prompt : comparison->prompts)
@@ -375,10 +389,9 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
       findings.push_back(std::move(finding));
   context.notes.insert(context.notes.end(), findings.begin(), findings.end());
   context.notes.insert(context.notes.end(), comparison->notes.begin(), comparison->notes.end());
-  int exit_code = compare::ExitCode(comparison->verdict.outcome);
   if (!args.receipt.empty()) {
     Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));
-    if (!written.ok()) return Fail(args.output, written.error());
+    if (!written.ok()) context.not_written = "the receipt: " + written.error().message;
   }
   // The view by position is made of the wide table's columns, whatever the terminal.
   constexpr int kWideTable = 110;
@@ -386,7 +399,9 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   PrintOut(args.output.json() ? report::RenderJson(*comparison, context)
                               : report::RenderText(*comparison, context,
                                                    {UseColour(STDOUT_FILENO), args.all, args.quiet, width}));
-  return exit_code;
+  if (!context.not_written.empty() && !args.output.json())
+    PrintError(fmt::format("error: {}\n", EscapeUnsafe(context.not_written)));
+  return report::ExitCodeOf(*comparison, context);
 }
 
 }  // namespace pb::cli

@@ -1,11 +1,13 @@
 // paritybit infer: text from one engine, streamed.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/processors.h"
+#include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
@@ -53,7 +55,8 @@ Result<std::string> Frame(run::Participant& engine, const InferArguments& args, 
 // Hands out text as soon as its characters are whole.
 class Stream {
  public:
-  explicit Stream(bool print) : print_(print) {}
+  // A terminal must not obey what a model writes; a file or a pipe gets its bytes.
+  explicit Stream(bool print) : print_(print), terminal_(isatty(STDOUT_FILENO)) {}
   // False when nobody reads what is printed.
   bool Add(std::string_view bytes) {
     all_ += bytes;
@@ -65,11 +68,12 @@ class Stream {
 
  private:
   bool Flush(size_t n) {
-    const bool read = !print_ || n == 0 || PrintOut(std::string_view(pending_).substr(0, n));
+    const std::string_view text = std::string_view(pending_).substr(0, n);
+    const bool read = !print_ || n == 0 || PrintOut(terminal_ ? EscapeUnsafe(text) : text);
     pending_.erase(0, n);
     return read;
   }
-  bool print_;
+  bool print_, terminal_;
   std::string all_, pending_;
 };
 
@@ -134,9 +138,10 @@ Result<int> Infer(const InferArguments& args, run::EngineRecord& record) {
     const std::string told =
         run::TooManyThreads(host::FactNumber(record.session, "threads", 1), ProcessorCount());
     for (const std::string& note : notes)
-      if (told.empty() || !note.ends_with(told)) fmt::print(stderr, "note: {}\n", report::Escape(note));
-    fmt::print(stderr, "{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n", summary.n_prompt,
-               prompt_rate, summary.n_generated, decode_rate);
+      if (told.empty() || !note.ends_with(told))
+        PrintError(fmt::format("note: {}\n", report::Escape(note)));
+    PrintError(fmt::format("{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n",
+                           summary.n_prompt, prompt_rate, summary.n_generated, decode_rate));
   }
   return kExitOk;
 }

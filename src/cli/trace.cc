@@ -44,8 +44,8 @@ bool IsVerbose(const TraceArguments& args) {
 }
 
 void LogRecord(const trace::Record& r) {
-  fmt::print(stderr, "{}  ({})  rms {:.6g}  blake3:{}\n", report::Escape(r.name), fmt::join(r.shape, ", "),
-             r.rms, r.blake3.substr(0, 12));
+  PrintError(fmt::format("{}  ({})  rms {:.6g}  blake3:{}\n", report::Escape(r.name),
+                         fmt::join(r.shape, ", "), r.rms, r.blake3.substr(0, 12)));
 }
 
 // What to evaluate: the tokens of another trace, or those of the prompt.

@@ -1,10 +1,13 @@
+// Results of a self-check, a JSON line each, so that one that was interrupted goes on where it stood.
 #include "diagnose/self_check_store.h"
 
+#include <cerrno>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "base/kept.h"
+#include "base/system_error.h"
 
 namespace pb::diagnose {
 namespace {
@@ -76,7 +79,7 @@ Result<std::unique_ptr<SelfCheckStore>> SelfCheckStore::Open(const std::filesyst
   for (const auto& [key, result] : self->known_) begin += Sealed(ToJson(result)) + "\n";
   PB_TRY(WriteFileAtomic(path, begin));
   self->out_.open(path, std::ios::app);
-  if (!self->out_) return MakeError(Code::kIo, "{}: cannot be written", path.string());
+  if (!self->out_) return MakeError(Code::kIo, "{}: cannot be written: {}", path.string(), ErrnoText(errno));
   return self;
 }
 
@@ -89,7 +92,8 @@ Status SelfCheckStore::Add(const SelfResult& result) {
   if (path_.empty()) return {};
   std::lock_guard lock(mutex_);
   out_ << Sealed(ToJson(result)) + "\n" << std::flush;
-  return out_ ? Status() : Status(MakeError(Code::kIo, "{}: cannot be written", path_.string()));
+  return out_ ? Status()
+              : Status(MakeError(Code::kIo, "{}: cannot be written: {}", path_.string(), ErrnoText(errno)));
 }
 
 }  // namespace pb::diagnose

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "report/escape.h"
 #include "report/growth.h"
 #include "report/json.h"
@@ -244,7 +245,7 @@ std::string RenderNoiseJson(const run::SelfNoise& noise, const Context& context)
   out["host"] = Json{{"os", context.os}, {"cpu", context.cpu}, {"n_cpus", context.n_cpus}};
   out["wall_seconds"] = writer.Number(run.wall_seconds);
   out["non_finite_numbers"] = writer.non_finite_numbers();
-  return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return DumpJson(out, 2) + "\n";
 }
 
 }  // namespace pb::report

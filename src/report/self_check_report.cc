@@ -6,6 +6,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
+
 namespace pb::report {
 namespace {
 
@@ -177,7 +179,7 @@ std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& co
                    {"failed", m.n_benign_failed}};
   j["cases"] = Json::array();
   for (const SelfResult& r : report.results) j["cases"].push_back(ResultJson(r));
-  return j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  return DumpJson(j, 2) + "\n";
 }
 
 }  // namespace pb::report

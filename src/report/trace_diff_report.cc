@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/text.h"
 #include "report/escape.h"
 #include "report/text_blocks.h"
 
@@ -309,7 +310,7 @@ std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {
   o["notes"] = diff.notes;
   o["points"] = Json::array();
   for (const TracePoint& p : diff.points) o["points"].push_back(PointJson(p));
-  return o.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return DumpJson(o, 2) + "\n";
 }
 
 }  // namespace pb::report

@@ -14,6 +14,7 @@
 #include "base/kept.h"
 #include "base/processors.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "compare/logits.h"
 #include "run/noise_file.h"
 #include "run/passes.h"

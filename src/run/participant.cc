@@ -73,12 +73,7 @@ Status Participant::OpenModel(const std::filesystem::path& model) {
   record_.model_path = model;
   PB_ASSIGN(record_.model_sha256, CachedFileSha256(model));
   auto facts = engine_->OpenModel(model);
-  if (!facts) {
-    Error error = std::move(facts).error();
-    // The file was read just now: what an engine cannot read of it (no memory to map it) is the engine's failure.
-    if (error.code == Code::kIo) error.code = Code::kEngine;
-    return Note(std::move(error));
-  }
+  if (!facts) return Note(std::move(facts).error());
   record_.model = std::move(facts).value();
   return {};
 }

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "trace/base64.h"
 
 namespace pb::trace {
@@ -11,9 +12,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string Quote(std::string_view text) {
-  return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace);
-}
+std::string Quote(std::string_view text) { return DumpJson(Json(text), -1, true); }
 
 std::string FloatsToBase64(std::span<const float> values) {
   return Base64({reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)});
@@ -116,7 +115,7 @@ std::string ToJson(const Manifest& m) {
   json["sketch"] = {{"seed", m.sketch_seed}, {"tables", kSketchTables}, {"buckets", kSketchBuckets}};
   json["logits_blake3"] = m.logits_blake3;
   json["logits_blake3_untapped"] = m.logits_blake3_untapped;
-  return json.dump(1, ' ', true, Json::error_handler_t::replace) + "\n";
+  return DumpJson(json, 1, true) + "\n";
 }
 
 }  // namespace pb::trace
