@@ -18,6 +18,7 @@ namespace {
 struct AuditArguments {
   ModelArguments model;
   EngineArguments engines;
+  PrecisionArguments precision;
   PromptArguments prompts;
   OutputArguments output;
   std::string engine = "native", good_model, trace;
@@ -72,6 +73,7 @@ Result<diagnose::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;
   if (args.engines.threads) run::PutSetting(request.engine.settings, "threads", one.threads);
   request.good_model = args.good_model;
+  PB_ASSIGN(request.precision, PolicyOf(args.precision));
   request.max_tokens = args.max_tokens;
   host::Settings declared;
   if (!config.empty()) declared.emplace_back("hf.config", config);
@@ -83,7 +85,7 @@ Result<diagnose::AuditRequest> MakeAuditRequest(AuditArguments& args) {
 std::string AuditCommand(const AuditArguments& args, const std::string& more) {
   CrossvalArguments alone;
   alone.model = args.model, alone.reference_model = args.good_model;
-  alone.prompts = args.prompts, alone.max_tokens = args.max_tokens;
+  alone.prompts = args.prompts, alone.max_tokens = args.max_tokens, alone.precision = args.precision;
   for (const std::string& setting : args.engines.set)
     if (!setting.starts_with("trace=")) alone.engines.set.push_back(setting);
   const std::string of = !args.trace.empty()       ? "--trace " + ShellQuote(args.trace) + " "
@@ -104,6 +106,7 @@ std::vector<std::string> NextCommands(const AuditArguments& args, const diagnose
   if (args.trace.empty() && args.good_model.empty() && args.engine != "native") {
     CrossvalArguments compared;
     compared.model = args.model, compared.prompts = args.prompts, compared.max_tokens = args.max_tokens;
+    compared.precision = args.precision;
     compared.engines.set_reference = args.engines.set, compared.engines.reference = args.engine;
     next.push_back(CommandLine(compared, "diagnose", ""));
   }
@@ -147,6 +150,7 @@ Action DeclareAudit(CLI::App& app) {
       ->capture_default_str()
       ->group("Engines");
   AddSettingArguments(app, args->engines);
+  AddPrecisionArguments(app, args->precision);
   app.add_option("--trace", args->trace,
                  "judge a stored full trace instead of an engine: its model, tokens and steps")
       ->group("Engines");

@@ -20,7 +20,7 @@
 namespace pb::cli {
 namespace {
 
-using diagnose::HasReason;
+using compare::HasReason;
 using diagnose::IsDivergence;
 
 // "model name" of the first processor.
@@ -158,6 +158,7 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   PB_TRY(ResolveReference(args, reference, &request));
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
+  PB_ASSIGN(request.user.precision, PolicyOf(args.precision));
   request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;
   PB_ASSIGN(request.keep, ReadKeep(args));
   return request;
@@ -176,6 +177,8 @@ std::string CommandLine(const CrossvalArguments& args, const std::string& comman
   if (args.scope != "local") add("--scope", args.scope);
   for (const std::string& setting : args.engines.set) add("--set", setting);
   for (const std::string& setting : args.engines.set_reference) add("--set-reference", setting);
+  if (args.precision.strict) line += " --strict-precision";
+  for (const std::string& accepted : args.precision.accepted) add("--accept-precision", accepted);
   for (const std::string& prompt : args.prompts.prompts) add("--prompt", prompt);
   for (const std::string& file : args.prompts.prompt_files) add("--prompt-file", file);
   for (const std::string& file : args.prompts.prompt_lists) add("--prompts", file);
@@ -227,6 +230,7 @@ void AddComparisonArguments(CLI::App& app, CrossvalArguments& args) {
                  "another file for the reference than the candidate's")
       ->group("Model");
   AddEngineArguments(app, args.engines);
+  AddPrecisionArguments(app, args.precision);
   AddPromptArguments(app, args.prompts);
   app.add_option("-n,--max-tokens", args.max_tokens,
                  "decode steps after each prompt, forced by the reference's greedy choice")

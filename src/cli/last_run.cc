@@ -46,6 +46,8 @@ void RememberRun(const CrossvalArguments& args, const run::Comparison& compariso
              {"reference", AbsoluteEngine(args.engines.reference)},
              {"set", args.engines.set},
              {"set_reference", args.engines.set_reference},
+             {"strict_precision", args.precision.strict},
+             {"accept_precision", args.precision.accepted},
              {"threads", args.engines.threads.value_or(0)},
              {"max_tokens", args.max_tokens},
              {"prompts", prompts}};
@@ -74,6 +76,8 @@ Result<CrossvalArguments> LastRun() {
     entry.at("reference").get_to(args.engines.reference);
     entry.at("set").get_to(args.engines.set);
     entry.at("set_reference").get_to(args.engines.set_reference);
+    entry.at("strict_precision").get_to(args.precision.strict);
+    entry.at("accept_precision").get_to(args.precision.accepted);
     if (const int threads = entry.at("threads").get<int>(); threads > 0) args.engines.threads = threads;
     entry.at("max_tokens").get_to(args.max_tokens);
     entry.at("prompts").get_to(args.prompts.prompts);

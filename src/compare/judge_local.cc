@@ -4,6 +4,7 @@
 #include <set>
 #include <tuple>
 
+#include "compare/judge_precision.h"
 #include "compare/local.h"
 #include "compare/verdict.h"
 
@@ -115,7 +116,7 @@ class LocalCheck {
     for (const PointRow* p : order_) {
       n_non_finite += IsNonFinite(*p);
       if (IsNonFinite(*p) || !(p->bound > 0)) continue;
-      bool above = p->above_bound() && !p->explained_by_codes;
+      bool above = p->is_defect();
       n_explained += p->explained_by_codes;
       if (!p->above_bound()) worst_ratio = std::max(worst_ratio, p->bound_ratio);
       n_above += above;
@@ -221,7 +222,7 @@ std::string PointName(int32_t stage, int32_t layer) {
 }
 
 Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) {
-  Verdict verdict = JudgeLogits(evidence);
+  Verdict verdict = JudgeLogits(evidence, local.precision_is_observed);
   verdict.scope = Scope::kLocal;
   const auto n_of_logits = static_cast<ptrdiff_t>(verdict.reasons.size());
   LocalCheck check(*evidence, local, Against::kEngine, &verdict);
@@ -229,7 +230,13 @@ Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) {
   bool complete = verdict.coverage.compared == local.n_expected && local.n_expected > 0;
   bool all_seen = complete && local.missing.empty() && local.unmapped.empty() && local.unobservable.empty() &&
                   local.shown_is_used && evidence->obstacles.empty();
-  if (!check.found_defect() && all_seen)
+  CheckPrecision(local, evidence->user.precision, "reference", &verdict);
+  const bool beyond = std::any_of(verdict.reasons.begin(), verdict.reasons.end(), [&](const Reason& r) {
+    return r.outcome == Outcome::kDiverged && IsNoiseFinding(r, evidence->user);
+  });
+  // Where the engines round differently, logits beyond the noise must lie within what that makes of them.
+  const bool by_precision = PrecisionDiffers(local);
+  if (!check.found_defect() && all_seen && beyond && (!by_precision || IsWithinEffect(*evidence, &verdict)))
     for (Reason& reason : verdict.reasons)
       if (reason.outcome == Outcome::kDiverged && IsNoiseFinding(reason, evidence->user)) {
         reason.outcome = Outcome::kDrift;
@@ -247,6 +254,7 @@ Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local) {
   verdict.reasons = evidence.obstacles;
   CheckRun(evidence, &verdict);
   LocalCheck(evidence, local, Against::kArbiter, &verdict).Check();
+  CheckPrecision(local, evidence.user.precision, "act.quant", &verdict);
   const bool failed = std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
                                   [](const Reason& r) { return r.outcome == Outcome::kEngineFailed; });
   if (failed && verdict.blame == Blame::kNone) verdict.blame = Blame::kEngine;

@@ -119,7 +119,7 @@ class Diff {
                       a.model_sha256.substr(0, 12), b.model_sha256.substr(0, 12)));
       comparable_ = false;
     }
-    for (Reason& reason : DifferingSettings(SettingsOf(a), SettingsOf(b))) {
+    for (Reason& reason : DifferingSettings(SettingsOf(a), SettingsOf(b), false)) {
       out_.verdict.reasons.push_back(std::move(reason));
       comparable_ = false;
     }

@@ -8,13 +8,8 @@
 namespace pb::compare {
 namespace {
 
-bool HasCode(const Verdict& verdict, std::string_view code) {
-  return std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
-                     [&](const Reason& r) { return r.code == code; });
-}
-
 void BlameFailedEngine(Verdict* verdict) {
-  bool candidate = HasCode(*verdict, "candidate-failed"), reference = HasCode(*verdict, "reference-failed");
+  bool candidate = HasReason(*verdict, "candidate-failed"), reference = HasReason(*verdict, "reference-failed");
   if (candidate || reference)
     verdict->blame = candidate && reference ? Blame::kBoth
                      : candidate            ? Blame::kCandidate
@@ -22,6 +17,11 @@ void BlameFailedEngine(Verdict* verdict) {
 }
 
 }  // namespace
+
+bool HasReason(const Verdict& verdict, std::string_view code) {
+  return std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
+                     [&](const Reason& r) { return r.code == code; });
+}
 
 Obstacle NoReference(const std::string& text) { return {Outcome::kIncomplete, "no-reference", text}; }
 
@@ -54,18 +54,19 @@ void Settle(Verdict* verdict) {
   verdict->outcome = verdict->reasons[0].outcome;
 }
 
-Verdict JudgeLogits(Evidence* evidence) {
+Verdict JudgeLogits(Evidence* evidence, bool precision_is_observed) {
   Verdict verdict;
   verdict.scope = Scope::kLogitsOnly;
   verdict.reasons = evidence->obstacles;
   CheckCompleteness(*evidence, &verdict);
-  std::vector<Reason> differing = DifferingSettings(evidence->settings[0], evidence->settings[1]);
+  std::vector<Reason> differing = DifferingSettings(
+      evidence->settings[0], evidence->settings[1], precision_is_observed);
   verdict.reasons.insert(verdict.reasons.end(), differing.begin(), differing.end());
   CheckFinite(evidence, &verdict);
   // Rows of other tokens, of other settings, or of a model that leaves open what it computes say nothing
   // about a defect.
   bool comparable =
-      differing.empty() && !HasCode(verdict, "undeclared") && !HasCode(verdict, "tokens-differ");
+      differing.empty() && !HasReason(verdict, "undeclared") && !HasReason(verdict, "tokens-differ");
   if (!comparable && verdict.blame != Blame::kNone) verdict.blame = Blame::kUndetermined;
   if (comparable && verdict.coverage.compared > 0) {
     CheckLogits(evidence, &verdict);

@@ -13,13 +13,9 @@ bool IsFirstDivergence(const compare::Verdict& verdict, const Place& place) {
 
 }  // namespace
 
-bool HasReason(const compare::Verdict& verdict, std::string_view code) {
-  return std::ranges::any_of(verdict.reasons, [&](const compare::Reason& r) { return r.code == code; });
-}
-
 bool IsDivergence(const compare::Verdict& verdict) {
-  return verdict.outcome == compare::Outcome::kDiverged || HasReason(verdict, "non-finite-point") ||
-         HasReason(verdict, "tokens-differ");
+  return verdict.outcome == compare::Outcome::kDiverged || compare::HasReason(verdict, "non-finite-point") ||
+         compare::HasReason(verdict, "tokens-differ");
 }
 
 Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::EngineSpec>& arbiter,
@@ -27,9 +23,10 @@ Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::E
   ExplainedRun out;
   Capture capture(place);
   request.observe = [&](const run::PointPair& pair) { capture.OnPair(pair); };
+  if (arbiter.ok()) request.arbiter = *arbiter;
   PB_ASSIGN(out.comparison, run::Crossval(request));
   compare::Verdict& verdict = out.comparison.verdict;
-  const bool tokens_differ = HasReason(verdict, "tokens-differ");
+  const bool tokens_differ = compare::HasReason(verdict, "tokens-differ");
   const Culprit* culprit = capture.culprit();
   if (!IsDivergence(verdict) && !place) return out;
   if (!culprit && !tokens_differ) {

@@ -54,7 +54,8 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
   PB_ASSIGN(self->stages_, self->engine_->Stages());
   self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
   PB_ASSIGN(self->model_, Model::Open(side.model_path, OptionsOf(settings)));
-  self->scheme_check_.emplace(self->model_, host::FactText(self->session_, "act.quant"));
+  PB_ASSIGN(self->act_quant_, ActQuant::Parse(host::FactText(self->session_, "act.quant")));
+  self->scheme_check_.emplace(self->model_, self->act_quant_);
   return self;
 }
 

@@ -62,7 +62,7 @@ bool IsNamed(const SelfCase& c, const std::string& name) {
 void JudgePlace(const SelfCase& c, const run::Comparison& comparison, SelfResult* r) {
   const auto& first = comparison.verdict.first_divergence;
   if (c.stage < 0) {
-    r->exact = r->within_one = HasReason(comparison.verdict, "tokens-differ");
+    r->exact = r->within_one = compare::HasReason(comparison.verdict, "tokens-differ");
     r->place = r->exact ? "tokens" : "";
     return;
   }

@@ -46,29 +46,28 @@ Result<Rows> Ops::Embeddings(std::span<const int32_t> tokens) const {
 }
 
 Ops::Operand Ops::OperandOf(pb_stage stage, int32_t layer, const OpConfig& c) const {
-  if (stage == PB_STAGE_LOGITS) {
-    // act.quant names the scheme of the layers' products. BitNet leaves the output matrix unquantised; else its type decides.
-    const bool plain = c.act_quant == ActQuant::kBitnet || c.act_quant == ActQuant::kNone;
-    return {c.output_is_embeddings ? &model_->token_embedding() : &model_->output(), 1,
-            plain ? ActQuant::kNone : ActQuant::kGgml};
-  }
+  const bool output = stage == PB_STAGE_LOGITS;
+  auto operand = [&](const WeightView& w, float scale) {
+    return Operand{&w, scale, c.act_quant.SchemeFor(w.type, w.n_rows, output)};
+  };
+  if (output) return operand(c.output_is_embeddings ? model_->token_embedding() : model_->output(), 1);
   if (layer < 0 || layer >= static_cast<int32_t>(model_->layers().size())) return {};
   const LayerWeights& w = model_->layers()[static_cast<size_t>(layer)];
   switch (stage) {
     case PB_STAGE_Q_PROJ:
-      return {&w.attn_q, w.attn_q_scale, c.act_quant};
+      return operand(w.attn_q, w.attn_q_scale);
     case PB_STAGE_K_PROJ:
-      return {&w.attn_k, w.attn_k_scale, c.act_quant};
+      return operand(w.attn_k, w.attn_k_scale);
     case PB_STAGE_V_PROJ:
-      return {&w.attn_v, w.attn_v_scale, c.act_quant};
+      return operand(w.attn_v, w.attn_v_scale);
     case PB_STAGE_ATTN_OUT:
-      return {&w.attn_output, w.attn_output_scale, c.act_quant};
+      return operand(w.attn_output, w.attn_output_scale);
     case PB_STAGE_GATE_PROJ:
-      return {&w.ffn_gate, w.ffn_gate_scale, c.act_quant};
+      return operand(w.ffn_gate, w.ffn_gate_scale);
     case PB_STAGE_UP_PROJ:
-      return {&w.ffn_up, w.ffn_up_scale, c.act_quant};
+      return operand(w.ffn_up, w.ffn_up_scale);
     case PB_STAGE_DOWN_PROJ:
-      return {&w.ffn_down, w.ffn_down_scale, c.act_quant};
+      return operand(w.ffn_down, w.ffn_down_scale);
     default:
       return {};
   }
@@ -76,9 +75,7 @@ Ops::Operand Ops::OperandOf(pb_stage stage, int32_t layer, const OpConfig& c) co
 
 Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* units) {
   const Operand w = OperandOf(stage, layer, c);
-  OpConfig own = c;
-  own.act_quant = w.act_quant;
-  return Product(x, *w.view, w.scale, own, pool_, units);
+  return Product(x, *w.view, w.scale, w.scheme, c, pool_, units);
 }
 
 Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const Rows& x,
@@ -87,13 +84,12 @@ Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const
   if (!w.view)
     return MakeError(Code::kUnsupported, "{}: not a product, so its input has no codes",
                      pb_vocabulary[stage].name);
-  const ActQuant scheme = SchemeFor(w.act_quant, w.view->type);
-  if (scheme == ActQuant::kNone || scheme == ActQuant::kF16 || scheme == ActQuant::kBF16)
+  if (!IsIntegerScheme(w.scheme))
     return MakeError(Code::kUnsupported, "{}: its input is not quantised (act.quant {})",
-                     pb_vocabulary[stage].name, ActQuantName(scheme));
+                     pb_vocabulary[stage].name, ActSchemeName(w.scheme));
   std::vector<Activations> rows;
   for (int64_t i = 0; i < x.n; i++) {
-    PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(x.width)}, scheme, c.quantiser));
+    PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(x.width)}, w.scheme, c.quantiser));
     rows.push_back(std::move(a));
   }
   return rows;
