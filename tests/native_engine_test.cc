@@ -54,7 +54,7 @@ TEST(SmolLM2, HiddenStatesAndLogitsAreHuggingFaces) {
   ASSERT_EQ(tokens.size(), 24u);
   Harness harness(path->string());
   native::Config config;
-  config.act_quant = native::ActQuant::kNone, config.kv_f16 = false, config.threads = 2;
+  config.act_quant = ActQuant{ActScheme::kNone, {}}, config.kv_f16 = false, config.threads = 2;
   std::vector<float> logits;
   Points points = harness.Record(config, tokens, &logits);
   auto check = [&](const std::string& name, const std::vector<float>& got) {

@@ -115,13 +115,13 @@ constexpr Defect kDefects[] = {
     {"tail_rows_8", "tail", kProducts, TailZero, 8, Spot::kAll, "drop.rows=8", Need::kNothing},
     {"tail_rows_32", "tail", kProducts, TailZero, 32, Spot::kAll, "drop.rows=32", Need::kNothing},
     {"bias_added", "bias", kProducts, Bias, 0.05, Spot::kAll, "bias", Need::kNothing},
-    {"quant_none", "quantiser", kProducts, OtherScheme, double(Scheme::kNone), Spot::kAll, "act.quant=none",
+    {"quant_none", "quantiser", kProducts, OtherScheme, double(ActScheme::kNone), Spot::kAll, "act.quant=none",
      Need::kNothing},
-    {"quant_f16", "quantiser", kLayerProducts, OtherScheme, double(Scheme::kF16), Spot::kAll, "act.quant=f16",
+    {"quant_f16", "quantiser", kLayerProducts, OtherScheme, double(ActScheme::kF16), Spot::kAll, "act.quant=f16",
      Need::kQuantised},
-    {"quant_q8_0", "quantiser", kLayerProducts, OtherScheme, double(Scheme::kQ8_0), Spot::kAll,
+    {"quant_q8_0", "quantiser", kLayerProducts, OtherScheme, double(ActScheme::kQ8_0), Spot::kAll,
      "act.quant=q8_0", Need::kQuantised},
-    {"quant_bitnet", "quantiser", kLayerProducts, OtherScheme, double(Scheme::kBitnet), Spot::kAll,
+    {"quant_bitnet", "quantiser", kLayerProducts, OtherScheme, double(ActScheme::kBitnet), Spot::kAll,
      "act.quant=bitnet", Need::kQuantised},
     {"quant_block_32", "quantiser", kLayerProducts, QuantiserBlock, 32, Spot::kAll, "quant.block=32",
      Need::kBlocks},
@@ -183,10 +183,10 @@ int64_t HeadsOf(const Op& op) {
 
 std::string MatrixObstacle(Need need, double parameter, const Op& op) {
   const Weights w = MatrixOf(*op.model, op.stage, op.layer);
-  const Scheme own = OwnScheme(op);
+  const ActScheme own = OwnScheme(op);
   const BlockType type = w.view->type;
   const bool ternary = type == BlockType::kTQ1_0 || type == BlockType::kTQ2_0 || type == BlockType::kI2_S;
-  if (own == Scheme::kOther) return "the mutant does not know how this product rounds its activations";
+  if (own == ActScheme::kQ8_1) return "the mutant does not know how this product rounds its activations";
   switch (need) {
     case Need::kTernary:
       return ternary ? "" : "the weights are not ternary";
@@ -205,7 +205,7 @@ std::string MatrixObstacle(Need need, double parameter, const Op& op) {
     case Need::kQuantised:
     case Need::kBlocks: {
       const bool whole = need == Need::kQuantised || w.n_in() > parameter;
-      return whole && (own == Scheme::kQ8_0 || own == Scheme::kQ8_K || own == Scheme::kBitnet)
+      return whole && (own == ActScheme::kQ8_0 || own == ActScheme::kQ8_K || own == ActScheme::kBitnet)
                  ? ""
                  : "the product does not quantise its activations so";
     }

@@ -81,7 +81,7 @@ void QuantiserTruncates(Op& op, double);
 void QuantiserClamps(Op& op, double clamp);
 // What a product's input goes through under a defect of the quantiser; nothing: it is none, or does not exist at this op.
 struct FaultyQuantiser {
-  Scheme scheme;
+  ActScheme scheme;
   QuantiserFault fault;
 };
 std::optional<FaultyQuantiser> QuantiserOf(const Defect& defect, const Op& op);

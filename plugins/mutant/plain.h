@@ -9,6 +9,7 @@
 
 #include "abi/engine.h"
 #include "base/random.h"
+#include "formats/act_scheme.h"
 #include "model/model.h"
 #include "stages/stages.h"
 
@@ -18,11 +19,6 @@ struct Tensor {
   std::vector<int64_t> shape;
   std::vector<float> values;
 };
-
-// How products round their activations (docs/numerics.md, "What rounds where").
-enum class Scheme { kNone, kF16, kBF16, kQ8_0, kQ8_K, kBitnet, kOther };
-const char* SchemeName(Scheme scheme);  // as act.quant names it; "" of kOther
-inline bool MakesCodes(Scheme s) { return s >= Scheme::kQ8_0; }
 
 // One op that ran: its inputs, in the vocabulary's order, and what it gave. A fault changes `out`.
 struct Op {
@@ -34,7 +30,7 @@ struct Op {
   std::vector<Tensor> inputs;       // where all earlier positions count: rows from position 0
   const int32_t* tokens = nullptr;  // of the rows; embeddings alone
   const Model* model = nullptr;
-  std::string act_quant;  // as set: "ggml", "q8_k"
+  ActQuant act_quant;  // as set
   bool kv_f16 = true;
   uint64_t seed = 1;  // of random choices
 
@@ -62,8 +58,6 @@ Weights MatrixOf(const Model& model, pb_stage stage, int32_t layer);
 // The weight of a norm; null: the stage is none.
 const std::vector<float>* NormWeight(const Model& model, pb_stage stage, int32_t layer);
 
-Scheme SchemeOf(const std::string& act_quant, BlockType weight, bool is_output);
-
 // What may go wrong in a quantiser.
 struct QuantiserFault {
   bool truncate = false;
@@ -77,13 +71,13 @@ struct RowCodes {
   std::vector<double> scales;  // one a block: a code's value is code x scale
 };
 // By a scheme that makes codes.
-RowCodes CodesOf(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault);
+RowCodes CodesOf(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault);
 // The same as values: codes times scale, or what else the scheme makes of them.
-std::vector<double> Rounded(const float* x, int64_t n, Scheme scheme, const QuantiserFault& fault);
+std::vector<double> Rounded(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault);
 
 // out = activations x weights^T, written over op.out. `change` may alter a decoded row of weights before it is used.
 template <typename Change>
-void ProductWith(Op& op, const Weights& w, Scheme scheme, const QuantiserFault& fault, Change change) {
+void ProductWith(Op& op, const Weights& w, ActScheme scheme, const QuantiserFault& fault, Change change) {
   std::vector<std::vector<double>> x;
   for (int64_t i = 0; i < op.n; i++) x.push_back(Rounded(op.in(0, i), w.n_in(), scheme, fault));
   for (int64_t r = 0; r < w.n_out(); r++) {
@@ -96,9 +90,9 @@ void ProductWith(Op& op, const Weights& w, Scheme scheme, const QuantiserFault& 
     }
   }
 }
-void Product(Op& op, const Weights& w, Scheme scheme, const QuantiserFault& fault);
+void Product(Op& op, const Weights& w, ActScheme scheme, const QuantiserFault& fault);
 // Of the op's own stage.
-Scheme OwnScheme(const Op& op);
+ActScheme OwnScheme(const Op& op);
 
 // Hands each value to `change` with random numbers that depend on seed, op, position, head and place alone, so that batches and what
 // else is computed do not matter.

@@ -153,7 +153,8 @@ class MutantSession : public plugin::Session {
     KeptFacts facts;
     if (pb_error* error = api_.session_facts(session_, KeptFacts::Take, &facts)) api_.error_destroy(error);
     op_.model = model_.get(), op_.seed = plan.seed;
-    op_.act_quant = facts.Text("act.quant"), op_.kv_f16 = facts.Text("kv.type") == "f16";
+    if (auto quant = ActQuant::Parse(facts.Text("act.quant")); quant.ok()) op_.act_quant = *quant;
+    op_.kv_f16 = facts.Text("kv.type") == "f16";
     if (const std::string seed = facts.Text("noise.seed"); seed != "none" && !seed.empty())
       noise_seed_ = std::strtoull(seed.c_str(), nullptr, 10);
   }
@@ -223,7 +224,7 @@ class MutantSession : public plugin::Session {
     if (replay.codes) {
       op_.stage = static_cast<pb_stage>(replay.stage), op_.layer = replay.layer;
       quantiser = QuantiserOf(*plan_.defect, op_);
-      if (quantiser && !MakesCodes(quantiser->scheme))
+      if (quantiser && !IsIntegerScheme(quantiser->scheme))
         return MakeError(Code::kUnsupported, "{}: under {} its input is not quantised",
                          pb_vocabulary[op_.stage].name, plan_.defect->name);
       inner.codes = quantiser ? nullptr : +[](void* ctx, const pb_codes* codes) {
@@ -253,7 +254,7 @@ class MutantSession : public plugin::Session {
 
   // The codes that the op just committed rounds its input to.
   void GiveCodes(const FaultyQuantiser& quantiser, const pb_replay& replay) const {
-    const char *scheme = SchemeName(quantiser.scheme), *maker = "by the mutant's own quantiser";
+    const char *scheme = ActSchemeName(quantiser.scheme), *maker = "by the mutant's own quantiser";
     std::vector<int8_t> codes;
     std::vector<float> scales;
     int64_t block = 0;
@@ -397,7 +398,7 @@ class MutantModel : public plugin::Model {
     if (pb_vocabulary[stage].per_layer && layer >= p.n_layers)
       return fmt::format("the model has {} layers", p.n_layers);
     Op op;
-    op.model = weights_.get(), op.act_quant = "ggml";
+    op.model = weights_.get();
     op.stage = static_cast<pb_stage>(stage);
     op.layer = pb_vocabulary[stage].per_layer ? std::max(layer, 0) : -1;
     return Obstacle(defect, op);

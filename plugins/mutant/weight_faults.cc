@@ -237,7 +237,7 @@ QuantiserFault ClampFault(double clamp) { return {.clamp = static_cast<int>(clam
 }  // namespace
 
 void OtherScheme(Op& op, double scheme) {
-  Product(op, MatrixOf(*op.model, op.stage, op.layer), static_cast<Scheme>(static_cast<int>(scheme)), {});
+  Product(op, MatrixOf(*op.model, op.stage, op.layer), static_cast<ActScheme>(static_cast<int>(scheme)), {});
 }
 void QuantiserBlock(Op& op, double block) {
   Product(op, MatrixOf(*op.model, op.stage, op.layer), OwnScheme(op), BlockFault(block));
@@ -251,7 +251,7 @@ void QuantiserClamps(Op& op, double clamp) {
 
 std::optional<FaultyQuantiser> QuantiserOf(const Defect& d, const Op& op) {
   if (!Obstacle(d, op).empty()) return std::nullopt;
-  if (d.commit == OtherScheme) return FaultyQuantiser{static_cast<Scheme>(static_cast<int>(d.parameter)), {}};
+  if (d.commit == OtherScheme) return FaultyQuantiser{static_cast<ActScheme>(static_cast<int>(d.parameter)), {}};
   if (d.commit == QuantiserBlock) return FaultyQuantiser{OwnScheme(op), BlockFault(d.parameter)};
   if (d.commit == QuantiserTruncates) return FaultyQuantiser{OwnScheme(op), {.truncate = true}};
   if (d.commit == QuantiserClamps) return FaultyQuantiser{OwnScheme(op), ClampFault(d.parameter)};

@@ -68,7 +68,7 @@ class NativeSession : public plugin::Session {
   void Facts(const plugin::FactSink& f) const override {
     const Config& c = session_->config();
     auto add = [&](const char* key, std::string_view value) { f.Add(key, value, options_.Origin(key)); };
-    add("act.quant", ActQuantName(c.act_quant));
+    add("act.quant", c.act_quant.Text());
     add("kv.type", c.kv_f16 ? "f16" : "f32");
     add("attn.flash", "off");
     add("threads", std::to_string(c.threads));

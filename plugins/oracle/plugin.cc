@@ -16,7 +16,7 @@ constexpr int64_t kMaxPositions = 1 << 20;
 
 struct Options {
   ModelOptions model;
-  ActQuant act_quant = ActQuant::kGgml;
+  ActQuant act_quant;
   bool kv_f16 = true;
   int threads = 1;
   int64_t n_ctx = 0;  // 0: no limit but memory
@@ -35,7 +35,7 @@ Status Apply(std::string_view key, std::string_view value, Options& o) {
   PB_ASSIGN(const bool declares, Declare(key, value, &o.model));
   if (declares) return {};
   if (key == "act.quant") {
-    PB_ASSIGN(o.act_quant, ParseActQuant(value));
+    PB_ASSIGN(o.act_quant, ActQuant::Parse(value));
   } else if (key == "kv.type") {
     if (value != "f16" && value != "f32")
       return MakeError(Code::kUnsupported, "kv.type={}: f16 and f32 are offered", value);
@@ -81,7 +81,7 @@ void HandOver(const std::vector<Activations>& rows, int64_t n_outputs, const pb_
     scales.insert(scales.end(), a.scales.begin(), a.scales.end());
     sums.insert(sums.end(), a.sums.begin(), a.sums.end());
   }
-  const char* scheme = ActQuantName(first.scheme);
+  const char* scheme = ActSchemeName(first.scheme);
   const pb_codes out{sizeof(pb_codes),
                      scheme,
                      "by the oracle's reading of the scheme",
@@ -104,7 +104,7 @@ class OracleSession : public plugin::Session {
         sequence_(ops_) {}
 
   void Facts(const plugin::FactSink& f) const override {
-    f.Add("act.quant", ActQuantName(options_.act_quant), "set");
+    f.Add("act.quant", options_.act_quant.Text(), "set");
     f.Add("kv.type", options_.kv_f16 ? "f16" : "f32", "set");
     f.Add("attn.flash", "off", "observed");
     f.Add("threads", std::to_string(options_.threads), "set");

@@ -121,6 +121,37 @@ void AddSettingArguments(Flags& flags, EngineArguments& args) {
       .Group("Engines");
 }
 
+void AddPrecisionArguments(Flags& flags, PrecisionArguments& args) {
+  flags
+      .Switch("--strict-precision", args.strict,
+              "a product that one engine rounds differently has diverged")
+      .Group("Limits");
+  flags
+      .Option("--accept-precision", args.accepted,
+              "products of this weight type may be rounded so: TYPE=SCHEME, as TQ2_0=none")
+      .OneValue()
+      .Group("Limits");
+}
+
+Result<compare::PrecisionPolicy> PolicyOf(const PrecisionArguments& args) {
+  compare::PrecisionPolicy policy;
+  policy.strict = args.strict;
+  for (const std::string& text : args.accepted) {
+    PB_ASSIGN(auto pair, run::ParseSetting(text, "--accept-precision"));
+    // The language of act.quant knows the names.
+    auto parsed = ActQuant::Parse(fmt::format("ggml+{}:{}", pair.first, pair.second));
+    if (!parsed.ok() || parsed->exceptions.size() != 1)
+      return MakeError(Code::kUsage,
+                       "--accept-precision {}: a weight type and a scheme are expected, as TQ2_0=none; schemes "
+                       "are none f16 bf16 q8_0 q8_1 q8_k bitnet",
+                       text);
+    policy.accepted.emplace_back(parsed->exceptions[0].weight, parsed->exceptions[0].scheme);
+  }
+  if (policy.strict && !policy.accepted.empty())
+    return MakeError(Code::kUsage, "--strict-precision accepts no difference, --accept-precision one: say which");
+  return policy;
+}
+
 Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std::string_view flag) {
   host::Settings settings;
   for (const std::string& text : texts) {

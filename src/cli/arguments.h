@@ -11,6 +11,7 @@
 #include "cli/flags.h"
 #include "run/engine_spec.h"
 #include "run/record.h"
+#include "compare/verdict.h"
 #include "run/request.h"
 
 namespace pb::cli {
@@ -44,6 +45,14 @@ void AddPromptArguments(Flags& flags, PromptArguments& args);
 // All prompts in the order prompt, prompt-file, prompts. kUsage when no flag was given; an empty list is no
 // error here.
 Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args);
+
+// Which differences of precision are accepted (docs/numerics.md, "Precision of products").
+struct PrecisionArguments {
+  bool strict = false;
+  std::vector<std::string> accepted;  // TYPE=SCHEME
+};
+void AddPrecisionArguments(Flags& flags, PrecisionArguments& args);
+Result<compare::PrecisionPolicy> PolicyOf(const PrecisionArguments& args);
 
 // Finds the plugin: a path, a plugin that comes with paritybit, or a reference that is set up. `settings` are
 // the user's own (flags), laid over those in `text` and those of the set-up. kNotFound: no such engine.

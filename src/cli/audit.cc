@@ -21,6 +21,7 @@ namespace {
 struct AuditArguments {
   ModelArguments model;
   EngineArguments engines;
+  PrecisionArguments precision;
   PromptArguments prompts;
   OutputArguments output;
   std::string engine = "native", good_model, trace;
@@ -75,6 +76,7 @@ Result<diagnose::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;
   if (args.engines.threads) run::PutSetting(request.engine.settings, "threads", one.threads);
   request.good_model = args.good_model;
+  PB_ASSIGN(request.precision, PolicyOf(args.precision));
   request.max_tokens = args.max_tokens;
   host::Settings declared;
   if (!config.empty()) declared.emplace_back("hf.config", config);
@@ -86,7 +88,7 @@ Result<diagnose::AuditRequest> MakeAuditRequest(AuditArguments& args) {
 std::string AuditCommand(const AuditArguments& args, const std::string& more) {
   CrossvalArguments alone;
   alone.model = args.model, alone.reference_model = args.good_model;
-  alone.prompts = args.prompts, alone.max_tokens = args.max_tokens;
+  alone.prompts = args.prompts, alone.max_tokens = args.max_tokens, alone.precision = args.precision;
   for (const std::string& setting : args.engines.set)
     if (!setting.starts_with("trace=")) alone.engines.set.push_back(setting);
   const std::string of = !args.trace.empty()       ? "--trace " + ShellQuote(args.trace) + " "
@@ -119,6 +121,7 @@ std::vector<std::string> NextCommands(const AuditArguments& args, const diagnose
   if (args.trace.empty() && args.good_model.empty() && args.engine != "native") {
     CrossvalArguments compared;
     compared.model = args.model, compared.prompts = args.prompts, compared.max_tokens = args.max_tokens;
+    compared.precision = args.precision;
     compared.engines.set_reference = args.engines.set, compared.engines.reference = args.engine;
     next.push_back(CommandLine(compared, "diagnose", ""));
   }
@@ -164,6 +167,7 @@ Action DeclareAudit(Flags& flags) {
       .ShowDefault()
       .Group("Engines");
   AddSettingArguments(flags, args->engines);
+  AddPrecisionArguments(flags, args->precision);
   flags
       .Option("--trace", args->trace,
               "judge a stored full trace instead of an engine: its model, tokens and steps")

@@ -197,6 +197,7 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   TellOfThreads(request.reference, threads);
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
+  PB_ASSIGN(request.user.precision, PolicyOf(args.precision));
   request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;
   PB_ASSIGN(request.keep, ReadKeep(args));
   return request;
@@ -215,6 +216,8 @@ std::string CommandLine(const CrossvalArguments& args, const std::string& comman
   if (args.scope != "local") add("--scope", args.scope);
   for (const std::string& setting : args.engines.set) add("--set", setting);
   for (const std::string& setting : args.engines.set_reference) add("--set-reference", setting);
+  if (args.precision.strict) line += " --strict-precision";
+  for (const std::string& accepted : args.precision.accepted) add("--accept-precision", accepted);
   for (const std::string& prompt : args.prompts.prompts) add("--prompt", prompt);
   for (const std::string& file : args.prompts.prompt_files) add("--prompt-file", file);
   for (const std::string& file : args.prompts.prompt_lists) add("--prompts", file);
@@ -267,6 +270,7 @@ void AddComparisonArguments(Flags& flags, CrossvalArguments& args) {
               "another file for the reference than the candidate's")
       .Group("Model");
   AddEngineArguments(flags, args.engines);
+  AddPrecisionArguments(flags, args.precision);
   AddPromptArguments(flags, args.prompts);
   flags
       .Option("-n,--max-tokens", args.max_tokens,

@@ -15,6 +15,7 @@ namespace pb::cli {
 struct CrossvalArguments {
   ModelArguments model;
   EngineArguments engines;
+  PrecisionArguments precision;
   PromptArguments prompts;
   OutputArguments output;
   std::string reference_model, receipt, keep_traces, trace_level;

@@ -105,7 +105,7 @@ Result<diagnose::InjectionResult> SearchInjection(const run::Request& request,
   if (const std::string* trace = run::FindSetting(request.reference.settings, "trace"))
     PB_TRY(SearchBesideTrace(judged.comparison.candidate, *trace, judged.diagnosis->blame, &search));
   for (const compare::PointRow& row : judged.comparison.points)
-    if (row.above_bound() && !row.explained_by_codes) search.suspects.push_back({row.stage, row.layer});
+    if (row.is_defect()) search.suspects.push_back({row.stage, row.layer});
   search.user = request.user, search.calibration = request.calibration;
   search.limits = request.limits, search.progress = request.progress;
   return diagnose::SearchInjection(search);

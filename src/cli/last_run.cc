@@ -74,6 +74,8 @@ void RememberRun(const CrossvalArguments& args, const run::Comparison& compariso
              {"reference", Kept(AbsoluteEngine(args.engines.reference))},
              {"set", Kept(args.engines.set)},
              {"set_reference", Kept(args.engines.set_reference)},
+             {"strict_precision", args.precision.strict},
+             {"accept_precision", args.precision.accepted},
              {"threads", args.engines.threads.value_or(0)},
              {"max_tokens", args.max_tokens},
              {"prompts", Kept(prompts)}};
@@ -103,6 +105,8 @@ Result<CrossvalArguments> LastRun() {
     Restore(entry.at("reference"), &args.engines.reference);
     Restore(entry.at("set"), &args.engines.set);
     Restore(entry.at("set_reference"), &args.engines.set_reference);
+    entry.at("strict_precision").get_to(args.precision.strict);
+    entry.at("accept_precision").get_to(args.precision.accepted);
     if (const int threads = entry.at("threads").get<int>(); threads > 0) args.engines.threads = threads;
     entry.at("max_tokens").get_to(args.max_tokens);
     Restore(entry.at("prompts"), &args.prompts.prompts);

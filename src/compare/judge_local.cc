@@ -5,6 +5,7 @@
 #include <set>
 #include <tuple>
 
+#include "compare/judge_precision.h"
 #include "compare/local.h"
 #include "compare/ops_judge.h"
 
@@ -150,7 +151,7 @@ class LocalCheck {
     for (const PointRow* p : order_) {
       n_non_finite += IsNonFinite(*p);
       if (IsNonFinite(*p) || !(p->bound > 0)) continue;
-      bool above = p->above_bound() && !p->explained_by_codes;
+      bool above = p->is_defect();
       n_explained += p->explained_by_codes;
       if (!p->above_bound()) worst_ratio = std::max(worst_ratio, p->bound_ratio);
       n_above += above;
@@ -273,6 +274,7 @@ Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local) {
   verdict.reasons = evidence.obstacles;
   CheckRun(evidence, &verdict);
   LocalCheck(evidence, local, Against::kArbiter, true, &verdict).Check();
+  CheckPrecision(local, evidence.user.precision, "act.quant", &verdict);
   const bool failed = std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
                                   [](const Reason& r) { return r.outcome == Outcome::kEngineFailed; });
   if (failed && verdict.blame == Blame::kNone) verdict.blame = Blame::kEngine;

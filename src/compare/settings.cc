@@ -1,11 +1,11 @@
 // Settings that must agree, and the activation scheme that weight types come to.
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <set>
 #include <string_view>
 
 #include "compare/verdict.h"
+#include "formats/act_scheme.h"
 
 namespace pb::compare {
 namespace {
@@ -15,27 +15,10 @@ const Setting* FindSetting(const std::vector<Setting>& settings, std::string_vie
   return it == settings.end() ? nullptr : &*it;
 }
 
-// The activation scheme that ggml takes for a weight type (docs/numerics.md); other types keep their own
-// name.
+// The activation scheme that ggml takes for a weight type; a type that is not known keeps its own name.
 std::string SchemeOf(std::string_view type) {
-  struct Row {
-    std::string_view prefix, scheme;
-  };
-  static constexpr std::array<Row, 11> kRows{{{"F16", "f16"},
-                                              {"BF16", "bf16"},
-                                              {"F32", "none"},
-                                              {"I2_S", "bitnet"},
-                                              {"Q4_0", "q8_0"},
-                                              {"Q5_0", "q8_0"},
-                                              {"Q8_0", "q8_0"},
-                                              {"Q4_1", "q8_1"},
-                                              {"Q5_1", "q8_1"},
-                                              {"TQ", "q8_k"},
-                                              {"IQ", "q8_k"}}};
-  for (const Row& row : kRows)
-    if (type.substr(0, row.prefix.size()) == row.prefix) return std::string(row.scheme);
-  if (type.size() > 3 && type[0] == 'Q' && type.substr(2, 2) == "_K") return "q8_k";
-  return std::string(type);
+  const auto scheme = GgmlActScheme(type);
+  return scheme ? ActSchemeName(*scheme) : std::string(type);
 }
 
 struct TypeCount {
@@ -77,7 +60,8 @@ std::string EffectiveScheme(const std::vector<Setting>& settings, const std::str
 }  // namespace
 
 std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& candidate,
-                                                 const std::vector<Setting>& reference) {
+                                                 const std::vector<Setting>& reference,
+                                                 bool precision_is_observed) {
   std::vector<SettingDifference> differing;
   for (const char* key : {"act.quant", "kv.type"}) {
     const Setting *c = FindSetting(candidate, key), *r = FindSetting(reference, key);
@@ -86,6 +70,8 @@ std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& can
     std::string c_value = is_scheme ? EffectiveScheme(candidate, c->value) : c->value;
     std::string r_value = is_scheme ? EffectiveScheme(reference, r->value) : r->value;
     if (c_value == r_value) continue;
+    // Attention is unrounded under none alone.
+    if (is_scheme && precision_is_observed && (c->value == "none") == (r->value == "none")) continue;
     differing.push_back({key, {std::move(c_value), std::move(r_value)}, {c->origin, r->origin}});
   }
   return differing;

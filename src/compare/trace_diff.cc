@@ -155,7 +155,7 @@ class Diff {
                       a.model_sha256.substr(0, 12), b.model_sha256.substr(0, 12)));
       comparable_ = false;
     }
-    for (const SettingDifference& difference : DifferingSettings(SettingsOf(a), SettingsOf(b))) {
+    for (const SettingDifference& difference : DifferingSettings(SettingsOf(a), SettingsOf(b), false)) {
       out_.verdict.reasons.push_back(ReasonOf(difference));
       comparable_ = false;
     }

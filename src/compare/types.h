@@ -76,8 +76,10 @@ struct PointRow {
       0, 0};  // candidate, reference; hidden scores that are -inf on both sides are not counted
   double largest = 0;               // magnitude of a finite value, of either side
   bool explained_by_codes = false;  // above the bound, and explained by differently rounded activation codes
+  bool explained_by_precision = false;  // above the bound, by the schemes that the engines round inputs by
   std::string explanation;
   bool above_bound() const { return !(bound_ratio <= 1); }
+  bool is_defect() const { return above_bound() && !explained_by_codes && !explained_by_precision; }
 };
 
 // What was compared of what should have been.

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "compare/completeness.h"
+#include "compare/judge_precision.h"
 #include "compare/logits_judge.h"
 #include "compare/ops_judge.h"
 
@@ -72,13 +73,23 @@ void PutOpsFirst(Verdict ops, Verdict* verdict) {
   verdict->reasons = std::move(ops.reasons);
 }
 
+// Whether the logits are beyond a limit that noise decides.
+bool IsBeyondNoise(const Verdict& verdict) {
+  return std::any_of(verdict.reasons.begin(), verdict.reasons.end(), [](const Reason& r) {
+    return r.outcome == Outcome::kDrift &&
+           (r.code == ReasonCode::kKlWorstAboveLimit || r.code == ReasonCode::kKlMeanAboveLimit ||
+            r.code == ReasonCode::kTop1Flip || r.code == ReasonCode::kDistinguishable);
+  });
+}
+
 // `local` may be null: then nothing but the logits was compared.
 Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   Verdict verdict;
   verdict.scope = local ? Scope::kLocal : Scope::kLogitsOnly;
   verdict.reasons = evidence->obstacles;
   CheckCompleteness(*evidence, &verdict);
-  verdict.differing = DifferingSettings(evidence->settings[0], evidence->settings[1]);
+  verdict.differing = DifferingSettings(evidence->settings[0], evidence->settings[1],
+                                        local && local->precision_is_observed);
   for (const SettingDifference& d : verdict.differing) verdict.reasons.push_back(ReasonOf(d));
   if (AttentionDiffers(evidence->settings[0], evidence->settings[1]))
     verdict.reasons.push_back(
@@ -93,10 +104,14 @@ Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   if (!comparable && verdict.blame != Blame::kNone) verdict.blame = Blame::kUndetermined;
   std::optional<OpsJudged> ops;
   if (local) ops = CheckOps(*evidence, *local, comparable);
+  if (local) CheckPrecision(*local, evidence->user.precision, "reference", &verdict);
   if (comparable && verdict.coverage.compared > 0) {
     const Outcome beyond_noise = ops && ops->all_seen_and_right ? Outcome::kDrift : Outcome::kDiverged;
     CheckLogits(evidence, beyond_noise, &verdict);
     CheckRank(*evidence, beyond_noise, &verdict);
+    // Where the engines round differently, logits beyond the noise must lie within what that makes of them.
+    if (beyond_noise == Outcome::kDrift && PrecisionDiffers(*local) && IsBeyondNoise(verdict))
+      CheckPrecisionEffect(*evidence, &verdict);
   }
   BlameFailedEngine(&verdict);
   if (ops) PutOpsFirst(std::move(ops->verdict), &verdict);

@@ -6,12 +6,20 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compare/noise_floor.h"
 #include "compare/types.h"
+#include "formats/act_scheme.h"
 
 namespace pb::compare {
+
+// Which differences of precision a user accepts or refuses (docs/numerics.md, "Precision of products").
+struct PrecisionPolicy {
+  bool strict = false;  // none: a product that is rounded differently has diverged
+  std::vector<std::pair<BlockType, ActScheme>> accepted;  // besides what is usual
+};
 
 // Limits given by the user. Those on KL and gap replace the floor's; the others are enforced besides. Each is
 // enforced at every position, kl_mean over each prompt's prefill and decode apart.
@@ -22,9 +30,17 @@ struct UserLimits {
   std::optional<double> rel_l2, max_abs;
   // A candidate that can be told from the reference's own noise at this confidence has diverged.
   std::optional<double> confidence;
+  PrecisionPolicy precision;
   // Where each comes from, for its Limit: "--cos-tolerance".
   std::string origin = "given by the user";
   bool any() const { return kl_mean || kl_worst || gap_change || min_cosine || rel_l2 || max_abs; }
+};
+
+// How far an arbiter's logits under the two engines' schemes lie apart, over positions of the prompts.
+struct PrecisionEffect {
+  double mean_kl = 0, worst_kl = 0, worst_gap = 0;  // nats
+  int64_t n_positions = 0;
+  std::string why_none;  // why it is not known; empty: it is
 };
 
 // Something an engine executes or was told, with where it comes from ("set", "default", "observed", ...).
@@ -69,12 +85,23 @@ struct Evidence {
   // The reference against itself at every row above, in order: KL of each run of random rounding. Empty: no_runs_reason.
   std::vector<std::vector<double>> noise_runs;
   std::string no_runs_reason;
+  // How far the two schemes move the logits, where engines round differently; nothing: it was not asked for.
+  std::optional<PrecisionEffect> effect;
   UserLimits user;
 };
 
 // Judges by logits (scope logits-only). Marks rows beyond a limit of a single position
 // (LogitsRow::above_limit).
 Verdict JudgeLogits(Evidence* evidence);
+
+// A class of products that two engines compute by different schemes, both observed.
+struct PrecisionRow {
+  BlockType weight = BlockType::kF32;
+  std::string weights;       // "F16", "F16 of a multiple of 32 rows"
+  ActScheme scheme[2];       // candidate (or engine), reference (or what is declared)
+  int64_t n_matrices = 0;
+  int64_t n_products = 0;    // differences that are within their bound but for the schemes
+};
 
 // What a lock-step run gave: every expected tracepoint's local error.
 struct LocalEvidence {
@@ -83,6 +110,9 @@ struct LocalEvidence {
   int64_t n_compared = 0;  // points that the run claims to have compared
   // Whether the candidate is shown to compute with what its points show; without that no logits are called drift.
   bool shown_is_used = true;
+  std::vector<PrecisionRow> precision;
+  // Whether all classes of products were observed in both engines: then what they say of act.quant decides nothing.
+  bool precision_is_observed = false;
   // By name ("layer 3, ffn_act: why"). Unmapped points are among the expected.
   std::vector<std::string> missing, unmapped, unobservable;
 };
@@ -99,8 +129,10 @@ Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local);
 // "layer 3, ffn_gated"; "logits" outside the layers.
 std::string PointName(int32_t stage, int32_t layer);
 
+// `precision_is_observed`: the schemes of products were, so act.quant counts only where it decides how attention rounds.
 std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& candidate,
-                                                 const std::vector<Setting>& reference);
+                                                 const std::vector<Setting>& reference,
+                                                 bool precision_is_observed);
 // "settings-differ", one sentence.
 Reason ReasonOf(const SettingDifference& difference);
 

@@ -423,17 +423,17 @@ TEST(JudgeLogits, ActivationSchemesAreComparedByWhatTheyDo) {
   };
   const char *f16 = "F16 x43, F32 x25", *tq2 = "TQ2_0 x42, F16 x1, F32 x25",
              *tq1 = "TQ1_0 x42, F16 x1, F32 x25", *i2s = "I2_S x42, F16 x1, F32 x25";
-  EXPECT_TRUE(DifferingSettings(side("f16", tq2), side("ggml", f16)).empty());
-  EXPECT_TRUE(DifferingSettings(side("ggml", tq1), side("ggml", tq2)).empty());
-  EXPECT_TRUE(DifferingSettings(side("q8_k", i2s), side("q8_k", tq2)).empty());
-  EXPECT_FALSE(DifferingSettings(side("ggml", f16), side("ggml", tq2)).empty());
-  EXPECT_FALSE(DifferingSettings(side("ggml", i2s), side("ggml", tq2)).empty());
-  EXPECT_FALSE(DifferingSettings(side("none", tq2), side("ggml", tq2)).empty());
-  EXPECT_TRUE(DifferingSettings(side("ggml", "F32 x10"), side("none", tq2)).empty());
+  EXPECT_TRUE(DifferingSettings(side("f16", tq2), side("ggml", f16), false).empty());
+  EXPECT_TRUE(DifferingSettings(side("ggml", tq1), side("ggml", tq2), false).empty());
+  EXPECT_TRUE(DifferingSettings(side("q8_k", i2s), side("q8_k", tq2), false).empty());
+  EXPECT_FALSE(DifferingSettings(side("ggml", f16), side("ggml", tq2), false).empty());
+  EXPECT_FALSE(DifferingSettings(side("ggml", i2s), side("ggml", tq2), false).empty());
+  EXPECT_FALSE(DifferingSettings(side("none", tq2), side("ggml", tq2), false).empty());
+  EXPECT_TRUE(DifferingSettings(side("ggml", "F32 x10"), side("none", tq2), false).empty());
   EXPECT_TRUE(
       DifferingSettings(side("q8_k", tq2), side("ggml", tq2)).empty());  // the output matrix is F16 in both
-  EXPECT_TRUE(DifferingSettings(side("ggml", "F16 x7, F32 x5"), side("f16", tq2)).empty());
-  EXPECT_FALSE(DifferingSettings(side("ggml", "Q4_1 x200, Q8_0 x10"), side("q8_1", tq2)).empty());
+  EXPECT_TRUE(DifferingSettings(side("ggml", "F16 x7, F32 x5"), side("f16", tq2), false).empty());
+  EXPECT_FALSE(DifferingSettings(side("ggml", "Q4_1 x200, Q8_0 x10"), side("q8_1", tq2), false).empty());
   EXPECT_FALSE(
       DifferingSettings(side("ggml", ""), side("f16", tq2)).empty());  // nothing known of the weights
 }

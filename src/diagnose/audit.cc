@@ -9,12 +9,14 @@
 #include <tuple>
 
 #include "base/sha256.h"
+#include "compare/judge_precision.h"
 #include "diagnose/blame.h"
 #include "diagnose/op_judge.h"
 #include "run/doubts.h"
 #include "run/local_run.h"
 #include "run/participant.h"
 #include "run/passes.h"
+#include "run/precision.h"
 
 namespace pb::diagnose {
 namespace {
@@ -39,6 +41,9 @@ class AuditRun {
 
  private:
   Status Open();
+  // How the engine rounds the inputs of its products, where that is a way that is accepted.
+  Status ObserveEngine();
+  void NotePrecision();
   Status OpenArbiters();
   Status AskForSchemes();
   Status Tokenize();
@@ -65,6 +70,9 @@ class AuditRun {
       own_;  // of the file that declares; of the engine's where that is another
   std::unique_ptr<OpJudge> judge_;
   Plan plan_;
+  std::vector<run::ClassPrecision> precision_;
+  std::string act_quant_;  // as declared, and as observed where that is accepted
+  std::shared_ptr<const Model> model_;
   compare::Evidence evidence_;
   compare::LocalEvidence local_;
   bool stopped_ = false;
@@ -96,8 +104,53 @@ Status AuditRun::Open() {
   return {};
 }
 
+Status AuditRun::ObserveEngine() {
+  auto model = Model::Open(request_.model, run::DeclaredBy(request_.engine.settings));
+  auto prompt = std::ranges::find_if(out_.run.prompts, [](const run::PromptRecord& p) { return !p.tokens.empty(); });
+  if (!model.ok() || prompt == out_.run.prompts.end()) return {};
+  model_ = *model;
+  std::vector<int32_t> tokens = prompt->tokens;
+  tokens.insert(tokens.end(), prompt->decoded.begin(), prompt->decoded.end());
+  auto observed = run::ObservePrecision(engine_, session_, model_, tokens);
+  if (!observed.ok()) return Absorb(std::move(observed).error());
+  precision_ = std::move(observed).value();
+  auto declared = ActQuant::Parse(out_.run.candidate.session_facts().act_quant.value);
+  if (!declared.ok() || request_.precision.strict) return {};
+  std::vector<run::ClassPrecision> accepted = precision_;
+  std::erase_if(accepted, [&](const run::ClassPrecision& c) {
+    return !c.scheme || !compare::IsAccepted(c.of.weight, *c.scheme, request_.precision);
+  });
+  const ActQuant adopted = run::Observed(*declared, accepted);
+  act_quant_ = adopted.Text();
+  for (const run::ClassPrecision& c : accepted) {
+    const ActScheme said = declared->SchemeFor(c.of.weight, c.of.rows_32 ? 32 : 1, c.n_matrices == 1 && c.with_output);
+    if (said != *c.scheme)
+      local_.precision.push_back(
+          {c.of.weight, run::ClassName(precision_, c.of), {*c.scheme, said}, c.n_matrices, 0});
+  }
+  return {};
+}
+
+// What was observed becomes a fact of the engine, and the products that were judged by it are counted.
+void AuditRun::NotePrecision() {
+  for (host::Fact& fact : out_.run.candidate.session)
+    if (fact.key == "act.quant" && !act_quant_.empty() && fact.value != act_quant_)
+      fact = {fact.key, act_quant_, "observed"};
+  if (!precision_.empty())
+    out_.run.candidate.session.push_back({"act.products", run::PrecisionText(precision_), "observed"});
+  for (compare::PrecisionRow& row : local_.precision) {
+    for (const compare::PointRow& point : local_.points) {
+      const run::ProductWeights product = run::ProductOf(*model_, point.stage, point.layer);
+      row.n_products += product.weights && product.weights->type == row.weight &&
+                        run::ClassName(precision_, run::ClassOf(*product.weights)) == row.weights;
+    }
+  }
+}
+
 Status AuditRun::OpenArbiters() {
   run::EngineRecord side = out_.run.candidate, &arbiter = out_.run.reference;
+  for (host::Fact& fact : side.session)
+    if (fact.key == "act.quant" && !act_quant_.empty()) fact.value = act_quant_;
   auto open = [&](std::unique_ptr<FileArbiter>* to) -> Status {
     auto opened = FileArbiter::Open(request_.arbiter, side, request_.limits);
     if (opened.ok()) return *to = std::move(opened).value(), Status();
@@ -318,6 +371,8 @@ void AuditRun::Judge() {
     evidence_.settings[0].push_back({fact.key, fact.value, fact.origin});
   if (judge_) Count();
   TellOfDoubts();
+  NotePrecision();
+  evidence_.user.precision = request_.precision;
   compare::Verdict& verdict = out_.run.verdict = compare::JudgeAudit(evidence_, local_);
   out_.run.points = run::CondensePoints(local_.points, true);
   std::stable_sort(out_.run.points.begin(), out_.run.points.end(), compare::ComesBefore);
@@ -356,6 +411,7 @@ Result<Audit> AuditRun::Run() {
     else
       PB_TRY(Absorb(std::move(taken).error()));
   }
+  if (!stopped_) PB_TRY(ObserveEngine());
   if (!stopped_) PB_TRY(OpenArbiters());
   if (!stopped_) PB_TRY(AskForSchemes());
   if (!stopped_) {

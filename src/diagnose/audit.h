@@ -25,6 +25,7 @@ struct AuditRequest {
   std::vector<int32_t> tokens;
   int32_t n_prefill = 0;
   int32_t max_tokens = 0;  // greedy decode steps after each prompt
+  compare::PrecisionPolicy precision;
   host::Limits limits;
   std::vector<run::Choice> choices;
   run::Progress progress;  // may be empty

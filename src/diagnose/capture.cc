@@ -27,7 +27,7 @@ bool Capture::IsWanted(const run::PointPair& pair) const {
     return row.prompt == wanted_->prompt && row.step == wanted_->step && row.stage == wanted_->stage &&
            row.layer == wanted_->layer;
   }
-  return row.above_bound() && !row.explained_by_codes;
+  return row.is_defect();
 }
 
 void Capture::OnPair(const run::PointPair& pair) {

@@ -136,7 +136,7 @@ void Explanation::JudgeEachOther() {
     return;
   }
   out_.findings.push_back({"candidate against reference", std::max(row.worst_row, row.worst_feature),
-                           row.bound, row.bound_ratio, row.bound_ratio <= 1 || row.explained_by_codes,
+                           row.bound, row.bound_ratio, !row.is_defect(),
                            row.explanation});
 }
 

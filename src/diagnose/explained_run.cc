@@ -45,6 +45,7 @@ Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::E
   ExplainedRun out;
   Capture capture(place);
   request.observe = [&](const run::PointPair& pair) { capture.OnPair(pair); };
+  if (arbiter.ok()) request.arbiter = *arbiter;
   PB_ASSIGN(out.comparison, run::Crossval(request));
   compare::Verdict& verdict = out.comparison.verdict;
   const bool tokens_differ = verdict.Has(ReasonCode::kTokensDiffer);

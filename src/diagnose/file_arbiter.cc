@@ -59,7 +59,8 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
   PB_ASSIGN(self->stages_, self->engine_->Stages());
   self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
   PB_ASSIGN(self->model_, Model::Open(side.model_path, run::DeclaredBy(settings)));
-  self->scheme_check_.emplace(self->model_, trace::ReadSessionFacts(self->session_).act_quant.value);
+  PB_ASSIGN(self->act_quant_, ActQuant::Parse(trace::ReadSessionFacts(self->session_).act_quant.value));
+  self->scheme_check_.emplace(self->model_, self->act_quant_);
   return self;
 }
 

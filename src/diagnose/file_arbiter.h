@@ -67,6 +67,10 @@ class FileArbiter {
   const Model& model() const { return *model_; }
   const host::Facts& facts() const { return facts_; }      // of the model
   const host::Facts& session() const { return session_; }  // settings in force: act.quant, kv.type
+  // The scheme under which it computes a product (formats/act_scheme.h).
+  ActScheme SchemeOf(const WeightView& w, int32_t stage) const {
+    return act_quant_.SchemeFor(w.type, w.n_rows, stage == PB_STAGE_LOGITS);
+  }
   const host::Facts& description() const { return engine_->description(); }
   const std::vector<host::StageVisibility>& stages() const { return stages_; }
 
@@ -79,6 +83,7 @@ class FileArbiter {
   std::unique_ptr<host::Engine> engine_;
   std::shared_ptr<const Model> model_;
   std::unique_ptr<Arbiter> arbiter_;
+  ActQuant act_quant_;
   std::optional<run::SchemeCheck> scheme_check_;
   std::vector<host::StageVisibility> stages_;
   host::Facts facts_, session_;

@@ -73,30 +73,6 @@ std::vector<float> AtFeatures(std::span<const float> values, int64_t n_rows, con
 
 std::string Text(std::span<const float> values) { return fmt::format("{}", fmt::join(values, " ")); }
 
-// The scheme of a product's activations: act.quant names that of the layers' products; the output matrix follows its type, or is
-// not quantised (docs/numerics.md, "What rounds where").
-std::string SchemeOf(const std::string& act_quant, BlockType weight, bool output) {
-  if (output && (act_quant == "bitnet" || act_quant == "none")) return "none";
-  if (!output && act_quant != "ggml") return act_quant;
-  switch (weight) {
-    case BlockType::kF16:
-      return "f16";
-    case BlockType::kBF16:
-      return "bf16";
-    case BlockType::kQ8_0:
-      return "q8_0";
-    case BlockType::kQ4_1:
-      return "q8_1";
-    case BlockType::kTQ1_0:
-    case BlockType::kTQ2_0:
-      return "q8_k";
-    case BlockType::kI2_S:
-      return "bitnet";
-    default:
-      return "none";
-  }
-}
-
 // What one side's file and settings declare of the piece, and what it is computed from: fields of the program's data.
 class Fields {
  public:
@@ -172,8 +148,7 @@ class Fields {
   void Product() {
     const OpWeights w = Weights();
     const WeightView& matrix = *w.matrix;
-    const std::string scheme = SchemeOf(trace::ReadSessionFacts(arbiter_.session()).act_quant.value,
-                                        matrix.type, culprit_.place.stage == PB_STAGE_LOGITS);
+    const std::string scheme = ActSchemeName(arbiter_.SchemeOf(matrix, culprit_.place.stage));
     std::vector<float> row(static_cast<size_t>(matrix.n_columns)), weight, minimum;
     for (int64_t f : piece_.features) {
       DecodeRow(matrix, f, row.data());

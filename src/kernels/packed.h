@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "formats/act_scheme.h"
 #include "formats/block.h"
 
 namespace pb {
@@ -58,19 +59,6 @@ PackedMatrix MakePacked(const WeightView& w);
 // f16 a block.
 void RowCodes(const WeightView& w, int64_t row, uint8_t* codes, uint16_t* d, uint16_t* m);
 
-// How activations are rounded before they meet the weights.
-enum class ActScheme : uint8_t {
-  kNone,  // not at all
-  kF16,   // to f16
-  kBF16,  // to bfloat16
-  kQ8_0,  // 32 codes: d = f16(max|x| / 127), code = rint_half_even(x * (127 / max|x|))
-  kQ8_1,  // as Q8_0, and s = f16(d * sum of codes) with d before its rounding
-  kQ8_K,  // 256 codes: i = -127 / (the x with the largest |x|), code = min(127, rint_half_even(i * x)), d = 1
-          // / i
-  kBitnet,  // a row: s = 127 / max(|x|, 1e-5), code = clamp(rint_half_even(x * s), -128, 127); products are
-            // divided by s
-};
-inline bool IsIntegerScheme(ActScheme s) { return s >= ActScheme::kQ8_0; }
 // Columns a scale covers are 32 << shift.
 inline int SchemeShift(ActScheme s) { return s == ActScheme::kQ8_K ? 3 : s == ActScheme::kBitnet ? 40 : 0; }
 

@@ -49,21 +49,21 @@ TEST_P(Bits, AreTheSameForThreadsBatchesTargetsAndTaps) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
-                         testing::Values(Case{"tiny-bitnet-silu", "tq2_0", ActQuant::kGgml, true},
-                                         Case{"tiny-bitnet-silu", "tq1_0", ActQuant::kBitnet, false},
-                                         Case{"tiny-bitnet-relu2", "i2_s", ActQuant::kGgml, true},
-                                         Case{"tiny-bitnet-relu2", "i2_s", ActQuant::kQ8_K, true},
-                                         Case{"tiny-bitnet-relu2", "tq2_0", ActQuant::kNone, false},
-                                         Case{"tiny-bitnet-silu", "tq2_0", ActQuant::kF16, true}),
+                         testing::Values(Case{"tiny-bitnet-silu", "tq2_0", ActQuant{}, true},
+                                         Case{"tiny-bitnet-silu", "tq1_0", ActQuant{ActScheme::kBitnet, {}}, false},
+                                         Case{"tiny-bitnet-relu2", "i2_s", ActQuant{}, true},
+                                         Case{"tiny-bitnet-relu2", "i2_s", ActQuant{ActScheme::kQ8_K, {}}, true},
+                                         Case{"tiny-bitnet-relu2", "tq2_0", ActQuant{ActScheme::kNone, {}}, false},
+                                         Case{"tiny-bitnet-silu", "tq2_0", ActQuant{ActScheme::kF16, {}}, true}),
                          [](const auto& info) {
                            return fmt::format("{}_{}_{}", info.index, info.param.type,
-                                              ActQuantName(info.param.quant));
+                                              info.param.quant.all ? ActSchemeName(*info.param.quant.all) : "ggml");
                          });
 
 // The same weights in different types meet the same activations: equal bits.
 TEST(Types, TernaryTypesAgree) {
   Config config;
-  config.act_quant = ActQuant::kQ8_K;
+  config.act_quant = ActQuant{ActScheme::kQ8_K, {}};
   const auto tokens = SomeTokens(30);
   Harness tq2(Harness::Path("tiny-bitnet-silu", "tq2_0")), tq1(Harness::Path("tiny-bitnet-silu", "tq1_0"));
   EXPECT_EQ(Digest(tq2.Logits(config, tokens, {30})), Digest(tq1.Logits(config, tokens, {30})));

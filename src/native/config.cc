@@ -18,17 +18,6 @@ Result<T> Number(std::string_view key, std::string_view text, T least, T most) {
   return v;
 }
 
-struct QuantRow {
-  ActQuant quant;
-  ActScheme scheme;  // kGgml has none of its own: the weight's type decides
-  const char* name;
-};
-constexpr QuantRow kQuants[] = {
-    {ActQuant::kGgml, ActScheme::kNone, "ggml"}, {ActQuant::kNone, ActScheme::kNone, "none"},
-    {ActQuant::kF16, ActScheme::kF16, "f16"},    {ActQuant::kBF16, ActScheme::kBF16, "bf16"},
-    {ActQuant::kQ8_0, ActScheme::kQ8_0, "q8_0"}, {ActQuant::kQ8_1, ActScheme::kQ8_1, "q8_1"},
-    {ActQuant::kQ8_K, ActScheme::kQ8_K, "q8_k"}, {ActQuant::kBitnet, ActScheme::kBitnet, "bitnet"}};
-
 Result<bool> ParseKvType(std::string_view value) {
   if (value == "f16" || value == "f32") return value == "f16";
   return MakeError(Code::kUnsupported, "kv.type={}: f16 and f32 are offered", value);
@@ -36,59 +25,12 @@ Result<bool> ParseKvType(std::string_view value) {
 
 }  // namespace
 
-Result<ActQuant> ParseActQuant(std::string_view name) {
-  for (const QuantRow& q : kQuants) {
-    if (name == q.name) return q.quant;
-  }
-  return MakeError(Code::kUnsupported,
-                   "act.quant={}: one of ggml none f16 bf16 q8_0 q8_1 q8_k bitnet is offered", name);
-}
-
-const char* ActQuantName(ActQuant q) {
-  for (const QuantRow& row : kQuants) {
-    if (row.quant == q) return row.name;
-  }
-  return "";
-}
-
-const char* SchemeName(ActScheme scheme) {
-  for (const QuantRow& row : kQuants) {
-    if (row.quant != ActQuant::kGgml && row.scheme == scheme) return row.name;
-  }
-  return "";
-}
-
-ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix) {
-  if (output_matrix && setting != ActQuant::kNone && setting != ActQuant::kBitnet) setting = ActQuant::kGgml;
-  if (output_matrix && setting == ActQuant::kBitnet) setting = ActQuant::kNone;
-  for (const QuantRow& row : kQuants) {
-    if (setting != ActQuant::kGgml && row.quant == setting) return row.scheme;
-  }
-  switch (weight) {
-    case BlockType::kF16:
-      return ActScheme::kF16;
-    case BlockType::kBF16:
-      return ActScheme::kBF16;
-    case BlockType::kQ8_0:
-      return ActScheme::kQ8_0;
-    case BlockType::kQ4_1:
-      return ActScheme::kQ8_1;
-    case BlockType::kTQ1_0:
-    case BlockType::kTQ2_0:
-      return ActScheme::kQ8_K;
-    case BlockType::kI2_S:
-      return ActScheme::kBitnet;
-    default:
-      return ActScheme::kNone;
-  }
-}
-
 Result<bool> ApplySetting(std::string_view key, std::string_view value, Config& config) {
   ModelOptions declared;
   PB_ASSIGN(const bool declares, Declare(key, value, &declared));
   if (declares) return false;
   if (key == "act.quant") {
-    PB_ASSIGN(config.act_quant, ParseActQuant(value));
+    PB_ASSIGN(config.act_quant, ActQuant::Parse(value));
   } else if (key == "kv.type") {
     PB_ASSIGN(config.kv_f16, ParseKvType(value));
   } else if (key == "attn.flash") {
@@ -139,7 +81,7 @@ Result<OpParams> Vary(OpParams params, std::string_view variation) {
     }
     params.rope_pairing = value == "halves" ? RopePairing::kHalves : RopePairing::kAdjacent;
   } else if (key == "act.quant") {
-    PB_ASSIGN(params.act_quant, ParseActQuant(value));
+    PB_ASSIGN(params.act_quant, ActQuant::Parse(value));
   } else if (key == "kv.type") {
     PB_ASSIGN(params.kv_f16, ParseKvType(value));
   } else {

@@ -7,24 +7,15 @@
 #include <string_view>
 
 #include "base/result.h"
-#include "formats/block.h"
+#include "formats/act_scheme.h"
 #include "kernels/isa.h"
 #include "kernels/packed.h"
 #include "model/model.h"
 
 namespace pb::native {
 
-// Setting act.quant: how the layers' products round their activations. kGgml goes by the weight's type (F32 none, F16 f16, BF16 bf16,
-// Q8_0 q8_0, Q4_1 q8_1, TQ q8_k, I2_S bitnet); the others hold for every type. The output matrix is outside the layers:
-// unrounded under none and bitnet (BitNet leaves it unquantised), else by its type.
-enum class ActQuant { kGgml, kNone, kF16, kBF16, kQ8_0, kQ8_1, kQ8_K, kBitnet };
-Result<ActQuant> ParseActQuant(std::string_view name);  // ggml none f16 bf16 q8_0 q8_1 q8_k bitnet
-const char* ActQuantName(ActQuant q);
-ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix);
-const char* SchemeName(ActScheme scheme);  // as act.quant names it
-
 struct Config {
-  ActQuant act_quant = ActQuant::kGgml;
+  ActQuant act_quant;
   bool kv_f16 = true;
   int threads = 1;
   int64_t ubatch = 512;  // rows computed at once
@@ -41,7 +32,7 @@ Result<bool> ApplySetting(std::string_view key, std::string_view value, Config& 
 // What one operation is computed with: what the model declares, the session's settings, and what a variation changes.
 struct OpParams {
   Activation activation = Activation::kSilu;
-  ActQuant act_quant = ActQuant::kGgml;
+  ActQuant act_quant;
   bool kv_f16 = true;
   float norm_eps = 0;
   RopePairing rope_pairing = RopePairing::kAdjacent;

@@ -66,7 +66,7 @@ TEST_P(GoldenBitnet, EveryRecordedPointFollowsFromItsRecordedInputs) {
   Golden golden(name + ".safetensors");
   Harness harness(Harness::Path(name, "tq2_0"));
   Config config;
-  config.act_quant = ActQuant::kBitnet, config.kv_f16 = false;
+  config.act_quant = ActQuant{ActScheme::kBitnet, {}}, config.kv_f16 = false;
   auto session = harness.Open(config);
   int n_points = 0;
   auto compute = [&](pb_stage stage, int32_t layer, std::vector<const Recorded*> inputs) {

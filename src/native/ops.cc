@@ -73,7 +73,7 @@ void Ops::Scores(int64_t position, int64_t head, const float* q, const KvCache& 
                  float* out) const {
   const HyperParameters& h = hyper();
   const std::byte* keys = cache.Keys(cache_layer, head / (h.n_heads / h.n_kv_heads));
-  bool rounds = cache.f16() && params_.act_quant != ActQuant::kNone;
+  bool rounds = cache.f16() && params_.act_quant.all != ActScheme::kNone;
   AlignedArray<float> rounded = rounds ? MakeAligned<float>(h.head_dim) : nullptr;
   if (rounds) kernels_.round_f16(q, h.head_dim, rounded.get()), q = rounded.get();
   if (cache.f16()) {
@@ -89,7 +89,7 @@ void Ops::Context(int64_t position, int64_t head, const float* p, const KvCache&
                   float* out) const {
   const HyperParameters& h = hyper();
   const std::byte* values = cache.Values(cache_layer, head / (h.n_heads / h.n_kv_heads));
-  bool rounds = cache.f16() && params_.act_quant != ActQuant::kNone;
+  bool rounds = cache.f16() && params_.act_quant.all != ActScheme::kNone;
   AlignedArray<float> rounded = rounds ? MakeAligned<float>(position + 1) : nullptr;
   if (rounds) kernels_.round_f16(p, position + 1, rounded.get()), p = rounded.get();
   if (cache.f16()) {
@@ -128,10 +128,10 @@ Result<QuantRows> Ops::Codes(pb_stage stage, int64_t layer, int64_t n, const flo
   if (!stages::kProducts.Contains(stage))
     return MakeError(Code::kUnsupported, "{}: not a product, so its input has no codes", name);
   const Matrix& w = weights_->Of(stage, layer);
-  const ActScheme scheme = SchemeFor(params_.act_quant, w.view.type, w.is_output);
+  const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, w.is_output);
   if (!IsIntegerScheme(scheme))
     return MakeError(Code::kUnsupported, "{}: its input is not quantised (act.quant {})", name,
-                     SchemeName(scheme));
+                     ActSchemeName(scheme));
   return Quantise(kernels_, pool_, w, scheme, x, n);
 }
 
@@ -151,7 +151,8 @@ Status Ops::Compute(pb_stage stage, int64_t layer, const Span& span, std::span<c
     }
     case stages::Group::kProduct: {
       const Matrix& w = weights_->Of(stage, layer);
-      return Product(k, pool_, w, SchemeFor(params_.act_quant, w.view.type, w.is_output), in[0], n, out);
+      const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, w.is_output);
+      return Product(k, pool_, w, scheme, in[0], n, out);
     }
     case stages::Group::kRotary:
       return Rope(span, in[0], stages::RowHeads(stage, h.shape()), out), Status();

@@ -22,7 +22,7 @@ void HandOver(const QuantRows& q, int64_t n_outputs, const pb_replay& r) {
   const bool bitnet = q.scheme == ActScheme::kBitnet;
   std::vector<float> scales(q.scales.get(), q.scales.get() + q.n_rows * q.n_blocks);
   for (float& s : scales) s = bitnet ? 1 / s : s;
-  const std::string scheme = SchemeName(q.scheme), maker = "by the native engine's own quantiser";
+  const std::string scheme = ActSchemeName(q.scheme), maker = "by the native engine's own quantiser";
   pb_codes codes{sizeof(pb_codes), scheme.c_str(), maker.c_str(), q.n_rows, q.n_columns, 0,
                  n_outputs,        q.codes.get(),  scales.data(), nullptr,  nullptr};
   codes.block = bitnet ? q.n_columns : kSub << SchemeShift(q.scheme);

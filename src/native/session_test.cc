@@ -214,7 +214,7 @@ TEST(Settings, AreUnderstoodOrRefusedByName) {
                             {"attn.flash", "off"}}) {
     EXPECT_TRUE(ApplySetting(key, value, c).ok()) << key;
   }
-  EXPECT_EQ(c.act_quant, ActQuant::kQ8_K);
+  EXPECT_EQ(c.act_quant, (ActQuant{ActScheme::kQ8_K, {}}));
   EXPECT_FALSE(c.kv_f16);
   EXPECT_EQ(c.threads, 2);
   EXPECT_EQ(c.isa, Isa::kScalar);

@@ -74,18 +74,18 @@ TEST(Types, SameWeightsSameActivationsSameBits) {
     config.act_quant = quant;
     return Digest(Generated(spec).Logits(config, tokens, {21}));
   };
-  EXPECT_EQ(digest("bitnet", BlockType::kTQ2_0, ActQuant::kF16),
-            digest("bitnet", BlockType::kF16, ActQuant::kGgml));
-  EXPECT_EQ(digest("bitnet", BlockType::kTQ2_0, ActQuant::kNone),
-            digest("bitnet", BlockType::kF16, ActQuant::kNone));
-  EXPECT_EQ(digest("bitnet", BlockType::kTQ2_0, ActQuant::kQ8_K),
-            digest("bitnet", BlockType::kTQ1_0, ActQuant::kQ8_K));
+  EXPECT_EQ(digest("bitnet", BlockType::kTQ2_0, ActQuant{ActScheme::kF16, {}}),
+            digest("bitnet", BlockType::kF16, ActQuant{}));
+  EXPECT_EQ(digest("bitnet", BlockType::kTQ2_0, ActQuant{ActScheme::kNone, {}}),
+            digest("bitnet", BlockType::kF16, ActQuant{ActScheme::kNone, {}}));
+  EXPECT_EQ(digest("bitnet", BlockType::kTQ2_0, ActQuant{ActScheme::kQ8_K, {}}),
+            digest("bitnet", BlockType::kTQ1_0, ActQuant{ActScheme::kQ8_K, {}}));
 }
 
 TEST(Types, ASchemeThatDoesNotFitIsNamed) {
   Harness harness = Generated(Spec("llama", BlockType::kQ8_0, 96, 160, 3, 1));
   Config config;
-  config.act_quant = ActQuant::kQ8_K;
+  config.act_quant = ActQuant{ActScheme::kQ8_K, {}};
   auto session = harness.Open(config);
   std::vector<float> logits;
   Status status = Harness::Eval(*session, {1, 2}, &logits);

@@ -5,21 +5,12 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "base/result.h"
-#include "formats/block.h"
+#include "formats/act_scheme.h"
 
 namespace pb::oracle {
-
-// Setting act.quant. kGgml: the scheme that ggml takes for the weight's type.
-enum class ActQuant { kGgml, kNone, kF16, kBF16, kQ8_0, kQ8_1, kQ8_K, kBitnet };
-Result<ActQuant> ParseActQuant(std::string_view name);
-const char* ActQuantName(ActQuant q);
-// The scheme that holds for weights of this type: resolves kGgml, leaves the others. F32 weights take F32
-// activations.
-ActQuant SchemeFor(ActQuant setting, BlockType weight);
 
 // How a quantiser may be varied (hypotheses of diagnosis); the defaults are the schemes as their engines run
 // them.
@@ -39,7 +30,7 @@ struct Activations {
   // product.
   std::vector<double> sum_error;  // (K / 32)
   // The same as codes; no blocks where none are made. value = code x scale, which for bitnet is rounded to float32 here alone.
-  ActQuant scheme = ActQuant::kNone;  // that made them
+  ActScheme scheme = ActScheme::kNone;  // that made them
   int64_t block = 0;
   std::vector<int8_t> codes;  // (K)
   std::vector<float> scales;  // (K / block)
@@ -48,7 +39,7 @@ struct Activations {
 
 // `x` is what the engine holds, rounded to float32. A row that is no multiple of the scheme's block is an
 // error.
-Result<Activations> Quantise(std::span<const double> x, ActQuant scheme,
+Result<Activations> Quantise(std::span<const double> x, ActScheme scheme,
                              const QuantiserVariation& variation = {});
 
 }  // namespace pb::oracle

@@ -48,22 +48,19 @@ Result<Rows> Ops::Embeddings(std::span<const int32_t> tokens) const {
 }
 
 Ops::Operand Ops::OperandOf(pb_stage stage, int32_t layer, const OpConfig& c) const {
-  if (stage == PB_STAGE_LOGITS) {
-    // act.quant names the scheme of the layers' products. BitNet leaves the output matrix unquantised; else its type decides.
-    const bool plain = c.act_quant == ActQuant::kBitnet || c.act_quant == ActQuant::kNone;
-    return {c.output_is_embeddings ? &model_->token_embedding() : &model_->output(), 1,
-            plain ? ActQuant::kNone : ActQuant::kGgml};
-  }
+  const bool output = stage == PB_STAGE_LOGITS;
+  auto operand = [&](const WeightView& w, float scale) {
+    return Operand{&w, scale, c.act_quant.SchemeFor(w.type, w.n_rows, output)};
+  };
+  if (output) return operand(c.output_is_embeddings ? model_->token_embedding() : model_->output(), 1);
   if (!stages::kProducts.Contains(stage)) return {};
   const StageWeights& w = model_->weights(stage, layer);
-  return {&w.matrix, w.scale, c.act_quant};
+  return operand(w.matrix, w.scale);
 }
 
 Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* units) {
   const Operand w = OperandOf(stage, layer, c);
-  OpConfig own = c;
-  own.act_quant = w.act_quant;
-  return Product(x, *w.view, w.scale, own, pool_, units);
+  return Product(x, *w.view, w.scale, w.scheme, c, pool_, units);
 }
 
 Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const Rows& x,
@@ -72,13 +69,12 @@ Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const
   if (!w.view)
     return MakeError(Code::kUnsupported, "{}: not a product, so its input has no codes",
                      stages::Of(stage).name);
-  const ActQuant scheme = SchemeFor(w.act_quant, w.view->type);
-  if (scheme == ActQuant::kNone || scheme == ActQuant::kF16 || scheme == ActQuant::kBF16)
+  if (!IsIntegerScheme(w.scheme))
     return MakeError(Code::kUnsupported, "{}: its input is not quantised (act.quant {})",
-                     stages::Of(stage).name, ActQuantName(scheme));
+                     stages::Of(stage).name, ActSchemeName(w.scheme));
   std::vector<Activations> rows;
   for (int64_t i = 0; i < x.n; i++) {
-    PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(x.width)}, scheme, c.quantiser));
+    PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(x.width)}, w.scheme, c.quantiser));
     rows.push_back(std::move(a));
   }
   return rows;

@@ -44,7 +44,7 @@ class Ops {
   struct Operand {
     const WeightView* view = nullptr;
     double scale = 1;
-    ActQuant act_quant = ActQuant::kNone;
+    ActScheme scheme = ActScheme::kNone;
   };
   Operand OperandOf(pb_stage stage, int32_t layer, const OpConfig& config) const;
   Result<Rows> Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& config, Rows* units);

@@ -71,7 +71,7 @@ TEST_P(GoldenBitnet, EveryRecordedPointFollowsFromItsRecordedInputs) {
   Golden golden(name + ".safetensors");
   auto model = Model::Open(ModelPath(name, "tq2_0"));
   ASSERT_TRUE(model.ok()) << model.error().message;
-  Ops ops(*model, OpConfig::Declare((*model)->params(), ActQuant::kBitnet, false), 2);
+  Ops ops(*model, OpConfig::Declare((*model)->params(), ActQuant{ActScheme::kBitnet, {}}, false), 2);
   int n_points = 0;
   auto check = [&](pb_stage stage, int32_t l, std::initializer_list<const Rows*> inputs, const Rows& expected,
                    double limit) {

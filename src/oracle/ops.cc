@@ -176,7 +176,7 @@ OpConfig OpConfig::Declare(const HyperParameters& p, ActQuant act_quant, bool kv
   c.rope_pairing = p.rope_pairing.value, c.rope_base = p.rope_base.value, c.rope_scale = p.rope_scale.value;
   c.rope_dims = p.rope_dims;
   c.cache_f16 = kv_f16;
-  c.attention_f16 = kv_f16 && act_quant != ActQuant::kNone;
+  c.attention_f16 = kv_f16 && act_quant.all != ActScheme::kNone;
   switch (p.ffn_activation ? p.ffn_activation->value : Activation::kSilu) {
     case Activation::kSilu:
       c.activation = Act::kSilu;
@@ -221,8 +221,8 @@ Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows*
   return y;
 }
 
-Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpConfig& c, ThreadPool& pool,
-                     Rows* units) {
+Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme scheme, const OpConfig& c,
+                     ThreadPool& pool, Rows* units) {
   const int64_t n = x.n, k_all = x.width, n_out = w.n_rows;
   PB_CHECK(k_all == w.n_columns);
   if (c.transposed && w.n_rows != w.n_columns)
@@ -232,8 +232,7 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpC
     return MakeError(Code::kUsage, "weight.cell: there is no weight ({}, {})", c.cell_row, c.cell_column);
   if (c.drop_rows < 0 || c.drop_rows > n_out || c.drop_columns < 0 || c.drop_columns > k_all)
     return MakeError(Code::kUsage, "drop: a matrix of {} x {} has no such tail", w.n_rows, w.n_columns);
-  const ActQuant scheme = SchemeFor(c.act_quant, w.type);
-  const bool stored_sums = scheme == ActQuant::kQ8_1 && w.type == BlockType::kQ4_1 && !c.transposed &&
+  const bool stored_sums = scheme == ActScheme::kQ8_1 && w.type == BlockType::kQ4_1 && !c.transposed &&
                            c.quantiser.block_values == 0;
   const int64_t k_end = k_all - c.drop_columns;
   Tiles tiles(n, k_all), sums(stored_sums ? n : 0, k_all / 32);  // of a block's values, as it is stored

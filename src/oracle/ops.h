@@ -46,7 +46,7 @@ struct OpConfig {
   bool norm_centred = false;     // the mean is subtracted first (LayerNorm)
   bool norm_unweighted = false;  // its weight is left out
   // products
-  ActQuant act_quant = ActQuant::kGgml;
+  ActQuant act_quant;
   QuantiserVariation quantiser;
   double product_factor = 1;
   int64_t drop_columns = 0, drop_rows = 0;  // tail of the weight matrix that is left out
@@ -85,8 +85,8 @@ Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows*
 
 // y = x W^T * scale, x through the activation quantiser of the scheme (BitNet b1.58, "BitLinear"; ggml block
 // formats). Units: sqrt(sum of squares of the partial sums).
-Result<Rows> Product(const Rows& x, const WeightView& w, double scale, const OpConfig& c, ThreadPool& pool,
-                     Rows* units);
+Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme scheme, const OpConfig& c,
+                     ThreadPool& pool, Rows* units);
 
 // Rotates pairs of each head by position * base^(-2i/dims) (Su et al. 2021, eq. 15). x: (n, heads *
 // head_dim).

@@ -20,7 +20,7 @@ inline OpConfig OneHead(int64_t head_dim) {
   OpConfig c;
   c.n_heads = c.n_kv_heads = 1, c.head_dim = c.rope_dims = head_dim;
   c.rope_base = 10000;
-  c.act_quant = ActQuant::kNone;
+  c.act_quant.all = ActScheme::kNone;
   return c;
 }
 

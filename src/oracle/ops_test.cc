@@ -40,7 +40,7 @@ TEST(Units, ProductIsTheRootSumOfSquaresOfItsPartialSums) {
     Rows x(n, 3), units;
     for (int64_t i = 0; i < n; i++)
       x.row(i)[0] = 2, x.row(i)[1] = 1, x.row(i)[2] = static_cast<double>(i + 1);
-    auto y = Product(x, w, -2, OneHead(2), pool, &units);
+    auto y = Product(x, w, -2, ActScheme::kNone, OneHead(2), pool, &units);
     ASSERT_TRUE(y.ok()) << y.error().message;
     for (int64_t i = 0; i < n; i++) {
       const double last = static_cast<double>(i + 1);
@@ -49,7 +49,7 @@ TEST(Units, ProductIsTheRootSumOfSquaresOfItsPartialSums) {
       EXPECT_EQ(y->row(i)[1], -2 * (1 + last));
       EXPECT_DOUBLE_EQ(units.row(i)[1], 2 * std::sqrt(Squares({0, 1, last})));
     }
-    auto without = Product(x, w, -2, OneHead(2), pool, nullptr);
+    auto without = Product(x, w, -2, ActScheme::kNone, OneHead(2), pool, nullptr);
     ASSERT_TRUE(without.ok());
     EXPECT_EQ(y->v, without->v);
   }
@@ -67,11 +67,10 @@ TEST(Units, TheTwoPartsOfABlockWithAMinimumAreRoundedApart) {
   w.data = reinterpret_cast<const std::byte*>(blocks), w.n_rows = 1, w.n_columns = 64,
   w.row_bytes = sizeof(blocks);
   OpConfig c = OneHead(2);
-  c.act_quant = ActQuant::kQ8_1;
   Rows x(1, 64), units;
   x.v[0] = x.v[32] = 127;  // scale 1, so that codes are values and the stored sums 127
   ThreadPool pool(1);
-  auto y = Product(x, w, 1, c, pool, &units);
+  auto y = Product(x, w, 1, ActScheme::kQ8_1, c, pool, &units);
   ASSERT_TRUE(y.ok()) << y.error().message;
   EXPECT_EQ(y->v[0], 0);
   // 32 partial sums of 254 and 32 of 508, and the mean over all orders of 64 terms, of which two are 254 and the others 0; those of

@@ -118,7 +118,7 @@ Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation) {
   } else if (key == "weight.cell") {
     PB_TRY(VaryCell(text, &c));
   } else if (key == "act.quant") {
-    PB_ASSIGN(c.act_quant, ParseActQuant(text));
+    PB_ASSIGN(c.act_quant, ActQuant::Parse(text));
   } else if (key == "quant.rounding") {
     using R = QuantiserVariation::Rounding;
     PB_ASSIGN(

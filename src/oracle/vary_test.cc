@@ -26,7 +26,7 @@ WeightView View(const std::vector<float>& values, int64_t n_rows) {
 
 std::vector<double> Times(const Rows& x, const WeightView& w, const OpConfig& c) {
   ThreadPool pool(1);
-  auto y = Product(x, w, 1, c, pool, nullptr);
+  auto y = Product(x, w, 1, ActScheme::kNone, c, pool, nullptr);
   EXPECT_TRUE(y.ok()) << y.error().message;
   return y.ok() ? y->v : std::vector<double>{};
 }
@@ -53,7 +53,7 @@ TEST(Vary, RefusesWhatTheMatrixDoesNotHave) {
   ThreadPool pool(1);
   for (const char* variation : {"weight.transposed=1", "weight.cell=3,0,1", "weight.cell=0,2,1",
                                 "drop.rows=4", "drop.columns=3", "drop.rows=-1"}) {
-    EXPECT_FALSE(Product(RowOf({1, 1}), w, 1, Varied(OneHead(2), variation), pool, nullptr).ok())
+    EXPECT_FALSE(Product(RowOf({1, 1}), w, 1, ActScheme::kNone, Varied(OneHead(2), variation), pool, nullptr).ok())
         << variation;
   }
   for (const char* variation :

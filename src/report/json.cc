@@ -147,7 +147,8 @@ Json JsonWriter::Point(const compare::PointRow& p) {
            {"cosine", Number(p.cosine)},
            {"scale", Number(p.scale)},
            {"offset", Number(p.offset)},
-           {"explained_by_codes", p.explained_by_codes}};
+           {"explained_by_codes", p.explained_by_codes},
+           {"explained_by_precision", p.explained_by_precision}};
   if (!p.explanation.empty()) out["explanation"] = p.explanation;
   return out;
 }

@@ -7,48 +7,18 @@
 
 namespace pb::run {
 
-std::optional<ActScheme> ActSchemeOf(const std::string& act_quant, BlockType weight, bool output,
-                                     int64_t n_columns) {
-  std::string name = act_quant;
-  if (name == "ggml" || output) {
-    switch (weight) {
-      case BlockType::kQ8_0:
-        name = "q8_0";
-        break;
-      case BlockType::kQ4_1:
-        name = "q8_1";
-        break;
-      case BlockType::kTQ1_0:
-      case BlockType::kTQ2_0:
-        name = "q8_k";
-        break;
-      case BlockType::kI2_S:
-        name = "bitnet";
-        break;
-      default:
-        return std::nullopt;
-    }
-  }
-  ActScheme scheme;
-  scheme.name = name, scheme.block = name == "q8_k" ? 256 : name == "bitnet" ? n_columns : 32;
-  scheme.q8_1 = name == "q8_1", scheme.q8_k = name == "q8_k", scheme.bitnet = name == "bitnet";
-  const bool known = name == "q8_0" || scheme.q8_1 || scheme.q8_k || scheme.bitnet;
-  if (!known || n_columns % scheme.block != 0) return std::nullopt;
-  return scheme;
-}
-
-ActBlock ActBlockOf(std::span<const float> x, const ActScheme& scheme) {
+ActBlock ActBlockOf(std::span<const float> x, ActScheme scheme) {
   float largest = 0, magnitude = 0;
   for (float v : x) {
     if (std::fabs(v) > magnitude) magnitude = std::fabs(v), largest = v;
   }
   ActBlock b;
-  if (scheme.bitnet) {
+  if (scheme == ActScheme::kBitnet) {
     b.to_code = 127.0f / std::max(magnitude, 1e-5f);
     b.from_code = 1.0 / b.to_code;
   } else if (magnitude == 0) {
     return b;
-  } else if (scheme.q8_k) {
+  } else if (scheme == ActScheme::kQ8_K) {
     b.to_code = -127.0f / largest;
     b.from_code = 1.0f / b.to_code;
   } else {
@@ -59,6 +29,23 @@ ActBlock ActBlockOf(std::span<const float> x, const ActScheme& scheme) {
   }
   for (float v : x) b.sum += static_cast<int>(std::nearbyint(v * b.to_code));
   return b;
+}
+
+RoundedRow RoundRow(std::span<const float> x, ActScheme scheme) {
+  RoundedRow row;
+  row.values.assign(x.begin(), x.end());
+  if (scheme == ActScheme::kF16)
+    for (double& v : row.values) v = F16ToF32(F32ToF16(static_cast<float>(v)));
+  if (scheme == ActScheme::kBF16)
+    for (double& v : row.values) v = Bf16ToF32(F32ToBf16(static_cast<float>(v)));
+  if (!IsIntegerScheme(scheme)) return row;
+  const auto block = static_cast<size_t>(ActBlockValues(scheme, static_cast<int64_t>(x.size())));
+  for (size_t start = 0; start < x.size(); start += block) {
+    const ActBlock b = ActBlockOf(x.subspan(start, block), scheme);
+    for (size_t k = start; k < start + block; k++) row.values[k] = std::nearbyint(x[k] * b.to_code) * b.from_code;
+    if (scheme == ActScheme::kQ8_1) row.sum_error.push_back(StoredSum(b, b.sum) - b.sum * b.from_code);
+  }
+  return row;
 }
 
 bool OnBoundary(float x, float to_code) {

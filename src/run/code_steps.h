@@ -1,45 +1,49 @@
-// Explains differences of quantised products by their activation codes: where an input lies on a rounding boundary, two
-// quantisers may choose neighbouring codes, and what that does to every output is known exactly (docs/numerics.md).
+// Explains differences of products by how their inputs are rounded: by the schemes that the engines were observed to
+// follow, where those differ, or by codes on a rounding boundary (docs/numerics.md, "Codes").
 #ifndef PARITYBIT_RUN_CODE_STEPS_H_
 #define PARITYBIT_RUN_CODE_STEPS_H_
 
 #include <cstdint>
-#include <map>
 #include <memory>
+#include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "compare/local.h"
 #include "model/model.h"
 #include "run/lock_step.h"
+#include "run/precision.h"
 #include "run/scheme_check.h"
 
 namespace pb::run {
 
-// Sees the pairs of a lock-step in order, keeps the inputs of products, and marks a product whose error is explained:
-// PointRow::explained_by_codes, with the count of codes in `explanation`, its errors those of the unexplained remainder.
+// Sees the pairs of a lock-step in order, keeps the inputs of products, and marks a product whose error is explained
+// (PointRow::explained_by_codes, explained_by_precision) by what it would be otherwise.
 class CodeExplainer {
  public:
-  // `check`: of the session fact act.quant of both engines; must outlive this. A product whose scheme is not known here, or that an
-  // engine was seen to quantise otherwise, is never explained.
-  CodeExplainer(std::shared_ptr<const Model> model, const SchemeCheck* check)
-      : model_(std::move(model)), check_(check) {}
+  // `check`: how both engines say that they quantise; null: codes explain nothing. A product whose scheme is not
+  // known here, or that an engine was seen to quantise otherwise, is never explained by codes. `differences`: where
+  // the engines were observed to follow different schemes; counts its products; may be null. All outlive this.
+  CodeExplainer(std::shared_ptr<const Model> model, const SchemeCheck* check,
+                std::vector<PrecisionDifference>* differences = nullptr)
+      : model_(std::move(model)), check_(check), differences_(differences) {}
 
   void OnPair(const PointPair& pair);
 
  private:
-  std::vector<float> Explained(const PointPair& pair, const ProductWeights& product,
-                               std::span<const float> input, const compare::LocalBound& bound,
-                               int64_t* n_steps) const;
+  void ByPrecision(const PointPair& pair, const ProductWeights& product, PrecisionDifference* difference,
+                   std::span<const float> input);
+  void ByCodes(const PointPair& pair, const ProductWeights& product, std::span<const float> input) const;
+  // Takes from `candidate` what steps of boundary codes explain of its difference; returns how many steps.
+  int64_t TakeSteps(const PointPair& pair, const ProductWeights& product, ActScheme scheme,
+                    std::span<const float> input, std::vector<float>* candidate) const;
+  // What is left of the error, if it is within the bound.
+  std::optional<compare::PointRow> Rest(const PointPair& pair, std::span<const float> candidate) const;
 
   std::shared_ptr<const Model> model_;
   const SchemeCheck* check_;
-  struct Held {
-    int32_t first_position;
-    std::vector<float> values;
-  };
-  std::map<int32_t, Held> inputs_;  // reference's values by stage, of the layer at hand
+  std::vector<PrecisionDifference>* differences_;
+  ProductInputs inputs_;  // the reference's
 };
 
 }  // namespace pb::run

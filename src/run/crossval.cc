@@ -14,6 +14,7 @@
 #include "run/local_run.h"
 #include "run/noise_file.h"
 #include "run/participant.h"
+#include "run/precision_effect.h"
 #include "run/row_store.h"
 
 namespace pb::run {
@@ -76,6 +77,8 @@ class CrossvalRun {
   void CollectTokenText();
   Status TakeFloor();
   void TellOfDoubts();
+  // Makes what was observed of an engine's products a fact of it.
+  void NoteObserved(int side, const std::vector<ClassPrecision>& classes);
   void Judge();
   // Turns an engine's failure into an obstacle; anything else is passed on.
   Status Absorb(Status status);
@@ -88,6 +91,8 @@ class CrossvalRun {
   FloorSource floor_;
   std::optional<RowStore> first_rows_;  // the reference's, of the first prompt
   std::optional<compare::LocalEvidence> local_;
+  std::shared_ptr<const Model> model_;  // the candidate's
+  std::vector<ClassPrecision> precision_[2];
   bool failed_ = false;
   bool finite_ = true;  // all logits
 };
@@ -255,8 +260,14 @@ Status CrossvalRun::CompareLocally() {
   if (request_.scope != compare::Scope::kLocal) return {};
   out_.why_logits_only = WhyNoLocalScope(sides_[kCandidate], sides_[kReference]);
   if (!out_.why_logits_only.empty()) return {};
-  auto model = Model::Open(request_.model, DeclaredBy(request_.candidate.settings));
-  LocalRun run(sides_[kCandidate], sides_[kReference], session_, model.ok() ? *model : nullptr, request_);
+  std::shared_ptr<const Model> models[2];
+  for (int side : {kCandidate, kReference}) {
+    const EngineRecord& record = sides_[side].record();
+    auto model = Model::Open(record.model_path, DeclaredBy(record.settings));
+    if (model.ok()) models[side] = *model;
+  }
+  model_ = models[kCandidate];
+  LocalRun run(sides_[kCandidate], sides_[kReference], session_, models, request_);
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     if (out_.prompts[i].tokens.empty()) continue;
     PB_TRY(Absorb(run.Add(out_.prompts[i], static_cast<int32_t>(i))));
@@ -264,6 +275,7 @@ Status CrossvalRun::CompareLocally() {
   }
   local_.emplace();
   run.Finish(out_.prompts, &*local_, &out_.accumulated, &evidence_.obstacles);
+  for (int side : {kCandidate, kReference}) precision_[side] = run.precision(side);
   out_.points = CondensePoints(local_->points, true);
   out_.accumulated = CondensePoints(out_.accumulated, false);
   return {};
@@ -349,13 +361,30 @@ void CrossvalRun::TellOfDoubts() {
              &out_.notes);
 }
 
+void CrossvalRun::NoteObserved(int side, const std::vector<ClassPrecision>& classes) {
+  EngineRecord& record = side == kCandidate ? out_.candidate : out_.reference;
+  auto declared = ActQuant::Parse(record.session_facts().act_quant.value);
+  if (classes.empty() || !declared.ok()) return;
+  for (host::Fact& fact : record.session)
+    if (fact.key == "act.quant") fact = {fact.key, Observed(*declared, classes).Text(), "observed"};
+  record.session.push_back({"act.products", PrecisionText(classes), "observed"});
+}
+
 void CrossvalRun::Judge() {
   evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
   evidence_.user = request_.user;
   TellOfDoubts();
+  for (int side : {kCandidate, kReference}) NoteObserved(side, precision_[side]);
   evidence_.settings[kCandidate] = FactsOf(out_.candidate);
   evidence_.settings[kReference] = FactsOf(out_.reference);
   out_.verdict = local_ ? compare::JudgeLocal(&evidence_, *local_) : compare::JudgeLogits(&evidence_);
+  // Asked for only where the logits do not lie within the noise.
+  if (local_ && model_ && out_.verdict.Has(compare::ReasonCode::kPrecisionEffectUnknown)) {
+    const std::string act_quant[2] = {host::FactText(out_.candidate.session, "act.quant"),
+                                      host::FactText(out_.reference.session, "act.quant")};
+    evidence_.effect = PredictEffect(request_, out_, *model_, act_quant);
+    out_.verdict = compare::JudgeLocal(&evidence_, *local_);
+  }
   for (compare::PromptEvidence& prompt : evidence_.prompts)
     out_.rows.insert(out_.rows.end(), prompt.rows.begin(), prompt.rows.end());
   out_.choices = request_.choices;

@@ -52,10 +52,10 @@ std::string WhyNoLocalScope(Participant& of_candidate, Participant& of_reference
 }
 
 LocalRun::LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
-                   std::shared_ptr<const Model> model, const Request& request)
+                   std::shared_ptr<const Model> (&models)[2], const Request& request)
     : sides_{&candidate, &reference},
       session_{&session[0], &session[1]},
-      model_(std::move(model)),
+      models_{models[0], models[1]},
       request_(request) {}
 
 Result<PointPlan> LocalRun::OpenSessions() {
@@ -80,11 +80,16 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
   const bool in_lock_step = overwrite == Overwrite::kReference;
   if (in_lock_step) {
     PB_TRY(AskForSchemes());
-    if (scheme_check_) explainer.emplace(model_, &*scheme_check_);
+    if (models_[0])
+      explainer.emplace(models_[0], scheme_check_ ? &*scheme_check_ : nullptr, &differences_);
   }
   options.on_pair = [&](const PointPair& pair) -> Status {
     if (explainer) explainer->OnPair(pair);
     if (request_.observe && in_lock_step) request_.observe(pair);
+    for (int side : {0, 1})
+      if (!in_lock_step && observers_[side])
+        observers_[side]->OnPoint(pair.point, pair.shape, side == 0 ? pair.candidate : pair.reference,
+                                  pair.row->step > 0);
     return {};
   };
   std::unique_ptr<KeptPair> kept;
@@ -106,12 +111,28 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
 }
 
 Status LocalRun::AskForSchemes() {
-  const std::string act_quant = sides_[0]->record().session_facts().act_quant.value;
-  if (!model_ || scheme_check_ || act_quant != sides_[1]->record().session_facts().act_quant.value) return {};
-  SchemeCheck check(model_, act_quant);
+  if (!models_[0] || scheme_check_) return {};
+  std::vector<ActQuant> act_quant;
+  for (int side : {0, 1}) {
+    auto parsed = ActQuant::Parse(sides_[side]->record().session_facts().act_quant.value);
+    if (!parsed.ok()) return {};  // a scheme that is not known here explains nothing
+    act_quant.push_back(Observed(*parsed, precision_[side]));
+  }
+  SchemeCheck check(models_[0], act_quant[0], act_quant[1]);
   for (Participant* side : sides_) PB_TRY(side->Noted(check.Ask(side->engine(), side->record().role)));
   scheme_check_ = std::move(check);
   return {};
+}
+
+void LocalRun::TakePrecision() {
+  const EngineRecord &candidate = sides_[0]->record(), &reference = sides_[1]->record();
+  for (int side : {0, 1}) {
+    if (observers_[side]) precision_[side] = observers_[side]->Classes();
+    observers_[side].reset();
+  }
+  // Of two files each has weights of its own.
+  if (candidate.model_sha256 == reference.model_sha256)
+    differences_ = Differences(precision_[0], precision_[1]);
 }
 
 int64_t LocalRun::Rows() const { return PassRows({&sides_[0]->record(), &sides_[1]->record()}); }
@@ -140,8 +161,14 @@ Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t 
 }
 
 Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
-  PB_TRY(AddLocal(prompt, index));
-  return AddAccumulated(prompt, index);
+  // The free run comes first, as it shows how each engine rounds.
+  for (int side : {0, 1}) {
+    auto declared = ActQuant::Parse(sides_[side]->record().session_facts().act_quant.value);
+    if (index == 0 && models_[side] && declared.ok()) observers_[side].emplace(models_[side], *declared);
+  }
+  PB_TRY(AddAccumulated(prompt, index));
+  if (observers_[0] || observers_[1]) TakePrecision();
+  return AddLocal(prompt, index);
 }
 
 Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
@@ -212,6 +239,19 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
              "unwatched",
              side == 0 ? "candidate" : "reference")});
   }
+  for (const PrecisionDifference& d : differences_)
+    evidence_.precision.push_back(
+        {d.of.weight,
+         ClassName(precision_[0], d.of),
+         {d.scheme[0], d.scheme[1]},
+         d.n_matrices,
+         d.n_products});
+  auto observed = [](const std::vector<ClassPrecision>& classes) {
+    return !classes.empty() &&
+           std::ranges::all_of(classes, [](const ClassPrecision& c) { return c.scheme.has_value(); });
+  };
+  evidence_.precision_is_observed = observed(precision_[0]) && observed(precision_[1]) &&
+                                    sides_[0]->record().model_sha256 == sides_[1]->record().model_sha256;
   *evidence = std::move(evidence_);
   *accumulated = std::move(accumulated_);
 }

@@ -12,6 +12,7 @@
 #include "run/kept_traces.h"
 #include "run/lock_step.h"
 #include "run/participant.h"
+#include "run/precision.h"
 #include "run/request.h"
 #include "run/scheme_check.h"
 
@@ -25,11 +26,14 @@ class LocalRun {
   // The sessions of both sides are replaced by every pass. `model`: the candidate's file, for explaining codes; may be null.
   // `request` outlives this: what to keep, and how to tell of progress.
   LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
-           std::shared_ptr<const Model> model, const Request& request);
+           std::shared_ptr<const Model> (&models)[2], const Request& request);
 
   // Runs one prompt with its decode steps, in lock-step and on its own; keeps the errors, and the digests of the logits as they
   // came with taps in prompt.tapped_sha256.
   Status Add(PromptRecord& prompt, int32_t index);
+
+  // What was observed of a side's products; empty: nothing was.
+  const std::vector<ClassPrecision>& precision(int side) const { return precision_[side]; }
 
   // What was found, after the last prompt. Engines whose logits change when they are watched become reasons.
   void Finish(const std::vector<PromptRecord>& prompts, compare::LocalEvidence* evidence,
@@ -40,6 +44,8 @@ class LocalRun {
   Result<LockStepResult> Pass(PromptRecord& prompt, int32_t index, Overwrite overwrite, bool keeps);
   Status AddLocal(PromptRecord& prompt, int32_t index);
   Status AddAccumulated(PromptRecord& prompt, int32_t index);
+  // Takes what was observed of both engines' products in the first prompt's free run.
+  void TakePrecision();
   // Asks both engines, once, how they quantise, where they say that they do so alike: codes may then explain differences.
   Status AskForSchemes();
   // Opens both sessions anew and plans which points to expect of them.
@@ -53,7 +59,10 @@ class LocalRun {
 
   Participant* sides_[2];
   const host::Settings* session_[2];
-  std::shared_ptr<const Model> model_;
+  std::shared_ptr<const Model> models_[2];
+  std::optional<PrecisionObserver> observers_[2];  // while they watch
+  std::vector<ClassPrecision> precision_[2];
+  std::vector<PrecisionDifference> differences_;
   std::optional<SchemeCheck> scheme_check_;  // once both engines were asked
   const Request& request_;
   compare::LocalEvidence evidence_;

@@ -34,6 +34,7 @@ struct KeepRequest {
 
 struct Request {
   EngineSpec candidate, reference;
+  std::optional<EngineSpec> arbiter;      // predicts what a difference of precision does to the logits
   std::string no_reference;               // why there is no reference to run; empty: there is
   std::filesystem::path model;            // the candidate's
   std::filesystem::path reference_model;  // empty: the same

@@ -14,24 +14,24 @@ namespace {
 void Name(std::string* list, const std::string& who) { *list += (list->empty() ? "" : " and ") + who; }
 
 // One block of codes against what the scheme makes of its values.
-std::string BlockParts(const ActScheme& scheme, const host::Codes& codes, size_t first, size_t block,
+std::string BlockParts(ActScheme scheme, const host::Codes& codes, size_t first, size_t block,
                        std::span<const float> x) {
   const ActBlock b = ActBlockOf(x, scheme);
   const float scale = codes.scales[block];
   if (scale != static_cast<float>(b.from_code))
-    return fmt::format("block {} has the scale {:.9g}, {} gives {:.9g}", block, scale, scheme.name,
+    return fmt::format("block {} has the scale {:.9g}, {} gives {:.9g}", block, scale, ActSchemeName(scheme),
                        b.from_code);
   int sum = 0;
   for (size_t k = 0; k < x.size(); k++) {
     const int code = codes.codes[first + k], expected = static_cast<int>(std::nearbyint(x[k] * b.to_code));
     sum += code;
     if (code == expected || (std::abs(code - expected) == 1 && OnBoundary(x[k], b.to_code))) continue;
-    return fmt::format("{:.9g} in block {} has the code {}, {} gives {}", x[k], block, code, scheme.name,
+    return fmt::format("{:.9g} in block {} has the code {}, {} gives {}", x[k], block, code, ActSchemeName(scheme),
                        expected);
   }
-  if (scheme.q8_1 && codes.sums[block] != static_cast<float>(StoredSum(b, sum)))
+  if (scheme == ActScheme::kQ8_1 && codes.sums[block] != static_cast<float>(StoredSum(b, sum)))
     return fmt::format("block {} stores the sum {:.9g}, {} gives {:.9g}", block, codes.sums[block],
-                       scheme.name, StoredSum(b, sum));
+                       ActSchemeName(scheme), StoredSum(b, sum));
   return "";
 }
 
@@ -43,12 +43,13 @@ ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer) {
   return {&w.matrix, w.scale, stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage};
 }
 
-std::string PartsFrom(const ActScheme& scheme, const host::Codes& codes, std::span<const float> x) {
-  if (codes.block != scheme.block)
-    return fmt::format("blocks of {} values, {} has {}", codes.block, scheme.name, scheme.block);
+std::string PartsFrom(ActScheme scheme, const host::Codes& codes, std::span<const float> x) {
+  const int64_t size = ActBlockValues(scheme, codes.n_columns);
+  if (codes.block != size)
+    return fmt::format("blocks of {} values, {} has {}", codes.block, ActSchemeName(scheme), size);
   if (codes.codes.size() != x.size() || codes.n_columns % codes.block != 0) return "codes of another input";
-  if (scheme.q8_1 && codes.sums.empty()) return "no stored sums";
-  const auto block = static_cast<size_t>(scheme.block);
+  if (scheme == ActScheme::kQ8_1 && codes.sums.empty()) return "no stored sums";
+  const auto block = static_cast<size_t>(size);
   for (size_t first = 0; first < x.size(); first += block) {
     std::string parts = BlockParts(scheme, codes, first, first / block, x.subspan(first, block));
     if (!parts.empty()) return parts;
@@ -57,7 +58,11 @@ std::string PartsFrom(const ActScheme& scheme, const host::Codes& codes, std::sp
 }
 
 std::optional<ActScheme> SchemeCheck::SchemeOf(int32_t stage, const WeightView& w) const {
-  return ActSchemeOf(act_quant_, w.type, stage == PB_STAGE_LOGITS, w.n_columns);
+  const bool output = stage == PB_STAGE_LOGITS;
+  const ActScheme scheme = act_quant_[0].SchemeFor(w.type, w.n_rows, output);
+  if (scheme != act_quant_[1].SchemeFor(w.type, w.n_rows, output)) return std::nullopt;
+  if (!IsIntegerScheme(scheme) || w.n_columns % ActBlockValues(scheme, w.n_columns) != 0) return std::nullopt;
+  return scheme;
 }
 
 Status SchemeCheck::Ask(host::Engine& engine, const std::string& who) {
@@ -101,7 +106,7 @@ std::string SchemeCheck::Contradiction(int32_t stage, const WeightView& w) const
 
 std::string SchemeCheck::Basis(int32_t stage, const WeightView& w) const {
   const auto kind = kinds_.find(KeyOf(stage, w));
-  const std::string scheme = SchemeOf(stage, w)->name;
+  const std::string scheme = ActSchemeName(*SchemeOf(stage, w));
   if (kind == kinds_.end()) return scheme + " is assumed";
   std::string text;
   if (!kind->second.told.empty())

@@ -27,10 +27,13 @@ ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer);
 
 class SchemeCheck {
  public:
-  SchemeCheck(std::shared_ptr<const Model> model, std::string act_quant)
-      : model_(std::move(model)), act_quant_(std::move(act_quant)) {}
+  // `other`: the second engine's; a product that they round by different schemes has none.
+  SchemeCheck(std::shared_ptr<const Model> model, const ActQuant& act_quant, const ActQuant& other)
+      : model_(std::move(model)), act_quant_{act_quant, other} {}
+  SchemeCheck(std::shared_ptr<const Model> model, const ActQuant& act_quant)
+      : SchemeCheck(std::move(model), act_quant, act_quant) {}
 
-  // The scheme of a product; nothing: its input is not rounded to codes.
+  // The scheme of a product; nothing: its input is not rounded to codes, or is no multiple of its blocks.
   std::optional<ActScheme> SchemeOf(int32_t stage, const WeightView& weights) const;
   // Asks an engine with an idle session for its codes of a made-up row, once for every kind of product (weight type, width, output
   // matrix or not), and holds them against the scheme: equal scales and stored sums, equal codes but at values on a rounding boundary.
@@ -53,12 +56,12 @@ class SchemeCheck {
   Status AskFor(host::Engine& engine, const std::string& who, int32_t stage, int32_t layer);
 
   std::shared_ptr<const Model> model_;
-  std::string act_quant_;
+  ActQuant act_quant_[2];
   std::map<Key, Kind> kinds_;
 };
 
 // How codes of rows x (n, K) part from a scheme; empty: they do not.
-std::string PartsFrom(const ActScheme& scheme, const host::Codes& codes, std::span<const float> x);
+std::string PartsFrom(ActScheme scheme, const host::Codes& codes, std::span<const float> x);
 
 }  // namespace pb::run
 

@@ -1,0 +1,87 @@
+// Predicts what a difference of precision does to the logits, by the arbiter alone: neither engine has a say in it.
+#include "run/precision_effect.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "compare/logits.h"
+#include "run/noise.h"
+#include "run/participant.h"
+#include "stages/stages.h"
+
+namespace pb::run {
+namespace {
+
+// Of one evaluation: a quarter of a minute of plain fp64 loops on one processor.
+constexpr double kMostMultiplyAdds = 2e10;
+constexpr unsigned kMostThreads = 8;
+
+double MultiplyAddsOf(const Model& model) {
+  double all = 0;
+  for (pb_stage stage : stages::kProducts) {
+    const int64_t n_layers = stages::Of(stage).per_layer ? model.params().n_layers : 1;
+    for (int64_t layer = 0; layer < n_layers; layer++) {
+      const WeightView& w = model.weights(stage, static_cast<int32_t>(layer)).matrix;
+      all += double(w.n_rows) * double(w.n_columns);
+    }
+  }
+  return std::max(all, 1.0);
+}
+
+Status Open(const Request& request, const EngineRecord& side, Participant* arbiter) {
+  EngineSpec spec = *request.arbiter;
+  for (const char* key : {"hf.config", "ffn.activation"})
+    if (const std::string* value = FindSetting(side.settings, key)) PutSetting(spec.settings, key, *value);
+  const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1u, kMostThreads);
+  PutSetting(spec.settings, "threads", std::to_string(threads));
+  const std::string kv = side.session_facts().kv_type.value;
+  if (!kv.empty()) PutSetting(spec.settings, "kv.type", kv);
+  PB_TRY(arbiter->Start(spec));
+  return arbiter->OpenModel(side.model_path);
+}
+
+Status Add(Participant& arbiter, const std::string (&act_quant)[2], const Sequence& sequence,
+           compare::PrecisionEffect* effect) {
+  PB_ASSIGN(RowStore candidate, EvaluateAll(arbiter, {{"act.quant", act_quant[0]}}, sequence));
+  PB_ASSIGN(RowStore reference, EvaluateAll(arbiter, {{"act.quant", act_quant[1]}}, sequence));
+  for (int64_t i = 0; i < candidate.n_rows(); i++) {
+    PB_ASSIGN(compare::LogitsRow row, compare::CompareLogits(candidate.Row(i), reference.Row(i)));
+    if (!row.finite) return MakeError(Code::kEngine, "the arbiter's logits are not finite");
+    effect->mean_kl += row.kl;
+    effect->worst_kl = std::max(effect->worst_kl, row.kl);
+    effect->worst_gap = std::max(effect->worst_gap, row.gap_change);
+    effect->n_positions++;
+  }
+  return {};
+}
+
+}  // namespace
+
+compare::PrecisionEffect PredictEffect(const Request& request, const Comparison& comparison, const Model& model,
+                                       const std::string (&act_quant)[2]) {
+  compare::PrecisionEffect effect;
+  if (!request.arbiter) return effect.why_none = "there is no arbiter to predict it", effect;
+  EngineRecord record;
+  record.role = "arbiter";
+  Participant arbiter(record, request.limits);
+  Status status = Open(request, comparison.candidate, &arbiter);
+  auto left = std::max<int64_t>(static_cast<int64_t>(kMostMultiplyAdds / MultiplyAddsOf(model)), 1);
+  for (const PromptRecord& prompt : comparison.prompts) {
+    if (!status.ok() || left <= 0) break;
+    Sequence sequence;
+    sequence.tokens = prompt.tokens;
+    sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
+    sequence.tokens.resize(std::min(sequence.tokens.size(), static_cast<size_t>(left)));
+    if (sequence.tokens.empty()) continue;
+    sequence.n_prefill = static_cast<int32_t>(sequence.tokens.size());
+    if (request.progress) request.progress("effect of precision", effect.n_positions, effect.n_positions + left);
+    status = Add(arbiter, act_quant, sequence, &effect);
+    left -= sequence.n_prefill;
+  }
+  if (!status.ok()) effect.why_none = status.error().message;
+  if (status.ok() && effect.n_positions == 0) effect.why_none = "there was no position";
+  effect.mean_kl /= static_cast<double>(std::max<int64_t>(effect.n_positions, 1));
+  return effect;
+}
+
+}  // namespace pb::run
