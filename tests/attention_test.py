@@ -202,8 +202,7 @@ class CacheTypes(Attention):
                 result = self.compared(TERNARY, "--set", f"kv.type={kv}", "--set-reference", f"kv.type={kv}", "--max-tokens", "2")
                 self.assertEqual(result.code, 0, result)
                 for engine in result.json["engines"]:
-                    facts = {f["key"]: f["value"] for f in engine["session"]} if isinstance(engine["session"], list) else engine["session"]
-                    self.assertIn(kv, str(facts))
+                    self.assertIn(kv, str(engine["session"]))
 
     def test_what_cannot_be_is_refused_by_name(self):
         off = self.compared(TERNARY, "--set", "kv.type=q8_0", "--set", "attn.flash=off")
