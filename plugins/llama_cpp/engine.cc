@@ -74,6 +74,16 @@ pb_error* SetNoise(const pb_setting& s, std::optional<uint64_t>* out) {
   return nullptr;
 }
 
+pb_error* SetDeclared(const pb_setting& s, const char* metadata_key, float least, Settings* to) {
+  const char* end = s.value + std::strlen(s.value);
+  float value = 0;
+  const auto [stop, error] = std::from_chars(s.value, end, value);
+  if (error != std::errc() || stop != end || !(value >= least) || value > 1e30f)
+    return BadValue(s, "a number; from 1 for rope.base, above 0 for rope.scale, from 0 for norm.eps");
+  to->declared[metadata_key] = value;
+  return nullptr;
+}
+
 pb_error* ApplyOne(const pb_setting& s, Settings* to) {
   const std::string_view key = s.key, value = s.value;
   if (key == "cpu.library") return to->cpu_library = value, nullptr;
@@ -83,6 +93,10 @@ pb_error* ApplyOne(const pb_setting& s, Settings* to) {
   if (key == "kv.type") return SetKvType(s, &to->kv_type);
   if (key == "attn.flash") return SetFlash(s, &to->flash);
   if (key == "noise.seed") return SetNoise(s, &to->noise_seed);
+  if (key == "norm.eps") return SetDeclared(s, "attention.layer_norm_rms_epsilon", 0, to);
+  if (key == "rope.base") return SetDeclared(s, "rope.freq_base", 1, to);
+  if (key == "rope.scale") return SetDeclared(s, "rope.scaling.factor", 1e-6f, to);
+  if (key == "hf.config" && value == "none") return nullptr;  // it reads none
   if (key == "act.quant") {
     if (value == "ggml") return nullptr;
     return NewError(PB_UNSUPPORTED,

@@ -96,6 +96,9 @@ pb_error* Open(pb_model* model, const pb_setting* settings, size_t n_settings,
   made->model = model;
   made->settings = model->engine->settings;
   if (pb_error* error = made->settings.Apply(settings, n_settings)) return error;
+  if (made->settings.declared != model->engine->settings.declared)
+    return NewError(PB_UNSUPPORTED,
+                    "norm.eps, rope.base, rope.scale: belong to the engine, a session cannot change them");
   if (made->settings.cpu_library != model->engine->settings.cpu_library) {
     return NewError(PB_UNSUPPORTED, "cpu.library: belongs to the engine, not to a session");
   }

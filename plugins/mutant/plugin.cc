@@ -446,11 +446,7 @@ Result<std::unique_ptr<plugin::Engine>> Create(const plugin::Settings& settings)
   plugin::Settings rest;
   PB_TRY(Apply(settings, &plan, &rest));
   ModelOptions options;
-  for (const auto& [key, value] : rest) {
-    if (key == "hf.config") options.hf_config = std::filesystem::path(value);
-    if (key != "ffn.activation") continue;
-    PB_ASSIGN(options.ffn_activation, ParseActivation(value));
-  }
+  for (const auto& [key, value] : rest) PB_TRY(Declare(key, value, &options));
   const std::vector<pb_setting> abi = ToAbi(rest);
   pb_engine* engine = nullptr;
   PB_TRY(FromAbi(*api, api->create(abi.data(), abi.size(), &engine)));

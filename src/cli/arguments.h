@@ -73,9 +73,6 @@ struct OneEngine {
 Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArguments& engines,
                                   const std::string& engine, std::vector<run::Choice>& choices);
 
-// Quotes for a POSIX shell, where quoting is needed.
-std::string ShellQuote(std::string_view text);
-
 }  // namespace pb::cli
 
 #endif  // PARITYBIT_CLI_ARGUMENTS_H_

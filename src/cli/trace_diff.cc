@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
@@ -22,12 +23,6 @@ struct TraceDiffArguments {
   OutputArguments output;
 };
 
-bool HasReason(const compare::TraceDiff& diff, std::string_view code) {
-  for (const compare::Reason& reason : diff.verdict.reasons)
-    if (reason.code == code) return true;
-  return false;
-}
-
 bool IsHere(const trace::Manifest& m) { return !m.engine.empty() && ResolveEngine(m.engine, {}).ok(); }
 
 // The reference of a further run: its engine, or its full trace where that is none that is here (PyTorch). Empty: neither.
@@ -45,8 +40,9 @@ std::vector<std::string> NextCommands(const TraceDiffArguments& args, const comp
     next.push_back(fmt::format("paritybit trace --model {} --engine {} {} --out {}",
                                ShellQuote(m[side].model_path), ShellQuote(m[side].engine), more, folder));
   };
-  if (HasReason(diff, "tokens-differ")) record(0, "--like " + ShellQuote(args.folders[1]), "trace-again");
-  if (!HasReason(diff, "not-judged") && diff.verdict.outcome != compare::Outcome::kDiverged) return next;
+  if (diff.verdict.Has(compare::ReasonCode::kTokensDiffer)) record(0, "--like " + ShellQuote(args.folders[1]), "trace-again");
+  if (!diff.verdict.Has(compare::ReasonCode::kNotJudged) &&
+      diff.verdict.outcome != compare::Outcome::kDiverged) return next;
   const bool same_model = !m[0].model_sha256.empty() && m[0].model_sha256 == m[1].model_sha256;
   const std::string reference = ReferenceSpec(m[1], args.folders[1]);
   if (same_model && !m[1].model_path.empty() && !m[1].prompt.empty() && IsHere(m[0]) && !reference.empty())

@@ -73,8 +73,9 @@ class Diff {
  private:
   const trace::Manifest& manifest(int side) const { return traces_[side]->manifest(); }
 
-  void Add(Outcome outcome, const char* code, std::string text) {
-    out_.verdict.reasons.push_back({outcome, code, std::move(text)});
+  template <typename... Args>
+  void Add(Args&&... reason) {
+    out_.verdict.reasons.emplace_back(std::forward<Args>(reason)...);
   }
 
   bool CheckRecords() {
@@ -83,13 +84,13 @@ class Diff {
       const trace::Trace& t = *traces_[side];
       any[side] = !t.records().empty();
       if (!any[side])
-        Add(Outcome::kInvalid, "no-records",
+        Add(ReasonCode::kNoRecords,
             fmt::format("the {}'s trace holds no record: {}", kSides[side], t.folder().string()));
       if (t.documented()) {
         out_.notes.push_back(fmt::format(
             "the {}'s trace does not say of which model, tokens and positions it is", kSides[side]));
       } else if (!manifest(side).complete) {
-        Add(Outcome::kIncomplete, "trace-incomplete",
+        Add(ReasonCode::kTraceIncomplete,
             fmt::format("the {}'s trace is {}", kSides[side],
                         t.notes().empty() ? "incomplete" : t.notes().back()));
       }
@@ -107,12 +108,12 @@ class Diff {
     n_shared_ = static_cast<int64_t>(at);
     if (at == n && n > 0) return n_shared_ = INT64_MAX, true;
     if (n == 0) {
-      Add(Outcome::kInvalid, "no-tokens", "a trace does not say of which tokens it is");
+      Add(ReasonCode::kNoTokens, "a trace does not say of which tokens it is");
       return false;
     }
     PB_ASSIGN(const bool chosen, ChoseTheirTokens(at));
     if (!chosen)
-      Add(Outcome::kInvalid, "tokens-differ",
+      Add(Outcome::kInvalid, ReasonCode::kTokensDiffer,
           fmt::format("the traces are of different tokens, first at position {}: candidate {}, reference {}",
                       at, a[at], b[at]));
     return chosen;
@@ -135,7 +136,7 @@ class Diff {
               : "its margin is not recorded";
       margins += fmt::format("{}the {} token {} ({})", side ? ", " : "", kSides[side], m.tokens[at], margin);
     }
-    Add(Outcome::kNearTie, "greedy-flip",
+    Add(ReasonCode::kGreedyFlip,
         fmt::format(
             "after position {} each engine goes on with a token of its own choice: {}; what follows is "
             "not compared",
@@ -147,32 +148,32 @@ class Diff {
     const trace::Manifest &a = manifest(0), &b = manifest(1);
     if (a.model_sha256 != b.model_sha256 && !options_.different_models && !traces_[0]->documented() &&
         !traces_[1]->documented()) {
-      Add(Outcome::kIncomplete, "models-differ",
+      Add(ReasonCode::kModelsDiffer,
           fmt::format("the traces are of different model files (sha256 {} and {}), so their difference is "
                       "shown and not judged; "
                       "--different-models says that this is on purpose",
                       a.model_sha256.substr(0, 12), b.model_sha256.substr(0, 12)));
       comparable_ = false;
     }
-    for (Reason& reason : DifferingSettings(SettingsOf(a), SettingsOf(b))) {
-      out_.verdict.reasons.push_back(std::move(reason));
+    for (const SettingDifference& difference : DifferingSettings(SettingsOf(a), SettingsOf(b))) {
+      out_.verdict.reasons.push_back(ReasonOf(difference));
       comparable_ = false;
     }
     if (AttentionDiffers(SettingsOf(a), SettingsOf(b))) {
-      Add(Outcome::kIncomplete, "settings-differ",
+      Add(ReasonCode::kSettingsDiffer,
           "attention is fused in one engine and not in the other (attn.flash), so what is behind it is shown "
           "and not judged");
       comparable_ = false;
     }
     for (int side : {0, 1}) {
-      if (trace::FactText(manifest(side).model_facts, "ffn.activation") == "undeclared") {
-        Add(Outcome::kIncomplete, "undeclared",
+      if (trace::ReadModelFacts(manifest(side).model_facts).activation_undeclared()) {
+        Add(ReasonCode::kUndeclared,
             fmt::format("the {}'s model does not declare its FFN activation", kSides[side]));
         comparable_ = false;
       }
       const auto &tapped = manifest(side).logits_blake3, &untapped = manifest(side).logits_blake3_untapped;
       if (!tapped.empty() && !untapped.empty() && tapped != untapped)
-        Add(Outcome::kIncomplete, "observer-effect",
+        Add(ReasonCode::kObserverEffect,
             fmt::format("the {}'s logits change when its points are watched, so its trace does not show what "
                         "it computes otherwise",
                         kSides[side]));
@@ -184,9 +185,9 @@ class Diff {
   Status ComparePoints() {
     const TracePairing pairing = PairTraces(*traces_[0], *traces_[1], options_.filter, n_shared_);
     if (!pairing.repeated.empty())
-      Add(Outcome::kInvalid, "points-repeated", "rows are recorded twice: " + Some(pairing.repeated));
+      Add(ReasonCode::kPointsRepeated, "rows are recorded twice: " + Some(pairing.repeated));
     if (!pairing.outside.empty())
-      Add(Outcome::kInvalid, "positions-wrong", "records lie outside the tokens: " + Some(pairing.outside));
+      Add(ReasonCode::kPositionsWrong, "records lie outside the tokens: " + Some(pairing.outside));
     Coverage& coverage = out_.verdict.coverage;
     PointComparer comparer(*traces_[0], *traces_[1]);
     for (const TraceSpan& span : pairing.spans) {
@@ -245,11 +246,11 @@ class Diff {
   void ReportCoverage() {
     const Coverage& coverage = out_.verdict.coverage;
     if (out_.points.empty() && out_.shapes.empty())
-      Add(Outcome::kInvalid, "nothing-compared",
+      Add(ReasonCode::kNothingCompared,
           "the traces have no point in common, so nothing was compared");
-    if (!out_.shapes.empty()) Add(Outcome::kInvalid, "shapes-differ", "shapes differ: " + Some(out_.shapes));
+    if (!out_.shapes.empty()) Add(ReasonCode::kShapesDiffer, "shapes differ: " + Some(out_.shapes));
     if (!out_.dtypes.empty())
-      Add(Outcome::kIncomplete, "dtypes-differ",
+      Add(ReasonCode::kDtypesDiffer,
           "tensors are stored in other types, so rounding of storage is part of the difference: " +
               Some(out_.dtypes));
     if (!coverage.missing.empty()) {
@@ -258,13 +259,13 @@ class Diff {
       for (int side : {0, 1})
         if (!manifest(side).filter.empty())
           text += fmt::format("; the {} was recorded with --filter {}", kSides[side], manifest(side).filter);
-      Add(Outcome::kIncomplete, "points-missing", std::move(text));
+      Add(ReasonCode::kPointsMissing, std::move(text));
     }
     if (!coverage.unmapped.empty())
-      Add(Outcome::kIncomplete, "points-unmapped",
+      Add(ReasonCode::kPointsUnmapped,
           fmt::format("{} points have a stage that the other side does not know: {}",
                       coverage.unmapped.size(), Some(coverage.unmapped)));
-    if (!non_finite_.empty()) Add(Outcome::kInvalid, "non-finite", "NaN or infinity: " + Some(non_finite_));
+    if (!non_finite_.empty()) Add(ReasonCode::kNonFinite, "NaN or infinity: " + Some(non_finite_));
   }
 
   // Hidden scores are -infinity: those of row q beyond key q, for each head.
@@ -284,7 +285,7 @@ class Diff {
 
   // An error on equal inputs that a quantised product of another engine may owe to the rounding of its input's codes.
   bool MayBeCodes(const TracePoint& p) const {
-    const std::string scheme = trace::FactText(manifest(1).session_facts, "act.quant");
+    const std::string scheme = trace::ReadSessionFacts(manifest(1).session_facts).act_quant.value;
     return stages::kProducts.Contains(p.row.stage) && scheme != "none" && !p.own_feature &&
            !SameEngine(manifest(0), manifest(1));
   }
@@ -306,14 +307,14 @@ class Diff {
     }
     if (out_.points.empty()) return;
     if (out_.n_equal == static_cast<int64_t>(out_.points.size())) {
-      Add(Outcome::kMatch, "equal-bits",
+      Add(ReasonCode::kEqualBits,
           fmt::format("all {} points compared have equal bits", out_.points.size()));
       return;
     }
     if (!comparable_) return;
     if (defect) AddDefect(*defect);
     if (codes)
-      Add(Outcome::kIncomplete, "codes-not-explained",
+      Add(ReasonCode::kCodesNotExplained,
           fmt::format("{}: {:.1e} on equal inputs, bound {:.1e}: two engines may round the activation codes "
                       "of a quantised product "
                       "differently, which traces cannot tell from a defect",
@@ -330,9 +331,9 @@ class Diff {
                         : "");
       std::string why = codes ? "an op's own error is open" : JudgeByNoise();
       if (why.empty())
-        Add(Outcome::kMatch, "differences-arrived", own);
+        Add(ReasonCode::kDifferencesArrived, own);
       else
-        Add(Outcome::kIncomplete, "not-judged",
+        Add(ReasonCode::kNotJudged,
             fmt::format("{}, which two traces can only describe; the logits are not judged: {}", own, why));
     }
   }
@@ -355,7 +356,7 @@ class Diff {
     evidence.prompts.emplace_back().rows = out_.logits;
     Verdict judged;
     judged.coverage.expected = judged.coverage.compared = n_tokens;
-    CheckLogits(&evidence, &judged);
+    CheckLogits(&evidence, Outcome::kDiverged, &judged);
     out_.logits = std::move(evidence.prompts[0].rows);
     Verdict& verdict = out_.verdict;
     verdict.scope = Scope::kLogitsOnly;
@@ -375,7 +376,7 @@ class Diff {
 
   void AddDefect(const TracePoint& p) {
     const std::string feature = p.own_feature ? fmt::format(", feature {}", *p.own_feature) : "";
-    Add(Outcome::kDiverged, "own-error-above-bound",
+    Add(ReasonCode::kOwnErrorAboveBound,
         fmt::format("{}{}: the first op whose inputs have equal bits and whose error is no rounding: {:.1e}, "
                     "bound {:.1e}",
                     PlaceOf(p, p.own_position), feature, p.own_error, p.own_bound));
@@ -414,7 +415,7 @@ class Diff {
       if (is_open && !open) open = &p;
     }
     if (above) {
-      Add(Outcome::kDiverged, "rel-l2-above-limit",
+      Add(ReasonCode::kRelL2AboveLimit,
           fmt::format("{}: rel-L2 {:.1e} ({}), limit {:.1e}; {} of {} points are above it",
                       PlaceOf(*above, above->row.worst_row_position),
                       std::max(above->row.rel_l2, above->row.worst_row), ConfidenceName(above->confidence),
@@ -422,12 +423,12 @@ class Diff {
       Locate(*above, above->row.worst_row_position);
       if (out_.verdict.blame == Blame::kNone) out_.verdict.blame = Blame::kUndetermined;
     } else if (open) {
-      Add(Outcome::kIncomplete, "limit-not-told",
+      Add(ReasonCode::kLimitNotTold,
           fmt::format("{}: {} cannot tell whether the limit {:.1e} holds",
                       PlaceOf(*open, open->row.worst_row_position),
                       open->confidence == Confidence::kDigest ? "a digest" : "a sketch", limit));
     } else {
-      Add(Outcome::kMatch, "within-limit",
+      Add(ReasonCode::kWithinLimit,
           fmt::format("all {} points are within the limit of rel-L2 {:.1e}; the worst is {:.1e}",
                       out_.points.size(), limit, worst));
     }

@@ -97,7 +97,7 @@ TraceDiff Diff(const trace::Trace& a, const trace::Trace& b, TraceDiffOptions op
   return std::move(diff).value();
 }
 
-std::string FirstCode(const TraceDiff& diff) { return diff.verdict.reasons[0].code; }
+std::string FirstCode(const TraceDiff& diff) { return ReasonName(diff.verdict.reasons[0].code); }
 
 const Tensor kEmbeddings = {1, 2, 3, 4, 5, 6, 7, 8}, kNorm = {1, -1, 1, -1, 2, -2, 2, -2},
              kProduct = {9, 8, 7, 6, 5, 4, 3, 2};
@@ -136,7 +136,7 @@ TEST_F(TraceDiffTest, RoundingIsNoDefectAndNoMatch) {
   EXPECT_EQ(diff.points[1].own, OwnError::kWithin);
   ASSERT_TRUE(diff.first_difference);
   EXPECT_EQ(*diff.first_difference, 1u);
-  diff = Diff(Chain("near2", Head(Level::kFull), kEmbeddings, norm, kProduct), good, {1e-6, false, {}});
+  diff = Diff(Chain("near2", Head(Level::kFull), kEmbeddings, norm, kProduct), good, {1e-6, false, {}, {}});
   EXPECT_EQ(diff.verdict.outcome, Outcome::kMatch);
 }
 
@@ -304,7 +304,7 @@ class TraceLogitsTest : public TraceDiffTest {
 
 bool HasCode(const TraceDiff& diff, const std::string& code) {
   for (const Reason& reason : diff.verdict.reasons)
-    if (reason.code == code) return true;
+    if (ReasonName(reason.code) == code) return true;
   return false;
 }
 

@@ -10,14 +10,9 @@
 
 #include "abi/vocabulary.h"
 #include "compare/noise_rank.h"
+#include "compare/reasons.h"
 
 namespace pb::compare {
-
-// Verdicts in rising order of badness: the worst reason wins (ARCHITECTURE.md, "Verdicts").
-enum class Outcome { kMatch, kNearTie, kDrift, kIncomplete, kDiverged, kEngineFailed, kInvalid };
-const char* OutcomeName(
-    Outcome o);           // "match" "near-tie" "drift" "incomplete" "diverged" "engine-failed" "invalid"
-int ExitCode(Outcome o);  // 0 0 0 3 1 4 3
 
 enum class Scope { kLogitsOnly, kLocal };
 const char* ScopeName(Scope s);  // "logits-only" "local"
@@ -25,14 +20,6 @@ const char* ScopeName(Scope s);  // "logits-only" "local"
 // kEngine: the one engine that was judged (audit).
 enum class Blame { kNone, kCandidate, kReference, kBoth, kEngine, kModelFile, kUndetermined };
 const char* BlameName(Blame b);
-
-// Why a verdict is what it is. `code` is stable and machine-readable ("kl-worst-above-limit", "no-reference",
-// ...).
-struct Reason {
-  Outcome outcome;
-  std::string code;
-  std::string text;  // one sentence for a person
-};
 
 // A limit in force. Nothing decides without one of these being printed.
 struct Limit {
@@ -100,6 +87,11 @@ struct Coverage {
   std::vector<std::string> missing, unmapped, unobservable;  // named; unobservable with reason
 };
 
+// A setting on which two engines part, so that their results are not comparable; of act.quant the scheme of the layers' products.
+struct SettingDifference {
+  std::string key, values[2], origins[2];  // candidate, reference
+};
+
 struct FirstDivergence {
   int32_t prompt = 0, position = 0, token = -1, layer = -1;
   std::optional<int32_t> stage;    // pb_stage; none in scope logits-only
@@ -112,9 +104,11 @@ struct Verdict {
   std::vector<Reason> reasons;          // worst first
   std::vector<Limit> limits;
   Coverage coverage;
+  std::vector<SettingDifference> differing;
   std::optional<FirstDivergence> first_divergence;
   std::optional<NoiseRank> rank;  // none: it could not be told
   Blame blame = Blame::kNone;
+  bool Has(ReasonCode code) const { return HasReason(reasons, code); }
 };
 
 }  // namespace pb::compare

@@ -154,13 +154,13 @@ bool Explanation::LeftOpen() {
   const int32_t stage = culprit_.place.stage;
   if (stage != PB_STAGE_FFN_ACT && stage != PB_STAGE_FFN_GATED) return false;
   for (int side : {0, 1})
-    if (host::FactText(arbiters_.of(side).facts(), "ffn.activation") == "undeclared") return true;
+    if (trace::ReadModelFacts(arbiters_.of(side).facts()).activation_undeclared()) return true;
   return false;
 }
 
 void Explanation::NameShared() {
   for (int side : {0, 1}) {
-    if (host::FactText(Record(side).description, "name") != "native") continue;
+    if (Record(side).engine_facts().name != "native") continue;
     out_.shared.push_back(
         fmt::format("the arbiter reads the model file, decodes its blocks and tokenises with the same code "
                     "as the {} (native); the block "

@@ -82,7 +82,7 @@ void OpJudge::BeginPass(int32_t step, int32_t first_position, std::span<const in
 }
 
 bool OpJudge::LeavesOpen(int32_t stage, bool activation_is_shown) const {
-  if (host::FactText(arbiter_.facts(), "ffn.activation") != "undeclared") return false;
+  if (!trace::ReadModelFacts(arbiter_.facts()).activation_undeclared()) return false;
   return stage == PB_STAGE_FFN_ACT || (stage == PB_STAGE_FFN_GATED && !activation_is_shown);
 }
 
@@ -189,7 +189,7 @@ void OpJudge::Explain(const Culprit& op, std::span<const float> output, const Ex
   d.findings.insert(d.findings.begin(), {"engine against arbiter", found.error(), found.row.bound,
                                          found.row.bound_ratio, false, found.row.explanation});
   d.recomputed = declared.recomputed;
-  if (host::FactText(out_->run.candidate.description, "name") == "native")
+  if (out_->run.candidate.engine_facts().name == "native")
     d.shared.push_back(
         "the arbiter reads the model file, decodes its blocks and tokenises with the same code as the "
         "engine (native); the block decoders are tested against the reference library's own");

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/text.h"
 #include "report/escape.h"
 #include "report/text_blocks.h"
 
@@ -57,10 +58,9 @@ std::string Line(std::string_view label, std::string_view text) {
 std::string TraceLine(const TraceDiffContext& c, int side) {
   const trace::Manifest& m = c.manifests[side];
   std::string engine = m.engine.empty() ? "engine not recorded" : m.engine;
-  const std::string version = trace::FactText(m.engine_facts, "version"),
-                    isa = trace::FactText(m.engine_facts, "isa");
-  if (!version.empty()) engine += fmt::format(" {}", version);
-  if (!isa.empty()) engine += fmt::format(" ({})", isa);
+  const trace::EngineFacts facts = trace::ReadEngineFacts(m.engine_facts);
+  if (!facts.version.empty()) engine += fmt::format(" {}", facts.version);
+  if (!facts.isa.empty()) engine += fmt::format(" ({})", facts.isa);
   return Line(kSides[side],
               fmt::format("{}: {}, {} records, level {}{}", c.folders[side], Escape(engine), m.n_records,
                           trace::LevelName(m.level), m.complete ? "" : ", INCOMPLETE"));
@@ -256,11 +256,12 @@ Json FirstDivergenceJson(const compare::Verdict& verdict) {
 
 Json TraceJson(const TraceDiffContext& c, int side) {
   const trace::Manifest& m = c.manifests[side];
+  const trace::EngineFacts facts = trace::ReadEngineFacts(m.engine_facts);
   return {{"role", kSides[side]},
           {"folder", c.folders[side]},
           {"engine", m.engine},
-          {"version", trace::FactText(m.engine_facts, "version")},
-          {"isa", trace::FactText(m.engine_facts, "isa")},
+          {"version", facts.version},
+          {"isa", facts.isa},
           {"model", {{"path", m.model_path}, {"sha256", m.model_sha256}}},
           {"n_tokens", m.tokens.size()},
           {"n_prefill", m.n_prompt},
@@ -289,7 +290,7 @@ std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {
   o["reasons"] = Json::array();
   for (const compare::Reason& r : v.reasons)
     o["reasons"].push_back(
-        {{"outcome", compare::OutcomeName(r.outcome)}, {"code", r.code}, {"text", r.text}});
+        {{"outcome", compare::OutcomeName(r.outcome)}, {"code", compare::ReasonName(r.code)}, {"text", r.text}});
   o["next"] = c.next;
   o["traces"] = {TraceJson(c, 0), TraceJson(c, 1)};
   o["coverage"] = {{"unit", v.coverage.unit},         {"expected", v.coverage.expected},
@@ -309,7 +310,7 @@ std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {
   o["notes"] = diff.notes;
   o["points"] = Json::array();
   for (const TracePoint& p : diff.points) o["points"].push_back(PointJson(p));
-  return o.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return DumpJson(o, 2) + "\n";
 }
 
 }  // namespace pb::report

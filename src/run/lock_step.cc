@@ -131,7 +131,7 @@ struct LockStep::State {
   bool reference_done = false;
 };
 
-LockStep::LockStep(host::Engine& candidate, host::Engine& reference, PointPlan plan, LockStepOptions options)
+LockStep::LockStep(Participant& candidate, Participant& reference, PointPlan plan, LockStepOptions options)
     : candidate_(candidate),
       reference_(reference),
       plan_(std::move(plan)),
@@ -178,7 +178,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     if (begin != n_shown || begin + shape[0] > s.n_tokens) {
       Missing(key, fmt::format("the reference showed rows {} to {} where row {} of {} was due", begin,
                                begin + shape[0], n_shown, s.n_tokens));
-      return reference_.Continue();
+      return reference_.Noted(reference_.engine().Continue());
     }
     n_shown += shape[0];
     Tensor& t = s.waiting[key];
@@ -189,16 +189,15 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     }
     t.values.insert(t.values.end(), event.tensor.data.begin(), event.tensor.data.end());
   }
-  return reference_.Continue();
+  return reference_.Noted(reference_.engine().Continue());
 }
 
 // Takes the reference's next event.
 Status LockStep::PullReference() {
-  auto event = reference_.Wait();
-  if (event.ok()) PB_TRY(Observe(1, *event));
-  Status status = event.ok() ? OnReferenceEvent(*event) : Status(std::move(event).error());
-  if (!status.ok()) failed_side_ = 1;
-  return status;
+  auto event = reference_.engine().Wait();
+  if (!event.ok()) return reference_.Noted(std::move(event).error());
+  PB_TRY(Observe(1, *event));
+  return OnReferenceEvent(*event);
 }
 
 Status LockStep::Compare(const host::Event& event, const std::vector<float>& reference) {
@@ -259,9 +258,7 @@ Status LockStep::Candidate(const host::Event& event) {
   if (options_.overwrite == Overwrite::kItself)
     reference.assign(event.tensor.data.begin(), event.tensor.data.end());
   const bool goes_on = options_.overwrite == Overwrite::kNothing || reference.empty();
-  Status status = goes_on ? candidate_.Continue() : candidate_.Overwrite(reference);
-  if (!status.ok()) failed_side_ = 0;
-  return status;
+  return candidate_.Noted(goes_on ? candidate_.engine().Continue() : candidate_.engine().Overwrite(reference));
 }
 
 // Waits until the candidate has something to say, letting the reference run ahead by at most one layer meanwhile.
@@ -269,7 +266,8 @@ Result<bool> LockStep::CandidateReady() {
   State& s = *state_;
   for (;;) {
     const bool may_run = !s.reference_done && s.reference_order <= s.candidate_order + 1;
-    pollfd fds[2] = {{candidate_.ready_fd(), POLLIN, 0}, {reference_.ready_fd(), POLLIN, 0}};
+    pollfd fds[2] = {{candidate_.engine().ready_fd(), POLLIN, 0},
+                     {reference_.engine().ready_fd(), POLLIN, 0}};
     const int n = ::poll(fds, may_run ? 2 : 1, 1000);
     if (n <= 0 || fds[0].revents) return true;  // on silence the candidate's own limit decides
     PB_TRY(PullReference());
@@ -286,21 +284,17 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
   host::EvalRequest request;
   request.tokens.assign(tokens.begin(), tokens.end());
   request.first_position = first_position;
-  auto failed = [&](int side, Status status) {
-    if (!status.ok()) failed_side_ = side;
-    return status;
-  };
-  auto begin = [&](int side, host::Engine& engine) {
+  auto begin = [&](int side, Participant& engine) {
     request.tap.stages = options_.on_event ? plan_.shown[side] : plan_.compared;
     request.tap.outputs = !request.tap.stages.empty();
-    return failed(side, engine.BeginEval(request));
+    return engine.Noted(engine.engine().BeginEval(request));
   };
   PB_TRY(begin(1, reference_));
   PB_TRY(begin(0, candidate_));
   for (bool done = false; !done;) {
     PB_TRY(CandidateReady());
-    auto event = candidate_.Wait();
-    if (!event.ok()) return failed(0, std::move(event).error());
+    auto event = candidate_.engine().Wait();
+    if (!event.ok()) return candidate_.Noted(std::move(event).error());
     PB_TRY(Observe(0, *event));
     switch (event->kind) {
       case host::Event::kDone:
@@ -308,10 +302,10 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
         break;
       case host::Event::kLogits:
         s.logits[0].Update(std::as_bytes(event->tensor.data));
-        PB_TRY(failed(0, candidate_.Continue()));
+        PB_TRY(candidate_.Noted(candidate_.engine().Continue()));
         break;
       case host::Event::kPoint:
-        PB_TRY(IsCompared(*event) ? Candidate(*event) : failed(0, candidate_.Continue()));
+        PB_TRY(IsCompared(*event) ? Candidate(*event) : candidate_.Noted(candidate_.engine().Continue()));
         break;
     }
   }

@@ -11,6 +11,7 @@
 
 #include "compare/local.h"
 #include "host/engine.h"
+#include "run/participant.h"
 
 namespace pb::run {
 
@@ -71,13 +72,12 @@ struct LockStepResult {
 // layer and then waits. Positions, steps and chunks are the caller's: one call of Pass is one evaluation in both engines.
 class LockStep {
  public:
-  LockStep(host::Engine& candidate, host::Engine& reference, PointPlan plan, LockStepOptions options);
+  LockStep(Participant& candidate, Participant& reference, PointPlan plan, LockStepOptions options);
   ~LockStep();
 
-  // Evaluates tokens at first_position in both engines; step 0 is the prefill. An engine's failure is its Error, with the side
-  // in failed_side().
+  // Evaluates tokens at first_position in both engines; step 0 is the prefill. An engine's failure is noted
+  // by its participant.
   Status Pass(std::span<const int32_t> tokens, int32_t first_position, int32_t prompt, int32_t step);
-  int failed_side() const { return failed_side_; }  // 0 candidate, 1 reference, -1 none
   // The result so far, complete after the last pass.
   LockStepResult Finish();
 
@@ -92,12 +92,11 @@ class LockStep {
   bool IsCompared(const host::Event& event) const;
   Status Compare(const host::Event& event, const std::vector<float>& reference);
 
-  host::Engine& candidate_;
-  host::Engine& reference_;
+  Participant& candidate_;
+  Participant& reference_;
   PointPlan plan_;
   LockStepOptions options_;
   std::unique_ptr<State> state_;
-  int failed_side_ = -1;
 };
 
 }  // namespace pb::run

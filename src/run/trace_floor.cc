@@ -81,11 +81,13 @@ Result<compare::NoiseFloor> FloorOfTrace(const trace::Trace& trace, int64_t n_to
   auto kept = ReadNoiseFloor(file);
   if (!kept.ok() && kept.error().code != Code::kNotFound) return std::move(kept).error();
   if (!kept.ok()) return Measure(m, n_tokens, request);
-  const bool same = kept->model_sha256 == m.model_sha256 &&
-                    kept->engine_digest == trace::FactText(m.engine_facts, kIdentityFact);
+  const bool same = kept->floor.model_sha256 == m.model_sha256 &&
+                    kept->floor.engine_digest == trace::FactText(m.engine_facts, kIdentityFact) &&
+                    kept->trace_logits_blake3 == m.logits_blake3;
   if (!same)
-    return MakeError(Code::kMalformed, "{}: is of another engine or model than the trace that it lies beside", file.string());
-  return kept;
+    return MakeError(Code::kMalformed, "{}: is of another engine, model or run than the trace that it lies beside",
+                     file.string());
+  return std::move(kept->floor);
 }
 
 }  // namespace pb::run

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "base/json_text.h"
 #include "stages/stages.h"
 #include "trace/base64.h"
 #include "trace/record.h"
@@ -206,8 +207,7 @@ Result<Step> ParseStep(const Json& json) {
 }
 
 Result<Json> ParseObject(std::string_view text) {
-  Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return MakeError(Code::kMalformed, "no valid JSON");
+  PB_ASSIGN(Json json, ParseJson(text));
   if (!json.is_object()) return MakeError(Code::kMalformed, "no JSON object");
   return json;
 }
@@ -232,8 +232,8 @@ void FieldsFromName(bool has_seq, bool has_layer, bool has_stage, Record* r) {
   if (!has_stage) r->stage = std::string(rest);
 }
 
-Result<std::vector<Fact>> ParseFacts(const Json& json, const char* key) {
-  std::vector<Fact> facts;
+Result<Facts> ParseFacts(const Json& json, const char* key) {
+  Facts facts;
   auto at = json.find(key);
   if (at == json.end()) return facts;
   if (!at->is_array()) return Wrong(key, "list of facts");

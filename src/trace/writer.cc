@@ -11,6 +11,7 @@
 
 #include "base/blake3.h"
 #include "base/file.h"
+#include "base/system_error.h"
 
 namespace pb::trace {
 namespace {
@@ -58,8 +59,7 @@ Result<std::unique_ptr<Writer>> Writer::Create(const std::filesystem::path& fold
   PB_TRY(writer->WriteManifest());
   auto path = folder / kRecordsFile;
   writer->fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
-  if (writer->fd_ < 0)
-    return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), std::strerror(errno));
+  if (writer->fd_ < 0) return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), ErrnoText(errno));
   return writer;
 }
 
@@ -74,7 +74,7 @@ Status Writer::WriteLine(std::string line) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
       return MakeError(Code::kIo, "{}: cannot write: {}", (folder_ / kRecordsFile).string(),
-                       std::strerror(errno));
+                       ErrnoText(errno));
     }
     rest.remove_prefix(static_cast<size_t>(n));
   }
