@@ -245,6 +245,11 @@ class Compared(Traces):
         self.assertEqual(compared.code, 0, compared)
         limits = {limit["name"]: limit["value"] for limit in compared.json["limits"]}
         self.assertEqual({limit["name"]: limit["value"] for limit in result.json["limits"]}, limits)
+        whole = [row["kl"] for row in compared.json["positions"]]
+        told = result.json["logits"]
+        self.assertEqual((told["n_positions"], told["exact"]), (len(whole), False))
+        self.assertLessEqual(told["mean_kl"], sum(whole) / len(whole) * (1 + 1e-6))
+        self.assertGreater(told["mean_kl"], 0.1 * sum(whole) / len(whole))
         table = run("trace-diff", self.folder / "native", self.folder / LLAMA, "--table")
         self.assertNotIn("~0.0e+00", table.out)
         self.assertNotIn("own error none", table.out)
