@@ -191,6 +191,7 @@ class Flash(Attention):
                 self.expect(result, "diverged", 1)
                 place = result.json["first_divergence"]
                 self.assertEqual((place["layer"], place["stage"]), (2, CONTEXT), result)
+                self.assertEqual(result.json["blame"], "candidate", result)
                 alone = self.compared(TERNARY, "--scope", "logits-only", candidate=bad, reference=H)
                 self.assertEqual(alone.code, 1, alone)
 
