@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "base/text.h"
 #include "formats/gguf.h"
 #include "run/axes.h"
 #include "run/participant.h"
