@@ -49,11 +49,10 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   app.set_version_flag("--version", std::string("paritybit " PB_VERSION));
   app.require_subcommand(1);
   app.footer(
-      "`paritybit COMMAND --help` explains a command, with an example.\nExit codes: 0 match, drift or "
-      "near-tie; "
-      "1 diverged; 2 usage; 3 incomplete or invalid;\n4 an engine failed; 5 environment; 70 a bug in "
-      "paritybit; "
-      "129, 130, 143 ended by\nSIGHUP, SIGINT, SIGTERM. 125 is never used: git bisect takes it as \"skip\".");
+      "`paritybit COMMAND --help` explains a command, with an example.\n"
+      "Exit codes: 0 match, drift or near-tie; 1 diverged; 2 usage; 3 incomplete or\n"
+      "invalid; 4 an engine failed; 5 environment; 70 a bug in paritybit; 129, 130,\n"
+      "143 ended by SIGHUP, SIGINT, SIGTERM; never 125, git bisect's \"skip\".");
   std::map<const CLI::App*, std::pair<const Command*, Action>> actions;
   for (const Command& command : commands) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
