@@ -12,6 +12,7 @@
 #include <new>
 #include <sstream>
 #include <string>
+#include <system_error>
 
 #include "base/system_error.h"
 #include "cli/command.h"
@@ -86,6 +87,10 @@ int Main(int argc, char** argv) {
     return RunCommand(argc, argv, output);
   } catch (const std::bad_alloc&) {
     return FailWith(output, kExitEnvironment, "error", "io", ErrnoText(ENOMEM));
+  } catch (const std::system_error& error) {  // a thread, a file or a folder that cannot be had
+    const std::string limit = LimitText(error.code().value());
+    return FailWith(output, kExitEnvironment, "error", "io",
+                    limit.empty() ? error.what() : fmt::format("{} ({})", error.what(), limit));
   } catch (const std::exception& error) {
     return FailWith(
         output, kExitBug, "error", "bug",
