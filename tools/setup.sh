@@ -2,9 +2,15 @@
 # From a fresh Debian or Ubuntu with git and a shell to a built paritybit, a working reference and a model.
 #   tools/setup.sh            what is needed to run paritybit
 #   tools/setup.sh --tests    the tests too
-# Does again only what is missing; the second run takes seconds.
+# Does again only what is missing; the second run takes seconds. One line a step on stderr; what the steps print goes to
+# build/setup.log.
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=tools/steps.sh
+. tools/steps.sh
+tests=false
+[ "${1:-}" = --tests ] && tests=true
+steps_begin build/setup.log tools/setup.sh
 
 # package:file that it brings. A tool found in $PATH counts, wherever it came from.
 libraries="libfmt-dev:fmt/core.h nlohmann-json3-dev:nlohmann/json.hpp libcli11-dev:CLI/CLI.hpp
@@ -19,41 +25,47 @@ done
 for entry in $libraries; do
   test -e "/usr/include/${entry#*:}" || test -e "/usr/local/include/${entry#*:}" || missing="$missing ${entry%%:*}"
 done
-if [ "${1:-}" = --tests ]; then
+if $tests; then
   # For the tests of python/, which run in the distribution's interpreter.
   /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(not (u.find_spec('numpy') and u.find_spec('torch')))" 2>/dev/null ||
     missing="$missing python3-numpy python3-torch"
 fi
 python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 
+install_packages() {
+  as_root=""
+  [ "$(id -u)" = 0 ] || as_root="sudo"
+  $as_root apt-get update -q
+  DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends "$@"
+}
 if [ -n "$missing" ]; then
   command -v apt-get >/dev/null 2>&1 || {
     echo "tools/setup.sh: no apt-get here; install by hand:$missing" >&2
     exit 5
   }
-  as_root=""
-  [ "$(id -u)" = 0 ] || as_root="sudo"
-  echo "installing$missing" >&2
-  $as_root apt-get update -qq >&2
+  # The password is asked for here, where the question can be seen.
+  [ "$(id -u)" = 0 ] || sudo -v
   # shellcheck disable=SC2086  # a list of words
-  DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >&2
+  step "packages" install_packages $missing
 fi
 
 if [ ! -f build/release/build.ninja ] || [ -n "$missing" ]; then
   launcher=""
   if command -v ccache >/dev/null 2>&1; then launcher="-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"; fi
-  cmake --preset release $launcher >&2
+  # shellcheck disable=SC2086  # empty or one word
+  step "configure" cmake --preset release $launcher
 fi
-if [ "${1:-}" = --tests ]; then
+if $tests; then
   # Hugging Face's own reader of safetensors, which must open ours.
   cache=${PARITYBIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/paritybit}/python-tests
   if ! cmp -s python/tests/requirements.txt "$cache/requirements.txt"; then
-    python3 -m pip install -q --disable-pip-version-check --upgrade --no-deps --only-binary :all: \
-      --require-hashes -r python/tests/requirements.txt --target "$cache" >&2
+    step "Python packages" python3 -m pip install -q --disable-pip-version-check --upgrade --no-deps --only-binary :all: \
+      --require-hashes -r python/tests/requirements.txt --target "$cache"
     cp python/tests/requirements.txt "$cache/"
   fi
-  cmake --build --preset release >&2
+  step "build" cmake --build --preset release
 else
-  cmake --build --preset release --target product >&2
+  step "build" cmake --build --preset release --target product
 fi
-build/release/bin/paritybit setup-crossval >&2
+step "reference and model" build/release/bin/paritybit setup-crossval
+steps_end
