@@ -32,6 +32,25 @@ class Help(Case):
         self.assertRegex(result.out, r"^paritybit \d+\.\d+\.\d+\n$")
 
 
+class Threads(Case):
+    def test_more_threads_than_processors_are_told_before_and_in_the_notes(self):
+        many, enough = len(os.sched_getaffinity(0)) + 1, 1
+        told = f"{many} threads on "
+        common = ("-m", MODEL, "-p", "And")
+        for args in [("trace", *common, "--out", self.folder / "t"), ("infer", *common, "-n", "2"),
+                     ("crossval", *common, "-c", "native", "-r", "native", "--scope", "logits-only"), ("audit", *common)]:
+            for flags in [("--threads", many), ("--set", f"threads={many}")]:
+                result = run(*args, *flags, "--format", "json")
+                shutil.rmtree(self.folder / "t", ignore_errors=True)
+                self.assertIn(f"note: native: {told}", result.err, result)
+                self.assertTrue(any(note.startswith(f"native: {told}") for note in result.json["notes"]), result)
+            result = run(*args, "--threads", enough, "--format", "json")
+            shutil.rmtree(self.folder / "t", ignore_errors=True)
+            self.assertNotIn("threads on", result.out + result.err)
+        text = run("infer", *common, "-n", "2", "--threads", many)
+        self.assertEqual(text.err.count(told), 1, text)
+
+
 class Usage(Case):
     def test_mistakes_exit_2_and_name_what_is_wrong(self):
         for args, word in [([], "subcommand"), (["nonsense"], "nonsense"), (["crossval", "--nonsense"], "--nonsense"),

@@ -3,7 +3,9 @@ import struct
 
 SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
-TYPE_BLOCKS = {0: (1, 4), 1: (1, 2), 3: (32, 20), 34: (256, 54), 35: (256, 66)}  # type: (values, bytes) a block
+TYPE_BLOCKS = {0: (1, 4), 1: (1, 2), 3: (32, 20), 14: (256, 210), 34: (256, 54), 35: (256, 66)}  # type: (values, bytes) a block
+UINT16, UINT32, FLOAT32 = 2, 4, 6
+F32, F16, Q6_K = 0, 1, 14
 
 
 class Gguf:
@@ -15,11 +17,13 @@ class Gguf:
         assert magic == b"GGUF"
         self.at = 24
         self.values = {}  # key -> (type, offset of the value)
+        self.ends = {}  # key -> offset of what follows the value
         for _ in range(n_keys):
             key = self._string()
             kind = self._u32()
             self.values[key] = (kind, self.at)
             self._skip(kind)
+            self.ends[key] = self.at
         infos = []
         for _ in range(n_tensors):
             name = self._string()
@@ -71,3 +75,39 @@ class Gguf:
 
     def save(self, path):
         path.write_bytes(self.data)
+
+
+def _text(text):
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def _value(kind, value):
+    if kind == STRING:
+        return _text(value)
+    return struct.pack({UINT16: "<H", UINT32: "<I", FLOAT32: "<f"}[kind], value)
+
+
+def rewrite(source, target, keys=None, tensors=None, rename=None):
+    """Writes the file anew. keys: key -> (type, value), None to leave it out. tensors: name -> (type, shape, bytes), shape with the
+    row length first. rename: what a key's prefix becomes, (old, new)."""
+    gguf = Gguf(source)
+    pairs = {}
+    for key, (kind, at) in gguf.values.items():
+        name = rename[1] + key[len(rename[0]):] if rename and key.startswith(rename[0]) else key
+        pairs[name] = (kind, bytes(gguf.data[at:gguf.ends[key]]))
+    for key, new in (keys or {}).items():
+        pairs.pop(key, None)
+        if new:
+            pairs[key] = (new[0], _value(*new))
+    parts = {name: (kind, shape, bytes(gguf.data[at:at + size])) for name, (kind, shape, at, size) in gguf.tensors.items()}
+    parts.update(tensors or {})
+    head = struct.pack("<4sIQQ", b"GGUF", 3, len(parts), len(pairs))
+    head += b"".join(_text(key) + struct.pack("<I", kind) + raw for key, (kind, raw) in pairs.items())
+    body = b""
+    for name, (kind, shape, raw) in parts.items():
+        head += _text(name) + struct.pack("<I", len(shape)) + b"".join(struct.pack("<Q", n) for n in shape)
+        head += struct.pack("<IQ", kind, len(body))
+        body += raw + bytes(-len(raw) % 32)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(head + bytes(-len(head) % 32) + body)
+    return target

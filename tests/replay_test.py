@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from driver import PARITYBIT, RELU2, SILU, Case, main, run
+from driver import PARITYBIT, RELU2, SILU, Case, main, run, sealed
 
 PROMPT = "And God said, Let there be light"
 SILU_MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
@@ -251,7 +251,7 @@ class Refused(Replay):
         self.assertIn("changed when it was watched", self.offline(SILU_MODEL, copy).json["reasons"][0]["text"])
 
     def test_a_damaged_noise_floor_is_not_replaced_by_another(self):
-        for text, word in [("{}", "no noise floor"), ('{"schema":"paritybit.noise-floor/0"}', "missing or out of range")]:
+        for text, word in [("{}", "digest of its content"), (sealed({"schema": "paritybit.noise-floor/1"}), "missing or out of range")]:
             copy = self.copy()
             (copy / "noise_floor.json").write_text(text)
             self.says(self.offline(SILU_MODEL, copy), "incomplete", 3, "noise_floor.json", word)
@@ -270,12 +270,12 @@ class Refused(Replay):
         self.says(result, "incomplete", 3, "noise_floor.json", "another engine", facts["identity"][:12])
         self.assertIn("no-noise-floor", result.codes())
         self.assertIsNone(result.json["noise_floor"])
-        path.write_text(json.dumps({**floor, "model_sha256": "0" * 64}))
+        path.write_text(sealed({**floor, "model_sha256": "0" * 64}))
         self.says(self.offline(SILU_MODEL, kept / "reference"), "incomplete", 3, "another model file")
-        path.write_text(json.dumps({**floor, "engine_digest": ""}))
+        path.write_text(sealed({**floor, "engine_digest": ""}))
         self.says(self.offline(SILU_MODEL, kept / "reference"), "incomplete", 3, "another engine")
         # A trace that does not tell who made it: neither floor nor guess.
-        path.write_text(json.dumps({**floor, "engine_digest": ""}))
+        path.write_text(sealed({**floor, "engine_digest": ""}))
         manifest["engine_facts"] = [fact for fact in manifest["engine_facts"] if fact[0] != "identity"]
         (path.parent / "manifest.json").write_text(json.dumps(manifest))
         self.says(self.offline(SILU_MODEL, kept / "reference"), "incomplete", 3, "does not tell the identity")

@@ -45,7 +45,8 @@ class Native(SelfNoise):
         rows = self.rows(result)
         flags = pathlib.Path("/proc/cpuinfo").read_text().split()
         libraries = [("cpu.library", "scalar")] + [("cpu.library", "avx2")] * ("avx512_vnni" in flags)
-        for key in [("repeat", "new session"), ("repeat", "new process"), ("threads", "2"), ("ubatch", "1"), ("ubatch", "32"), *libraries]:
+        for key in [("repeat", "new session"), ("repeat", "new process"), ("threads", "2"), ("ubatch", "1"), ("ubatch", "32"),
+                    ("feed", "one by one"), *libraries]:
             row = rows.pop(key)
             self.assertEqual((row["promised"], row["equal_bits"], row["worst_kl"], row["rel_l2"]), (True, True, 0, 0), key)
             self.assertEqual((row["n_positions"], row["n_equal"]), (len(result.json["prompts"][0]["tokens"]) + 2 + CALIBRATION,) * 2)
@@ -103,7 +104,7 @@ class TheSameAsElsewhere(SelfNoise):
                           self.folder / library)
             self.assertNotEqual(refused.code, 0, library)
         self.assertTrue(rows["repeat", "new session"]["equal_bits"])
-        self.assertEqual({axis for axis, _ in rows}, {"repeat", "threads", "ubatch", "cpu.library"})
+        self.assertEqual({axis for axis, _ in rows}, {"repeat", "threads", "ubatch", "feed", "cpu.library"})
         self.assertFalse(any(row["promised"] for row in rows.values()))
         # One library, of two traces.
         logits = []
@@ -171,6 +172,20 @@ class Faulty(SelfNoise):
         result = self.noise("--engine", "faulty,faulty.promise=ubatch", "--prompt", PROMPT)
         self.expect(result, "incomplete", 3, "promise-unchecked")
         self.assertIn("ubatch", self.rows(result)["ubatch", "1"]["refused"])
+
+    def test_an_engine_that_is_wrong_in_batches_is_seen_though_it_offers_no_batch(self):
+        """Prompts are garbage and decode steps right: fed token by token it computes something else."""
+        result = self.noise("--engine", "faulty,faulty.mode=wrong_batches", "--prompt", PROMPT, "--max-tokens", 2)
+        rows = self.rows(result)
+        fed = rows["feed", "one by one"]
+        self.assertIn("ubatch", rows["ubatch", "1"]["refused"])
+        self.assertEqual((fed["equal_bits"], fed["inside_floor"], fed["n_equal"]), (False, False, 2), result)
+        self.assertGreater(fed["worst_kl"], 1e-3)
+        right = self.rows(self.noise("--engine", "faulty", "--prompt", PROMPT))["feed", "one by one"]
+        self.assertEqual((right["equal_bits"], right["inside_floor"]), (True, True))
+        promised = self.noise("--engine", "faulty,faulty.mode=wrong_batches,faulty.promise=feed", "--prompt", PROMPT)
+        self.expect(promised, "diverged", 1, "promise-broken")
+        self.assertIn("feed one by one", promised.json["reasons"][0]["text"])
 
     def test_failures_have_the_last_words(self):
         for mode in ("crash", "error,faulty.at=session", "skip_rows", "disconnect"):

@@ -15,6 +15,10 @@ MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 SAME = ["crossval", "-m", MODEL, "-p", "And God said", "-r", "native"]
 
 
+def run_of(prompt):
+    return ["-p", prompt, "-r", "native"]
+
+
 def start(*args, **kwargs):
     return subprocess.Popen([str(PARITYBIT), *map(str, args)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **kwargs)
 
@@ -60,9 +64,77 @@ class Readers(Case):
             self.assertEqual(process.returncode, code, err)
             self.assertIn("stdout: cannot be written: No space left on device", err)
 
-    def test_closed_stdout_is_no_success(self):
-        process = subprocess.run(["sh", "-c", 'exec "$0" check-features >&-', str(PARITYBIT)], stderr=subprocess.PIPE)
-        self.assertEqual(process.returncode, 5, process.stderr)
+    def shell(self, redirections, *args, limits="", **kwargs):
+        """paritybit with redirections and limits as a shell makes them."""
+        command = f'{limits} exec "$@" {redirections}'
+        return subprocess.run(["bash", "-c", command, "bash", str(PARITYBIT), *map(str, args)], capture_output=True, text=True,
+                              errors="replace", timeout=300, **kwargs)
+
+    def test_closed_streams_are_no_success_and_no_bug(self):
+        for args in (["check-features"], SAME, [*SAME, "--format", "json"], ["--help"], ["infer", "-m", MODEL, "-p", "a", "-n", 1]):
+            for closed in (">&-", ">&- 2>&-", "<&- >&- 2>&-"):
+                self.assertEqual(self.shell(closed, *args).returncode, 5, (args, closed))
+            self.assertEqual(self.shell("2>&-", *args).returncode, 0, args)
+            self.assertEqual(self.shell("<&-", *args).returncode, 0, args)
+        self.assertEqual(self.shell("2>&-", "crossval", "-m", "/no/such/file").returncode, 5)
+        said = self.shell("<&-", "crossval", "-m", MODEL, "--prompt-file", "-", "-r", "native")
+        self.assertEqual((said.returncode, "stdin: cannot be read" in said.stderr), (5, True), said)
+
+    def test_no_file_takes_the_place_of_a_closed_stream(self):
+        kept = []
+        for name, closed in (("open", ""), ("closed", "<&- >&- 2>&-")):
+            self.shell(closed, "trace", "-m", MODEL, "-p", "And God said", "--out", self.folder / name, "-v")
+            kept.append([json.loads(line) for line in (self.folder / name / "records.jsonl").read_text().splitlines()])
+        self.assertGreater(len(kept[0]), 20)
+        self.assertEqual([r.get("blake3") for r in kept[0]], [r.get("blake3") for r in kept[1]])
+
+    def test_a_terminal_does_not_obey_what_a_model_writes(self):
+        made = run("gen-fixtures", "--out", self.folder / "m.gguf", "--architecture", "llama")
+        self.assertEqual(made.code, 0, made)
+        args = ["infer", "-m", self.folder / "m.gguf", "-p", "\x01", "-n", 60, "--ignore-eos", "--temperature", 30]
+        piped = subprocess.run([str(PARITYBIT), *map(str, args)], capture_output=True, timeout=300).stdout
+        self.assertTrue(any(byte < 32 and byte != 10 for byte in piped), piped)  # the text does hold control bytes
+        leader, follower = os.openpty()
+        process = start(*args, stdout=follower)
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(leader, 65536)
+            except OSError:
+                break
+        process.communicate(timeout=300)
+        os.close(leader)
+        self.assertEqual([byte for byte in shown if byte < 32 and byte not in b"\r\n\t" or byte == 127], [], shown)
+        self.assertIn(b"\\x", shown)
+
+
+class Limits(Readers):
+    """What a shell's ulimit allows: exit 5 and the limit's name, and never an engine's failure."""
+
+    def expect_limit(self, flag, values, *args, may_pass=True):
+        codes = set()
+        for value in values:
+            said = self.shell("", *args, limits=f"ulimit -{flag} {value};",
+                              env=dict(os.environ, PARITYBIT_CACHE=str(self.folder / f"cache{flag}{value}")))
+            codes.add(said.returncode)
+            self.assertIn(said.returncode, (0, 5) if may_pass else (5,), (flag, value, said.stdout[-900:], said.stderr))
+            if said.returncode == 5:
+                self.assertIn(f"ulimit -{flag} is {value}", said.stderr, (flag, value))
+        return codes
+
+    def test_few_descriptors(self):
+        codes = self.expect_limit("n", (6, 7, 8, 9, 10, 11, 12, 13, 14, 15), *SAME)
+        self.assertIn(5, codes)
+        self.assertEqual(self.expect_limit("n", (20,), *SAME), {0})  # two engines need no more
+
+    def test_small_files(self):
+        self.assertEqual(self.expect_limit("f", (0, 1, 4, 16), "trace", "-m", MODEL, "-p", "And God said", "--out", self.folder / "t",
+                                           "--level", "full"), {5})
+        self.assertIn(5, self.expect_limit("f", (0, 1, 4, 16, 256), *SAME, "--receipt", self.folder / "r.json"))
+
+    def test_little_memory(self):
+        self.assertIn(5, self.expect_limit("v", (40000, 60000, 100000, 150000), *SAME))
 
 
 class Files(Case):
@@ -91,6 +163,21 @@ class Files(Case):
         self.assertEqual(process.returncode, 0, process.stderr)
         told = json.loads(process.stdout)
         self.assertEqual((told["verdict"], told["noise_floor"]["n_runs"]), ("match", 8))
+        self.assertTrue(any("measured anew in every run" in note for note in told["notes"]), told["notes"])
+
+    def test_a_receipt_that_the_disk_does_not_take_costs_neither_verdict_nor_honesty(self):
+        for extra, verdict, code in (([], "MATCH", 5), (["--format", "json"], "match", 5),
+                                     (["-c", "mutant,mutant.defect=rope_late,mutant.stage=q_rope,mutant.layer=1"], "DIVERGED", 1)):
+            # as on a full disk: an empty file can be made, nothing can be written to it
+            command = ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash", str(PARITYBIT), *map(str, SAME), *extra, "--receipt",
+                       str(self.folder / "r.json")]
+            said = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            self.assertEqual(said.returncode, code, said)
+            self.assertIn(verdict, said.stdout)
+            if "json" in extra:
+                told = json.loads(said.stdout)
+                self.assertEqual((told["exit_code"], told["reasons"][-1]["code"]), (5, "io"))
+            self.assertIn("File too large (ulimit -f is 0)", said.stdout if "json" in extra else said.stderr)
 
     def test_a_trace_on_a_full_disk_is_an_error_of_the_environment(self):
         result = run("trace", "-m", MODEL, "-p", "And God said", "--out", "/dev/full/t")
@@ -153,6 +240,29 @@ class Engines(Case):
             self.assertEqual(process.returncode, 130, err)
             self.assertIn(kept, err)
 
+    def test_a_signal_ends_a_command_with_its_own_exit_code_and_its_engines_with_it(self):
+        shutil.copy(PLUGINS / "faulty.so", self.folder)
+        hangs = f"{self.folder / 'faulty.so'},faulty.mode=hang"
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process = start("crossval", "-m", MODEL, "-p", "And", "-r", "faulty", "-c", hangs, "--format", "json",
+                            stdout=subprocess.PIPE)
+            self.addCleanup(process.kill)
+            deadline = time.monotonic() + 60
+            while not engines_of(process.pid) and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(0.2)
+            engines = engines_of(process.pid)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 128 + number, err)
+            told = json.loads(out)
+            self.assertEqual((told["verdict"], told["exit_code"]), ("interrupted", 128 + number))
+            self.assertIn(number.name, told["reasons"][0]["text"])
+            deadline = time.monotonic() + 10
+            while any(pathlib.Path(f"/proc/{pid}").exists() for pid in engines) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.assertEqual([pid for pid in engines if pathlib.Path(f"/proc/{pid}").exists()], [])
+
 
 class Prompts(Case):
     def test_bytes_that_are_no_utf8_are_judged_as_the_engines_tokenise_them(self):
@@ -183,6 +293,71 @@ class Prompts(Case):
             self.assertEqual("trained context has 64" in said, told, said)
         out = run("trace", "-m", short, "-p", "a b " * 60, "--level", "digest", "--out", self.folder / "t").out
         self.assertIn("trained context has 64", out)
+
+
+class Names(Case):
+    """Bytes that are no UTF-8 are told as \\xff, in text, in JSON and in receipts."""
+
+    def setUp(self):
+        super().setUp()
+        self.odd = os.fsdecode(os.fsencode(str(self.folder)) + b"/nat\xff.so")
+        shutil.copy(PLUGINS / "native.so", self.odd)
+        self.model = os.fsdecode(os.fsencode(str(self.folder)) + b"/m\xfe.gguf")
+        shutil.copy(MODEL, self.model)
+
+    def test_of_an_engine_and_of_a_model(self):
+        receipt = os.fsdecode(os.fsencode(str(self.folder)) + b"/r\xfd.json")
+        run_ = ["-m", self.model, "-c", "native", "-r", self.odd, "-p", "And God said"]
+        result = self.crossval(*run_, "--receipt", receipt)
+        self.expect(result, "match", 0)
+        for text in (result.out, pathlib.Path(receipt).read_text()):
+            told = json.loads(text)
+            self.assertIn("nat\\xff.so", told["engines"][1]["spec"])
+        self.assertTrue(result.json["model"]["path"].endswith("/m\\xfe.gguf"))
+        shown = run("crossval", *run_)
+        self.assertEqual(shown.code, 0, shown)
+        self.assertIn("m\\xfe.gguf", shown.out)
+
+    def test_in_every_other_place(self):
+        folder = os.fsdecode(os.fsencode(str(self.folder)) + b"/t\xfc")
+        prompt = os.fsdecode(os.fsencode(str(self.folder)) + b"/p\xfb")
+        pathlib.Path(prompt).write_text("And God said")
+        cases = ((["trace", "-m", self.model, "--prompt-file", prompt, "-e", self.odd, "--out", folder], {}, 0),
+                 (["trace-diff", folder, folder], {}, 0),
+                 (["infer", "-m", self.model, "-p", "And", "-n", 2, "-e", self.odd], {}, 0),
+                 (["audit", "-m", self.model, "-p", "And", "-e", self.odd], {}, 0),
+                 (["crossval", "-m", MODEL, "-p", "And", "-r", "native", "--set", "act\udcff=no\udcfe"], {}, 2),
+                 (["crossval", "-m", "/no/\udcff.gguf", "-p", "And", "-r", "native"], {}, 5),
+                 (["crossval", "-m", MODEL, "--prompt-file", "/no/\udcff", "-r", "native"], {}, 5),
+                 (["cross\udcff"], {}, 2), (["crossval", "--no\udcff"], {}, 2), (["crossval", "--format", "js\udcff"], {}, 2),
+                 (["crossval", *run_of("And")], {"CROSSVAL_GGUF": b"/no/\xff"}, 5),
+                 (["crossval", *SAME[1:]], {"PARITYBIT_CACHE": os.fsencode(str(self.folder)) + b"/c\xff"}, 0),
+                 (["preflight", "-m", self.model], {}, None))
+        for args, env, code in cases:
+            for form in ([], ["--format", "json"]):
+                process = subprocess.run([str(PARITYBIT), *map(str, args), *form], env={**os.environ, **env}, capture_output=True,
+                                         timeout=300)
+                self.assertIn(process.returncode, (code,) if code is not None else range(6), (args, process))
+                text = (process.stdout + process.stderr).decode()  # all of it is UTF-8
+                if form and process.stdout and args != ["crossval", "--format", "js\udcff"]:
+                    json.loads(process.stdout)
+                self.assertNotIn("\ufffd", text)
+            shutil.rmtree(folder, ignore_errors=args[0] != "trace-diff") if args[0] == "trace-diff" else None
+
+    def test_what_a_next_line_says_can_be_run(self):
+        defect = f"mutant,mutant.defect=rope_late,mutant.stage=q_rope,mutant.layer=1"
+        prompt = "And \x1b[31mGod\x07 said\u202e 'x'"
+        result = run("crossval", "-m", self.model, "-c", defect, "-r", "native", "-p", prompt)
+        self.assertEqual(result.code, 1, result)
+        self.assertEqual([c for c in result.out + result.err if ord(c) < 32 and c != "\n" or c in "\x7f\u202e"], [], result)
+        lines = [line for line in result.out.splitlines() if "paritybit diagnose" in line or "paritybit crossval-per-token" in line]
+        self.assertTrue(lines, result)
+        for line in ["paritybit diagnose", *lines]:  # without arguments: the run that diverged last
+            command = line[line.index("paritybit "):]
+            again = subprocess.run(["bash", "-c", f'paritybit() {{ "{PARITYBIT}" "$@"; }}; {command} --format json'],
+                                   capture_output=True, timeout=300)
+            self.assertEqual(again.returncode, 1, (command, again))
+            self.assertEqual(json.loads(again.stdout)["prompts"][0]["text"], prompt)
 
 
 class Logs(Case):

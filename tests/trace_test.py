@@ -219,7 +219,10 @@ class Compared(Traces):
 
     def test_two_engines_differ_by_rounding_where_they_can_be_judged(self):
         result = diff(self.traces / "native", self.traces / "llama")
-        self.expect(result, "incomplete", 3, "not-judged")
+        self.expect(result, "match", 0, "within-limits")
+        self.assertEqual(result.json["scope"], "logits-only")
+        self.assertEqual({limit["name"] for limit in result.json["limits"]},
+                         {"kl.worst", "gap.change", "kl.prefill.mean", "kl.decode.mean"})
         self.assertIsNone(result.json["first_divergence"])
         self.assertEqual(result.json["coverage"]["compared"], result.json["coverage"]["expected"])
         self.assertEqual([u.split(":")[0] for u in result.json["coverage"]["unobservable"]], ["ffn_act"])
@@ -231,6 +234,31 @@ class Compared(Traces):
         self.assertEqual(result.json["first_difference"]["layer"], 0)
         for key in ("max_abs", "max_abs_position", "max_abs_feature", "cosine", "scale", "offset", "blake3"):
             self.assertIn(key, result.json["first_difference"])
+
+    def test_traces_of_their_own_pass_and_a_defect_does_not(self):
+        """As typed first: each engine by itself, at the level that is the default."""
+        for engine in ("native", LLAMA):
+            trace(self.folder / engine, "--prompt", PROMPT, "-n", "3", "--engine", engine)
+        result = diff(self.folder / "native", self.folder / LLAMA)
+        self.assertIn((result.json["verdict"], result.code), [("match", 0), ("near-tie", 0)], result)
+        # as crossval tells it without tracepoints: the KL of whole rows, which bounds that of the likeliest tokens
+        compared = self.crossval("--model", MODEL, "--candidate", "native", "--reference", LLAMA, "--prompt", PROMPT, "-n", "3",
+                                 "--scope", "logits-only")
+        self.assertEqual(compared.code, 0, compared)
+        limits = {limit["name"]: limit["value"] for limit in compared.json["limits"]}
+        self.assertEqual({limit["name"]: limit["value"] for limit in result.json["limits"]}, limits)
+        table = run("trace-diff", self.folder / "native", self.folder / LLAMA, "--table")
+        self.assertNotIn("~0.0e+00", table.out)
+        self.assertNotIn("own error none", table.out)
+        trace(self.folder / "bad", "--prompt", PROMPT, "-n", "3", "--engine",
+              "mutant,mutant.defect=rope_late,mutant.stage=q_rope,mutant.layer=1")
+        bad = diff(self.folder / "bad", self.folder / LLAMA)
+        self.expect(bad, "diverged", 1)
+        # without the reference's engine or a floor beside its trace there is nothing to judge by
+        gone = self.edit(self.folder / LLAMA, lambda records: records, lambda head: head.update(engine="gone"))
+        unknown = diff(self.folder / "native", gone)
+        self.expect(unknown, "incomplete", 3, "not-judged")
+        self.assertIn("gone", unknown.json["reasons"][0]["text"])
 
     def test_a_limit_decides(self):
         self.expect(diff(self.traces / "native", self.traces / "llama", "--rel-l2", "0.05"), "match", 0, "within-limit")

@@ -39,6 +39,7 @@ constexpr const char* kLies[] = {"nan",
                                  "constant_logits",
                                  "wrong_late",
                                  "hides_points",
+                                 "wrong_batches",
                                  "nondeterministic"};
 constexpr const char* kPlaces[] = {"create", "model", "session", "eval", "point"};
 

@@ -53,11 +53,12 @@ enum class Lie {
   kConstantLogits,     // the same logit for every token
   kWrongLate,          // wrong by little, and only from position kLate on
   kHidesPoints,        // declares every stage but the embeddings unobservable
+  kWrongBatches,       // wrong in evaluations of more than kSmall tokens
   kNondeterministic,   // wrong by another factor in every session, from position kLate on
 };
 
 inline constexpr float kWrong = 1.5f, kABit = 1.0f + 0x1p-21f, kLittle = 1.0f + 0x1p-12f;
-inline constexpr int kLate = 6;
+inline constexpr int kLate = 6, kSmall = 3;
 
 enum class Place { kCreate, kModel, kSession, kEval, kPoint };
 

@@ -207,6 +207,8 @@ class Tap {
     if (wrong_here && faults_.Has(Lie::kWrongUnwatched) && !eval_.tap) Scale(output, faulty::kWrong);
     if (wrong_here && faults_.Has(Lie::kWrongLate) && eval_.first_position >= faulty::kLate)
       Scale(output, faulty::kLittle);
+    if (wrong_here && faults_.Has(Lie::kWrongBatches) && eval_.n_tokens > faulty::kSmall)
+      Scale(output, faulty::kWrong);
     if (wrong_here && faults_.Has(Lie::kNondeterministic)) {
       const int32_t late = std::max(faulty::kLate - eval_.first_position, 0);
       for (size_t i = static_cast<size_t>(late * output.width); i < output.values.size(); ++i)

@@ -47,6 +47,8 @@ struct Settings {
   ggml_type kv_type = GGML_TYPE_F16;
   llama_flash_attn_type flash = LLAMA_FLASH_ATTN_TYPE_DISABLED;
   std::optional<uint64_t> noise_seed;
+  // What counts instead of the model file's metadata: keys without the architecture's name, and values.
+  std::map<std::string, float> declared;
   std::map<std::string, bool> given;  // keys that a setting named
 
   // Takes over settings; an unknown key or value is an error that names it.
@@ -109,10 +111,10 @@ struct Pass {
       inputs;  // captured, until their point is asked about
 
   // The node asked about last; the hand-over that follows is about it.
-  const PointRule* rule = nullptr;  // nullptr: no tracepoint
-  pb_point point{};
+  const std::vector<PointRule>* rules = nullptr;  // its tracepoints; nullptr: it is none
+  pb_point point{};                               // of a rule at hand, or of the node
   std::string native_name, op, key;
-  uint32_t want = 0;
+  std::vector<uint32_t> want;  // of each rule; of the node where there is none
 
   bool stopped = false;
   std::string failure;  // why; empty: the tap asked for it
@@ -131,6 +133,7 @@ struct pb_model {
   llama_model* model = nullptr;
   const llama_vocab* vocab = nullptr;
   int32_t n_vocab = 0;
+  std::string architecture;
   bool has_weights = false;  // false: a file of a vocabulary alone
   pb::llama_cpp::Dims dims;
   std::vector<pb::llama_cpp::Fact> facts;

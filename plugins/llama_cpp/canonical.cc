@@ -1,5 +1,6 @@
 #include "llama_cpp/canonical.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -10,18 +11,17 @@ namespace {
 
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
-// Reads row by row through the strides; the values of a row stand together.
-void ReadRows(const ggml_tensor* t, std::vector<float>* out) {
-  const size_t row_bytes = static_cast<size_t>(t->ne[0]) * ggml_type_size(t->type);
-  std::vector<ggml_fp16_t> half(t->type == GGML_TYPE_F16 ? t->ne[0] : 0);
+// Reads row by row through the strides; the values of a row stand together. `decode` is null for f32.
+void ReadRows(const ggml_tensor* t, ggml_to_float_t decode, std::vector<float>* out) {
+  const size_t row_bytes = ggml_row_size(t->type, t->ne[0]);
+  std::vector<char> encoded(decode ? row_bytes : 0);
   float* row = out->data();
   for (int64_t i3 = 0; i3 < t->ne[3]; ++i3) {
     for (int64_t i2 = 0; i2 < t->ne[2]; ++i2) {
       for (int64_t i1 = 0; i1 < t->ne[1]; ++i1, row += t->ne[0]) {
         const size_t offset = i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3];
-        void* to = half.empty() ? static_cast<void*>(row) : half.data();
-        ggml_backend_tensor_get(t, to, offset, row_bytes);
-        if (!half.empty()) ggml_fp16_to_fp32_row(half.data(), row, t->ne[0]);
+        ggml_backend_tensor_get(t, decode ? static_cast<void*>(encoded.data()) : row, offset, row_bytes);
+        if (decode) decode(encoded.data(), row, t->ne[0]);
       }
     }
   }
@@ -79,13 +79,14 @@ void ScoresToNative(const ggml_tensor* t, const Canonical& c, int64_t first, con
 }  // namespace
 
 bool ReadTensor(const ggml_tensor* t, std::vector<float>* out) {
-  if (t->type != GGML_TYPE_F32 && t->type != GGML_TYPE_F16) return false;
-  if (t->nb[0] != ggml_type_size(t->type)) return false;
+  const ggml_to_float_t decode = t->type == GGML_TYPE_F32 ? nullptr : ggml_get_type_traits(t->type)->to_float;
+  if (t->type != GGML_TYPE_F32 && !decode) return false;
+  if (t->nb[0] != ggml_type_size(t->type) || t->ne[0] % ggml_blck_size(t->type) != 0) return false;
   out->resize(static_cast<size_t>(ggml_nelements(t)));
-  if (t->type == GGML_TYPE_F32 && ggml_is_contiguous(t)) {
+  if (!decode && ggml_is_contiguous(t)) {
     ggml_backend_tensor_get(t, out->data(), 0, out->size() * sizeof(float));
   } else {
-    ReadRows(t, out);
+    ReadRows(t, decode, out);
   }
   return true;
 }
@@ -94,22 +95,34 @@ bool ToCanonical(const ggml_tensor* t, const std::vector<float>& native, int64_t
                  Canonical* out) {
   if (IsAttention(shape)) return ScoresToCanonical(t, native, first, shape, out);
   const bool heads = shape.form == Form::kHeads;
+  // A row of heads may lie in several of the tensor's own rows; columns are of a row as it lies.
+  const bool part = shape.columns.n > 0;
   const int64_t total = static_cast<int64_t>(native.size());
-  const int64_t width = heads ? shape.n_heads * shape.head_dim : t->ne[0];
-  if (width <= 0 || total % width != 0) return false;
-  out->shape = heads ? std::vector<int64_t>{total / width, shape.n_heads, shape.head_dim}
-                     : std::vector<int64_t>{total / width, width};
-  out->values = native;
+  const int64_t width = heads && !part ? shape.n_heads * shape.head_dim : t->ne[0];
+  const int64_t begin = part ? shape.columns.first : 0, end = part ? begin + shape.columns.n : width;
+  if (width <= 0 || total % width != 0 || end > width) return false;
+  if (heads && end - begin != shape.n_heads * shape.head_dim) return false;
+  const int64_t n_rows = total / width;
+  out->shape = heads ? std::vector<int64_t>{n_rows, shape.n_heads, shape.head_dim}
+                     : std::vector<int64_t>{n_rows, end - begin};
+  if (!part) return out->values = native, true;
+  out->values.clear();
+  for (int64_t r = 0; r < n_rows; ++r)
+    out->values.insert(out->values.end(), native.begin() + r * width + begin,
+                       native.begin() + r * width + end);
   return true;
 }
 
 void ToNative(const ggml_tensor* t, Canonical c, int64_t first, const Shape& shape,
               std::vector<float>* native) {
-  if (IsAttention(shape)) {
-    ScoresToNative(t, c, first, shape, native);
-  } else {
+  if (IsAttention(shape)) return ScoresToNative(t, c, first, shape, native);
+  if (shape.columns.n == 0) {
     *native = std::move(c.values);
+    return;
   }
+  const int64_t width = t->ne[0], n = shape.columns.n;
+  for (int64_t r = 0; r < c.shape[0]; ++r)
+    std::copy_n(c.values.begin() + r * n, n, native->begin() + r * width + shape.columns.first);
 }
 
 bool CacheToCanonical(const ggml_tensor* t, bool transposed, int64_t p, Canonical* out) {

@@ -17,8 +17,8 @@ struct Canonical {
   std::vector<float> values;
 };
 
-// Values of a tensor in ggml's order (ne[0] fastest), whatever its strides; f16 is widened. False: another
-// type.
+// Values of a tensor in ggml's order (ne[0] fastest), whatever its strides; other types are widened, blocks
+// decoded. False: a type of whole numbers.
 bool ReadTensor(const ggml_tensor* t, std::vector<float>* out);
 
 // `native` holds the values of t as ReadTensor gives them; first is the position of its first row. False: t

@@ -56,21 +56,22 @@ void ReadBlocks(const std::vector<char>& row, ActivationCodes* out) {
   }
 }
 
-// The scalar products of all weight rows as the file holds them; what is in memory may be repacked. Empty where the file has no such
+// The scalar products of the weight rows of these columns, as the file holds them; what is in memory may be repacked. Empty where the file has no such
 // tensor.
-std::vector<float> Products(const std::string& path, const ggml_tensor& weight, ggml_vec_dot_t dot,
-                            const std::vector<std::vector<char>>& rows) {
+std::vector<float> Products(const std::string& path, const ggml_tensor& weight, const Columns& columns,
+                            ggml_vec_dot_t dot, const std::vector<std::vector<char>>& rows) {
   const std::unique_ptr<gguf_context, void (*)(gguf_context*)> file(
       gguf_init_from_file(path.c_str(), {true, nullptr}), gguf_free);
   const int64_t id = file ? gguf_find_tensor(file.get(), weight.name) : -1;
-  const size_t row_bytes = ggml_row_size(weight.type, weight.ne[0]), n_outputs = weight.ne[1];
+  const size_t row_bytes = ggml_row_size(weight.type, weight.ne[0]), n_outputs = columns.n;
   if (id < 0 || gguf_get_tensor_type(file.get(), id) != weight.type ||
-      gguf_get_tensor_size(file.get(), id) != row_bytes * n_outputs) {
+      gguf_get_tensor_size(file.get(), id) != row_bytes * static_cast<size_t>(weight.ne[1])) {
     return {};
   }
   std::ifstream in(path, std::ios::binary);
-  in.seekg(
-      static_cast<std::streamoff>(gguf_get_data_offset(file.get()) + gguf_get_tensor_offset(file.get(), id)));
+  in.seekg(static_cast<std::streamoff>(gguf_get_data_offset(file.get()) +
+                                       gguf_get_tensor_offset(file.get(), id) +
+                                       row_bytes * static_cast<size_t>(columns.first)));
   std::vector<float> products(rows.size() * n_outputs);
   std::vector<char> bytes(row_bytes);
   for (size_t r = 0; r < n_outputs; ++r) {
@@ -115,14 +116,15 @@ pb_error* CodesOf(const pb_session* session, const PointRule& rule, const pb_ten
                                  ggml_type_name(type) + " for weights of " + ggml_type_name(weight->type));
   }
   out->maker = "recomputed with the library's own type traits (" + library + ")";
-  out->n_rows = input.shape[0], out->n_columns = weight->ne[0], out->n_outputs = weight->ne[1];
+  const Columns columns = rule.shape.columns.n > 0 ? rule.shape.columns : Columns{0, weight->ne[1]};
+  out->n_rows = input.shape[0], out->n_columns = weight->ne[0], out->n_outputs = columns.n;
   out->block = ggml_blck_size(type);
   std::vector<std::vector<char>> rows(out->n_rows, std::vector<char>(ggml_row_size(type, out->n_columns)));
   for (int64_t i = 0; i < out->n_rows; ++i) {
     quantise(static_cast<const float*>(input.data) + i * out->n_columns, rows[i].data(), out->n_columns);
     read(rows[i], out);
   }
-  out->products = Products(session->model->path, *weight, traits->vec_dot, rows);
+  out->products = Products(session->model->path, *weight, columns, traits->vec_dot, rows);
   return nullptr;
 }
 

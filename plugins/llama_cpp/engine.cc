@@ -53,11 +53,17 @@ pb_error* SetFlash(const pb_setting& s, llama_flash_attn_type* out) {
   return BadValue(s, "off on auto");
 }
 
+// Types that the reference's own tools offer for its cache. Both keys and values have it.
+constexpr ggml_type kKvTypes[] = {GGML_TYPE_F16,  GGML_TYPE_F32,  GGML_TYPE_BF16, GGML_TYPE_Q8_0,
+                                  GGML_TYPE_Q5_1, GGML_TYPE_Q5_0, GGML_TYPE_Q4_1, GGML_TYPE_Q4_0};
+
 pb_error* SetKvType(const pb_setting& s, ggml_type* out) {
-  const std::string_view value = s.value;
-  if (value == "f16") return *out = GGML_TYPE_F16, nullptr;
-  if (value == "f32") return *out = GGML_TYPE_F32, nullptr;
-  return BadValue(s, "f16 f32");
+  std::string known;
+  for (const ggml_type type : kKvTypes) {
+    if (s.value == std::string_view(ggml_type_name(type))) return *out = type, nullptr;
+    known += (known.empty() ? "" : " ") + std::string(ggml_type_name(type));
+  }
+  return BadValue(s, known.c_str());
 }
 
 pb_error* SetNoise(const pb_setting& s, std::optional<uint64_t>* out) {
@@ -65,6 +71,16 @@ pb_error* SetNoise(const pb_setting& s, std::optional<uint64_t>* out) {
   int64_t value = 0;
   if (!ParseInt(s.value, 0, INT64_MAX, &value)) return BadValue(s, "none, or a whole number from 0");
   *out = static_cast<uint64_t>(value);
+  return nullptr;
+}
+
+pb_error* SetDeclared(const pb_setting& s, const char* metadata_key, float least, Settings* to) {
+  const char* end = s.value + std::strlen(s.value);
+  float value = 0;
+  const auto [stop, error] = std::from_chars(s.value, end, value);
+  if (error != std::errc() || stop != end || !(value >= least) || value > 1e30f)
+    return BadValue(s, "a number; from 1 for rope.base, above 0 for rope.scale, from 0 for norm.eps");
+  to->declared[metadata_key] = value;
   return nullptr;
 }
 
@@ -77,6 +93,10 @@ pb_error* ApplyOne(const pb_setting& s, Settings* to) {
   if (key == "kv.type") return SetKvType(s, &to->kv_type);
   if (key == "attn.flash") return SetFlash(s, &to->flash);
   if (key == "noise.seed") return SetNoise(s, &to->noise_seed);
+  if (key == "norm.eps") return SetDeclared(s, "attention.layer_norm_rms_epsilon", 0, to);
+  if (key == "rope.base") return SetDeclared(s, "rope.freq_base", 1, to);
+  if (key == "rope.scale") return SetDeclared(s, "rope.scaling.factor", 1e-6f, to);
+  if (key == "hf.config" && value == "none") return nullptr;  // it reads none
   if (key == "act.quant") {
     if (value == "ggml") return nullptr;
     return NewError(PB_UNSUPPORTED,

@@ -15,6 +15,12 @@ struct Alternative {
   ggml_op op;
 };
 
+// A node, or columns of it, that serves as a stage.
+struct Found {
+  const Node* node = nullptr;
+  Columns columns = {};
+};
+
 // One row of the table: the first alternative that the graph has is the stage.
 struct StageRule {
   pb_stage stage;
@@ -26,7 +32,7 @@ struct StageRule {
 const std::vector<StageRule>& Table() {
   static const std::vector<StageRule> table = {
       {PB_STAGE_EMBEDDINGS, {{"embd", GGML_OP_SCALE}, {"embd", GGML_OP_GET_ROWS}}},
-      {PB_STAGE_ATTN_NORM, {{"attn_norm", GGML_OP_MUL}}},
+      {PB_STAGE_ATTN_NORM, {{"attn_norm", GGML_OP_ADD}, {"attn_norm", GGML_OP_MUL}}},
       {PB_STAGE_Q_PROJ, {{"Qcur", GGML_OP_ADD}, {"Qcur", GGML_OP_MUL}, {"Qcur", GGML_OP_MUL_MAT}}},
       {PB_STAGE_K_PROJ, {{"Kcur", GGML_OP_ADD}, {"Kcur", GGML_OP_MUL}, {"Kcur", GGML_OP_MUL_MAT}}},
       {PB_STAGE_V_PROJ, {{"Vcur", GGML_OP_ADD}, {"Vcur", GGML_OP_MUL}, {"Vcur", GGML_OP_MUL_MAT}}},
@@ -41,7 +47,7 @@ const std::vector<StageRule>& Table() {
       {PB_STAGE_ATTN_OUT,
        {{"attn_out", GGML_OP_ADD}, {"attn_out", GGML_OP_MUL}, {"attn_out", GGML_OP_MUL_MAT}}},
       {PB_STAGE_ATTN_RESIDUAL, {{"ffn_inp", GGML_OP_ADD}}},
-      {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_MUL}}},
+      {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_ADD}, {"ffn_norm", GGML_OP_MUL}}},
       {PB_STAGE_GATE_PROJ,
        {{"ffn_gate_s", GGML_OP_MUL}, {"ffn_gate_b", GGML_OP_ADD}, {"ffn_gate", GGML_OP_MUL_MAT}}},
       {PB_STAGE_UP_PROJ, {{"ffn_up_s", GGML_OP_MUL}, {"ffn_up_b", GGML_OP_ADD}, {"ffn_up", GGML_OP_MUL_MAT}}},
@@ -59,20 +65,19 @@ const std::vector<StageRule>& Table() {
         {"ffn_down", GGML_OP_MUL_MAT},
         {"ffn_out", GGML_OP_MUL_MAT}}},
       {PB_STAGE_LAYER_OUT, {{"l_out", GGML_OP_ADD}}},
-      {PB_STAGE_FINAL_NORM, {{"result_norm", GGML_OP_MUL}}},
+      {PB_STAGE_FINAL_NORM, {{"result_norm", GGML_OP_ADD}, {"result_norm", GGML_OP_MUL}}},
       {PB_STAGE_LOGITS, {{"result_output", GGML_OP_MUL}, {"result_output", GGML_OP_MUL_MAT}}},
   };
   return table;
 }
 
-// Steps within a stage: the norm before its weight, the weighted sum before heads are joined, the choice of
+// Steps within a stage: the norm before its weight or bias, the weighted sum before heads are joined, the choice of
 // rows that need logits, fused attention before its rows are named, and writing the KV cache. An empty name
 // is any name.
 const std::vector<Alternative>& Parts() {
-  static const std::vector<Alternative> parts = {{"norm", GGML_OP_RMS_NORM},
-                                                 {"kqv", GGML_OP_MUL_MAT},
-                                                 {"", GGML_OP_GET_ROWS},
-                                                 {"", GGML_OP_FLASH_ATTN_EXT},
+  static const std::vector<Alternative> parts = {{"norm", GGML_OP_RMS_NORM}, {"norm", GGML_OP_NORM},
+                                                 {"norm_w", GGML_OP_MUL},    {"kqv", GGML_OP_MUL_MAT},
+                                                 {"", GGML_OP_GET_ROWS},     {"", GGML_OP_FLASH_ATTN_EXT},
                                                  {"", GGML_OP_SET_ROWS}};
   return parts;
 }
@@ -98,13 +103,16 @@ class Mapper {
     Observe();
     for (const StageRule& rule : Table()) MapStage(rule);
     MarkParts();
-    for (auto& [key, rule] : map_.rules) {
-      MapInputs(&rule, by_key_.at(key));
-      MapSteps(&rule, by_key_.at(key));
+    for (auto& [key, rules] : map_.rules) {
+      for (PointRule& rule : rules) {
+        MapInputs(&rule, by_key_.at(key));
+        MapSteps(&rule, by_key_.at(key));
+      }
     }
-    for (const auto& [key, rule] : map_.rules) {
-      for (size_t i = 0; i < rule.inputs.size(); ++i)
-        map_.entries[rule.inputs[i].entry].push_back({&rule, i});
+    for (const auto& [key, rules] : map_.rules) {
+      for (const PointRule& rule : rules)
+        for (size_t i = 0; i < rule.inputs.size(); ++i)
+          map_.entries[rule.inputs[i].entry].push_back({&rule, i});
     }
     return std::move(map_);
   }
@@ -119,11 +127,128 @@ class Mapper {
     return found;
   }
 
-  const Node* FindAny(const StageRule& rule, int layer) const {
+  // Part of a fused product where the graph has one, else a node of its own.
+  Found FindAny(const StageRule& rule, int layer) const {
+    if (const Found part = FindPart(rule, layer); part.node) return part;
     for (const Alternative& a : rule.alternatives) {
-      if (const Node* node = Find(a.base, layer, a.op)) return node;
+      if (const Node* node = Find(a.base, layer, a.op)) return {node, {}};
+    }
+    // Some architectures leave these without a name; the graph's edges tell them.
+    if (rule.stage == PB_STAGE_ATTN_OUT) return {FindAttentionOutput(layer), {}};
+    if (rule.stage == PB_STAGE_ATTN_RESIDUAL) return {FindAttentionSum(layer), {}};
+    return {};
+  }
+
+  // The product that reads the context, with its bias or scale.
+  const Node* FindAttentionOutput(int layer) const {
+    const Node* context = FindTurnedBack(layer);
+    for (const ggml_op op : {GGML_OP_CONT, GGML_OP_RESHAPE})
+      if (!context) context = Find("kqv_out", layer, op);
+    const Node* at = nullptr;
+    for (const Node& node : nodes_)
+      if (context && node.op == GGML_OP_MUL_MAT && !IsTurn(node.tensor, "attn_inp_v_rot") &&
+          SkipViews(node.tensor->src[1]) == SkipViews(context->tensor))
+        at = &node;
+    for (const Node* next = at; next;) {
+      at = next, next = nullptr;
+      for (const Node& node : nodes_)
+        if ((node.op == GGML_OP_ADD || node.op == GGML_OP_MUL) && node.tensor->src[0] == at->tensor &&
+            node.tensor->src[1]->op == GGML_OP_NONE)
+          next = &node;
+    }
+    return at;
+  }
+
+  // The sum of that and what enters the layer.
+  const Node* FindAttentionSum(int layer) const {
+    Found output;
+    for (const StageRule& rule : Table())
+      if (rule.stage == PB_STAGE_ATTN_OUT) output = FindAny(rule, layer);
+    if (!output.node) return nullptr;
+    for (const Node& node : nodes_) {
+      if (node.op != GGML_OP_ADD || node.tensor->src[1]->op == GGML_OP_NONE) continue;
+      for (int i : {0, 1})
+        if (SkipChoice(node.tensor->src[i]) == output.node->tensor &&
+            EntersLayer(node.tensor->src[1 - i], layer))
+          return &node;
     }
     return nullptr;
+  }
+
+  bool EntersLayer(const ggml_tensor* tensor, int layer) const {
+    const Node* before = layer > 0 ? Find("l_out", layer - 1, GGML_OP_ADD) : Find("embd", -1, GGML_OP_SCALE);
+    if (layer == 0 && !before) before = Find("embd", -1, GGML_OP_GET_ROWS);
+    // Chosen rows are compared by what they are chosen of; the embeddings are themselves a choice.
+    return before && (SkipViews(tensor) == before->tensor || SkipChoice(tensor) == before->tensor);
+  }
+
+  // What rows were chosen of, where only some need logits.
+  static const ggml_tensor* SkipChoice(const ggml_tensor* tensor) {
+    tensor = SkipViews(tensor);
+    return tensor && tensor->op == GGML_OP_GET_ROWS ? SkipViews(tensor->src[0]) : tensor;
+  }
+
+  // Queries, keys and values that are views of one product; gate and up that one op reads as halves of one product.
+  Found FindPart(const StageRule& rule, int layer) const {
+    switch (rule.stage) {
+      case PB_STAGE_Q_PROJ:
+        return FindView("Qcur", layer);
+      case PB_STAGE_K_PROJ:
+        return FindView("Kcur", layer);
+      case PB_STAGE_V_PROJ:
+        return FindView("Vcur", layer);
+      case PB_STAGE_GATE_PROJ:
+        return FindHalf(layer, false);
+      case PB_STAGE_UP_PROJ:
+        return FindHalf(layer, true);
+      case PB_STAGE_ATTN_CONTEXT:
+        return {FindTurnedBack(layer), {}};
+      default:
+        return {};
+    }
+  }
+
+  // A cache of blocks holds keys and values that were multiplied with an orthogonal matrix, which spreads outliers; the context is
+  // what comes out of the inverse.
+  const Node* FindTurnedBack(int layer) const {
+    const Node* turned = Find("kqv_out", layer, GGML_OP_RESHAPE);
+    for (const Node& node : nodes_)
+      if (turned && IsTurn(node.tensor, "attn_inp_v_rot") &&
+          SkipViews(node.tensor->src[1]) == SkipViews(turned->tensor))
+        return &node;
+    return nullptr;
+  }
+
+  static bool IsTurn(const ggml_tensor* t, const char* matrix) {
+    return t->op == GGML_OP_MUL_MAT && t->src[0] && std::strcmp(t->src[0]->name, matrix) == 0;
+  }
+
+  // What a view of this name shows of the rows of another node, if that is a run of columns.
+  Found FindView(const char* base, int layer) const {
+    const Node* view = Find(base, layer, GGML_OP_VIEW);
+    const ggml_tensor* whole = view ? SkipViews(view->tensor) : nullptr;
+    const Node* node = whole ? NodeOf(whole) : nullptr;
+    if (!node || whole->type != GGML_TYPE_F32 || !ggml_is_contiguous(whole)) return {};
+    const ggml_tensor* v = view->tensor;
+    const size_t offset = v->view_offs - whole->view_offs;
+    const int64_t n = v->ne[0] * v->ne[1];
+    const bool heads_in_turn =
+        v->nb[0] == sizeof(float) && v->nb[1] == v->nb[0] * static_cast<size_t>(v->ne[0]);
+    if (!heads_in_turn || v->nb[2] != whole->nb[1] || n >= whole->ne[0]) return {};
+    return {node, {static_cast<int64_t>(offset / sizeof(float)), n}};
+  }
+
+  // The first half of what a gated op reads passes through the activation, unless it says that they are swapped.
+  Found FindHalf(int layer, bool up) const {
+    const Node* glu = nullptr;
+    for (const Node& node : nodes_)
+      if (node.layer == layer && node.op == GGML_OP_GLU && !node.tensor->src[1]) glu = &node;
+    const ggml_tensor* whole = glu ? SkipViews(glu->tensor->src[0]) : nullptr;
+    const Node* node = whole ? NodeOf(whole) : nullptr;
+    if (!node || whole->ne[0] != 2 * glu->tensor->ne[0] || !ggml_is_contiguous(whole)) return {};
+    const bool swapped = glu->tensor->op_params[1] != 0;
+    const int64_t n = glu->tensor->ne[0];
+    return {node, {up != swapped ? n : 0, n}};
   }
 
   int64_t HeadsOf(pb_stage stage) const {
@@ -131,13 +256,13 @@ class Mapper {
   }
 
   // Why a node cannot serve as this stage; empty when it can.
-  std::string Unfit(const StageRule& rule, const Node& node) const {
+  std::string Unfit(const StageRule& rule, const Found& found) const {
+    const Node& node = *found.node;
     if (node.tensor->type != GGML_TYPE_F32) return node.name + " is not f32";
     const Form form = FormOf(rule.stage);
-    if (form == Form::kHeads && ggml_nelements(node.tensor) != HeadsOf(rule.stage) * dims_.head_dim) {
-      return node.name + " has " + std::to_string(ggml_nelements(node.tensor)) +
-             " values a row, not heads x head_dim";
-    }
+    const int64_t n = found.columns.n > 0 ? found.columns.n : ggml_nelements(node.tensor);
+    if (form == Form::kHeads && n != HeadsOf(rule.stage) * dims_.head_dim)
+      return node.name + " has " + std::to_string(n) + " values a row, not heads x head_dim";
     if (form != Form::kScores && form != Form::kWeights) return "";
     const Node* softmax = Find("kq_soft_max", node.layer, GGML_OP_SOFT_MAX);
     if (!softmax || FloatParam(softmax->tensor, 1) != 0) return "the softmax adds a bias of its own";
@@ -147,12 +272,13 @@ class Mapper {
     return "";
   }
 
-  PointRule MakeRule(const StageRule& rule, const Node& node) const {
+  PointRule MakeRule(const StageRule& rule, const Found& found, int layer) const {
+    const Node& node = *found.node;
     PointRule made;
     made.stage = rule.stage;
-    made.layer = node.layer;
+    made.layer = layer;
     made.occurrence = node.occurrence;
-    made.shape = {FormOf(rule.stage), HeadsOf(rule.stage), dims_.head_dim, 1};
+    made.shape = {FormOf(rule.stage), HeadsOf(rule.stage), dims_.head_dim, 1, found.columns};
     if (made.shape.form == Form::kScores) {
       made.shape.scale = FloatParam(Find("kq_soft_max", node.layer, GGML_OP_SOFT_MAX)->tensor, 0);
     }
@@ -163,22 +289,23 @@ class Mapper {
   void MapStage(const StageRule& rule) {
     const bool per_layer = stages::Of(rule.stage).per_layer;
     const int first = per_layer ? 0 : -1, end = per_layer ? static_cast<int>(dims_.n_layers) : 0;
-    std::vector<const Node*> found;
+    std::vector<Found> found;
     std::string reason;
     for (int layer = first; layer < end; ++layer) {
-      const Node* node = FindAny(rule, layer);
-      if (!node) continue;
-      reason = Unfit(rule, *node);
+      const Found one = FindAny(rule, layer);
+      if (!one.node) continue;
+      reason = Unfit(rule, one);
       if (!reason.empty()) break;
-      found.push_back(node);
+      found.push_back(one);
     }
     Visibility& visible = map_.stages[rule.stage];
     if (reason.empty() && static_cast<int>(found.size()) == end - first) {
       visible = {PB_OBSERVED, ""};
-      for (const Node* node : found) {
-        map_.rules.emplace(node->key, MakeRule(rule, *node));
-        by_key_[node->key] = node;
-        stage_of_[node->tensor] = {rule.stage, node->layer};
+      for (size_t i = 0; i < found.size(); ++i) {
+        const Found& one = found[i];
+        map_.rules[one.node->key].push_back(MakeRule(rule, one, first + static_cast<int>(i)));
+        by_key_[one.node->key] = one.node;
+        are_points_.insert(one.node->tensor);
       }
     } else if (found.empty() && reason.empty() && stages::Of(rule.stage).optional) {
       visible = {PB_ABSENT, ""};
@@ -194,6 +321,9 @@ class Mapper {
     };
     for (const Node& node : nodes_) {
       if (map_.rules.count(node.key)) continue;
+      // What a fused product is before its bias or clamp.
+      if (node.base.rfind("wqkv", 0) == 0 && map_.stages[PB_STAGE_Q_PROJ].visibility == PB_OBSERVED)
+        map_.parts.insert(node.key);
       bool part =
           std::any_of(Parts().begin(), Parts().end(), [&](const Alternative& a) { return is(node, a); });
       for (const StageRule& rule : Table()) {
@@ -235,6 +365,10 @@ class Mapper {
       InputRule input;
       input.stage = wanted.stage;
       input.from_cache = wanted.all_positions;
+      const char* turn = wanted.stage == PB_STAGE_K_ROPE ? "attn_inp_k_rot" : "attn_inp_v_rot";
+      const bool turned =
+          std::any_of(nodes_.begin(), nodes_.end(), [&](const Node& n) { return IsTurn(n.tensor, turn); });
+      if (wanted.all_positions && turned) return rule->inputs.clear();  // the cache holds other values
       // The cache holds values transposed, but for flash attention.
       input.cache_transposed = wanted.stage == PB_STAGE_V_PROJ && !map_.observed.flash;
       if (!FindReader(*node, wanted, 0, &input)) {
@@ -247,11 +381,17 @@ class Mapper {
 
   // Follows the first source from a point's node inwards, until another point, a weight, the cache, or a choice of rows.
   void MapSteps(PointRule* rule, const Node* node) const {
+    std::unordered_set<std::string> keys;
     while (node) {
+      keys.insert(node->key);
       rule->steps.insert(rule->steps.begin(), *node->tensor);
       const ggml_tensor* source = SkipViews(node->tensor->src[0]);
-      node = source && !stage_of_.count(source) && source->op != GGML_OP_GET_ROWS ? NodeOf(source) : nullptr;
+      node =
+          source && !are_points_.count(source) && source->op != GGML_OP_GET_ROWS ? NodeOf(source) : nullptr;
     }
+    // An input that passes through another op first, as queries that are scaled before their product.
+    for (const InputRule& input : rule->inputs)
+      if (!keys.count(input.entry)) rule->not_replayable = input.entry + " stands between it and its input";
   }
 
   // Walks from a point's node towards its sources, through nodes that are no tracepoints, to the one that
@@ -264,13 +404,12 @@ class Mapper {
       if (IsWanted(source, wanted)) {
         out->entry = node.key;
         out->src = i;
-        const Node* at = NodeOf(source);
-        if (at) out->shape = map_.rules.at(at->key).shape;
-        out->width = source->ne[0];
+        if (const PointRule* at = RuleOf(source, wanted)) out->shape = at->shape;
+        out->width = out->shape.columns.n > 0 ? out->shape.columns.n : source->ne[0];
         return true;
       }
       const Node* next = NodeOf(source);
-      if (next && !stage_of_.count(source) && FindReader(*next, wanted, depth + 1, out)) return true;
+      if (next && !are_points_.count(source) && FindReader(*next, wanted, depth + 1, out)) return true;
     }
     return false;
   }
@@ -283,9 +422,17 @@ class Mapper {
       return prefix && source->op == GGML_OP_NONE &&
              std::strncmp(source->name, prefix, std::strlen(prefix)) == 0;
     }
-    const auto at = stage_of_.find(source);
-    return at != stage_of_.end() && at->second.first == wanted.stage &&
-           (at->second.second == wanted.layer || !stages::Of(wanted.stage).per_layer);
+    return RuleOf(source, wanted) != nullptr;
+  }
+
+  // The rule by which a tensor is the stage that is wanted; nullptr where it is not.
+  const PointRule* RuleOf(const ggml_tensor* tensor, const Wanted& wanted) const {
+    const Node* node = are_points_.count(tensor) ? NodeOf(tensor) : nullptr;
+    if (!node) return nullptr;
+    for (const PointRule& rule : map_.rules.at(node->key))
+      if (rule.stage == wanted.stage && (rule.layer == wanted.layer || !stages::Of(rule.stage).per_layer))
+        return &rule;
+    return nullptr;
   }
 
   const Node* NodeOf(const ggml_tensor* tensor) const {
@@ -341,7 +488,7 @@ class Mapper {
   const Dims dims_;
   GraphMap map_;
   std::unordered_map<std::string, const Node*> by_key_;
-  std::unordered_map<const ggml_tensor*, std::pair<int, int>> stage_of_;  // stage, layer
+  std::unordered_set<const ggml_tensor*> are_points_;
 };
 
 }  // namespace

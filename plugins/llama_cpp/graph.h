@@ -30,10 +30,16 @@ enum class Form {
   kWeights,  // [head][row][cell] -> (n, heads, p), 0 where hidden, padding dropped
 };
 
+// Which columns of a node's rows: one product may hold several tensors, as queries, keys and values of one matrix.
+struct Columns {
+  int64_t first = 0, n = 0;  // n 0: all of them
+};
+
 struct Shape {
   Form form = Form::kRows;
   int64_t n_heads = 0, head_dim = 0;  // kHeads
   float scale = 1;                    // kScores: canonical = scale * native
+  Columns columns = {};               // kRows, kHeads
 };
 
 // Where an input of a stage is read: source `src` of the node `entry`, when that node is asked about.
@@ -47,7 +53,7 @@ struct InputRule {
   bool cache_transposed = false;  // [head][dim][cell] instead of [head][cell][dim]
 };
 
-// A node that is a tracepoint.
+// A tracepoint: a node, or columns of one.
 struct PointRule {
   int stage = PB_STAGE_UNMAPPED;
   int layer = -1;
@@ -55,6 +61,8 @@ struct PointRule {
   Shape shape;
   std::vector<InputRule> inputs;   // in the vocabulary's order; empty when one of them cannot be seen
   std::vector<ggml_tensor> steps;  // the nodes that compute it, innermost first: ops, parameters, weights
+  // Why the steps over the inputs alone do not give it, so that it cannot be replayed; empty: they do.
+  std::string not_replayable;
 };
 
 struct Node {
@@ -103,7 +111,7 @@ struct Observed {
 
 // The declared table applied to one recorded graph. Pointers into rules stay valid when the map is moved.
 struct GraphMap {
-  std::unordered_map<std::string, PointRule> rules;  // by NodeKey
+  std::unordered_map<std::string, std::vector<PointRule>> rules;  // by NodeKey; in the vocabulary's order
   // By NodeKey of the reading node: a point, and which of its inputs.
   std::unordered_map<std::string, std::vector<std::pair<const PointRule*, size_t>>> entries;
   std::unordered_set<std::string>

@@ -45,6 +45,16 @@ std::string WeightTypes(const gguf_context* file) {
   return text;
 }
 
+// Whether llama.cpp's own words say what it does not offer: an architecture, a type of tensor, a tokeniser. Anything else that keeps
+// it from loading a file stays a failure.
+bool NamesWhatIsMissing(const std::string& why) {
+  static constexpr const char* kSaid[] = {"unknown model architecture", "unknown tokenizer",
+                                          "unknown pre-tokenizer type", "invalid ggml type",
+                                          "not a multiple of block size (0)"};  // a type that it has no code for
+  return std::any_of(std::begin(kSaid), std::end(kSaid),
+                     [&](const char* said) { return why.find(said) != why.npos; });
+}
+
 // What the file holds, read by the reference's own reader: number of tensors of each type, and whether there
 // is an output matrix of its own.
 pb_error* FileFacts(const char* path, pb_model* m) {
@@ -52,12 +62,14 @@ pb_error* FileFacts(const char* path, pb_model* m) {
                                                               gguf_free);
   if (!file) {
     const std::string why = TakeLogLine();
-    const bool unknown_type = why.find(" of type ") != why.npos;
-    return NewError(unknown_type ? PB_UNSUPPORTED : PB_MALFORMED,
+    return NewError(NamesWhatIsMissing(why) ? PB_UNSUPPORTED : PB_MALFORMED,
                     std::string(path) + ": llama.cpp cannot read it: " + why);
   }
   m->facts.push_back({"weights", WeightTypes(file.get()), "metadata"});
   m->has_weights = gguf_get_n_tensors(file.get()) > 0;
+  const int64_t architecture = gguf_find_key(file.get(), "general.architecture");
+  if (architecture >= 0 && gguf_get_kv_type(file.get(), architecture) == GGUF_TYPE_STRING)
+    m->architecture = gguf_get_val_str(file.get(), architecture);
   const bool tied = gguf_find_tensor(file.get(), "output.weight") < 0;
   m->facts.push_back({"output.tied", tied ? "yes" : "no", "metadata"});
   return nullptr;
@@ -123,6 +135,19 @@ pb_error* AddObserved(pb_model* m) {
   return nullptr;
 }
 
+// Values that the user puts in the place of the file's, as llama.cpp takes them; the last one is empty.
+std::vector<llama_model_kv_override> Overrides(const Settings& settings, const std::string& architecture) {
+  std::vector<llama_model_kv_override> overrides;
+  for (const auto& [key, value] : settings.declared) {
+    llama_model_kv_override& o = overrides.emplace_back();
+    o.tag = LLAMA_KV_OVERRIDE_TYPE_FLOAT;
+    std::snprintf(o.key, sizeof o.key, "%s.%s", architecture.c_str(), key.c_str());
+    o.val_f64 = value;
+  }
+  overrides.emplace_back().key[0] = 0;
+  return overrides;
+}
+
 pb_error* Open(pb_engine* engine, const char* path, std::unique_ptr<pb_model>* out) {
   auto made = std::make_unique<pb_model>();
   made->engine = engine, made->path = path;
@@ -136,9 +161,14 @@ pb_error* Open(pb_engine* engine, const char* path, std::unique_ptr<pb_model>* o
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0;
   params.vocab_only = !made->has_weights;
+  const std::vector<llama_model_kv_override> overrides = Overrides(engine->settings, made->architecture);
+  params.kv_overrides = overrides.data();
   made->model = llama_model_load_from_file(path, params);
-  if (!made->model)
-    return NewError(PB_UNSUPPORTED, std::string(path) + ": llama.cpp refuses it: " + TakeLogLine());
+  if (!made->model) {
+    const std::string why = TakeLogLine();
+    return NewError(NamesWhatIsMissing(why) ? PB_UNSUPPORTED : PB_INTERNAL,
+                    std::string(path) + ": llama.cpp refuses it: " + why);
+  }
   made->vocab = llama_model_get_vocab(made->model);
   made->n_vocab = llama_vocab_n_tokens(made->vocab);
   *out = std::move(made);

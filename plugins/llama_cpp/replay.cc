@@ -17,15 +17,15 @@ constexpr size_t kMaxNodes = 64;
 
 pb_error* Bad(std::string message) { return NewError(PB_INVALID_ARGUMENT, "replay: " + message); }
 
-// Writes f32 values into a tensor of type f32 or f16.
+// Writes f32 values into a tensor of any type, row by row.
 void Fill(ggml_tensor* t, const std::vector<float>& values) {
   if (t->type == GGML_TYPE_F32) {
     ggml_backend_tensor_set(t, values.data(), 0, values.size() * sizeof(float));
     return;
   }
-  std::vector<ggml_fp16_t> half(values.size());
-  ggml_fp32_to_fp16_row(values.data(), half.data(), static_cast<int64_t>(values.size()));
-  ggml_backend_tensor_set(t, half.data(), 0, half.size() * sizeof(ggml_fp16_t));
+  std::vector<char> encoded(ggml_nbytes(t));
+  ggml_quantize_chunk(t->type, values.data(), encoded.data(), 0, ggml_nrows(t), t->ne[0], nullptr);
+  ggml_backend_tensor_set(t, encoded.data(), 0, encoded.size());
 }
 
 // One replay: builds the graph, then allocates and fills its leaves, computes, and reads the result.
@@ -55,6 +55,7 @@ class Replayer {
                  std::to_string(rule_.inputs.size()) + " inputs, " + std::to_string(request_.n_inputs) +
                  " were given");
     }
+    if (!rule_.not_replayable.empty()) return NewError(PB_UNSUPPORTED, "replay: " + rule_.not_replayable);
     if (request_.n_inputs == 0) return NewError(PB_UNSUPPORTED, "replay: this point's inputs cannot be told");
     n_rows_ = request_.inputs[0].shape[0];
     if (n_rows_ < 1 || request_.first_position < 0) return Bad("no rows, or a negative position");
@@ -256,8 +257,9 @@ class Replayer {
 };
 
 const PointRule* FindRule(const pb_session* session, int stage, int layer) {
-  for (const auto& [key, rule] : session->map.rules) {
-    if (rule.stage == stage && rule.layer == layer) return &rule;
+  for (const auto& [key, rules] : session->map.rules) {
+    for (const PointRule& rule : rules)
+      if (rule.stage == stage && rule.layer == layer) return &rule;
   }
   return nullptr;
 }

@@ -51,6 +51,27 @@ llama_context_params ContextParams(const Settings& s, pb_session* session) {
   return params;
 }
 
+// Quantised values are read by fused attention alone (llama_init_from_model), which is then turned on where nobody says otherwise.
+pb_error* ChooseFlash(Settings* s) {
+  if (!ggml_is_quantized(s->kv_type) || s->flash == LLAMA_FLASH_ATTN_TYPE_ENABLED) return nullptr;
+  if (s->given.count("attn.flash") && s->flash == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+    return NewError(PB_UNSUPPORTED, std::string("kv.type=") + ggml_type_name(s->kv_type) +
+                                        ": llama.cpp reads quantised values with fused attention alone: "
+                                        "it needs attn.flash=on");
+  }
+  s->flash = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+  return nullptr;
+}
+
+// Keys and values of a head are whole blocks of the cache's type.
+pb_error* CheckBlocks(const Settings& s, const Dims& dims) {
+  const int64_t block = ggml_blck_size(s.kv_type);
+  if (dims.head_dim % block == 0) return nullptr;
+  return NewError(PB_UNSUPPORTED, std::string("kv.type=") + ggml_type_name(s.kv_type) + ": its blocks have " +
+                                      std::to_string(block) + " values, and a head of this model has " +
+                                      std::to_string(dims.head_dim));
+}
+
 // Evaluates one token to see the graph, then forgets it.
 pb_error* WarmUp(pb_session* session) {
   GraphRecorder recorder;
@@ -75,9 +96,14 @@ pb_error* Open(pb_model* model, const pb_setting* settings, size_t n_settings,
   made->model = model;
   made->settings = model->engine->settings;
   if (pb_error* error = made->settings.Apply(settings, n_settings)) return error;
+  if (made->settings.declared != model->engine->settings.declared)
+    return NewError(PB_UNSUPPORTED,
+                    "norm.eps, rope.base, rope.scale: belong to the engine, a session cannot change them");
   if (made->settings.cpu_library != model->engine->settings.cpu_library) {
     return NewError(PB_UNSUPPORTED, "cpu.library: belongs to the engine, not to a session");
   }
+  if (pb_error* error = ChooseFlash(&made->settings)) return error;
+  if (pb_error* error = CheckBlocks(made->settings, model->dims)) return error;
   if (made->settings.n_ctx == 0)
     made->settings.n_ctx = std::min(llama_model_n_ctx_train(model->model), kDefaultContext);
   TakeLogLine();
@@ -152,10 +178,12 @@ pb_error* EvalChunk(pb_session* s, const pb_eval* e, int32_t begin, int32_t n, b
 // together.
 bool WantsInputs(const pb_session* s, const pb_tap* tap) {
   if (!tap || !tap->inputs) return false;
-  for (const auto& [key, rule] : s->map.rules) {
-    const pb_point point = {sizeof(pb_point), rule.stage,  rule.layer, s->n_past,
-                            rule.occurrence,  key.c_str(), ""};
-    if (!rule.inputs.empty() && (tap->want(tap->ctx, &point) & PB_WANT_INPUTS)) return true;
+  for (const auto& [key, rules] : s->map.rules) {
+    for (const PointRule& rule : rules) {
+      const pb_point point = {sizeof(pb_point), rule.stage,  rule.layer, s->n_past,
+                              rule.occurrence,  key.c_str(), ""};
+      if (!rule.inputs.empty() && (tap->want(tap->ctx, &point) & PB_WANT_INPUTS)) return true;
+    }
   }
   return false;
 }

@@ -1,5 +1,7 @@
 // The evaluation callback: which point a node is, canonical tensors out, overwrites in, random rounding, and
 // the inputs of an op as it will see them.
+#include <algorithm>
+
 #include "ggml-backend.h"
 #include "llama_cpp/adapter.h"
 #include "llama_cpp/canonical.h"
@@ -53,17 +55,24 @@ void CaptureInputs(pb_session* s, const ggml_tensor* reader) {
   }
 }
 
-void DeliverInputs(Pass* pass) {
+void DeliverInputs(Pass* pass, const PointRule& rule) {
   std::vector<pb_tensor> tensors;
-  for (size_t i = 0; i < pass->rule->inputs.size(); ++i) {
-    Canonical& c = pass->inputs[{pass->rule, i}];
-    tensors.push_back(TensorOf(&c, pb_vocabulary[pass->rule->inputs[i].stage].name));
+  for (size_t i = 0; i < rule.inputs.size(); ++i) {
+    Canonical& c = pass->inputs[{&rule, i}];
+    tensors.push_back(TensorOf(&c, pb_vocabulary[rule.inputs[i].stage].name));
   }
   pass->tap->inputs(pass->tap->ctx, &pass->point, tensors.data(), tensors.size());
-  for (size_t i = 0; i < tensors.size(); ++i) pass->inputs.erase({pass->rule, i});
+  for (size_t i = 0; i < tensors.size(); ++i) pass->inputs.erase({&rule, i});
 }
 
-// Notes which node the graph is at, and which point it is.
+// Makes the pass's point that of one of the node's rules.
+void PointAt(Pass* pass, const PointRule& rule) {
+  pass->point.stage = rule.stage;
+  pass->point.layer = rule.layer;
+  pass->point.first_position = pass->first_position;
+}
+
+// Notes which node the graph is at, and which points it is.
 void Identify(pb_session* s, const ggml_tensor* t) {
   Pass& pass = s->pass;
   pass.native_name = t->name;
@@ -71,17 +80,28 @@ void Identify(pb_session* s, const ggml_tensor* t) {
   const int occurrence = pass.occurrences[pass.native_name + "|" + pass.op]++;
   pass.key = NodeKey(pass.native_name, pass.op, occurrence);
   const auto found = s->map.rules.find(pass.key);
-  pass.rule = found == s->map.rules.end() ? nullptr : &found->second;
-  pass.want = 0;
+  pass.rules = found == s->map.rules.end() ? nullptr : &found->second;
+  pass.want.assign(pass.rules ? pass.rules->size() : 1, 0);
   pass.point = {sizeof(pb_point),         PB_STAGE_UNMAPPED, -1, pass.first_position, occurrence,
                 pass.native_name.c_str(), pass.op.c_str()};
-  if (pass.rule) {
-    pass.point.stage = pass.rule->stage;
-    pass.point.layer = pass.rule->layer;
+  if (pass.rules) {
+    PointAt(&pass, pass.rules->front());
   } else {
     std::string base;
     SplitName(pass.native_name, &base, &pass.point.layer);
   }
+}
+
+// Asks the tap what it wants of a point, and hands over its inputs.
+void AskForPoint(Pass* pass, const PointRule& rule, uint32_t* want) {
+  PointAt(pass, rule);
+  *want = pass->tap->want(pass->tap->ctx, &pass->point);
+  if ((*want & PB_WANT_INPUTS) && !rule.inputs.empty() && pass->need_all) DeliverInputs(pass, rule);
+}
+
+bool WantsOutput(const Pass& pass) {
+  return std::any_of(pass.want.begin(), pass.want.end(),
+                     [](uint32_t want) { return (want & PB_WANT_OUTPUT) != 0; });
 }
 
 // The callback's question. Returns whether the graph must stop behind this node.
@@ -99,22 +119,23 @@ bool Ask(pb_session* s, const ggml_tensor* t) {
   if (pass.stopped) return true;
   const bool own =
       !IsView(t) && t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) && !s->map.parts.count(pass.key);
-  if (pass.tap && (pass.rule || own)) pass.want = pass.tap->want(pass.tap->ctx, &pass.point);
-  if ((pass.want & PB_WANT_INPUTS) && pass.rule && !pass.rule->inputs.empty() && pass.need_all)
-    DeliverInputs(&pass);
-  return pass.need_all || (pass.want & PB_WANT_OUTPUT) || (s->settings.noise_seed && pass.rule);
+  if (pass.tap && pass.rules) {
+    for (size_t i = 0; i < pass.rules->size(); ++i) AskForPoint(&pass, (*pass.rules)[i], &pass.want[i]);
+  } else if (pass.tap && own) {
+    pass.want[0] = pass.tap->want(pass.tap->ctx, &pass.point);
+  }
+  return pass.need_all || WantsOutput(pass) || (s->settings.noise_seed && pass.rules);
 }
 
-// Hands the output to the tap and takes an overwrite back into `native`. Returns what the tap answered.
-int Offer(pb_session* s, const ggml_tensor* t, std::vector<float>* native) {
+// Hands a point of the node to the tap and takes an overwrite back into `native`. Returns what the tap answered.
+int Offer(pb_session* s, const ggml_tensor* t, const Shape& shape, std::vector<float>* native) {
   Pass& pass = s->pass;
-  const Shape shape = pass.rule ? pass.rule->shape : Shape{};
   Canonical c;
   if (!ToCanonical(t, *native, pass.first_position, shape, &c)) {
     Fail(&pass, pass.key + ": has another shape than the warm-up showed");
     return PB_STOP;
   }
-  if (pass.rule)
+  if (pass.rules)
     pass.point.first_position = pass.first_position + pass.n_rows - static_cast<int32_t>(c.shape[0]);
   pb_tensor tensor = TensorOf(&c, pass.native_name.c_str());
   const int action = pass.tap->output(pass.tap->ctx, &pass.point, &tensor);
@@ -122,25 +143,50 @@ int Offer(pb_session* s, const ggml_tensor* t, std::vector<float>* native) {
   return action;
 }
 
+// Random rounding of one point of a node, in the order of its memory.
+void DisturbPoint(Pass* pass, const ggml_tensor* t, const PointRule& rule, uint64_t seed,
+                  std::vector<float>* native) {
+  if (rule.shape.columns.n == 0) return Disturb(native, seed, pass->point);
+  Canonical part;
+  if (!ToCanonical(t, *native, pass->first_position, rule.shape, &part))
+    return Fail(pass, pass->key + ": has another shape than the warm-up showed");
+  Disturb(&part.values, seed, pass->point);
+  ToNative(t, std::move(part), pass->first_position, rule.shape, native);
+}
+
+// The points of a node that has run, one after the other, on its values. Returns whether they are to be written back.
+bool HandOverPoints(pb_session* s, const ggml_tensor* t, std::vector<float>* native) {
+  Pass& pass = s->pass;
+  bool changed = false;
+  for (size_t i = 0; i < pass.want.size() && !pass.stopped; ++i) {
+    const PointRule* rule = pass.rules ? &(*pass.rules)[i] : nullptr;
+    if (rule) PointAt(&pass, *rule);
+    if (s->settings.noise_seed && rule && rule->stage != PB_STAGE_LOGITS) {
+      DisturbPoint(&pass, t, *rule, *s->settings.noise_seed, native);
+      changed = true;
+    }
+    if (!(pass.want[i] & PB_WANT_OUTPUT) || pass.stopped) continue;
+    const int action = Offer(s, t, rule ? rule->shape : Shape{}, native);
+    if (action == PB_STOP) pass.stopped = true;
+    changed |= action == PB_OVERWRITTEN;
+  }
+  return changed;
+}
+
 // The node has run. Returns whether to go on.
 bool HandOver(pb_session* s, ggml_tensor* t) {
   Pass& pass = s->pass;
   if (pass.stopped) return false;
-  const bool noisy = s->settings.noise_seed && pass.rule && pass.rule->stage != PB_STAGE_LOGITS;
-  const bool wanted = (pass.want & PB_WANT_OUTPUT) != 0;
-  if (!noisy && !wanted) return true;
+  const bool noisy = s->settings.noise_seed && pass.rules && pass.rules->front().stage != PB_STAGE_LOGITS;
+  if (!noisy && !WantsOutput(pass)) return true;
   std::vector<float> native;
   if (!ReadTensor(t, &native)) {
     Fail(&pass, pass.key + ": cannot be read");
     return false;
   }
-  if (noisy) Disturb(&native, *s->settings.noise_seed, pass.point);
-  const int action = wanted ? Offer(s, t, &native) : PB_CONTINUE;
-  if (action == PB_STOP) {
-    pass.stopped = true;
-    return false;
-  }
-  if (!noisy && action != PB_OVERWRITTEN) return true;
+  const bool changed = HandOverPoints(s, t, &native);
+  if (pass.stopped) return false;
+  if (!changed) return true;
   if (!ggml_is_contiguous(t)) {
     Fail(&pass, pass.key + ": is not contiguous, so it cannot be overwritten");
     return false;

@@ -24,6 +24,7 @@ struct Plan {
   int32_t stage = PB_STAGE_UNMAPPED;  // of a benign change may be unmapped: all that it applies to
   int32_t layer = kEveryLayer;
   uint64_t seed = 1;
+  bool fused = false;  // attn.flash=on: attention shows as one op
 
   bool Hits(int32_t at_stage, int32_t at_layer) const {
     if (!defect || at_stage < 0 || defect->at.empty()) return false;
@@ -117,6 +118,10 @@ Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* res
     } else if (key == "mutant.seed") {
       PB_ASSIGN(int64_t seed, Number(key, value));
       plan->seed = static_cast<uint64_t>(seed);
+    } else if (key == "attn.flash") {
+      if (value != "on" && value != "off")
+        return MakeError(Code::kUsage, "attn.flash={}: on and off are offered", value);
+      plan->fused = value == "on";
     } else {
       rest->emplace_back(key, value);
     }
@@ -158,6 +163,7 @@ class MutantSession : public plugin::Session {
     KeptFacts kept;
     if (pb_error* error = api_.session_facts(session_, KeptFacts::Take, &kept)) api_.error_destroy(error);
     for (const auto& fact : kept.facts) f.Add(fact.key, fact.value, fact.origin);
+    if (plan_.fused) f.Add("attn.flash", "on", "set");
     if (!plan_.defect) return;
     f.Add("mutant.defect", plan_.defect->name, "set");
     if (plan_.stage < 0) return;
@@ -173,12 +179,24 @@ class MutantSession : public plugin::Session {
     if (plan_.defect->spot == Spot::kHead) f.Add("mutant.head", std::to_string(SpotHead(op)), "observed");
   }
   void Stages(pb_stage_fn fn, void* ctx) const override {
-    if (pb_error* error = api_.session_stages(session_, fn, ctx)) api_.error_destroy(error);
+    struct Told {
+      const MutantSession* self;
+      pb_stage_fn fn;
+      void* ctx;
+    } told{this, fn, ctx};
+    auto tell = [](void* at, int32_t stage, int32_t visibility, const char* reason) {
+      const auto* t = static_cast<Told*>(at);
+      if (t->self->IsHidden(stage))
+        visibility = PB_UNOBSERVABLE, reason = "computed in one op with the context";
+      t->fn(t->ctx, stage, visibility, reason);
+    };
+    if (pb_error* error = api_.session_stages(session_, tell, &told)) api_.error_destroy(error);
   }
   Status Reset(int32_t n_keep) override { return FromAbi(api_, api_.reset(session_, n_keep)); }
 
   Status Eval(const pb_eval& eval) override {
-    if (!plan_.defect || plan_.defect->at.empty()) return FromAbi(api_, api_.eval(session_, &eval));
+    if (!plan_.fused && (!plan_.defect || plan_.defect->at.empty()))
+      return FromAbi(api_, api_.eval(session_, &eval));
     pb_eval inner{};
     std::memcpy(&inner, &eval, std::min(eval.struct_size, sizeof inner));
     inner.struct_size = sizeof inner;
@@ -229,6 +247,10 @@ class MutantSession : public plugin::Session {
   }
 
  private:
+  bool IsHidden(int32_t stage) const {
+    return plan_.fused && (stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX);
+  }
+
   // The codes that the op just committed rounds its input to.
   void GiveCodes(const FaultyQuantiser& quantiser, const pb_replay& replay) const {
     const char *scheme = SchemeName(quantiser.scheme), *maker = "by the mutant's own quantiser";
@@ -249,7 +271,8 @@ class MutantSession : public plugin::Session {
 
   static uint32_t Want(void* ctx, const pb_point* point) {
     auto* self = static_cast<MutantSession*>(ctx);
-    const uint32_t outer = self->outer_ ? self->outer_->want(self->outer_->ctx, point) : 0;
+    const bool asks = self->outer_ && !self->IsHidden(point->stage);
+    const uint32_t outer = asks ? self->outer_->want(self->outer_->ctx, point) : 0;
     self->wanted_[point->stage] = outer;
     return self->plan_.Hits(point->stage, point->layer) ? outer | PB_WANT_OUTPUT | PB_WANT_INPUTS : outer;
   }
@@ -423,11 +446,7 @@ Result<std::unique_ptr<plugin::Engine>> Create(const plugin::Settings& settings)
   plugin::Settings rest;
   PB_TRY(Apply(settings, &plan, &rest));
   ModelOptions options;
-  for (const auto& [key, value] : rest) {
-    if (key == "hf.config") options.hf_config = std::filesystem::path(value);
-    if (key != "ffn.activation") continue;
-    PB_ASSIGN(options.ffn_activation, ParseActivation(value));
-  }
+  for (const auto& [key, value] : rest) PB_TRY(Declare(key, value, &options));
   const std::vector<pb_setting> abi = ToAbi(rest);
   pb_engine* engine = nullptr;
   PB_TRY(FromAbi(*api, api->create(abi.data(), abi.size(), &engine)));

@@ -42,11 +42,7 @@ Status Apply(const plugin::Settings& settings, bool model_is_open, Options& o) {
       return MakeError(Code::kUnsupported, "setting {}: belongs to the engine, a session cannot change it",
                        key);
     }
-    if (key == "ffn.activation") {
-      PB_ASSIGN(o.model.ffn_activation, ParseActivation(value));
-    } else if (key == "hf.config") {
-      o.model.hf_config = std::filesystem::path(value);
-    }
+    if (!mine) PB_TRY(Declare(key, value, &o.model));
     o.set.push_back(key);
   }
   return {};
@@ -118,7 +114,8 @@ class NativeModel : public plugin::Model {
           p.ffn_activation ? OriginName(p.ffn_activation->origin) : "default");
     f.Add("output.tied", p.output_tied ? "yes" : "no", "metadata");
     f.Add("weights", model_->WeightTypes(), "metadata");
-    plugin::AddVocabularyFacts(f, *tokenizer_, model_->findings());
+    plugin::AddVocabularyFacts(f, *tokenizer_);
+    f.Add("unheard", UnheardKeys(*model_), "observed");
   }
 
   Result<std::vector<int32_t>> Tokenize(std::string_view text,
@@ -174,7 +171,7 @@ class NativeEngine : public plugin::Engine {
       if (IsaAvailable(isa)) libraries += std::string(libraries.empty() ? "" : " ") + IsaName(isa);
     f.Add("cpu.libraries", libraries, "observed");
     // docs/numerics.md, "The promise".
-    f.Add("promise.equal_bits", "repeat threads ubatch cpu.library", "default");
+    f.Add("promise.equal_bits", "repeat threads ubatch feed cpu.library", "default");
     const std::string path = OwnPath();
     f.Add("path.native", path, "observed");
     if (auto bytes = MappedFile::Open(path); bytes.ok())

@@ -32,11 +32,9 @@ Result<int64_t> Integer(std::string_view key, std::string_view text, int64_t lea
 }
 
 Status Apply(std::string_view key, std::string_view value, Options& o) {
-  if (key == "ffn.activation") {
-    PB_ASSIGN(o.model.ffn_activation, ParseActivation(value));
-  } else if (key == "hf.config") {
-    o.model.hf_config = std::filesystem::path(value);
-  } else if (key == "act.quant") {
+  PB_ASSIGN(const bool declares, Declare(key, value, &o.model));
+  if (declares) return {};
+  if (key == "act.quant") {
     PB_ASSIGN(o.act_quant, ParseActQuant(value));
   } else if (key == "kv.type") {
     if (value != "f16" && value != "f32")
@@ -231,7 +229,8 @@ class OracleModel : public plugin::Model {
           p.ffn_activation ? OriginName(p.ffn_activation->origin) : "default");
     f.Add("output.tied", p.output_tied ? "yes" : "no", "metadata");
     f.Add("weights", model_->WeightTypes(), "metadata");
-    plugin::AddVocabularyFacts(f, *tokenizer_, model_->findings());
+    plugin::AddVocabularyFacts(f, *tokenizer_);
+    f.Add("unheard", UnheardKeys(*model_), "observed");
   }
   Result<std::vector<int32_t>> Tokenize(std::string_view text,
                                         const TokenizeOptions& options) const override {

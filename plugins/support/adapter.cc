@@ -153,8 +153,7 @@ void FactSink::Add(std::string_view key, std::string_view value, std::string_vie
   fn_(ctx_, &fact);
 }
 
-void AddVocabularyFacts(const FactSink& facts, const Tokenizer& tokenizer,
-                        std::vector<std::string> findings) {
+void AddVocabularyFacts(const FactSink& facts, const Tokenizer& tokenizer) {
   const TokenizerData& t = tokenizer.data();
   facts.Add("bos", std::to_string(t.bos), "metadata");
   facts.Add("eos", std::to_string(t.eos), "metadata");
@@ -164,8 +163,7 @@ void AddVocabularyFacts(const FactSink& facts, const Tokenizer& tokenizer,
   facts.Add("eog", fmt::format("{}", fmt::join(ends, ",")), "metadata");
   facts.Add("add_bos", t.add_bos ? "yes" : "no", "metadata");
   facts.Add("chat_template", t.chat_template, "metadata");
-  findings.insert(findings.end(), tokenizer.findings().begin(), tokenizer.findings().end());
-  facts.Add("findings", fmt::format("{}", fmt::join(findings, "\n")), "observed");
+  facts.Add("findings", fmt::format("{}", fmt::join(tokenizer.findings(), "\n")), "observed");
 }
 
 Error Cancelled() { return {Code::kInterrupted, "stopped by the caller"}; }

@@ -60,9 +60,9 @@ class Engine {
 
 using CreateFn = Result<std::unique_ptr<Engine>> (*)(const Settings& settings);
 
-// The facts of a model's vocabulary: bos eos eog add_bos chat_template; and `findings`, what the file leaves open or
-// contradicts: the model's and the tokenizer's, a sentence a line.
-void AddVocabularyFacts(const FactSink& facts, const Tokenizer& tokenizer, std::vector<std::string> findings);
+// The facts of a model's vocabulary: bos eos eog add_bos chat_template; and `findings`, what the tokenizer's tables leave open or
+// contradict, a sentence a line.
+void AddVocabularyFacts(const FactSink& facts, const Tokenizer& tokenizer);
 
 // Evaluation was stopped by a callback.
 Error Cancelled();

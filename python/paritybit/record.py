@@ -92,6 +92,7 @@ class Record:
     inf: int = 0
     neg_inf: int = 0
     sketch: Optional[Sketch] = None
+    row_top: bytes = b""  # of logits, each row: rest f32, then (id i32, logit f32) of its likeliest tokens
     row_blake3: List[str] = field(default_factory=list)
     row_sketch: List[Sketch] = field(default_factory=list)
     payload_file: str = ""  # beside the manifest; empty: no payload
@@ -110,6 +111,8 @@ class Record:
         parts += [f'"{key}":{n}' for key, n in (("nan", self.nan), ("inf", self.inf), ("neg_inf", self.neg_inf)) if n]
         if self.sketch:
             parts.append(f'"sketch":"{_base64(self.sketch.to_bytes())}"')
+        if self.row_top:
+            parts.append(f'"row_top":"{_base64(self.row_top)}"')
         if self.row_blake3:
             parts.append('"row_blake3":["' + '","'.join(self.row_blake3) + '"]')
         if self.row_sketch:
@@ -164,6 +167,25 @@ def measure(values: np.ndarray) -> Dict[str, Any]:
     return found
 
 
+TOP_TOKENS = 10
+
+
+def top_tokens(rows: np.ndarray) -> bytes:
+    """Record.row_top of logits (rows, vocabulary): the largest first, of equals the lowest id."""
+    out = []
+    for row in rows:
+        k = min(TOP_TOKENS, len(row))
+        if not np.isfinite(row).all():
+            out.append(np.float32("nan").tobytes() + (np.int32(-1).tobytes() + np.float32("nan").tobytes()) * k)
+            continue
+        best = np.argsort(-row, kind="stable")[:k]
+        weights = np.exp(row.astype(np.float64) - float(row[best[0]]))
+        weights[best] = 0
+        pairs = b"".join(np.int32(i).tobytes() + row[i].tobytes() for i in best)
+        out.append(np.float32(np.add.accumulate(weights)[-1]).tobytes() + pairs)
+    return b"".join(out)
+
+
 def sketch_heads(stage: str, shape: Tuple[int, ...]) -> int:
     return shape[1] if stage in vocabulary.BY_POSITION and len(shape) == 3 else 1
 
@@ -176,6 +198,7 @@ def describe(manifest: Manifest, sketcher: Sketcher, step: Step, stage: str, lay
     heads, sketched = sketch_heads(stage, values.shape), manifest.level != "digest"
     if sketched:
         record.sketch = sketcher.sketch(values, position, heads)
+        record.row_top = top_tokens(values.reshape(len(values), -1)) if stage == "logits" else b""
     if manifest.per_row:
         record.row_blake3 = blake3.digest_rows(values.reshape(len(values), -1))
         if sketched:
@@ -312,6 +335,10 @@ def _parse_rows(f: _Fields, record: Record) -> None:
             record.row_sketch = [Sketch.from_bytes(rows[i:i + BYTES]) for i in range(0, len(rows), BYTES)]
     except ValueError as error:
         raise TraceError(str(error)) from None
+    top = f.binary("row_top") or b""
+    if n_rows and (len(top) % n_rows or (top and (len(top) // n_rows < 4 or (len(top) // n_rows - 4) % 8))):
+        raise TraceError('field "row_top" is no list of the likeliest tokens of each row')
+    record.row_top = top
     digests = f.value.get("row_blake3")
     if digests is not None:
         if not isinstance(digests, list) or len(digests) != n_rows or not all(map(_is_digest, digests)):

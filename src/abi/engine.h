@@ -54,7 +54,7 @@ typedef enum pb_code {
 
 typedef struct pb_setting {
   const char*
-      key; /* ffn.activation act.quant kv.type attn.flash threads ubatch n_ctx cpu.library noise.seed hf.config */
+      key; /* ffn.activation act.quant kv.type threads ...: docs/plugin_abi.md has them all */
   const char* value;
 } pb_setting;
 
@@ -194,7 +194,7 @@ typedef struct pb_engine_api {
   /* Facts, as executed: architecture n_layers d_model d_ff n_heads n_kv_heads head_dim n_vocab n_ctx_train rope.pairing
    * rope.base rope.dims norm.eps ffn.activation output.tied weights (type counts) bos eos
    * eog (ids that end a generation: "2,7") add_bos chat_template findings (what the file leaves open or contradicts, a sentence a
-   * line).
+   * line) unheard (keys of the model's files that it does not know, with blanks between).
    * A model that does not declare its activation still opens: ffn.activation is then "undeclared", origin "default", and sessions
    * run SiLU so that there are numbers to look at. What comes of them proves nothing, and the caller has to say so. */
   pb_error* (*model_facts)(pb_model* model, pb_fact_fn fact, void* ctx);

@@ -7,16 +7,16 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <system_error>
 #include <utility>
+
+#include "base/system_error.h"
 
 namespace pb {
 namespace {
 
 Error Errno(const std::filesystem::path& path, std::string_view doing) {
-  int e = errno;
-  return MakeError(e == ENOENT ? Code::kNotFound : Code::kIo, "{}: {}: {}", path.string(), doing, std::strerror(e));
+  return SystemError(fmt::format("{}: {}", path.string(), doing), errno);
 }
 
 class Fd {
@@ -35,7 +35,8 @@ class Fd {
 
 // Opens a regular file for reading and tells its size.
 Result<std::pair<int, uint64_t>> OpenRegular(const std::filesystem::path& path) {
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe without a writer or a device is not waited for.
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) return Errno(path, "cannot open");
   struct stat st;
   if (::fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {

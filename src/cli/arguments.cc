@@ -1,13 +1,17 @@
 #include "cli/arguments.h"
 
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
-#include <iostream>
-#include <iterator>
 
 #include "base/file.h"
+#include "base/processors.h"
+#include "base/system_error.h"
+#include "report/escape.h"
+#include "run/participant.h"
 #include "setup/setup.h"
 #include "tokenizer/unicode_classes.h"
 #include "tokenizer/utf8.h"
@@ -25,9 +29,17 @@ const char* Variable(const char* name) {
 
 Result<std::string> ReadInput(const std::string& path) {
   if (path != "-") return ReadFile(path, kMaxPromptBytes);
-  std::string text{std::istreambuf_iterator<char>(std::cin), {}};
-  if (std::cin.bad()) return MakeError(Code::kIo, "stdin: cannot be read");
-  return text;
+  std::string text;
+  char bytes[16384];
+  for (;;) {
+    const ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return MakeError(Code::kIo, "stdin: cannot be read: {}", ErrnoText(errno));
+    if (n == 0) return text;
+    text.append(bytes, static_cast<size_t>(n));
+    if (text.size() > kMaxPromptBytes)
+      return MakeError(Code::kUsage, "stdin: more than the {} bytes that a prompt may have", kMaxPromptBytes);
+  }
 }
 
 std::string InputName(const std::string& path) { return path == "-" ? "stdin" : path; }
@@ -55,7 +67,7 @@ void AddModelArguments(Flags& flags, ModelArguments& args) {
       .Group("Model");
   flags
       .Option("--hf-config", args.hf_config,
-              "config.json of the model; else the one beside the model file, if any")
+              "config.json of the model, or none; else the one beside the model file, if any")
       .Group("Model");
 }
 
@@ -172,6 +184,13 @@ int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices
   return threads;
 }
 
+void TellOfThreads(const run::EngineSpec& spec, const std::string& threads) {
+  const std::string* own = run::FindSetting(spec.settings, "threads");
+  const int64_t n = std::strtoll((own ? *own : threads).c_str(), nullptr, 10);
+  const std::string text = run::TooManyThreads(n, ProcessorCount());
+  if (!text.empty()) fmt::print(stderr, "note: {}: {}\n", report::Escape(spec.text), text);
+}
+
 void AddPromptArguments(Flags& flags, PromptArguments& args) {
   flags.Option("-p,--prompt", args.prompts, "a prompt; may be repeated").OneValue().Group("Prompts");
   flags.Option("--prompt-file", args.prompt_files, "a file that is one prompt, line ends and all; - is stdin")
@@ -222,21 +241,12 @@ Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArgum
   choices.push_back(std::move(path));
   PB_ASSIGN(one.limits, ChooseLimits(engines, choices));
   PB_ASSIGN(host::Settings settings, ParseSettings(engines.set, "--set"));
+  for (const auto& [key, value] : settings) choices.push_back({key, value, "flag --set"});
   one.threads = std::to_string(ChooseThreads(engines, choices));
   if (!model.hf_config.empty()) run::PutSetting(settings, "hf.config", model.hf_config);
   PB_ASSIGN(one.spec, ResolveEngine(engine, settings));
+  TellOfThreads(one.spec, one.threads);
   return one;
-}
-
-std::string ShellQuote(std::string_view text) {
-  bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           std::string_view("_-./=,:+@%").find(c) != std::string_view::npos;
-  });
-  if (plain) return std::string(text);
-  std::string quoted = "'";
-  for (char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
 }
 
 }  // namespace pb::cli

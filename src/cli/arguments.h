@@ -55,6 +55,10 @@ Result<host::Limits> ChooseLimits(const EngineArguments& args, std::vector<run::
 // Threads of each engine: --threads, else one (BITNET_DETERMINISTIC confirms it).
 int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices);
 
+// Says on stderr, before an engine starts, what to expect of more threads than there are processors: those of its own
+// settings, else `threads`.
+void TellOfThreads(const run::EngineSpec& spec, const std::string& threads);
+
 // The one prompt of a command that takes no more; kUsage, naming the command, where it is empty or not one.
 Result<std::string> ReadOnePrompt(const PromptArguments& args, std::string_view command);
 
@@ -68,9 +72,6 @@ struct OneEngine {
 // `engine` as the user typed it. Who set what is appended to choices.
 Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArguments& engines,
                                   const std::string& engine, std::vector<run::Choice>& choices);
-
-// Quotes for a POSIX shell, where quoting is needed.
-std::string ShellQuote(std::string_view text);
 
 }  // namespace pb::cli
 

@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <memory>
 
+#include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/refusal.h"
 #include "report/audit_report.h"
+#include "run/doubts.h"
 #include "run/participant.h"
 #include "trace/reader.h"
 
@@ -93,11 +96,23 @@ std::string AuditCommand(const AuditArguments& args, const std::string& more) {
 }
 
 std::vector<std::string> NextCommands(const AuditArguments& args, const diagnose::Audit& audit) {
-  for (const compare::Reason& reason : audit.run.verdict.reasons)
-    if (reason.code == "undeclared" &&
-        args.engine.starts_with("native"))  // another engine may not let itself be told
-      return {AuditCommand(args, "--set ffn.activation=relu2"),
+  // Another engine may not let itself be told.
+  if (audit.run.verdict.Has(compare::ReasonCode::kUndeclared) && args.engine.starts_with("native"))
+    return {AuditCommand(args, "--set ffn.activation=relu2"),
               AuditCommand(args, "--set ffn.activation=silu")};
+  if (audit.run.verdict.Has(compare::ReasonCode::kUnsupported) && args.trace.empty()) {
+    Refusal refusal = OneEngineRefusal("audit", args.model, args.engines, args.engine, args.prompts,
+                                       args.max_tokens);
+    refusal.reason = audit.run.verdict.reasons[0].text;
+    refusal.by_candidate = !audit.run.candidate.error.empty(), refusal.by_arbiter = !refusal.by_candidate;
+    return NextAfterRefusal(refusal);
+  }
+  if (audit.run.verdict.outcome == compare::Outcome::kIncomplete && args.trace.empty()) {
+    std::vector<std::string> deciding;
+    for (const std::string& choice : run::WaysToDecide(audit.run.doubts))
+      deciding.push_back(AuditCommand(args, choice));
+    return deciding;
+  }
   if (audit.run.verdict.outcome != compare::Outcome::kDiverged) return {};
   std::vector<std::string> next;
   if (!args.all) next.push_back(AuditCommand(args, "--all"));
@@ -124,6 +139,7 @@ int Run(AuditArguments args) {
   for (const run::PromptRecord& prompt : audit->run.prompts)
     n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
   context.notes = run::FindingsOf(audit->run.candidate, static_cast<int64_t>(n_positions));
+  context.notes.insert(context.notes.end(), audit->run.notes.begin(), audit->run.notes.end());
   if (args.good_model.empty())
     context.notes.push_back(
         "the arbiter reads the same model file as the engine: what is wrong in the file itself is not seen "

@@ -6,10 +6,14 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <exception>
 #include <map>
+#include <new>
+#include <sstream>
 #include <string>
 
+#include "base/system_error.h"
 #include "cli/command.h"
 #include "cli/output.h"
 
@@ -49,7 +53,7 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
       "near-tie; "
       "1 diverged; 2 usage; 3 incomplete or invalid;\n4 an engine failed; 5 environment; 70 a bug in "
       "paritybit; "
-      "130 interrupted.");
+      "129, 130, 143 ended by\nSIGHUP, SIGINT, SIGTERM. 125 is never used: git bisect takes it as \"skip\".");
   std::map<const CLI::App*, std::pair<const Command*, Action>> actions;
   for (const Command& command : commands) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
@@ -60,7 +64,10 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
-    return app.exit(success);
+    std::ostringstream out, err;
+    const int exit_code = app.exit(success, out, err);
+    PrintOut(out.str());
+    return ReportLostOutput(exit_code);
   } catch (const CLI::ParseError& error) {
     const char* command = app.get_subcommands().empty() ? "" : argv[1];
     return FailWith(output, kExitUsage, "error", "usage", error.what(),
@@ -68,15 +75,20 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   }
   const auto& [command, action] = actions.at(app.get_subcommands().front());
   HandleInterrupts(output.json(), command->kept);
-  return ReportLostOutput(action());
+  const int exit_code = ReportLostOutput(action());
+  TellCacheTrouble();
+  return exit_code;
 }
 
 }  // namespace
 
 int Main(int argc, char** argv) {
+  PrepareStreams();
   OutputArguments output = ScanOutput(argc, argv);
   try {
     return RunCommand(argc, argv, output);
+  } catch (const std::bad_alloc&) {
+    return FailWith(output, kExitEnvironment, "error", "io", ErrnoText(ENOMEM));
   } catch (const std::exception& error) {
     return FailWith(
         output, kExitBug, "error", "bug",

@@ -7,20 +7,23 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
-#include <thread>
 
 #include "base/file.h"
+#include "base/processors.h"
+#include "base/system_error.h"
+#include "base/text.h"
 #include "cli/last_run.h"
+#include "cli/refusal.h"
 #include "diagnose/repro.h"
+#include "run/doubts.h"
 #include "run/participant.h"
 #include "setup/setup.h"
 
 namespace pb::cli {
 namespace {
 
-using diagnose::HasReason;
+using compare::ReasonCode;
 using diagnose::IsDivergence;
 
 // "model name" of the first processor.
@@ -39,10 +42,22 @@ Status CheckReceipt(const std::filesystem::path& path) {
     return MakeError(Code::kIo, "{}: not a regular file", path.string());
   std::string temporary = path.string() + ".XXXXXX";
   const int fd = mkstemp(temporary.data());
-  if (fd < 0) return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), std::strerror(errno));
+  if (fd < 0) return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), ErrnoText(errno));
   close(fd);
   unlink(temporary.c_str());
   return {};
+}
+
+// What a user waits for each time because the noise measured now cannot be kept; empty: it can.
+std::string WhyNoiseIsNotKept(const run::Comparison& comparison) {
+  if (comparison.floor.n_measured == 0) return "";
+  constexpr size_t kProbeBytes = 1 << 16;  // as large as what is kept
+  std::error_code ignored;
+  std::filesystem::create_directories(CacheDir(), ignored);
+  const std::filesystem::path probe = CacheDir() / "probe";
+  const Status written = WriteFileAtomic(probe, std::string(kProbeBytes, ' '));
+  std::filesystem::remove(probe, ignored);
+  return written.ok() ? "" : "the noise floor is measured anew in every run: " + written.error().message;
 }
 
 // The reference, or why there is none.
@@ -72,16 +87,34 @@ std::string AuditOfCandidate(const CrossvalArguments& args) {
   return CommandLine(alone, "audit", native ? "" : "--engine " + ShellQuote(args.engines.candidate));
 }
 
+}  // namespace
+
 std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
                                       const diagnose::ExplainedRun& judged) {
   const run::Comparison& comparison = judged.comparison;
   const compare::Verdict& verdict = comparison.verdict;
-  if (HasReason(verdict, "no-reference"))
+  if (verdict.Has(ReasonCode::kNoReference))
     return {"paritybit setup-cpp-auto", "paritybit preflight", AuditOfCandidate(args)};
-  if (HasReason(verdict, "undeclared"))
+  if (verdict.Has(ReasonCode::kKvCacheOverflow))
+    return {CommandLine(args, command, "--set kv.type=f32 --set-reference kv.type=f32")};
+  if (verdict.Has(ReasonCode::kUndeclared))
     return {CommandLine(args, command, "--set ffn.activation=relu2"),
             CommandLine(args, command, "--set ffn.activation=silu")};
-  if (HasReason(verdict, "tokens-differ")) return {CommandLine(args, "diagnose", "")};
+  if (verdict.outcome == compare::Outcome::kIncomplete) {
+    std::vector<std::string> deciding;
+    for (const std::string& choice : run::WaysToDecide(comparison.doubts))
+      deciding.push_back(CommandLine(args, command, choice));
+    if (!deciding.empty()) return deciding;
+  }
+  if (verdict.Has(ReasonCode::kTokensDiffer)) return {CommandLine(args, "diagnose", "")};
+  if (verdict.Has(ReasonCode::kUnsupported)) {
+    Refusal refusal;
+    refusal.command = command, refusal.args = args, refusal.reason = verdict.reasons[0].text;
+    refusal.by_candidate = !comparison.candidate.error.empty();
+    refusal.by_reference = !comparison.reference.error.empty();
+    return NextAfterRefusal(refusal);
+  }
+  if (!verdict.differing.empty()) return NextToEqualSettings(args, command, verdict);
   if (!diagnose::IsDivergence(verdict)) return {};
   std::vector<std::string> next;
   if (comparison.why_logits_only.empty()) next.push_back(CommandLine(args, "diagnose", ""));
@@ -94,13 +127,15 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
       next.push_back(fmt::format("paritybit trace-diff {} {}", ShellQuote(prompt.traces[0]->folder.string()),
                                  ShellQuote(prompt.traces[1]->folder.string())));
   }
-  const host::Fact* ours = host::FindFact(comparison.candidate.model, "ffn.activation");
-  const host::Fact* theirs = host::FindFact(comparison.reference.model, "ffn.activation");
-  if (ours && theirs && ours->value != theirs->value)
-    next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs->value));
+  const trace::Fact ours = comparison.candidate.model_facts().activation,
+                    theirs = comparison.reference.model_facts().activation;
+  if (!ours.value.empty() && !theirs.value.empty() && ours.value != theirs.value)
+    next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs.value));
   if (command == "crossval") next.push_back(CommandLine(args, "crossval-per-token", "--all"));
   return next;
 }
+
+namespace {
 
 Result<run::KeepRequest> ReadKeep(const CrossvalArguments& args) {
   run::KeepRequest keep;
@@ -130,7 +165,7 @@ report::Context MakeContext(const std::string& command) {
   utsname os{};
   if (uname(&os) == 0) context.os = fmt::format("{} {} {}", os.sysname, os.release, os.machine);
   context.cpu = CpuName();
-  context.n_cpus = static_cast<int>(std::thread::hardware_concurrency());
+  context.n_cpus = ProcessorCount();
   if (const char* allow = std::getenv("CROSSVAL_ALLOW_CPP_FAIL"); allow && *allow)
     context.notes.push_back(fmt::format(
         "CROSSVAL_ALLOW_CPP_FAIL={} is set and changes nothing: a reference that fails is never a pass",
@@ -150,12 +185,16 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   std::string threads = std::to_string(ChooseThreads(args.engines, request.choices));
   PB_ASSIGN(host::Settings candidate, ParseSettings(args.engines.set, "--set"));
   PB_ASSIGN(host::Settings reference, ParseSettings(args.engines.set_reference, "--set-reference"));
+  for (const auto& [key, value] : candidate) request.choices.push_back({key, value, "flag --set"});
+  for (const auto& [key, value] : reference) request.choices.push_back({key, value, "flag --set-reference"});
   for (host::Settings* settings : {&candidate, &reference})
     if (args.engines.threads && !run::FindSetting(*settings, "threads"))
       settings->emplace_back("threads", threads);
   if (!args.model.hf_config.empty()) run::PutSetting(candidate, "hf.config", args.model.hf_config);
   PB_ASSIGN(request.candidate, ResolveEngine(args.engines.candidate, candidate));
   PB_TRY(ResolveReference(args, reference, &request));
+  TellOfThreads(request.candidate, threads);
+  TellOfThreads(request.reference, threads);
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
   request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;
@@ -338,6 +377,7 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     if (!args.keep_traces.empty())
       context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
   }
+  if (std::string why = WhyNoiseIsNotKept(*comparison); !why.empty()) context.notes.push_back(std::move(why));
   if (IsDivergence(comparison->verdict)) RememberRun(args, *comparison);
   size_t n_positions = 0;
   for (const run::PromptRecord& prompt : comparison->prompts)
@@ -348,10 +388,10 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     if (std::find(findings.begin(), findings.end(), finding) == findings.end())
       findings.push_back(std::move(finding));
   context.notes.insert(context.notes.end(), findings.begin(), findings.end());
-  int exit_code = compare::ExitCode(comparison->verdict.outcome);
+  context.notes.insert(context.notes.end(), comparison->notes.begin(), comparison->notes.end());
   if (!args.receipt.empty()) {
     Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));
-    if (!written.ok()) return Fail(args.output, written.error());
+    if (!written.ok()) context.not_written = "the receipt: " + written.error().message;
   }
   // The view by position is made of the wide table's columns, whatever the terminal.
   constexpr int kWideTable = 110;
@@ -359,7 +399,9 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   PrintOut(args.output.json() ? report::RenderJson(*comparison, context)
                               : report::RenderText(*comparison, context,
                                                    {UseColour(STDOUT_FILENO), args.all, args.quiet, width}));
-  return exit_code;
+  if (!context.not_written.empty() && !args.output.json())
+    PrintError(fmt::format("error: {}\n", EscapeUnsafe(context.not_written)));
+  return report::ExitCodeOf(*comparison, context);
 }
 
 }  // namespace pb::cli

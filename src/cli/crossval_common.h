@@ -65,6 +65,9 @@ Result<AskedRun> RunAsked(CrossvalArguments* args, const PlaceArguments& place,
                           std::vector<std::string>* notes);
 // Why a run has no diagnosis; where the comparison itself failed, for what reasons.
 std::string WhyNone(const diagnose::ExplainedRun& judged);
+// What mends a verdict or goes on from it, ready to be pasted; `command`: which was typed.
+std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
+                                      const diagnose::ExplainedRun& judged);
 // Runs, prints, writes the receipt; returns the exit code. `command` is the name typed.
 int RunCrossval(const CrossvalArguments& args, const std::string& command);
 

@@ -46,10 +46,8 @@ Result<run::Perplexity> Measure(const run::EngineSpec& spec, const std::filesyst
   PB_ASSIGN(std::vector<int32_t> ids, engine.Tokenize(text));
   ids.resize(std::min(ids.size(), kHeldoutTokens));
   int32_t window = kWindow;
-  if (const host::Fact* n_ctx = host::FindFact(record.model, "n_ctx_train")) {
-    const long trained = std::strtol(n_ctx->value.c_str(), nullptr, 10);
-    if (trained > 1) window = static_cast<int32_t>(std::min<long>(window, trained));
-  }
+  if (const int64_t trained = record.model_facts().n_ctx_train; trained > 1)
+    window = static_cast<int32_t>(std::min<int64_t>(window, trained));
   PB_TRY(engine.OpenSessionWishing({{"threads", "1"}, {"n_ctx", std::to_string(window)}}));
   return run::MeasurePerplexity(engine, ids, window, request.progress);
 }
@@ -133,6 +131,7 @@ int Run(DiagnoseArguments args) {
   auto asked = RunAsked(&args.compared, args.place, &context.notes);
   if (!asked) return Fail(output, asked.error());
   auto& [request, judged] = *asked;
+  context.notes.insert(context.notes.end(), judged.comparison.notes.begin(), judged.comparison.notes.end());
   report::DiagnosisReport report;
   report.diagnosis = judged.diagnosis;
   if (!report.diagnosis) report.why_none = "there is nothing to diagnose: " + WhyNone(judged);
@@ -160,6 +159,8 @@ int Run(DiagnoseArguments args) {
     context.next.push_back(ReproLine(args.compared, *report.diagnosis, PlaceFlags(args.place)));
   if (judged.comparison.verdict.outcome == compare::Outcome::kDiverged)
     context.next.push_back(CommandLine(args.compared, "crossval-per-token", "--all"));
+  else if (!diagnose::IsDivergence(judged.comparison.verdict))
+    context.next = NextCommands(args.compared, "diagnose", judged);
   constexpr int kWidth = 80;
   PrintOut(output.json() ? report::RenderDiagnosisJson(judged.comparison, report, context)
                          : report::RenderDiagnosisText(judged.comparison, report, context,

@@ -1,14 +1,19 @@
 // paritybit infer: text from one engine, streamed.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/processors.h"
+#include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/refusal.h"
 #include "report/escape.h"
+#include "run/doubts.h"
 #include "run/generate.h"
 #include "tokenizer/tokenizer.h"
 
@@ -29,35 +34,29 @@ struct InferArguments {
 
 // The prompt as the model's chat template frames it.
 Result<std::string> Frame(run::Participant& engine, const InferArguments& args, const std::string& prompt) {
-  const host::Facts& facts = engine.record().model;
-  const host::Fact* chat_template = host::FindFact(facts, "chat_template");
-  if (!chat_template || chat_template->value.empty())
+  const trace::ModelFacts facts = engine.record().model_facts();
+  if (facts.chat_template.empty())
     return MakeError(Code::kUnsupported, "the model has no chat template: leave out --chat");
   std::string special[2];
-  const char* keys[2] = {"bos", "eos"};
+  const int32_t ids[2] = {facts.bos, facts.eos};
   for (int i = 0; i < 2; ++i) {
-    const host::Fact* id = host::FindFact(facts, keys[i]);
-    int32_t token = id ? static_cast<int32_t>(std::strtol(id->value.c_str(), nullptr, 10)) : -1;
-    if (!id || id->value.empty() || token < 0) continue;
-    PB_ASSIGN(special[i], engine.Detokenize(std::span(&token, 1)));
+    if (ids[i] < 0) continue;
+    PB_ASSIGN(special[i], engine.Detokenize(std::span(&ids[i], 1)));
   }
   std::vector<ChatMessage> messages;
   if (!args.system.empty()) messages.push_back({"system", args.system});
   messages.push_back({"user", prompt});
-  PB_ASSIGN(std::string text,
-            ApplyChatTemplate(chat_template->value, messages, true, special[0], special[1]));
+  PB_ASSIGN(std::string text, ApplyChatTemplate(facts.chat_template, messages, true, special[0], special[1]));
   // The tokeniser adds BOS by itself where the model says so: a template that writes it too would double it.
-  const host::Fact* add_bos = host::FindFact(facts, "add_bos");
-  if (add_bos && (add_bos->value == "yes" || add_bos->value == "true") && !special[0].empty() &&
-      text.starts_with(special[0]))
-    text.erase(0, special[0].size());
+  if (facts.adds_bos && !special[0].empty() && text.starts_with(special[0])) text.erase(0, special[0].size());
   return text;
 }
 
 // Hands out text as soon as its characters are whole.
 class Stream {
  public:
-  explicit Stream(bool print) : print_(print) {}
+  // A terminal must not obey what a model writes; a file or a pipe gets its bytes.
+  explicit Stream(bool print) : print_(print), terminal_(isatty(STDOUT_FILENO)) {}
   // False when nobody reads what is printed.
   bool Add(std::string_view bytes) {
     all_ += bytes;
@@ -69,22 +68,22 @@ class Stream {
 
  private:
   bool Flush(size_t n) {
-    const bool read = !print_ || n == 0 || PrintOut(std::string_view(pending_).substr(0, n));
+    const std::string_view text = std::string_view(pending_).substr(0, n);
+    const bool read = !print_ || n == 0 || PrintOut(terminal_ ? EscapeUnsafe(text) : text);
     pending_.erase(0, n);
     return read;
   }
-  bool print_;
+  bool print_, terminal_;
   std::string all_, pending_;
 };
 
-Result<int> Infer(const InferArguments& args) {
+Result<int> Infer(const InferArguments& args, run::EngineRecord& record) {
   std::vector<run::Choice> choices;
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
   PB_ASSIGN(std::string text, ReadOnePrompt(args.prompts, "infer"));
   for (const run::Choice& choice : choices)
     Log(args.output, fmt::format("{}: {} [{}]", choice.key, choice.value, choice.origin));
 
-  run::EngineRecord record;
   record.role = one.spec.text;
   run::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
@@ -97,7 +96,7 @@ Result<int> Infer(const InferArguments& args) {
   if (request.tokens.empty()) return MakeError(Code::kUsage, "the prompt has no tokens");
   request.max_tokens = args.max_tokens;
   request.sampling = args.sampling;
-  if (!args.ignore_eos) request.stop = run::EndOfGeneration(record);
+  if (!args.ignore_eos) request.stop = record.model_facts().ends;
   host::Settings wishes = {
       {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
   if (!run::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);
@@ -114,7 +113,11 @@ Result<int> Infer(const InferArguments& args) {
   if (!read) return kExitOk;
   PB_ASSIGN(run::GenerateSummary summary, std::move(generated));
   stream.End();
-  const auto notes = run::FindingsOf(record, static_cast<int64_t>(summary.n_prompt) + summary.n_generated);
+  const int64_t n_positions = static_cast<int64_t>(summary.n_prompt) + summary.n_generated;
+  std::vector<std::string> notes = run::FindingsOf(record, n_positions);
+  for (std::string& note : run::NotesOnModel(one.model, one.spec.settings, n_positions))
+    notes.push_back(std::move(note));
+  run::NoteTokens(record, request.tokens, args.chat ? "as the chat template frames it" : "as given", &notes);
   double prompt_rate = summary.n_prompt / std::max(summary.prompt_seconds, 1e-9);
   double decode_rate = std::max(summary.n_generated - 1, 0) / std::max(summary.decode_seconds, 1e-9);
   if (args.output.json()) {
@@ -131,9 +134,14 @@ Result<int> Infer(const InferArguments& args) {
     PrintJson(object);
   } else {
     PrintOut("\n");
-    for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", report::Escape(note));
-    fmt::print(stderr, "{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n", summary.n_prompt,
-               prompt_rate, summary.n_generated, decode_rate);
+    // What there is to say of threads stands there since the beginning.
+    const std::string told =
+        run::TooManyThreads(host::FactNumber(record.session, "threads", 1), ProcessorCount());
+    for (const std::string& note : notes)
+      if (told.empty() || !note.ends_with(told))
+        PrintError(fmt::format("note: {}\n", report::Escape(note)));
+    PrintError(fmt::format("{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n",
+                           summary.n_prompt, prompt_rate, summary.n_generated, decode_rate));
   }
   return kExitOk;
 }
@@ -174,8 +182,12 @@ Action DeclareInfer(Flags& flags) {
       args->sampling.seed = std::strtoull(seed, &end, 10);
       if (*end) return Fail(args->output, MakeError(Code::kUsage, "BITNET_SEED: `{}` is not a number", seed));
     }
-    auto exit_code = Infer(*args);
-    return exit_code ? *exit_code : Fail(args->output, exit_code.error());
+    run::EngineRecord record;
+    auto exit_code = Infer(*args, record);
+    if (exit_code) return *exit_code;
+    return FailOfEngine(
+        args->output, exit_code.error(), record,
+        OneEngineRefusal("infer", args->model, args->engines, args->engine, args->prompts, 0));
   };
 }
 

@@ -1,9 +1,13 @@
+// The run that diverged last, kept so that `diagnose` and `repro` can be called without arguments.
 #include "cli/last_run.h"
 
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/kept.h"
+#include "base/text.h"
 
 namespace pb::cli {
 namespace {
@@ -28,6 +32,30 @@ std::string AbsoluteEngine(const std::string& spec) {
   return name.find('/') == std::string::npos ? spec : Absolute(name) + spec.substr(comma);
 }
 
+// Text; bytes that are no UTF-8, which JSON cannot hold, as a list of their numbers.
+Json Kept(const std::string& text) {
+  return EscapeInvalid(text) == text ? Json(text) : Json(std::vector<uint8_t>(text.begin(), text.end()));
+}
+
+Json Kept(const std::vector<std::string>& texts) {
+  Json list = Json::array();
+  for (const std::string& text : texts) list.push_back(Kept(text));
+  return list;
+}
+
+void Restore(const Json& kept, std::string* text) {
+  if (kept.is_string()) {
+    kept.get_to(*text);
+  } else {
+    const auto bytes = kept.get<std::vector<uint8_t>>();
+    text->assign(bytes.begin(), bytes.end());
+  }
+}
+
+void Restore(const Json& kept, std::vector<std::string>* texts) {
+  for (const Json& item : kept) Restore(item, &texts->emplace_back());
+}
+
 bool SaysWhat(const CrossvalArguments& args) {
   return !args.model.model.empty() || !args.prompts.empty() || !args.engines.reference.empty() ||
          !args.engines.set.empty() || args.engines.candidate != "native";
@@ -36,47 +64,48 @@ bool SaysWhat(const CrossvalArguments& args) {
 }  // namespace
 
 void RememberRun(const CrossvalArguments& args, const run::Comparison& comparison) {
-  Json prompts = Json::array();
+  std::vector<std::string> prompts;
   for (const run::PromptRecord& prompt : comparison.prompts) prompts.push_back(prompt.text);
   Json entry{{"schema", kSchema},
-             {"model", Absolute(comparison.candidate.model_path.string())},
-             {"reference_model", Absolute(args.reference_model)},
-             {"hf_config", Absolute(args.model.hf_config)},
-             {"candidate", AbsoluteEngine(args.engines.candidate)},
-             {"reference", AbsoluteEngine(args.engines.reference)},
-             {"set", args.engines.set},
-             {"set_reference", args.engines.set_reference},
+             {"model", Kept(Absolute(comparison.candidate.model_path.string()))},
+             {"reference_model", Kept(Absolute(args.reference_model))},
+             {"hf_config", Kept(Absolute(args.model.hf_config))},
+             {"candidate", Kept(AbsoluteEngine(args.engines.candidate))},
+             {"reference", Kept(AbsoluteEngine(args.engines.reference))},
+             {"set", Kept(args.engines.set)},
+             {"set_reference", Kept(args.engines.set_reference)},
              {"threads", args.engines.threads.value_or(0)},
              {"max_tokens", args.max_tokens},
-             {"prompts", prompts}};
-  std::error_code ignored;
-  std::filesystem::create_directories(CacheDir(), ignored);
-  (void)WriteFileAtomic(EntryPath(), entry.dump(1, ' ', false, Json::error_handler_t::replace)).ok();
+             {"prompts", Kept(prompts)}};
+  WriteCacheEntry(EntryPath(), entry);
 }
 
 Result<CrossvalArguments> LastRun() {
-  auto text = ReadFile(EntryPath(), kMaxBytes);
-  if (!text) {
+  auto kept = ReadSealed(EntryPath(), kMaxBytes);
+  if (!kept.ok() && kept.error().code == Code::kNotFound) {
     return MakeError(
         Code::kNotFound,
         "no comparison has diverged here yet, so there is nothing to diagnose: say what to compare with "
         "--model, --reference and --prompt");
   }
+  if (!kept.ok())
+    return MakeError(kept.error().code, "{}; the next crossval that diverges writes it anew",
+                     kept.error().message);
   try {
-    const Json entry = Json::parse(*text);
+    const Json& entry = *kept;
     if (entry.at("schema") != kSchema)
       return MakeError(Code::kMalformed, "{}: another schema", EntryPath().string());
     CrossvalArguments args;
-    entry.at("model").get_to(args.model.model);
-    entry.at("hf_config").get_to(args.model.hf_config);
-    entry.at("reference_model").get_to(args.reference_model);
-    entry.at("candidate").get_to(args.engines.candidate);
-    entry.at("reference").get_to(args.engines.reference);
-    entry.at("set").get_to(args.engines.set);
-    entry.at("set_reference").get_to(args.engines.set_reference);
+    Restore(entry.at("model"), &args.model.model);
+    Restore(entry.at("hf_config"), &args.model.hf_config);
+    Restore(entry.at("reference_model"), &args.reference_model);
+    Restore(entry.at("candidate"), &args.engines.candidate);
+    Restore(entry.at("reference"), &args.engines.reference);
+    Restore(entry.at("set"), &args.engines.set);
+    Restore(entry.at("set_reference"), &args.engines.set_reference);
     if (const int threads = entry.at("threads").get<int>(); threads > 0) args.engines.threads = threads;
     entry.at("max_tokens").get_to(args.max_tokens);
-    entry.at("prompts").get_to(args.prompts.prompts);
+    Restore(entry.at("prompts"), &args.prompts.prompts);
     return args;
   } catch (const Json::exception& error) {
     return MakeError(Code::kMalformed, "{}: {}; the next crossval that diverges writes it anew",

@@ -7,6 +7,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/refusal.h"
 #include "report/noise_report.h"
 #include "run/participant.h"
 #include "run/self_noise.h"
@@ -56,6 +57,13 @@ int Run(const NoiseArguments& args) {
   for (const run::PromptRecord& prompt : noise->run.prompts)
     n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
   context.notes = run::FindingsOf(noise->run.reference, static_cast<int64_t>(n_positions));
+  context.notes.insert(context.notes.end(), noise->run.notes.begin(), noise->run.notes.end());
+  if (noise->run.verdict.Has(compare::ReasonCode::kUnsupported)) {
+    Refusal refusal = OneEngineRefusal("noise", args.model, args.engines, args.engine, args.prompts,
+                                       args.max_tokens);
+    refusal.reason = noise->run.verdict.reasons[0].text;
+    context.next = NextAfterRefusal(refusal);
+  }
   const report::TextOptions options{UseColour(STDOUT_FILENO), false, false, TerminalWidth(STDOUT_FILENO)};
   PrintOut(args.output.json() ? report::RenderNoiseJson(*noise, context)
                               : report::RenderNoiseText(*noise, context, options));

@@ -1,5 +1,7 @@
+// Talking to the caller: streams that may be closed, full or unread, errors as text and JSON, and the end by a signal.
 #include "cli/output.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -8,22 +10,34 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <iterator>
 #include <nlohmann/json.hpp>
+
+#include "base/kept.h"
+#include "base/system_error.h"
+#include "base/text.h"
+#include "report/escape.h"
 
 namespace pb::cli {
 namespace {
 
+constexpr int kInterrupting[] = {SIGINT, SIGTERM, SIGHUP};
+
 // Complete before the handler is installed: a handler may not allocate.
-std::string g_interrupted_text, g_interrupted_json;
+std::string g_interrupted_text, g_interrupted_json[std::size(kInterrupting)];
 volatile sig_atomic_t g_json = 0;
 int g_lost_output = 0;  // errno of the write to stdout that failed
 
-void OnInterrupt(int) {
+int ExitCodeOfSignal(int number) { return 128 + number; }
+
+void OnInterrupt(int number) {
   ssize_t ignored = write(STDERR_FILENO, g_interrupted_text.data(), g_interrupted_text.size());
-  if (g_json) ignored = write(STDOUT_FILENO, g_interrupted_json.data(), g_interrupted_json.size());
+  for (size_t i = 0; i < std::size(kInterrupting); ++i) {
+    if (!g_json || kInterrupting[i] != number) continue;
+    ignored = write(STDOUT_FILENO, g_interrupted_json[i].data(), g_interrupted_json[i].size());
+  }
   (void)ignored;
-  _exit(kExitInterrupted);
+  _exit(ExitCodeOfSignal(number));
 }
 
 const char* ReasonCode(Code code) {
@@ -115,14 +129,14 @@ int FailWith(const OutputArguments& output, int exit_code, std::string_view verd
     PrintJson(object);
     return exit_code;
   }
-  std::string text = fmt::format("error: {}\n", message);
-  for (const std::string& command : next) text += fmt::format("       next: {}\n", command);
+  std::string text = fmt::format("error: {}\n", EscapeUnsafe(message));
+  for (const std::string& command : next) text += fmt::format("       next: {}\n", EscapeUnsafe(command));
   if (verdict != "error") {
     std::string loud(verdict);
     for (char& c : loud) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     text += fmt::format("{}  (exit {})\n", loud, exit_code);
   }
-  std::fputs(text.c_str(), stderr);
+  PrintError(text);
   return exit_code;
 }
 
@@ -132,6 +146,20 @@ int Fail(const OutputArguments& output, const Error& error, const std::vector<st
                         : exit_code == kExitIncomplete ? "incomplete"
                                                        : "error";
   return FailWith(output, exit_code, verdict, ReasonCode(error.code), error.message, next);
+}
+
+void PrepareStreams() {
+  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    // Opened the wrong way round: whoever reads or writes there is told that it cannot be done.
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+      (void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+  signal(SIGXFSZ, SIG_IGN);  // a file at its limit is an error to report, not a death
+}
+
+void PrintError(std::string_view text) {
+  // Where nobody hears of an error there is no second place to tell it.
+  (void)(std::fwrite(text.data(), 1, text.size(), stderr) == text.size());
 }
 
 bool PrintOut(std::string_view text) {
@@ -144,17 +172,21 @@ bool PrintOut(std::string_view text) {
 
 int ReportLostOutput(int exit_code) {
   if (g_lost_output == 0 || g_lost_output == EPIPE) return exit_code;
-  fmt::print(stderr, "error: stdout: cannot be written: {}\n", std::strerror(g_lost_output));
+  PrintError(fmt::format("error: stdout: cannot be written: {}\n", ErrnoText(g_lost_output)));
   return exit_code == kExitOk ? kExitEnvironment : exit_code;
 }
 
-void PrintJson(const nlohmann::ordered_json& object) {
-  // Bytes of a prompt or a token need not be UTF-8: they are replaced, never an exception.
-  PrintOut(object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+void TellCacheTrouble() {
+  const std::string trouble = CacheTrouble();
+  if (trouble.empty()) return;
+  PrintError(fmt::format("note: the cache did not serve, and what it would have saved was done anew: {}\n",
+                         report::Escape(trouble)));
 }
 
+void PrintJson(const nlohmann::ordered_json& object) { PrintOut(DumpJson(object, 2) + "\n"); }
+
 void Log(const OutputArguments& output, std::string_view line) {
-  if (output.verbose) fmt::print(stderr, "{}\n", line);
+  if (output.verbose) PrintError(EscapeUnsafe(line) + "\n");
 }
 
 ProgressBar::ProgressBar() : terminal_(isatty(STDERR_FILENO)), start_(Clock::now()), last_(start_) {}
@@ -172,23 +204,30 @@ void ProgressBar::Update(std::string_view what, int64_t done, int64_t total) {
   drawn_ = true;
   constexpr int kCells = 24;
   int full = total > 0 ? static_cast<int>(done * kCells / total) : 0;
-  fmt::print(stderr, "\r\033[K[{:#<{}}{:.<{}}] {}/{} {}", "", full, "", kCells - full, done, total, what);
+  PrintError(fmt::format("\r\033[K[{:#<{}}{:.<{}}] {}/{} {}", "", full, "", kCells - full, done, total,
+                         EscapeUnsafe(what)));
   std::fflush(stderr);
 }
 
 void HandleInterrupts(bool json, std::string_view kept) {
   g_json = json;
   g_interrupted_text = fmt::format("\ninterrupted{}{}\n", kept.empty() ? "" : ": ", kept);
-  auto object = Envelope("paritybit.error/0", "interrupted", kExitInterrupted);
-  object["reasons"].push_back(
-      {{"code", "interrupted"},
-       {"text", fmt::format("interrupted by a signal{}{}", kept.empty() ? "" : "; ", kept)}});
-  g_interrupted_json = object.dump() + "\n";
   struct sigaction action {};
   action.sa_handler = OnInterrupt;
   sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  for (int number : kInterrupting) sigaddset(&action.sa_mask, number);
+  for (size_t i = 0; i < std::size(kInterrupting); ++i) {
+    auto object = Envelope("paritybit.error/0", "interrupted", ExitCodeOfSignal(kInterrupting[i]));
+    object["reasons"].push_back(
+        {{"code", "interrupted"},
+         {"text", fmt::format("interrupted by SIG{}{}{}", sigabbrev_np(kInterrupting[i]),
+                              kept.empty() ? "" : "; ", kept)}});
+    g_interrupted_json[i] = DumpJson(object) + "\n";
+    struct sigaction before {};
+    sigaction(kInterrupting[i], nullptr, &before);
+    if (kInterrupting[i] == SIGHUP && before.sa_handler == SIG_IGN) continue;  // started by nohup
+    sigaction(kInterrupting[i], &action, nullptr);
+  }
   signal(SIGPIPE, SIG_IGN);
 }
 

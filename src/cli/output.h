@@ -16,7 +16,7 @@
 
 namespace pb::cli {
 
-// Exit codes beside those of verdicts (compare/types.h).
+// Exit codes beside those of verdicts (compare/types.h). A signal ends the program with 128 and its number.
 inline constexpr int kExitOk = 0, kExitUsage = 2, kExitIncomplete = 3, kExitEngine = 4, kExitEnvironment = 5,
                      kExitBug = 70, kExitInterrupted = 130;
 // Of an error that ends a command before there is a verdict.
@@ -45,12 +45,19 @@ int FailWith(const OutputArguments& output, int exit_code, std::string_view verd
              std::string_view reason_code, const std::string& message,
              const std::vector<std::string>& next = {});
 
+// Before anything else: descriptors 0 to 2 that are closed are opened on /dev/null, so that no file or socket takes their
+// place and is written to as if it were the terminal.
+void PrepareStreams();
+// Writes to stderr; that it cannot is no error.
+void PrintError(std::string_view text);
 // Writes to stdout at once. Interruption waits until all is written. False when nobody reads any more, which is no error;
 // what else keeps stdout from being written is told by ReportLostOutput.
 bool PrintOut(std::string_view text);
 // The exit code of a command that ended with `exit_code`: 5 in place of a success whose output could not be written, which
 // is said on stderr.
 int ReportLostOutput(int exit_code);
+// Says on stderr, once at the end of a command, what kept the cache from serving it.
+void TellCacheTrouble();
 void PrintJson(const nlohmann::ordered_json& object);
 // A line to stderr when -v was given.
 void Log(const OutputArguments& output, std::string_view line);
@@ -69,7 +76,7 @@ class ProgressBar {
   Clock::time_point start_, last_;
 };
 
-// Keeps SIGINT and SIGTERM waiting while it lives.
+// Keeps SIGINT, SIGTERM and SIGHUP waiting while it lives.
 class HoldInterrupts {
  public:
   HoldInterrupts() {
@@ -77,6 +84,7 @@ class HoldInterrupts {
     sigemptyset(&held);
     sigaddset(&held, SIGINT);
     sigaddset(&held, SIGTERM);
+    sigaddset(&held, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &held, &before_);
   }
   ~HoldInterrupts() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
@@ -85,7 +93,7 @@ class HoldInterrupts {
   sigset_t before_;
 };
 
-// From now on an interrupt or a termination request ends the program with exit code 130: engines die with it, files are
+// From now on SIGINT, SIGTERM and SIGHUP end the program with exit codes 130, 143 and 129: engines die with it, files are
 // written whole or not at all. `kept` is what the user hears of the work done so far.
 void HandleInterrupts(bool json, std::string_view kept);
 

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/last_run.h"
@@ -87,7 +88,7 @@ void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, con
                            compare::ExitCode(verdict.outcome));
     object["scope"] = compare::ScopeName(verdict.scope);
     for (const compare::Reason& reason : verdict.reasons)
-      object["reasons"].push_back({{"code", reason.code}, {"text", reason.text}});
+      object["reasons"].push_back({{"code", compare::ReasonName(reason.code)}, {"text", reason.text}});
     object["next"] = {see};
     object["blame"] = compare::BlameName(diagnosis.blame);
     object["sentence"] = diagnosis.sentence;
@@ -118,14 +119,19 @@ void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, con
 }
 
 // No bundle, and why. Where the engines agree that is no failure; else what was asked for is not there.
-int PrintNone(const OutputArguments& output, const diagnose::ExplainedRun& judged) {
+int PrintNone(const CrossvalArguments& args, const diagnose::ExplainedRun& judged) {
+  const OutputArguments& output = args.output;
   const compare::Verdict& verdict = judged.comparison.verdict;
   const int exit_code = compare::ExitCode(verdict.outcome);
   const std::string why =
       "no bundle was written: " + (judged.diagnosis ? judged.diagnosis->sentence : WhyNone(judged));
   if (exit_code != kExitOk)
     return FailWith(output, std::max(exit_code, kExitIncomplete), compare::OutcomeName(verdict.outcome),
-                    "no-bundle", why);
+                    compare::ReasonName(verdict.Has(compare::ReasonCode::kUnsupported)
+                                            ? compare::ReasonCode::kUnsupported
+                                            : compare::ReasonCode::kNoBundle),
+                    why, diagnose::IsDivergence(verdict) ? std::vector<std::string>()
+                                                         : NextCommands(args, "crossval", judged));
   auto object = Envelope("paritybit.repro/0", compare::OutcomeName(verdict.outcome), exit_code);
   object["notes"] = {why};
   if (output.json())
@@ -144,12 +150,14 @@ int Run(ReproArguments args) {
   if (!asked) return Fail(output, asked.error());
   auto& [request, judged] = *asked;
   const compare::Verdict& verdict = judged.comparison.verdict;
-  if (!judged.culprit || !diagnose::HasRepro(*judged.diagnosis)) return PrintNone(output, judged);
+  if (!judged.culprit || !diagnose::HasRepro(*judged.diagnosis)) return PrintNone(args.compared, judged);
   auto arbiter = ResolveEngine("oracle", {});
   if (!arbiter) return Fail(output, arbiter.error());
   auto repro =
       diagnose::BuildRepro(*judged.culprit, judged.comparison, *judged.diagnosis, *arbiter, request.limits);
-  if (!repro) return FailWith(output, kExitIncomplete, "incomplete", "no-bundle", repro.error().message);
+  if (!repro)
+    return FailWith(output, kExitIncomplete, "incomplete",
+                    compare::ReasonName(compare::ReasonCode::kNoBundle), repro.error().message);
   auto program = ReadFile(ExecutableDir().parent_path() / "share" / "paritybit" / "repro.cc", 1 << 20);
   if (!program) return Fail(output, program.error());
   const std::vector<std::pair<std::string, std::string>> files{

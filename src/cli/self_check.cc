@@ -3,9 +3,9 @@
 
 #include <chrono>
 #include <memory>
-#include <thread>
 
 #include "base/file.h"
+#include "base/processors.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "model/generate.h"
@@ -57,8 +57,7 @@ Result<diagnose::SelfCheckRequest> MakeSelfCheck(const SelfCheckArguments& args)
   request.results = args.results.empty() ? CacheDir() / "self-check" / "results.jsonl"
                                          : std::filesystem::path(args.results);
   request.resume = args.resume;
-  request.n_jobs =
-      args.jobs > 0 ? args.jobs : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  request.n_jobs = args.jobs > 0 ? args.jobs : ProcessorCount();
   return request;
 }
 

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
+
 namespace pb::cli {
 
 void AddSetupArguments(Flags& flags, SetupArguments& args) {
@@ -19,7 +21,7 @@ int RunSetup(const SetupArguments& args, const std::string& model) {
   setup::SetupOptions options;
   options.rebuild = args.rebuild;
   options.offline = args.offline || (offline && *offline && std::string_view(offline) != "0");
-  options.progress = [](std::string_view line) { fmt::print(stderr, "{}\n", line); };
+  options.progress = [](std::string_view line) { PrintError(EscapeUnsafe(line) + "\n"); };
   auto reference = setup::SetUpReference(args.reference, options);
   if (!reference) return Fail(args.output, reference.error(), {"paritybit preflight"});
   auto object = Envelope("paritybit.setup/0", "ok", kExitOk);

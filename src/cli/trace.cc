@@ -6,10 +6,13 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/refusal.h"
 #include "report/escape.h"
+#include "run/doubts.h"
 #include "run/capture.h"
 #include "trace/reader.h"
 
@@ -42,8 +45,8 @@ bool IsVerbose(const TraceArguments& args) {
 }
 
 void LogRecord(const trace::Record& r) {
-  fmt::print(stderr, "{}  ({})  rms {:.6g}  blake3:{}\n", report::Escape(r.name), fmt::join(r.shape, ", "),
-             r.rms, r.blake3.substr(0, 12));
+  PrintError(fmt::format("{}  ({})  rms {:.6g}  blake3:{}\n", report::Escape(r.name),
+                         fmt::join(r.shape, ", "), r.rms, r.blake3.substr(0, 12)));
 }
 
 // What to evaluate: the tokens of another trace, or those of the prompt.
@@ -145,14 +148,13 @@ void PrintObject(const std::vector<run::Choice>& choices, const trace::Manifest&
   PrintJson(object);
 }
 
-Result<int> RunTrace(const TraceArguments& args) {
+Result<int> RunTrace(const TraceArguments& args, run::EngineRecord& record) {
   PB_ASSIGN(run::Choice folder, ChooseFolder(args));
   std::vector<run::Choice> choices = {folder};
   PB_ASSIGN(trace::PointFilter filter, ReadFilter(args.filters));
   PB_ASSIGN(trace::Level level, trace::ParseLevel(args.level));
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
 
-  run::EngineRecord record;
   record.role = one.spec.text;
   run::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
@@ -179,7 +181,11 @@ Result<int> RunTrace(const TraceArguments& args) {
   };
   PB_ASSIGN(run::TraceSummary summary, run::RecordTrace(engine, request, *writer, filter));
   const Outcome outcome = Judge(writer->manifest());
-  const auto notes = run::FindingsOf(record, static_cast<int64_t>(writer->manifest().tokens.size()));
+  const auto n_positions = static_cast<int64_t>(writer->manifest().tokens.size());
+  std::vector<std::string> notes = run::FindingsOf(record, n_positions);
+  for (std::string& note : run::NotesOnModel(one.model, one.spec.settings, n_positions))
+    notes.push_back(std::move(note));
+  run::NoteTokens(record, request.tokens, args.like.empty() ? "as given" : args.like, &notes);
   if (args.output.json()) {
     PrintObject(choices, writer->manifest(), summary, outcome, notes);
   } else {
@@ -228,8 +234,13 @@ Action DeclareTrace(Flags& flags) {
   AddOutputArguments(flags, args->output,
                      "every point as it is recorded, to stderr; else $BITNET_TRACE_VERBOSE");
   return [args] {
-    auto exit_code = RunTrace(*args);
-    return exit_code ? *exit_code : Fail(args->output, exit_code.error());
+    run::EngineRecord record;
+    auto exit_code = RunTrace(*args, record);
+    if (exit_code) return *exit_code;
+    Refusal refusal = OneEngineRefusal("trace", args->model, args->engines, args->engine, args->prompts,
+                                       args->max_tokens);
+    if (!args->out.empty()) refusal.more = "--out " + ShellQuote(args->out);
+    return FailOfEngine(args->output, exit_code.error(), record, refusal);
   };
 }
 

@@ -1,12 +1,16 @@
-// paritybit trace-diff: two traces against each other, offline.
+// paritybit trace-diff: two traces against each other. No engine is run but the reference's own, for its noise floor, where that is
+// not kept beside its trace.
 #include <fmt/core.h>
 
 #include <memory>
 
+#include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
+#include "cli/crossval_common.h"
 #include "cli/output.h"
 #include "report/trace_diff_report.h"
+#include "run/trace_floor.h"
 
 namespace pb::cli {
 namespace {
@@ -18,12 +22,6 @@ struct TraceDiffArguments {
   std::vector<std::string> filters;
   OutputArguments output;
 };
-
-bool HasReason(const compare::TraceDiff& diff, std::string_view code) {
-  for (const compare::Reason& reason : diff.verdict.reasons)
-    if (reason.code == code) return true;
-  return false;
-}
 
 bool IsHere(const trace::Manifest& m) { return !m.engine.empty() && ResolveEngine(m.engine, {}).ok(); }
 
@@ -42,8 +40,9 @@ std::vector<std::string> NextCommands(const TraceDiffArguments& args, const comp
     next.push_back(fmt::format("paritybit trace --model {} --engine {} {} --out {}",
                                ShellQuote(m[side].model_path), ShellQuote(m[side].engine), more, folder));
   };
-  if (HasReason(diff, "tokens-differ")) record(0, "--like " + ShellQuote(args.folders[1]), "trace-again");
-  if (!HasReason(diff, "not-judged") && diff.verdict.outcome != compare::Outcome::kDiverged) return next;
+  if (diff.verdict.Has(compare::ReasonCode::kTokensDiffer)) record(0, "--like " + ShellQuote(args.folders[1]), "trace-again");
+  if (!diff.verdict.Has(compare::ReasonCode::kNotJudged) &&
+      diff.verdict.outcome != compare::Outcome::kDiverged) return next;
   const bool same_model = !m[0].model_sha256.empty() && m[0].model_sha256 == m[1].model_sha256;
   const std::string reference = ReferenceSpec(m[1], args.folders[1]);
   if (same_model && !m[1].model_path.empty() && !m[1].prompt.empty() && IsHere(m[0]) && !reference.empty())
@@ -57,6 +56,24 @@ std::vector<std::string> NextCommands(const TraceDiffArguments& args, const comp
   return next;
 }
 
+// Kept beside the trace, else measured with the engine that it names.
+Result<compare::NoiseFloor> FloorOf(const trace::Trace& reference, int64_t n_tokens) {
+  run::TraceFloorRequest request;
+  const std::string& name = reference.manifest().engine;
+  auto engine = ResolveEngine(name, {});
+  if (engine.ok()) request.engine = std::move(engine).value();
+  if (!engine.ok() && !run::HasKeptFloor(reference))
+    return MakeError(Code::kNotFound,
+                     "the reference's engine ({}) is not here, so its noise floor cannot be measured",
+                     name.empty() ? "not recorded" : name);
+  PB_ASSIGN(request.calibration, ReadCalibration());
+  ProgressBar bar;
+  request.progress = [&](std::string_view what, int64_t done, int64_t total) {
+    bar.Update(what, done, total);
+  };
+  return run::FloorOfTrace(reference, n_tokens, request);
+}
+
 Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   compare::TraceDiffOptions options;
   options.max_rel_l2 = args.max_rel_l2;
@@ -64,6 +81,7 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   for (const std::string& rule : args.filters) PB_TRY(options.filter.Add(rule));
   PB_ASSIGN(trace::Trace candidate, trace::Trace::Open(args.folders[0]));
   PB_ASSIGN(trace::Trace reference, trace::Trace::Open(args.folders[1]));
+  options.floor = [&](int64_t n_tokens) { return FloorOf(reference, n_tokens); };
   PB_ASSIGN(compare::TraceDiff diff, compare::DiffTraces(candidate, reference, options));
   report::TraceDiffContext context;
   for (int side : {0, 1}) context.folders[side] = args.folders[side];

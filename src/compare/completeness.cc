@@ -17,13 +17,13 @@ class CompletenessCheck {
   void Check() {
     verdict_->coverage.unit = "positions";
     if (evidence_.n_prompts_asked <= 0)
-      Add(Outcome::kInvalid, "no-prompts", "there is no prompt, so nothing was compared");
+      Add(ReasonCode::kNoPrompts, "there is no prompt, so nothing was compared");
     int64_t n = static_cast<int64_t>(evidence_.prompts.size());
     if (n > evidence_.n_prompts_asked)
-      Add(Outcome::kInvalid, "extra-prompts",
+      Add(ReasonCode::kExtraPrompts,
           fmt::format("{} prompts were asked for and {} were run", evidence_.n_prompts_asked, n));
     if (n < evidence_.n_prompts_asked && !Explained())
-      Add(Outcome::kIncomplete, "prompts-missing",
+      Add(ReasonCode::kPromptsMissing,
           fmt::format("{} of {} prompts were not run", evidence_.n_prompts_asked - n,
                       evidence_.n_prompts_asked));
     for (const PromptEvidence& p : evidence_.prompts) CheckPrompt(p);
@@ -31,7 +31,7 @@ class CompletenessCheck {
     for (; n < evidence_.n_prompts_asked; ++n)
       verdict_->coverage.missing.push_back(fmt::format("prompt {}", n));
     if (verdict_->coverage.compared == 0 && !Explained())
-      Add(Outcome::kInvalid, "nothing-compared", "no position was compared");
+      Add(ReasonCode::kNothingCompared, "no position was compared");
   }
 
  private:
@@ -41,8 +41,9 @@ class CompletenessCheck {
                        [](const Obstacle& o) { return o.outcome >= Outcome::kIncomplete; });
   }
 
-  void Add(Outcome outcome, const char* code, std::string text) {
-    verdict_->reasons.push_back({outcome, code, std::move(text)});
+  template <typename... Args>
+  void Add(Args&&... reason) {
+    verdict_->reasons.emplace_back(std::forward<Args>(reason)...);
   }
 
   // "prompt 2, decode: " where there are several prompts.
@@ -73,7 +74,7 @@ class CompletenessCheck {
 
   bool CheckTokens(const PromptEvidence& p) {
     if (p.tokens[0].empty() && p.tokens[1].empty()) {
-      Add(Outcome::kInvalid, "empty-prompt", In(p) + "the prompt has no tokens, so nothing can be compared");
+      Add(ReasonCode::kEmptyPrompt, In(p) + "the prompt has no tokens, so nothing can be compared");
       return false;
     }
     if (p.tokens[0] == p.tokens[1]) return true;
@@ -82,7 +83,7 @@ class CompletenessCheck {
     auto id = [&](int side) {
       return i < p.tokens[side].size() ? std::to_string(p.tokens[side][i]) : "none";
     };
-    Add(Outcome::kInvalid, "tokens-differ",
+    Add(Outcome::kInvalid, ReasonCode::kTokensDiffer,
         fmt::format("{}the engines read different tokens: {} and {}, first at position {}: candidate {}, "
                     "reference {}",
                     In(p), p.tokens[0].size(), p.tokens[1].size(), i, id(0), id(1)));
@@ -102,7 +103,7 @@ class CompletenessCheck {
       }
     }
     if (n_rows > 0)
-      Add(Outcome::kInvalid, "constant-logits",
+      Add(ReasonCode::kConstantLogits,
           fmt::format(
               "the reference gives every token the same logit at all {} positions: nothing was computed",
               n_rows));
@@ -110,11 +111,11 @@ class CompletenessCheck {
 
   void CheckShape(const PromptEvidence& p) {
     if (p.n_vocab[0] != p.n_vocab[1] && p.n_vocab[0] > 0 && p.n_vocab[1] > 0)
-      Add(Outcome::kInvalid, "shape-mismatch",
+      Add(ReasonCode::kShapeMismatch,
           fmt::format("{}the candidate's logits have {} values a row, the reference's {}", In(p),
                       p.n_vocab[0], p.n_vocab[1]));
     if (p.n_vocab[1] == 1)
-      Add(Outcome::kInvalid, "one-token-vocabulary",
+      Add(ReasonCode::kOneTokenVocabulary,
           In(p) + "the vocabulary has one token, whose probability is 1 whatever is computed");
   }
 
@@ -122,20 +123,20 @@ class CompletenessCheck {
     const char* name = PhaseName(phase);
     for (int side : {0, 1})
       if (n[side] > expected)
-        Add(Outcome::kInvalid, "extra-output",
+        Add(ReasonCode::kExtraOutput,
             fmt::format("{}the {} delivered {} rows, {} were asked for", In(p, name),
                         side ? "reference" : "candidate", n[side], expected));
     if (Explained() || (n[0] >= expected && n[1] >= expected)) return;
     for (int side : {0, 1})
       if (n[side] == 0 && n[1 - side] > 0)
-        Add(Outcome::kInvalid, "missing-output",
+        Add(ReasonCode::kMissingOutput,
             fmt::format("{}the {} delivered no logits, the {} {} rows", In(p, name),
                         side ? "reference" : "candidate", side ? "candidate" : "reference", n[1 - side]));
     if (n[0] != n[1])
-      Add(Outcome::kInvalid, "unequal-steps",
+      Add(ReasonCode::kUnequalSteps,
           fmt::format("{}the candidate delivered {} rows, the reference {}", In(p, name), n[0], n[1]));
     else
-      Add(Outcome::kIncomplete, "positions-missing",
+      Add(ReasonCode::kPositionsMissing,
           fmt::format("{}{} of {} positions were run", In(p, name), n[0], expected));
   }
 
@@ -144,17 +145,17 @@ class CompletenessCheck {
     int64_t n_decode = std::min({p.n_decode[0], p.n_decode[1], p.n_decode_asked});
     int64_t n = static_cast<int64_t>(p.rows.size());
     if (n < n_prefill + n_decode && !Explained())
-      Add(Outcome::kIncomplete, "positions-not-compared",
+      Add(ReasonCode::kPositionsNotCompared,
           fmt::format("{}{} positions were run by both engines and {} compared", In(p), n_prefill + n_decode,
                       n));
     if (n > ExpectedRows(p))
-      Add(Outcome::kInvalid, "extra-output",
+      Add(ReasonCode::kExtraOutput,
           fmt::format("{}{} rows were compared, {} were asked for", In(p), n, ExpectedRows(p)));
     for (int64_t i = 0; i < n; ++i) {
       const LogitsRow& row = p.rows[static_cast<size_t>(i)];
       Phase phase = i < static_cast<int64_t>(p.tokens[1].size()) ? Phase::kPrefill : Phase::kDecode;
       if (row.prompt == p.prompt && row.position == i && row.phase == phase) continue;
-      Add(Outcome::kInvalid, "rows-out-of-order",
+      Add(ReasonCode::kRowsOutOfOrder,
           fmt::format("{}row {} claims to be position {} of prompt {}, {}", In(p), i, row.position,
                       row.prompt, PhaseName(row.phase)));
       return;

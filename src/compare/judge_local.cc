@@ -1,3 +1,4 @@
+// The judge of single operations: coverage, values that are not finite, errors beyond their bounds.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -5,28 +6,29 @@
 #include <tuple>
 
 #include "compare/local.h"
-#include "compare/verdict.h"
+#include "compare/ops_judge.h"
 
 namespace pb::compare {
 namespace {
 
-bool IsNonFinite(const PointRow& p) { return p.n_non_finite[0] + p.n_non_finite[1] > 0; }
+constexpr double kBeyondF16 = 65520;  // the least that rounds to an infinite f16
 
-// Found only through a limit that noise decides; a limit of the user's own stays enforced.
-bool IsNoiseFinding(const Reason& reason, const UserLimits& user) {
-  if (reason.code == "kl-worst-above-limit") return !user.kl_worst;
-  if (reason.code == "kl-mean-above-limit") return !user.kl_mean;
-  if (reason.code == "distinguishable") return true;
-  return reason.code == "top1-flip" && !user.gap_change;
-}
+bool IsNonFinite(const PointRow& p) { return p.n_non_finite[0] + p.n_non_finite[1] > 0; }
 
 // What the points of an engine are compared with.
 enum class Against { kEngine, kArbiter };
 
 class LocalCheck {
  public:
-  LocalCheck(const Evidence& evidence, const LocalEvidence& local, Against against, Verdict* verdict)
-      : evidence_(evidence), local_(local), audit_(against == Against::kArbiter), verdict_(verdict) {}
+  // `comparable`: other tokens, other settings and undeclared ops say nothing about a defect, nor do inputs that were not made
+  // equal. An op whose inputs are the engine's own is judged whatever became of the others.
+  LocalCheck(const Evidence& evidence, const LocalEvidence& local, Against against, bool comparable,
+             Verdict* verdict)
+      : evidence_(evidence),
+        local_(local),
+        audit_(against == Against::kArbiter),
+        comparable_(comparable),
+        verdict_(verdict) {}
 
   void Check() {
     for (const PointRow& p : local_.points) order_.push_back(&p);
@@ -34,24 +36,15 @@ class LocalCheck {
                      [](const PointRow* a, const PointRow* b) { return ComesBefore(*a, *b); });
     CheckCoverage();
     CheckFinite();
-    // An op whose inputs are the engine's own is judged whatever became of the others.
-    if (audit_ || !IsIncomparable()) CheckBounds();
+    if (comparable_) CheckBounds();
   }
 
   bool found_defect() const { return found_defect_; }
 
  private:
-  void Add(Outcome outcome, const char* code, std::string text) {
-    verdict_->reasons.push_back({outcome, code, std::move(text)});
-  }
-
-  // As for the logits: other tokens, other settings or an undeclared op say nothing about a defect. Nor do inputs that were not
-  // made equal.
-  bool IsIncomparable() const {
-    return std::any_of(verdict_->reasons.begin(), verdict_->reasons.end(), [](const Reason& r) {
-      return r.code == "settings-differ" || r.code == "undeclared" || r.code == "tokens-differ" ||
-             r.code == "overwrite-ignored";
-    });
+  template <typename... Args>
+  void Add(Args&&... reason) {
+    verdict_->reasons.emplace_back(std::forward<Args>(reason)...);
   }
 
   void CheckCoverage() {
@@ -59,7 +52,7 @@ class LocalCheck {
     std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, bool> points;  // whether every piece was judged
     for (const PointRow& p : local_.points) {
       if (!pieces.emplace(p.prompt, p.step, p.stage, p.layer, p.first_position).second)
-        Add(Outcome::kInvalid, "points-repeated", PointName(p.stage, p.layer) + " was compared twice");
+        Add(ReasonCode::kPointsRepeated, PointName(p.stage, p.layer) + " was compared twice");
       bool& judged = points.try_emplace({p.prompt, p.step, p.stage, p.layer}, true).first->second;
       judged = judged && (p.bound > 0 || IsNonFinite(p));
     }
@@ -70,20 +63,20 @@ class LocalCheck {
     verdict_->coverage = {"points",       local_.n_expected, compared,
                           local_.missing, local_.unmapped,   local_.unobservable};
     bool explained = !evidence_.obstacles.empty();
-    if (compared == 0 && !explained) Add(Outcome::kInvalid, "no-points", "no tracepoint was compared");
+    if (compared == 0 && !explained) Add(ReasonCode::kNoPoints, "no tracepoint was compared");
     if (local_.n_expected <= 0 && !explained)
-      Add(Outcome::kInvalid, "no-points-expected", "no tracepoint was to be compared");
+      Add(ReasonCode::kNoPointsExpected, "no tracepoint was to be compared");
     if (static_cast<int64_t>(points.size()) > local_.n_expected)
-      Add(Outcome::kInvalid, "extra-points",
+      Add(ReasonCode::kExtraPoints,
           fmt::format("{} points were compared, {} were expected", points.size(), local_.n_expected));
     if (compared < local_.n_expected || !local_.missing.empty())
-      Add(Outcome::kIncomplete, "points-missing",
+      Add(ReasonCode::kPointsMissing,
           fmt::format("{} of {} points were compared{}", compared, local_.n_expected,
                       local_.missing.empty()          ? ""
                       : compared >= local_.n_expected ? ", but: " + local_.missing[0]
                                                       : "; missing first: " + local_.missing[0]));
     if (!local_.unmapped.empty())
-      Add(Outcome::kIncomplete, "points-unmapped",
+      Add(ReasonCode::kPointsUnmapped,
           fmt::format("{} points of an engine are {}, first {}", local_.unmapped.size(),
                       audit_ ? "no op that the model has" : "not in the vocabulary", local_.unmapped[0]));
   }
@@ -91,21 +84,63 @@ class LocalCheck {
   void CheckFinite() {
     for (const PointRow* p : order_) {
       if (!IsNonFinite(*p)) continue;
+      if (CacheOverflowed(*p)) return Locate(*p);
       const bool of_first = p->n_non_finite[0] > 0, of_second = p->n_non_finite[1] > 0;
       // What the mathematics makes of finite inputs is not finite: then the file holds what no engine can compute with.
       if (audit_)
         verdict_->blame = !of_second ? Blame::kEngine : !of_first ? Blame::kUndetermined : Blame::kModelFile;
       else
-        verdict_->blame = IsIncomparable() || of_first == of_second ? Blame::kUndetermined
+        verdict_->blame = !comparable_ || of_first == of_second ? Blame::kUndetermined
                           : of_first                                ? Blame::kCandidate
                                                                     : Blame::kReference;
-      Add(Outcome::kInvalid, "non-finite-point",
+      Add(ReasonCode::kNonFinitePoint,
           fmt::format("{} holds NaN or infinite values ({} of the {}, {} of the {})",
                       PointName(p->stage, p->layer), p->n_non_finite[0], audit_ ? "engine" : "candidate",
                       p->n_non_finite[1], audit_ ? "arbiter" : "reference"));
       Locate(*p);
       return;
     }
+  }
+
+  // Whether attention is not finite because its keys or values are larger than an f16 cache can hold; tells so then. Everything
+  // behind it follows.
+  bool CacheOverflowed(const PointRow& p) {
+    if (p.stage != PB_STAGE_ATTN_SCORES && p.stage != PB_STAGE_ATTN_CONTEXT) return false;
+    double keys = 0, values = 0;
+    for (const PointRow* q : order_) {
+      if (q->prompt != p.prompt || q->layer != p.layer || q->first_position >= p.first_position + p.n_rows)
+        continue;
+      if (q->stage == PB_STAGE_K_ROPE) keys = std::max(keys, q->largest);
+      if (q->stage == PB_STAGE_V_PROJ && p.stage == PB_STAGE_ATTN_CONTEXT)
+        values = std::max(values, q->largest);
+    }
+    const bool of_keys = keys >= kBeyondF16;
+    bool over[2] = {false, false};
+    for (int side : {0, 1}) over[side] = p.n_non_finite[side] > 0 && IsF16(evidence_.settings[side]);
+    // The arbiter's cache is the engine's.
+    if (audit_) over[1] = false;
+    if ((!of_keys && values < kBeyondF16) || (!over[0] && !over[1])) return false;
+    verdict_->blame = audit_               ? Blame::kEngine
+                      : over[0] && over[1] ? Blame::kBoth
+                      : over[0]            ? Blame::kCandidate
+                                           : Blame::kReference;
+    Add(ReasonCode::kKvCacheOverflow,
+        fmt::format(
+            "{}: the f16 KV cache of {} overflows: {} up to {:.3g}, and the largest that f16 holds is 65504, "
+            "so what "
+            "attention makes of them is NaN or infinite, and so is all that follows; kv.type=f32 mends it",
+            PointName(p.stage, p.layer),
+            audit_               ? "the engine"
+            : over[0] && over[1] ? "both engines"
+            : over[0]            ? "the candidate"
+                                 : "the reference",
+            of_keys ? "keys are" : "values are", of_keys ? keys : values));
+    return true;
+  }
+
+  static bool IsF16(const std::vector<Setting>& settings) {
+    return std::any_of(settings.begin(), settings.end(),
+                       [](const Setting& s) { return s.key == "kv.type" && s.value == "f16"; });
   }
 
   void CheckBounds() {
@@ -124,14 +159,14 @@ class LocalCheck {
       if (above && (!first || (IsSibling(*first, *p) && p->bound_ratio > first->bound_ratio))) first = p;
     }
     if (n_explained > 0)
-      Add(Outcome::kMatch, "explained-by-codes",
+      Add(ReasonCode::kExplainedByCodes,
           fmt::format("{} points differ by activation codes on a rounding boundary and by nothing else",
                       n_explained));
     if (!first) {
       const Coverage& coverage = verdict_->coverage;
       if (coverage.compared > 0 && coverage.compared == coverage.expected && n_non_finite == 0 &&
           local_.missing.empty())
-        Add(Outcome::kMatch, "ops-within-bounds",
+        Add(ReasonCode::kOpsWithinBounds,
             fmt::format(
                 "all {} points agree {}; the worst local error is {:.2g} of its bound", coverage.compared,
                 audit_ ? "with what the arbiter makes of their inputs" : "on equal inputs", worst_ratio));
@@ -139,7 +174,7 @@ class LocalCheck {
     }
     found_defect_ = true;
     std::string feature = first->feature_alone ? fmt::format(", feature {}", first->worst_feature_index) : "";
-    Add(Outcome::kDiverged, "local-error-above-bound",
+    Add(ReasonCode::kLocalErrorAboveBound,
         fmt::format("{}{}: local error {:.1e}, bound {}; {} points before it agree, {} of {} points are "
                     "beyond their "
                     "bound",
@@ -181,7 +216,7 @@ class LocalCheck {
 
   const Evidence& evidence_;
   const LocalEvidence& local_;
-  const bool audit_;
+  const bool audit_, comparable_;
   Verdict* verdict_;
   std::vector<const PointRow*> order_;
   bool found_defect_ = false;
@@ -189,25 +224,25 @@ class LocalCheck {
 
 // Whether an audit was given something to run, and ran it.
 void CheckRun(const Evidence& evidence, Verdict* verdict) {
-  auto add = [verdict](Outcome outcome, const char* code, std::string text) {
-    verdict->reasons.push_back({outcome, code, std::move(text)});
+  auto add = [verdict](ReasonCode code, std::string text) {
+    verdict->reasons.emplace_back(code, std::move(text));
   };
   if (evidence.n_prompts_asked <= 0)
-    add(Outcome::kInvalid, "no-prompts", "there is no prompt, so nothing was judged");
+    add(ReasonCode::kNoPrompts, "there is no prompt, so nothing was judged");
   if (!evidence.obstacles.empty()) return;  // it says itself why less was run
   if (static_cast<int64_t>(evidence.prompts.size()) < evidence.n_prompts_asked)
-    add(Outcome::kIncomplete, "prompts-missing", "not every prompt was run");
+    add(ReasonCode::kPromptsMissing, "not every prompt was run");
   for (const PromptEvidence& p : evidence.prompts) {
     const auto n_asked = static_cast<int64_t>(p.tokens[1].size()) + p.n_decode_asked;
     const int64_t n_run = p.n_prefill[0] + p.n_decode[0];
     if (p.tokens[1].empty())
-      add(Outcome::kInvalid, "empty-prompt",
+      add(ReasonCode::kEmptyPrompt,
           fmt::format("prompt {} has no tokens, so nothing can be judged", p.prompt));
     else if (n_run < n_asked)
-      add(Outcome::kIncomplete, "positions-missing",
+      add(ReasonCode::kPositionsMissing,
           fmt::format("prompt {}: {} of {} positions were run", p.prompt, n_run, n_asked));
     else if (n_run > n_asked)
-      add(Outcome::kInvalid, "extra-output",
+      add(ReasonCode::kExtraOutput,
           fmt::format("prompt {}: {} rows of logits were delivered, {} were asked for", p.prompt, n_run,
                       n_asked));
   }
@@ -220,25 +255,16 @@ std::string PointName(int32_t stage, int32_t layer) {
   return layer >= 0 ? fmt::format("layer {}, {}", layer, name) : name;
 }
 
-Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) {
-  Verdict verdict = JudgeLogits(evidence);
-  verdict.scope = Scope::kLocal;
-  const auto n_of_logits = static_cast<ptrdiff_t>(verdict.reasons.size());
-  LocalCheck check(*evidence, local, Against::kEngine, &verdict);
+OpsJudged CheckOps(const Evidence& evidence, const LocalEvidence& local, bool comparable) {
+  OpsJudged ops;
+  comparable = comparable && !HasReason(evidence.obstacles, ReasonCode::kOverwriteIgnored);
+  LocalCheck check(evidence, local, Against::kEngine, comparable, &ops.verdict);
   check.Check();
-  bool complete = verdict.coverage.compared == local.n_expected && local.n_expected > 0;
-  bool all_seen = complete && local.missing.empty() && local.unmapped.empty() && local.unobservable.empty() &&
-                  local.shown_is_used && evidence->obstacles.empty();
-  if (!check.found_defect() && all_seen)
-    for (Reason& reason : verdict.reasons)
-      if (reason.outcome == Outcome::kDiverged && IsNoiseFinding(reason, evidence->user)) {
-        reason.outcome = Outcome::kDrift;
-        verdict.blame = Blame::kNone;
-      }
-  // Among reasons of one outcome the ops come first: they name a place.
-  std::rotate(verdict.reasons.begin(), verdict.reasons.begin() + n_of_logits, verdict.reasons.end());
-  Settle(&verdict);
-  return verdict;
+  const bool complete = ops.verdict.coverage.compared == local.n_expected && local.n_expected > 0;
+  ops.all_seen_and_right = !check.found_defect() && complete && local.missing.empty() &&
+                           local.unmapped.empty() && local.unobservable.empty() && local.shown_is_used &&
+                           evidence.obstacles.empty();
+  return ops;
 }
 
 Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local) {
@@ -246,7 +272,7 @@ Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local) {
   verdict.scope = Scope::kLocal;
   verdict.reasons = evidence.obstacles;
   CheckRun(evidence, &verdict);
-  LocalCheck(evidence, local, Against::kArbiter, &verdict).Check();
+  LocalCheck(evidence, local, Against::kArbiter, true, &verdict).Check();
   const bool failed = std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
                                   [](const Reason& r) { return r.outcome == Outcome::kEngineFailed; });
   if (failed && verdict.blame == Blame::kNone) verdict.blame = Blame::kEngine;

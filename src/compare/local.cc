@@ -9,7 +9,6 @@
 namespace pb::compare {
 namespace {
 
-constexpr double kUnitRoundoff = 0x1p-24;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // The constants of a class. Between two engines: fixed once from benign runs, llama.cpp v0.5.0 zen4 against haswell, sse42 and x64,
@@ -22,7 +21,8 @@ struct ClassRow {
   double c, c_of_units;
 };
 constexpr ClassRow kCopy{"copy", 2, 2}, kElementwise{"elementwise", 16, 10}, kNorm{"norm", 2, 2},
-    kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6}, kSoftmax{"softmax", 4, 4};
+    kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6}, kSoftmax{"softmax", 4, 4},
+    kFusedAttention{"fused attention", 2, 6};
 
 const ClassRow& ClassOf(int32_t stage) {
   if (!stages::IsStage(stage)) return kElementwise;
@@ -66,7 +66,7 @@ struct Sums {
   std::vector<int64_t> row_count;                 // values not masked
   std::vector<double> column_error, column_norm;  // squared, per feature
   std::vector<double> row_units, column_units;    // squared, where there are units
-  double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0;
+  double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0, largest = 0;
   int64_t count = 0;
   int64_t non_finite[2] = {0, 0};
   bool masks_differ = false;
@@ -108,6 +108,7 @@ Sums Accumulate(int32_t stage, const PointTensor& a, const PointTensor& b, std::
       s.column_error[static_cast<size_t>(j)] += e * e, s.column_norm[static_cast<size_t>(j)] += q * q;
       s.dot += p * q, s.candidate_norm += p * p, s.sum_a += p, s.sum_b += q;
       s.max_abs = std::max(s.max_abs, std::fabs(e));
+      s.largest = std::max({s.largest, std::fabs(p), std::fabs(q)});
     }
     s.row_error[static_cast<size_t>(i)] = error, s.row_norm[static_cast<size_t>(i)] = norm;
     s.row_count[static_cast<size_t>(i)] = count;
@@ -124,7 +125,7 @@ double Ratio(double error, double norm) {
 
 // What squared units allow, relative to a squared norm. Against a norm of 0 an error is 0 or infinite, whatever the limit.
 double RelativeLimit(const LocalBound& bound, double units, double norm) {
-  return bound.c * kUnitRoundoff * (norm > 0 ? std::sqrt(units / norm) : 1);
+  return bound.c * bound.roundoff * (norm > 0 ? std::sqrt(units / norm) : 1);
 }
 
 // An error in units of its limit; without error it is within any limit.
@@ -208,7 +209,7 @@ std::vector<int> NearestSteps(std::span<const double> difference, std::span<cons
 
 double LocalBound::At(int64_t position) const {
   const double angle = by_position ? 1 + static_cast<double>(position) : 1;
-  return c * kUnitRoundoff * std::sqrt(static_cast<double>(std::max<int64_t>(sum_length, 1))) * angle;
+  return c * roundoff * std::sqrt(static_cast<double>(std::max<int64_t>(sum_length, 1))) * angle;
 }
 
 double LocalBound::OfRow(int64_t index, int64_t n_features, int64_t position, double norm) const {
@@ -216,12 +217,12 @@ double LocalBound::OfRow(int64_t index, int64_t n_features, int64_t position, do
   double squares = 0;
   for (float unit : units.subspan(static_cast<size_t>(index * n_features), static_cast<size_t>(n_features)))
     squares += double(unit) * double(unit);
-  return c * kUnitRoundoff * std::sqrt(squares);
+  return c * roundoff * std::sqrt(squares);
 }
 
 std::string LocalBound::Origin() const {
   if (!units.empty()) return fmt::format("{} x 2^-24 x root sum of squared units, op class {}", c, op_class);
-  return fmt::format("{} x 2^-24 x sqrt({}){}, op class {}", c, sum_length,
+  return fmt::format("{} x 2^{:g} x sqrt({}){}, op class {}", c, std::log2(roundoff), sum_length,
                      by_position ? " x (1 + position)" : "", op_class);
 }
 
@@ -229,6 +230,12 @@ LocalBound BoundOf(pb_stage stage, const stages::ModelShape& shape, int64_t n_po
   const ClassRow& row = ClassOf(stage);
   const int64_t k = stages::IsStage(stage) ? stages::SumLength(stage, shape, n_positions) : 1;
   return {row.name, row.c, k, stages::kRotary.Contains(stage), {}};
+}
+
+LocalBound FusedAttentionBound(int64_t n_positions) {
+  LocalBound bound{kFusedAttention.name, kFusedAttention.c, n_positions, false, {}};
+  bound.roundoff = 0x1p-11;
+  return bound;
 }
 
 LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units) {
@@ -263,6 +270,7 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
   row.first_position = place.first_position;
   row.n_rows = a.n_rows, row.n_features = a.n_features;
   row.n_non_finite[0] = s.non_finite[0], row.n_non_finite[1] = s.non_finite[1];
+  row.largest = s.largest;
   double error = 0, norm = 0, bound_norm = 0, rms_sum = 0;
   for (int64_t i = 0; i < a.n_rows; i++) {
     const size_t at = static_cast<size_t>(i);

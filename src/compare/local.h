@@ -23,6 +23,7 @@ struct LocalBound {
   int64_t sum_length = 0;        // K, the terms of one output value
   bool by_position = false;      // rotary embedding: the angle's own rounding grows with the position
   std::span<const float> units;  // of each value (host::TensorRef::units); must outlive this
+  double roundoff = 0x1p-24;     // u; larger where sums are kept in fewer bits than float32 has
 
   double At(int64_t position) const;  // without units, as a fraction of a row's norm
   std::string Origin() const;         // "12 x 2^-24 x sqrt(576), op class product"
@@ -32,6 +33,8 @@ struct LocalBound {
 
 // The bound of a stage between two engines. `n_positions`: positions that attention may see (sums of softmax and context).
 LocalBound BoundOf(pb_stage stage, const stages::ModelShape& shape, int64_t n_positions);
+// Of the context where an engine computes scores, softmax and weighted sum in one op: its running sums are kept in f16.
+LocalBound FusedAttentionBound(int64_t n_positions);
 // The bound of an engine against the exact result, from the true partial sums that came with it.
 LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units);
 

@@ -36,8 +36,7 @@ struct LimitsInForce {
 // One kind of finding about single positions: how many, the first, the worst.
 struct Finding {
   std::optional<Limit> limit;
-  Outcome outcome;
-  const char* code;
+  ReasonCode code;
   const char* what;
   const char* format = "{:.1e}";
   bool lower_is_worse = false;
@@ -57,7 +56,8 @@ struct Finding {
 
 class LogitsCheck {
  public:
-  LogitsCheck(Evidence* evidence, Verdict* verdict) : evidence_(*evidence), verdict_(verdict) {}
+  LogitsCheck(Evidence* evidence, Outcome beyond_noise, Verdict* verdict)
+      : evidence_(*evidence), beyond_noise_(beyond_noise), verdict_(verdict) {}
 
   void Check() {
     LimitsInForce in_force = SetUpLimits();
@@ -76,8 +76,9 @@ class LogitsCheck {
   }
 
  private:
-  void Add(Outcome outcome, const char* code, std::string text) {
-    verdict_->reasons.push_back({outcome, code, std::move(text)});
+  template <typename... Args>
+  void Add(Args&&... reason) {
+    verdict_->reasons.emplace_back(std::forward<Args>(reason)...);
   }
 
   void PutLimit(Limit limit) {
@@ -91,15 +92,23 @@ class LogitsCheck {
     return Limit{name, *value, unit, evidence_.user.origin, true};
   }
 
+  // Attention that is fused in one engine alone rounds by more than the reference's noise.
+  Limit Widened(Limit limit, double factor) const {
+    if (!AttentionDiffers(evidence_.settings[0], evidence_.settings[1])) return limit;
+    limit.value *= factor;
+    limit.origin = fmt::format("{:g} x ({}), as attn.flash differs", factor, limit.origin);
+    return limit;
+  }
+
   LimitsInForce SetUpLimits() {
     const UserLimits& user = evidence_.user;
     bool kl_by_user = user.kl_mean && user.kl_worst;
     LimitsInForce l;
     l.floor = UsableFloor(kl_by_user);
     l.kl_worst = ByUser("kl.worst", user.kl_worst, "nats");
-    if (!l.kl_worst && l.floor) l.kl_worst = WorstKlLimit(*l.floor);
+    if (!l.kl_worst && l.floor) l.kl_worst = Widened(WorstKlLimit(*l.floor), kFusedAttentionKl);
     l.gap = ByUser("gap.change", user.gap_change, "nats");
-    if (!l.gap && l.floor) l.gap = GapLimit(*l.floor);
+    if (!l.gap && l.floor) l.gap = Widened(GapLimit(*l.floor), std::sqrt(kFusedAttentionKl));
     if (!l.gap && kl_by_user)
       l.gap = Limit{"gap.change", 0, "nats",
                     "no noise floor: a top-1 may differ only where two tokens tie exactly"};
@@ -115,13 +124,13 @@ class LogitsCheck {
     if (!floor) {
       const std::string& why = evidence_.no_floor_reason;
       if (!kl_by_user)
-        Add(Outcome::kIncomplete, "no-noise-floor",
+        Add(ReasonCode::kNoNoiseFloor,
             "there are no limits to judge by: " + (why.empty() ? "no noise floor was measured" : why));
       return nullptr;
     }
     if (Status usable = CheckNoiseFloor(*floor); !usable.ok()) {
       if (!kl_by_user)
-        Add(Outcome::kIncomplete, "noise-floor-unusable",
+        Add(ReasonCode::kNoiseFloorUnusable,
             "there are no limits to judge by: " + usable.error().message);
       return nullptr;
     }
@@ -141,7 +150,7 @@ class LogitsCheck {
       worst = std::max(worst, row.kl);
     });
     if (!first) return true;
-    Add(Outcome::kIncomplete, "noise-floor-zero",
+    Add(Outcome::kIncomplete, ReasonCode::kNoiseFloorZero,
         fmt::format("{} positions differ (first at {}, KL up to {:.1e}), and disturbing the reference "
                     "changed nothing, "
                     "so noise cannot be told from a defect: give limits of your own",
@@ -175,7 +184,7 @@ class LogitsCheck {
                           largest->position, largest->kl);
       Diverge(*largest, verdict_);
     }
-    mean_reasons_.push_back({Outcome::kDiverged, "kl-mean-above-limit", text});
+    mean_reasons_.emplace_back(Beyond(*limit), ReasonCode::kKlMeanAboveLimit, text);
   }
 
   std::optional<Limit> MeanLimit(Phase phase, int64_t n) {
@@ -183,7 +192,7 @@ class LogitsCheck {
     if (evidence_.user.kl_mean) return ByUser(name, evidence_.user.kl_mean, "nats");
     if (!floor_) return std::nullopt;
     auto [it, fresh] = mean_limits_.try_emplace(n);
-    if (fresh) it->second = MeanKlLimit(*floor_, n, name);
+    if (fresh) it->second = Widened(MeanKlLimit(*floor_, n, name), kFusedAttentionKl);
     it->second.name = name;
     return it->second;
   }
@@ -209,11 +218,13 @@ class LogitsCheck {
     return above;
   }
 
+  Outcome Beyond(const Limit& limit) const { return limit.by_user ? Outcome::kDiverged : beyond_noise_; }
+
   void Report(const Finding& f) {
     if (f.n == 0) return;
     std::string worst = fmt::format(fmt::runtime(f.format), f.worst);
     std::string limit = fmt::format(fmt::runtime(f.format), f.limit->value);
-    Add(f.outcome, f.code,
+    Add(FixedOutcome(f.code).value_or(Beyond(*f.limit)), f.code,
         fmt::format("{} at {} position{}, first at {}: {} at worst, limit {}", f.what, f.n,
                     f.n == 1 ? "" : "s", Where(evidence_, *f.first), worst, limit));
   }
@@ -222,13 +233,15 @@ class LogitsCheck {
     Report(kl_);
     verdict_->reasons.insert(verdict_->reasons.end(), mean_reasons_.begin(), mean_reasons_.end());
     for (const Finding* finding : {&flip_, &cosine_, &rel_l2_, &max_abs_, &near_tie_}) Report(*finding);
-    if (verdict_->first_divergence && verdict_->blame == Blame::kNone) verdict_->blame = Blame::kUndetermined;
+    const bool diverged = std::any_of(verdict_->reasons.begin(), verdict_->reasons.end(),
+                                      [](const Reason& r) { return r.outcome == Outcome::kDiverged; });
+    if (diverged && verdict_->blame == Blame::kNone) verdict_->blame = Blame::kUndetermined;
     const Coverage& coverage = verdict_->coverage;
     if (kl_.limit && !verdict_->first_divergence && coverage.compared > 0 &&
         coverage.compared == coverage.expected)
       AddMatch();
     if (floor_ && !WeaknessOf(*floor_).empty())
-      Add(Outcome::kMatch, "weaker-floor", "the limits are weaker than usual: " + WeaknessOf(*floor_));
+      Add(ReasonCode::kWeakerFloor, "the limits are weaker than usual: " + WeaknessOf(*floor_));
   }
 
   void AddMatch() {
@@ -239,27 +252,28 @@ class LogitsCheck {
     });
     int64_t n = verdict_->coverage.compared;
     if (worst == 0)
-      Add(Outcome::kMatch, "equal", fmt::format("the distributions are equal at all {} positions (KL 0)", n));
+      Add(ReasonCode::kEqual, fmt::format("the distributions are equal at all {} positions (KL 0)", n));
     else
-      Add(Outcome::kMatch, "within-limits",
+      Add(ReasonCode::kWithinLimits,
           fmt::format("all {} positions are within the limits: mean KL {:.1e}, worst {:.1e} (limit {:.1e})",
                       n, sum / static_cast<double>(n), worst, kl_.limit->value));
   }
 
   Evidence& evidence_;
+  const Outcome beyond_noise_;
   Verdict* verdict_;
   const NoiseFloor* floor_ = nullptr;
   std::map<int64_t, Limit> mean_limits_;  // by number of positions
   std::vector<Reason> mean_reasons_;
-  Finding kl_{{}, Outcome::kDiverged, "kl-worst-above-limit", "KL is above the limit of a single position"};
-  Finding flip_{{}, Outcome::kDiverged, "top1-flip", "top-1 differs and the gap changed by more than noise"};
+  Finding kl_{{}, ReasonCode::kKlWorstAboveLimit, "KL is above the limit of a single position"};
+  Finding flip_{{}, ReasonCode::kTop1Flip, "top-1 differs and the gap changed by more than noise"};
   Finding near_tie_{
-      {}, Outcome::kNearTie, "near-tie", "top-1 differs and the gap changed no more than noise does"};
-  Finding cosine_{{},  Outcome::kDiverged, "cosine-below-limit", "the cosine is below the limit", "{:.9f}",
+      {}, ReasonCode::kNearTie, "top-1 differs and the gap changed no more than noise does"};
+  Finding cosine_{{},  ReasonCode::kCosineBelowLimit, "the cosine is below the limit", "{:.9f}",
                   true};
-  Finding rel_l2_{{}, Outcome::kDiverged, "rel-l2-above-limit", "rel-L2 is above the limit"};
+  Finding rel_l2_{{}, ReasonCode::kRelL2AboveLimit, "rel-L2 is above the limit"};
   Finding max_abs_{
-      {}, Outcome::kDiverged, "max-abs-above-limit", "the largest change of log p is above the limit"};
+      {}, ReasonCode::kMaxAbsAboveLimit, "the largest change of log p is above the limit"};
 };
 
 }  // namespace
@@ -282,16 +296,18 @@ void CheckFinite(Evidence* evidence, Verdict* verdict) {
                                                           : Blame::kReference;
   Diverge(*first, verdict);
   verdict->reasons.push_back(
-      {Outcome::kInvalid, "non-finite",
+      {ReasonCode::kNonFinite,
        fmt::format(
            "{} position{} hold NaN or infinite logits ({} values of the candidate, {} of the reference), "
            "first at {}",
            n_rows, n_rows == 1 ? "" : "s", n_values[0], n_values[1], Where(*evidence, *first))});
 }
 
-void CheckLogits(Evidence* evidence, Verdict* verdict) { LogitsCheck(evidence, verdict).Check(); }
+void CheckLogits(Evidence* evidence, Outcome beyond_noise, Verdict* verdict) {
+  LogitsCheck(evidence, beyond_noise, verdict).Check();
+}
 
-void CheckRank(const Evidence& evidence, Verdict* verdict) {
+void CheckRank(const Evidence& evidence, Outcome beyond_noise, Verdict* verdict) {
   const std::optional<double>& asked = evidence.user.confidence;
   std::vector<double> candidate;
   for (const PromptEvidence& p : evidence.prompts)
@@ -309,20 +325,21 @@ void CheckRank(const Evidence& evidence, Verdict* verdict) {
   if (!verdict->rank || !verdict->rank->decidable()) {
     if (why.empty()) why = fmt::format("{} runs are too few for it", runs.size());
     verdict->reasons.push_back(
-        {Outcome::kIncomplete, "confidence-undecided",
+        {ReasonCode::kConfidenceUndecided,
          fmt::format(
              "whether the candidate can be told from the reference's own noise at {:g} was not decided: {}",
              *asked, why)});
   } else if (verdict->rank->distinguishable()) {
     verdict->reasons.push_back(
-        {Outcome::kDiverged, "distinguishable",
+        {beyond_noise, ReasonCode::kDistinguishable,
          fmt::format(
              "the candidate can be told from the reference's own noise at the confidence asked for, {:g}: "
              "over "
              "{} positions {} of {} runs of the reference against itself lie as far away (p = {:.2g})",
              *asked, verdict->rank->n_positions, verdict->rank->n_as_far, verdict->rank->n_runs,
              verdict->rank->p)});
-    if (verdict->blame == Blame::kNone) verdict->blame = Blame::kUndetermined;
+    if (beyond_noise == Outcome::kDiverged && verdict->blame == Blame::kNone)
+      verdict->blame = Blame::kUndetermined;
   }
 }
 

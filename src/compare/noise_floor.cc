@@ -1,7 +1,13 @@
 #include "compare/noise_floor.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
+
+#include "base/sha256.h"
+
+static_assert(std::endian::native == std::endian::little, "digests are of little-endian numbers");
 
 namespace pb::compare {
 namespace {
@@ -58,6 +64,23 @@ double NoiseFloor::WorstKl() const {
 
 double NoiseFloor::WorstGapChange() const {
   return LargestOf(*this, [](const NoiseRun& run) -> const std::vector<double>& { return run.gap_change; });
+}
+
+std::string NoiseFloor::Digest() const {
+  Sha256 digest;
+  const auto text = [&](std::string_view s) { digest.Update(std::as_bytes(std::span(s.data(), s.size()))); };
+  const auto numbers = [&](std::span<const double> values) { digest.Update(std::as_bytes(values)); };
+  for (const NoiseRun& run : runs) {
+    text(fmt::format("run {} {} {}\n", run.variation, run.kl.size(), run.gap_change.size()));
+    numbers(run.kl);
+    numbers(run.gap_change);
+    for (const PointNoise& p : run.points) {
+      text(fmt::format("point {} {} {} {} {}\n", p.prompt, pb_vocabulary[p.stage].name, p.layer,
+                       PositionClassName(p.positions), p.n_rows));
+      numbers(std::array{p.error2, p.norm2, p.worst_row});
+    }
+  }
+  return digest.Hex();
 }
 
 std::vector<PointFloor> NoiseFloor::Points() const {

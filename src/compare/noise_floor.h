@@ -49,6 +49,8 @@ struct NoiseFloor {
   double MeanKl() const;
   double WorstKl() const;
   double WorstGapChange() const;
+  // SHA-256 of what was measured (docs/numerics.md, "The digest of a noise floor").
+  std::string Digest() const;
   // The noise at each tracepoint; empty where it was not measured.
   std::vector<PointFloor> Points() const;
   bool IsZero() const {

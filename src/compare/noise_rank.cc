@@ -1,3 +1,4 @@
+// The rank test of a candidate's distances among the reference's own.
 #include "compare/noise_rank.h"
 
 #include <algorithm>
@@ -7,8 +8,10 @@
 namespace pb::compare {
 namespace {
 
-// Ranks from 1, equal values share the mean of theirs. Doubled, so that they are whole.
-std::vector<int64_t> DoubledRanks(const std::vector<double>& values) {
+// Ranks from 1, equal values share the mean of theirs; all below the resolution of a KL are equal. Doubled, so
+// that they are whole.
+std::vector<int64_t> DoubledRanks(std::vector<double> values) {
+  for (double& value : values) value = std::max(value, kKlResolution);
   std::vector<size_t> order(values.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a] < values[b]; });

@@ -14,6 +14,10 @@ namespace pb::compare {
 
 inline constexpr double kDefaultConfidence = 0.95;
 
+// The resolution of a KL in nats: of float32 logits a smaller one is the rounding of its own figures, and which of two
+// such values is larger says nothing of the engines. They are equal.
+inline constexpr double kKlResolution = 1e-12;
+
 struct NoiseRank {
   int64_t n_positions = 0, n_runs = 0;
   int64_t n_as_far = 0;                    // runs that lie at least as far away as the candidate

@@ -40,6 +40,19 @@ TEST(NoiseRank, TiesSpeakForTheCandidate) {
   EXPECT_FALSE(rank->needed);
 }
 
+// Which of two distances below the resolution is the larger one says nothing; beyond it every difference counts.
+TEST(NoiseRank, DistancesBelowTheResolutionAreTies) {
+  const std::vector<Series> runs{{0, 1e-15}, {2e-15, 0}, {-1e-17, 3e-14}};
+  const auto below = Rank({2.6e-14, 9e-13}, runs, 0.75);
+  EXPECT_EQ(below->n_as_far, 3);
+  EXPECT_EQ(below->p, 1);
+  EXPECT_FALSE(below->needed);
+  EXPECT_EQ(below->mean_kl, (2.6e-14 + 9e-13) / 2);  // the figure is told as it is
+  const auto beyond = Rank({2.6e-14, 1.1e-12}, runs, 0.75);
+  EXPECT_EQ(beyond->n_as_far, 0);
+  EXPECT_TRUE(beyond->distinguishable());
+}
+
 TEST(NoiseRank, TellsSinceWhen) {
   // With 3 runs at level 1/4 the candidate must be ahead of all. Ahead after 1 position, behind after 2, level after 3.
   const std::vector<Series> runs{{1, 9, 1, 1}, {2, 5, 2, 2}, {3, 6, 3, 3}};

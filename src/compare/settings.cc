@@ -1,3 +1,4 @@
+// Settings that must agree, and the activation scheme that weight types come to.
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -75,23 +76,31 @@ std::string EffectiveScheme(const std::vector<Setting>& settings, const std::str
 
 }  // namespace
 
-std::vector<Reason> DifferingSettings(const std::vector<Setting>& candidate,
-                                      const std::vector<Setting>& reference) {
-  std::vector<Reason> reasons;
-  for (const char* key : {"act.quant", "kv.type", "attn.flash"}) {
+std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& candidate,
+                                                 const std::vector<Setting>& reference) {
+  std::vector<SettingDifference> differing;
+  for (const char* key : {"act.quant", "kv.type"}) {
     const Setting *c = FindSetting(candidate, key), *r = FindSetting(reference, key);
     if (!c || !r) continue;
     bool is_scheme = std::string_view(key) == "act.quant";
     std::string c_value = is_scheme ? EffectiveScheme(candidate, c->value) : c->value;
     std::string r_value = is_scheme ? EffectiveScheme(reference, r->value) : r->value;
     if (c_value == r_value) continue;
-    reasons.push_back(
-        {Outcome::kIncomplete, "settings-differ",
-         fmt::format("{} differs: the candidate runs {} [{}], the reference {} [{}]; their results are not "
-                     "expected to agree, so they are not judged",
-                     key, c_value, c->origin, r_value, r->origin)});
+    differing.push_back({key, {std::move(c_value), std::move(r_value)}, {c->origin, r->origin}});
   }
-  return reasons;
+  return differing;
+}
+
+Reason ReasonOf(const SettingDifference& d) {
+  return {ReasonCode::kSettingsDiffer,
+          fmt::format("{} differs: the candidate runs {} [{}], the reference {} [{}]; their results are not "
+                      "expected to agree, so they are not judged",
+                      d.key, d.values[0], d.origins[0], d.values[1], d.origins[1])};
+}
+
+bool AttentionDiffers(const std::vector<Setting>& candidate, const std::vector<Setting>& reference) {
+  const Setting *c = FindSetting(candidate, "attn.flash"), *r = FindSetting(reference, "attn.flash");
+  return c && r && c->value != r->value;
 }
 
 }  // namespace pb::compare

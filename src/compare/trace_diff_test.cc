@@ -97,7 +97,7 @@ TraceDiff Diff(const trace::Trace& a, const trace::Trace& b, TraceDiffOptions op
   return std::move(diff).value();
 }
 
-std::string FirstCode(const TraceDiff& diff) { return diff.verdict.reasons[0].code; }
+std::string FirstCode(const TraceDiff& diff) { return ReasonName(diff.verdict.reasons[0].code); }
 
 const Tensor kEmbeddings = {1, 2, 3, 4, 5, 6, 7, 8}, kNorm = {1, -1, 1, -1, 2, -2, 2, -2},
              kProduct = {9, 8, 7, 6, 5, 4, 3, 2};
@@ -136,7 +136,7 @@ TEST_F(TraceDiffTest, RoundingIsNoDefectAndNoMatch) {
   EXPECT_EQ(diff.points[1].own, OwnError::kWithin);
   ASSERT_TRUE(diff.first_difference);
   EXPECT_EQ(*diff.first_difference, 1u);
-  diff = Diff(Chain("near2", Head(Level::kFull), kEmbeddings, norm, kProduct), good, {1e-6, false, {}});
+  diff = Diff(Chain("near2", Head(Level::kFull), kEmbeddings, norm, kProduct), good, {1e-6, false, {}, {}});
   EXPECT_EQ(diff.verdict.outcome, Outcome::kMatch);
 }
 
@@ -269,6 +269,103 @@ TEST_F(TraceDiffTest, EveryFlippedBitOfATraceIsAnErrorOrAVerdict) {
       EXPECT_FALSE(diff->verdict.reasons.empty());
     }
   }
+}
+
+// Logits of four tokens: two positions of a prompt, and a decode step with the token that was chosen after them.
+struct Choice {
+  Tensor prompt, step;
+  int32_t chosen;
+};
+std::vector<Put> LogitsOf(const Tensor& values) {
+  return {{PB_STAGE_LOGITS, -1, {static_cast<int64_t>(values.size()) / 4, 4}, values}};
+}
+
+class TraceLogitsTest : public TraceDiffTest {
+ protected:
+  trace::Trace Chosen(const std::string& name, Level level, const Choice& c) {
+    return Write(name, Head(level, name),
+                 {{0, {7, 8}, LogitsOf(c.prompt)}, {2, {c.chosen}, LogitsOf(c.step)}});
+  }
+  // Limits: single position 3e-3, gap change 0.3, mean 2e-3.
+  static TraceDiffOptions WithFloor(int64_t* n_asked = nullptr) {
+    NoiseFloor floor;
+    floor.engine = "reference";
+    NoiseRun run;
+    run.kl.assign(400, 1e-3), run.gap_change.assign(400, 0.1);
+    floor.runs.assign(8, run);
+    TraceDiffOptions options;
+    options.floor = [floor, n_asked](int64_t n) -> Result<NoiseFloor> {
+      if (n_asked) *n_asked = n;
+      return floor;
+    };
+    return options;
+  }
+};
+
+bool HasCode(const TraceDiff& diff, const std::string& code) {
+  for (const Reason& reason : diff.verdict.reasons)
+    if (ReasonName(reason.code) == code) return true;
+  return false;
+}
+
+TEST_F(TraceLogitsTest, WhatArrivedAtTheLogitsIsJudgedByTheNoiseFloor) {
+  const Choice good{{1, 2, 3, 0, 0, 1, 2, 5}, {1, 1, 2, 0}, 3};
+  Choice near = good, far = good;
+  near.prompt[0] += 0.01f;
+  far.prompt[2] += 1;
+  for (Level level : {Level::kSketch, Level::kFull}) {
+    const std::string tag = trace::LevelName(level);
+    const trace::Trace reference = Chosen("r" + tag, level, good), close = Chosen("n" + tag, level, near),
+                       other = Chosen("f" + tag, level, far);
+    int64_t n_asked = 0;
+    const TraceDiff within = Diff(close, reference, WithFloor(&n_asked));
+    EXPECT_EQ(within.verdict.outcome, Outcome::kMatch) << FirstCode(within);
+    EXPECT_TRUE(HasCode(within, "within-limits"));
+    EXPECT_EQ(within.verdict.scope, Scope::kLogitsOnly);
+    EXPECT_EQ(n_asked, 3);
+    ASSERT_EQ(within.logits.size(), 3u);
+    EXPECT_EQ(within.logits_exact, level == Level::kFull);
+    const TraceDiff beyond = Diff(other, reference, WithFloor());
+    EXPECT_EQ(beyond.verdict.outcome, Outcome::kDiverged);
+    EXPECT_EQ(beyond.verdict.first_divergence->position, 0);
+    const TraceDiff unknown = Diff(close, reference);
+    EXPECT_EQ(FirstCode(unknown), "not-judged");
+    TraceDiffOptions on_purpose = WithFloor();
+    on_purpose.different_models = true;
+    EXPECT_EQ(FirstCode(Diff(close, reference, on_purpose)), "not-judged");
+  }
+  // Digests tell no logits.
+  EXPECT_EQ(
+      FirstCode(Diff(Chosen("nd", Level::kDigest, near), Chosen("rd", Level::kDigest, good), WithFloor())),
+      "not-judged");
+}
+
+TEST_F(TraceLogitsTest, TokensThatEachEngineChoseAreToldAndWhatFollowsIsLeftOut) {
+  // After position 1 tokens 3 and 2 are as good as tied.
+  const Choice ours{{1, 2, 3, 0, 0, 1, 5.01f, 5}, {9, 1, 2, 0}, 2},
+      theirs{{1, 2, 3, 0, 0, 1, 5, 5.02f}, {1, 1, 2, 0}, 3};
+  for (Level level : {Level::kSketch, Level::kFull}) {
+    const std::string tag = trace::LevelName(level);
+    int64_t n_asked = 0;
+    const TraceDiff diff =
+        Diff(Chosen("o" + tag, level, ours), Chosen("t" + tag, level, theirs), WithFloor(&n_asked));
+    EXPECT_EQ(diff.verdict.outcome, Outcome::kNearTie) << FirstCode(diff);
+    EXPECT_TRUE(HasCode(diff, "greedy-flip"));
+    EXPECT_EQ(n_asked, 2);
+    EXPECT_EQ(diff.verdict.coverage.expected, 1);  // the logits of the prompt
+    const std::string text = diff.verdict.reasons[0].text + diff.verdict.reasons[1].text;
+    EXPECT_NE(text.find("0.01 nats"), std::string::npos) << text;
+    EXPECT_NE(text.find("0.02 nats"), std::string::npos) << text;
+  }
+  // A choice that noise does not explain is a divergence.
+  const Choice sure{{1, 2, 3, 0, 0, 1, 9, 5}, {9, 1, 2, 0}, 2};
+  const TraceDiff bad = Diff(Chosen("s", Level::kFull, sure), Chosen("t", Level::kFull, theirs), WithFloor());
+  EXPECT_EQ(bad.verdict.outcome, Outcome::kDiverged);
+  EXPECT_TRUE(HasCode(bad, "top1-flip"));
+  // Tokens that are not the engine's own choice were given: these are traces of different texts.
+  const Choice given{{1, 2, 3, 0, 0, 1, 5, 5.02f}, {1, 1, 2, 0}, 1};
+  EXPECT_EQ(FirstCode(Diff(Chosen("g", Level::kFull, given), Chosen("u", Level::kFull, theirs), WithFloor())),
+            "tokens-differ");
 }
 
 }  // namespace

@@ -26,8 +26,9 @@ struct Piece {
 
 class Pairing {
  public:
-  Pairing(const trace::Trace& candidate, const trace::Trace& reference, const trace::PointFilter& filter)
-      : traces_{&candidate, &reference}, filter_(filter) {
+  Pairing(const trace::Trace& candidate, const trace::Trace& reference, const trace::PointFilter& filter,
+          int64_t n_positions)
+      : traces_{&candidate, &reference}, filter_(filter), n_positions_(n_positions) {
     known_positions_ = !candidate.documented() && !reference.documented();
   }
 
@@ -48,6 +49,10 @@ class Pairing {
  private:
   void Sort(const Record& r, int side) {
     if (!Wanted(r)) return;
+    if (r.first_position >= 0 && r.first_position + std::max<int64_t>(r.n_rows(), 1) > n_positions_) {
+      ++out_.n_beyond[side];
+      return;
+    }
     // Rows of an op outside the vocabulary need not be tokens.
     if (!known_positions_ || r.stage_id == PB_STAGE_UNMAPPED) {
       unplaced_[{r.stage, r.layer, r.seq}].push_back({&r, side, 0, 0});
@@ -144,6 +149,7 @@ class Pairing {
 
   const trace::Trace* traces_[2];
   const trace::PointFilter& filter_;
+  int64_t n_positions_;
   bool known_positions_;
   std::map<Key, std::vector<Piece>> placed_, unplaced_;
   TracePairing out_;
@@ -154,8 +160,8 @@ class Pairing {
 bool StageComesBefore(const Record& a, const Record& b) { return Rank(a) < Rank(b); }
 
 TracePairing PairTraces(const trace::Trace& candidate, const trace::Trace& reference,
-                        const trace::PointFilter& filter) {
-  return Pairing(candidate, reference, filter).Run();
+                        const trace::PointFilter& filter, int64_t n_positions) {
+  return Pairing(candidate, reference, filter, n_positions).Run();
 }
 
 }  // namespace pb::compare

@@ -32,10 +32,12 @@ struct TracePairing {
   std::vector<TraceGap> gaps;
   std::vector<std::string> repeated;  // points that one trace holds twice
   std::vector<std::string> outside;   // records whose rows are not among the tokens
+  int64_t n_beyond[2] = {0, 0};       // records of each side that end beyond the positions asked for
 };
 
+// Of positions below `n_positions`, where they are known.
 TracePairing PairTraces(const trace::Trace& candidate, const trace::Trace& reference,
-                        const trace::PointFilter& filter);
+                        const trace::PointFilter& filter, int64_t n_positions = INT64_MAX);
 
 // Rank of a record's stage: outer stages around the layers, then dependency level; unknown stages last in their layer.
 bool StageComesBefore(const trace::Record& a, const trace::Record& b);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -44,16 +43,6 @@ std::vector<int64_t> RowShape(const Record& r) {
 
 double Relative(double distance, double norm) {
   return distance == 0 ? 0 : norm > 0 ? distance / norm : kInfinity;
-}
-
-int64_t FactNumber(const trace::Trace& trace, std::string_view key) {
-  for (const trace::Fact& fact : trace.manifest().model_facts) {
-    int64_t value = 0;
-    const char* end = fact.value.data() + fact.value.size();
-    if (fact.key == key && std::from_chars(fact.value.data(), end, value).ptr == end && value > 0)
-      return value;
-  }
-  return 0;
 }
 
 // Stages that one of the engines computes inside another op.
@@ -144,12 +133,10 @@ PointComparer::PointComparer(const trace::Trace& candidate, const trace::Trace& 
       equal_(LayerCount(candidate, reference), Unobservable(candidate, reference)),
       sketcher_(reference.manifest().sketch_seed),
       same_seed_(candidate.manifest().sketch_seed == reference.manifest().sketch_seed) {
-  auto number = [&](const char* key) {
-    const int64_t value = FactNumber(reference, key);
-    return value > 0 ? value : FactNumber(candidate, key);
-  };
-  shape_ = {number("d_model"), number("d_ff"), number("n_heads"), number("n_kv_heads"), number("head_dim"),
-            number("n_vocab")};
+  const stages::ModelShape ours = trace::ReadModelFacts(candidate.manifest().model_facts).shape;
+  shape_ = trace::ReadModelFacts(reference.manifest().model_facts).shape;
+  for (const auto& [key, size] : trace::kShapeKeys)
+    if (shape_.*size == 0) shape_.*size = ours.*size;
 }
 
 std::optional<LocalBound> PointComparer::BoundFor(const TraceSpan& span) const {

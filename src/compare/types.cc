@@ -1,43 +1,7 @@
+// Names of scopes, phases and blame as reports have them.
 #include "compare/types.h"
 
 namespace pb::compare {
-
-const char* OutcomeName(Outcome o) {
-  switch (o) {
-    case Outcome::kMatch:
-      return "match";
-    case Outcome::kNearTie:
-      return "near-tie";
-    case Outcome::kDrift:
-      return "drift";
-    case Outcome::kIncomplete:
-      return "incomplete";
-    case Outcome::kDiverged:
-      return "diverged";
-    case Outcome::kEngineFailed:
-      return "engine-failed";
-    case Outcome::kInvalid:
-      return "invalid";
-  }
-  return "invalid";
-}
-
-int ExitCode(Outcome o) {
-  switch (o) {
-    case Outcome::kMatch:
-    case Outcome::kNearTie:
-    case Outcome::kDrift:
-      return 0;
-    case Outcome::kDiverged:
-      return 1;
-    case Outcome::kEngineFailed:
-      return 4;
-    case Outcome::kIncomplete:
-    case Outcome::kInvalid:
-      return 3;
-  }
-  return 3;
-}
 
 const char* ScopeName(Scope s) { return s == Scope::kLocal ? "local" : "logits-only"; }
 

@@ -10,14 +10,9 @@
 
 #include "abi/vocabulary.h"
 #include "compare/noise_rank.h"
+#include "compare/reasons.h"
 
 namespace pb::compare {
-
-// Verdicts in rising order of badness: the worst reason wins (ARCHITECTURE.md, "Verdicts").
-enum class Outcome { kMatch, kNearTie, kDrift, kIncomplete, kDiverged, kEngineFailed, kInvalid };
-const char* OutcomeName(
-    Outcome o);           // "match" "near-tie" "drift" "incomplete" "diverged" "engine-failed" "invalid"
-int ExitCode(Outcome o);  // 0 0 0 3 1 4 3
 
 enum class Scope { kLogitsOnly, kLocal };
 const char* ScopeName(Scope s);  // "logits-only" "local"
@@ -25,14 +20,6 @@ const char* ScopeName(Scope s);  // "logits-only" "local"
 // kEngine: the one engine that was judged (audit).
 enum class Blame { kNone, kCandidate, kReference, kBoth, kEngine, kModelFile, kUndetermined };
 const char* BlameName(Blame b);
-
-// Why a verdict is what it is. `code` is stable and machine-readable ("kl-worst-above-limit", "no-reference",
-// ...).
-struct Reason {
-  Outcome outcome;
-  std::string code;
-  std::string text;  // one sentence for a person
-};
 
 // A limit in force. Nothing decides without one of these being printed.
 struct Limit {
@@ -87,6 +74,7 @@ struct PointRow {
   double max_abs = 0, cosine = 0, scale = 1, offset = 0;  // candidate ~ scale * reference + offset
   int64_t n_non_finite[2] = {
       0, 0};  // candidate, reference; hidden scores that are -inf on both sides are not counted
+  double largest = 0;               // magnitude of a finite value, of either side
   bool explained_by_codes = false;  // above the bound, and explained by differently rounded activation codes
   std::string explanation;
   bool above_bound() const { return !(bound_ratio <= 1); }
@@ -97,6 +85,11 @@ struct Coverage {
   std::string unit;  // "positions" or "points"
   int64_t expected = 0, compared = 0;
   std::vector<std::string> missing, unmapped, unobservable;  // named; unobservable with reason
+};
+
+// A setting on which two engines part, so that their results are not comparable; of act.quant the scheme of the layers' products.
+struct SettingDifference {
+  std::string key, values[2], origins[2];  // candidate, reference
 };
 
 struct FirstDivergence {
@@ -111,9 +104,11 @@ struct Verdict {
   std::vector<Reason> reasons;          // worst first
   std::vector<Limit> limits;
   Coverage coverage;
+  std::vector<SettingDifference> differing;
   std::optional<FirstDivergence> first_divergence;
   std::optional<NoiseRank> rank;  // none: it could not be told
   Blame blame = Blame::kNone;
+  bool Has(ReasonCode code) const { return HasReason(reasons, code); }
 };
 
 }  // namespace pb::compare

@@ -1,20 +1,18 @@
+// From evidence to verdict: completeness, settings, the ops, then the logits; each is judged once, in this order.
 #include "compare/verdict.h"
 
 #include <algorithm>
 
 #include "compare/completeness.h"
 #include "compare/logits_judge.h"
+#include "compare/ops_judge.h"
 
 namespace pb::compare {
 namespace {
 
-bool HasCode(const Verdict& verdict, std::string_view code) {
-  return std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
-                     [&](const Reason& r) { return r.code == code; });
-}
-
 void BlameFailedEngine(Verdict* verdict) {
-  bool candidate = HasCode(*verdict, "candidate-failed"), reference = HasCode(*verdict, "reference-failed");
+  const bool candidate = verdict->Has(ReasonCode::kCandidateFailed),
+             reference = verdict->Has(ReasonCode::kReferenceFailed);
   if (candidate || reference)
     verdict->blame = candidate && reference ? Blame::kBoth
                      : candidate            ? Blame::kCandidate
@@ -23,14 +21,16 @@ void BlameFailedEngine(Verdict* verdict) {
 
 }  // namespace
 
-Obstacle NoReference(const std::string& text) { return {Outcome::kIncomplete, "no-reference", text}; }
+Obstacle NoReference(const std::string& text) { return {ReasonCode::kNoReference, text}; }
 
-Obstacle EngineFailed(bool candidate, const std::string& text) {
-  return {Outcome::kEngineFailed, candidate ? "candidate-failed" : "reference-failed",
-          fmt::format("the {} failed: {}", candidate ? "candidate" : "reference", text)};
+Obstacle EngineFailed(const std::string& role, const std::string& text) {
+  const ReasonCode code = role == "candidate"   ? ReasonCode::kCandidateFailed
+                          : role == "reference" ? ReasonCode::kReferenceFailed
+                                                : ReasonCode::kEngineFailed;
+  return {code, fmt::format("the {} failed: {}", role, text)};
 }
 
-Obstacle Undeclared(const std::string& text) { return {Outcome::kIncomplete, "undeclared", text}; }
+Obstacle Undeclared(const std::string& text) { return {ReasonCode::kUndeclared, text}; }
 
 Obstacle UndeclaredActivation(const std::string& architecture, const char* flag) {
   return Undeclared(fmt::format(
@@ -39,41 +39,75 @@ Obstacle UndeclaredActivation(const std::string& architecture, const char* flag)
       architecture, flag));
 }
 
-Obstacle Unsupported(bool candidate, const std::string& text) {
-  return {Outcome::kIncomplete, "unsupported",
-          fmt::format("the {} cannot do what was asked: {}", candidate ? "candidate" : "reference", text)};
-}
+Obstacle Unsupported(const std::string& text) { return {ReasonCode::kUnsupported, text}; }
 
-Obstacle Interrupted(const std::string& text) { return {Outcome::kIncomplete, "interrupted", text}; }
+Obstacle Contradicted(const std::string& text) { return {ReasonCode::kContradicted, text}; }
+
+Obstacle Unheard(const std::string& text) { return {ReasonCode::kUnheard, text}; }
+
+Obstacle Interrupted(const std::string& text) { return {ReasonCode::kInterrupted, text}; }
 
 void Settle(Verdict* verdict) {
   auto worse = [](const Reason& a, const Reason& b) { return a.outcome > b.outcome; };
   std::stable_sort(verdict->reasons.begin(), verdict->reasons.end(), worse);
   if (verdict->reasons.empty())
-    verdict->reasons.push_back({Outcome::kInvalid, "nothing-compared", "nothing was compared"});
+    verdict->reasons.push_back({ReasonCode::kNothingCompared, "nothing was compared"});
   verdict->outcome = verdict->reasons[0].outcome;
 }
 
-Verdict JudgeLogits(Evidence* evidence) {
+namespace {
+
+// Rows of other tokens, of other settings, or of a model that leaves open what it computes say nothing about a defect.
+bool IsComparable(const Verdict& verdict) {
+  return !verdict.Has(ReasonCode::kSettingsDiffer) && !verdict.Has(ReasonCode::kUndeclared) &&
+         !verdict.Has(ReasonCode::kTokensDiffer);
+}
+
+// Among reasons of one outcome the ops come first: they name a place.
+void PutOpsFirst(Verdict ops, Verdict* verdict) {
+  verdict->coverage = std::move(ops.coverage);
+  if (ops.first_divergence) verdict->first_divergence = ops.first_divergence;
+  if (ops.Has(ReasonCode::kNonFinitePoint) || verdict->blame == Blame::kNone) verdict->blame = ops.blame;
+  ops.reasons.insert(ops.reasons.end(), verdict->reasons.begin(), verdict->reasons.end());
+  verdict->reasons = std::move(ops.reasons);
+}
+
+// `local` may be null: then nothing but the logits was compared.
+Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   Verdict verdict;
-  verdict.scope = Scope::kLogitsOnly;
+  verdict.scope = local ? Scope::kLocal : Scope::kLogitsOnly;
   verdict.reasons = evidence->obstacles;
   CheckCompleteness(*evidence, &verdict);
-  std::vector<Reason> differing = DifferingSettings(evidence->settings[0], evidence->settings[1]);
-  verdict.reasons.insert(verdict.reasons.end(), differing.begin(), differing.end());
+  verdict.differing = DifferingSettings(evidence->settings[0], evidence->settings[1]);
+  for (const SettingDifference& d : verdict.differing) verdict.reasons.push_back(ReasonOf(d));
+  if (AttentionDiffers(evidence->settings[0], evidence->settings[1]))
+    verdict.reasons.push_back(
+        {ReasonCode::kFusedAttention,
+         fmt::format(
+             "one engine computes attention as one op, whose sums are kept in f16, and the other does not "
+             "(attn.flash): its scores and softmax cannot be seen, and the logits may lie within {:g} times "
+             "the limits of noise",
+             kFusedAttentionKl)});
   CheckFinite(evidence, &verdict);
-  // Rows of other tokens, of other settings, or of a model that leaves open what it computes say nothing
-  // about a defect.
-  bool comparable =
-      differing.empty() && !HasCode(verdict, "undeclared") && !HasCode(verdict, "tokens-differ");
+  const bool comparable = IsComparable(verdict);
   if (!comparable && verdict.blame != Blame::kNone) verdict.blame = Blame::kUndetermined;
+  std::optional<OpsJudged> ops;
+  if (local) ops = CheckOps(*evidence, *local, comparable);
   if (comparable && verdict.coverage.compared > 0) {
-    CheckLogits(evidence, &verdict);
-    CheckRank(*evidence, &verdict);
+    const Outcome beyond_noise = ops && ops->all_seen_and_right ? Outcome::kDrift : Outcome::kDiverged;
+    CheckLogits(evidence, beyond_noise, &verdict);
+    CheckRank(*evidence, beyond_noise, &verdict);
   }
   BlameFailedEngine(&verdict);
+  if (ops) PutOpsFirst(std::move(ops->verdict), &verdict);
   Settle(&verdict);
   return verdict;
 }
+
+}  // namespace
+
+Verdict JudgeLogits(Evidence* evidence) { return Judge(evidence, nullptr); }
+
+Verdict JudgeLocal(Evidence* evidence, const LocalEvidence& local) { return Judge(evidence, &local); }
 
 }  // namespace pb::compare

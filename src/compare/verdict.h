@@ -47,19 +47,21 @@ struct PromptEvidence {
 // Use the constructors below where one fits: their codes are stable.
 using Obstacle = Reason;
 Obstacle NoReference(const std::string& text);  // incomplete, "no-reference"
-Obstacle EngineFailed(bool candidate,
-                      const std::string& text);  // engine-failed, "candidate-failed" / "reference-failed"
+// `role`: "candidate" "reference" "engine". Engine-failed, "candidate-failed" and so on.
+Obstacle EngineFailed(const std::string& role, const std::string& text);
 Obstacle Undeclared(const std::string& text);    // incomplete, "undeclared": logits are not judged
 // The same, of a model that leaves its FFN activation open; `flag`: what declares it, as "--set".
 Obstacle UndeclaredActivation(const std::string& architecture, const char* flag);
-Obstacle Unsupported(bool candidate, const std::string& text);  // incomplete, "unsupported"
+Obstacle Unsupported(const std::string& text);  // incomplete, "unsupported": an engine says what it does not offer
+Obstacle Contradicted(const std::string& text);  // incomplete, "contradicted": two files disagree
+Obstacle Unheard(const std::string& text);       // incomplete, "unheard": a key that nobody reads
 Obstacle Interrupted(const std::string& text);                  // incomplete, "interrupted"
 
 struct Evidence {
   int64_t n_prompts_asked = 0;
   std::vector<PromptEvidence> prompts;
-  // Facts of model and session of both engines. act.quant, kv.type and attn.flash must agree where both tell
-  // them.
+  // Facts of model and session of both engines. act.quant and kv.type must agree where both tell them; where attn.flash does
+  // not, limits from the noise floor are wider (kFusedAttentionKl).
   std::vector<Setting> settings[2];
   std::vector<Obstacle> obstacles;
   std::optional<NoiseFloor> floor;  // of the reference
@@ -97,9 +99,16 @@ Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local);
 // "layer 3, ffn_gated"; "logits" outside the layers.
 std::string PointName(int32_t stage, int32_t layer);
 
-// The settings on which two engines differ so that their results are not comparable; one sentence each.
-std::vector<Reason> DifferingSettings(const std::vector<Setting>& candidate,
-                                      const std::vector<Setting>& reference);
+std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& candidate,
+                                                 const std::vector<Setting>& reference);
+// "settings-differ", one sentence.
+Reason ReasonOf(const SettingDifference& difference);
+
+// Whether one engine computes attention as one op and the other does not, as far as both tell (attn.flash).
+bool AttentionDiffers(const std::vector<Setting>& candidate, const std::vector<Setting>& reference);
+// What rounding of fused attention may add: so many times the limits on KL, and the root of it times that on gaps. Measured:
+// docs/numerics.md, "Fused attention".
+inline constexpr double kFusedAttentionKl = 4;
 
 // Sorts reasons worst first (stable) and sets the outcome to the worst; no reason at all is invalid.
 void Settle(Verdict* verdict);

@@ -60,7 +60,7 @@ Evidence Good(int n_tokens = 9, int n_decode = 4) {
 
 bool Has(const Verdict& v, const std::string& code) {
   for (const Reason& r : v.reasons)
-    if (r.code == code) return true;
+    if (ReasonName(r.code) == std::string_view(code)) return true;
   return false;
 }
 
@@ -68,7 +68,7 @@ bool Has(const Verdict& v, const std::string& code) {
 void Expect(Evidence e, Outcome outcome, const std::string& code) {
   Verdict v = JudgeLogits(&e);
   EXPECT_STREQ(OutcomeName(v.outcome), OutcomeName(outcome)) << v.reasons[0].text;
-  EXPECT_EQ(v.reasons[0].code, code) << v.reasons[0].text;
+  EXPECT_EQ(ReasonName(v.reasons[0].code), std::string_view(code)) << v.reasons[0].text;
   EXPECT_FALSE(v.reasons[0].text.empty());
 }
 
@@ -140,7 +140,7 @@ TEST(PassesOnNothing, EngineDies) {
     PromptEvidence& p = e.prompts[0];
     p.n_decode[candidate ? 0 : 1] = 1;
     p.rows.resize(10);
-    e.obstacles = {EngineFailed(candidate, "signal 11")};
+    e.obstacles = {EngineFailed(candidate ? "candidate" : "reference", "signal 11")};
     Expect(e, Outcome::kEngineFailed, candidate ? "candidate-failed" : "reference-failed");
     Verdict v = JudgeLogits(&e);
     EXPECT_EQ(v.blame, candidate ? Blame::kCandidate : Blame::kReference);
@@ -262,7 +262,7 @@ TEST(JudgeLogits, Match) {
   Evidence e = Good();
   Verdict v = JudgeLogits(&e);
   EXPECT_EQ(v.outcome, Outcome::kMatch);
-  EXPECT_EQ(v.reasons[0].code, "within-limits");
+  EXPECT_STREQ(ReasonName(v.reasons[0].code), "within-limits");
   EXPECT_EQ(v.coverage.expected, 13);
   EXPECT_EQ(v.coverage.compared, 13);
   EXPECT_TRUE(v.coverage.missing.empty());
@@ -286,7 +286,7 @@ TEST(JudgeLogits, WorstPosition) {
   Verdict v = JudgeLogits(&e);
   EXPECT_EQ(v.outcome, Outcome::kDiverged);
   ASSERT_EQ(v.reasons.size(), 1u);  // the mean of nine is 7.8e-4
-  EXPECT_EQ(v.reasons[0].code, "kl-worst-above-limit");
+  EXPECT_STREQ(ReasonName(v.reasons[0].code), "kl-worst-above-limit");
   EXPECT_EQ(v.first_divergence->position, 6);
   EXPECT_EQ(v.first_divergence->token, 106);
   EXPECT_EQ(v.first_divergence->layer, -1);
@@ -304,7 +304,7 @@ TEST(JudgeLogits, MeanAlone) {
   Verdict v = JudgeLogits(&e);
   EXPECT_EQ(v.outcome, Outcome::kDiverged);
   ASSERT_EQ(v.reasons.size(), 1u);
-  EXPECT_EQ(v.reasons[0].code, "kl-mean-above-limit");
+  EXPECT_STREQ(ReasonName(v.reasons[0].code), "kl-mean-above-limit");
   EXPECT_NE(v.reasons[0].text.find("no position is beyond its own limit, position 3 contributes most"),
             std::string::npos);
   EXPECT_EQ(v.first_divergence->position, 3);
@@ -338,14 +338,14 @@ TEST(JudgeLogits, NearTieAndFlip) {
   e.prompts[0].rows[2].gap_change = 0.29;  // limit 0.3
   Verdict v = JudgeLogits(&e);
   EXPECT_EQ(v.outcome, Outcome::kNearTie);
-  EXPECT_EQ(v.reasons[0].code, "near-tie");
+  EXPECT_STREQ(ReasonName(v.reasons[0].code), "near-tie");
   EXPECT_FALSE(v.first_divergence);
   EXPECT_EQ(ExitCode(v.outcome), 0);
   e.prompts[0].rows[4].top1[0] = 8;
   e.prompts[0].rows[4].gap_change = 0.31;
   v = JudgeLogits(&e);
   EXPECT_EQ(v.outcome, Outcome::kDiverged);
-  EXPECT_EQ(v.reasons[0].code, "top1-flip");
+  EXPECT_STREQ(ReasonName(v.reasons[0].code), "top1-flip");
   EXPECT_EQ(v.first_divergence->position, 4);
   EXPECT_TRUE(Has(v, "near-tie"));
 }
@@ -382,7 +382,7 @@ TEST(JudgeLogits, NanNeverPassesALimit) {
 }
 
 TEST(JudgeLogits, SettingsThatDifferAreNotJudged) {
-  for (const char* key : {"act.quant", "kv.type", "attn.flash"}) {
+  for (const char* key : {"act.quant", "kv.type"}) {
     Evidence e = Good();
     e.settings[0] = {{key, "f16", "set"}};
     e.settings[1] = {{key, "f32", "observed"}};
@@ -391,6 +391,28 @@ TEST(JudgeLogits, SettingsThatDifferAreNotJudged) {
     e.settings[1][0].value = "f16";
     Expect(e, Outcome::kDiverged, "kl-worst-above-limit");
   }
+}
+
+// Floor() has limits of 3e-3, 2e-3 and 0.3: fused attention in one engine may lie kFusedAttentionKl times as far.
+TEST(JudgeLogits, FusedAttentionIsDriftWithinWiderLimitsAndNeverAMatch) {
+  auto judge = [](double kl, double gap_change, const char* flash) {
+    Evidence e = Good();
+    e.settings[0] = {{"attn.flash", "on", "observed"}};
+    e.settings[1] = {{"attn.flash", flash, "observed"}};
+    for (LogitsRow& row : e.prompts[0].rows) row.kl = kl, row.gap_change = gap_change;
+    e.prompts[0].rows[3].top1[0] = 8;
+    return JudgeLogits(&e);
+  };
+  EXPECT_EQ(judge(0, 0, "on").outcome, Outcome::kNearTie);
+  EXPECT_EQ(judge(0, 0, "off").outcome, Outcome::kDrift);
+  const Verdict within = judge(1.99e-3 * kFusedAttentionKl, 0.29 * std::sqrt(kFusedAttentionKl), "off");
+  EXPECT_EQ(within.outcome, Outcome::kDrift);
+  EXPECT_TRUE(Has(within, "fused-attention"));
+  EXPECT_NE(within.limits[0].origin.find("as attn.flash differs"), std::string::npos);
+  EXPECT_TRUE(Has(judge(2.01e-3 * kFusedAttentionKl, 0, "off"), "kl-mean-above-limit"));
+  EXPECT_TRUE(Has(judge(3.01e-3 * kFusedAttentionKl, 0, "off"), "kl-worst-above-limit"));
+  EXPECT_EQ(judge(0, 0.31 * std::sqrt(kFusedAttentionKl), "off").outcome, Outcome::kDiverged);
+  EXPECT_EQ(judge(1.99e-3 * kFusedAttentionKl, 0, "on").outcome, Outcome::kDiverged);
 }
 
 // "ggml" means what it does to the weights at hand.
@@ -452,7 +474,7 @@ TEST(JudgeLogits, TheWorstReasonWinsAndAllAreListed) {
   e.prompts[0].rows[2].kl = 1;
   e.prompts[0].rows.resize(12);
   e.prompts[0].n_decode[0] = 3;
-  e.obstacles = {EngineFailed(true, "killed")};
+  e.obstacles = {EngineFailed("candidate", "killed")};
   Verdict v = JudgeLogits(&e);
   EXPECT_EQ(v.outcome, Outcome::kEngineFailed);
   EXPECT_TRUE(Has(v, "kl-worst-above-limit"));

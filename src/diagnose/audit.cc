@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -10,15 +11,16 @@
 #include "base/sha256.h"
 #include "diagnose/blame.h"
 #include "diagnose/op_judge.h"
+#include "run/doubts.h"
 #include "run/local_run.h"
 #include "run/participant.h"
+#include "run/passes.h"
 
 namespace pb::diagnose {
 namespace {
 
 using compare::Outcome;
-
-constexpr int64_t kPassRows = 512;  // token rows of one evaluation at most
+using compare::ReasonCode;
 
 // What the engine is expected to show of the ops that the model declares.
 struct Plan {
@@ -45,14 +47,14 @@ class AuditRun {
   Status RunPrompt(size_t index);
   Status RunUnwatched(size_t index);
   Status RunWatched(size_t index);
-  Status EvaluateWatched(std::span<const int32_t> tokens, int32_t position, int32_t step, Sha256* logits);
-  // Calls `pass` for each evaluation of a prompt: the prefill in chunks, then every decode step.
-  template <typename Pass>
-  Status Passes(const run::PromptRecord& prompt, const Pass& pass) const;
+  Status EvaluateWatched(const run::Pass& pass, Sha256* logits);
+  Status Passes(const run::PromptRecord& prompt,
+                const std::function<Status(const run::Pass&)>& evaluate) const;
   int32_t NPrefill(const run::PromptRecord& prompt) const;
   // An engine's failure becomes an obstacle; anything else is passed on.
   Status Absorb(Status status);
   void Count();
+  void TellOfDoubts();
   void Judge();
 
   const AuditRequest& request_;
@@ -65,44 +67,30 @@ class AuditRun {
   Plan plan_;
   compare::Evidence evidence_;
   compare::LocalEvidence local_;
-  bool ours_ = false;  // the error at hand is not the engine's
   bool stopped_ = false;
 };
 
 Status AuditRun::Absorb(Status status) {
-  if (status.ok()) return {};
-  const Error& error = status.error();
-  run::EngineRecord& engine = out_.run.candidate;
-  if (!engine_.failed()) engine.error = error.message, engine.last_words = engine_.engine().LastWords();
-  const std::string& text = engine.error;  // without the name of the side
-  switch (error.code) {
-    case Code::kEngine:
-    case Code::kTimeout:
-    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
-    case Code::kInternal:
-      evidence_.obstacles.push_back({Outcome::kEngineFailed, "engine-failed", "the engine failed: " + text});
-      break;
-    case Code::kUnsupported:
-      evidence_.obstacles.push_back(
-          {Outcome::kIncomplete, "unsupported", "the engine cannot do what was asked: " + text});
-      break;
-    default:
-      return status;
-  }
+  if (status.ok()) return status;
+  const std::optional<compare::Obstacle> obstacle = engine_.ObstacleOf(status.error());
+  if (!obstacle) return status;
+  evidence_.obstacles.push_back(*obstacle);
   stopped_ = true;
   return {};
 }
 
 Status AuditRun::Open() {
-  PB_TRY(run::CheckModelFile(request_.model, request_.engine.settings));
-  if (!request_.good_model.empty())
-    PB_TRY(run::CheckModelFile(request_.good_model, request_.engine.settings));
+  // What the engine cannot be told the arbiter is (hf.config).
+  host::Settings told = request_.engine.settings;
+  for (const auto& [key, value] : request_.arbiter.settings) run::PutSetting(told, key, value);
+  PB_TRY(run::CheckModelFile(request_.model, told, &out_.run.doubts));
+  if (!request_.good_model.empty()) PB_TRY(run::CheckModelFile(request_.good_model, told, &out_.run.doubts));
   out_.run.candidate.role = "engine", out_.run.reference.role = "arbiter";
   PB_TRY(Absorb(engine_.Start(request_.engine)));
   if (!stopped_) PB_TRY(Absorb(engine_.OpenModel(request_.model)));
   if (!stopped_ && !(engine_.engine().capabilities() & PB_CAP_OUTPUTS)) {
     evidence_.obstacles.push_back(
-        {Outcome::kIncomplete, "no-tracepoints", "the engine shows no tracepoints, so no op can be judged"});
+        {ReasonCode::kNoTracepoints, "the engine shows no tracepoints, so no op can be judged"});
     stopped_ = true;
   }
   return {};
@@ -116,7 +104,7 @@ Status AuditRun::OpenArbiters() {
     if (opened.error().code != Code::kUnsupported && opened.error().code != Code::kUsage)
       return std::move(opened).error();
     evidence_.obstacles.push_back(
-        {Outcome::kIncomplete, "unsupported", "the arbiter cannot judge this: " + opened.error().message});
+        {ReasonCode::kUnsupported, "the arbiter cannot do what was asked: " + opened.error().message});
     stopped_ = true;
     return {};
   };
@@ -131,10 +119,10 @@ Status AuditRun::OpenArbiters() {
   PB_ASSIGN(arbiter.model_sha256, run::CachedFileSha256(side.model_path));
   arbiter.description = arbiter_->description();
   arbiter.model = arbiter_->facts(), arbiter.session = arbiter_->session();
-  const std::string flash = host::FactText(side.session, "attn.flash");
+  const std::string flash = side.session_facts().flash.value;
   if (!flash.empty() && flash != "off")
     evidence_.obstacles.push_back(
-        {Outcome::kIncomplete, "unsupported",
+        {ReasonCode::kUnsupported,
          "the engine runs flash attention, whose rounding the arbiter does not know; run it with "
          "--set attn.flash=off"});
   judge_ = std::make_unique<OpJudge>(*arbiter_, own_.get(), &out_);
@@ -176,15 +164,15 @@ Status CheckTokens(FileArbiter& arbiter, bool were_given, run::PromptRecord* pro
   PB_ASSIGN(prompt->tokens_of[1], arbiter.Tokenize(prompt->text));
   if (prompt->tokens_of[0] == prompt->tokens_of[1]) return {};
   std::string name;
-  const auto bos = static_cast<int32_t>(host::FactNumber(arbiter.facts(), "bos", -1));
-  obstacles->push_back({Outcome::kDiverged, "tokens-differ",
+  const auto bos = trace::ReadModelFacts(arbiter.facts()).bos;
+  obstacles->push_back({Outcome::kDiverged, ReasonCode::kTokensDiffer,
                         "the engine reads other tokens than the model's rules give: it " +
                             HowTokensPart(prompt->tokens_of[0], prompt->tokens_of[1], bos, &name)});
   return {};
 }
 
 Result<Plan> AuditRun::MakePlan() {
-  PB_ASSIGN(const std::vector<host::StageVisibility> shown, engine_.engine().Stages());
+  PB_ASSIGN(const std::vector<host::StageVisibility> shown, engine_.Stages());
   const bool activation_is_shown = shown[PB_STAGE_FFN_ACT].visibility == PB_OBSERVED;
   Plan plan;
   for (int32_t s = 0; s < PB_STAGE_COUNT; s++) {
@@ -211,9 +199,8 @@ Result<Plan> AuditRun::MakePlan() {
     else
       plan.judged.push_back(s);
   }
-  if (host::FactText(arbiter_->facts(), "ffn.activation") == "undeclared")
-    evidence_.obstacles.push_back(
-        compare::UndeclaredActivation(host::FactText(arbiter_->facts(), "architecture"), "--set"));
+  if (const trace::ModelFacts facts = trace::ReadModelFacts(arbiter_->facts()); facts.activation_undeclared())
+    evidence_.obstacles.push_back(compare::UndeclaredActivation(facts.architecture, "--set"));
   return plan;
 }
 
@@ -221,21 +208,11 @@ int32_t AuditRun::NPrefill(const run::PromptRecord& prompt) const {
   return static_cast<int32_t>(prompt.tokens.size());
 }
 
-template <typename Pass>
-Status AuditRun::Passes(const run::PromptRecord& prompt, const Pass& pass) const {
-  const int64_t rows = std::min(kPassRows, host::FactNumber(out_.run.candidate.session, "ubatch", kPassRows));
-  const int64_t n_prompt = NPrefill(prompt);
-  for (int64_t at = 0; at < n_prompt; at += rows) {
-    const auto n = static_cast<size_t>(std::min(rows, n_prompt - at));
-    PB_TRY(pass(std::span(prompt.tokens).subspan(static_cast<size_t>(at), n), static_cast<int32_t>(at), 0));
-  }
-  // One more may come with each that was chosen.
-  for (size_t i = 0; i < prompt.decoded.size(); i++) {
-    const int32_t token = prompt.decoded[i];
-    PB_TRY(pass(std::span(&token, 1), static_cast<int32_t>(n_prompt + static_cast<int64_t>(i)),
-                static_cast<int32_t>(i) + 1));
-  }
-  return {};
+// One more token may come with each pass.
+Status AuditRun::Passes(const run::PromptRecord& prompt,
+                        const std::function<Status(const run::Pass&)>& evaluate) const {
+  return run::ForEachPass(prompt.tokens, run::PassRows({&out_.run.candidate}), run::StepsOf(prompt.decoded),
+                          evaluate);
 }
 
 Status AuditRun::RunUnwatched(size_t index) {
@@ -249,45 +226,45 @@ Status AuditRun::RunUnwatched(size_t index) {
     if (chooses && next >= 0 && static_cast<int32_t>(prompt.decoded.size()) < prompt.steps_asked)
       prompt.decoded.push_back(next);
   };
-  PB_TRY(Passes(prompt, [&](std::span<const int32_t> tokens, int32_t position, int32_t step) -> Status {
-    PB_TRY(engine_.Evaluate(tokens, position, [&](int32_t, std::span<const float> row) -> Status {
+  PB_TRY(Passes(prompt, [&](const run::Pass& pass) -> Status {
+    PB_TRY(engine_.Evaluate(pass.tokens, pass.position, [&](int32_t, std::span<const float> row) -> Status {
       logits.Update(std::as_bytes(row));
       next = run::Greedy(row);
-      ++(step == 0 ? evidence.n_prefill : evidence.n_decode)[0];
+      ++(pass.step == 0 ? evidence.n_prefill : evidence.n_decode)[0];
       return {};
     }));
-    if (position + static_cast<int32_t>(tokens.size()) >= NPrefill(prompt)) choose();
+    if (pass.position + static_cast<int32_t>(pass.tokens.size()) >= NPrefill(prompt)) choose();
     return {};
   }));
   prompt.logits_sha256[0] = prompt.untapped_sha256[0] = logits.Hex();
   return {};
 }
 
-Status AuditRun::EvaluateWatched(std::span<const int32_t> tokens, int32_t position, int32_t step,
-                                 Sha256* logits) {
+Status AuditRun::EvaluateWatched(const run::Pass& pass, Sha256* logits) {
   host::EvalRequest request;
-  request.tokens.assign(tokens.begin(), tokens.end());
-  request.first_position = position;
+  request.tokens.assign(pass.tokens.begin(), pass.tokens.end());
+  request.first_position = pass.position;
   request.tap.stages = plan_.watched;
   request.tap.outputs = !plan_.watched.empty();
-  judge_->BeginPass(step, position, tokens);
+  judge_->BeginPass(pass.step, pass.position, pass.tokens);
   auto judged = [&](int32_t stage) {
     return std::find(plan_.judged.begin(), plan_.judged.end(), stage) != plan_.judged.end();
   };
-  return engine_.engine().Eval(request, [&](const host::Event& event) -> Status {
-    Status status;
+  Status of_arbiter;
+  Status evaluated = engine_.engine().Eval(request, [&](const host::Event& event) -> Status {
     if (event.kind == host::Event::kLogits) {
       logits->Update(std::as_bytes(event.tensor.data));
-      status = judge_->OnLogits(event.point.first_position, event.tensor);
+      of_arbiter = judge_->OnLogits(event.point.first_position, event.tensor);
     } else if (event.kind == host::Event::kPoint) {
       const auto stage = static_cast<pb_stage>(event.point.stage);
-      status = judge_->OnPoint(stage, event.point.layer, event.tensor, judged(stage));
+      of_arbiter = judge_->OnPoint(stage, event.point.layer, event.tensor, judged(stage));
       if (request_.progress)
         request_.progress("ops", static_cast<int64_t>(judge_->rows().size()), local_.n_expected);
     }
-    ours_ |= !status.ok();
-    return status;
+    return of_arbiter;
   });
+  if (!of_arbiter.ok()) return std::move(of_arbiter).error().In("arbiter");
+  return engine_.Noted(std::move(evaluated));
 }
 
 Status AuditRun::RunWatched(size_t index) {
@@ -295,12 +272,10 @@ Status AuditRun::RunWatched(size_t index) {
   Sha256 logits;
   PB_TRY(engine_.OpenSession(session_));
   judge_->BeginPrompt(static_cast<int32_t>(index));
-  PB_TRY(Passes(prompt, [&](std::span<const int32_t> tokens, int32_t position, int32_t step) {
-    return EvaluateWatched(tokens, position, step, &logits);
-  }));
+  PB_TRY(Passes(prompt, [&](const run::Pass& pass) { return EvaluateWatched(pass, &logits); }));
   prompt.tapped_sha256[0] = logits.Hex();
   if (prompt.observer_effect(0))
-    evidence_.obstacles.push_back({Outcome::kIncomplete, "observer-effect",
+    evidence_.obstacles.push_back({ReasonCode::kObserverEffect,
                                    "the engine's logits change when its tracepoints are watched, so they do "
                                    "not show what it computes unwatched"});
   return {};
@@ -310,9 +285,7 @@ Status AuditRun::RunPrompt(size_t index) {
   if (out_.run.prompts[index].tokens.empty()) return {};
   PB_TRY(Absorb(RunUnwatched(index)));
   if (stopped_) return {};
-  Status watched = RunWatched(index);
-  if (!watched.ok() && ours_) return std::move(watched).error().In("arbiter");
-  return Absorb(std::move(watched));
+  return Absorb(RunWatched(index));
 }
 
 // A point counts when all its rows were judged, in however many pieces they came.
@@ -330,9 +303,21 @@ void AuditRun::Count() {
   }
 }
 
+void AuditRun::TellOfDoubts() {
+  size_t longest = 0;
+  for (const run::PromptRecord& prompt : out_.run.prompts) {
+    longest = std::max(longest, prompt.tokens.size() + static_cast<size_t>(prompt.steps_asked));
+    run::NoteTokens(out_.run.candidate, prompt.tokens, prompt.origin, &out_.run.notes);
+  }
+  run::TellDoubts(out_.run.doubts, static_cast<int64_t>(longest), true, &evidence_.obstacles, &out_.run.notes);
+}
+
 void AuditRun::Judge() {
   evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
+  for (const host::Fact& fact : out_.run.candidate.session)
+    evidence_.settings[0].push_back({fact.key, fact.value, fact.origin});
   if (judge_) Count();
+  TellOfDoubts();
   compare::Verdict& verdict = out_.run.verdict = compare::JudgeAudit(evidence_, local_);
   out_.run.points = run::CondensePoints(local_.points, true);
   std::stable_sort(out_.run.points.begin(), out_.run.points.end(), compare::ComesBefore);
@@ -352,8 +337,7 @@ void AuditRun::Judge() {
 Status AuditRun::AskForSchemes() {
   for (FileArbiter* arbiter : {arbiter_.get(), own_.get()}) {
     if (!arbiter || stopped_) continue;
-    if (Status status = arbiter->AskForSchemes(engine_.engine(), "engine"); !status.ok())
-      PB_TRY(Absorb(std::move(status).error()));
+    PB_TRY(Absorb(engine_.Noted(arbiter->AskForSchemes(engine_.engine(), "engine"))));
   }
   return {};
 }

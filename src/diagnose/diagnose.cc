@@ -51,7 +51,6 @@ class Explanation {
   void JudgeEachOther();
   void Try(int side, FileArbiter& arbiter, const Expectation& declared);
   bool IsNonFinite() const { return culprit_.row.n_non_finite[0] + culprit_.row.n_non_finite[1] > 0; }
-  bool CacheOverflows();
   bool LeftOpen();
   void NameShared();
   void Tell();
@@ -155,25 +154,13 @@ bool Explanation::LeftOpen() {
   const int32_t stage = culprit_.place.stage;
   if (stage != PB_STAGE_FFN_ACT && stage != PB_STAGE_FFN_GATED) return false;
   for (int side : {0, 1})
-    if (host::FactText(arbiters_.of(side).facts(), "ffn.activation") == "undeclared") return true;
+    if (trace::ReadModelFacts(arbiters_.of(side).facts()).activation_undeclared()) return true;
   return false;
-}
-
-// Whether what attention reads of the cache is beyond what the cache holds.
-bool Explanation::CacheOverflows() {
-  constexpr float kLargestF16 = 65504;
-  const int32_t stage = culprit_.place.stage;
-  if ((stage != PB_STAGE_ATTN_SCORES && stage != PB_STAGE_ATTN_CONTEXT) ||
-      host::FactText(comparison_.candidate.session, "kv.type") != "f16")
-    return false;
-  auto inputs = arbiters_.of(0).Inputs(culprit_);
-  return inputs.ok() && std::ranges::any_of(inputs->back().values,  // keys, or values
-                                            [](float x) { return std::fabs(x) > kLargestF16; });
 }
 
 void Explanation::NameShared() {
   for (int side : {0, 1}) {
-    if (host::FactText(Record(side).description, "name") != "native") continue;
+    if (Record(side).engine_facts().name != "native") continue;
     out_.shared.push_back(
         fmt::format("the arbiter reads the model file, decodes its blocks and tokenises with the same code "
                     "as the {} (native); the block "
@@ -211,8 +198,6 @@ void Explanation::Tell() {
         const std::string weights =
             NonFiniteWeights(arbiters_.of(0).model(), out_.place.stage, out_.place.layer);
         if (!weights.empty()) out_.sentence += ": " + weights;
-        if (CacheOverflows())
-          out_.sentence += ": keys or values beyond 65504, the largest of its f16 KV cache";
         return;
       }
       out_.sentence = fmt::format("{}: each engine computes what its own file says, and the files differ: {}",

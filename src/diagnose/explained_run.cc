@@ -2,7 +2,12 @@
 
 #include <algorithm>
 
+#include "run/doubts.h"
+
 namespace pb::diagnose {
+
+using compare::ReasonCode;
+
 namespace {
 
 // Whether the verdict names the op that was captured.
@@ -11,15 +16,28 @@ bool IsFirstDivergence(const compare::Verdict& verdict, const Place& place) {
   return first && first->stage == place.stage && first->layer == place.layer && first->prompt == place.prompt;
 }
 
-}  // namespace
-
-bool HasReason(const compare::Verdict& verdict, std::string_view code) {
-  return std::ranges::any_of(verdict.reasons, [&](const compare::Reason& r) { return r.code == code; });
+// Where two engines are compared that read the file in ways of their own, a key that nothing here hears is a note; what the arbiter
+// says of them rests on it.
+void TellWhatTheArbiterLeavesUnheard(run::Comparison* comparison) {
+  std::vector<compare::Obstacle> obstacles;
+  std::vector<std::string> ignored;
+  std::vector<Doubt> unheard = comparison->doubts;
+  std::erase_if(unheard, [](const Doubt& doubt) { return doubt.kind != Doubt::Kind::kUnheard; });
+  if (unheard.empty()) return;
+  run::TellDoubts(unheard, 0, true, &obstacles, &ignored);
+  for (compare::Obstacle& obstacle : obstacles) {
+    auto& reasons = comparison->verdict.reasons;
+    const auto same = [&](const compare::Reason& reason) { return reason.text == obstacle.text; };
+    if (std::ranges::none_of(reasons, same)) reasons.push_back(std::move(obstacle));
+  }
+  compare::Settle(&comparison->verdict);
 }
 
+}  // namespace
+
 bool IsDivergence(const compare::Verdict& verdict) {
-  return verdict.outcome == compare::Outcome::kDiverged || HasReason(verdict, "non-finite-point") ||
-         HasReason(verdict, "tokens-differ");
+  return verdict.outcome == compare::Outcome::kDiverged || verdict.Has(ReasonCode::kNonFinitePoint) ||
+         verdict.Has(ReasonCode::kTokensDiffer);
 }
 
 Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::EngineSpec>& arbiter,
@@ -29,7 +47,7 @@ Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::E
   request.observe = [&](const run::PointPair& pair) { capture.OnPair(pair); };
   PB_ASSIGN(out.comparison, run::Crossval(request));
   compare::Verdict& verdict = out.comparison.verdict;
-  const bool tokens_differ = HasReason(verdict, "tokens-differ");
+  const bool tokens_differ = verdict.Has(ReasonCode::kTokensDiffer);
   const Culprit* culprit = capture.culprit();
   if (!IsDivergence(verdict) && !place) return out;
   if (!culprit && !tokens_differ) {
@@ -51,6 +69,7 @@ Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::E
   out.diagnosis = std::move(diagnosis).value();
   if (culprit && !tokens_differ) out.culprit = *culprit;
   verdict.blame = out.diagnosis->blame;
+  TellWhatTheArbiterLeavesUnheard(&out.comparison);
   return out;
 }
 

@@ -21,8 +21,6 @@ struct ExplainedRun {
 Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::EngineSpec>& arbiter,
                                        std::optional<Place> place);
 
-// Whether a verdict gives this reason.
-bool HasReason(const compare::Verdict& verdict, std::string_view code);
 // Whether there is something that a diagnosis can say more of: an op, or tokens.
 bool IsDivergence(const compare::Verdict& verdict);
 

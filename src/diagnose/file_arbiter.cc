@@ -2,22 +2,27 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 
+#include "base/processors.h"
 #include "run/code_steps.h"
+#include "run/doubts.h"
 
 namespace pb::diagnose {
 namespace {
 
-constexpr unsigned kMaxThreads = 8;
+constexpr int kMaxThreads = 8;
 
-ModelOptions OptionsOf(const host::Settings& settings) {
-  ModelOptions options;
-  if (const std::string* config = run::FindSetting(settings, "hf.config")) options.hf_config = *config;
-  if (const std::string* name = run::FindSetting(settings, "ffn.activation")) {
-    if (auto activation = ParseActivation(*name)) options.ffn_activation = *activation;
+// Of what a side is told about its model the arbiter takes over what decides between files that contradict each other, and nothing
+// besides: an engine that is told to compute something else than is declared is wrong.
+void TakeDecisions(const run::EngineRecord& side, host::Settings* settings) {
+  auto model = Model::Open(side.model_path, run::DeclaredBy(*settings));
+  if (!model.ok()) return;  // who opens it next says why
+  for (const Doubt& doubt : (*model)->doubts()) {
+    if (doubt.kind != Doubt::Kind::kContradiction || doubt.choices.empty()) continue;
+    const std::string key = doubt.choices[0].substr(0, doubt.choices[0].find('='));
+    if (const std::string* value = run::FindSetting(side.settings, key))
+      run::PutSetting(*settings, key, *value);
   }
-  return options;
 }
 
 }  // namespace
@@ -28,10 +33,9 @@ host::Settings SettingsOf(const run::EngineRecord& side) {
   host::Settings settings;
   if (const std::string* config = run::FindSetting(side.settings, "hf.config"))
     run::PutSetting(settings, "hf.config", *config);
-  for (const char* key : {"act.quant", "kv.type"}) {
-    const std::string value = host::FactText(side.session, key);
-    if (!value.empty()) run::PutSetting(settings, key, value);
-  }
+  const trace::SessionFacts facts = side.session_facts();
+  for (const trace::Fact& fact : {facts.act_quant, facts.kv_type})
+    if (!fact.value.empty()) run::PutSetting(settings, fact.key, fact.value);
   return settings;
 }
 
@@ -40,21 +44,22 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& ar
                                                        const host::Limits& limits) {
   std::unique_ptr<FileArbiter> self(new FileArbiter);
   host::Settings settings = arbiter.settings;
-  const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1u, kMaxThreads);
+  const int threads = std::min(ProcessorCount(), kMaxThreads);
   run::PutSetting(settings, "threads", std::to_string(threads));
   for (const auto& [key, value] : SettingsOf(side)) run::PutSetting(settings, key, value);
+  TakeDecisions(side, &settings);
   for (bool told : {false, true}) {
     PB_ASSIGN(self->engine_, host::Engine::Start(arbiter.plugin, settings, limits));
     PB_ASSIGN(self->facts_, self->engine_->OpenModel(side.model_path));
     const std::string* activation = run::FindSetting(side.settings, "ffn.activation");
-    if (told || !activation || host::FactText(self->facts_, "ffn.activation") != "undeclared") break;
+    if (told || !activation || !trace::ReadModelFacts(self->facts_).activation_undeclared()) break;
     run::PutSetting(settings, "ffn.activation", *activation);
   }
   PB_ASSIGN(self->session_, self->engine_->OpenSession({}));
   PB_ASSIGN(self->stages_, self->engine_->Stages());
   self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
-  PB_ASSIGN(self->model_, Model::Open(side.model_path, OptionsOf(settings)));
-  self->scheme_check_.emplace(self->model_, host::FactText(self->session_, "act.quant"));
+  PB_ASSIGN(self->model_, Model::Open(side.model_path, run::DeclaredBy(settings)));
+  self->scheme_check_.emplace(self->model_, trace::ReadSessionFacts(self->session_).act_quant.value);
   return self;
 }
 
@@ -187,10 +192,10 @@ Result<FileArbiters> FileArbiters::Open(const run::EngineSpec& arbiter, const ru
   const run::EngineRecord &c = comparison.candidate, &r = comparison.reference;
   FileArbiters self;
   PB_ASSIGN(self.own_[0], FileArbiter::Open(arbiter, c, limits));
-  const bool same = c.model_sha256 == r.model_sha256 &&
-                    c.model_path.parent_path() == r.model_path.parent_path() &&
-                    host::FactText(c.session, "act.quant") == host::FactText(r.session, "act.quant") &&
-                    host::FactText(c.session, "kv.type") == host::FactText(r.session, "kv.type");
+  const trace::SessionFacts ours = c.session_facts(), theirs = r.session_facts();
+  const bool same =
+      c.model_sha256 == r.model_sha256 && c.model_path.parent_path() == r.model_path.parent_path() &&
+      ours.act_quant.value == theirs.act_quant.value && ours.kv_type.value == theirs.kv_type.value;
   if (!same) {
     PB_ASSIGN(self.own_[1], FileArbiter::Open(arbiter, r, limits));
   }

@@ -15,22 +15,16 @@ bool MeansRefused(Code code) {
 
 }  // namespace
 
-std::vector<TokenPass> CutPasses(const std::vector<int32_t>& tokens, int64_t rows) {
-  std::vector<TokenPass> passes;
-  const auto n = static_cast<int64_t>(tokens.size());
-  for (int64_t at = 0; at < n; at += rows)
-    passes.push_back(
-        {static_cast<int32_t>(at), {tokens.begin() + at, tokens.begin() + std::min(at + rows, n)}});
-  return passes;
-}
-
 Result<std::unique_ptr<TensorDonor>> TensorDonor::Record(host::Engine& engine,
-                                                         const std::vector<TokenPass>& passes,
+                                                         const std::vector<run::Pass>& passes,
                                                          std::vector<int32_t> stages) {
   auto donor = std::unique_ptr<TensorDonor>(new TensorDonor);
   PB_TRY(engine.Reset(0));
-  for (const TokenPass& pass : passes) {
-    host::EvalRequest request{pass.tokens, pass.first_position, static_cast<int32_t>(pass.tokens.size()), {}};
+  for (const run::Pass& pass : passes) {
+    host::EvalRequest request{{pass.tokens.begin(), pass.tokens.end()},
+                              pass.position,
+                              static_cast<int32_t>(pass.tokens.size()),
+                              {}};
     request.tap.stages = stages;
     request.tap.outputs = true;
     PB_TRY(engine.Eval(request, [&](const host::Event& e) -> Status {
@@ -38,8 +32,7 @@ Result<std::unique_ptr<TensorDonor>> TensorDonor::Record(host::Engine& engine,
       donor->n_bytes_ += static_cast<int64_t>(e.tensor.data.size_bytes());
       if (donor->n_bytes_ > kMaxRecordedBytes)
         return MakeError(Code::kUnsupported, "the tensors of {} positions exceed {} MiB: give fewer tokens",
-                         pass.first_position + static_cast<int32_t>(pass.tokens.size()),
-                         kMaxRecordedBytes >> 20);
+                         pass.position + static_cast<int32_t>(pass.tokens.size()), kMaxRecordedBytes >> 20);
       donor->stages_.insert(e.point.stage);
       donor->tensors_[{e.point.stage, e.point.layer, e.point.first_position}] = {
           e.tensor.shape, {e.tensor.data.begin(), e.tensor.data.end()}};
@@ -152,9 +145,9 @@ Status InjectedRun::AtLogits(const host::Event& event, const run::RowFn& on_row)
   return recipient_.Continue();
 }
 
-Status InjectedRun::Pass(const TokenPass& pass, const host::TapFilter& tap, const run::RowFn& on_row) {
-  recording_.BeginPass(pass.first_position);
-  PB_TRY(recipient_.BeginEval({pass.tokens, pass.first_position, 0, tap}));
+Status InjectedRun::Pass(const run::Pass& pass, const host::TapFilter& tap, const run::RowFn& on_row) {
+  recording_.BeginPass(pass.position);
+  PB_TRY(recipient_.BeginEval({{pass.tokens.begin(), pass.tokens.end()}, pass.position, 0, tap}));
   for (;;) {
     PB_ASSIGN(host::Event event, recipient_.Wait());
     if (event.kind == host::Event::kDone) return {};
@@ -177,7 +170,7 @@ Status InjectedRun::Run(const std::set<InjectionPoint>& points, const run::RowFn
   tap.outputs = !stages.empty();
   recording_.Clear();
   PB_TRY(recipient_.Reset(0));
-  for (const TokenPass& pass : passes_) PB_TRY(Pass(pass, tap, on_row));
+  for (const run::Pass& pass : passes_) PB_TRY(Pass(pass, tap, on_row));
   return {};
 }
 

@@ -11,17 +11,10 @@
 #include "diagnose/arbiter.h"
 #include "diagnose/injection.h"
 #include "run/participant.h"
+#include "run/passes.h"
 #include "trace/reader.h"
 
 namespace pb::diagnose {
-
-// Consecutive token rows of one evaluation.
-struct TokenPass {
-  int32_t first_position = 0;
-  std::vector<int32_t> tokens;
-};
-// Cuts tokens into passes of at most `rows`.
-std::vector<TokenPass> CutPasses(const std::vector<int32_t>& tokens, int64_t rows);
 
 // Where the tensors that are put in come from.
 class Donor {
@@ -41,7 +34,7 @@ class TensorDonor : public Donor {
  public:
   // Evaluates the passes in an open session at position 0 and keeps all observed stages, or `stages` alone where not empty.
   static Result<std::unique_ptr<TensorDonor>> Record(host::Engine& engine,
-                                                     const std::vector<TokenPass>& passes,
+                                                     const std::vector<run::Pass>& passes,
                                                      std::vector<int32_t> stages);
   static Result<std::unique_ptr<TensorDonor>> FromTrace(trace::Trace trace);
 
@@ -81,8 +74,8 @@ class OpDonor : public Donor {
 
 class InjectedRun {
  public:
-  // `recipient`: PB_CAP_OVERWRITE, with an open session.
-  InjectedRun(host::Engine& recipient, Donor& donor, std::vector<TokenPass> passes)
+  // `recipient`: PB_CAP_OVERWRITE, with an open session. What the passes view outlives this.
+  InjectedRun(host::Engine& recipient, Donor& donor, std::vector<run::Pass> passes)
       : recipient_(recipient), donor_(donor), passes_(std::move(passes)) {}
 
   // Evaluates all passes anew with the donor's tensors at these points; rows come for every position. A point that the donor
@@ -91,13 +84,13 @@ class InjectedRun {
   const std::map<int32_t, std::string>& refused() const { return refused_; }
 
  private:
-  Status Pass(const TokenPass& pass, const host::TapFilter& tap, const run::RowFn& on_row);
+  Status Pass(const run::Pass& pass, const host::TapFilter& tap, const run::RowFn& on_row);
   Status AtPoint(const host::Event& event);
   Status AtLogits(const host::Event& event, const run::RowFn& on_row);
 
   host::Engine& recipient_;
   Donor& donor_;
-  std::vector<TokenPass> passes_;
+  std::vector<run::Pass> passes_;
   const std::set<InjectionPoint>* points_ = nullptr;
   Recording recording_;
   std::map<int32_t, std::string> refused_;

@@ -22,7 +22,6 @@ namespace {
 
 using Points = std::vector<InjectionPoint>;
 constexpr int kCandidate = 0, kReference = 1;
-constexpr int64_t kPassRows = 512;  // token rows of one evaluation at most
 
 // Embeddings, layers in order, outer stages; within a layer the order of the vocabulary, which is that of dependency.
 bool Before(const InjectionPoint& a, const InjectionPoint& b) {
@@ -74,7 +73,7 @@ class InjectionSearch {
   host::Settings session_[2], oracle_session_;
   std::optional<trace::Trace> trace_;
   std::vector<int32_t> tokens_;
-  std::vector<TokenPass> passes_;
+  std::vector<run::Pass> passes_;       // of tokens_, or of the trace's steps
   std::optional<run::RowStore> other_;  // the other engine's logits
   double mean_limit_ = 0, worst_limit_ = 0, gap_limit_ = 0;
   std::unique_ptr<Donor> donor_;
@@ -104,10 +103,11 @@ Status InjectionSearch::OpenTrace() {
     if (step.first_position != static_cast<int32_t>(tokens_.size()))
       return MakeError(Code::kUnsupported, "{}: a step begins at position {} where {} is due",
                        request_.trace.string(), step.first_position, tokens_.size());
-    passes_.push_back({step.first_position, step.tokens});
     tokens_.insert(tokens_.end(), step.tokens.begin(), step.tokens.end());
   }
   trace_.emplace(std::move(trace));
+  for (const trace::Step& step : trace_->steps())
+    passes_.push_back({step.seq, step.first_position, step.tokens});
   return {};
 }
 
@@ -120,15 +120,15 @@ Status InjectionSearch::Open() {
   const std::filesystem::path* models[2] = {&request_.model, &second};
   const run::EngineSpec* specs[2] = {&request_.candidate, &request_.reference};
   const char* roles[2] = {"candidate", "reference"};
-  int64_t rows = kPassRows;
   for (int side : {kReference, kCandidate}) {
     if (trace_ && side == from_) continue;
     PB_TRY(OpenEngine(sides_[side], *specs[side], *models[side], roles[side], &session_[side]));
-    rows = std::min(rows, host::FactNumber(records_[side].session, "ubatch", kPassRows));
   }
   if (!request_.oracle.plugin.empty())
     PB_TRY(OpenEngine(oracle_, request_.oracle, *models[to_], "oracle", &oracle_session_));
-  if (!trace_) passes_ = CutPasses(tokens_, rows);
+  if (!trace_)
+    PB_TRY(run::ForEachPass(tokens_, run::PassRows({&records_[0], &records_[1]}), run::NoSteps(),
+                            [&](const run::Pass& pass) { return passes_.push_back(pass), Status(); }));
   if (!(sides_[to_].engine().capabilities() & PB_CAP_OVERWRITE))
     return MakeError(Code::kUnsupported, "the {} cannot be overwritten, so nothing can be put into it",
                      roles[to_]);
@@ -136,7 +136,7 @@ Status InjectionSearch::Open() {
   out_.recipient = roles[to_];
   out_.other = trace_ ? "trace " + request_.trace.string() : roles[from_];
   out_.donor = request_.oracle.plugin.empty() ? out_.other : "oracle";
-  out_.n_layers = host::FactNumber(records_[to_].model, "n_layers", 0);
+  out_.n_layers = records_[to_].model_facts().n_layers;
   return {};
 }
 

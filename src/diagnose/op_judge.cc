@@ -1,6 +1,8 @@
+// Judges an engine's operations one by one against what the arbiter makes of their inputs, and explains those that do not agree.
 #include "diagnose/op_judge.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "diagnose/blame.h"
 #include "diagnose/stage_text.h"
@@ -15,11 +17,38 @@ bool IsFinite(const compare::PointRow& row) { return row.n_non_finite[0] + row.n
 // Whether an op takes its inputs to codes or f16 first.
 bool RoundsItsInputs(pb_stage stage) { return (stages::kProducts | stages::kAttention).Contains(stage); }
 
+// Whether an input holds NaN or an infinity other than a hidden score: what an op makes of it is not its own doing.
+bool HasNonFinite(pb_stage stage, const std::vector<Recorded>& inputs) {
+  const auto bad = [&](float x) {
+    const bool hidden = stage == PB_STAGE_ATTN_SCORES_SOFTMAX && x == -INFINITY;
+    return !std::isfinite(x) && !hidden;
+  };
+  return std::ranges::any_of(inputs, [&](const Recorded& r) { return std::ranges::any_of(r.values, bad); });
+}
+
+// The largest key or value that attention reads, where an f16 cache cannot hold it; else 0.
+float BeyondCache(pb_stage stage, const std::vector<Recorded>& inputs, const host::Facts& session) {
+  constexpr float kBeyondF16 = 65520;  // the least that rounds to an infinite f16
+  const bool reads = stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_CONTEXT;
+  if (!reads || inputs.empty() || host::FactText(session, "kv.type") != "f16") return 0;
+  float largest = 0;
+  for (float x : inputs.back().values) largest = std::max(largest, std::fabs(x));
+  return largest >= kBeyondF16 ? largest : 0;
+}
+
 // What is to be said of values that are not finite.
-Diagnosis TellNonFinite(const Culprit& op, const compare::PointRow& row, const Model& model) {
+Diagnosis TellNonFinite(const Culprit& op, const compare::PointRow& row, const Model& model,
+                        float beyond_cache) {
   Diagnosis d;
   const std::string place = PlaceText(op.place.layer, op.place.stage, std::nullopt);
-  if (row.n_non_finite[1] == 0) {
+  if (beyond_cache > 0) {
+    d.blame = Blame::kEngine;
+    d.sentence = fmt::format(
+        "{}: the engine's f16 KV cache overflows: {} are up to {:.3g}, and the largest that f16 holds is "
+        "65504; kv.type=f32 "
+        "mends it",
+        place, op.place.stage == PB_STAGE_ATTN_SCORES ? "keys" : "values", beyond_cache);
+  } else if (row.n_non_finite[1] == 0) {
     d.blame = Blame::kEngine;
     d.sentence = place + ": the engine gives NaN or infinite values where the arbiter gives numbers";
   } else if (row.n_non_finite[0] > 0) {
@@ -53,7 +82,7 @@ void OpJudge::BeginPass(int32_t step, int32_t first_position, std::span<const in
 }
 
 bool OpJudge::LeavesOpen(int32_t stage, bool activation_is_shown) const {
-  if (host::FactText(arbiter_.facts(), "ffn.activation") != "undeclared") return false;
+  if (!trace::ReadModelFacts(arbiter_.facts()).activation_undeclared()) return false;
   return stage == PB_STAGE_FFN_ACT || (stage == PB_STAGE_FFN_GATED && !activation_is_shown);
 }
 
@@ -140,10 +169,19 @@ bool OpJudge::IsExplainedAlike(const Culprit& op, std::span<const float> output)
 
 void OpJudge::Explain(const Culprit& op, std::span<const float> output, const Expectation& declared,
                       const Agreement& found) {
+  const auto stage = static_cast<pb_stage>(op.place.stage);
   if (IsFinite(found.row) && IsExplainedAlike(op, output)) return;
+  if (!IsFinite(found.row) && HasNonFinite(stage, declared.inputs)) return;  // it follows from another op's
+  const float beyond_cache =
+      IsFinite(found.row) ? 0 : BeyondCache(stage, declared.inputs, out_->run.candidate.session);
+  if (beyond_cache > 0 && overflow_ >= 0) {
+    out_->findings[static_cast<size_t>(overflow_)].also.push_back(op.place);
+    return;
+  }
   if (out_->findings.size() >= kMaxFindings) return;
   Diagnosis d = IsFinite(found.row) ? Diagnose(op, output, declared, found)
-                                    : TellNonFinite(op, found.row, arbiter_.model());
+                                    : TellNonFinite(op, found.row, arbiter_.model(), beyond_cache);
+  if (beyond_cache > 0) overflow_ = static_cast<int64_t>(out_->findings.size());
   d.place = op.place;
   d.position = found.row.first_row_above >= 0 ? found.row.first_row_above
                                               : std::max(found.row.worst_row_position, op.first_position);
@@ -151,7 +189,7 @@ void OpJudge::Explain(const Culprit& op, std::span<const float> output, const Ex
   d.findings.insert(d.findings.begin(), {"engine against arbiter", found.error(), found.row.bound,
                                          found.row.bound_ratio, false, found.row.explanation});
   d.recomputed = declared.recomputed;
-  if (host::FactText(out_->run.candidate.description, "name") == "native")
+  if (out_->run.candidate.engine_facts().name == "native")
     d.shared.push_back(
         "the arbiter reads the model file, decodes its blocks and tokenises with the same code as the "
         "engine (native); the block decoders are tested against the reference library's own");

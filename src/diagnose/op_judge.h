@@ -52,6 +52,7 @@ class OpJudge {
   std::vector<compare::PointRow> rows_;
   std::vector<std::string> missing_;
   std::set<std::string> recomputed_;
+  int64_t overflow_ = -1;  // the finding of a cache that cannot hold what it is given
 };
 
 }  // namespace pb::diagnose

@@ -53,9 +53,8 @@ int64_t HeadsOf(pb_stage stage, const HyperParameters& p) {
 
 // "llama.cpp v0.5.0 (zen4)".
 std::string EngineText(const run::EngineRecord& engine) {
-  const std::string isa = host::FactText(engine.description, "isa");
-  return fmt::format("{} {}{}", host::FactText(engine.description, "name"),
-                     host::FactText(engine.description, "version"), isa.empty() ? "" : " (" + isa + ")");
+  const trace::EngineFacts facts = engine.engine_facts();
+  return fmt::format("{} {}{}", facts.name, facts.version, facts.isa.empty() ? "" : " (" + facts.isa + ")");
 }
 
 // The piece of the output: features [first, first + width) of a token row are its head, `features` counts within that.
@@ -173,8 +172,8 @@ class Fields {
   void Product() {
     const OpWeights w = Weights();
     const WeightView& matrix = *w.matrix;
-    const std::string scheme = SchemeOf(host::FactText(arbiter_.session(), "act.quant"), matrix.type,
-                                        culprit_.place.stage == PB_STAGE_LOGITS);
+    const std::string scheme = SchemeOf(trace::ReadSessionFacts(arbiter_.session()).act_quant.value,
+                                        matrix.type, culprit_.place.stage == PB_STAGE_LOGITS);
     std::vector<float> row(static_cast<size_t>(matrix.n_columns)), weight, minimum;
     for (int64_t f : piece_.features) {
       DecodeRow(matrix, f, row.data());
@@ -201,8 +200,8 @@ class Fields {
 
   // An f16 cache rounds keys and values; with a quantising engine, what meets them too.
   void Precisions() {
-    const bool f16 = host::FactText(arbiter_.session(), "kv.type") == "f16",
-               none = host::FactText(arbiter_.session(), "act.quant") == "none";
+    const trace::SessionFacts facts = trace::ReadSessionFacts(arbiter_.session());
+    const bool f16 = facts.kv_type.value == "f16", none = facts.act_quant.value == "none";
     Add("attention_precision", f16 && !none ? "f16" : "f32");
     Add("cache_precision", f16 ? "f16" : "f32");
   }

@@ -51,7 +51,7 @@ std::optional<bool> SpotFound(const compare::PointRow& row, const run::Compariso
     return (" " + feature + " ").find(fmt::format(" {} ", row.worst_feature_index)) != std::string::npos;
   const host::Fact* head = host::FindFact(session, "mutant.head");
   if (!head) return std::nullopt;
-  const int64_t width = host::FactNumber(comparison.candidate.model, "head_dim", 1);
+  const int64_t width = std::max<int64_t>(comparison.candidate.model_facts().shape.head_dim, 1);
   return std::to_string(row.worst_feature_index / width) == head->value;
 }
 
@@ -62,13 +62,13 @@ bool IsNamed(const SelfCase& c, const std::string& name) {
 void JudgePlace(const SelfCase& c, const run::Comparison& comparison, SelfResult* r) {
   const auto& first = comparison.verdict.first_divergence;
   if (c.stage < 0) {
-    r->exact = r->within_one = HasReason(comparison.verdict, "tokens-differ");
+    r->exact = r->within_one = comparison.verdict.Has(compare::ReasonCode::kTokensDiffer);
     r->place = r->exact ? "tokens" : "";
     return;
   }
   if (!first || !first->stage) return;
   r->place = PlaceText(first->layer, *first->stage, first->feature);
-  const int64_t n_layers = host::FactNumber(comparison.candidate.model, "n_layers", 1);
+  const int64_t n_layers = std::max<int64_t>(comparison.candidate.model_facts().n_layers, 1);
   r->exact = *first->stage == c.stage && first->layer == c.layer;
   r->within_one =
       std::abs(OpOrder(*first->stage, first->layer, n_layers) - OpOrder(c.stage, c.layer, n_layers)) <= 1;

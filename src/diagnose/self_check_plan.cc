@@ -42,7 +42,7 @@ Result<std::vector<Entry>> AskCatalogue(const SelfCheckRequest& request, const s
                                         int64_t* n_layers) {
   PB_ASSIGN(auto engine, host::Engine::Start(request.mutant.plugin, request.mutant.settings, request.limits));
   PB_ASSIGN(host::Facts facts, engine->OpenModel(model));
-  *n_layers = host::FactNumber(facts, "n_layers", 0);
+  *n_layers = trace::ReadModelFacts(facts).n_layers;
   constexpr std::string_view kPrefix = "defect.";
   std::vector<Entry> entries;
   for (const host::Fact& fact : facts) {

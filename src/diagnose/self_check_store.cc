@@ -1,15 +1,19 @@
+// Results of a self-check, a JSON line each, so that one that was interrupted goes on where it stood.
 #include "diagnose/self_check_store.h"
 
+#include <cerrno>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/kept.h"
+#include "base/system_error.h"
 
 namespace pb::diagnose {
 namespace {
 
 using Json = nlohmann::json;
-constexpr const char* kSchema = "paritybit.self-check.results/0";
+constexpr const char* kSchema = "paritybit.self-check.results/1";
 constexpr size_t kMostBytes = 64 << 20;
 
 Json ToJson(const SelfResult& r) {
@@ -24,7 +28,8 @@ Json ToJson(const SelfResult& r) {
   return j;
 }
 
-SelfResult FromJson(const Json& j) {
+// None: a line of something else.
+std::optional<SelfResult> FromJson(const Json& j) try {
   SelfResult r;
   r.key = j.at("key"), r.kind = j.at("kind"), r.defect = j.at("defect"), r.benign = j.at("benign");
   r.error = j.at("error"), r.skipped = j.at("skipped"), r.detected = j.at("detected"),
@@ -35,24 +40,24 @@ SelfResult FromJson(const Json& j) {
   if (j.contains("spot")) r.spot = j.at("spot").get<bool>();
   r.bound_ratio = j.value("bound_ratio", INFINITY);
   return r;
+} catch (const Json::exception&) {
+  return std::nullopt;
 }
 
-// Of lines that are whole; the last one may be cut.
+// Of lines that are what was written; the last one may be cut.
 std::map<std::string, SelfResult> ReadResults(const std::string& text, const std::string& identity) {
   std::map<std::string, SelfResult> known;
   bool first = true;
   for (size_t at = 0; at < text.size();) {
     const size_t end = text.find('\n', at);
     if (end == std::string::npos) break;
-    const Json line = Json::parse(text.substr(at, end - at), nullptr, false);
+    const auto line = OpenSealed(std::string_view(text).substr(at, end - at));
     at = end + 1;
-    if (first &&
-        (!line.is_object() || line.value("schema", "") != kSchema || line.value("identity", "") != identity))
+    if (first && (!line.ok() || line->value("schema", Json()) != kSchema ||
+                  line->value("identity", Json()) != identity))
       return {};
-    if (!first && line.is_object() && line.contains("named_as")) {
-      SelfResult r = FromJson(line);
-      known[r.key] = std::move(r);
-    }
+    if (!first && line.ok())
+      if (auto r = FromJson(*line)) known[r->key] = std::move(*r);
     first = false;
   }
   return known;
@@ -70,11 +75,11 @@ Result<std::unique_ptr<SelfCheckStore>> SelfCheckStore::Open(const std::filesyst
   std::error_code ignored;
   if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), ignored);
   // Begun anew, so that a line that was cut is not continued.
-  std::string begin = Json({{"schema", kSchema}, {"identity", identity}}).dump() + "\n";
-  for (const auto& [key, result] : self->known_) begin += ToJson(result).dump() + "\n";
+  std::string begin = Sealed({{"schema", kSchema}, {"identity", identity}}) + "\n";
+  for (const auto& [key, result] : self->known_) begin += Sealed(ToJson(result)) + "\n";
   PB_TRY(WriteFileAtomic(path, begin));
   self->out_.open(path, std::ios::app);
-  if (!self->out_) return MakeError(Code::kIo, "{}: cannot be written", path.string());
+  if (!self->out_) return MakeError(Code::kIo, "{}: cannot be written: {}", path.string(), ErrnoText(errno));
   return self;
 }
 
@@ -86,8 +91,9 @@ const SelfResult* SelfCheckStore::Find(const std::string& key) const {
 Status SelfCheckStore::Add(const SelfResult& result) {
   if (path_.empty()) return {};
   std::lock_guard lock(mutex_);
-  out_ << ToJson(result).dump() + "\n" << std::flush;
-  return out_ ? Status() : Status(MakeError(Code::kIo, "{}: cannot be written", path_.string()));
+  out_ << Sealed(ToJson(result)) + "\n" << std::flush;
+  return out_ ? Status()
+              : Status(MakeError(Code::kIo, "{}: cannot be written: {}", path_.string(), ErrnoText(errno)));
 }
 
 }  // namespace pb::diagnose

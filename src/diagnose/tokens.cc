@@ -1,6 +1,5 @@
 // Whose token ids are wrong, and how.
 #include <algorithm>
-#include <cstdlib>
 
 #include "diagnose/blame.h"
 #include "diagnose/diagnose.h"
@@ -11,11 +10,6 @@ namespace {
 
 using compare::Blame;
 using Ids = std::vector<int32_t>;
-
-int32_t BosOf(const host::Facts& facts) {
-  const host::Fact* bos = host::FindFact(facts, "bos");
-  return bos ? static_cast<int32_t>(std::strtol(bos->value.c_str(), nullptr, 10)) : -1;
-}
 
 }  // namespace
 
@@ -49,7 +43,8 @@ Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const run::En
     PB_ASSIGN(Ids expected, engine->Tokenize(prompt->text, PB_ADD_SPECIAL | PB_PARSE_SPECIAL));
     Trial trial;
     trial.side = record.role;
-    trial.text = HowTokensPart(prompt->tokens_of[side], expected, BosOf(facts), &trial.name);
+    trial.text =
+        HowTokensPart(prompt->tokens_of[side], expected, trace::ReadModelFacts(facts).bos, &trial.name);
     trial.restores = agrees[side] = prompt->tokens_of[side] == expected;
     d.findings.push_back(
         {record.role + " against arbiter", agrees[side] ? 0.0 : 1.0, 0, agrees[side] ? 0.0 : 2.0,
@@ -65,8 +60,7 @@ Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const run::En
             : agrees[1]            ? Blame::kCandidate
                                    : Blame::kBoth;
   for (const run::EngineRecord* record : {&comparison.candidate, &comparison.reference}) {
-    const host::Fact* name = host::FindFact(record->description, "name");
-    if (name && name->value == "native")
+    if (record->engine_facts().name == "native")
       d.shared.push_back(
           fmt::format("the arbiter tokenises with the same code as the {} (native)", record->role));
   }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "base/system_error.h"
 #include "formats/safetensors.h"
 
 namespace pb {
@@ -26,7 +27,7 @@ std::optional<std::string> Quoted(std::string_view s) {
 }
 
 Error Errno(const std::filesystem::path& path, std::string_view doing) {
-  return MakeError(Code::kIo, "{}: {}: {}", path.string(), doing, std::strerror(errno));
+  return MakeError(Code::kIo, "{}: {}: {}", path.string(), doing, ErrnoText(errno));
 }
 
 }  // namespace

@@ -16,6 +16,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "base/system_error.h"
+
 namespace pb::host {
 namespace {
 
@@ -23,15 +25,14 @@ constexpr size_t kOutputKept = 64 << 10;
 constexpr rlim_t kStackBytes =
     64ull << 20;  // a runaway recursion ends soon, whatever the user's own limit is
 
-Error SystemError(const char* what) {
-  return MakeError(Code::kInternal, "{}: {}", what, std::strerror(errno));
-}
+constexpr int kPassed = 5;  // descriptors that the child has: 0 to 2, its socket, the shared memory
 
 struct ExecPlan {
   const char* const* argv;
   int null_fd, output_fd, socket_fd, memory_fd;
   rlim_t memory_bytes;
   pid_t parent;
+  StatusPage* status;  // where the child tells what failed
 };
 
 void LimitTo(__rlimit_resource_t resource, rlim_t value) {
@@ -42,29 +43,46 @@ void LimitTo(__rlimit_resource_t resource, rlim_t value) {
   setrlimit(resource, &limit);
 }
 
-// Between fork and exec, where only async-signal-safe calls are allowed. Returns when something failed.
-void BecomeHost(const ExecPlan& plan) {
+// Closes what the child does not need, so that it takes no more descriptors than its parent, and puts the others in place.
+const char* PlaceDescriptors(const ExecPlan& plan) {
+  const int sources[kPassed] = {plan.null_fd, plan.output_fd, plan.output_fd, plan.socket_fd, plan.memory_fd};
+  unsigned from = 3;
+  for (;;) {
+    unsigned next = ~0u;  // the smallest source that is not below `from`
+    for (int source : sources) {
+      const auto candidate = static_cast<unsigned>(source);
+      if (candidate >= from && candidate < next) next = candidate;
+    }
+    if (next > from && close_range(from, next == ~0u ? next : next - 1, 0) != 0) return "close_range";
+    if (next == ~0u) break;
+    from = next + 1;
+  }
+  int high[kPassed];
+  for (int i = 0; i < kPassed; ++i) {
+    high[i] = sources[i] >= kPassed ? sources[i] : fcntl(sources[i], F_DUPFD, kPassed);
+    if (high[i] < 0) return "fcntl";
+  }
+  for (int i = 0; i < kPassed; ++i) {
+    if (dup2(high[i], i) < 0) return "dup2";
+  }
+  return close_range(kPassed, ~0u, 0) != 0 ? "close_range" : nullptr;
+}
+
+// Between fork and exec, where only async-signal-safe calls are allowed. Returns when something failed, with its name.
+const char* BecomeHost(const ExecPlan& plan) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != plan.parent) return;
+  if (getppid() != plan.parent) _exit(127);  // nobody is left to run for
   for (int signal_number : {SIGINT, SIGTERM, SIGPIPE, SIGHUP, SIGQUIT}) signal(signal_number, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  const int sources[] = {plan.null_fd, plan.output_fd, plan.output_fd, plan.socket_fd, plan.memory_fd};
-  int high[5];
-  for (int i = 0; i < 5; ++i) {
-    high[i] = fcntl(sources[i], F_DUPFD, 64);
-    if (high[i] < 0) return;
-  }
-  for (int i = 0; i < 5; ++i) {
-    if (dup2(high[i], i) < 0) return;
-  }
-  if (close_range(5, ~0u, 0) != 0) return;
+  if (const char* failed = PlaceDescriptors(plan)) return failed;
   LimitTo(RLIMIT_CORE, 0);
   LimitTo(RLIMIT_STACK, kStackBytes);
   if (plan.memory_bytes > 0) LimitTo(RLIMIT_AS, plan.memory_bytes);
   execv(plan.argv[0], const_cast<char* const*>(plan.argv));
+  return "exec";
 }
 
 std::string Explain(int status, bool killed_by_us) {
@@ -87,29 +105,35 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::filesystem:
                                                           const std::filesystem::path& plugin,
                                                           const Limits& limits, const SharedMemory& memory) {
   int sockets[2], pipes[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) return SystemError("socketpair");
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0)
+    return SystemError("socketpair", errno);
   if (pipe2(pipes, O_CLOEXEC) != 0) {
+    const int error = errno;
     close(sockets[0]);
     close(sockets[1]);
-    return SystemError("pipe");
+    return SystemError("pipe", error);
   }
-  int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC), error = errno;
   std::unique_ptr<ChildProcess> child(new ChildProcess);
   Status opened = child->Open(sockets[0], pipes[0]);
   std::string program_text = program.string(), plugin_text = plugin.string();
   const char* argv[] = {program_text.c_str(), plugin_text.c_str(), "3", nullptr};
-  ExecPlan plan{argv, null_fd, pipes[1], sockets[1], memory.fd(), limits.memory_bytes, getpid()};
+  ExecPlan plan{argv,     null_fd,        pipes[1], sockets[1], memory.fd(), limits.memory_bytes,
+                getpid(), memory.status()};
   pid_t pid = opened.ok() && null_fd >= 0 ? fork() : -1;
   if (pid == 0) {
-    BecomeHost(plan);
+    const char* failed = BecomeHost(plan);
+    plan.status->start_errno = errno;
+    std::strncpy(plan.status->start_call, failed, sizeof plan.status->start_call - 1);
     _exit(127);
   }
-  int error = errno;
+  if (null_fd >= 0) error = errno;
   for (int fd : {sockets[1], pipes[1], null_fd}) {
     if (fd >= 0) close(fd);
   }
   PB_TRY(std::move(opened));
-  if (pid < 0) return MakeError(Code::kInternal, "starting {}: {}", program_text, std::strerror(error));
+  if (null_fd < 0) return SystemError("/dev/null: cannot open", error);
+  if (pid < 0) return SystemError(fmt::format("starting {}", program_text), error);
   setpgid(pid, pid);
   child->pid_ = pid;
   child->pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
@@ -126,7 +150,7 @@ Status ChildProcess::Open(int socket_fd, int output_fd) {
   if (epoll_ < 0 || fcntl(socket_, F_SETFL, O_NONBLOCK) != 0 || fcntl(output_fd_, F_SETFL, O_NONBLOCK) != 0 ||
       epoll_ctl(epoll_, EPOLL_CTL_ADD, socket_, &event) != 0 ||
       epoll_ctl(epoll_, EPOLL_CTL_ADD, output_fd_, &event) != 0) {
-    return SystemError("watching a child process");
+    return SystemError("watching a child process", errno);
   }
   return {};
 }

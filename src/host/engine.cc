@@ -23,22 +23,6 @@ Result<std::filesystem::path> FindHost() {
 
 }  // namespace
 
-const Fact* FindFact(const Facts& facts, std::string_view key) {
-  auto it = std::ranges::find(facts, key, &Fact::key);
-  return it == facts.end() ? nullptr : &*it;
-}
-
-std::string FactText(const Facts& facts, std::string_view key) {
-  const Fact* fact = FindFact(facts, key);
-  return fact ? fact->value : "";
-}
-
-int64_t FactNumber(const Facts& facts, std::string_view key, int64_t otherwise) {
-  const Fact* fact = FindFact(facts, key);
-  const long long value = fact ? std::strtoll(fact->value.c_str(), nullptr, 10) : 0;
-  return value > 0 ? value : otherwise;
-}
-
 Result<std::unique_ptr<Engine>> Engine::Start(const std::filesystem::path& plugin, const Settings& settings,
                                               const Limits& limits) {
   PB_ASSIGN(std::filesystem::path host, FindHost());

@@ -16,20 +16,13 @@
 
 #include "abi/engine.h"
 #include "base/result.h"
+#include "trace/facts.h"
 
 namespace pb::host {
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
-struct Fact {
-  std::string key, value, origin;
-};
-using Facts = std::vector<Fact>;
-const Fact* FindFact(const Facts& facts, std::string_view key);
-// The fact's value; empty where there is none.
-std::string FactText(const Facts& facts, std::string_view key);
-// The fact's value where it is a positive whole number, else `otherwise`.
-int64_t FactNumber(const Facts& facts, std::string_view key, int64_t otherwise);
+using trace::Fact, trace::Facts, trace::FindFact, trace::FactText, trace::FactNumber;
 
 struct Limits {
   double progress_seconds = 180;  // longest silence during a call (CROSSVAL_TIMEOUT_SECS)

@@ -2,8 +2,10 @@
 // never harms this process.
 #include "host/engine.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -231,8 +233,31 @@ TEST(Engine, StartSaysWhatIsMissing) {
   setenv("PARITYBIT_HOST", "/nowhere/host", 1);
   EXPECT_ERROR(StartFaulty({}).error(), Code::kNotFound, "/nowhere/host");
   setenv("PARITYBIT_HOST", "/bin/true", 1);
-  EXPECT_ERROR(StartFaulty({}).error(), Code::kEngine, "exited with status 0 during loading the plugin");
+  // No code of the engine has run: it has no part in this.
+  EXPECT_ERROR(StartFaulty({}).error(), Code::kIo, "exited with status 0, before paritybit-host loaded");
+  setenv("PARITYBIT_HOST", "/etc/passwd", 1);
+  EXPECT_ERROR(StartFaulty({}).error(), Code::kIo, "starting paritybit-host: exec: Permission denied");
   unsetenv("PARITYBIT_HOST");
+}
+
+TEST(Engine, FewDescriptorsAreTheEnvironmentsAndAreNamed) {
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int used = open("/dev/null", O_RDONLY | O_CLOEXEC);  // the lowest number that is free
+  close(used);
+  int n_refused = 0;
+  // Six kept and five on the way, whatever else this process holds open.
+  for (int more = 0; more <= 11; ++more) {
+    rlimit few{static_cast<rlim_t>(used + more), before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    auto engine = StartFaulty({});
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (engine.ok()) continue;
+    ++n_refused;
+    EXPECT_LT(more, 11);
+    EXPECT_ERROR(engine.error(), Code::kIo, "Too many open files (ulimit -n is " + std::to_string(used + more));
+  }
+  EXPECT_GT(n_refused, 0);
 }
 
 // A host program that answers the first request with these bytes and then stays.

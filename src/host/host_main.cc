@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
@@ -17,9 +18,11 @@ int main(int argc, char** argv) {
     return 2;
   }
   for (int own : {fd, fd + 1}) fcntl(own, F_SETFD, FD_CLOEXEC);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file at its limit is an error to report, not a death
   auto memory = pb::host::SharedMemory::Attach(fd + 1);
   pb::Status status;
   if (memory.ok()) {
+    memory->status()->host_began = 1;
     std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // what a plugin prints must not be lost when it crashes
     pb::host::Server server(argv[1], pb::host::Channel(fd), std::move(memory).value());
     status = server.Run();

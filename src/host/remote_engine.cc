@@ -11,6 +11,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/system_error.h"
+
 namespace pb::host {
 namespace {
 
@@ -66,6 +68,7 @@ Status RemoteEngine::Create(const Settings& settings) {
     return ExpectEnd(in);
   };
   if (Status status = read(); !status.ok()) return Broken(status.error());
+  created_ = true;
   return {};
 }
 
@@ -471,7 +474,28 @@ Error RemoteEngine::ReadError(const Frame& frame) const {
   if (!code.ok() || !text.ok() || *code > static_cast<uint32_t>(Code::kInternal)) {
     return MakeError(Code::kEngine, "{}: an error that cannot be read", name_);
   }
-  return MakeError(static_cast<Code>(*code), "{}: {}", name_, Printable(*text));
+  return Excuse(MakeError(static_cast<Code>(*code), "{}: {}", name_, Printable(*text)));
+}
+
+// An engine that met a limit of its surroundings did not fail: kIo, with the limit. One that paritybit set for it is its own
+// matter.
+Error RemoteEngine::Excuse(Error error) const {
+  if (error.code != Code::kEngine && error.code != Code::kIo && error.code != Code::kInternal &&
+      error.code != Code::kMalformed)
+    return error;
+  auto says = [&](std::string_view text) { return error.message.find(text) != std::string::npos; };
+  auto met = [&](int number) {
+    const std::string limit = LimitText(number);
+    error.code = Code::kIo;
+    if (!limit.empty() && !says(limit)) error.message += fmt::format(" ({})", limit);
+    return error;
+  };
+  for (int number : {EMFILE, ENFILE, EFBIG, EAGAIN}) {
+    if (says(std::strerror(number))) return met(number);
+  }
+  const bool limited = limits_.memory_bytes == 0 && !LimitText(ENOMEM).empty();
+  if (limited && (says("memory") || says("alloc") || says("map"))) return met(ENOMEM);
+  return error;
 }
 
 Error RemoteEngine::Break(Code code, std::string what, bool kill_it) {
@@ -483,8 +507,22 @@ Error RemoteEngine::Break(Code code, std::string what, bool kill_it) {
   return *dead_;
 }
 
+// The child ended before any code of the plugin ran: the engine has no part in it.
+Error RemoteEngine::NotStarted() {
+  Break(Code::kIo, ", before paritybit-host loaded the plugin", false);
+  const StatusPage& status = *memory_.status();
+  if (status.start_errno != 0) {
+    const std::string call(status.start_call, strnlen(status.start_call, sizeof status.start_call));
+    dead_ = SystemError(fmt::format("{}: starting paritybit-host: {}", name_, Printable(call)),
+                        status.start_errno);
+  }
+  return *(dead_ = Excuse(*dead_));
+}
+
 Error RemoteEngine::Died() {
-  return Break(Code::kEngine, fmt::format(" during {}{}", doing_, Where()), false);
+  if (!created_ && !memory_.status()->host_began && limits_.memory_bytes == 0) return NotStarted();
+  Break(Code::kEngine, fmt::format(" during {}{}", doing_, Where()), false);
+  return *(dead_ = Excuse(*dead_));
 }
 
 Error RemoteEngine::Broken(const Error& error) {

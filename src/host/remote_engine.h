@@ -77,6 +77,8 @@ class RemoteEngine : public Engine {
   Result<Codes> ParseCodes(ByteReader& in, const ReplayRequest& request, const TensorRef& output) const;
   TensorRef Refer(Placed placed) const;
   Error ReadError(const Frame& frame) const;
+  Error NotStarted();
+  Error Excuse(Error error) const;
   // The child is of no more use: ends it and keeps the error for every later call.
   Error Break(Code code, std::string what, bool kill_it);
   Error Died();
@@ -90,6 +92,7 @@ class RemoteEngine : public Engine {
   std::unique_ptr<ChildProcess> child_;
   FrameBuffer received_;
   std::optional<Error> dead_;
+  bool created_ = false;  // the plugin answered
   std::string doing_;
   double last_progress_ = 0;  // seconds, steady clock
   uint64_t points_seen_ = 0;

@@ -235,7 +235,11 @@ Status Server::Create(ByteReader& in, FrameWriter& reply) {
 Status Server::OpenModel(ByteReader& in, FrameWriter& reply) {
   PB_ASSIGN(std::string path, ReadString(in, "path"));
   CloseModel();
-  PB_TRY(Take(api_.model_open(engine_, path.c_str(), &model_)));
+  if (Status opened = Take(api_.model_open(engine_, path.c_str(), &model_)); !opened.ok()) {
+    // paritybit read the file just now: what an engine cannot read of it is the engine's failure.
+    const Error& error = opened.error();
+    return Error{error.code == Code::kIo ? Code::kEngine : error.code, error.message};
+  }
   if (!model_) return MakeError(Code::kEngine, "model_open reported success without a model");
   FactSink sink;
   PB_TRY(Take(api_.model_facts(model_, FactSink::Add, &sink)));

@@ -10,12 +10,12 @@
 #include <cstring>
 #include <utility>
 
+#include "base/system_error.h"
+
 namespace pb::host {
 namespace {
 
-Error Failed(const char* what) {
-  return MakeError(Code::kIo, "shared memory: {}: {}", what, std::strerror(errno));
-}
+Error Failed(const char* what) { return SystemError(fmt::format("shared memory: {}", what), errno); }
 
 }  // namespace
 

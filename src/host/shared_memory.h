@@ -17,6 +17,10 @@ struct StatusPage {
   uint64_t progress;  // counts the points reached
   int32_t stage, layer, first_position;
   char native_name[64];
+  // Of the start, before any code of the plugin runs: whether paritybit-host has begun, and if it could not be started, the
+  // call that failed and its errno.
+  int32_t host_began, start_errno;
+  char start_call[32];
 };
 inline constexpr uint64_t kArenaOffset = 4096;  // tensors follow the status page
 static_assert(sizeof(StatusPage) <= kArenaOffset);

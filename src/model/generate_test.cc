@@ -82,7 +82,7 @@ TEST(Generate, AwkwardShapesLoad) {
       ASSERT_TRUE(GenerateFile(spec, folder / "m.gguf").ok());
       auto m = Model::Open(folder / "m.gguf");
       ASSERT_TRUE(m.ok()) << m.error().message;
-      EXPECT_TRUE((*m)->findings().empty()) << (*m)->findings()[0];
+      EXPECT_TRUE((*m)->doubts().empty()) << (*m)->doubts()[0].text;
       EXPECT_EQ((*m)->params().ffn_activation->value, spec.activation);
       EXPECT_EQ((*m)->weights(PB_STAGE_Q_PROJ, 0).matrix.type, s.type);
       EXPECT_EQ((*m)->params().n_heads, s.n_heads);

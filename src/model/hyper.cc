@@ -1,138 +1,23 @@
+// Hyper-parameters from GGUF metadata: the architecture table, defaults of missing keys, and what is refused by name.
 #include "model/hyper.h"
 
-#include <algorithm>
 #include <cmath>
-#include <set>
 
 namespace pb {
 namespace {
 
-// What an architecture string fixes.
-struct Architecture {
-  std::string_view name;
-  RopePairing pairing;
-  stages::Set optional;  // the optional stages that it has
-  std::optional<Activation> activation;  // none: the file does not say, several exist
-  bool full_rotation;                    // rope dims must equal head_dim
-};
 constexpr stages::Set kSubNorms = {PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_SUB_NORM};
 constexpr Architecture kArchitectures[] = {
     // GGUF files of `llama` hold Q and K with rows permuted for adjacent pairs.
-    {"llama", RopePairing::kAdjacent, {}, Activation::kSilu, true},
-    {"bitnet", RopePairing::kHalves, kSubNorms, std::nullopt, false},
-    {"bitnet-25", RopePairing::kHalves, kSubNorms, std::nullopt, false},
-    {"bitnet-b1.58", RopePairing::kHalves, kSubNorms, std::nullopt, false},
+    {"llama", RopePairing::kAdjacent, {}, Activation::kSilu, true, "llama mistral mixtral"},
+    {"bitnet", RopePairing::kHalves, kSubNorms, std::nullopt, false, "bitnet llama"},
+    {"bitnet-25", RopePairing::kHalves, kSubNorms, std::nullopt, false, "bitnet llama"},
+    {"bitnet-b1.58", RopePairing::kHalves, kSubNorms, std::nullopt, false, "bitnet llama"},
 };
 
-// Keys that change the arithmetic in a way that is not offered, unless they hold the value that changes
-// nothing.
-struct RefusedKey {
-  std::string_view key;
-  double neutral;
-};
-constexpr RefusedKey kRefusedKeys[] = {
-    {"expert_count", 0},
-    {"expert_used_count", 0},
-    {"expert_shared_count", 0},
-    {"attention.causal", 1},
-    {"attention.clamp_kqv", 0},
-    {"attention.max_alibi_bias", 0},
-    {"attention.scale", 0},
-    {"attn_logit_softcapping", 0},
-    {"final_logit_softcapping", 0},
-    {"rope.scaling.attn_factor", 1},
-    {"rope.scaling.alpha", 0},
-    {"logit_scale", 0},
-    {"residual_scale", 0},
-    {"embedding_scale", 0},
-    {"nextn_predict_layers", 0},
-    {"use_parallel_residual", 0},
-};
+}  // namespace
 
-// Keys that are read or that decide nothing.
-constexpr std::string_view kKnownKeys[] = {
-    "context_length",
-    "embedding_length",
-    "block_count",
-    "feed_forward_length",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.value_length",
-    "attention.layer_norm_rms_epsilon",
-    "attention.sliding_window",
-    "rope.dimension_count",
-    "rope.freq_base",
-    "rope.scaling.type",
-    "rope.scaling.factor",
-    "rope.scale_linear",
-    "rope.scaling.original_context_length",
-    "rope.scaling.finetuned",
-    "vocab_size",
-    "pooling_type",
-};
-
-// Reads keys of one architecture ("llama.block_count") and remembers none.
-class Keys {
- public:
-  Keys(const GgufFile& file, std::string_view architecture)
-      : file_(file), prefix_(fmt::format("{}.", architecture)) {}
-
-  std::string Full(std::string_view key) const { return prefix_ + std::string(key); }
-  const std::string& prefix() const { return prefix_; }
-  bool Has(std::string_view key) const { return file_.Find(Full(key)) != nullptr; }
-
-  // A number from 1 to 2^24; an array (one number a layer) serves where all are equal.
-  Result<int64_t> Count(std::string_view key) const {
-    std::string full = Full(key);
-    const GgufValue* value = file_.Find(full);
-    if (!value) return MakeError(Code::kMalformed, "metadata key {} is missing", full);
-    PB_ASSIGN(uint64_t n, Number(full, *value));
-    if (n < 1 || n > (1u << 24)) {
-      return MakeError(Code::kMalformed, "byte {}: key {} is {}, expected 1 to {}", value->offset, full, n,
-                       1u << 24);
-    }
-    return static_cast<int64_t>(n);
-  }
-  Result<int64_t> CountOr(std::string_view key, int64_t otherwise) const {
-    if (!Has(key)) return otherwise;
-    return Count(key);
-  }
-  // A finite number of at least `least`.
-  Result<double> Real(std::string_view key, double least) const {
-    std::string full = Full(key);
-    auto value = file_.Float(full);
-    if (!value.ok() && value.error().code == Code::kNotFound) {
-      return MakeError(Code::kMalformed, "metadata key {} is missing", full);
-    }
-    if (!value.ok()) return value;
-    if (!std::isfinite(*value) || *value < least) {
-      return MakeError(Code::kMalformed, "byte {}: key {} is {}", file_.Find(full)->offset, full, *value);
-    }
-    return value;
-  }
-  Result<std::string> String(std::string_view key) const { return file_.String(Full(key)); }
-
- private:
-  Result<uint64_t> Number(const std::string& full, const GgufValue& value) const {
-    if (value.type != GgufType::kArray) return file_.Uint(full);
-    std::vector<uint64_t> all;
-    if (auto* u = std::get_if<std::vector<uint64_t>>(&value.value)) all = *u;
-    if (auto* i = std::get_if<std::vector<int64_t>>(&value.value)) all.assign(i->begin(), i->end());
-    if (all.empty())
-      return MakeError(Code::kMalformed, "byte {}: key {} holds no numbers", value.offset, full);
-    if (std::any_of(all.begin(), all.end(), [&](uint64_t n) { return n != all[0]; })) {
-      return MakeError(Code::kUnsupported, "byte {}: key {} differs between layers, which is not supported",
-                       value.offset, full);
-    }
-    return all[0];
-  }
-
-  const GgufFile& file_;
-  std::string prefix_;
-};
-
-Result<const Architecture*> FindArchitecture(const GgufFile& file) {
+Result<const Architecture*> ArchitectureOf(const GgufFile& file) {
   auto name = file.String("general.architecture");
   if (!name.ok() && name.error().code == Code::kNotFound) {
     return MakeError(Code::kMalformed, "metadata key general.architecture is missing");
@@ -146,6 +31,8 @@ Result<const Architecture*> FindArchitecture(const GgufFile& file) {
                    name->substr(0, 64));
 }
 
+namespace {
+
 Result<double> AsNumber(const GgufValue& value) {
   if (auto* u = std::get_if<uint64_t>(&value.value)) return static_cast<double>(*u);
   if (auto* i = std::get_if<int64_t>(&value.value)) return static_cast<double>(*i);
@@ -154,30 +41,20 @@ Result<double> AsNumber(const GgufValue& value) {
   return MakeError(Code::kUnsupported, "not a number");
 }
 
-Status CheckRefusedKeys(const GgufFile& file, const Keys& keys) {
-  for (const RefusedKey& refused : kRefusedKeys) {
-    std::string full = keys.Full(refused.key);
-    const GgufValue* value = file.Find(full);
-    if (!value) continue;
-    auto number = AsNumber(*value);
-    if (!number.ok() || *number != refused.neutral) {
+// Keys whose meaning is not offered, unless they hold the value that changes nothing.
+Status CheckRefusedKeys(const Keys& keys) {
+  for (const auto& [name, value] : keys.file().metadata()) {
+    if (!name.starts_with(keys.prefix())) continue;
+    const KeyRow* row = FindKey(ArchitectureKeys(), std::string_view(name).substr(keys.prefix().size()));
+    if (!row || row->role != KeyRole::kRefused) continue;
+    auto number = AsNumber(value);
+    if (!number.ok() || *number != row->neutral) {
       return MakeError(Code::kUnsupported,
-                       "byte {}: key {} asks for something that is not supported (only {} is)", value->offset,
-                       full, refused.neutral);
+                       "byte {}: key {} ({}) asks for something that is not supported (only {} is)",
+                       value.offset, name, row->decides, row->neutral);
     }
   }
   return {};
-}
-
-void ReportUnknownKeys(const GgufFile& file, const Keys& keys, std::vector<std::string>& findings) {
-  for (auto it = file.metadata().lower_bound(keys.prefix());
-       it != file.metadata().end() && it->first.starts_with(keys.prefix()); ++it) {
-    std::string_view key = std::string_view(it->first).substr(keys.prefix().size());
-    bool known =
-        std::find(std::begin(kKnownKeys), std::end(kKnownKeys), key) != std::end(kKnownKeys) ||
-        std::any_of(std::begin(kRefusedKeys), std::end(kRefusedKeys), [&](auto& r) { return r.key == key; });
-    if (!known) findings.push_back(fmt::format("metadata key {} is unknown and not used", it->first));
-  }
 }
 
 Status ReadHeads(const Keys& keys, const Architecture& architecture, HyperParameters& p) {
@@ -217,10 +94,23 @@ Status ReadRopeScaling(const Keys& keys, HyperParameters& p) {
                      type.substr(0, 64), keys.Full("rope.scaling.type"));
   }
   p.rope_scale = {1.0f, Origin::kDefault};
-  std::string_view key = keys.Has("rope.scaling.factor") ? "rope.scaling.factor" : "rope.scale_linear";
-  if (!keys.Has(key)) return {};
-  PB_ASSIGN(double factor, keys.Real(key, 0));
-  p.rope_scale = {factor == 0 || type == "none" ? 1.0f : static_cast<float>(factor), Origin::kMetadata};
+  for (std::string_view key : {"rope.scale_linear", "rope.scaling.factor"}) {  // the new name counts
+    if (!keys.Has(key)) continue;
+    PB_ASSIGN(double factor, keys.Real(key, 0));
+    p.rope_scale = {factor == 0 || type == "none" ? 1.0f : static_cast<float>(factor), Origin::kMetadata};
+  }
+  return {};
+}
+
+// Converters write what the checkpoint's config.json calls it.
+Status ReadActivation(const Keys& keys, const Architecture& architecture, HyperParameters& p) {
+  if (architecture.activation) p.ffn_activation = {*architecture.activation, Origin::kDefault};
+  if (!keys.Has("hidden_activation")) return {};
+  PB_ASSIGN(const std::string name, keys.String("hidden_activation"));
+  auto activation = ParseActivation(name);
+  if (!activation.ok())
+    return std::move(activation).error().In(fmt::format("key {}", keys.Full("hidden_activation")));
+  p.ffn_activation = {*activation, Origin::kMetadata};
   return {};
 }
 
@@ -233,32 +123,50 @@ Status CheckSlidingWindow(const Keys& keys, int64_t n_ctx_train) {
                    keys.Full("attention.sliding_window"));
 }
 
+// n_vocab and output_tied, which the tensors decide.
+Status ReadVocabulary(const Keys& keys, HyperParameters& p) {
+  const GgufFile& file = keys.file();
+  const GgufTensor* embedding = file.FindTensor("token_embd.weight");
+  if (!embedding) return MakeError(Code::kMalformed, "tensor token_embd.weight is missing");
+  if (embedding->shape.size() != 2 || embedding->shape[1] > INT32_MAX) {
+    return MakeError(Code::kMalformed, "byte {}: tensor token_embd.weight has not two dimensions",
+                     embedding->info_offset);
+  }
+  p.n_vocab = static_cast<int64_t>(embedding->shape[1]);
+  p.output_tied = file.FindTensor("output.weight") == nullptr;
+  const auto* tokens = file.Strings("tokenizer.ggml.tokens");
+  if (tokens && tokens->size() != embedding->shape[1]) {
+    return MakeError(Code::kMalformed,
+                     "byte {}: tensor token_embd.weight has {} rows, tokenizer.ggml.tokens has {} tokens",
+                     embedding->info_offset, p.n_vocab, tokens->size());
+  }
+  return {};
+}
+
 }  // namespace
 
-Result<HyperParameters> ReadHyperParameters(const GgufFile& file, std::vector<std::string>& findings) {
-  PB_ASSIGN(const Architecture* architecture, FindArchitecture(file));
-  Keys keys(file, architecture->name);
-  PB_TRY(CheckRefusedKeys(file, keys));
+Result<HyperParameters> ReadHyperParameters(const Keys& keys, const Architecture& architecture) {
+  PB_TRY(CheckRefusedKeys(keys));
   HyperParameters p;
-  p.architecture = architecture->name;
-  p.ops = (stages::kAll - stages::kOptional) | architecture->optional;
-  p.rope_pairing = {architecture->pairing, Origin::kDefault};
-  if (architecture->activation) p.ffn_activation = {*architecture->activation, Origin::kDefault};
+  p.architecture = architecture.name;
+  p.ops = (stages::kAll - stages::kOptional) | architecture.optional;
+  p.rope_pairing = {architecture.pairing, Origin::kDefault};
+  PB_TRY(ReadActivation(keys, architecture, p));
   PB_ASSIGN(p.n_layers, keys.Count("block_count"));
   PB_ASSIGN(p.d_model, keys.Count("embedding_length"));
   PB_ASSIGN(p.d_ff, keys.Count("feed_forward_length"));
   PB_ASSIGN(p.n_ctx_train, keys.Count("context_length"));
   PB_TRY(CheckSlidingWindow(keys, p.n_ctx_train));
-  PB_TRY(ReadHeads(keys, *architecture, p));
+  PB_TRY(ReadHeads(keys, architecture, p));
   PB_ASSIGN(double eps, keys.Real("attention.layer_norm_rms_epsilon", 0));
   p.norm_eps = {static_cast<float>(eps), Origin::kMetadata};
-  p.rope_base = {10000.0f, Origin::kDefault};
+  p.rope_base = {kDefaultRopeBase, Origin::kDefault};
   if (keys.Has("rope.freq_base")) {
     PB_ASSIGN(double base, keys.Real("rope.freq_base", 1));
     p.rope_base = {static_cast<float>(base), Origin::kMetadata};
   }
   PB_TRY(ReadRopeScaling(keys, p));
-  ReportUnknownKeys(file, keys, findings);
+  PB_TRY(ReadVocabulary(keys, p));
   return p;
 }
 

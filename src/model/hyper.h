@@ -2,16 +2,31 @@
 #ifndef PARITYBIT_MODEL_HYPER_H_
 #define PARITYBIT_MODEL_HYPER_H_
 
-#include <string>
-#include <vector>
+#include <optional>
+#include <string_view>
 
+#include "model/keys.h"
 #include "model/model.h"
 
 namespace pb {
 
-// Everything but n_vocab and output_tied, which the tensors decide. The activation is set where the
-// architecture fixes it. Keys of the architecture that nothing here reads are added to `findings`.
-Result<HyperParameters> ReadHyperParameters(const GgufFile& file, std::vector<std::string>& findings);
+// What an architecture string fixes.
+struct Architecture {
+  std::string_view name;
+  RopePairing pairing;
+  stages::Set optional;                  // the optional stages that it has
+  std::optional<Activation> activation;  // none: the architecture allows several
+  bool full_rotation;                    // rope dims must equal head_dim
+  std::string_view model_types;          // of config.json files that are converted into it
+};
+
+// What engines take where a file has no rope.freq_base.
+inline constexpr float kDefaultRopeBase = 10000.0f;
+
+// kUnsupported, by name: an architecture that is not read.
+Result<const Architecture*> ArchitectureOf(const GgufFile& file);
+// All of them, as the file alone declares them.
+Result<HyperParameters> ReadHyperParameters(const Keys& keys, const Architecture& architecture);
 
 }  // namespace pb
 

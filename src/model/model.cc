@@ -1,13 +1,14 @@
-// A model file opened: what it declares, and the tensors that each stage reads.
+// A model file opened and checked: what it declares, and its weights by role.
 #include "model/model.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <map>
 
-#include "model/config.h"
-#include "model/hyper.h"
+#include "model/declared.h"
 #include "model/weights.h"
 
 namespace pb {
@@ -17,66 +18,30 @@ struct ActivationNameRow {
   std::string_view name;
   Activation activation;
 };
-// Our name of each first, then Hugging Face's other spellings.
+// Our name of each first. Other spellings are compared without case, and without what stands between words.
 constexpr ActivationNameRow kActivationNames[] = {
-    {"silu", Activation::kSilu},          {"relu2", Activation::kRelu2}, {"relu", Activation::kRelu},
-    {"gelu", Activation::kGelu},          {"swish", Activation::kSilu},  {"relu_squared", Activation::kRelu2},
-    {"squared_relu", Activation::kRelu2},
+    {"silu", Activation::kSilu},         {"relu2", Activation::kRelu2},
+    {"relu", Activation::kRelu},         {"gelu", Activation::kGelu},
+    {"swish", Activation::kSilu},        {"swiglu", Activation::kSilu},
+    {"relusquared", Activation::kRelu2}, {"squaredrelu", Activation::kRelu2},
+    {"relusqr", Activation::kRelu2},     {"sqrrelu", Activation::kRelu2},
+    {"reglu", Activation::kRelu},        {"gelupython", Activation::kGelu},
 };
 
-// The config.json to read: the one named, else the one beside the model, if there.
-std::filesystem::path ConfigPath(const GgufFile& file, const ModelOptions& options) {
-  if (options.hf_config) return *options.hf_config;
-  if (options.ignore_config_beside || file.path().empty()) return {};
-  std::filesystem::path beside = file.path().parent_path() / "config.json";
-  std::error_code error;
-  return std::filesystem::is_regular_file(beside, error) ? beside : std::filesystem::path();
+std::string Plain(std::string_view name) {
+  std::string plain;
+  for (char c : name)
+    if (c != '_' && c != '-' && c != '^' && c != ' ')
+      plain += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return plain;
 }
 
-// Sets the activation from what the config declares, unless the architecture fixes it.
-Status TakeActivation(const std::filesystem::path& path, const ConfigJson& config, HyperParameters& params,
-                      std::vector<std::string>& findings) {
-  if (config.hidden_act.empty()) return {};
-  if (config.shape_differs) {
-    findings.push_back(
-        fmt::format("{}: describes a model of another shape, so its hidden_act is not used", path.string()));
-    return {};
-  }
-  auto declared = ParseActivation(config.hidden_act);
-  if (params.ffn_activation) {
-    if (declared.ok() && *declared == params.ffn_activation->value) return {};
-    findings.push_back(fmt::format("{}: hidden_act is {}, architecture {} runs {}", path.string(),
-                                   config.hidden_act.substr(0, 64), params.architecture,
-                                   ActivationName(params.ffn_activation->value)));
-    return {};
-  }
-  if (!declared.ok()) return std::move(declared).error().In(path.string());
-  params.ffn_activation = {*declared, Origin::kConfigJson};
-  return {};
-}
-
-// n_vocab and output_tied, which the tensors decide.
-Status ReadVocabulary(const GgufFile& file, HyperParameters& params, std::vector<std::string>& findings) {
-  const GgufTensor* embedding = file.FindTensor("token_embd.weight");
-  if (!embedding) return MakeError(Code::kMalformed, "tensor token_embd.weight is missing");
-  if (embedding->shape.size() != 2 || embedding->shape[1] > INT32_MAX) {
-    return MakeError(Code::kMalformed, "byte {}: tensor token_embd.weight has not two dimensions",
-                     embedding->info_offset);
-  }
-  params.n_vocab = static_cast<int64_t>(embedding->shape[1]);
-  params.output_tied = file.FindTensor("output.weight") == nullptr;
-  const auto* tokens = file.Strings("tokenizer.ggml.tokens");
-  if (tokens && tokens->size() != embedding->shape[1]) {
-    return MakeError(Code::kMalformed,
-                     "byte {}: tensor token_embd.weight has {} rows, tokenizer.ggml.tokens has {} tokens",
-                     embedding->info_offset, params.n_vocab, tokens->size());
-  }
-  auto declared = file.Uint(params.architecture + ".vocab_size");
-  if (declared.ok() && *declared != embedding->shape[1]) {
-    findings.push_back(fmt::format("metadata key {}.vocab_size is {}, the embedding has {} rows",
-                                   params.architecture, *declared, params.n_vocab));
-  }
-  return {};
+Result<float> Number(std::string_view key, std::string_view text, float least) {
+  float v = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(v) || !(v >= least))
+    return MakeError(Code::kUsage, "{}={}: a number from {} on is expected", key, text, least);
+  return v;
 }
 
 }  // namespace
@@ -96,11 +61,34 @@ const char* OriginName(Origin origin) {
 }
 
 Result<Activation> ParseActivation(std::string_view name) {
+  const std::string plain = Plain(name);
   for (const auto& row : kActivationNames) {
-    if (row.name == name) return row.activation;
+    if (row.name == plain) return row.activation;
   }
-  return MakeError(Code::kUnsupported, "activation \"{}\" is not supported (silu, relu2, relu, gelu are)",
-                   name.substr(0, 64));
+  const bool tanh = plain == "gelunew" || plain == "gelufast" || plain == "geglu" || plain == "quickgelu" ||
+                    plain.starts_with("gelutanh") || plain.starts_with("gelupytorch");
+  return MakeError(Code::kUnsupported, "activation \"{}\" is not supported (silu, relu2, relu, gelu are){}",
+                   name.substr(0, 64),
+                   tanh ? "; it only comes near gelu, which is x / 2 * (1 + erf(x / sqrt 2))" : "");
+}
+
+Result<bool> Declare(std::string_view key, std::string_view value, ModelOptions* options) {
+  if (key == "ffn.activation") {
+    PB_ASSIGN(options->ffn_activation, ParseActivation(value));
+  } else if (key == "norm.eps") {
+    PB_ASSIGN(options->norm_eps, Number(key, value, 0));
+  } else if (key == "rope.base") {
+    PB_ASSIGN(options->rope_base, Number(key, value, 1));
+  } else if (key == "rope.scale") {
+    PB_ASSIGN(options->rope_scale, Number(key, value, 1e-6f));
+  } else if (key == "hf.config") {
+    options->ignore_config_beside = value == "none";
+    options->hf_config.reset();
+    if (value != "none") options->hf_config = std::filesystem::path(value);
+  } else {
+    return false;
+  }
+  return true;
 }
 
 const char* ActivationName(Activation a) {
@@ -108,6 +96,13 @@ const char* ActivationName(Activation a) {
     if (row.activation == a) return row.name.data();
   }
   PB_CHECK(false);
+}
+
+std::string UnheardKeys(const Model& model) {
+  std::string keys;
+  for (const Doubt& doubt : model.doubts())
+    if (doubt.kind == Doubt::Kind::kUnheard) keys += (keys.empty() ? "" : " ") + doubt.key;
+  return keys;
 }
 
 Result<std::shared_ptr<const Model>> Model::Open(const std::filesystem::path& path,
@@ -118,28 +113,22 @@ Result<std::shared_ptr<const Model>> Model::Open(const std::filesystem::path& pa
 
 Result<std::shared_ptr<const Model>> Model::FromFile(GgufFile file, const ModelOptions& options) {
   std::shared_ptr<Model> model(new Model(std::move(file)));
-  Status status = model->ReadDeclarations(options);
-  if (status.ok()) status = model->ReadWeights();
-  if (!status.ok()) {
-    // Messages about a config.json carry its own path.
-    const std::string& config = model->config_path_.native();
+  PB_TRY(model->TakeDeclarations(options));
+  if (Status status = model->ReadWeights(); !status.ok()) {
     Error error = std::move(status).error();
-    if (model->file_.path().empty() || (!config.empty() && error.message.starts_with(config))) return error;
-    return std::move(error).In(model->file_.path().string());
+    return model->file_.path().empty() ? error : std::move(error).In(model->file_.path().string());
   }
   return std::shared_ptr<const Model>(std::move(model));
 }
 
-Status Model::ReadDeclarations(const ModelOptions& options) {
-  PB_ASSIGN(params_, ReadHyperParameters(file_, findings_));
-  PB_TRY(ReadVocabulary(file_, params_, findings_));
-  if (options.ffn_activation) params_.ffn_activation = {*options.ffn_activation, Origin::kSet};
-  config_path_ = ConfigPath(file_, options);
-  if (config_path_.empty()) return {};
-  PB_ASSIGN(ConfigJson config, ReadConfigJson(config_path_, params_));
-  findings_.insert(findings_.end(), config.findings.begin(), config.findings.end());
-  if (options.ffn_activation) return {};
-  return TakeActivation(config_path_, config, params_, findings_);
+Status Model::TakeDeclarations(const ModelOptions& options) {
+  auto declared = ReadDeclarations(file_, options);
+  if (!declared.ok()) return std::move(declared).error();
+  config_path_ = declared->config_path;
+  doubts_ = std::move(declared->doubts);
+  if (!declared->params) return std::move(declared->why_none);
+  params_ = std::move(*declared->params);
+  return {};
 }
 
 Status Model::ReadWeights() {

@@ -12,6 +12,7 @@
 
 #include "formats/block.h"
 #include "formats/gguf.h"
+#include "model/doubt.h"
 #include "stages/stages.h"
 
 namespace pb {
@@ -58,12 +59,19 @@ struct StageWeights {
   std::vector<float> vector;  // empty where there is none
 };
 
+// What the user says that counts, whatever the files declare.
 struct ModelOptions {
-  std::optional<Activation> ffn_activation;  // --set ffn.activation
-  std::optional<std::filesystem::path>
-      hf_config;                      // --hf-config; none: config.json beside the model, if there
-  bool ignore_config_beside = false;  // tests
+  std::optional<Activation> ffn_activation;          // --set ffn.activation
+  std::optional<float> norm_eps;                     // --set norm.eps
+  std::optional<float> rope_base;                    // --set rope.base
+  std::optional<float> rope_scale;                   // --set rope.scale
+  std::optional<std::filesystem::path> hf_config;    // --hf-config; none: config.json beside the model, if there
+  bool ignore_config_beside = false;                 // --hf-config none
 };
+
+// Takes a setting that declares something of the model (ffn.activation, norm.eps, rope.base, rope.scale, hf.config); false: the
+// key is none of these. A value that makes no sense is kUsage, an activation that is not offered kUnsupported.
+Result<bool> Declare(std::string_view key, std::string_view value, ModelOptions* options);
 
 // A model file, opened and checked: every tensor known and present, of a supported type, with the shape the
 // hyper-parameters imply. Immutable. A defect of the file is kMalformed with the byte offset; an architecture
@@ -81,16 +89,15 @@ class Model {
   const StageWeights& weights(int32_t stage, int32_t layer) const;
   const WeightView& token_embedding() const { return weights(PB_STAGE_EMBEDDINGS, -1).matrix; }
   const WeightView& output() const { return weights(PB_STAGE_LOGITS, -1).matrix; }
-  // The config.json that was read, empty when none; and what it contradicts in the file's metadata, one
-  // sentence each.
+  // The config.json that was read, empty when none.
   const std::filesystem::path& config_path() const { return config_path_; }
-  const std::vector<std::string>& findings() const { return findings_; }
+  const std::vector<Doubt>& doubts() const { return doubts_; }
   // "TQ2_0 x42, F16 x1, F32 x25"
   std::string WeightTypes() const;
 
  private:
   explicit Model(GgufFile file) : file_(std::move(file)) {}
-  Status ReadDeclarations(const ModelOptions& options);
+  Status TakeDeclarations(const ModelOptions& options);
   Status ReadWeights();
   Result<StageWeights> ReadStage(class TensorTable& table, pb_stage stage, int32_t layer) const;
 
@@ -99,12 +106,14 @@ class Model {
   // By stage; [0]: outside the layers, [1 + layer]: of a layer.
   std::vector<std::array<StageWeights, PB_STAGE_COUNT>> weights_;
   std::filesystem::path config_path_;
-  std::vector<std::string> findings_;
+  std::vector<Doubt> doubts_;
 };
 
-Result<Activation> ParseActivation(
-    std::string_view name);  // silu relu2 relu gelu, and Hugging Face's spellings
+// silu relu2 relu gelu, and the other spellings that converters and Hugging Face have for them.
+Result<Activation> ParseActivation(std::string_view name);
 const char* ActivationName(Activation a);
+// The keys of a model's files that nothing here hears, with blanks between.
+std::string UnheardKeys(const Model& model);
 
 }  // namespace pb
 

@@ -119,7 +119,7 @@ TEST(Model, UnderstandsTheBundledModels) {
       ASSERT_TRUE(p.ffn_activation);
       EXPECT_EQ(p.ffn_activation->value, activation);
       EXPECT_EQ(p.ffn_activation->origin, Origin::kConfigJson);
-      EXPECT_TRUE(m.findings().empty());
+      EXPECT_TRUE(m.doubts().empty());
       EXPECT_EQ(m.config_path().filename(), "config.json");
       EXPECT_EQ(m.weights(PB_STAGE_DOWN_PROJ, 6).matrix.data, nullptr);  // there is no such layer
       EXPECT_EQ(m.weights(PB_STAGE_DOWN_PROJ, 5).matrix.n_columns, 512);
@@ -163,34 +163,6 @@ TEST(Model, ActivationComesFromSetThenConfigElseIsUndeclared) {
   ExpectError(Model::Open(folder / "m.gguf", options), Code::kNotFound, "missing.json");
 }
 
-TEST(Model, ReportsAConfigJsonThatContradicts) {
-  Folder folder;
-  ASSERT_TRUE(GenerateFile(SmallSpec("bitnet"), folder / "m.gguf").ok());
-  auto with = [&](std::string_view json) {
-    Write(folder / "config.json", json);
-    return Model::Open(folder / "m.gguf");
-  };
-  auto finding = [&](std::string_view json) {
-    auto m = with(json);
-    EXPECT_TRUE(m.ok());
-    return m.ok() && (*m)->findings().size() == 1 ? (*m)->findings()[0] : "not one finding";
-  };
-  EXPECT_NE(finding(R"({"rms_norm_eps": 1e-6})").find("rms_norm_eps is 1e-06, the model file says 1e-05"),
-            std::string::npos);
-  EXPECT_NE(finding(R"({"rope_theta": 500000})").find("rope_theta"), std::string::npos);
-  EXPECT_NE(finding(R"({"tie_word_embeddings": false})").find("tie_word_embeddings"), std::string::npos);
-  EXPECT_NE(finding(R"({"vocab_size": 97})").find("vocab_size is 97, the model file says 96"),
-            std::string::npos);
-  EXPECT_NE(finding(R"({"rope_scaling": {"rope_type": "llama3"}})").find("rope_scaling"), std::string::npos);
-  EXPECT_TRUE(
-      (*with(R"({"rope_scaling": {"rope_type": "default"}, "hidden_act": "relu2"})"))->findings().empty());
-  // A config of another model: reported, and its activation is not believed.
-  auto other = with(R"({"hidden_size": 2560, "hidden_act": "relu2"})");
-  ASSERT_TRUE(other.ok());
-  EXPECT_EQ((*other)->findings().size(), 2u);
-  EXPECT_FALSE((*other)->params().ffn_activation);
-}
-
 TEST(Model, RefusesADamagedConfigJson) {
   Folder folder;
   ASSERT_TRUE(GenerateFile(SmallSpec("bitnet"), folder / "m.gguf").ok());
@@ -198,7 +170,14 @@ TEST(Model, RefusesADamagedConfigJson) {
        {std::string("{"), std::string("[]"), std::string(R"({"hidden_act": 3})"),
         std::string(R"({"hidden_size": "wide"})"), std::string(R"({"hidden_size": 1.5})"),
         std::string(R"({"rms_norm_eps": []})"), std::string(R"({"tie_word_embeddings": 1})"),
-        "{\"a\":" + std::string(100000, '[') + std::string(100000, ']') + "}", std::string("\xff")}) {
+        "{\"a\":" + std::string(100000, '[') + std::string(100000, ']') + "}", std::string("\xff"),
+        std::string(R"({"rope_theta": 1e999})"), std::string(R"({"rope_theta": "10000"})"),
+        std::string(R"({"rope_scaling": 3})"), std::string(R"({"rope_parameters": {"rope_theta": true}})"),
+        std::string(R"({"model_type": 1})"), std::string(R"({"attention_bias": "no"})"),
+        std::string(R"({"layer_types": "full_attention"})"), std::string(R"({"sliding_window": 1.5})"),
+        std::string(R"({"hidden_size": 32, "hidden_size": 32})"),
+        std::string(R"({"rope_parameters": {"factor": 1, "factor": 2}})"),
+        std::string("{\"hidden_act\": \"\xc3\"}")}) {
     Write(folder / "config.json", json);
     ExpectError(Model::Open(folder / "m.gguf"), Code::kMalformed, "config.json");
   }
@@ -206,7 +185,7 @@ TEST(Model, RefusesADamagedConfigJson) {
   ExpectError(Model::Open(folder / "m.gguf"), Code::kUnsupported, "mish");
 }
 
-TEST(Model, LlamaRunsSiluWhateverConfigSays) {
+TEST(Model, LlamaRunsSilu) {
   Folder folder;
   ASSERT_TRUE(GenerateFile(SmallSpec(), folder / "m.gguf").ok());
   auto m = Model::Open(folder / "m.gguf");
@@ -215,12 +194,7 @@ TEST(Model, LlamaRunsSiluWhateverConfigSays) {
   EXPECT_EQ((*m)->params().ffn_activation->origin, Origin::kDefault);
   EXPECT_EQ((*m)->params().rope_pairing.value, RopePairing::kAdjacent);
   EXPECT_FALSE((*m)->params().has_sub_norms());
-  EXPECT_TRUE((*m)->findings().empty());
-  Write(folder / "config.json", R"({"hidden_act": "gelu"})");
-  m = Model::Open(folder / "m.gguf");
-  ASSERT_TRUE(m.ok());
-  EXPECT_EQ((*m)->params().ffn_activation->value, Activation::kSilu);
-  EXPECT_EQ((*m)->findings().size(), 1u);
+  EXPECT_TRUE((*m)->doubts().empty());
 }
 
 TEST(Model, DefaultsOfMissingKeys) {
@@ -260,7 +234,6 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
           .ok());
   EXPECT_TRUE(key("llama.attention.sliding_window", U32(64)).ok());
   EXPECT_TRUE(key("llama.expert_count", U32(0)).ok());
-  EXPECT_EQ((*key("llama.something_new", U32(1)))->findings().size(), 1u);
   for (const char* name : {"blk.0.attn_q.bias", "rope_freqs.weight", "blk.0.ffn_gate_inp.weight",
                            "blk.0.attn_q.scale", "blk.1.attn_q.weight"}) {
     ExpectError(Load(Edited(base, "", {}, name, {8})), Code::kUnsupported, name);
@@ -276,7 +249,7 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
       out.AddTensor(t.name, 2, t.shape, std::vector<std::byte>(32 * 18));
     }
   }
-  ExpectError(Load(out.Serialise()), Code::kUnsupported, "blk.0.attn_q.weight: type Q4_0 is not supported");
+  ExpectError(Load(out.Serialise()), Code::kUnsupported, "weight type Q4_0 of blk.0.attn_q.weight is not supported");
 }
 
 TEST(Model, RefusesWhatDoesNotFitTogether) {
@@ -296,7 +269,7 @@ TEST(Model, RefusesWhatDoesNotFitTogether) {
   ExpectError(
       key("tokenizer.ggml.tokens", {GgufType::kArray, GgufType::kString, std::vector<std::string>{"a"}, 0}),
       Code::kMalformed, "tokenizer.ggml.tokens has 1");
-  EXPECT_EQ((*key("llama.vocab_size", U32(7)))->findings().size(), 1u);
+  EXPECT_EQ((*key("llama.vocab_size", U32(7)))->doubts().size(), 1u);
 }
 
 TEST(Model, ReadsTheExtraScalesOfBitNetFiles) {
@@ -354,8 +327,14 @@ TEST(Model, EveryBitFlipOfTheHeaderLoadsOrErrors) {
 }
 
 TEST(Activation, Names) {
-  EXPECT_EQ(ParseActivation("relu2").value(), Activation::kRelu2);
-  EXPECT_EQ(ParseActivation("swish").value(), Activation::kSilu);
+  for (const char* name : {"relu2", "relu^2", "ReLU2", "relu_squared", "squared_relu", "relu_sqr", "relu-squared"})
+    EXPECT_EQ(ParseActivation(name).value(), Activation::kRelu2) << name;
+  for (const char* name : {"silu", "swish", "SiLU", "swiglu"})
+    EXPECT_EQ(ParseActivation(name).value(), Activation::kSilu) << name;
+  EXPECT_EQ(ParseActivation("gelu_python").value(), Activation::kGelu);
+  // What is only near to GELU is another function.
+  for (const char* name : {"gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "geglu", "gelu_10", "gelu_tanh"})
+    EXPECT_EQ(ParseActivation(name).error().code, Code::kUnsupported) << name;
   EXPECT_EQ(ParseActivation("mish").error().code, Code::kUnsupported);
   EXPECT_STREQ(ActivationName(Activation::kGelu), "gelu");
   EXPECT_STREQ(OriginName(Origin::kConfigJson), "config.json");

@@ -14,8 +14,8 @@ std::string ShapeText(const std::vector<uint64_t>& shape) {
 Result<const BlockFormat*> FormatOf(const GgufTensor& t) {
   const BlockFormat* format = FindBlockFormat(t.type_id);
   if (format) return format;
-  return MakeError(Code::kUnsupported, "byte {}: tensor {}: type {} is not supported", t.info_offset, t.name,
-                   BlockTypeName(t.type_id));
+  return MakeError(Code::kUnsupported, "byte {}: weight type {} of {} is not supported", t.info_offset,
+                   BlockTypeName(t.type_id), t.name);
 }
 
 // Refuses what no I2_S layout can hold.
@@ -89,9 +89,8 @@ Result<float> TensorTable::OptionalScale(const std::string& name) {
 Status TensorTable::CheckAllUsed() const {
   for (const GgufTensor& t : file_.tensors()) {
     if (used_.count(&t)) continue;
-    return MakeError(Code::kUnsupported,
-                     "byte {}: tensor {} belongs to no part of the architecture that is supported",
-                     t.info_offset, t.name);
+    return MakeError(Code::kUnsupported, "byte {}: {} {} is not supported: no op of the architecture reads it",
+                     t.info_offset, t.name.ends_with(".bias") ? "the bias" : "tensor", t.name);
   }
   return {};
 }

@@ -84,7 +84,9 @@ ActScheme SchemeFor(ActQuant setting, BlockType weight, bool output_matrix) {
 }
 
 Result<bool> ApplySetting(std::string_view key, std::string_view value, Config& config) {
-  if (key == "ffn.activation" || key == "hf.config") return false;
+  ModelOptions declared;
+  PB_ASSIGN(const bool declares, Declare(key, value, &declared));
+  if (declares) return false;
   if (key == "act.quant") {
     PB_ASSIGN(config.act_quant, ParseActQuant(value));
   } else if (key == "kv.type") {

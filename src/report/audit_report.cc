@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "report/diagnosis_report.h"
 #include "report/escape.h"
 #include "report/json.h"
@@ -222,7 +223,7 @@ std::string RenderAuditJson(const diagnose::Audit& audit, const Context& context
       Json{{"os", context.os}, {"cpu", context.cpu}, {"isa", context.isa}, {"n_cpus", context.n_cpus}};
   out["wall_seconds"] = writer.Number(run.wall_seconds);
   out["non_finite_numbers"] = writer.non_finite_numbers();
-  return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return DumpJson(out, 2) + "\n";
 }
 
 }  // namespace pb::report

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/sha256.h"
+#include "base/text.h"
 #include "report/crossval_report.h"
 #include "report/diagnosis_report.h"
 #include "report/json.h"
@@ -11,12 +12,6 @@ namespace pb::report {
 namespace {
 
 using Json = JsonWriter::Json;
-
-// Engines hand over any bytes; what is no UTF-8 becomes U+FFFD.
-template <typename AnyJson>
-std::string Dump(const AnyJson& json, int indent) {
-  return json.dump(indent, ' ', false, AnyJson::error_handler_t::replace);
-}
 
 Json HostJson(const Context& context) {
   return Json{{"os", context.os}, {"cpu", context.cpu}, {"isa", context.isa}, {"n_cpus", context.n_cpus}};
@@ -70,9 +65,17 @@ Json DefaultConfiguration(const run::Comparison& c, JsonWriter* writer) {
 
 }  // namespace
 
+int ExitCodeOf(const run::Comparison& comparison, const Context& context) {
+  constexpr int kEnvironment = 5;
+  const int exit_code = compare::ExitCode(comparison.verdict.outcome);
+  return exit_code == 0 && !context.not_written.empty() ? kEnvironment : exit_code;
+}
+
 std::string RenderJson(const run::Comparison& c, const Context& context) {
   JsonWriter writer(c);
   Json out = ContractFields(c, "paritybit.crossval/0", &writer);
+  out["exit_code"] = ExitCodeOf(c, context);
+  if (!context.not_written.empty()) out["reasons"].push_back({{"code", "io"}, {"text", context.not_written}});
   out["next"] = context.next;
   out["engines"] = Engines(c, &writer);
   out["model"] = Json{{"path", c.candidate.model_path.string()}, {"sha256", c.candidate.model_sha256}};
@@ -100,7 +103,7 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
   out["host"] = HostJson(context);
   out["wall_seconds"] = writer.Number(c.wall_seconds);
   out["non_finite_numbers"] = writer.non_finite_numbers();
-  return Dump(out, 2) + "\n";
+  return DumpJson(out, 2) + "\n";
 }
 
 std::string RenderReceipt(const run::Comparison& c, const Context& context) {
@@ -127,10 +130,10 @@ std::string RenderReceipt(const run::Comparison& c, const Context& context) {
   out["tool_version"] = context.tool_version;
   out["host"] = HostJson(context);
   out["non_finite_numbers"] = writer.non_finite_numbers();
-  nlohmann::json canonical = nlohmann::json::parse(Dump(out, -1));  // its objects are sorted by key
-  std::string body = Dump(canonical, -1);
+  nlohmann::json canonical = nlohmann::json::parse(DumpJson(out, -1));  // its objects are sorted by key
+  std::string body = DumpJson(canonical, -1);
   canonical["receipt_sha256"] = Sha256Hex(std::as_bytes(std::span(body)));
-  return Dump(canonical, -1) + "\n";
+  return DumpJson(canonical, -1) + "\n";
 }
 
 }  // namespace pb::report

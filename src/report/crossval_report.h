@@ -21,7 +21,11 @@ struct Context {
   std::string os, cpu, isa;        // the host
   int n_cpus = 0;
   const diagnose::Diagnosis* diagnosis = nullptr;  // of a divergence that was placed at an op; may be null
+  std::string not_written;  // why the receipt that was asked for is not there: no success
 };
+
+// Of the verdict; 5 in place of a success whose receipt is not written.
+int ExitCodeOf(const run::Comparison& comparison, const Context& context);
 
 struct TextOptions {
   bool colour = false;

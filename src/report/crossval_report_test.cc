@@ -79,7 +79,7 @@ run::Comparison Diverged() {
   c.floor.worst_kl = 5.7e-4;
   c.verdict.outcome = compare::Outcome::kDiverged;
   c.verdict.reasons = {
-      {compare::Outcome::kDiverged, "kl-worst-above-limit",
+      {compare::Outcome::kDiverged, compare::ReasonCode::kKlWorstAboveLimit,
        "KL is above the limit of a single position at 1 position, first at position 0: 2.1e-01 at worst, "
        "limit 1.7e-03"}};
   c.verdict.limits = {{"kl.worst", 1.7e-3, "nats", "3 x the largest single value in 8 runs"}};
@@ -148,7 +148,7 @@ TEST(RenderText, NoReference) {
   c.floor = {};
   c.verdict = {};
   c.verdict.reasons = {
-      {compare::Outcome::kIncomplete, "no-reference", "no reference named \"llama.cpp\" is set up"}};
+      {compare::ReasonCode::kNoReference, "no reference named \"llama.cpp\" is set up"}};
   c.verdict.outcome = compare::Outcome::kIncomplete;
   Context context = MakeContext();
   context.next = {"paritybit setup-cpp-auto", "paritybit preflight"};
@@ -183,7 +183,7 @@ TEST(RenderText, WideManyPromptsMatchWithNotes) {
   c.reference_default = run::DefaultConfiguration{"on", 1e-3, 2e-3, 3e-2, 7, 0, ""};
   c.verdict = {};
   c.verdict.outcome = compare::Outcome::kNearTie;
-  c.verdict.reasons = {{compare::Outcome::kNearTie, "near-tie", "top-1 differs at 1 position"}};
+  c.verdict.reasons = {{compare::ReasonCode::kNearTie, "top-1 differs at 1 position"}};
   c.verdict.coverage = {"positions", 7, 7, {}, {}, {}};
   Context context = MakeContext();
   context.next.clear();
@@ -238,7 +238,7 @@ TEST(RenderText, EngineFailedShowsLastWordsEscaped) {
   c.reference.last_words = "loading\nGGML_ASSERT(x) failed\n\x1b[31mred\n";
   c.verdict.outcome = compare::Outcome::kEngineFailed;
   c.verdict.reasons = {
-      {compare::Outcome::kEngineFailed, "reference-failed", "the reference failed: signal 6"}};
+      {compare::ReasonCode::kReferenceFailed, "the reference failed: signal 6"}};
   std::string text = RenderText(c, MakeContext(), {});
   EXPECT_NE(
       text.find(

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "report/escape.h"
 #include "report/text_blocks.h"
 
@@ -209,7 +210,7 @@ std::string RenderDiagnosisJson(const run::Comparison& comparison, const Diagnos
   out["notes"] = context.notes;
   out["tool_version"] = context.tool_version;
   out["non_finite_numbers"] = writer.non_finite_numbers();
-  return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return DumpJson(out, 2) + "\n";
 }
 
 }  // namespace pb::report

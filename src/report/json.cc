@@ -164,6 +164,7 @@ Json JsonWriter::Floor() {
               {"mean_kl", Number(f.mean_kl)},
               {"worst_kl", Number(f.worst_kl)},
               {"worst_gap", Number(f.worst_gap)},
+              {"sha256", f.sha256},
               {"points", PointFloors()}};
 }
 
@@ -218,7 +219,7 @@ Json JsonWriter::Limits() {
 Json JsonWriter::Reasons() {
   Json out = Json::array();
   for (const compare::Reason& r : c_.verdict.reasons)
-    out.push_back(Json{{"outcome", compare::OutcomeName(r.outcome)}, {"code", r.code}, {"text", r.text}});
+    out.push_back(Json{{"outcome", compare::OutcomeName(r.outcome)}, {"code", compare::ReasonName(r.code)}, {"text", r.text}});
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "report/escape.h"
 #include "report/growth.h"
 #include "report/json.h"
@@ -37,7 +38,7 @@ class NoiseText {
     Provenance();
     Axes();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
-    out_ += LastWords(run_.reference) + "\n" + Verdict();
+    out_ += LastWords(run_.reference) + "\n" + Verdict() + NextLines(context_.next);
     return std::move(out_);
   }
 
@@ -105,6 +106,7 @@ class NoiseText {
                     f.calibration, f.runs.front().variation, f.runs.back().variation);
     Line("floor of", text);
     const run::FloorRecord& r = run_.floor;
+    Line("", "digest sha256:" + r.sha256);
     if (r.n_cached + r.n_measured > 0)
       Line("", fmt::format("{} of {} runs from the cache", r.n_cached, r.n_cached + r.n_measured));
     Line("", Escape(r.provenance));
@@ -243,7 +245,7 @@ std::string RenderNoiseJson(const run::SelfNoise& noise, const Context& context)
   out["host"] = Json{{"os", context.os}, {"cpu", context.cpu}, {"n_cpus", context.n_cpus}};
   out["wall_seconds"] = writer.Number(run.wall_seconds);
   out["non_finite_numbers"] = writer.non_finite_numbers();
-  return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return DumpJson(out, 2) + "\n";
 }
 
 }  // namespace pb::report

@@ -39,9 +39,9 @@ std::string EngineText(const run::EngineRecord& engine) {
 }
 
 std::string ModelText(const run::EngineRecord& engine) {
-  return fmt::format("{}, {}, {}, sha256 {}", engine.model_path.filename().string(),
-                     host::FactText(engine.model, "architecture"), host::FactText(engine.model, "weights"),
-                     engine.model_sha256);
+  const trace::ModelFacts facts = engine.model_facts();
+  return fmt::format("{}, {}, {}, sha256 {}", engine.model_path.filename().string(), facts.architecture,
+                     facts.weights, engine.model_sha256);
 }
 
 const char* LastLine(compare::Blame shows) {

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
+
 namespace pb::report {
 namespace {
 
@@ -164,7 +166,7 @@ std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& co
             {"exit_code", report.exit_code}};
   j["reasons"] = Json::array();
   for (const std::string& goal : m.broken_goals)
-    j["reasons"].push_back({{"code", "goal-missed"}, {"text", goal}});
+    j["reasons"].push_back({{"code", compare::ReasonName(compare::ReasonCode::kGoalMissed)}, {"text", goal}});
   j["next"] = context.next;
   j["what"] = report.what, j["summary"] = Summary(report), j["wall_seconds"] = report.wall_seconds;
   j["total"] = RowJson(m.total);
@@ -177,7 +179,7 @@ std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& co
                    {"failed", m.n_benign_failed}};
   j["cases"] = Json::array();
   for (const SelfResult& r : report.results) j["cases"].push_back(ResultJson(r));
-  return j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  return DumpJson(j, 2) + "\n";
 }
 
 }  // namespace pb::report

@@ -47,23 +47,22 @@ std::string ModelLine(const run::EngineRecord& e) {
   auto add = [&](const std::string& before, const std::string& value) {
     if (!value.empty()) text += ", " + before + Escape(value);
   };
-  add("", host::FactText(e.model, "architecture"));
-  std::string layers = host::FactText(e.model, "n_layers");
-  if (!layers.empty()) add("", layers + " layers");
-  add("d_model ", host::FactText(e.model, "d_model"));
-  add("", host::FactText(e.model, "weights"));
+  const trace::ModelFacts facts = e.model_facts();
+  add("", facts.architecture);
+  if (facts.n_layers > 0) add("", fmt::format("{} layers", facts.n_layers));
+  if (facts.shape.d_model > 0) add("d_model ", std::to_string(facts.shape.d_model));
+  add("", facts.weights);
   if (!e.model_sha256.empty()) text += ", sha256:" + e.model_sha256.substr(0, 12);
   return text;
 }
 
 std::string EngineLine(const run::EngineRecord& e) {
-  std::string name = host::FactText(e.description, "name"),
-              version = host::FactText(e.description, "version");
-  std::string text = name.empty() ? Escape(e.spec) : Escape(name + (version.empty() ? "" : " " + version));
-  std::string isa = host::FactText(e.description, "isa"), threads = host::FactText(e.description, "threads");
-  if (const host::Fact* session_threads = host::FindFact(e.session, "threads"))
-    threads = session_threads->value;
-  std::string detail = Escape(isa);
+  const trace::EngineFacts facts = e.engine_facts();
+  const std::string version = facts.version.empty() ? "" : " " + facts.version;
+  std::string text = facts.name.empty() ? Escape(e.spec) : Escape(facts.name + version);
+  const std::string of_session = e.session_facts().threads,
+                    threads = of_session.empty() ? facts.threads : of_session;
+  std::string detail = Escape(facts.isa);
   if (!threads.empty())
     detail += (detail.empty() ? "" : ", ") + Escape(threads) + (threads == "1" ? " thread" : " threads");
   if (!detail.empty()) text += " (" + detail + ")";
@@ -82,13 +81,20 @@ std::string FactsLine(const run::EngineRecord& e, const run::EngineRecord& candi
   bool any = false;
   for (const Shown& s : kShown) {
     const host::Fact *c = FindIn(candidate, s.key), *r = FindIn(reference, s.key);
-    size_t columns = std::max(c ? Columns(Escape(c->value)) : 0, r ? Columns(Escape(r->value)) : 0);
-    const host::Fact* own = FindIn(e, s.key);
-    if (own && c && r && SameValue(c->value, r->value)) own = c;  // in the same spelling
+    // In the same spelling where they are the same; what the user put in the place of a declaration is marked.
+    const bool same = c && r && SameValue(c->value, r->value);
+    auto shown = [&](const run::EngineRecord& of) {
+      const host::Fact* own = FindIn(of, s.key);
+      if (!own) return std::string("-");
+      const host::Fact* declared = host::FindFact(of.model, s.key);
+      return Escape(same ? c->value : own->value) +
+             (declared && declared->origin == "set" ? " [set]" : "");
+    };
+    size_t columns = std::max(c ? Columns(shown(candidate)) : 0, r ? Columns(shown(reference)) : 0);
     if (columns == 0) continue;
-    any |= own != nullptr;
+    any |= FindIn(e, s.key) != nullptr;
     if (!text.empty()) text += *s.label ? "  " : " ";
-    text += s.label + Fit(own ? Escape(own->value) : "-", columns);
+    text += s.label + Fit(shown(e), columns);
   }
   size_t end = any ? text.find_last_not_of(' ') : std::string::npos;
   return end == std::string::npos ? "" : text.substr(0, end + 1);
@@ -99,7 +105,7 @@ std::vector<std::string> FactsThatDiffer(const run::EngineRecord& candidate,
   std::set<std::string> keys;
   for (const host::Facts* facts : {&candidate.model, &candidate.session})
     for (const host::Fact& f : *facts)
-      if (f.key != "findings") keys.insert(f.key);  // sentences of one engine: they are notes
+      if (f.key != "findings" && f.key != "unheard") keys.insert(f.key);  // of one engine: they are notes
   std::vector<std::string> differing;
   for (const std::string& key : keys) {
     const host::Fact *c = FindIn(candidate, key), *r = FindIn(reference, key);

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/text.h"
 #include "report/escape.h"
 #include "report/text_blocks.h"
 
@@ -41,6 +42,11 @@ std::string ErrorText(const TracePoint& p, double error) {
   return std::isfinite(error) ? fmt::format("{}{:.1e}", mark, error) : "inf";
 }
 
+// "-" where no row is known by itself, as in sketches of whole tensors.
+std::string WorstRowText(const TracePoint& p) {
+  return p.row.worst_row_position < 0 && !p.equal ? "-" : ErrorText(p, p.row.worst_row);
+}
+
 std::string Place(const TracePoint& p) {
   return p.row.layer >= 0 ? fmt::format("layer {}, {}", p.row.layer, p.stage) : p.stage;
 }
@@ -52,10 +58,9 @@ std::string Line(std::string_view label, std::string_view text) {
 std::string TraceLine(const TraceDiffContext& c, int side) {
   const trace::Manifest& m = c.manifests[side];
   std::string engine = m.engine.empty() ? "engine not recorded" : m.engine;
-  const std::string version = trace::FactText(m.engine_facts, "version"),
-                    isa = trace::FactText(m.engine_facts, "isa");
-  if (!version.empty()) engine += fmt::format(" {}", version);
-  if (!isa.empty()) engine += fmt::format(" ({})", isa);
+  const trace::EngineFacts facts = trace::ReadEngineFacts(m.engine_facts);
+  if (!facts.version.empty()) engine += fmt::format(" {}", facts.version);
+  if (!facts.isa.empty()) engine += fmt::format(" ({})", facts.isa);
   return Line(kSides[side],
               fmt::format("{}: {}, {} records, level {}{}", c.folders[side], Escape(engine), m.n_records,
                           trace::LevelName(m.level), m.complete ? "" : ", INCOMPLETE"));
@@ -99,9 +104,9 @@ std::string FirstDifference(const TraceDiff& diff) {
   if (!diff.first_difference) return "";
   const TracePoint& p = diff.points[*diff.first_difference];
   const int32_t position = p.row.worst_row_position >= 0 ? p.row.worst_row_position : p.row.first_position;
-  std::string out = Line(
-      "first diff", fmt::format("{}, step {}, position {}: rel-L2 {}, worst row {}", Place(p), p.row.step,
-                                position, ErrorText(p, p.row.rel_l2), ErrorText(p, p.row.worst_row)));
+  std::string out =
+      Line("first diff", fmt::format("{}, step {}, position {}: rel-L2 {}, worst row {}", Place(p),
+                                     p.row.step, position, ErrorText(p, p.row.rel_l2), WorstRowText(p)));
   if (p.confidence == Confidence::kExact)
     out += Line(
         "", fmt::format("max abs {:.1e} at position {}, feature {}; fits {:.6g} x + {:.1e}; 1-cos {:.1e}; "
@@ -158,6 +163,21 @@ std::string Growth(const TraceDiff& diff) {
   return out;
 }
 
+// What is known of a point's own error; the column's head says "on equal inputs".
+const char* OwnText(const TracePoint& p) {
+  switch (p.own) {
+    case compare::OwnError::kNone:
+      return "no row has such inputs";
+    case compare::OwnError::kWithin:
+      return p.equal ? "equal" : "within its bound";
+    case compare::OwnError::kAbove:
+      return "ABOVE its bound";
+    case compare::OwnError::kUnknown:
+      return "rounding or more: cannot be told";
+  }
+  return "";
+}
+
 std::string Table(const TraceDiff& diff) {
   const auto cells = Cells(diff);
   std::string out;
@@ -168,10 +188,9 @@ std::string Table(const TraceDiff& diff) {
       return stages::Order(a->row.stage, a->row.layer) < stages::Order(b->row.stage, b->row.layer);
     });
     for (Cell cell : sorted)
-      out += fmt::format("{:>5}  {:<20}  {:>9}  {:>9}  own error {}\n",
-                         layer < 0 ? "-" : fmt::format("{}", layer), Fit(cell->stage, 20),
-                         ErrorText(*cell, cell->row.rel_l2), ErrorText(*cell, cell->row.worst_row),
-                         compare::OwnErrorName(cell->own));
+      out += fmt::format("{:>5}  {:<20}  {:>9}  {:>9}  {}\n", layer < 0 ? "-" : fmt::format("{}", layer),
+                         Fit(cell->stage, 20), ErrorText(*cell, cell->row.rel_l2), WorstRowText(*cell),
+                         OwnText(*cell));
   }
   return fmt::format("{:>5}  {:<20}  {:>9}  {:>9}  on equal inputs\n", "layer", "stage", "rel-L2",
                      "worst row") +
@@ -237,11 +256,12 @@ Json FirstDivergenceJson(const compare::Verdict& verdict) {
 
 Json TraceJson(const TraceDiffContext& c, int side) {
   const trace::Manifest& m = c.manifests[side];
+  const trace::EngineFacts facts = trace::ReadEngineFacts(m.engine_facts);
   return {{"role", kSides[side]},
           {"folder", c.folders[side]},
           {"engine", m.engine},
-          {"version", trace::FactText(m.engine_facts, "version")},
-          {"isa", trace::FactText(m.engine_facts, "isa")},
+          {"version", facts.version},
+          {"isa", facts.isa},
           {"model", {{"path", m.model_path}, {"sha256", m.model_sha256}}},
           {"n_tokens", m.tokens.size()},
           {"n_prefill", m.n_prompt},
@@ -270,7 +290,7 @@ std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {
   o["reasons"] = Json::array();
   for (const compare::Reason& r : v.reasons)
     o["reasons"].push_back(
-        {{"outcome", compare::OutcomeName(r.outcome)}, {"code", r.code}, {"text", r.text}});
+        {{"outcome", compare::OutcomeName(r.outcome)}, {"code", compare::ReasonName(r.code)}, {"text", r.text}});
   o["next"] = c.next;
   o["traces"] = {TraceJson(c, 0), TraceJson(c, 1)};
   o["coverage"] = {{"unit", v.coverage.unit},         {"expected", v.coverage.expected},
@@ -290,7 +310,7 @@ std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {
   o["notes"] = diff.notes;
   o["points"] = Json::array();
   for (const TracePoint& p : diff.points) o["points"].push_back(PointJson(p));
-  return o.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return DumpJson(o, 2) + "\n";
 }
 
 }  // namespace pb::report

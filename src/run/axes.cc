@@ -1,3 +1,4 @@
+// The variations that an engine is measured along against itself: planned from what it says of itself, run, and compared.
 #include "run/axes.h"
 
 #include <algorithm>
@@ -9,8 +10,9 @@
 namespace pb::run {
 namespace {
 
-constexpr const char *kRepeat = "repeat", *kThreads = "threads", *kUbatch = "ubatch",
-                     *kLibrary = "cpu.library", *kNewSession = "new session", *kNewProcess = "new process";
+constexpr const char *kRepeat = "repeat", *kThreads = "threads", *kUbatch = "ubatch", *kFeed = "feed",
+                     *kLibrary = "cpu.library", *kNewSession = "new session", *kNewProcess = "new process",
+                     *kOneByOne = "one by one";
 
 std::vector<std::string> Words(const std::string& text) {
   std::istringstream in(text);
@@ -50,7 +52,7 @@ std::optional<bool> IsInside(const AxisRow& row, const std::vector<Evaluated>& u
   }
   compare::Verdict verdict;
   verdict.coverage.expected = verdict.coverage.compared = static_cast<int64_t>(at);
-  compare::CheckLogits(&evidence, &verdict);
+  compare::CheckLogits(&evidence, compare::Outcome::kDiverged, &verdict);
   compare::Settle(&verdict);
   // A floor of zeros cannot tell.
   if (verdict.outcome == compare::Outcome::kIncomplete) return std::nullopt;
@@ -62,6 +64,8 @@ Status CompareAll(Participant& engine, const host::Settings& session,
   for (const Evaluated& u : undisturbed) {
     std::vector<compare::ReferenceRow> references;
     for (int64_t i = 0; i < u.rows.n_rows(); ++i) references.emplace_back(u.rows.Row(i));
+    Sequence sequence = u.sequence;
+    if (row->axis == kFeed) sequence.n_prefill = 1;
     auto add = [&](std::span<const float> values, compare::LogitsRow compared) -> Status {
       const std::span<const float> before = u.rows.Row(compared.position);
       if (std::memcmp(values.data(), before.data(), before.size_bytes()) == 0)
@@ -69,10 +73,13 @@ Status CompareAll(Participant& engine, const host::Settings& session,
       else if (!row->first_other)
         row->first_other = row->rows.size();
       compared.top_k[0].clear(), compared.top_k[1].clear();
+      // However it was fed, a position of the prompt is held against the limits of a prefill.
+      compared.phase =
+          compared.position < u.sequence.n_prefill ? compare::Phase::kPrefill : compare::Phase::kDecode;
       row->rows.push_back(std::move(compared));
       return {};
     };
-    PB_TRY(EvaluateAgainst(engine, session, u.sequence, references, add));
+    PB_TRY(EvaluateAgainst(engine, session, sequence, references, add));
   }
   return {};
 }
@@ -81,6 +88,7 @@ Status CompareAll(Participant& engine, const host::Settings& session,
 
 std::vector<AxisRow> PlanAxes(const EngineRecord& record, int64_t longest) {
   const std::vector<std::string> promised = Words(host::FactText(record.description, kPromiseFact));
+  const trace::SessionFacts facts = record.session_facts();
   std::vector<AxisRow> rows;
   auto plan = [&](const char* axis, std::string value) {
     AxisRow& row = rows.emplace_back();
@@ -90,13 +98,15 @@ std::vector<AxisRow> PlanAxes(const EngineRecord& record, int64_t longest) {
   plan(kRepeat, kNewSession);
   plan(kRepeat, kNewProcess);
   for (const char* threads : {"1", "2"})
-    if (host::FactText(record.session, kThreads) != threads) plan(kThreads, threads);
+    if (facts.threads != threads) plan(kThreads, threads);
   // Of sequences that are shorter than a batch the size of the batch changes nothing.
-  const int64_t own = std::min(longest, host::FactNumber(record.session, kUbatch, longest));
+  const int64_t own = facts.ubatch > 0 ? std::min(longest, facts.ubatch) : longest;
   for (const int64_t ubatch : {1, 32, 512})
     if (std::min(longest, ubatch) != own) plan(kUbatch, std::to_string(ubatch));
+  // Each token in a call of its own: any engine can be asked for that, whatever it offers.
+  if (longest > 1) plan(kFeed, kOneByOne);
   for (const std::string& library : Words(host::FactText(record.description, kLibrariesFact)))
-    if (library != host::FactText(record.description, "isa")) plan(kLibrary, library);
+    if (library != record.engine_facts().isa) plan(kLibrary, library);
   return rows;
 }
 
@@ -119,7 +129,9 @@ Status RunAxis(Participant& engine, const EngineSpec& spec, const host::Settings
     }
     // A setting that it does not take is no failure, so it is not noted as one.
     auto opened = varies.engine().OpenSession(varied);
-    if (!opened.ok() && IsRefusal(opened.error())) return std::move(opened).error();
+    if (!opened.ok())
+      return IsRefusal(opened.error()) ? std::move(opened).error()
+                                       : varies.Noted(std::move(opened).error());
     return CompareAll(varies, varied, undisturbed, row);
   };
   Status status = run();

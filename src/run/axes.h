@@ -1,5 +1,5 @@
 // How far an engine lies from itself along its natural axes: the same again, in another session or process, with other threads,
-// batches and CPU libraries. Information, or, where the engine promises equal bits, a check of that promise.
+// batches and CPU libraries, and fed its prompt token by token. Information, or, where the engine promises equal bits, a check of that promise.
 #ifndef PARITYBIT_RUN_AXES_H_
 #define PARITYBIT_RUN_AXES_H_
 
@@ -18,14 +18,14 @@
 
 namespace pb::run {
 
-// Facts of an engine's description (abi/engine.h, describe): over which axes it promises equal bits, as "repeat threads ubatch
+// Facts of an engine's description (abi/engine.h, describe): over which axes it promises equal bits, as "repeat threads ubatch feed
 // cpu.library", and what cpu.library may be on this processor, as "haswell x64".
 inline constexpr std::string_view kPromiseFact = "promise.equal_bits", kLibrariesFact = "cpu.libraries";
 
 // One variation against the engine as it is measured, over all positions of all sequences.
 struct AxisRow {
-  std::string axis;   // "repeat" "threads" "ubatch" "cpu.library"
-  std::string value;  // "new session" "new process" "2" "haswell"
+  std::string axis;   // "repeat" "threads" "ubatch" "feed" "cpu.library"
+  std::string value;  // "new session" "new process" "2" "one by one" "haswell"
   bool promised = false;
   std::string refused;                   // why the engine does not offer it; empty: it was run
   std::vector<compare::LogitsRow> rows;  // in order of sequences, then positions

@@ -4,15 +4,10 @@
 #include <chrono>
 
 #include "run/axes.h"
+#include "run/passes.h"
 
 namespace pb::run {
 namespace {
-
-std::vector<trace::Fact> TraceFacts(const host::Facts& facts) {
-  std::vector<trace::Fact> out;
-  for (const host::Fact& fact : facts) out.push_back({fact.key, fact.value, fact.origin});
-  return out;
-}
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -49,42 +44,41 @@ class Recorder {
   }
 
  private:
-  std::span<const int32_t> Step(int64_t step) const {
-    const std::span<const int32_t> all(tokens_);
-    return step == 0 ? all.first(n_prefill_) : all.subspan(n_prefill_ + static_cast<size_t>(step) - 1, 1);
-  }
-  int32_t Position(int64_t step) const {
-    return step == 0 ? 0 : static_cast<int32_t>(n_prefill_ + static_cast<size_t>(step) - 1);
-  }
+  std::span<const int32_t> Prefill() const { return std::span(tokens_).first(n_prefill_); }
 
   Status RunUntapped() {
-    int32_t next = -1;
+    int32_t greedy = -1;
     auto on_row = [&](int32_t, std::span<const float> row) -> Status {
       untapped_.Update(std::as_bytes(row));
-      next = Greedy(row);
+      greedy = Greedy(row);
       return {};
     };
-    for (int64_t step = 0; step < n_steps_; ++step) {
-      if (request_.progress) request_.progress("without taps", step, 2 * n_steps_);
-      if (static_cast<size_t>(Position(step)) == tokens_.size()) {
-        if (next < 0) return MakeError(Code::kEngine, "no finite logit at position {}", Position(step) - 1);
-        tokens_.push_back(next);
+    auto next = [&](size_t index) -> Result<std::optional<int32_t>> {
+      const size_t at = n_prefill_ + index;
+      if (static_cast<int64_t>(index) + 1 == n_steps_) return std::optional<int32_t>();
+      if (at == tokens_.size()) {
+        if (greedy < 0) return MakeError(Code::kEngine, "no finite logit at position {}", at - 1);
+        tokens_.push_back(greedy);
       }
-      PB_TRY(engine_.Evaluate(Step(step), Position(step), on_row));
-    }
-    return {};
+      return std::optional(tokens_[at]);
+    };
+    return ForEachPass(Prefill(), kWholePrefill, next, [&](const Pass& pass) {
+      if (request_.progress) request_.progress("without taps", pass.step, 2 * n_steps_);
+      return engine_.Evaluate(pass.tokens, pass.position, on_row);
+    });
   }
 
   Status RunTapped() {
-    for (int64_t step = 0; step < n_steps_; ++step) {
-      if (request_.progress) request_.progress("recording", n_steps_ + step, 2 * n_steps_);
-      const auto tokens = Step(step);
-      PB_TRY(capture_.BeginStep(Position(step), tokens));
-      host::EvalRequest eval{
-          {tokens.begin(), tokens.end()}, Position(step), 0, capture_.Tap(engine_.engine())};
-      PB_TRY(engine_.engine().Eval(eval, [&](const host::Event& event) { return capture_.OnEvent(event); }));
-    }
-    return {};
+    return ForEachPass(Prefill(), kWholePrefill, StepsOf(tokens_, n_prefill_),
+                       [&](const Pass& pass) { return RecordPass(pass); });
+  }
+
+  Status RecordPass(const Pass& pass) {
+    if (request_.progress) request_.progress("recording", n_steps_ + pass.step, 2 * n_steps_);
+    PB_TRY(capture_.BeginStep(pass.position, pass.tokens));
+    host::EvalRequest eval{
+        {pass.tokens.begin(), pass.tokens.end()}, pass.position, 0, capture_.Tap(engine_.engine())};
+    return engine_.Evaluate(eval, [&](const host::Event& event) { return capture_.OnEvent(event); });
   }
 
   Participant& engine_;
@@ -105,17 +99,17 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   manifest.engine = record.spec;
   // A trace travels: where the libraries lay, and which others there were, says nothing elsewhere; their digests do. And what an
   // engine promises of its next run is no promise of a recording.
-  for (const trace::Fact& fact : TraceFacts(record.description))
+  for (const trace::Fact& fact : record.description)
     if (!fact.key.starts_with("path.") && fact.key != kLibrariesFact && fact.key != kPromiseFact)
       manifest.engine_facts.push_back(fact);
   // A recording that is recorded again keeps the identity of the engine that computed it.
   if (!host::FindFact(record.description, kIdentityFact))
     manifest.engine_facts.push_back({std::string(kIdentityFact), record.identity, "observed"});
-  manifest.model_facts = TraceFacts(record.model);
-  manifest.session_facts = TraceFacts(record.session);
+  manifest.model_facts = record.model;
+  manifest.session_facts = record.session;
   manifest.model_path = record.model_path.string();
   manifest.model_sha256 = record.model_sha256;
-  PB_ASSIGN(auto stages, engine.engine().Stages());
+  PB_ASSIGN(auto stages, engine.Stages());
   for (size_t i = 0; i < stages.size() && i < PB_STAGE_COUNT; ++i) {
     if (stages[i].visibility == PB_UNOBSERVABLE)
       manifest.unobservable.emplace_back(pb_vocabulary[i].name, stages[i].reason);

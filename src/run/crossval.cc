@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "compare/logits.h"
 #include "model/model.h"
+#include "run/doubts.h"
 #include "run/floor.h"
 #include "run/local_run.h"
 #include "run/noise_file.h"
@@ -28,9 +29,7 @@ double SecondsSince(Clock::time_point start) {
 
 // Whether neither the file nor a config.json says which activation the model runs.
 bool LeavesActivationOpen(const std::filesystem::path& path, const host::Settings& settings) {
-  ModelOptions options;
-  if (const std::string* config = FindSetting(settings, "hf.config")) options.hf_config = *config;
-  auto model = Model::Open(path, options);
+  auto model = Model::Open(path, DeclaredBy(settings));
   return model.ok() && !(*model)->params().ffn_activation;
 }
 
@@ -67,7 +66,8 @@ class CrossvalRun {
  private:
   Status OpenSide(int side);
   Status OpenSessions();
-  bool TokenizePrompts();
+  // Whether both engines read the same tokens.
+  Result<bool> TokenizePrompts();
   Status ComparePrompt(size_t index);
   Result<RowStore> RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence);
   Status RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence, const RowStore& reference);
@@ -75,10 +75,10 @@ class CrossvalRun {
   void CompareDefaultConfiguration();
   void CollectTokenText();
   Status TakeFloor();
+  void TellOfDoubts();
   void Judge();
-  // Turns an engine's failure into an obstacle; anything else is passed on. What an engine with its model open says it does not
-  // offer is no failure of it: the comparison is incomplete.
-  Status Absorb(int side, Status status);
+  // Turns an engine's failure into an obstacle; anything else is passed on.
+  Status Absorb(Status status);
 
   const Request& request_;
   Comparison out_;
@@ -92,30 +92,16 @@ class CrossvalRun {
   bool finite_ = true;  // all logits
 };
 
-Status CrossvalRun::Absorb(int side, Status status) {
-  if (status.ok()) return {};
-  const Error& error = status.error();
-  if (error.code == Code::kUnsupported && !sides_[side].record().model.empty()) {
-    evidence_.obstacles.push_back(compare::Unsupported(side == kCandidate, sides_[side].record().error));
-    return failed_ = true, Status();
+Status CrossvalRun::Absorb(Status status) {
+  if (status.ok()) return status;
+  for (Participant& engine : sides_) {
+    const std::optional<compare::Obstacle> obstacle = engine.ObstacleOf(status.error());
+    if (!obstacle) continue;
+    evidence_.obstacles.push_back(*obstacle);
+    failed_ = true;
+    return {};
   }
-  switch (error.code) {
-    case Code::kEngine:
-    case Code::kTimeout:
-    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
-    case Code::kUnsupported:
-    case Code::kInternal:
-      evidence_.obstacles.push_back(compare::EngineFailed(
-          side == kCandidate, sides_[side].failed() ? sides_[side].record().error : error.message));
-      break;
-    case Code::kUndeclared:
-      evidence_.obstacles.push_back(compare::Undeclared(error.message));
-      break;
-    default:
-      return status;
-  }
-  failed_ = true;
-  return {};
+  return status;
 }
 
 Status CrossvalRun::OpenSide(int side) {
@@ -125,26 +111,29 @@ Status CrossvalRun::OpenSide(int side) {
   EngineRecord& record = candidate ? out_.candidate : out_.reference;
   record.role = candidate ? "candidate" : "reference";
   const std::filesystem::path& model = own_model ? request_.reference_model : request_.model;
-  PB_TRY(CheckModelFile(model, spec.settings));
+  // One file is looked at once; the settings of the candidate say what counts.
+  const size_t n_doubts = out_.doubts.size();
+  if (candidate || own_model) PB_TRY(CheckModelFile(model, spec.settings, &out_.doubts));
+  for (size_t i = n_doubts; i < out_.doubts.size() && !candidate; ++i) out_.doubts[i].flag = "--set-reference";
   record.model_path = model;
-  PB_TRY(Absorb(side, sides_[side].Start(spec)));
+  PB_TRY(Absorb(sides_[side].Start(spec)));
   if (failed_) return {};
-  PB_TRY(Absorb(side, sides_[side].OpenModel(model)));
+  PB_TRY(Absorb(sides_[side].OpenModel(model)));
   if (failed_) return {};
-  const host::Fact* activation = host::FindFact(record.model, "ffn.activation");
-  bool undeclared = activation && activation->value == "undeclared";
+  const trace::ModelFacts facts = record.model_facts();
+  bool undeclared = facts.activation_undeclared();
   // Whatever the engine runs: if nobody says what is right, agreement shows nothing.
   if (candidate && !FindSetting(spec.settings, "ffn.activation"))
     undeclared |= LeavesActivationOpen(model, spec.settings);
   if (undeclared) {
-    const host::Fact* architecture = host::FindFact(record.model, "architecture");
-    evidence_.obstacles.push_back(compare::UndeclaredActivation(
-        architecture ? architecture->value : "of this file", candidate ? "--set" : "--set-reference"));
+    evidence_.obstacles.push_back(
+        compare::UndeclaredActivation(facts.architecture.empty() ? "of this file" : facts.architecture,
+                                      candidate ? "--set" : "--set-reference"));
   }
   return {};
 }
 
-bool CrossvalRun::TokenizePrompts() {
+Result<bool> CrossvalRun::TokenizePrompts() {
   bool equal = true;
   for (size_t i = 0; i < request_.prompts.size() && !failed_; ++i) {
     PromptRecord prompt;
@@ -158,10 +147,7 @@ bool CrossvalRun::TokenizePrompts() {
       for (int side : {kCandidate, kReference}) {
         auto ids = sides_[side].Tokenize(prompt.text);
         if (!ids) {
-          if (!Absorb(side, std::move(ids).error()).ok())
-            evidence_.obstacles.push_back(
-                compare::EngineFailed(side == kCandidate, sides_[side].record().error));
-          failed_ = true;
+          PB_TRY(Absorb(std::move(ids).error()));
           break;
         }
         prompt.tokens_of[side] = evidence.tokens[side] = std::move(ids).value();
@@ -186,7 +172,7 @@ Status CrossvalRun::OpenSessions() {
     const EngineSpec& spec = side == kCandidate ? request_.candidate : request_.reference;
     auto taken = sides_[side].OpenSessionWishing(SessionWishes(spec.settings, longest));
     if (!taken)
-      PB_TRY(Absorb(side, std::move(taken).error()));
+      PB_TRY(Absorb(std::move(taken).error()));
     else
       session_[side] = std::move(taken).value();
   }
@@ -249,8 +235,8 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   if (request_.progress)
     request_.progress("prompts", static_cast<int64_t>(index), static_cast<int64_t>(out_.prompts.size()));
   auto rows = RunReference(prompt, evidence);
-  if (!rows) return Absorb(kReference, std::move(rows).error());
-  PB_TRY(Absorb(kCandidate, RunCandidate(prompt, evidence, *rows)));
+  if (!rows) return Absorb(std::move(rows).error());
+  PB_TRY(Absorb(RunCandidate(prompt, evidence, *rows)));
   if (failed_) return {};
   Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size()), static_cast<int32_t>(index)};
   sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
@@ -259,8 +245,7 @@ Status CrossvalRun::ComparePrompt(size_t index) {
     floor_.GiveUp("logits are not finite");
     finite_ = false;
   }
-  Status measured = floor_.Add(sequence, &*rows);
-  PB_TRY(Absorb(floor_.side(), std::move(measured)));
+  PB_TRY(Absorb(floor_.Add(sequence, &*rows)));
   if (index == 0) first_rows_ = std::move(*rows);
   return {};
 }
@@ -270,17 +255,12 @@ Status CrossvalRun::CompareLocally() {
   if (request_.scope != compare::Scope::kLocal) return {};
   out_.why_logits_only = WhyNoLocalScope(sides_[kCandidate], sides_[kReference]);
   if (!out_.why_logits_only.empty()) return {};
-  ModelOptions options;
-  if (const std::string* config = FindSetting(request_.candidate.settings, "hf.config"))
-    options.hf_config = *config;
-  auto model = Model::Open(request_.model, options);
+  auto model = Model::Open(request_.model, DeclaredBy(request_.candidate.settings));
   LocalRun run(sides_[kCandidate], sides_[kReference], session_, model.ok() ? *model : nullptr, request_);
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     if (out_.prompts[i].tokens.empty()) continue;
-    Status status = run.Add(out_.prompts[i], static_cast<int32_t>(i));
-    if (status.ok()) continue;
-    if (run.failed_side() < 0) return status;
-    return Absorb(run.failed_side(), std::move(status));
+    PB_TRY(Absorb(run.Add(out_.prompts[i], static_cast<int32_t>(i))));
+    if (failed_) return {};
   }
   local_.emplace();
   run.Finish(out_.prompts, &*local_, &out_.accumulated, &evidence_.obstacles);
@@ -298,7 +278,7 @@ void CrossvalRun::CompareDefaultConfiguration() {
     host::Settings automatic = session_[kReference];
     PutSetting(automatic, "attn.flash", "auto");
     PB_ASSIGN(host::Facts facts, sides_[kReference].engine().OpenSession(automatic));
-    if (const host::Fact* flash = host::FindFact(facts, "attn.flash")) row.flash = flash->value;
+    row.flash = trace::ReadSessionFacts(facts).flash.value;
     PB_ASSIGN(RowStore by_default, EvaluateAll(sides_[kReference], automatic, sequence));
     for (int64_t i = 0; i < by_default.n_rows(); ++i) {
       PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(by_default.Row(i), first_rows_->Row(i)));
@@ -351,14 +331,28 @@ Status CrossvalRun::TakeFloor() {
   if (!evidence_.floor || out_.floor.side != "reference") return {};
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     const std::optional<KeptTrace>& trace = out_.prompts[i].traces[kReference];
-    if (trace) PB_TRY(WriteNoiseFloor(trace->folder / kNoiseFile, *evidence_.floor, static_cast<int32_t>(i)));
+    if (trace)
+      PB_TRY(WriteNoiseFloor(trace->folder / kNoiseFile, *evidence_.floor, static_cast<int32_t>(i),
+                             trace->logits_blake3));
   }
   return {};
+}
+
+void CrossvalRun::TellOfDoubts() {
+  size_t longest = 0;
+  for (const PromptRecord& prompt : out_.prompts) {
+    longest = std::max(longest, prompt.tokens.size() + static_cast<size_t>(prompt.steps_asked));
+    NoteTokens(out_.candidate, prompt.tokens, prompt.origin, &out_.notes);
+  }
+  TellDoubts(out_.doubts, static_cast<int64_t>(longest),
+             ReadsAsDeclared(out_.candidate) || ReadsAsDeclared(out_.reference), &evidence_.obstacles,
+             &out_.notes);
 }
 
 void CrossvalRun::Judge() {
   evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
   evidence_.user = request_.user;
+  TellOfDoubts();
   evidence_.settings[kCandidate] = FactsOf(out_.candidate);
   evidence_.settings[kReference] = FactsOf(out_.reference);
   out_.verdict = local_ ? compare::JudgeLocal(&evidence_, *local_) : compare::JudgeLogits(&evidence_);
@@ -371,7 +365,7 @@ Result<Comparison> CrossvalRun::Run() {
   auto start = Clock::now();
   if (!request_.keep.folder.empty()) PB_TRY(CheckKeepFolder(request_.keep.folder));
   if (request_.prompts.empty() || !request_.no_reference.empty()) {
-    PB_TRY(CheckModelFile(request_.model, request_.candidate.settings));
+    PB_TRY(CheckModelFile(request_.model, request_.candidate.settings, &out_.doubts));
     out_.candidate.role = "candidate";
     out_.reference.role = "reference";
     if (!request_.no_reference.empty())
@@ -381,15 +375,18 @@ Result<Comparison> CrossvalRun::Run() {
   }
   for (int side : {kCandidate, kReference})
     if (!failed_) PB_TRY(OpenSide(side));
-  bool go = !failed_ && TokenizePrompts() && !failed_;
+  bool go = false;
+  if (!failed_) {
+    PB_ASSIGN(const bool equal, TokenizePrompts());
+    go = equal && !failed_;
+  }
   if (go) PB_TRY(OpenSessions());
   for (size_t i = 0; go && i < out_.prompts.size() && !failed_; ++i) PB_TRY(ComparePrompt(i));
   bool compared = std::any_of(evidence_.prompts.begin(), evidence_.prompts.end(),
                               [](const compare::PromptEvidence& prompt) { return !prompt.rows.empty(); });
   if (compared && !failed_) PB_TRY(CompareLocally());
   if (compared && !failed_) {
-    Status calibrated = floor_.Calibrate();
-    PB_TRY(Absorb(floor_.side(), std::move(calibrated)));
+    PB_TRY(Absorb(floor_.Calibrate()));
   }
   if (compared && !failed_)
     PB_TRY(TakeFloor());

@@ -3,12 +3,15 @@
 #include "base/file.h"
 #include "run/local_run.h"
 #include "run/noise_file.h"
+#include "trace/record.h"
 
 namespace pb::run {
 namespace {
 
 // Why a floor is not that of the recorded engine on its model; empty: it is.
-std::string WhyNotOf(const compare::NoiseFloor& floor, const EngineRecord& recording) {
+std::string WhyNotOf(const RecordedFloor& recorded, const EngineRecord& recording,
+                     const std::filesystem::path& folder) {
+  const compare::NoiseFloor& floor = recorded.floor;
   if (floor.model_sha256 != recording.model_sha256) return "is of another model file";
   const std::string identity = host::FactText(recording.description, kIdentityFact);
   if (identity.empty())
@@ -18,6 +21,11 @@ std::string WhyNotOf(const compare::NoiseFloor& floor, const EngineRecord& recor
         "is of another engine ({}, identity {:.12}) than the one that the trace was recorded from (identity "
         "{:.12})",
         floor.engine, floor.engine_digest, identity);
+  constexpr uint64_t kMaxManifest = 64 << 20;
+  const auto text = ReadFile(folder / trace::kManifestFile, kMaxManifest);
+  const auto manifest = text.ok() ? trace::ParseManifest(*text) : Result<trace::Manifest>(text.error());
+  if (!manifest.ok() || manifest->logits_blake3 != recorded.trace_logits_blake3)
+    return "was measured with another trace than the one that it stands beside";
   return {};
 }
 
@@ -44,9 +52,9 @@ void FloorSource::Decide() {
     file_ = replayed / kNoiseFile;
     auto floor = ReadNoiseFloor(file_);
     if (floor.ok()) {
-      why_none_ = WhyNotOf(*floor, reference);
+      why_none_ = WhyNotOf(*floor, reference, replayed);
       if (why_none_.empty())
-        recorded_ = std::move(floor).value();
+        recorded_ = std::move(floor->floor);
       else
         why_none_ = fmt::format("{}: {}", file_.string(), why_none_);
       return;
@@ -98,6 +106,7 @@ std::optional<compare::NoiseFloor> FloorSource::Take(FloorRecord* record) const 
   }
   record->side = side_ == 0 ? "candidate" : "reference";
   record->method = floor.method == Method::kRandomRounding ? "random rounding" : "natural variations";
+  record->sha256 = floor.Digest();
   record->n_runs = static_cast<int32_t>(floor.runs.size());
   record->n_positions = floor.n_positions();
   record->n_calibration = floor.n_calibration_positions;

@@ -34,8 +34,6 @@ class FloorSource {
   void GiveUp(std::string why) {
     decided_ = true, meter_.reset(), recorded_.reset(), why_none_ = std::move(why);
   }
-  // Whose Error it was: 0 candidate, 1 reference.
-  int side() const { return side_; }
 
   // The floor, and what the report says of it. None: why_none() says why.
   std::optional<compare::NoiseFloor> Take(FloorRecord* record) const;

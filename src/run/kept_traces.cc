@@ -71,6 +71,7 @@ Status KeptPair::Finish(PromptRecord* prompt) {
     kept.n_records = s.writer->manifest().n_records;
     kept.n_bytes = BytesIn(s.folder);
     PB_ASSIGN(MappedFile records, MappedFile::Open(s.folder / trace::kRecordsFile));
+    kept.logits_blake3 = s.writer->manifest().logits_blake3;
     kept.records_blake3 = ToHex(Blake3Of(records.bytes()));
     prompt->traces[side] = std::move(kept);
   }

@@ -7,19 +7,17 @@
 
 #include "base/sha256.h"
 #include "run/code_steps.h"
+#include "run/passes.h"
 
 namespace pb::run {
 namespace {
 
-constexpr int32_t kPassRows = 512;  // token rows of one evaluation at most
-
 // The lengths of sums; where the engines tell different ones the shorter, whose bound is the tighter.
-stages::ModelShape ShapeOf(const host::Facts& candidate, const host::Facts& reference) {
-  auto length = [&](const char* key) {
-    const int64_t r = host::FactNumber(reference, key, 1);
-    return std::min(host::FactNumber(candidate, key, r), r);
-  };
-  return {length("d_model"), length("d_ff"), length("n_heads"), length("n_kv_heads"), length("head_dim"), length("n_vocab")};
+stages::ModelShape ShapeOf(const stages::ModelShape& candidate, const stages::ModelShape& reference) {
+  stages::ModelShape shape = reference;
+  for (const auto& [key, size] : trace::kShapeKeys)
+    if (candidate.*size > 0) shape.*size = std::min(candidate.*size, shape.*size);
+  return shape;
 }
 
 }  // namespace
@@ -39,14 +37,18 @@ std::string WhyNoLocalScope(Participant& of_candidate, Participant& of_reference
   // An op of one shape has no counterpart in the other; what follows it would be fed other inputs. Of one file a shape that differs is an
   // engine's mistake, and shows.
   const EngineRecord &c = of_candidate.record(), &r = of_reference.record();
-  for (const char* key : {"n_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "head_dim"}) {
-    const std::string ours = host::FactText(c.model, key), theirs = host::FactText(r.model, key);
-    if (c.model_sha256 != r.model_sha256 && !ours.empty() && !theirs.empty() && ours != theirs)
-      return fmt::format(
+  const trace::ModelFacts ours = c.model_facts(), theirs = r.model_facts();
+  std::string why;
+  auto hold = [&](const char* key, int64_t a, int64_t b) {
+    if (c.model_sha256 != r.model_sha256 && a > 0 && b > 0 && a != b && why.empty())
+      why = fmt::format(
           "the files are of models of different shape ({} {} and {}), so their ops have no counterparts", key,
-          ours, theirs);
-  }
-  return "";
+          a, b);
+  };
+  hold("n_layers", ours.n_layers, theirs.n_layers);
+  for (const auto& [key, size] : trace::kShapeKeys)
+    if (key != std::string_view("n_vocab")) hold(key, ours.shape.*size, theirs.shape.*size);
+  return why;
 }
 
 LocalRun::LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
@@ -59,19 +61,20 @@ LocalRun::LocalRun(Participant& candidate, Participant& reference, const host::S
 Result<PointPlan> LocalRun::OpenSessions() {
   std::vector<host::StageVisibility> stages[2];
   for (int side : {0, 1}) {
-    failed_side_ = side;
     PB_TRY(sides_[side]->OpenSession(*session_[side]));
-    PB_ASSIGN(stages[side], sides_[side]->engine().Stages());
+    PB_ASSIGN(stages[side], sides_[side]->Stages());
   }
-  failed_side_ = -1;
   return PlanPoints(stages[0], stages[1]);
 }
 
 Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overwrite overwrite, bool keeps) {
   PB_ASSIGN(const PointPlan plan, OpenSessions());
   LockStepOptions options;
-  options.shape = ShapeOf(sides_[0]->record().model, sides_[1]->record().model);
-  options.n_layers = host::FactNumber(sides_[1]->record().model, "n_layers", 0);
+  const trace::ModelFacts reference = sides_[1]->record().model_facts();
+  options.shape = ShapeOf(sides_[0]->record().model_facts().shape, reference.shape);
+  options.n_layers = reference.n_layers;
+  for (Participant* side : sides_)
+    options.fused_attention |= side->record().session_facts().flash.value == "on";
   options.overwrite = overwrite;
   std::optional<CodeExplainer> explainer;
   const bool in_lock_step = overwrite == Overwrite::kReference;
@@ -94,7 +97,7 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
     evidence_.unobservable = plan.unobservable;
     evidence_.unmapped = plan.one_sided;
   }
-  LockStep lock_step(sides_[0]->engine(), sides_[1]->engine(), plan, options);
+  LockStep lock_step(*sides_[0], *sides_[1], plan, options);
   Status status = Steps(lock_step, prompt, index, kept.get());
   if (kept && status.ok()) status = kept->Finish(&prompt);
   if (kept && !status.ok()) kept->Abandon(status.error().message);
@@ -103,68 +106,37 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
 }
 
 Status LocalRun::AskForSchemes() {
-  const std::string act_quant = host::FactText(sides_[0]->record().session, "act.quant");
-  if (!model_ || scheme_check_ || act_quant != host::FactText(sides_[1]->record().session, "act.quant"))
-    return {};
+  const std::string act_quant = sides_[0]->record().session_facts().act_quant.value;
+  if (!model_ || scheme_check_ || act_quant != sides_[1]->record().session_facts().act_quant.value) return {};
   SchemeCheck check(model_, act_quant);
-  for (int side : {0, 1}) {
-    failed_side_ = side;
-    PB_TRY(check.Ask(sides_[side]->engine(), sides_[side]->record().role));
-  }
-  failed_side_ = -1;
+  for (Participant* side : sides_) PB_TRY(side->Noted(check.Ask(side->engine(), side->record().role)));
   scheme_check_ = std::move(check);
   return {};
 }
 
-int64_t LocalRun::PassRows() const {
-  int64_t rows = kPassRows;
-  for (Participant* side : sides_)
-    rows = std::min(rows, host::FactNumber(side->record().session, "ubatch", kPassRows));
-  return rows;
-}
+int64_t LocalRun::Rows() const { return PassRows({&sides_[0]->record(), &sides_[1]->record()}); }
 
 Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
-  failed_side_ = side;
   Participant& engine = *sides_[side];
   PB_TRY(engine.OpenSession(*session_[side]));
   Sha256 digest;
-  auto evaluate = [&](std::span<const int32_t> tokens, size_t position) {
-    return engine.Evaluate(tokens, static_cast<int32_t>(position),
-                           [&](int32_t, std::span<const float> row) -> Status {
-                             digest.Update(std::as_bytes(row));
-                             return {};
-                           });
+  const RowFn on_row = [&](int32_t, std::span<const float> row) -> Status {
+    digest.Update(std::as_bytes(row));
+    return {};
   };
-  const auto rows = static_cast<size_t>(PassRows());
-  const std::span<const int32_t> tokens(prompt.tokens), decoded(prompt.decoded);
-  for (size_t at = 0; at < tokens.size(); at += rows)
-    PB_TRY(evaluate(tokens.subspan(at, std::min(rows, tokens.size() - at)), at));
-  for (size_t i = 0; i < decoded.size(); i++) PB_TRY(evaluate(decoded.subspan(i, 1), tokens.size() + i));
-  failed_side_ = -1;
+  PB_TRY(ForEachPass(prompt.tokens, Rows(), StepsOf(prompt.decoded), [&](const run::Pass& pass) {
+    return engine.Evaluate(pass.tokens, pass.position, on_row);
+  }));
   return digest.Hex();
 }
 
 Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept) {
-  const int64_t rows = PassRows();
-  const auto n_prompt = static_cast<int64_t>(prompt.tokens.size());
-  auto pass = [&](std::span<const int32_t> tokens, int64_t position, int32_t step) -> Status {
-    Status status = lock_step.Pass(tokens, static_cast<int32_t>(position), index, step);
-    failed_side_ = lock_step.failed_side();
-    return status;
-  };
   if (kept) PB_TRY(kept->BeginStep(0, prompt.tokens));
-  for (int64_t at = 0; at < n_prompt; at += rows) {
-    PB_TRY(pass(std::span(prompt.tokens)
-                    .subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(rows, n_prompt - at))),
-                at, 0));
-  }
-  for (size_t i = 0; i < prompt.decoded.size(); i++) {
-    const int64_t position = n_prompt + static_cast<int64_t>(i);
-    const std::span<const int32_t> token(&prompt.decoded[i], 1);
-    if (kept) PB_TRY(kept->BeginStep(static_cast<int32_t>(position), token));
-    PB_TRY(pass(token, position, static_cast<int32_t>(i) + 1));
-  }
-  return {};
+  auto evaluate = [&](const run::Pass& pass) -> Status {
+    if (kept && pass.step > 0) PB_TRY(kept->BeginStep(pass.position, pass.tokens));
+    return lock_step.Pass(pass.tokens, pass.position, index, pass.step);
+  };
+  return ForEachPass(prompt.tokens, Rows(), StepsOf(prompt.decoded), evaluate);
 }
 
 Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
@@ -193,14 +165,14 @@ Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
 Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   if (request_.progress) request_.progress("run with taps", index, index + 1);
   // An engine that rounds what it gets back cannot prove that it computes with what it shows.
-  const bool rounds = host::FactText(sides_[0]->record().session, "overwrite.exact") == "no";
+  const bool rounds = !sides_[0]->record().session_facts().overwrite_exact;
   if (rounds) evidence_.shown_is_used = false;
   PB_ASSIGN(LockStepResult result,
             Pass(prompt, index, rounds ? Overwrite::kNothing : Overwrite::kItself, true));
   for (int side : {0, 1}) {
     prompt.untapped_sha256[side] = prompt.logits_sha256[side];
     if (result.logits_sha256[side] != prompt.logits_sha256[side] &&
-        PassRows() < static_cast<int64_t>(prompt.tokens.size())) {
+        Rows() < static_cast<int64_t>(prompt.tokens.size())) {
       PB_ASSIGN(prompt.untapped_sha256[side], Unwatched(side, prompt));
     }
   }
@@ -219,13 +191,13 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
                       std::vector<compare::Obstacle>* obstacles) {
   if (overwrite_ignored_)
     obstacles->push_back(
-        {compare::Outcome::kIncomplete, "overwrite-ignored",
+        {compare::ReasonCode::kOverwriteIgnored,
          "what the candidate's tensors were overwritten with does not come out as its logits, so "
          "its local errors are not those of single ops"});
   for (int side : {0, 1}) {
     if (shown_not_used_[side])
       obstacles->push_back(
-          {compare::Outcome::kIncomplete, "shown-not-used",
+          {compare::ReasonCode::kShownNotUsed,
            side == 0
                ? "the candidate's logits change when it gets back the very tensors that it showed, so it "
                  "computes with others"
@@ -234,7 +206,7 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
                                      [&](const PromptRecord& p) { return p.observer_effect(side); });
     if (!changed) continue;
     obstacles->push_back(
-        {compare::Outcome::kIncomplete, "observer-effect",
+        {compare::ReasonCode::kObserverEffect,
          fmt::format(
              "the {}'s logits change when its tracepoints are watched, so they do not show what it computes "
              "unwatched",

@@ -28,9 +28,8 @@ class LocalRun {
            std::shared_ptr<const Model> model, const Request& request);
 
   // Runs one prompt with its decode steps, in lock-step and on its own; keeps the errors, and the digests of the logits as they
-  // came with taps in prompt.tapped_sha256. failed_side tells whose Error it is (-1: ours).
+  // came with taps in prompt.tapped_sha256.
   Status Add(PromptRecord& prompt, int32_t index);
-  int failed_side() const { return failed_side_; }
 
   // What was found, after the last prompt. Engines whose logits change when they are watched become reasons.
   void Finish(const std::vector<PromptRecord>& prompts, compare::LocalEvidence* evidence,
@@ -48,7 +47,7 @@ class LocalRun {
   // Evaluates the prompt and its decode steps; `kept` may be null.
   Status Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept);
   // Token rows of one pass: both engines get the same, so it is as long as the shorter of their batches.
-  int64_t PassRows() const;
+  int64_t Rows() const;
   // The digest of a side's logits in these passes, with nobody watching.
   Result<std::string> Unwatched(int side, const PromptRecord& prompt);
 
@@ -62,7 +61,6 @@ class LocalRun {
   int64_t n_expected_ = 0;  // points of the prompt at hand
   bool overwrite_ignored_ = false;
   bool shown_not_used_[2] = {false, false};
-  int failed_side_ = -1;
 };
 
 // Rows for a report: every point of a prefill, and of all decode steps of a prompt the worst row of each point (a judged one by its

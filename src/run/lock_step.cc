@@ -1,3 +1,4 @@
+// Two engines in lock-step: which points to expect of them, how their tensors meet, and what the candidate goes on with.
 #include "run/lock_step.h"
 
 #include <fmt/format.h>
@@ -7,6 +8,7 @@
 #include <memory>
 
 #include "base/sha256.h"
+#include "stages/stages.h"
 
 namespace pb::run {
 namespace {
@@ -36,6 +38,50 @@ int32_t LayerOrder(int32_t stage, int32_t layer, int64_t n_layers) {
   return stage == PB_STAGE_EMBEDDINGS ? 0 : static_cast<int32_t>(n_layers) + 1;
 }
 
+// Ops of their own wherever they are hidden, with a rounding of their own, and no part of the op that reads them: what reads
+// weights, and the rotation before keys are cached.
+constexpr stages::Set kStandAlone =
+    stages::kProducts | stages::kNorms | stages::kRotary | stages::Set(PB_STAGE_EMBEDDINGS);
+
+// Which hidden stage keeps a stage's inputs from being equal in both engines; unmapped: none does. In place of any other hidden
+// stage, which is computed inside the op that reads it, stand that stage's own inputs, and so in place of one that
+// neither engine has. `seen`: stages that were looked into, of this layer or the one before.
+pb_stage HiddenInput(pb_stage stage, const std::function<pb_visibility(pb_stage)>& see, stages::Set* seen) {
+  for (const stages::InputSpec& spec : stages::Of(stage).inputs) {
+    const bool second = spec.n_stages > 1 && see(spec.stages[0]) == PB_ABSENT;
+    const pb_stage input = spec.stages[second ? 1 : 0];
+    if (see(input) == PB_OBSERVED || seen->Contains(input)) continue;
+    *seen |= input;
+    if (see(input) == PB_UNOBSERVABLE && kStandAlone.Contains(input)) return input;
+    if (const pb_stage hidden = HiddenInput(input, see, seen); hidden != PB_STAGE_UNMAPPED) return hidden;
+  }
+  return PB_STAGE_UNMAPPED;
+}
+
+// Names the ops that are compared and cannot be judged.
+void FindUnequal(const std::vector<host::StageVisibility>& candidate,
+                 const std::vector<host::StageVisibility>& reference, PointPlan* plan) {
+  auto of = [](const std::vector<host::StageVisibility>& stages, int32_t s) {
+    return stages[static_cast<size_t>(s)].visibility;
+  };
+  const auto see = [&](pb_stage s) {
+    const bool both = of(candidate, s) == PB_OBSERVED && of(reference, s) == PB_OBSERVED;
+    const bool neither = of(candidate, s) == PB_ABSENT && of(reference, s) == PB_ABSENT;
+    return both ? PB_OBSERVED : neither ? PB_ABSENT : PB_UNOBSERVABLE;
+  };
+  for (const int32_t s : plan->compared) {
+    stages::Set seen;
+    const pb_stage hidden = HiddenInput(static_cast<pb_stage>(s), see, &seen);
+    if (hidden == PB_STAGE_UNMAPPED) continue;
+    const char* who = of(reference, hidden) != PB_OBSERVED ? "reference" : "candidate";
+    plan->unequal[s] = fmt::format(
+        "not judged by its own error: it reads {}, which the {} does not show, so its inputs are not "
+        "equal",
+        pb_vocabulary[hidden].name, who);
+    plan->unobservable.push_back(fmt::format("{}: {}", pb_vocabulary[s].name, plan->unequal[s]));
+  }
+}
+
 }  // namespace
 
 PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
@@ -62,12 +108,14 @@ PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
                                               hidden_in_reference ? r.reason : c.reason));
     }
   }
+  FindUnequal(candidate, reference, &plan);
   return plan;
 }
 
 int64_t PointPlan::Expected(int64_t n_layers) const {
   int64_t n = 0;
-  for (int32_t s : compared) n += pb_vocabulary[s].per_layer ? n_layers : 1;
+  for (int32_t s : compared)
+    if (!unequal.count(s)) n += pb_vocabulary[s].per_layer ? n_layers : 1;
   return n;
 }
 
@@ -83,7 +131,7 @@ struct LockStep::State {
   bool reference_done = false;
 };
 
-LockStep::LockStep(host::Engine& candidate, host::Engine& reference, PointPlan plan, LockStepOptions options)
+LockStep::LockStep(Participant& candidate, Participant& reference, PointPlan plan, LockStepOptions options)
     : candidate_(candidate),
       reference_(reference),
       plan_(std::move(plan)),
@@ -130,7 +178,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     if (begin != n_shown || begin + shape[0] > s.n_tokens) {
       Missing(key, fmt::format("the reference showed rows {} to {} where row {} of {} was due", begin,
                                begin + shape[0], n_shown, s.n_tokens));
-      return reference_.Continue();
+      return reference_.Noted(reference_.engine().Continue());
     }
     n_shown += shape[0];
     Tensor& t = s.waiting[key];
@@ -141,16 +189,15 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     }
     t.values.insert(t.values.end(), event.tensor.data.begin(), event.tensor.data.end());
   }
-  return reference_.Continue();
+  return reference_.Noted(reference_.engine().Continue());
 }
 
 // Takes the reference's next event.
 Status LockStep::PullReference() {
-  auto event = reference_.Wait();
-  if (event.ok()) PB_TRY(Observe(1, *event));
-  Status status = event.ok() ? OnReferenceEvent(*event) : Status(std::move(event).error());
-  if (!status.ok()) failed_side_ = 1;
-  return status;
+  auto event = reference_.engine().Wait();
+  if (!event.ok()) return reference_.Noted(std::move(event).error());
+  PB_TRY(Observe(1, *event));
+  return OnReferenceEvent(*event);
 }
 
 Status LockStep::Compare(const host::Event& event, const std::vector<float>& reference) {
@@ -158,12 +205,21 @@ Status LockStep::Compare(const host::Event& event, const std::vector<float>& ref
   const auto& t = event.tensor;
   const int64_t features = Features(t.shape);
   const auto stage = static_cast<pb_stage>(event.point.stage);
-  const compare::LocalBound bound = compare::BoundOf(stage, options_.shape, s.first_position + s.n_tokens);
+  const int64_t n_positions = s.first_position + s.n_tokens;
+  const compare::LocalBound bound = options_.fused_attention && stage == PB_STAGE_ATTN_CONTEXT
+                                        ? compare::FusedAttentionBound(n_positions)
+                                        : compare::BoundOf(stage, options_.shape, n_positions);
   const compare::PointPlace place{s.prompt, s.step, stage, event.point.layer, event.point.first_position};
   PB_ASSIGN(compare::PointRow row, compare::ComparePoint({t.data, t.shape[0], features},
                                                          {reference, t.shape[0], features}, place, bound));
+  // In a free run errors are described, whatever they come from.
+  const bool judged = options_.overwrite != Overwrite::kReference || !plan_.unequal.count(stage);
+  if (!judged) {
+    row.bound = row.bound_ratio = 0;
+    row.first_row_above = -1, row.feature_alone = false;
+  }
   if (options_.on_pair) PB_TRY(options_.on_pair({event.point, t.shape, t.data, reference, &row, &bound}));
-  s.result.rows.push_back(std::move(row));
+  if (judged) s.result.rows.push_back(std::move(row));
   return {};
 }
 
@@ -202,9 +258,7 @@ Status LockStep::Candidate(const host::Event& event) {
   if (options_.overwrite == Overwrite::kItself)
     reference.assign(event.tensor.data.begin(), event.tensor.data.end());
   const bool goes_on = options_.overwrite == Overwrite::kNothing || reference.empty();
-  Status status = goes_on ? candidate_.Continue() : candidate_.Overwrite(reference);
-  if (!status.ok()) failed_side_ = 0;
-  return status;
+  return candidate_.Noted(goes_on ? candidate_.engine().Continue() : candidate_.engine().Overwrite(reference));
 }
 
 // Waits until the candidate has something to say, letting the reference run ahead by at most one layer meanwhile.
@@ -212,7 +266,8 @@ Result<bool> LockStep::CandidateReady() {
   State& s = *state_;
   for (;;) {
     const bool may_run = !s.reference_done && s.reference_order <= s.candidate_order + 1;
-    pollfd fds[2] = {{candidate_.ready_fd(), POLLIN, 0}, {reference_.ready_fd(), POLLIN, 0}};
+    pollfd fds[2] = {{candidate_.engine().ready_fd(), POLLIN, 0},
+                     {reference_.engine().ready_fd(), POLLIN, 0}};
     const int n = ::poll(fds, may_run ? 2 : 1, 1000);
     if (n <= 0 || fds[0].revents) return true;  // on silence the candidate's own limit decides
     PB_TRY(PullReference());
@@ -229,21 +284,17 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
   host::EvalRequest request;
   request.tokens.assign(tokens.begin(), tokens.end());
   request.first_position = first_position;
-  auto failed = [&](int side, Status status) {
-    if (!status.ok()) failed_side_ = side;
-    return status;
-  };
-  auto begin = [&](int side, host::Engine& engine) {
+  auto begin = [&](int side, Participant& engine) {
     request.tap.stages = options_.on_event ? plan_.shown[side] : plan_.compared;
     request.tap.outputs = !request.tap.stages.empty();
-    return failed(side, engine.BeginEval(request));
+    return engine.Noted(engine.engine().BeginEval(request));
   };
   PB_TRY(begin(1, reference_));
   PB_TRY(begin(0, candidate_));
   for (bool done = false; !done;) {
     PB_TRY(CandidateReady());
-    auto event = candidate_.Wait();
-    if (!event.ok()) return failed(0, std::move(event).error());
+    auto event = candidate_.engine().Wait();
+    if (!event.ok()) return candidate_.Noted(std::move(event).error());
     PB_TRY(Observe(0, *event));
     switch (event->kind) {
       case host::Event::kDone:
@@ -251,10 +302,10 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
         break;
       case host::Event::kLogits:
         s.logits[0].Update(std::as_bytes(event->tensor.data));
-        PB_TRY(failed(0, candidate_.Continue()));
+        PB_TRY(candidate_.Noted(candidate_.engine().Continue()));
         break;
       case host::Event::kPoint:
-        PB_TRY(IsCompared(*event) ? Candidate(*event) : failed(0, candidate_.Continue()));
+        PB_TRY(IsCompared(*event) ? Candidate(*event) : candidate_.Noted(candidate_.engine().Continue()));
         break;
     }
   }

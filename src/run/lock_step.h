@@ -11,6 +11,7 @@
 
 #include "compare/local.h"
 #include "host/engine.h"
+#include "run/participant.h"
 
 namespace pb::run {
 
@@ -35,6 +36,7 @@ enum class Overwrite {
 struct LockStepOptions {
   stages::ModelShape shape;
   int64_t n_layers = 0;
+  bool fused_attention = false;  // of either engine: the context is held against the bound of such
   Overwrite overwrite = Overwrite::kReference;
   // May be empty. Called for every pair, in the candidate's order.
   std::function<Status(const PointPair&)> on_pair;
@@ -46,10 +48,13 @@ struct LockStepOptions {
 // Which points two engines are expected to show, by stage.
 struct PointPlan {
   std::vector<int32_t> compared;             // stages both show
+  // Of those the ones whose inputs are not equal in lock-step though they are compared, with the reason: an input that is hidden in
+  // one of the engines was never overwritten. Their errors are not their own.
+  std::map<int32_t, std::string> unequal;
   std::vector<int32_t> shown[2];             // stages each shows
   std::vector<std::string> unobservable;     // "ffn_act: reference: computed inside the gated product"
   std::vector<std::string> one_sided;        // a stage one engine has and the other's architecture lacks
-  int64_t Expected(int64_t n_layers) const;  // points of one pass
+  int64_t Expected(int64_t n_layers) const;  // points of one pass that are judged
 };
 PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
                      const std::vector<host::StageVisibility>& reference);
@@ -67,13 +72,12 @@ struct LockStepResult {
 // layer and then waits. Positions, steps and chunks are the caller's: one call of Pass is one evaluation in both engines.
 class LockStep {
  public:
-  LockStep(host::Engine& candidate, host::Engine& reference, PointPlan plan, LockStepOptions options);
+  LockStep(Participant& candidate, Participant& reference, PointPlan plan, LockStepOptions options);
   ~LockStep();
 
-  // Evaluates tokens at first_position in both engines; step 0 is the prefill. An engine's failure is its Error, with the side
-  // in failed_side().
+  // Evaluates tokens at first_position in both engines; step 0 is the prefill. An engine's failure is noted
+  // by its participant.
   Status Pass(std::span<const int32_t> tokens, int32_t first_position, int32_t prompt, int32_t step);
-  int failed_side() const { return failed_side_; }  // 0 candidate, 1 reference, -1 none
   // The result so far, complete after the last pass.
   LockStepResult Finish();
 
@@ -88,12 +92,11 @@ class LockStep {
   bool IsCompared(const host::Event& event) const;
   Status Compare(const host::Event& event, const std::vector<float>& reference);
 
-  host::Engine& candidate_;
-  host::Engine& reference_;
+  Participant& candidate_;
+  Participant& reference_;
   PointPlan plan_;
   LockStepOptions options_;
   std::unique_ptr<State> state_;
-  int failed_side_ = -1;
 };
 
 }  // namespace pb::run

@@ -11,16 +11,21 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "base/file.h"
+#include "base/kept.h"
+#include "base/processors.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "compare/logits.h"
 #include "run/noise_file.h"
+#include "run/passes.h"
 #include "run/row_store.h"
 
 namespace pb::run {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr uint64_t kMaxEntryBytes = 1 << 30;
 
 std::string TextSha256(std::string_view text) {
   return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
@@ -31,10 +36,10 @@ constexpr const char* kVariations[] = {"threads=2", "threads=3", "ubatch=1", "ub
 
 const char* PointsKey(bool all) { return all ? "points" : "layer_points"; }
 
-// Takes logits rows in order of position.
+// Takes an engine's logits rows in order of position.
 class Rows {
  public:
-  explicit Rows(int64_t n_rows) : n_rows_(n_rows) {}
+  Rows(Participant& engine, int64_t n_rows) : engine_(engine), n_rows_(n_rows) {}
 
   RowFn Keep() {
     return [this](int32_t position, std::span<const float> row) -> Status {
@@ -52,12 +57,13 @@ class Rows {
   int32_t Next() const { return store_ ? Greedy(store_->Row(store_->n_rows() - 1)) : -1; }
   Result<RowStore> Take(int64_t n_due) {
     if (!store_ || store_->n_rows() != n_due)
-      return MakeError(Code::kEngine, "{} rows of logits for {} positions", store_ ? store_->n_rows() : 0,
-                       n_due);
+      PB_TRY(engine_.Noted(MakeError(Code::kEngine, "{} rows of logits for {} positions",
+                                     store_ ? store_->n_rows() : 0, n_due)));
     return std::move(*store_);
   }
 
  private:
+  Participant& engine_;
   int64_t n_rows_;
   std::optional<RowStore> store_;
 };
@@ -72,18 +78,16 @@ host::Settings WithVariation(host::Settings settings, std::string_view variation
 
 Status EvaluateSequence(Participant& engine, const Sequence& sequence, const RowFn& on_row,
                         const Taps& taps) {
-  std::span<const int32_t> tokens = sequence.tokens;
-  size_t n_prefill = static_cast<size_t>(sequence.n_prefill);
-  if (n_prefill > 0) PB_TRY(engine.Evaluate(tokens.first(n_prefill), 0, on_row, taps));
-  for (size_t i = n_prefill; i < tokens.size(); ++i)
-    PB_TRY(engine.Evaluate(tokens.subspan(i, 1), static_cast<int32_t>(i), on_row, taps));
-  return {};
+  const auto n_prefill = static_cast<size_t>(sequence.n_prefill);
+  return ForEachPass(
+      std::span(sequence.tokens).first(n_prefill), kWholePrefill, StepsOf(sequence.tokens, n_prefill),
+      [&](const Pass& pass) { return engine.Evaluate(pass.tokens, pass.position, on_row, taps); });
 }
 
 Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session, const Sequence& sequence,
                              const Taps& taps) {
   PB_TRY(engine.OpenSession(session, false));
-  Rows rows(static_cast<int64_t>(sequence.tokens.size()));
+  Rows rows(engine, static_cast<int64_t>(sequence.tokens.size()));
   PB_TRY(EvaluateSequence(engine, sequence, rows.Keep(), taps));
   return rows.Take(static_cast<int64_t>(sequence.tokens.size()));
 }
@@ -91,15 +95,18 @@ Result<RowStore> EvaluateAll(Participant& engine, const host::Settings& session,
 Result<RowStore> EvaluateGreedily(Participant& engine, const host::Settings& session, int32_t n_steps,
                                   Sequence* sequence) {
   PB_TRY(engine.OpenSession(session, false));
-  Rows rows(static_cast<int64_t>(sequence->tokens.size()) + n_steps);
-  PB_TRY(EvaluateSequence(engine, *sequence, rows.Keep()));
-  for (int32_t step = 0; step < n_steps; ++step) {
-    const int32_t next = rows.Next();
-    if (next < 0) break;
-    const auto position = static_cast<int32_t>(sequence->tokens.size());
-    sequence->tokens.push_back(next);
-    PB_TRY(engine.Evaluate(std::span(&next, 1), position, rows.Keep()));
-  }
+  const auto n_prefill = static_cast<size_t>(sequence->n_prefill);
+  const size_t n_all = sequence->tokens.size() + static_cast<size_t>(n_steps);
+  Rows rows(engine, static_cast<int64_t>(n_all));
+  auto next = [&](size_t index) -> Result<std::optional<int32_t>> {
+    std::vector<int32_t>& tokens = sequence->tokens;
+    const size_t at = n_prefill + index;
+    if (at == tokens.size() && at < n_all && rows.Next() >= 0) tokens.push_back(rows.Next());
+    return at < tokens.size() ? std::optional(tokens[at]) : std::nullopt;
+  };
+  const RowFn keep = rows.Keep();
+  PB_TRY(ForEachPass(std::span(sequence->tokens).first(n_prefill), kWholePrefill, next,
+                     [&](const Pass& pass) { return engine.Evaluate(pass.tokens, pass.position, keep); }));
   return rows.Take(static_cast<int64_t>(sequence->tokens.size()));
 }
 
@@ -120,15 +127,16 @@ Status EvaluateAgainst(Participant& engine, const host::Settings& session, const
   };
   PB_TRY(EvaluateSequence(engine, sequence, compare_row, taps));
   if (n_rows != sequence.tokens.size())
-    return MakeError(Code::kEngine, "{} rows of logits for {} positions", n_rows, sequence.tokens.size());
+    return engine.Noted(MakeError(Code::kEngine, "{} rows of logits for {} positions", n_rows,
+                                  sequence.tokens.size()));
   return {};
 }
 
 Result<std::vector<Sequence>> CalibrationSequences(Participant& engine, std::string_view text) {
   PB_ASSIGN(const std::vector<int32_t> ids, engine.Tokenize(text));
-  const auto window = static_cast<size_t>(
-      std::min(compare::kMinNoisePositions,
-               host::FactNumber(engine.record().model, "n_ctx_train", compare::kMinNoisePositions)));
+  const int64_t trained = engine.record().model_facts().n_ctx_train;
+  const auto window = static_cast<size_t>(trained > 0 ? std::min(compare::kMinNoisePositions, trained)
+                                                      : compare::kMinNoisePositions);
   const size_t n = std::min<size_t>(ids.size(), compare::kMinNoisePositions);
   std::vector<Sequence> sequences;
   for (size_t begin = 0; begin < n; begin += window) {
@@ -160,48 +168,51 @@ NoiseMeter::NoiseMeter(Participant& reference, host::Settings session, int32_t n
       runs_.push_back({0, variation, {}, {}, {}});
 }
 
-std::string NoiseMeter::Provenance(const Sequence& sequence, const compare::NoiseRun& run) const {
+Json NoiseMeter::Provenance(const Sequence& sequence, const compare::NoiseRun& run) const {
   const EngineRecord& record = reference_.record();
   Json settings = Json::object();
   for (const host::Fact& fact : record.session)
     if (fact.key != "n_ctx" && fact.key != "noise.seed") settings[fact.key] = fact.value;
+  // What the model declares beside the file, or the user instead of it.
+  for (const char* key : {"ffn.activation", "norm.eps", "rope.base", "rope.scale", "rope.pairing"})
+    if (const host::Fact* fact = host::FindFact(record.model, key)) settings[key] = fact->value;
   std::span tokens(sequence.tokens);
-  Json provenance = {{"model_sha256", record.model_sha256},
-                     {"engine", record.spec},
-                     {"engine_identity", record.identity},
-                     {"settings", settings},
-                     {"variation", run.variation},
-                     {"n_prefill", sequence.n_prefill},
-                     {"n_positions", sequence.tokens.size()},
-                     {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}};
-  return provenance.dump();
+  return {{"model_sha256", record.model_sha256},
+          {"engine", record.spec},
+          {"engine_identity", record.identity},
+          {"settings", settings},
+          {"variation", run.variation},
+          {"n_prefill", sequence.n_prefill},
+          {"n_positions", sequence.tokens.size()},
+          {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}};
 }
 
 std::filesystem::path NoiseMeter::EntryPath(const Sequence& sequence, const compare::NoiseRun& run) const {
-  return folder_ / fmt::format("{:.24}.json", TextSha256(Provenance(sequence, run)));
+  const std::string provenance =
+      Provenance(sequence, run).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return folder_ / fmt::format("{:.24}.json", TextSha256(provenance));
 }
 
 bool NoiseMeter::Load(const Sequence& sequence, Watch watch, compare::NoiseRun* run) const {
-  auto text = ReadFile(EntryPath(sequence, *run));
-  if (!text) return false;
-  Json entry = Json::parse(*text, nullptr, false);
-  if (!entry.is_object() || entry.value("provenance", Json()) != Json::parse(Provenance(sequence, *run)))
+  const std::optional<Json> entry = ReadCacheEntry(EntryPath(sequence, *run), kMaxEntryBytes);
+  if (!entry || entry->value("provenance", Json()) != Provenance(sequence, *run)) return false;
+  compare::NoiseRun read{run->seed, run->variation, {}, {}, {}};
+  if (!ReadSeries(*entry, "kl", sequence.tokens.size(), &read.kl) ||
+      !ReadSeries(*entry, "gap_change", sequence.tokens.size(), &read.gap_change) ||
+      (watch != Watch::kNothing &&
+       !ReadPoints(*entry, PointsKey(watch == Watch::kAll), sequence.prompt, &read.points)))
     return false;
-  return ReadSeries(entry, "kl", sequence.tokens.size(), &run->kl) &&
-         ReadSeries(entry, "gap_change", sequence.tokens.size(), &run->gap_change) &&
-         (watch == Watch::kNothing ||
-          ReadPoints(entry, PointsKey(watch == Watch::kAll), sequence.prompt, &run->points));
+  *run = std::move(read);
+  return true;
 }
 
-Status NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const {
-  std::error_code error;
-  std::filesystem::create_directories(folder_, error);
+void NoiseMeter::Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const {
   Json entry = {{"schema", "paritybit.noise/0"},
-                {"provenance", Json::parse(Provenance(sequence, measured))},
+                {"provenance", Provenance(sequence, measured)},
                 {"kl", measured.kl},
                 {"gap_change", measured.gap_change}};
   if (watch != Watch::kNothing) entry[PointsKey(watch == Watch::kAll)] = PointsJson(measured.points);
-  return WriteFileAtomic(EntryPath(sequence, measured), entry.dump() + "\n");
+  WriteCacheEntry(EntryPath(sequence, measured), entry);
 }
 
 Result<compare::NoiseRun> NoiseMeter::Disturb(Participant& engine, const Sequence& sequence,
@@ -235,7 +246,7 @@ size_t NoiseMeter::Workers(const Sequence& sequence, size_t n_runs) const {
   if (error || sequence.tokens.size() < kWorthAnEngine) return 1;
   uint64_t free_bytes =
       static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  size_t by_cores = std::thread::hardware_concurrency() / threads_each;
+  size_t by_cores = static_cast<size_t>(ProcessorCount()) / threads_each;
   size_t by_memory = 1 + free_bytes / 2 / (2 * model_bytes + (256ull << 20));
   return std::clamp<size_t>(std::min({by_cores, by_memory, n_runs}), 1, kMost);
 }
@@ -245,6 +256,7 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
                               std::vector<compare::NoiseRun>* measured) {
   std::atomic<size_t> next = 0;
   std::mutex mutex;
+  bool of_twin = false;  // the failure is that of another process of the same engine
   Status failure;
   auto work = [&](Participant& engine, bool reports) {
     for (size_t i; (i = next++) < missing.size();) {
@@ -254,12 +266,14 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
       auto run = Disturb(engine, sequence, (*measured)[missing[i]], undisturbed);
       if (!run.ok()) {
         std::lock_guard lock(mutex);
-        if (failure.ok()) failure = std::move(run).error();
+        if (failure.ok()) {
+          failure = std::move(run).error();
+          of_twin = &engine != &reference_ && engine.failed();
+        }
         next = missing.size();
         return;
       }
-      (void)Store(sequence, *run, undisturbed.points ? watch : Watch::kNothing)
-          .ok();  // without a writable cache it is measured again next time
+      Store(sequence, *run, undisturbed.points ? watch : Watch::kNothing);
       (*measured)[missing[i]] = std::move(run).value();
     }
   };
@@ -277,7 +291,7 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
   for (size_t i = 1; i < Workers(sequence, missing.size()); ++i) helpers.emplace_back(start_and_work);
   work(reference_, true);
   for (std::thread& helper : helpers) helper.join();
-  return failure;
+  return of_twin ? reference_.Noted(std::move(failure)) : failure;
 }
 
 // The tensors of an undisturbed run. None where watching changes the engine's logits: its runs are then not watched at all, so that
@@ -384,10 +398,10 @@ compare::NoiseFloor NoiseMeter::Floor() const {
   floor.method = random_rounding_ ? compare::NoiseFloor::Method::kRandomRounding
                                   : compare::NoiseFloor::Method::kVariations;
   floor.engine = record.spec;
-  if (const host::Fact* version = host::FindFact(record.description, "version"))
-    floor.engine += " " + version->value;
-  floor.isa = host::FactText(record.description, "isa");
-  floor.threads = host::FactText(record.session, "threads");
+  const trace::EngineFacts engine = record.engine_facts();
+  if (!engine.version.empty()) floor.engine += " " + engine.version;
+  floor.isa = engine.isa;
+  floor.threads = record.session_facts().threads;
   floor.engine_digest = record.identity;
   floor.model_sha256 = record.model_sha256;
   floor.calibration = calibration_;

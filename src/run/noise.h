@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -87,10 +88,10 @@ class NoiseMeter {
   };
 
   std::filesystem::path EntryPath(const Sequence& sequence, const compare::NoiseRun& run) const;
-  std::string Provenance(const Sequence& sequence, const compare::NoiseRun& run) const;
+  nlohmann::json Provenance(const Sequence& sequence, const compare::NoiseRun& run) const;
   // Fills in the run, which holds its seed. False: the cache does not have it.
   bool Load(const Sequence& sequence, Watch watch, compare::NoiseRun* run) const;
-  Status Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const;
+  void Store(const Sequence& sequence, const compare::NoiseRun& measured, Watch watch) const;
   Result<compare::NoiseRun> Disturb(Participant& engine, const Sequence& sequence,
                                     const compare::NoiseRun& run, const Undisturbed& undisturbed) const;
   Result<std::optional<PointStore>> WatchUndisturbed(const Sequence& sequence, const RowStore& rows,

@@ -5,13 +5,13 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "base/file.h"
+#include "base/kept.h"
 
 namespace pb::run {
 namespace {
 
 using Json = nlohmann::json;
-constexpr const char* kNoiseSchema = "paritybit.noise-floor/0";
+constexpr const char* kNoiseSchema = "paritybit.noise-floor/1";
 constexpr uint64_t kMaxBytes = 256 << 20;
 constexpr size_t kMaxRuns = 1000;
 
@@ -77,7 +77,8 @@ bool ReadPoints(const Json& entry, const char* key, int32_t prompt, std::vector<
   return true;
 }
 
-Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor, int32_t prompt) {
+Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor, int32_t prompt,
+                       const std::string& trace_logits_blake3) {
   Json runs = Json::array();
   for (const compare::NoiseRun& run : floor.runs) {
     runs.push_back(
@@ -96,19 +97,19 @@ Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFl
                      {"engine", floor.engine},
                      {"engine_digest", floor.engine_digest},
                      {"model_sha256", floor.model_sha256},
+                     {"trace_logits_blake3", trace_logits_blake3},
                      {"calibration", floor.calibration},
                      {"isa", floor.isa},
                      {"threads", floor.threads},
                      {"n_calibration_positions", floor.n_calibration_positions},
                      {"n_positions", floor.n_positions()},
                      {"runs", runs}};
-  return WriteFileAtomic(path, json.dump(-1, ' ', true, Json::error_handler_t::replace) + "\n");
+  return WriteSealed(path, json);
 }
 
-Result<compare::NoiseFloor> ReadNoiseFloor(const std::filesystem::path& path) {
-  PB_ASSIGN(std::string text, ReadFile(path, kMaxBytes));
-  const Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object() || TextOf(json, "schema") != kNoiseSchema) return Malformed(path, "no noise floor");
+Result<RecordedFloor> ReadNoiseFloor(const std::filesystem::path& path) {
+  PB_ASSIGN(const Json json, ReadSealed(path, kMaxBytes));
+  if (TextOf(json, "schema") != kNoiseSchema) return Malformed(path, "no noise floor of this version");
   compare::NoiseFloor floor;
   auto rounding = json.find("random_rounding"), runs = json.find("runs");
   const int64_t n = CountOf(json, "n_positions"), n_calibration = CountOf(json, "n_calibration_positions");
@@ -136,7 +137,7 @@ Result<compare::NoiseFloor> ReadNoiseFloor(const std::filesystem::path& path) {
       return Malformed(path, fmt::format("the points of run {} are damaged", floor.runs.size()));
     floor.runs.push_back(std::move(run));
   }
-  return floor;
+  return RecordedFloor{std::move(floor), TextOf(json, "trace_logits_blake3")};
 }
 
 }  // namespace pb::run

@@ -23,10 +23,15 @@ nlohmann::json PointsJson(std::span<const compare::PointNoise> points);
 bool ReadPoints(const nlohmann::json& entry, const char* key, int32_t prompt,
                 std::vector<compare::PointNoise>* out);
 
-// The floor as it goes with the trace of `prompt`, which is prompt 0 of whoever reads it.
-Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor, int32_t prompt);
-// kNotFound: there is none. kMalformed: it is not what it claims to be.
-Result<compare::NoiseFloor> ReadNoiseFloor(const std::filesystem::path& path);
+// The floor as it goes with the trace of `prompt`, which is prompt 0 of whoever reads it; the file ends with its own digest.
+Status WriteNoiseFloor(const std::filesystem::path& path, const compare::NoiseFloor& floor, int32_t prompt,
+                       const std::string& trace_logits_blake3);
+struct RecordedFloor {
+  compare::NoiseFloor floor;
+  std::string trace_logits_blake3;  // of the trace that it was kept with
+};
+// kNotFound: there is none. kMalformed: it is not what it claims to be, or not what was written.
+Result<RecordedFloor> ReadNoiseFloor(const std::filesystem::path& path);
 
 }  // namespace pb::run
 

@@ -3,7 +3,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include "base/file.h"
+#include "base/json_text.h"
+#include "base/kept.h"
 
 namespace pb::run {
 namespace {
@@ -24,7 +28,7 @@ class NoiseFile : public testing::Test {
       point.error2 = 1e-300, point.norm2 = 0.3, point.worst_row = 0.1 * (2 + prompt);
       for (compare::NoiseRun& run : floor_.runs) run.points.push_back(point);
     }
-    ASSERT_TRUE(WriteNoiseFloor(path_, floor_, 1).ok());
+    ASSERT_TRUE(WriteNoiseFloor(path_, floor_, 1, "fed").ok());
   }
   void TearDown() override { std::filesystem::remove(path_); }
 
@@ -33,8 +37,10 @@ class NoiseFile : public testing::Test {
 };
 
 TEST_F(NoiseFile, IsReadAsItWasWritten) {
-  auto read = ReadNoiseFloor(path_);
-  ASSERT_TRUE(read.ok()) << read.error().message;
+  auto recorded = ReadNoiseFloor(path_);
+  ASSERT_TRUE(recorded.ok()) << recorded.error().message;
+  EXPECT_EQ(recorded->trace_logits_blake3, "fed");
+  const compare::NoiseFloor* read = &recorded->floor;
   EXPECT_EQ(read->method, floor_.method);
   EXPECT_EQ(read->engine, floor_.engine);
   EXPECT_EQ(read->model_sha256, "def");
@@ -52,7 +58,7 @@ TEST_F(NoiseFile, IsReadAsItWasWritten) {
 TEST_F(NoiseFile, PointsAreOfThePromptThatTheTraceHolds) {
   const auto read = ReadNoiseFloor(path_);
   ASSERT_TRUE(read.ok());
-  const std::vector<compare::PointNoise>& points = read->runs[1].points;
+  const std::vector<compare::PointNoise>& points = read->floor.runs[1].points;
   ASSERT_EQ(points.size(), 2u);
   EXPECT_EQ(points[0].prompt, 0);
   EXPECT_EQ(points[0].layer, 4);
@@ -70,12 +76,16 @@ TEST_F(NoiseFile, AnythingElseIsRefused) {
   EXPECT_EQ(ReadNoiseFloor(path_.string() + ".none").error().code, Code::kNotFound);
   const std::string good = ReadFile(path_).value();
   auto refused = [&](const std::string& text) {
-    (void)WriteFileAtomic(path_, text).ok();
+    // With a digest of its own where it is JSON: what it says is checked besides.
+    auto json = ParseJson(text);
+    std::string sealed = text;
+    if (json.ok() && json->is_object() && !json->empty()) json->erase("sha256"), sealed = Sealed(*json);
+    (void)WriteFileAtomic(path_, sealed).ok();
     auto read = ReadNoiseFloor(path_);
     return !read.ok() && read.error().code == Code::kMalformed &&
            read.error().message.find(path_.string()) != std::string::npos;
   };
-  for (const char* text : {"", "[]", "{}", "null", R"({"schema":"paritybit.noise-floor/0"})"})
+  for (const char* text : {"", "[]", "{}", "null", R"({"schema":"paritybit.noise-floor/1"})"})
     EXPECT_TRUE(refused(text)) << text;
   for (auto [from, to] : {std::pair{"\"n_positions\":3", "\"n_positions\":4"},
                           {"\"n_positions\":3", "\"n_positions\":0"},
@@ -91,12 +101,23 @@ TEST_F(NoiseFile, AnythingElseIsRefused) {
                           {"\"decode\",7", "\"late\",7"},
                           {"7,1e-300", "7,\"x\""},
                           {"points_of_calibration", "points_of_nothing"},
-                          {"noise-floor/0", "noise-floor/9"}}) {
+                          {"noise-floor/1", "noise-floor/9"}}) {
     std::string text = good;
     ASSERT_NE(text.find(from), std::string::npos) << from;
     EXPECT_TRUE(refused(text.replace(text.find(from), std::string(from).size(), to))) << to;
   }
   for (size_t n = 0; n + 2 < good.size(); n += 7) EXPECT_TRUE(refused(good.substr(0, n))) << n;
+}
+
+// A value that is as good as another, but not the one that was measured.
+TEST_F(NoiseFile, AFlippedBitIsRefused) {
+  std::string text = ReadFile(path_).value();
+  text[text.find("0.125") + 2] ^= 1;
+  ASSERT_TRUE(WriteFileAtomic(path_, text).ok());
+  auto read = ReadNoiseFloor(path_);
+  ASSERT_FALSE(read.ok());
+  EXPECT_EQ(read.error().code, Code::kMalformed);
+  EXPECT_NE(read.error().message.find("it is damaged"), std::string::npos) << read.error().message;
 }
 
 }  // namespace

@@ -4,16 +4,30 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/kept.h"
+#include "base/processors.h"
 #include "base/sha256.h"
-#include "model/model.h"
 
 namespace pb::run {
 namespace {
 
 std::string TextSha256(std::string_view text) {
   return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+// Whether a message is about a setting in force that the ABI names (abi/engine.h: pb_setting).
+bool NamesKnownSetting(const std::string& message, const host::Settings& settings) {
+  static constexpr std::string_view kKnown[] = {"ffn.activation", "act.quant", "kv.type",
+                                                "attn.flash",     "threads",   "ubatch",
+                                                "n_ctx",          "cpu.library", "noise.seed",
+                                                "hf.config"};
+  return std::any_of(settings.begin(), settings.end(), [&](const auto& setting) {
+    return std::find(std::begin(kKnown), std::end(kKnown), setting.first) != std::end(kKnown) &&
+           message.find(setting.first) != std::string::npos;
+  });
 }
 
 }  // namespace
@@ -23,7 +37,15 @@ Error Participant::Note(Error error) {
     record_.error = error.message;
     if (engine_) record_.last_words = engine_->LastWords();
   }
-  return std::move(error).In(record_.role);
+  if (error.code == Code::kUnsupported)
+    error.message = fmt::format("{} cannot do what was asked: {}", record_.spec, error.message);
+  else
+    error = std::move(error).In(record_.role);
+  return error;
+}
+
+Status Participant::Noted(Status status) {
+  return status.ok() ? Status() : Status(Note(std::move(status).error()));
 }
 
 Status Participant::Start(const EngineSpec& spec) {
@@ -36,7 +58,9 @@ Status Participant::Start(const EngineSpec& spec) {
   auto engine = host::Engine::Start(spec.plugin, spec.settings, limits_);
   if (!engine) {
     Error error = std::move(engine).error();
-    if (error.code == Code::kUnsupported) error.code = Code::kUsage;
+    // A key that no engine knows is a slip of the command line; one that this engine understands and does not offer it refuses.
+    if (error.code == Code::kUnsupported && !NamesKnownSetting(error.message, spec.settings))
+      error.code = Code::kUsage;
     return Note(std::move(error));
   }
   engine_ = std::move(engine).value();
@@ -49,12 +73,7 @@ Status Participant::OpenModel(const std::filesystem::path& model) {
   record_.model_path = model;
   PB_ASSIGN(record_.model_sha256, CachedFileSha256(model));
   auto facts = engine_->OpenModel(model);
-  if (!facts) {
-    Error error = std::move(facts).error();
-    // The file was read just now: what an engine cannot read of it (no memory to map it) is the engine's failure.
-    if (error.code == Code::kIo) error.code = Code::kEngine;
-    return Note(std::move(error));
-  }
+  if (!facts) return Note(std::move(facts).error());
   record_.model = std::move(facts).value();
   return {};
 }
@@ -95,9 +114,12 @@ Result<std::string> Participant::Detokenize(std::span<const int32_t> ids) {
   return text;
 }
 
-Status Participant::Reset() {
-  Status status = engine_->Reset(0);
-  return status.ok() ? Status() : Status(Note(std::move(status).error()));
+Status Participant::Reset() { return Noted(engine_->Reset(0)); }
+
+Result<std::vector<host::StageVisibility>> Participant::Stages() {
+  auto stages = engine_->Stages();
+  if (!stages) return Note(std::move(stages).error());
+  return stages;
 }
 
 Status Participant::Evaluate(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row,
@@ -111,29 +133,49 @@ Status Participant::EvaluateLast(std::span<const int32_t> tokens, int32_t first_
              on_row, {});
 }
 
-Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row, const Taps& taps) {
-  bool ours = false;  // the error came from a callback, not from the engine
+Status Participant::Evaluate(const host::EvalRequest& request,
+                             const std::function<Status(const host::Event&)>& on_event) {
+  bool taken = true;
   Status status = engine_->Eval(request, [&](const host::Event& event) -> Status {
-    if (event.kind == host::Event::kPoint) {
-      Status point = taps.on_point(event);
-      ours = !point.ok();
-      return point;
-    }
+    Status of_caller = on_event(event);
+    taken = of_caller.ok();
+    return of_caller;
+  });
+  if (status.ok() || (!taken && status.error().code != Code::kEngine)) return status;
+  return Noted(std::move(status));
+}
+
+Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row, const Taps& taps) {
+  return Evaluate(request, [&](const host::Event& event) -> Status {
+    if (event.kind == host::Event::kPoint) return taps.on_point(event);
     if (event.kind != host::Event::kLogits) return {};
     const host::TensorRef& rows = event.tensor;
     if (rows.shape.size() != 2 || rows.shape[0] < 0 || rows.shape[1] <= 0 ||
         static_cast<size_t>(rows.shape[0]) * static_cast<size_t>(rows.shape[1]) != rows.data.size())
       return MakeError(Code::kEngine, "logits came without the shape (rows, vocabulary)");
     size_t n_vocab = static_cast<size_t>(rows.shape[1]);
-    for (int64_t i = 0; i < rows.shape[0]; ++i) {
-      Status row = on_row(event.point.first_position + static_cast<int32_t>(i),
-                          rows.data.subspan(static_cast<size_t>(i) * n_vocab, n_vocab));
-      if (!row.ok()) return ours = true, row;
-    }
+    for (int64_t i = 0; i < rows.shape[0]; ++i)
+      PB_TRY(on_row(event.point.first_position + static_cast<int32_t>(i),
+                    rows.data.subspan(static_cast<size_t>(i) * n_vocab, n_vocab)));
     return {};
   });
-  if (status.ok() || ours) return status;
-  return Note(std::move(status).error());
+}
+
+std::optional<compare::Obstacle> Participant::ObstacleOf(const Error& error) {
+  if (!failed()) return std::nullopt;
+  switch (error.code) {
+    case Code::kUndeclared:
+      return compare::Undeclared(error.message);
+    case Code::kUnsupported:
+      return compare::Unsupported(error.message);  // it says what is missing: nobody's fault
+    case Code::kEngine:
+    case Code::kTimeout:
+    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
+    case Code::kInternal:
+      return compare::EngineFailed(record_.role, record_.error);
+    default:
+      return std::nullopt;
+  }
 }
 
 host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx) {
@@ -161,46 +203,35 @@ std::string EngineIdentity(const EngineRecord& record) {
 
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions) {
   const host::Fact* findings = host::FindFact(record.model, "findings");
-  const host::Fact* name = host::FindFact(record.description, "name");
+  const std::string name = record.engine_facts().name;
   std::vector<std::string> found;
   std::string_view rest;
   if (findings) rest = findings->value;
   while (!rest.empty()) {
     const size_t end = std::min(rest.find('\n'), rest.size());
     if (end > 0)
-      found.push_back(fmt::format("{}: {}", name ? name->value : record.spec, rest.substr(0, end)));
+      found.push_back(fmt::format("{}: {}", name.empty() ? record.spec : name, rest.substr(0, end)));
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
-  const auto n_trained = static_cast<int64_t>(host::FactNumber(record.model, "n_ctx_train", 0));
+  const auto n_trained = record.model_facts().n_ctx_train;
   if (n_trained > 0 && n_positions > n_trained)
     found.push_back(
         fmt::format("{} positions were evaluated, and the model's trained context has {}: what an engine "
                     "computes beyond it can be compared, but the model was not made for it",
                     n_positions, n_trained));
+  const std::string threads =
+      TooManyThreads(host::FactNumber(record.session, "threads", 1), ProcessorCount());
+  if (!threads.empty()) found.push_back(fmt::format("{}: {}", name.empty() ? record.spec : name, threads));
   return found;
 }
 
-std::vector<int32_t> EndOfGeneration(const EngineRecord& record) {
-  const host::Fact* ids = host::FindFact(record.model, "eog");
-  if (!ids) ids = host::FindFact(record.model, "eos");
-  std::vector<int32_t> ends;
-  for (const char* at = ids ? ids->value.c_str() : ""; *at;) {
-    char* end = nullptr;
-    const long id = std::strtol(at, &end, 10);
-    if (end == at) break;  // "none"
-    if (id >= 0) ends.push_back(static_cast<int32_t>(id));
-    at = *end == ',' ? end + 1 : end;
-  }
-  return ends;
-}
-
-Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings) {
-  ModelOptions options;
-  if (const std::string* config = FindSetting(settings, "hf.config")) options.hf_config = *config;
-  auto model = Model::Open(path, options);
-  if (model.ok() || model.error().code == Code::kUnsupported || model.error().code == Code::kUndeclared)
-    return {};
-  return std::move(model).error();
+std::string TooManyThreads(int64_t n_threads, int n_processors) {
+  if (n_threads <= n_processors) return {};
+  return fmt::format(
+      "{} threads on {} processor{}: threads that spin while they wait for each other keep the processor "
+      "from those that have work, which may take a hundred times as long or end in a timeout; --threads {} "
+      "is as many as there are",
+      n_threads, n_processors, n_processors == 1 ? "" : "s", n_processors);
 }
 
 Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
@@ -213,12 +244,14 @@ Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
   std::string stamp =
       fmt::format("{} {} {}.{:09} {}.{:09} {}", absolute.string(), info.st_size, info.st_mtim.tv_sec,
                   info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec, info.st_ino);
-  std::filesystem::path entry = CacheDir() / "sha256" / TextSha256(stamp);
-  constexpr size_t kDigits = 64;
-  if (auto known = ReadFile(entry, kDigits); known.ok() && known->size() == kDigits) return known;
+  const std::filesystem::path entry = CacheDir() / "sha256" / (TextSha256(stamp) + ".json");
+  constexpr uint64_t kMaxBytes = 1 << 16;
+  if (const auto known = ReadCacheEntry(entry, kMaxBytes);
+      known && known->value("file", nlohmann::json()) == stamp && known->contains("file_sha256") &&
+      known->at("file_sha256").is_string())
+    return known->at("file_sha256").get<std::string>();
   PB_ASSIGN(std::string digest, Sha256File(path));
-  std::filesystem::create_directories(entry.parent_path(), error);
-  (void)WriteFileAtomic(entry, digest).ok();  // without a writable cache it is computed again next time
+  WriteCacheEntry(entry, {{"file", stamp}, {"file_sha256", digest}});
   return digest;
 }
 

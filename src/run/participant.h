@@ -5,10 +5,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "compare/verdict.h"
 #include "run/engine_spec.h"
 #include "run/record.h"
 
@@ -23,6 +25,7 @@ struct Taps {
   std::function<Status(const host::Event&)> on_point;
 };
 
+// An error that its calls return is the engine's where failed() says so afterwards; else it is of a callback or a file.
 class Participant {
  public:
   Participant(EngineRecord& record, const host::Limits& limits) : record_(record), limits_(limits) {}
@@ -42,7 +45,17 @@ class Participant {
                   const Taps& taps = {});
   // The same with the row of the last token alone.
   Status EvaluateLast(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row);
+  // Evaluates and hands everything over as it comes. An error of on_event that is kEngine is this engine's: what came was
+  // not what was asked for.
+  Status Evaluate(const host::EvalRequest& request,
+                  const std::function<Status(const host::Event&)>& on_event);
+  Result<std::vector<host::StageVisibility>> Stages();
   Status Reset();
+  // Takes an error that this engine gave elsewhere for its own.
+  Status Noted(Status status);
+  // What a failure of this engine makes of the comparison or measurement at hand. None: this engine has not failed, or the call
+  // made no sense; the error ends the command.
+  std::optional<compare::Obstacle> ObstacleOf(const Error& error);
 
   host::Engine& engine() { return *engine_; }
   const EngineRecord& record() const { return record_; }
@@ -50,6 +63,7 @@ class Participant {
   bool failed() const { return !record_.error.empty(); }
 
  private:
+  // Keeps what it says and the engine's last words.
   Error Note(Error error);
   Status Run(const host::EvalRequest& request, const RowFn& on_row, const Taps& taps);
 
@@ -68,12 +82,10 @@ std::string EngineIdentity(const EngineRecord& record);
 // Under this key a trace tells it of the engine that it was recorded from, and so does the recording as an engine.
 inline constexpr std::string_view kIdentityFact = "identity";
 // What the engine found that the model file leaves open or contradicts: "native: metadata key ... is missing", one each; and
-// that it evaluated more positions than the model was trained for.
+// that it evaluated more positions than the model was trained for, or ran more threads than there are processors.
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions = 0);
-// The ids that end a generation, as the engine tells them: all of `eog`, else `eos`.
-std::vector<int32_t> EndOfGeneration(const EngineRecord& record);
-// Our own reader looks at a model file first: a damaged one is no engine's fault. Of `settings` hf.config counts.
-Status CheckModelFile(const std::filesystem::path& path, const host::Settings& settings);
+// What to expect of more threads than there are processors; empty where there are enough.
+std::string TooManyThreads(int64_t n_threads, int n_processors);
 // sha256 of a file, remembered in the cache by path, size and time of change.
 Result<std::string> CachedFileSha256(const std::filesystem::path& path);
 // The id of the largest value, the lowest of equals; -1 when no value is finite.

@@ -1,25 +1,10 @@
+// Tensors of an undisturbed run, kept as far as memory allows.
 #include "run/point_store.h"
 
 #include <algorithm>
-#include <cctype>
 
 namespace pb::run {
 namespace {
-
-// Values in a row of a stage: the vocabulary's shape column with the model's own numbers; "p" counts n_positions.
-int64_t RowWidth(const pb_stage_info& info, const host::Facts& model, int64_t n_positions) {
-  int64_t width = 1;
-  std::string word;
-  for (const char* c = info.shape; *c; ++c) {
-    if (std::isalpha(static_cast<unsigned char>(*c)) || *c == '_') {
-      word += *c;
-      continue;
-    }
-    if (!word.empty() && word != "n") width *= word == "p" ? n_positions : host::FactNumber(model, word, 1);
-    word.clear();
-  }
-  return width;
-}
 
 compare::PointNoise& Find(std::vector<compare::PointNoise>* noise, const host::PointRef& point,
                           compare::PositionClass positions) {
@@ -35,19 +20,17 @@ compare::PointNoise& Find(std::vector<compare::PointNoise>* noise, const host::P
 
 Result<PointStore> PointStore::Create(Participant& engine, std::span<const int32_t> wanted, int64_t n_prefill,
                                       int64_t n_positions, int64_t max_bytes) {
-  PB_ASSIGN(const auto stages, engine.engine().Stages());
-  const host::Facts& model = engine.record().model;
-  const int64_t n_layers = host::FactNumber(model, "n_layers", 1);
+  PB_ASSIGN(const auto stages, engine.Stages());
+  const trace::ModelFacts model = engine.record().model_facts();
   PointStore store;
   int64_t row_bytes = 0;
-  for (const pb_stage_info& info : pb_vocabulary) {
-    const auto at = static_cast<size_t>(info.stage);
-    if (info.stage == PB_STAGE_LOGITS || at >= stages.size() || stages[at].visibility != PB_OBSERVED)
-      continue;
-    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), info.stage) == wanted.end()) continue;
-    store.tap_.stages.push_back(info.stage);
-    row_bytes += RowWidth(info, model, n_positions) * (info.per_layer ? n_layers : 1) *
-                 static_cast<int64_t>(sizeof(float));
+  for (pb_stage stage : stages::kAll - stages::Set(PB_STAGE_LOGITS)) {
+    const auto at = static_cast<size_t>(stage);
+    if (at >= stages.size() || stages[at].visibility != PB_OBSERVED) continue;
+    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), stage) == wanted.end()) continue;
+    store.tap_.stages.push_back(stage);
+    row_bytes += stages::RowWidth(stage, model.shape, n_positions) *
+                 (stages::Of(stage).per_layer ? model.n_layers : 1) * static_cast<int64_t>(sizeof(float));
   }
   store.tap_.outputs = !store.tap_.stages.empty();
   const int64_t n_fit = max_bytes / std::max<int64_t>(row_bytes, 1);

@@ -12,6 +12,7 @@
 #include "compare/point_noise.h"
 #include "compare/types.h"
 #include "host/engine.h"
+#include "model/doubt.h"
 
 namespace pb::run {
 
@@ -30,6 +31,11 @@ struct EngineRecord {
   std::string model_sha256;
   std::string error;       // why it failed; empty when it did not
   std::string last_words;  // its last stderr lines when it failed
+
+  // The facts in types.
+  trace::EngineFacts engine_facts() const { return trace::ReadEngineFacts(description); }
+  trace::ModelFacts model_facts() const { return trace::ReadModelFacts(model); }
+  trace::SessionFacts session_facts() const { return trace::ReadSessionFacts(session); }
 };
 
 // A trace that was kept.
@@ -37,6 +43,7 @@ struct KeptTrace {
   std::filesystem::path folder;
   std::string level;           // "full"
   std::string records_blake3;  // of its records.jsonl, which holds the digest of every tensor
+  std::string logits_blake3;   // as its manifest tells it
   int64_t n_records = 0;
   uint64_t n_bytes = 0;
 };
@@ -89,6 +96,7 @@ struct FloorRecord {
   double mean_kl = 0, worst_kl = 0, worst_gap = 0;
   std::vector<compare::PointFloor> points;  // empty: it has none
   std::string provenance;                   // cache folder, or the file that came with a recorded reference
+  std::string sha256;                       // NoiseFloor::Digest
 };
 
 struct Comparison {
@@ -103,6 +111,8 @@ struct Comparison {
   FloorRecord floor;
   std::optional<DefaultConfiguration> reference_default;
   std::vector<Choice> choices;
+  std::vector<Doubt> doubts;       // about the model files
+  std::vector<std::string> notes;  // of them, and of the prompts' tokens: what decides nothing
   compare::Verdict verdict;
   double wall_seconds = 0;
 };

@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <utility>
 
+#include "base/system_error.h"
+
 namespace pb::run {
 
 Result<RowStore> RowStore::Create(int64_t n_rows, int64_t n_columns) {
@@ -16,8 +18,7 @@ Result<RowStore> RowStore::Create(int64_t n_rows, int64_t n_columns) {
   std::error_code ignored;
   std::string name = (std::filesystem::temp_directory_path(ignored) / "paritybit-rows-XXXXXX").string();
   int fd = mkostemp(name.data(), O_CLOEXEC);
-  if (fd < 0)
-    return MakeError(Code::kIo, "{}: cannot create a temporary file: {}", name, std::strerror(errno));
+  if (fd < 0) return MakeError(Code::kIo, "{}: cannot create a temporary file: {}", name, ErrnoText(errno));
   unlink(name.c_str());
   size_t bytes = static_cast<size_t>(n_rows) * static_cast<size_t>(n_columns) * sizeof(float);
   // Allocated now: a full disk is an error here, not a bus error at a later store.
@@ -27,7 +28,7 @@ Result<RowStore> RowStore::Create(int64_t n_rows, int64_t n_columns) {
   close(fd);
   if (data == MAP_FAILED)
     return MakeError(Code::kIo, "{}: cannot keep {} logits rows ({} bytes): {}; set TMPDIR to a larger disk",
-                     name, n_rows, bytes, std::strerror(error));
+                     name, n_rows, bytes, ErrnoText(error));
   return RowStore(static_cast<float*>(data), n_rows, n_columns);
 }
 

@@ -5,12 +5,14 @@
 #include <cmath>
 
 #include "base/sha256.h"
+#include "run/doubts.h"
 #include "run/floor.h"
 
 namespace pb::run {
 namespace {
 
 using compare::Outcome;
+using compare::ReasonCode;
 
 std::string WhoseTokens(int32_t prompt) {
   return prompt == compare::kCalibration ? "of the calibration text" : fmt::format("of prompt {}", prompt);
@@ -39,12 +41,14 @@ class SelfNoiseRun {
   Status MeasureFloor();
   Status RunAxes();
   void SetLimits();
+  void TellOfDoubts();
   void JudgeFloor();
   void JudgeAxes();
   // An engine's failure becomes a reason; anything else is passed on.
   Status Absorb(Status status);
-  void Add(Outcome outcome, const char* code, std::string text) {
-    out_.run.verdict.reasons.push_back({outcome, code, std::move(text)});
+  template <typename... Args>
+  void Add(Args&&... reason) {
+    out_.run.verdict.reasons.emplace_back(std::forward<Args>(reason)...);
   }
   bool is_recording() const { return !ReplayedFolder(out_.run.reference).empty(); }
 
@@ -57,27 +61,10 @@ class SelfNoiseRun {
 };
 
 Status SelfNoiseRun::Absorb(Status status) {
-  if (status.ok()) return {};
-  const Error& error = status.error();
-  EngineRecord& record = out_.run.reference;
-  switch (error.code) {
-    case Code::kUnsupported:
-      if (record.model.empty()) break;
-      Add(Outcome::kIncomplete, "unsupported", "the engine cannot do what was asked: " + error.message);
-      return {};
-    case Code::kUndeclared:
-      Add(Outcome::kIncomplete, "undeclared", error.message);
-      return {};
-    case Code::kEngine:
-    case Code::kTimeout:
-    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
-    case Code::kInternal:
-      break;
-    default:
-      return status;
-  }
-  if (record.error.empty()) record.error = error.message;
-  Add(Outcome::kEngineFailed, "engine-failed", "the engine failed: " + record.error);
+  if (status.ok()) return status;
+  std::optional<compare::Obstacle> obstacle = engine_.ObstacleOf(status.error());
+  if (!obstacle) return status;
+  Add(std::move(*obstacle));
   return {};
 }
 
@@ -94,13 +81,13 @@ Status SelfNoiseRun::OpenSession() {
     PromptRecord prompt;
     prompt.text = spec.text, prompt.origin = spec.origin, prompt.steps_asked = request_.max_tokens;
     if (spec.text.empty()) {
-      Add(Outcome::kInvalid, "empty-prompt",
+      Add(ReasonCode::kEmptyPrompt,
           fmt::format("the prompt ({}) is empty: it has no position to measure", spec.origin));
       return {};
     }
     PB_ASSIGN(prompt.tokens, engine_.Tokenize(spec.text));
     if (prompt.tokens.empty()) {
-      Add(Outcome::kInvalid, "empty-prompt", fmt::format("the prompt ({}) has no tokens", spec.origin));
+      Add(ReasonCode::kEmptyPrompt, fmt::format("the prompt ({}) has no tokens", spec.origin));
       return {};
     }
     prompt.tokens_of[0] = prompt.tokens_of[1] = prompt.tokens;
@@ -117,7 +104,7 @@ void SelfNoiseRun::Keep(Sequence sequence, RowStore rows) {
   for (int64_t r = 0; r < rows.n_rows(); ++r) {
     const std::span<const float> row = rows.Row(r);
     if (std::all_of(row.begin(), row.end(), [](float v) { return std::isfinite(v); })) continue;
-    Add(Outcome::kInvalid, "non-finite",
+    Add(ReasonCode::kNonFinite,
         fmt::format("logits of position {} {} are NaN or infinite", r, WhoseTokens(sequence.prompt)));
     break;
   }
@@ -157,7 +144,7 @@ Status SelfNoiseRun::MeasureFloor() {
   out_.floor = source.Take(&out_.run.floor);
   out_.run.floor.side = "engine";
   if (!out_.floor)
-    Add(Outcome::kIncomplete, "no-noise-floor", "there is no noise floor: " + source.why_none());
+    Add(ReasonCode::kNoNoiseFloor, "there is no noise floor: " + source.why_none());
   return {};
 }
 
@@ -203,17 +190,26 @@ void SelfNoiseRun::SetLimits() {
     add_mean(undisturbed_.front().sequence.tokens.size(), "kl.prefill.mean");
 }
 
+// An engine against itself says nothing about a key that nobody hears; but what it computes with is not what both files say.
+void SelfNoiseRun::TellOfDoubts() {
+  size_t longest = 0;
+  for (const Evaluated& u : undisturbed_) longest = std::max(longest, u.sequence.tokens.size());
+  for (const PromptRecord& prompt : out_.run.prompts)
+    NoteTokens(out_.run.reference, prompt.tokens, prompt.origin, &out_.run.notes);
+  TellDoubts(out_.run.doubts, static_cast<int64_t>(longest), false, &out_.run.verdict.reasons, &out_.run.notes);
+}
+
 void SelfNoiseRun::JudgeFloor() {
   if (!out_.floor) return;
   if (Status usable = compare::CheckNoiseFloor(*out_.floor); !usable.ok()) {
-    Add(Outcome::kIncomplete, "noise-floor-unusable", "there is no noise floor: " + usable.error().message);
+    Add(ReasonCode::kNoiseFloorUnusable, "there is no noise floor: " + usable.error().message);
     return;
   }
   SetLimits();
   const std::string weakness = compare::WeaknessOf(*out_.floor);
-  if (!weakness.empty()) Add(Outcome::kMatch, "weaker-floor", "the floor is weaker than usual: " + weakness);
+  if (!weakness.empty()) Add(ReasonCode::kWeakerFloor, "the floor is weaker than usual: " + weakness);
   if (out_.floor->IsZero())
-    Add(Outcome::kMatch, "noise-floor-zero",
+    Add(Outcome::kMatch, ReasonCode::kNoiseFloorZero,
         "disturbing the engine changed nothing, so its floor cannot tell noise from a defect");
 }
 
@@ -225,19 +221,19 @@ void SelfNoiseRun::JudgeAxes() {
     const std::string name = fmt::format("{} {}", row.axis, row.value);
     if (!row.refused.empty()) {
       if (row.promised)
-        Add(Outcome::kIncomplete, "promise-unchecked",
+        Add(ReasonCode::kPromiseUnchecked,
             fmt::format("{}: the engine promises equal bits and does not offer it: {}", name, row.refused));
       continue;
     }
     verdict.coverage.compared += static_cast<int64_t>(row.rows.size());
     if (std::any_of(row.rows.begin(), row.rows.end(),
                     [](const compare::LogitsRow& r) { return !r.finite || !std::isfinite(r.kl); }))
-      Add(Outcome::kInvalid, "non-finite", name + ": logits are NaN or infinite");
+      Add(ReasonCode::kNonFinite, name + ": logits are NaN or infinite");
     if (!row.promised) continue;
     ++n_promised;
     if (!row.first_other) continue;
     const compare::LogitsRow& first = row.rows[*row.first_other];
-    Add(Outcome::kDiverged, "promise-broken",
+    Add(ReasonCode::kPromiseBroken,
         fmt::format("{}: {} of {} positions have other bits, the first is position {} {} (token {}), though "
                     "the engine promises equal bits",
                     name, static_cast<int64_t>(row.rows.size()) - row.n_equal, row.rows.size(),
@@ -252,16 +248,16 @@ void SelfNoiseRun::JudgeAxes() {
                                   [](const compare::Reason& r) { return compare::ExitCode(r.outcome) != 0; });
   if (failed) return;
   if (is_recording())
-    Add(Outcome::kMatch, "recorded",
+    Add(ReasonCode::kRecorded,
         "this is the floor that was recorded; a recording computes nothing, so nothing else was varied");
   else if (verdict.coverage.compared == 0)
-    Add(Outcome::kInvalid, "nothing-compared", "no position was compared");
+    Add(ReasonCode::kNothingCompared, "no position was compared");
   else if (n_promised > 0)
-    Add(Outcome::kMatch, "promise-kept",
+    Add(ReasonCode::kPromiseKept,
         fmt::format("the engine promises equal bits in {} of {} variations, and has them", n_promised,
                     out_.axes.size()));
   else
-    Add(Outcome::kMatch, "nothing-promised",
+    Add(ReasonCode::kNothingPromised,
         "the engine promises equal bits nowhere, so its variations are information and set no limit");
 }
 
@@ -276,7 +272,7 @@ Status SelfNoiseRun::Measure() {
     PB_TRY(Absorb((this->*step)()));
     const bool stopped = std::any_of(reasons.begin(), reasons.end(), [](const compare::Reason& r) {
       return r.outcome == Outcome::kEngineFailed || r.outcome == Outcome::kInvalid ||
-             r.code == "unsupported" || r.code == "undeclared";
+             r.code == ReasonCode::kUnsupported || r.code == ReasonCode::kUndeclared;
     });
     if (stopped) break;
   }
@@ -285,8 +281,10 @@ Status SelfNoiseRun::Measure() {
 
 Result<SelfNoise> SelfNoiseRun::Run() {
   const auto start = std::chrono::steady_clock::now();
-  PB_TRY(CheckModelFile(request_.model, request_.engine.settings));  // a damaged file is no engine's failure
+  // A damaged file is no engine's failure.
+  PB_TRY(CheckModelFile(request_.model, request_.engine.settings, &out_.run.doubts));
   PB_TRY(Measure());
+  TellOfDoubts();
   JudgeFloor();
   JudgeAxes();
   compare::Settle(&out_.run.verdict);

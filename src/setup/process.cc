@@ -14,6 +14,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/system_error.h"
+
 namespace pb::setup {
 namespace {
 
@@ -102,12 +104,12 @@ Result<Output> RunProgram(const std::vector<std::string>& argv, double timeout_s
   const std::filesystem::path program = FindProgram(argv.at(0));
   if (program.empty()) return MakeError(Code::kNotFound, "{}: no such program in $PATH", argv[0]);
   Pipe out, err;
-  if (!out.Open() || !err.Open()) return MakeError(Code::kIo, "pipe: {}", std::strerror(errno));
+  if (!out.Open() || !err.Open()) return MakeError(Code::kIo, "pipe: {}", ErrnoText(errno));
   std::vector<char*> args;
   for (const std::string& arg : argv) args.push_back(const_cast<char*>(arg.c_str()));
   args.push_back(nullptr);
   const pid_t pid = fork();
-  if (pid < 0) return MakeError(Code::kIo, "fork: {}", std::strerror(errno));
+  if (pid < 0) return MakeError(Code::kIo, "fork: {}", ErrnoText(errno));
   if (pid == 0) BecomeChild(program.c_str(), args.data(), out.write_fd, err.write_fd);
   out.CloseWrite();
   err.CloseWrite();

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "setup/adapter_build.h"
 #include "setup/golden_pass.h"
 #include "setup/packages.h"
@@ -130,7 +131,7 @@ Status Remember(const std::string& adapter_digest, const std::string& proof) {
       {"adapter_digest", adapter_digest},
       {"packages", {std::string(kLlamaCppLibraries.name), std::string(kLlamaCppSources.name)}},
       {"golden_pass", proof}};
-  return WriteFileAtomic(Record(adapter_digest), record.dump(2) + "\n");
+  return WriteFileAtomic(Record(adapter_digest), DumpJson(record, 2) + "\n");
 }
 
 void Say(const SetupOptions& options, std::string_view line) {

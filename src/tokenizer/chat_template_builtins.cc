@@ -45,9 +45,11 @@ Result<Value> Strip(const Call& call, bool left, bool right) {
   for (char c : set) {
     if (c & 0x80) return call.Fail(Code::kUnsupported, "{} of characters beyond ASCII", call.name);
   }
-  size_t begin = left ? std::min(text.find_first_not_of(set), text.size()) : 0;
-  text.remove_prefix(begin);
-  if (right) text = text.substr(0, text.find_last_not_of(set) + 1);
+  std::array<bool, 256> stripped{};
+  for (char c : set) stripped[static_cast<unsigned char>(c)] = true;
+  auto strips = [&](char c) { return stripped[static_cast<unsigned char>(c)]; };
+  while (left && !text.empty() && strips(text.front())) text.remove_prefix(1);
+  while (right && !text.empty() && strips(text.back())) text.remove_suffix(1);
   return Value(text);
 }
 
@@ -58,12 +60,12 @@ Result<Value> Replace(const Call& call) {
   if (from.empty()) return BadArguments(call);
   std::string out;
   for (size_t at = 0; at <= text.size();) {
-    size_t found = text.find(from, at);
+    size_t found = FindText(text, from, at);
     out.append(text, at, found - at);
     if (found == text.npos) break;
-    out += to;
-    if (out.size() > kMaxStringBytes)
+    if (out.size() + to.size() > kMaxStringBytes)
       return call.Fail(Code::kUnsupported, "replace makes more than {} bytes", kMaxStringBytes);
+    out += to;
     at = found + from.size();
   }
   return Value(std::move(out));
@@ -79,11 +81,11 @@ Result<Value> Split(const Call& call) {
   List parts;
   size_t at = 0;
   while (most == nullptr || *most < 0 || parts.size() < static_cast<size_t>(*most)) {
-    size_t found = text->find(separator, at);
+    size_t found = FindText(*text, separator, at);
     if (found == text->npos) break;
     parts.push_back(text->substr(at, found - at));
-    if (parts.size() > kMaxItems)
-      return call.Fail(Code::kUnsupported, "split makes more than {} parts", kMaxItems);
+    if (parts.size() > kMaxParts)
+      return call.Fail(Code::kUnsupported, "split makes more than {} parts", kMaxParts);
     at = found + separator.size();
   }
   parts.push_back(text->substr(at));
@@ -94,7 +96,7 @@ Result<Value> Length(const Call& call) {
   const Value& v = call.subject;
   size_t n = 0;
   if (auto* s = v.AsString()) {
-    n = Characters(std::string_view(*s).substr(0, kMaxStringBytes)).size();
+    return Value(CountCharacters(*s));
   } else if (auto* l = v.AsList()) {
     n = l->size();
   } else if (auto* d = v.AsDict()) {
@@ -111,7 +113,7 @@ Result<Value> Join(const Call& call) {
   std::string out;
   for (size_t i = 0; i < list->size(); ++i) {
     if (i > 0 && !call.args.empty()) out += *call.args[0].AsString();
-    if (!ToText((*list)[i], &out)) return BadArguments(call);
+    if (out.size() <= kMaxStringBytes && !ToText((*list)[i], &out)) return BadArguments(call);
     if (out.size() > kMaxStringBytes)
       return call.Fail(Code::kUnsupported, "join makes more than {} bytes", kMaxStringBytes);
   }
@@ -130,9 +132,23 @@ Value DictPart(const Dict& dict, Part part) {
   return Value(std::move(out));
 }
 
+Value Characters(std::string_view text) {
+  List out;
+  while (!text.empty()) {
+    const size_t n = CharacterBytes(text);
+    out.push_back(text.substr(0, n));
+    text.remove_prefix(n);
+  }
+  return Value(std::move(out));
+}
+
 Result<Value> ToList(const Call& call) {
   if (!call.args.empty()) return BadArguments(call);
-  if (auto* s = call.subject.AsString(); s != nullptr && s->size() <= kMaxItems) return Value(Characters(*s));
+  if (auto* s = call.subject.AsString()) {
+    if (s->size() > kMaxParts)
+      return call.Fail(Code::kUnsupported, "a list of the characters of more than {} bytes", kMaxParts);
+    return Characters(*s);
+  }
   if (auto* d = call.subject.AsDict()) return DictPart(*d, Part::kKeys);
   if (call.subject.AsList()) return call.subject;
   return call.subject.is_undefined() ? Result<Value>(Value(List())) : BadArguments(call);
@@ -228,7 +244,7 @@ Result<Value> ApplyFilter(const Call& call) {
   if (name == "replace") return Replace(call);
   if (name == "selectattr" || name == "rejectattr") return SelectAttribute(call);
   if (name == "items" && call.subject.AsDict()) return DictPart(*call.subject.AsDict(), Part::kItems);
-  return call.Fail(Code::kUnsupported, "the filter \"{}\" of {}", name, call.subject.TypeName());
+  return call.Fail(Code::kUnsupported, "the filter \"{}\" of {}", Shorten(name), call.subject.TypeName());
 }
 
 Result<bool> ApplyTest(const Call& call) {
@@ -252,7 +268,7 @@ Result<bool> ApplyTest(const Call& call) {
     if (call.name == "odd" && v.AsInt()) return *v.AsInt() % 2 != 0;
     if (call.name == "even" && v.AsInt()) return *v.AsInt() % 2 == 0;
   }
-  return call.Fail(Code::kUnsupported, "the test \"is {}\" of {}", call.name, v.TypeName());
+  return call.Fail(Code::kUnsupported, "the test \"is {}\" of {}", Shorten(call.name), v.TypeName());
 }
 
 Result<Value> CallMethod(const Call& call) {
@@ -282,18 +298,18 @@ Result<Value> CallMethod(const Call& call) {
       return found != nullptr ? *found : call.args.size() == 2 ? call.args[1] : Value(None());
     }
   }
-  return call.Fail(Code::kUnsupported, "the method \"{}\" of {}", name, call.subject.TypeName());
+  return call.Fail(Code::kUnsupported, "the method \"{}\" of {}", Shorten(name), call.subject.TypeName());
 }
 
 Result<Value> CallFunction(const Call& call) {
   if (call.name == "raise_exception" && call.args.size() == 1) {
     std::string message;
     if (!ToText(call.args[0], &message)) return BadArguments(call);
-    return call.Fail(Code::kUsage, "the template refuses this conversation: {}", message);
+    return call.Fail(Code::kUsage, "the template refuses this conversation: {}", Shorten(message));
   }
   if (call.name == "namespace" && call.args.empty()) return Value(std::make_shared<Dict>(call.named));
   if (call.name == "range") return Range(call);
-  return call.Fail(Code::kUnsupported, "the function \"{}\" with these arguments", call.name);
+  return call.Fail(Code::kUnsupported, "the function \"{}\" with these arguments", Shorten(call.name));
 }
 
 }  // namespace pb::jinja

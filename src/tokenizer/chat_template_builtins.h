@@ -13,6 +13,8 @@ namespace pb::jinja {
 // Bounds of what a template may make; a rendered conversation is far below them.
 inline constexpr size_t kMaxStringBytes = 16 << 20;
 inline constexpr size_t kMaxItems = 1 << 20;
+inline constexpr size_t kMaxParts = 1 << 18;  // strings in a list that is made of one string
+inline constexpr size_t kMaxKeys = 1 << 10;   // of a dictionary
 
 struct Call {
   std::string_view name;

@@ -10,14 +10,15 @@
 namespace pb::jinja {
 namespace {
 
-// One for each node evaluated, and the bytes of all values read or made by operations: bounds time and memory together.
+// kStep for each node evaluated, and the bytes of all values read or made by operations: bounds time.
 constexpr int64_t kMaxWork = int64_t{1} << 28;
-constexpr int64_t kMaxWeight = int64_t{1} << 26;  // of one value
+constexpr int64_t kStep = 16;
+constexpr int64_t kMaxLive = int64_t{1} << 26;  // the bytes of all values at one time: bounds memory
 constexpr int kMaxValueDepth = 100;
 
 class Evaluator {
  public:
-  explicit Evaluator(std::unordered_map<std::string, Value> globals) {
+  explicit Evaluator(std::unordered_map<std::string, Value> globals) : start_(ValueMeter()) {
     scopes_.push_back(std::move(globals));
   }
 
@@ -28,22 +29,25 @@ class Evaluator {
   Status RunOne(const Statement& s);
   Status RunFor(const Statement& s);
   Status RunSet(const Statement& s);
-  Result<List> LoopItems(const Statement& s);
+  Result<Value> LoopItems(const Statement& s);
   Status BindTargets(const Statement& s, const Value& item);
 
   Result<Value> Eval(const Expr& e);
   Result<Value> EvalUnchecked(const Expr& e);
   Result<Value> EvalOptional(const Expr* e) { return e == nullptr ? Result<Value>(Value(None())) : Eval(*e); }
-  Result<Value> EvalName(const Expr& e) const;
+  Result<Value> EvalName(const Expr& e);
   Result<Value> EvalUnary(const Expr& e);
   Result<Value> EvalBinary(const Expr& e);
   Result<Value> EvalIndex(const Expr& e);
   Result<Value> EvalSlice(const Expr& e);
+  Result<Value> SliceText(const Expr& e, std::string_view text, const int64_t bounds[3]) const;
   Result<Value> EvalCall(const Expr& e);
   Result<Value> EvalItems(const Expr& e);
+  Result<Value> Element(const Expr& e, const Value& object, int64_t i);
+  Result<Value> Joined(const Expr& e, const Value& a, const Value& b) const;
   Result<Value> Arithmetic(const Expr& e, const Value& a, const Value& b) const;
   Result<Value> Contains(const Expr& e, const Value& item, const Value& container) const;
-  Result<Value> Attribute(const Expr& e, const Value& object, std::string_view name) const;
+  Result<Value> Attribute(const Expr& e, const Value& object, std::string_view name);
   Status EvalArguments(const Expr& e, Call* call);
 
   Status Charge(int line, int64_t work);
@@ -55,13 +59,17 @@ class Evaluator {
 
   std::vector<std::unordered_map<std::string, Value>> scopes_;  // one more inside each loop
   std::string output_;
-  int64_t work_ = 0;
+  const Meter start_;
+  int64_t work_ = 0;  // but for the bytes of values made, which the meter counts
 };
 
 Status Evaluator::Charge(int line, int64_t work) {
+  const Meter& meter = ValueMeter();
   work_ += work;
-  if (work_ > kMaxWork)
+  if (work_ + (meter.made - start_.made) > kMaxWork)
     return Fail(Code::kUnsupported, line, "rendering takes more than {} steps or bytes", kMaxWork);
+  if (meter.live - start_.live > kMaxLive)
+    return Fail(Code::kUnsupported, line, "rendering takes more than {} bytes at one time", kMaxLive);
   return {};
 }
 
@@ -73,7 +81,7 @@ Status Evaluator::Run(const std::vector<Statement>& body) {
 }
 
 Status Evaluator::RunOne(const Statement& s) {
-  PB_TRY(Charge(s.line, 1));
+  PB_TRY(Charge(s.line, kStep));
   switch (s.kind) {
     case StatementKind::kText:
       PB_TRY(Charge(s.line, static_cast<int64_t>(s.text.size())));
@@ -117,8 +125,10 @@ Status Evaluator::RunSet(const Statement& s) {
     if (auto found = scopes_[i].find(s.targets[0]); found != scopes_[i].end())
       target = found->second.AsNamespace();
   }
-  if (target == nullptr) return Fail(Code::kMalformed, s.line, "\"{}\" is no namespace", s.targets[0]);
+  if (target == nullptr)
+    return Fail(Code::kMalformed, s.line, "\"{}\" is no namespace", Shorten(s.targets[0]));
   if (value.AsNamespace()) return Fail(Code::kUnsupported, s.line, "a namespace inside another value");
+  PB_TRY(Charge(s.line, static_cast<int64_t>(scopes_.size() + target->size() * sizeof(Value))));
   for (auto& [name, old] : *target) {
     if (name == s.targets[1]) return old = std::move(value), Status();
   }
@@ -136,11 +146,12 @@ Status Evaluator::BindTargets(const Statement& s, const Value& item) {
     return Fail(Code::kMalformed, s.line, "{} does not unpack into {} variables", item.TypeName(),
                 s.targets.size());
   }
+  PB_TRY(Charge(s.line, item.size()));
   for (size_t i = 0; i < parts->size(); ++i) scopes_.back()[s.targets[i]] = (*parts)[i];
   return {};
 }
 
-Result<List> Evaluator::LoopItems(const Statement& s) {
+Result<Value> Evaluator::LoopItems(const Statement& s) {
   PB_ASSIGN(Value iterable, Eval(*s.expr));
   if (iterable.is_none() || iterable.AsBool() || iterable.AsInt() || iterable.AsFloat() ||
       iterable.AsNamespace()) {
@@ -148,7 +159,7 @@ Result<List> Evaluator::LoopItems(const Statement& s) {
   }
   PB_ASSIGN(Value all, ApplyFilter({"list", s.line, iterable, {}, {}}));
   PB_TRY(Charge(s.line, all.size()));
-  if (s.condition == nullptr) return *all.AsList();
+  if (s.condition == nullptr) return all;
   List chosen;
   scopes_.emplace_back();
   for (const Value& item : *all.AsList()) {
@@ -157,11 +168,12 @@ Result<List> Evaluator::LoopItems(const Statement& s) {
     if (condition.Truth()) chosen.push_back(item);
   }
   scopes_.pop_back();
-  return chosen;
+  return Value(std::move(chosen));
 }
 
 Status Evaluator::RunFor(const Statement& s) {
-  PB_ASSIGN(List items, LoopItems(s));
+  PB_ASSIGN(const Value all, LoopItems(s));
+  const List& items = *all.AsList();
   if (items.empty()) return Run(s.branches[1].body);
   const auto n = static_cast<int64_t>(items.size());
   for (int64_t i = 0; i < n; ++i) {
@@ -186,15 +198,9 @@ Status Evaluator::RunFor(const Statement& s) {
 
 // Evaluates, and bounds what came out.
 Result<Value> Evaluator::Eval(const Expr& e) {
-  PB_TRY(Charge(e.line, 1));
+  PB_TRY(Charge(e.line, kStep));
   PB_ASSIGN(Value value, EvalUnchecked(e));
-  bool makes = e.kind != ExprKind::kName && e.kind != ExprKind::kLiteral && e.kind != ExprKind::kAttribute &&
-               e.kind != ExprKind::kIndex && e.kind != ExprKind::kCondition && e.name != "and" &&
-               e.name != "or";
-  if (!makes) return value;
-  PB_TRY(Charge(e.line, value.size()));
-  if (value.weight() > kMaxWeight)
-    return Fail(Code::kUnsupported, e.line, "{} of more than {} bytes", value.TypeName(), kMaxWeight);
+  PB_TRY(Charge(e.line, 0));
   if (value.depth() > kMaxValueDepth)
     return Fail(Code::kUnsupported, e.line, "a value nested deeper than {}", kMaxValueDepth);
   return value;
@@ -228,8 +234,11 @@ Result<Value> Evaluator::EvalUnchecked(const Expr& e) {
       Call call{e.name, e.line, {}, {}, {}};
       PB_ASSIGN(call.subject, Eval(*e.operands[0]));
       PB_TRY(EvalArguments(e, &call));
-      PB_TRY(Charge(e.line, call.args.size() == 3 ? call.subject.weight() : call.subject.size()));
-      if (e.kind == ExprKind::kFilter) return ApplyFilter(call);
+      if (e.kind == ExprKind::kFilter) {
+        const bool walks = e.name == "tojson" || e.name == "join" || e.name.ends_with("attr");
+        PB_TRY(Charge(e.line, walks ? call.subject.weight() : call.subject.size()));
+        return ApplyFilter(call);
+      }
       PB_ASSIGN(bool holds, ApplyTest(call));
       return Value(holds);
     }
@@ -242,16 +251,19 @@ Result<Value> Evaluator::EvalUnchecked(const Expr& e) {
   return Value();
 }
 
-Result<Value> Evaluator::EvalName(const Expr& e) const {
+Result<Value> Evaluator::EvalName(const Expr& e) {
+  PB_TRY(Charge(e.line, static_cast<int64_t>(scopes_.size() * (1 + e.name.size() / 8))));
   for (size_t i = scopes_.size(); i-- > 0;) {
     if (auto found = scopes_[i].find(e.name); found != scopes_[i].end()) return found->second;
   }
   return Value();
 }
 
-Result<Value> Evaluator::Attribute(const Expr& e, const Value& object, std::string_view name) const {
-  if (object.is_undefined()) return Fail(Code::kMalformed, e.line, "\"{}\" of an undefined value", name);
+Result<Value> Evaluator::Attribute(const Expr& e, const Value& object, std::string_view name) {
+  if (object.is_undefined())
+    return Fail(Code::kMalformed, e.line, "\"{}\" of an undefined value", Shorten(name));
   const Dict* dict = object.AsDict() ? object.AsDict() : object.AsNamespace();
+  if (dict != nullptr) PB_TRY(Charge(e.line, object.size()));
   const Value* found = dict == nullptr ? nullptr : FindKey(*dict, name);
   return found == nullptr ? Value() : *found;
 }
@@ -263,22 +275,28 @@ Result<Value> Evaluator::EvalIndex(const Expr& e) {
   if (object.is_undefined()) return Fail(Code::kMalformed, e.line, "an element of an undefined value");
   const int64_t* i = index.AsInt();
   if (i == nullptr || !(object.AsList() || object.AsString())) return Value();
-  PB_ASSIGN(Value all, ApplyFilter({"list", e.line, object, {}, {}}));
-  const List& list = *all.AsList();
-  auto n = static_cast<int64_t>(list.size());
-  if (object.AsString()) PB_TRY(Charge(e.line, all.size()));
-  int64_t at = *i < 0 ? *i + n : *i;
-  return at >= 0 && at < n ? list[static_cast<size_t>(at)] : Value();
+  return Element(e, object, *i);
+}
+
+Result<Value> Evaluator::Element(const Expr& e, const Value& object, int64_t i) {
+  const std::string* text = object.AsString();
+  if (text != nullptr) PB_TRY(Charge(e.line, object.size()));
+  const auto n = text ? CountCharacters(*text) : static_cast<int64_t>(object.AsList()->size());
+  const int64_t at = i < 0 ? i + n : i;
+  if (at < 0 || at >= n) return Value();
+  if (text == nullptr) return (*object.AsList())[static_cast<size_t>(at)];
+  std::string_view rest = *text;
+  for (int64_t skipped = 0; skipped < at; ++skipped) rest.remove_prefix(CharacterBytes(rest));
+  return Value(rest.substr(0, CharacterBytes(rest)));
 }
 
 Result<Value> Evaluator::EvalSlice(const Expr& e) {
   PB_ASSIGN(Value object, Eval(*e.operands[0]));
   if (!object.AsList() && !object.AsString())
     return Fail(Code::kUnsupported, e.line, "a slice of {}", object.TypeName());
-  PB_ASSIGN(Value all, ApplyFilter({"list", e.line, object, {}, {}}));
-  const List& list = *all.AsList();
-  auto n = static_cast<int64_t>(list.size());
-  PB_TRY(Charge(e.line, all.size()));
+  PB_TRY(Charge(e.line, object.size()));
+  const std::string* text = object.AsString();
+  const auto n = text ? CountCharacters(*text) : static_cast<int64_t>(object.AsList()->size());
   int64_t bounds[3];  // Python's rules: https://docs.python.org/3/reference/expressions.html#slicings
   for (int i : {2, 0, 1}) {
     PB_ASSIGN(Value bound, EvalOptional(e.operands[static_cast<size_t>(i) + 1].get()));
@@ -295,13 +313,36 @@ Result<Value> Evaluator::EvalSlice(const Expr& e) {
     int64_t missing = (i == 0) == back ? high : low;
     bounds[i] = given ? std::clamp(*given < 0 ? *given + n : *given, low, high) : missing;
   }
+  if (text != nullptr) return SliceText(e, *text, bounds);
   List out;
   for (int64_t at = bounds[0]; bounds[2] > 0 ? at < bounds[1] : at > bounds[1];) {
-    out.push_back(list[static_cast<size_t>(at)]);
+    out.push_back((*object.AsList())[static_cast<size_t>(at)]);
     if (__builtin_add_overflow(at, bounds[2], &at)) break;
   }
-  if (object.AsList()) return Value(std::move(out));
-  return ApplyFilter({"join", e.line, Value(std::move(out)), {}, {}});
+  return Value(std::move(out));
+}
+
+// The characters from bounds[0] up to bounds[1], each bounds[2]th.
+Result<Value> Evaluator::SliceText(const Expr& e, std::string_view text, const int64_t bounds[3]) const {
+  if (bounds[2] == 1) {
+    for (int64_t i = 0; i < bounds[0]; ++i) text.remove_prefix(CharacterBytes(text));
+    std::string_view rest = text;
+    for (int64_t i = bounds[0]; i < bounds[1]; ++i) rest.remove_prefix(CharacterBytes(rest));
+    return Value(text.substr(0, text.size() - rest.size()));
+  }
+  if (text.size() > kMaxItems)
+    return Fail(Code::kUnsupported, e.line, "a slice with a step of more than {} bytes", kMaxItems);
+  std::vector<std::string_view> characters;
+  while (!text.empty()) {
+    characters.push_back(text.substr(0, CharacterBytes(text)));
+    text.remove_prefix(characters.back().size());
+  }
+  std::string out;
+  for (int64_t at = bounds[0]; bounds[2] > 0 ? at < bounds[1] : at > bounds[1];) {
+    out += characters[static_cast<size_t>(at)];
+    if (__builtin_add_overflow(at, bounds[2], &at)) break;
+  }
+  return Value(std::move(out));
 }
 
 Result<Value> Evaluator::EvalUnary(const Expr& e) {
@@ -327,12 +368,8 @@ Result<Value> Evaluator::EvalBinary(const Expr& e) {
     PB_ASSIGN(Value contained, Contains(e, a, b));
     return Value(!contained.Truth());
   }
-  if (op == "~") {
-    std::string text;
-    if (!ToText(a, &text) || !ToText(b, &text))
-      return Fail(Code::kUnsupported, e.line, "~ of {} and {}", a.TypeName(), b.TypeName());
-    return Value(std::move(text));
-  }
+  if (op == "~" || (op == "+" && a.AsString() && b.AsString()) || (op == "+" && a.AsList() && b.AsList()))
+    return Joined(e, a, b);
   if (op[0] == '<' || op[0] == '>') {
     double x = 0, y = 0;
     int order;
@@ -350,16 +387,28 @@ Result<Value> Evaluator::EvalBinary(const Expr& e) {
   return Arithmetic(e, a, b);
 }
 
-Result<Value> Evaluator::Arithmetic(const Expr& e, const Value& a, const Value& b) const {
-  const std::string& op = e.name;
-  // Python repeats strings by * and formats them by %; no template in use does.
-  Code code = op == "*" || op == "%" ? Code::kUnsupported : Code::kMalformed;
-  if (op == "+" && a.AsString() && b.AsString()) return Value(*a.AsString() + *b.AsString());
-  if (op == "+" && a.AsList() && b.AsList()) {
+// Two lists, or the text of two values.
+Result<Value> Evaluator::Joined(const Expr& e, const Value& a, const Value& b) const {
+  if (a.AsList() && b.AsList() && e.name == "+") {
+    if (a.AsList()->size() + b.AsList()->size() > kMaxItems)
+      return Fail(Code::kUnsupported, e.line, "+ makes more than {} items", kMaxItems);
     List joined = *a.AsList();
     joined.insert(joined.end(), b.AsList()->begin(), b.AsList()->end());
     return Value(std::move(joined));
   }
+  auto length = [](const Value& v) { return v.AsString() ? v.AsString()->size() : 0; };
+  if (length(a) + length(b) > kMaxStringBytes)
+    return Fail(Code::kUnsupported, e.line, "{} makes more than {} bytes", e.name, kMaxStringBytes);
+  std::string text;
+  if (!ToText(a, &text) || !ToText(b, &text))
+    return Fail(Code::kUnsupported, e.line, "~ of {} and {}", a.TypeName(), b.TypeName());
+  return Value(std::move(text));
+}
+
+Result<Value> Evaluator::Arithmetic(const Expr& e, const Value& a, const Value& b) const {
+  const std::string& op = e.name;
+  // Python repeats strings by * and formats them by %; no template in use does.
+  Code code = op == "*" || op == "%" ? Code::kUnsupported : Code::kMalformed;
   double x = 0, y = 0;
   if (!ToNumber(a, &x) || !ToNumber(b, &y))
     return Fail(code, e.line, "{} of {} and {}", op, a.TypeName(), b.TypeName());
@@ -387,7 +436,7 @@ Result<Value> Evaluator::Arithmetic(const Expr& e, const Value& a, const Value& 
 Result<Value> Evaluator::Contains(const Expr& e, const Value& item, const Value& container) const {
   if (container.is_undefined()) return Value(false);
   if (auto* text = container.AsString(); text != nullptr && item.AsString()) {
-    return Value(text->find(*item.AsString()) != text->npos);
+    return Value(FindText(*text, *item.AsString()) != text->npos);
   }
   if (auto* list = container.AsList()) {
     return Value(std::any_of(list->begin(), list->end(), [&](const Value& v) { return Equal(v, item); }));
@@ -410,6 +459,7 @@ Status Evaluator::EvalArguments(const Expr& e, Call* call) {
   for (const auto& [name, operand] : e.named) {
     PB_ASSIGN(Value value, Eval(*operand));
     PB_TRY(admit(value));
+    PB_TRY(Charge(e.line, static_cast<int64_t>(sizeof(Dict::value_type) + name.size())));
     call->named.emplace_back(name, std::move(value));
   }
   return {};
@@ -422,7 +472,7 @@ Result<Value> Evaluator::EvalCall(const Expr& e) {
   if (callee.kind == ExprKind::kAttribute) {
     PB_ASSIGN(call.subject, Eval(*callee.operands[0]));
     if (call.subject.is_undefined())
-      return Fail(Code::kMalformed, e.line, "\"{}\" of an undefined value", callee.name);
+      return Fail(Code::kMalformed, e.line, "\"{}\" of an undefined value", Shorten(callee.name));
     PB_TRY(EvalArguments(e, &call));
     PB_TRY(Charge(e.line, call.subject.size()));
     return CallMethod(call);
@@ -440,6 +490,12 @@ Result<Value> Evaluator::EvalItems(const Expr& e) {
     items.push_back(std::move(value));
   }
   if (e.kind == ExprKind::kList) return Value(std::move(items));
+  if (items.size() > 2 * kMaxKeys)
+    return Fail(Code::kUnsupported, e.line, "a dictionary of more than {} keys", kMaxKeys);
+  int64_t n_bytes = 0;
+  for (size_t i = 0; i < items.size(); i += 2) n_bytes += items[i].size() + int64_t{sizeof(Value)};
+  PB_TRY(Charge(e.line,
+                n_bytes * static_cast<int64_t>(items.size())));  // each key is looked for among the others
   Dict dict;
   for (size_t i = 0; i + 1 < items.size(); i += 2) {
     if (!items[i].AsString())

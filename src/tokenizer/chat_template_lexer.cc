@@ -251,6 +251,19 @@ std::string_view StripRight(std::string_view text) {
   return text;
 }
 
-Result<std::vector<Token>> Lex(std::string_view source) { return Lexer(source).Run(); }
+std::string Shorten(std::string_view text) {
+  constexpr size_t kShownBytes = 400;
+  if (text.size() <= kShownBytes) return std::string(text);
+  size_t end = kShownBytes;
+  while (end > kShownBytes - 4 && (text[end] & 0xC0) == 0x80) --end;  // before a character, not within
+  return std::string(text.substr(0, end)) + "...";
+}
+
+Result<std::vector<Token>> Lex(std::string_view source) {
+  if (source.size() > kMaxTemplateBytes)
+    return MakeError(Code::kUnsupported, "chat template: {} bytes, at most {} are read", source.size(),
+                     kMaxTemplateBytes);
+  return Lexer(source).Run();
+}
 
 }  // namespace pb::jinja

@@ -30,8 +30,15 @@ struct Token {
   int line;
 };
 
-// The tokens of a template, the last of kind kEnd. kMalformed: an error of syntax, with the line.
+// The longest templates in use have some 20,000 bytes.
+inline constexpr size_t kMaxTemplateBytes = 1 << 18;
+
+// The tokens of a template, the last of kind kEnd. kMalformed: an error of syntax, with the line; kUnsupported: more than
+// kMaxTemplateBytes.
 Result<std::vector<Token>> Lex(std::string_view source);
+
+// What a message shows of a name or a text: its beginning, when it is long.
+std::string Shorten(std::string_view text);
 
 // Text without leading (trailing) white space as Python's str.strip sees it.
 std::string_view StripLeft(std::string_view text);

@@ -55,7 +55,8 @@ class Parser {
 
   Error Unexpected(std::string_view wanted) const;
   Error Unsupported(std::string_view what) const {
-    return MakeError(Code::kUnsupported, "chat template, line {}: {} is not supported", Now().line, what);
+    return MakeError(Code::kUnsupported, "chat template, line {}: {} is not supported", Now().line,
+                     Shorten(what));
   }
   Status Expect(TokenKind kind, std::string_view text, std::string_view what);
   Status ExpectOperator(std::string_view text) { return Expect(TokenKind::kOperator, text, text); }
@@ -97,7 +98,7 @@ Error Parser::Unexpected(std::string_view wanted) const {
   const Token& token = Now();
   bool shown = token.kind == TokenKind::kName || token.kind >= TokenKind::kInteger;
   return MakeError(Code::kMalformed, "chat template, line {}: {} expected, not {}{}", token.line, wanted,
-                   kNames[static_cast<int>(token.kind)], shown ? token.text : "");
+                   kNames[static_cast<int>(token.kind)], shown ? Shorten(token.text) : "");
 }
 
 Status Parser::Expect(TokenKind kind, std::string_view text, std::string_view what) {

@@ -4,16 +4,22 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "tokenizer/utf8.h"
 
 namespace pb::jinja {
 namespace {
 
-void AppendJsonString(std::string_view text, std::string* out) {
+constexpr int64_t kHeldBytes =
+    64;  // of an empty string, list or dictionary: its header and its block on the heap
+
+// False when `out` grows past `limit`.
+bool AppendJsonString(std::string_view text, size_t limit, std::string* out) {
   constexpr std::string_view kNamed = "\"\"\\\\\nn\rr\tt\bb\ff";
   out->push_back('"');
   for (char c : text) {
+    if (out->size() > limit) return false;
     size_t i = 0;
     while (i < kNamed.size() && kNamed[i] != c) i += 2;
     if (i < kNamed.size()) {
@@ -26,6 +32,7 @@ void AppendJsonString(std::string_view text, std::string* out) {
     }
   }
   out->push_back('"');
+  return true;
 }
 
 // As repr() writes a float, for those that it writes without an exponent.
@@ -37,16 +44,35 @@ bool AppendFloat(double v, std::string* out) {
   return true;
 }
 
+int64_t DictBytes(const Dict& dict) {
+  int64_t n = kHeldBytes;
+  for (const auto& [key, item] : dict) n += static_cast<int64_t>(sizeof(Dict::value_type) + key.size());
+  return n;
+}
+
 }  // namespace
+
+Meter& ValueMeter() {
+  thread_local Meter meter;
+  return meter;
+}
+
+Value::Value(std::string v) : weight_(static_cast<int64_t>(v.size())) {
+  const int64_t n_bytes = weight_ + kHeldBytes;
+  Hold(std::move(v), n_bytes);
+}
 
 Value::Value(List v) {
   for (const Value& item : v) Contain(item);
-  v_ = std::make_shared<const List>(std::move(v));
+  const auto n_bytes = static_cast<int64_t>(v.size() * sizeof(Value)) + kHeldBytes;
+  Hold(std::move(v), n_bytes);
 }
 
 Value::Value(Dict v) {
+  const int64_t n_bytes = DictBytes(v);
+  weight_ = n_bytes * static_cast<int64_t>(std::max<size_t>(v.size(), 1));
   for (const auto& [key, item] : v) Contain(item);
-  v_ = std::make_shared<const Dict>(std::move(v));
+  Hold(std::move(v), n_bytes);
 }
 
 void Value::Contain(const Value& item) {
@@ -57,9 +83,9 @@ void Value::Contain(const Value& item) {
 
 int64_t Value::size() const {
   if (AsString()) return weight_;
-  if (auto* l = AsList()) return static_cast<int64_t>(l->size() * sizeof(Value));
-  if (auto* d = AsDict()) return static_cast<int64_t>(d->size() * sizeof(Value));
-  return 0;
+  if (auto* l = std::get_if<std::shared_ptr<const Held<List>>>(&v_)) return (*l)->bytes;
+  if (auto* d = std::get_if<std::shared_ptr<const Held<Dict>>>(&v_)) return (*d)->bytes;
+  return AsNamespace() ? DictBytes(*AsNamespace()) : 0;
 }
 
 Dict* Value::AsNamespace() const {
@@ -116,7 +142,7 @@ bool Equal(const Value& a, const Value& b) {
 bool ToJson(const Value& v, size_t limit, std::string* out) {
   if (out->size() > limit) return false;
   if (auto* s = v.AsString()) {
-    AppendJsonString(*s, out);
+    return AppendJsonString(*s, limit, out);
   } else if (auto* l = v.AsList()) {
     out->push_back('[');
     for (size_t i = 0; i < l->size(); ++i) {
@@ -128,7 +154,7 @@ bool ToJson(const Value& v, size_t limit, std::string* out) {
     out->push_back('{');
     for (size_t i = 0; i < d->size(); ++i) {
       if (i > 0) *out += ", ";
-      AppendJsonString((*d)[i].first, out);
+      if (!AppendJsonString((*d)[i].first, limit, out)) return false;
       *out += ": ";
       if (!ToJson((*d)[i].second, limit, out)) return false;
     }
@@ -153,14 +179,19 @@ bool ToText(const Value& v, std::string* out) {
   return false;
 }
 
-List Characters(std::string_view text) {
-  List out;
-  while (!text.empty()) {
-    size_t n = std::max<size_t>(ReadCodePoint(text).bytes, 1);
-    out.push_back(text.substr(0, n));
-    text.remove_prefix(n);
-  }
-  return out;
+size_t CharacterBytes(std::string_view text) { return std::max<size_t>(ReadCodePoint(text).bytes, 1); }
+
+int64_t CountCharacters(std::string_view text) {
+  int64_t n = 0;
+  for (; !text.empty(); ++n) text.remove_prefix(CharacterBytes(text));
+  return n;
+}
+
+size_t FindText(std::string_view text, std::string_view needle, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  const void* found = memmem(text.data() + from, text.size() - from, needle.data(), needle.size());
+  return found == nullptr ? std::string_view::npos
+                          : static_cast<size_t>(static_cast<const char*>(found) - text.data());
 }
 
 }  // namespace pb::jinja

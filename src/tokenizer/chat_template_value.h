@@ -19,6 +19,29 @@ using List = std::vector<Value>;
 // In order of insertion; the dictionaries of templates have a handful of keys.
 using Dict = std::vector<std::pair<std::string, Value>>;
 
+// Bytes of strings, lists and dictionaries made on this thread: those that live, and all that ever were. A template's
+// memory and, with its steps, its time are bounded by what they grow by.
+struct Meter {
+  int64_t live = 0, made = 0;
+};
+Meter& ValueMeter();
+
+// What a value shares, counted by the meter while it lives.
+template <typename T>
+class Held {
+ public:
+  Held(T v, int64_t n_bytes) : value(std::move(v)), bytes(n_bytes) {
+    ValueMeter().live += bytes;
+    ValueMeter().made += bytes;
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  ~Held() { ValueMeter().live -= bytes; }
+
+  const T value;
+  const int64_t bytes;
+};
+
 // Cheap to copy: strings, lists and dictionaries are shared and never change. A namespace is the one value that does.
 class Value {
  public:
@@ -29,9 +52,7 @@ class Value {
   Value(bool v) : v_(v) {}
   Value(int64_t v) : v_(v) {}
   Value(double v) : v_(v) {}
-  Value(std::string v) : weight_(static_cast<int64_t>(v.size())) {
-    v_ = std::make_shared<const std::string>(std::move(v));
-  }
+  Value(std::string v);
   Value(std::string_view v) : Value(std::string(v)) {}
   Value(const char* v) : Value(std::string(v)) {}
   Value(List v);
@@ -52,23 +73,28 @@ class Value {
   // "a string", "an undefined value", ... for messages.
   const char* TypeName() const;
   bool Truth() const;
-  // 0, or for lists and dictionaries one more than the deepest value inside; and the bytes a walk over everything inside
-  // reads, shared values as often as they occur. What makes values bounds both, so recursion over them (their destruction
-  // too) is bounded.
+  // 0, or for lists and dictionaries one more than the deepest value inside. What makes values bounds it, so recursion over
+  // them (their destruction too) is bounded.
   int depth() const { return depth_; }
+  // The bytes that a walk over everything inside reads, or a comparison with another: shared values as often as they occur,
+  // and dictionaries, whose keys are looked up one by one, as often as they have keys.
   int64_t weight() const { return weight_; }
-  // The bytes a shallow copy takes.
+  // The bytes of the value itself, without what the items of a list or dictionary hold.
   int64_t size() const;
 
  private:
   template <typename T>
   const T* Shared() const {
-    auto* p = std::get_if<std::shared_ptr<const T>>(&v_);
-    return p == nullptr ? nullptr : p->get();
+    auto* p = std::get_if<std::shared_ptr<const Held<T>>>(&v_);
+    return p == nullptr ? nullptr : &(*p)->value;
+  }
+  template <typename T>
+  void Hold(T v, int64_t n_bytes) {
+    v_ = std::make_shared<const Held<T>>(std::move(v), n_bytes);
   }
 
-  std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const std::string>,
-               std::shared_ptr<const List>, std::shared_ptr<const Dict>, Namespace>
+  std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const Held<std::string>>,
+               std::shared_ptr<const Held<List>>, std::shared_ptr<const Held<Dict>>, Namespace>
       v_;
   void Contain(const Value& item);
 
@@ -85,8 +111,11 @@ bool ToNumber(const Value& v, double* out);
 bool ToJson(const Value& v, size_t limit, std::string* out);
 // As str() writes it; false for lists and dictionaries, whose Python form is not offered.
 bool ToText(const Value& v, std::string* out);
-// The characters of a string, each as a string; bytes that are not UTF-8 count one by one.
-List Characters(std::string_view text);
+// The bytes of the first character of a text that is not empty; bytes that are not UTF-8 count one by one.
+size_t CharacterBytes(std::string_view text);
+int64_t CountCharacters(std::string_view text);
+// Where `needle` first stands at or after `from`, or npos: in linear time, which std::string::find does not promise.
+size_t FindText(std::string_view text, std::string_view needle, size_t from = 0);
 
 }  // namespace pb::jinja
 

@@ -35,6 +35,8 @@ struct TokenizerDefaults {
   bool add_bos;
 };
 TokenizerDefaults DefaultsOf(std::string_view pre, size_t n_tokens);
+// kUnsupported: another kind of tokeniser than byte-level BPE, whose tables have other keys.
+Status CheckTokenizerModel(std::string_view model);
 
 namespace gguf_keys {
 
@@ -82,6 +84,7 @@ Result<TokenizerData> ReadTokenizerData(const File& file) {
   using gguf_keys::Optional, gguf_keys::OptionalId;
   TokenizerData data;
   PB_ASSIGN(data.model, file.String("tokenizer.ggml.model"));
+  PB_TRY(CheckTokenizerModel(data.model));
   PB_TRY(Optional(file.String("tokenizer.ggml.pre"), &data.pre));
   for (auto [key, out] :
        {std::pair("tokenizer.ggml.tokens", &data.tokens), std::pair("tokenizer.ggml.merges", &data.merges)}) {

@@ -165,11 +165,19 @@ TokenizerDefaults DefaultsOf(std::string_view pre, size_t n_tokens) {
   return {row->default_bos ? usual : -1, usual, row->add_bos};
 }
 
+Status CheckTokenizerModel(std::string_view model) {
+  if (model == "gpt2") return {};
+  const char* kind = model == "llama"  ? " (SentencePiece)"
+                     : model == "bert" ? " (WordPiece)"
+                     : model == "t5"   ? " (Unigram)"
+                                       : "";
+  return MakeError(Code::kUnsupported,
+                   "tokenizer.ggml.model {}{} is not supported (gpt2, byte-level BPE, is)",
+                   model.substr(0, 64), kind);
+}
+
 Result<std::unique_ptr<const Tokenizer>> Tokenizer::Create(TokenizerData data) {
-  if (data.model != "gpt2") {
-    return MakeError(Code::kUnsupported, "tokenizer.ggml.model is \"{}\"; supported: gpt2 (byte-level BPE)",
-                     data.model);
-  }
+  PB_TRY(CheckTokenizerModel(data.model));
   const PreTokenizerRow* row = FindPreTokenizer(data.pre);
   if (row == nullptr) {
     return MakeError(Code::kUnsupported, "tokenizer.ggml.pre is \"{}\"; supported: {}", data.pre,

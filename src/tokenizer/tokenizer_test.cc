@@ -195,7 +195,7 @@ TEST(Tokenizer, RefusesTablesThatContradictThemselves) {
     return RefusedWith(std::move(data));
   };
   EXPECT_EQ(with([](auto* d) { d->model = "llama"; }),
-            "tokenizer.ggml.model is \"llama\"; supported: gpt2 (byte-level BPE)");
+            "tokenizer.ggml.model llama (SentencePiece) is not supported (gpt2, byte-level BPE, is)");
   EXPECT_NE(with([](auto* d) {
               d->pre = "viking";
             }).find("tokenizer.ggml.pre is \"viking\"; supported: llama-bpe "),

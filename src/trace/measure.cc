@@ -1,5 +1,6 @@
 #include "trace/measure.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
@@ -109,6 +110,37 @@ Sketch SketchOf(Sketcher& sketcher, std::span<const float> values, int64_t n_row
 int64_t SketchHeads(int32_t stage, std::span<const int64_t> shape) {
   bool by_head = stages::kOverPositions.Contains(stage);
   return by_head && shape.size() == 3 ? shape[1] : 1;
+}
+
+TopTokens TopTokensOf(std::span<const float> logits) {
+  TopTokens top;
+  const size_t k = std::min(kTopTokens, logits.size());
+  const bool finite = std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); });
+  if (!finite || k == 0) {
+    top.rest = std::nanf("");
+    top.tokens.assign(k, {-1, std::nanf("")});
+    return top;
+  }
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const bool full = top.tokens.size() == k;
+    if (full && !(logits[i] > top.tokens.back().second)) continue;
+    if (full) top.tokens.pop_back();
+    const auto place = std::find_if(top.tokens.begin(), top.tokens.end(),
+                                    [&](const auto& token) { return logits[i] > token.second; });
+    top.tokens.insert(place, {static_cast<int32_t>(i), logits[i]});
+  }
+  double rest = 0;
+  const double largest = top.tokens[0].second;
+  const float least = top.tokens.back().second;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const auto id = static_cast<int32_t>(i);
+    const bool among =
+        logits[i] >= least && std::any_of(top.tokens.begin(), top.tokens.end(),
+                                          [&](const auto& token) { return token.first == id; });
+    if (!among) rest += std::exp(logits[i] - largest);
+  }
+  top.rest = static_cast<float>(rest);
+  return top;
 }
 
 }  // namespace pb::trace

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "trace/sketch.h"
@@ -18,6 +19,17 @@ struct Measures {
   int64_t n_nan = 0, n_positive_inf = 0, n_negative_inf = 0;
   std::vector<float> row_rms;  // by token row
 };
+
+// The likeliest tokens of one row of logits, and what all others weigh: from two of these the distributions are compared
+// without their rows.
+inline constexpr size_t kTopTokens = 10;
+struct TopTokens {
+  float rest = 0;  // sum of exp(logit - largest logit) over all other tokens; NaN: a logit is not finite
+  std::vector<std::pair<int32_t, float>> tokens;  // id, logit: the largest first, of equals the lowest id
+
+  bool operator==(const TopTokens&) const = default;
+};
+TopTokens TopTokensOf(std::span<const float> logits);
 
 // `values` has n_rows rows of equal length (PB_CHECK). Sums run in fp64 over eight fixed lanes, so the figures are the same on
 // every machine.

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "trace/base64.h"
 
 namespace pb::trace {
@@ -11,9 +12,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string Quote(std::string_view text) {
-  return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace);
-}
+std::string Quote(std::string_view text) { return DumpJson(Json(text), -1, true); }
 
 std::string FloatsToBase64(std::span<const float> values) {
   return Base64({reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)});
@@ -28,7 +27,21 @@ std::string RowSketches(const std::vector<Sketch>& sketches) {
   return Base64(bytes);
 }
 
-Json FactsToJson(const std::vector<Fact>& facts) {
+// Of each row: rest f32, then (id i32, logit f32) of its likeliest tokens.
+std::string RowTops(const std::vector<TopTokens>& rows) {
+  std::vector<uint8_t> bytes;
+  auto add = [&bytes](const auto& value) {
+    const auto* at = reinterpret_cast<const uint8_t*>(&value);
+    bytes.insert(bytes.end(), at, at + sizeof value);
+  };
+  for (const TopTokens& row : rows) {
+    add(row.rest);
+    for (const auto& [id, logit] : row.tokens) add(id), add(logit);
+  }
+  return Base64(bytes);
+}
+
+Json FactsToJson(const Facts& facts) {
   Json list = Json::array();
   for (const Fact& f : facts) list.push_back({f.key, f.value, f.origin});
   return list;
@@ -45,17 +58,6 @@ Result<Level> ParseLevel(std::string_view name) {
     if (name == LevelName(level)) return level;
   }
   return MakeError(Code::kUsage, "trace level \"{}\" is none of digest, sketch, full", name);
-}
-
-const Fact* FindFact(const std::vector<Fact>& facts, std::string_view key) {
-  for (const Fact& fact : facts)
-    if (fact.key == key) return &fact;
-  return nullptr;
-}
-
-std::string FactText(const std::vector<Fact>& facts, std::string_view key) {
-  const Fact* fact = FindFact(facts, key);
-  return fact ? fact->value : "";
 }
 
 std::string PointName(int32_t seq, int32_t layer, std::string_view stage, int32_t first_position,
@@ -78,6 +80,7 @@ std::string ToJson(const Record& r) {
   if (r.n_positive_inf > 0) json += fmt::format(R"(,"inf":{})", r.n_positive_inf);
   if (r.n_negative_inf > 0) json += fmt::format(R"(,"neg_inf":{})", r.n_negative_inf);
   if (r.sketch) json += fmt::format(R"(,"sketch":"{}")", Base64(r.sketch->Bytes()));
+  if (!r.row_top.empty()) json += fmt::format(R"(,"row_top":"{}")", RowTops(r.row_top));
   if (!r.row_blake3.empty()) json += fmt::format(R"(,"row_blake3":["{}"])", fmt::join(r.row_blake3, "\",\""));
   if (!r.row_sketch.empty()) json += fmt::format(R"(,"row_sketch":"{}")", RowSketches(r.row_sketch));
   if (!r.payload_file.empty())
@@ -112,7 +115,7 @@ std::string ToJson(const Manifest& m) {
   json["sketch"] = {{"seed", m.sketch_seed}, {"tables", kSketchTables}, {"buckets", kSketchBuckets}};
   json["logits_blake3"] = m.logits_blake3;
   json["logits_blake3_untapped"] = m.logits_blake3_untapped;
-  return json.dump(1, ' ', true, Json::error_handler_t::replace) + "\n";
+  return DumpJson(json, 1, true) + "\n";
 }
 
 }  // namespace pb::trace

@@ -11,6 +11,8 @@
 
 #include "abi/vocabulary.h"
 #include "base/result.h"
+#include "trace/facts.h"
+#include "trace/measure.h"
 #include "trace/sketch.h"
 
 namespace pb::trace {
@@ -23,17 +25,13 @@ enum class Level { kDigest, kSketch, kFull };
 const char* LevelName(Level level);  // "digest" "sketch" "full"
 Result<Level> ParseLevel(std::string_view name);
 
-struct Fact {
-  std::string key, value, origin;  // as pb_fact
-};
-
 struct Manifest {
   Level level = Level::kSketch;
   bool per_row = false;   // records have row_blake3 and, from level sketch on, row_sketch
   bool complete = false;  // false: the writer was cut, or gave up for `reason`
   std::string reason;
   std::string engine;  // "native", as named by the user
-  std::vector<Fact> engine_facts, model_facts, session_facts;
+  Facts engine_facts, model_facts, session_facts;
   // Stages that the engine computes inside another op, with its reason: they have no records.
   std::vector<std::pair<std::string, std::string>> unobservable;
   std::string model_path, model_sha256;
@@ -68,6 +66,7 @@ struct Record {
   std::vector<float> row_rms;            // empty: not known
   int64_t n_nan = 0, n_positive_inf = 0, n_negative_inf = 0;
   std::optional<Sketch> sketch;
+  std::vector<TopTokens> row_top;  // of logits; empty: not known
   std::vector<std::string> row_blake3;
   std::vector<Sketch> row_sketch;
   std::string payload_file;     // beside the manifest; empty: no payload
@@ -76,10 +75,6 @@ struct Record {
 
   int64_t n_rows() const { return shape.empty() ? 0 : shape[0]; }
 };
-
-// The fact of this key; nullptr, or an empty value, where there is none.
-const Fact* FindFact(const std::vector<Fact>& facts, std::string_view key);
-std::string FactText(const std::vector<Fact>& facts, std::string_view key);
 
 // "t0/blk3/q_proj"; a tensor that does not begin where its step begins ends in "@POSITION".
 std::string PointName(int32_t seq, int32_t layer, std::string_view stage, int32_t first_position,

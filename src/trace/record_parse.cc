@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "base/json_text.h"
 #include "stages/stages.h"
 #include "trace/base64.h"
 #include "trace/record.h"
@@ -143,6 +144,25 @@ Status ParseSketches(const Json& json, Record* r) {
   return {};
 }
 
+// A row has as many tokens as every other.
+Status ParseRowTops(const Json& json, Record* r) {
+  std::optional<std::vector<uint8_t>> bytes;
+  PB_TRY(GetBase64(json, "row_top", &bytes));
+  if (!bytes) return {};
+  const auto n_rows = static_cast<size_t>(std::max<int64_t>(r->n_rows(), 1));
+  const size_t row_bytes = bytes->size() / n_rows;
+  if (bytes->size() % n_rows != 0 || row_bytes < 4 || (row_bytes - 4) % 8 != 0)
+    return Wrong("row_top", "list of the likeliest tokens of each row");
+  for (size_t row = 0; row < bytes->size(); row += row_bytes) {
+    TopTokens top;
+    top.rest = LoadLe<float>(bytes->data() + row);
+    for (size_t at = row + 4; at < row + row_bytes; at += 8)
+      top.tokens.emplace_back(LoadLe<int32_t>(bytes->data() + at), LoadLe<float>(bytes->data() + at + 4));
+    r->row_top.push_back(std::move(top));
+  }
+  return {};
+}
+
 Status ParsePayload(const Json& json, Record* r) {
   auto at = json.find("payload");
   if (at == json.end()) return {};
@@ -172,6 +192,7 @@ Result<Record> ParseRecord(const Json& json) {
   PB_TRY(GetInt(json, "inf", false, 0, r.num_elements, &r.n_positive_inf));
   PB_TRY(GetInt(json, "neg_inf", false, 0, r.num_elements, &r.n_negative_inf));
   PB_TRY(ParseSketches(json, &r));
+  PB_TRY(ParseRowTops(json, &r));
   PB_TRY(ParseRowDigests(json, &r));
   PB_TRY(ParsePayload(json, &r));
   return r;
@@ -186,8 +207,7 @@ Result<Step> ParseStep(const Json& json) {
 }
 
 Result<Json> ParseObject(std::string_view text) {
-  Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return MakeError(Code::kMalformed, "no valid JSON");
+  PB_ASSIGN(Json json, ParseJson(text));
   if (!json.is_object()) return MakeError(Code::kMalformed, "no JSON object");
   return json;
 }
@@ -212,8 +232,8 @@ void FieldsFromName(bool has_seq, bool has_layer, bool has_stage, Record* r) {
   if (!has_stage) r->stage = std::string(rest);
 }
 
-Result<std::vector<Fact>> ParseFacts(const Json& json, const char* key) {
-  std::vector<Fact> facts;
+Result<Facts> ParseFacts(const Json& json, const char* key) {
+  Facts facts;
   auto at = json.find(key);
   if (at == json.end()) return facts;
   if (!at->is_array()) return Wrong(key, "list of facts");

@@ -11,6 +11,7 @@
 
 #include "base/blake3.h"
 #include "base/file.h"
+#include "base/system_error.h"
 
 namespace pb::trace {
 namespace {
@@ -58,8 +59,7 @@ Result<std::unique_ptr<Writer>> Writer::Create(const std::filesystem::path& fold
   PB_TRY(writer->WriteManifest());
   auto path = folder / kRecordsFile;
   writer->fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
-  if (writer->fd_ < 0)
-    return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), std::strerror(errno));
+  if (writer->fd_ < 0) return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), ErrnoText(errno));
   return writer;
 }
 
@@ -74,7 +74,7 @@ Status Writer::WriteLine(std::string line) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
       return MakeError(Code::kIo, "{}: cannot write: {}", (folder_ / kRecordsFile).string(),
-                       std::strerror(errno));
+                       ErrnoText(errno));
     }
     rest.remove_prefix(static_cast<size_t>(n));
   }
@@ -115,10 +115,13 @@ void Writer::Describe(std::span<const float> values, Record* record) {
   r.n_nan = m.n_nan;
   r.n_positive_inf = m.n_positive_inf;
   r.n_negative_inf = m.n_negative_inf;
+  const size_t width = values.size() / static_cast<size_t>(n_rows);
+  if (r.stage_id == PB_STAGE_LOGITS && manifest_.level != Level::kDigest)
+    for (int64_t i = 0; i < n_rows; ++i)
+      r.row_top.push_back(TopTokensOf(values.subspan(static_cast<size_t>(i) * width, width)));
   const bool sketched = manifest_.level != Level::kDigest;
   if (sketched) r.sketch = SketchOf(sketcher_, values, n_rows, n_heads, r.first_position);
   if (!manifest_.per_row) return;
-  const size_t width = values.size() / static_cast<size_t>(n_rows);
   for (int64_t i = 0; i < n_rows; ++i) {
     auto row = values.subspan(static_cast<size_t>(i) * width, width);
     r.row_blake3.push_back(ToHex(Blake3Of(std::as_bytes(row))));

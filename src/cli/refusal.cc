@@ -1,0 +1,173 @@
+// Finds the commands that work after a refusal: what the reference can do by itself, and the conversion that it needs.
+#include "cli/refusal.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "base/text.h"
+#include "formats/gguf.h"
+#include "run/axes.h"
+#include "run/participant.h"
+#include "setup/setup.h"
+
+namespace pb::cli {
+namespace {
+
+std::string NameOf(const std::string& engine) { return engine.substr(0, engine.find(',')); }
+
+bool IsReference(const std::string& engine) {
+  const auto known = setup::KnownReferences();
+  const std::string name = engine.empty() ? known.front() : NameOf(engine);
+  return std::find(known.begin(), known.end(), name) != known.end();
+}
+
+// Whether a file has weights that only engines of its maker and paritybit's own read.
+bool HoldsI2S(const std::string& model) {
+  auto path = ChooseModel({model, "", ""});
+  if (!path.ok()) return false;
+  auto file = GgufFile::Open(path->value);
+  return file.ok() && std::any_of(file->tensors().begin(), file->tensors().end(), [](const GgufTensor& t) {
+           return t.type_id == static_cast<uint32_t>(BlockType::kI2_S);
+         });
+}
+
+// "m-i2_s.gguf" -> "m-tq2_0.gguf", in the folder at hand.
+std::string ConvertedName(const std::string& model) {
+  std::string stem = std::filesystem::path(model).stem().string();
+  if (stem.ends_with("-i2_s")) stem.resize(stem.size() - 5);
+  return stem + "-tq2_0.gguf";
+}
+
+std::string ConvertLine(const std::string& model) {
+  return fmt::format("paritybit gen-fixtures --convert {} --weights TQ2_0 --out {}", ShellQuote(model),
+                     ShellQuote(ConvertedName(model)));
+}
+
+// Two CPU libraries that this processor runs, as far apart as they come: the reference against itself.
+std::vector<std::string> TwoLibraries() {
+  auto spec = ResolveEngine(setup::KnownReferences().front(), {});
+  if (!spec.ok()) return {};
+  auto facts = run::DescribeEngine(*spec);
+  if (!facts.ok()) return {};
+  std::istringstream words(host::FactText(*facts, run::kLibrariesFact));
+  std::vector<std::string> libraries{std::istream_iterator<std::string>(words), {}};
+  const auto has = [&](const char* name) {
+    return std::find(libraries.begin(), libraries.end(), name) != libraries.end();
+  };
+  if (has("haswell") && has("sandybridge")) return {"haswell", "sandybridge"};
+  if (libraries.size() < 2) return {};
+  return {libraries.front(), libraries.back()};
+}
+
+CrossvalArguments WithoutEngines(const CrossvalArguments& args) {
+  CrossvalArguments plain;
+  plain.model.model = args.model.model;
+  plain.prompts = args.prompts;
+  plain.max_tokens = args.max_tokens;
+  return plain;
+}
+
+// The reference by two of its libraries, or what sets it up.
+std::vector<std::string> ReferenceAgainstItself(const CrossvalArguments& args) {
+  const std::string reference = setup::KnownReferences().front();
+  const std::vector<std::string> libraries = TwoLibraries();
+  if (libraries.empty()) return {"paritybit setup-cpp-auto"};
+  CrossvalArguments both = WithoutEngines(args);
+  both.engines.candidate = fmt::format("{},cpu.library={}", reference, libraries[0]);
+  both.engines.reference = fmt::format("{},cpu.library={}", reference, libraries[1]);
+  return {CommandLine(both, "crossval", "")};
+}
+
+// A command with one engine, which CommandLine calls the candidate.
+std::string OneEngineLine(const Refusal& refusal, CrossvalArguments args, const std::string& engine) {
+  args.engines.candidate = "native", args.engines.reference.clear(), args.engines.set_reference.clear();
+  return CommandLine(args, refusal.command,
+                     fmt::format("--engine {}{}{}", ShellQuote(engine), refusal.more.empty() ? "" : " ",
+                                 refusal.more));
+}
+
+// Without the settings that the refusal names; nothing where it names none.
+std::vector<std::string> WithoutSetting(const Refusal& refusal) {
+  CrossvalArguments args = refusal.args;
+  bool dropped = false;
+  for (std::vector<std::string>* settings : {&args.engines.set, &args.engines.set_reference})
+    dropped |= std::erase_if(*settings, [&](const std::string& setting) {
+                 return refusal.reason.find(setting.substr(0, setting.find('='))) != std::string::npos;
+               }) > 0;
+  if (!dropped) return {};
+  return {refusal.one_engine ? OneEngineLine(refusal, args, args.engines.candidate)
+                             : CommandLine(args, refusal.command, "")};
+}
+
+// The reference does not read I2_S: the same model in a type that it reads.
+std::vector<std::string> Converted(const Refusal& refusal) {
+  CrossvalArguments args = refusal.args;
+  const std::string of = refusal.by_reference && !args.reference_model.empty() ? args.reference_model
+                                                                                : args.model.model;
+  if (!HoldsI2S(of)) return {};
+  if (refusal.one_engine || IsReference(args.engines.candidate)) {
+    args.model.model = ConvertedName(of), args.reference_model.clear();
+    return {ConvertLine(of), refusal.one_engine
+                                 ? OneEngineLine(refusal, args, args.engines.candidate)
+                                 : CommandLine(args, refusal.command, "")};
+  }
+  args.reference_model = ConvertedName(of);
+  // I2_S activations are rounded by BitNet's own scheme, those of TQ2_0 by the reference's.
+  if (std::find(args.engines.set.begin(), args.engines.set.end(), "act.quant=q8_k") ==
+      args.engines.set.end())
+    args.engines.set.push_back("act.quant=q8_k");
+  return {ConvertLine(of), CommandLine(args, refusal.command, "")};
+}
+
+}  // namespace
+
+std::vector<std::string> NextAfterRefusal(const Refusal& refusal) {
+  if (auto next = WithoutSetting(refusal); !next.empty()) return next;
+  const CrossvalArguments& args = refusal.args;
+  const bool by_reference_engine = (refusal.by_candidate && IsReference(args.engines.candidate)) ||
+                                   (refusal.by_reference && IsReference(args.engines.reference));
+  if (by_reference_engine) return Converted(refusal);
+  if (!refusal.one_engine || refusal.by_arbiter || refusal.command == "audit")
+    return ReferenceAgainstItself(args);
+  if (TwoLibraries().empty()) return {"paritybit setup-cpp-auto"};
+  return {OneEngineLine(refusal, WithoutEngines(args), setup::KnownReferences().front())};
+}
+
+std::vector<std::string> NextToEqualSettings(const CrossvalArguments& args, const std::string& command,
+                                             const compare::Verdict& verdict) {
+  // Other engines tell their settings and need not take them.
+  if (NameOf(args.engines.candidate) != "native") return {};
+  std::string more;
+  for (const compare::SettingDifference& d : verdict.differing) {
+    if (d.values[1].find('+') != std::string::npos) return {};  // several schemes: no one value says them
+    const bool flash = d.key == "attn.flash";  // which paritybit's own engines do not offer
+    more += fmt::format("{}{} {}={}", more.empty() ? "" : " ", flash ? "--set-reference" : "--set", d.key,
+                        flash ? d.values[0] : d.values[1]);
+  }
+  if (more.empty()) return {};
+  return {CommandLine(args, command, more)};
+}
+
+Refusal OneEngineRefusal(const std::string& command, const ModelArguments& model,
+                         const EngineArguments& engines, const std::string& engine,
+                         const PromptArguments& prompts, int max_tokens) {
+  Refusal refusal;
+  refusal.command = command, refusal.one_engine = refusal.by_candidate = true;
+  refusal.args.model = model, refusal.args.engines = engines, refusal.args.engines.candidate = engine;
+  refusal.args.prompts = prompts, refusal.args.max_tokens = max_tokens;
+  return refusal;
+}
+
+int FailOfEngine(const OutputArguments& output, const Error& error, const run::EngineRecord& record,
+                 const Refusal& refusal) {
+  if (error.code != Code::kUnsupported || record.error.empty()) return Fail(output, error);
+  Refusal told = refusal;
+  told.reason = error.message;
+  return FailWith(output, kExitIncomplete, "incomplete",
+                  compare::ReasonName(compare::ReasonCode::kUnsupported), error.message,
+                  NextAfterRefusal(told));
+}
+
+}  // namespace pb::cli
