@@ -32,21 +32,19 @@ if $tests; then
 fi
 python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 
-install_packages() {
-  as_root=""
-  [ "$(id -u)" = 0 ] || as_root="sudo"
-  $as_root apt-get update -q
-  DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends "$@"
-}
 if [ -n "$missing" ]; then
   command -v apt-get >/dev/null 2>&1 || {
     echo "tools/setup.sh: no apt-get here; install by hand:$missing" >&2
     exit 5
   }
-  # The password is asked for here, where the question can be seen.
-  [ "$(id -u)" = 0 ] || sudo -v
+  as_root=""
+  if [ "$(id -u)" != 0 ]; then
+    as_root="sudo"
+    sudo -v # the password is asked for here, where the question can be seen
+  fi
+  step "package lists" $as_root apt-get update -q
   # shellcheck disable=SC2086  # a list of words
-  step "packages" install_packages $missing
+  step "packages" $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
 fi
 
 if [ ! -f build/release/build.ninja ] || [ -n "$missing" ]; then
@@ -63,9 +61,9 @@ if $tests; then
       --require-hashes -r python/tests/requirements.txt --target "$cache"
     cp python/tests/requirements.txt "$cache/"
   fi
-  step "build" cmake --build --preset release
+  step "build" ninja -C build/release
 else
-  step "build" cmake --build --preset release --target product
+  step "build" ninja -C build/release product
 fi
 step "reference and model" build/release/bin/paritybit setup-crossval
 steps_end

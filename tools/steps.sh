@@ -28,6 +28,7 @@ steps_progress() { # FIRST_BYTE
   tail -c "+$1" "$steps_log" | tail -n 1 | tr '\r\t' '  ' | sed 's|^\[\([0-9]*\)/\([0-9]*\)\].*|\1 of \2|' | cut -c1-60
 }
 
+# COMMAND is a program that ends what it started when it is told to end; no function, whose children would live on.
 step() { # TITLE COMMAND...
   step_title=$1
   shift
@@ -39,7 +40,7 @@ step() { # TITLE COMMAND...
   steps_child=$!
   $steps_tty || printf '%-20s ...\n' "$step_title" >&2
   while kill -0 "$steps_child" 2>/dev/null; do
-    sleep 0.2
+    sleep 0.5
     step_now=$(date +%s)
     if $steps_tty; then
       printf '\r\033[K%-20s %s s  %s' "$step_title" "$((step_now - step_start))" "$(steps_progress "$step_mark")" >&2

@@ -26,8 +26,10 @@ std::string LimitText(int error) {
       return Ulimit(RLIMIT_FSIZE, 'f', 1024);
     case ENOMEM:
       return Ulimit(RLIMIT_AS, 'v', 1024);
-    case EAGAIN:
-      return Ulimit(RLIMIT_NPROC, 'u', 1);
+    case EAGAIN: {  // of a thread: too many of them, or no room for its stack
+      const std::string processes = Ulimit(RLIMIT_NPROC, 'u', 1), memory = Ulimit(RLIMIT_AS, 'v', 1024);
+      return processes + (processes.empty() || memory.empty() ? "" : ", ") + memory;
+    }
     default:
       return "";
   }

@@ -1,3 +1,4 @@
+// Threads that wait for work between calls, as starting them costs more than a layer of a small model.
 #include "base/thread_pool.h"
 
 #include <algorithm>
@@ -5,10 +6,17 @@
 namespace pb {
 
 ThreadPool::ThreadPool(int n_threads) {
-  for (int i = 1; i < n_threads; i++) workers_.emplace_back([this, i] { Work(i); });
+  try {
+    for (int i = 1; i < n_threads; i++) workers_.emplace_back([this, i] { Work(i); });
+  } catch (...) {  // too few are allowed; those that run wait for an end
+    Stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { Stop(); }
+
+void ThreadPool::Stop() {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;

@@ -26,6 +26,7 @@ class ThreadPool {
 
  private:
   void Work(int thread);
+  void Stop();
   void RunShare(int thread) const;
 
   std::vector<std::thread> workers_;

@@ -60,7 +60,7 @@ int CheckFeatures(const OutputArguments& output) {
   if (output.json())
     PrintJson(object);
   else
-    PrintOut(text);
+    PrintText(text);
   return kExitOk;
 }
 

@@ -12,6 +12,7 @@
 #include <new>
 #include <sstream>
 #include <string>
+#include <system_error>
 
 #include "base/system_error.h"
 #include "cli/command.h"
@@ -49,11 +50,10 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   app.set_version_flag("--version", std::string("paritybit " PB_VERSION));
   app.require_subcommand(1);
   app.footer(
-      "`paritybit COMMAND --help` explains a command, with an example.\nExit codes: 0 match, drift or "
-      "near-tie; "
-      "1 diverged; 2 usage; 3 incomplete or invalid;\n4 an engine failed; 5 environment; 70 a bug in "
-      "paritybit; "
-      "129, 130, 143 ended by\nSIGHUP, SIGINT, SIGTERM. 125 is never used: git bisect takes it as \"skip\".");
+      "`paritybit COMMAND --help` explains a command, with an example.\n"
+      "Exit codes: 0 match, drift or near-tie; 1 diverged; 2 usage; 3 incomplete or\n"
+      "invalid; 4 an engine failed; 5 environment; 70 a bug in paritybit; 129, 130,\n"
+      "143 ended by SIGHUP, SIGINT, SIGTERM; never 125, git bisect's \"skip\".");
   std::map<const CLI::App*, std::pair<const Command*, Action>> actions;
   for (const Command& command : commands) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
@@ -89,6 +89,10 @@ int Main(int argc, char** argv) {
     return RunCommand(argc, argv, output);
   } catch (const std::bad_alloc&) {
     return FailWith(output, kExitEnvironment, "error", "io", ErrnoText(ENOMEM));
+  } catch (const std::system_error& error) {  // a thread, a file or a folder that cannot be had
+    const std::string limit = LimitText(error.code().value());
+    return FailWith(output, kExitEnvironment, "error", "io",
+                    limit.empty() ? error.what() : fmt::format("{} ({})", error.what(), limit));
   } catch (const std::exception& error) {
     return FailWith(
         output, kExitBug, "error", "bug",

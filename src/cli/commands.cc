@@ -21,7 +21,7 @@ constexpr std::array kCommands = {
     Command{"trace", "record what an engine computes, point by point",
             "paritybit trace --model model.gguf --engine llama.cpp --prompt \"2+2=\" --out trace",
             DeclareTrace, "the trace is readable up to here"},
-    Command{"trace-diff", "where two traces part, from any engines, offline",
+    Command{"trace-diff", "where two traces part, from any engines, and whether that is noise",
             "paritybit trace-diff trace-native trace-llama --table", DeclareTraceDiff},
     Command{"diagnose", "why two engines differ, and whose fault it is",
             "paritybit diagnose --model model.gguf --reference llama.cpp --prompt \"And God said\"",

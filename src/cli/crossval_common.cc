@@ -48,18 +48,6 @@ Status CheckReceipt(const std::filesystem::path& path) {
   return {};
 }
 
-// What a user waits for each time because the noise measured now cannot be kept; empty: it can.
-std::string WhyNoiseIsNotKept(const run::Comparison& comparison) {
-  if (comparison.floor.n_measured == 0) return "";
-  constexpr size_t kProbeBytes = 1 << 16;  // as large as what is kept
-  std::error_code ignored;
-  std::filesystem::create_directories(CacheDir(), ignored);
-  const std::filesystem::path probe = CacheDir() / "probe";
-  const Status written = WriteFileAtomic(probe, std::string(kProbeBytes, ' '));
-  std::filesystem::remove(probe, ignored);
-  return written.ok() ? "" : "the noise floor is measured anew in every run: " + written.error().message;
-}
-
 // The reference, or why there is none.
 Status ResolveReference(const CrossvalArguments& args, const host::Settings& settings,
                         run::Request* request) {
@@ -381,7 +369,6 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     if (!args.keep_traces.empty())
       context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
   }
-  if (std::string why = WhyNoiseIsNotKept(*comparison); !why.empty()) context.notes.push_back(std::move(why));
   if (IsDivergence(comparison->verdict)) RememberRun(args, *comparison);
   size_t n_positions = 0;
   for (const run::PromptRecord& prompt : comparison->prompts)

@@ -100,7 +100,7 @@ Result<int> GenFixtures(const FixtureArguments& args) {
   } else {
     std::string text = note;
     for (const auto& file : object["files"]) text += file.get<std::string>() + "\n";
-    PrintOut(text);
+    PrintText(text);
   }
   return kExitOk;
 }

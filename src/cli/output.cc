@@ -170,6 +170,8 @@ bool PrintOut(std::string_view text) {
   return g_lost_output != EPIPE;
 }
 
+bool PrintText(std::string_view text) { return PrintOut(EscapeUnsafe(text)); }
+
 int ReportLostOutput(int exit_code) {
   if (g_lost_output == 0 || g_lost_output == EPIPE) return exit_code;
   PrintError(fmt::format("error: stdout: cannot be written: {}\n", ErrnoText(g_lost_output)));

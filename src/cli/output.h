@@ -53,6 +53,8 @@ void PrintError(std::string_view text);
 // Writes to stdout at once. Interruption waits until all is written. False when nobody reads any more, which is no error;
 // what else keeps stdout from being written is told by ReportLostOutput.
 bool PrintOut(std::string_view text);
+// The same of text without colours, in which nothing is left that a terminal would obey.
+bool PrintText(std::string_view text);
 // The exit code of a command that ended with `exit_code`: 5 in place of a success whose output could not be written, which
 // is said on stderr.
 int ReportLostOutput(int exit_code);

@@ -37,7 +37,7 @@ int Preflight(const OutputArguments& output, bool require_cpp) {
   if (output.json())
     PrintJson(object);
   else
-    PrintOut(text);
+    PrintText(text);
   return exit_code;
 }
 

@@ -115,7 +115,7 @@ void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, con
                             repro.n_features));
   for (const std::string& note : context.notes) line("note", report::Escape(note));
   line("blame", compare::BlameName(diagnosis.blame));
-  PrintOut(text + fmt::format("{:<{}}{}\n", "next", kLabel, see));  // whole, to be pasted
+  PrintText(text + fmt::format("{:<{}}{}\n", "next", kLabel, see));  // whole, to be pasted
 }
 
 // No bundle, and why. Where the engines agree that is no failure; else what was asked for is not there.
@@ -137,7 +137,7 @@ int PrintNone(const CrossvalArguments& args, const diagnose::ExplainedRun& judge
   if (output.json())
     PrintJson(object);
   else
-    PrintOut(fmt::format("{}\n{:<{}}{}\n", why, "verdict", kLabel, compare::OutcomeName(verdict.outcome)));
+    PrintText(fmt::format("{}\n{:<{}}{}\n", why, "verdict", kLabel, compare::OutcomeName(verdict.outcome)));
   return exit_code;
 }
 

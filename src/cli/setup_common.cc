@@ -43,7 +43,7 @@ int RunSetup(const SetupArguments& args, const std::string& model) {
   if (args.output.json())
     PrintJson(object);
   else
-    PrintOut(text + "next       " + next + "\n");
+    PrintText(text + "next       " + next + "\n");
   return kExitOk;
 }
 

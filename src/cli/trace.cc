@@ -101,7 +101,7 @@ Outcome Judge(const trace::Manifest& manifest) {
   return outcome;
 }
 
-void PrintText(const run::Choice& folder, const trace::Manifest& manifest, const run::TraceSummary& summary,
+void PrintSummary(const run::Choice& folder, const trace::Manifest& manifest, const run::TraceSummary& summary,
                const Outcome& outcome, const std::vector<std::string>& notes) {
   const size_t n_decode = manifest.tokens.size() - static_cast<size_t>(manifest.n_prompt);
   std::string text = fmt::format("trace      {} [{}]\n", folder.value, folder.origin);
@@ -119,7 +119,7 @@ void PrintText(const run::Choice& folder, const trace::Manifest& manifest, const
       fmt::format("time       {:.2f} s, {:.2f} s without taps\n", summary.seconds, summary.seconds_untapped);
   for (const std::string& note : notes) text += fmt::format("note       {}\n", report::Escape(note));
   for (const auto& [code, reason] : outcome.reasons) text += fmt::format("INCOMPLETE {}\n", reason);
-  PrintOut(text);
+  PrintText(text);
 }
 
 void PrintObject(const std::vector<run::Choice>& choices, const trace::Manifest& manifest,
@@ -189,7 +189,7 @@ Result<int> RunTrace(const TraceArguments& args, run::EngineRecord& record) {
   if (args.output.json()) {
     PrintObject(choices, writer->manifest(), summary, outcome, notes);
   } else {
-    PrintText(folder, writer->manifest(), summary, outcome, notes);
+    PrintSummary(folder, writer->manifest(), summary, outcome, notes);
   }
   return outcome.exit_code;
 }

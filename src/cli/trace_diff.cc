@@ -89,7 +89,11 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   context.manifests[1] = reference.manifest();
   context.next = NextCommands(args, diff, context.manifests);
   context.table = args.table;
-  PrintOut(args.output.json() ? report::RenderJson(diff, context) : report::RenderText(diff, context));
+  if (args.output.json()) {
+    PrintOut(report::RenderJson(diff, context));
+  } else {
+    PrintText(report::RenderText(diff, context));
+  }
   return compare::ExitCode(diff.verdict.outcome);
 }
 

@@ -60,7 +60,7 @@ struct TraceDiffOptions {
   trace::PointFilter filter;         // points to compare
   // The reference's noise floor over its first n tokens; asked for where points differ and no op's own error decides. An Error says
   // why there is none. Empty: there is none.
-  std::function<Result<NoiseFloor>(int64_t n_tokens)> floor;
+  std::function<Result<NoiseFloor>(int64_t n_tokens)> floor = {};
 };
 
 struct TraceDiff {

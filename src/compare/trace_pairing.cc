@@ -49,10 +49,7 @@ class Pairing {
  private:
   void Sort(const Record& r, int side) {
     if (!Wanted(r)) return;
-    if (r.first_position >= 0 && r.first_position + std::max<int64_t>(r.n_rows(), 1) > n_positions_) {
-      ++out_.n_beyond[side];
-      return;
-    }
+    if (r.first_position >= 0 && r.first_position + std::max<int64_t>(r.n_rows(), 1) > n_positions_) return;
     // Rows of an op outside the vocabulary need not be tokens.
     if (!known_positions_ || r.stage_id == PB_STAGE_UNMAPPED) {
       unplaced_[{r.stage, r.layer, r.seq}].push_back({&r, side, 0, 0});

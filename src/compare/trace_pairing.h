@@ -32,10 +32,9 @@ struct TracePairing {
   std::vector<TraceGap> gaps;
   std::vector<std::string> repeated;  // points that one trace holds twice
   std::vector<std::string> outside;   // records whose rows are not among the tokens
-  int64_t n_beyond[2] = {0, 0};       // records of each side that end beyond the positions asked for
 };
 
-// Of positions below `n_positions`, where they are known.
+// Records that end beyond `n_positions` are left out.
 TracePairing PairTraces(const trace::Trace& candidate, const trace::Trace& reference,
                         const trace::PointFilter& filter, int64_t n_positions = INT64_MAX);
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "base/file.h"
@@ -156,7 +157,10 @@ Result<std::vector<SelfResult>> RunSelfCheck(const SelfCheckRequest& request,
     }
   };
   std::vector<std::thread> helpers;
-  for (int i = 1; i < request.n_jobs; i++) helpers.emplace_back(work, false);
+  try {
+    for (int i = 1; i < request.n_jobs; i++) helpers.emplace_back(work, false);
+  } catch (const std::system_error&) {  // those that there are do the work
+  }
   work(true);
   for (std::thread& helper : helpers) helper.join();
   if (!failure.ok()) return std::move(failure).error();

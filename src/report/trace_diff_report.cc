@@ -254,6 +254,23 @@ Json FirstDivergenceJson(const compare::Verdict& verdict) {
   return o;
 }
 
+// The logits of the positions that both share; null where the traces do not tell them.
+Json LogitsJson(const TraceDiff& diff) {
+  if (diff.logits.empty()) return nullptr;
+  double sum = 0, worst = 0;
+  int64_t n_flips = 0;
+  for (const compare::LogitsRow& row : diff.logits) {
+    sum += row.kl;
+    if (!(row.kl <= worst)) worst = row.kl;
+    n_flips += row.flipped();
+  }
+  return {{"n_positions", diff.logits.size()},
+          {"exact", diff.logits_exact},
+          {"mean_kl", Number(sum / static_cast<double>(diff.logits.size()))},
+          {"worst_kl", Number(worst)},
+          {"n_top1_differs", n_flips}};
+}
+
 Json TraceJson(const TraceDiffContext& c, int side) {
   const trace::Manifest& m = c.manifests[side];
   const trace::EngineFacts facts = trace::ReadEngineFacts(m.engine_facts);
@@ -297,6 +314,7 @@ std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {
                    {"compared", v.coverage.compared}, {"missing", v.coverage.missing},
                    {"unmapped", v.coverage.unmapped}, {"unobservable", v.coverage.unobservable}};
   o["n_equal"] = diff.n_equal;
+  o["logits"] = LogitsJson(diff);
   o["shapes_differ"] = diff.shapes;
   o["dtypes_differ"] = diff.dtypes;
   o["first_divergence"] = FirstDivergenceJson(v);

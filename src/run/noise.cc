@@ -9,6 +9,7 @@
 #include <cstring>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <thread>
 
 #include "base/kept.h"
@@ -288,7 +289,10 @@ Status NoiseMeter::DisturbAll(const Sequence& sequence, const std::vector<size_t
       work(engine, false);
   };
   std::vector<std::thread> helpers;
-  for (size_t i = 1; i < Workers(sequence, missing.size()); ++i) helpers.emplace_back(start_and_work);
+  try {
+    for (size_t i = 1; i < Workers(sequence, missing.size()); ++i) helpers.emplace_back(start_and_work);
+  } catch (const std::system_error&) {  // those that there are do the work
+  }
   work(reference_, true);
   for (std::thread& helper : helpers) helper.join();
   return of_twin ? reference_.Noted(std::move(failure)) : failure;

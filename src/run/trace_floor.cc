@@ -12,16 +12,15 @@
 namespace pb::run {
 namespace {
 
-// What decides an engine's numbers, of a session and of its model.
-constexpr const char* kDeciding[] = {"threads", "ubatch", "act.quant", "kv.type", "attn.flash", "noise.seed", "ffn.activation"};
+// What decides an engine's numbers, of a session.
+constexpr const char* kDeciding[] = {"threads", "ubatch", "act.quant", "kv.type", "attn.flash", "noise.seed"};
 
-// The settings that somebody gave the recorded engine.
+// The settings that the recorded engine ran with, whoever chose them; an engine that does not offer one here is not asked for it.
 host::Settings SettingsOf(const trace::Manifest& m) {
   host::Settings settings;
-  for (const auto* facts : {&m.session_facts, &m.model_facts})
-    for (const trace::Fact& fact : *facts)
-      if (fact.origin == "set" && std::ranges::find(kDeciding, fact.key) != std::end(kDeciding))
-        PutSetting(settings, fact.key, fact.value);
+  for (const trace::Fact& fact : m.session_facts)
+    if (std::ranges::find(kDeciding, fact.key) != std::end(kDeciding))
+      PutSetting(settings, fact.key, fact.value);
   return settings;
 }
 
@@ -50,11 +49,11 @@ Result<compare::NoiseFloor> Measure(const trace::Manifest& m, int64_t n_tokens, 
   record.role = "reference";
   Participant engine(record, request.limits);
   EngineSpec spec = request.engine;
+  // What belongs to the model is told when the engine starts.
+  const trace::Fact* activation = trace::FindFact(m.model_facts, "ffn.activation");
+  if (activation && activation->origin == "set")
+    PutSetting(spec.settings, "ffn.activation", activation->value);
   host::Settings settings = SettingsOf(m);
-  // What belongs to a model is told when the engine starts.
-  if (const std::string* activation = FindSetting(settings, "ffn.activation"))
-    PutSetting(spec.settings, "ffn.activation", *activation);
-  std::erase_if(settings, [](const auto& s) { return s.first == "ffn.activation"; });
   PB_TRY(engine.Start(spec));
   PB_TRY(engine.OpenModel(m.model_path));
   PutSetting(settings, "n_ctx", std::to_string(std::max(n_tokens, compare::kMinNoisePositions)));
@@ -83,11 +82,12 @@ Result<compare::NoiseFloor> FloorOfTrace(const trace::Trace& trace, int64_t n_to
   if (!kept.ok() && kept.error().code != Code::kNotFound) return std::move(kept).error();
   if (!kept.ok()) return Measure(m, n_tokens, request);
   const bool same = kept->floor.model_sha256 == m.model_sha256 &&
-                    kept->floor.engine_digest == trace::FactText(m.engine_facts, kIdentityFact);
+                    kept->floor.engine_digest == trace::FactText(m.engine_facts, kIdentityFact) &&
+                    kept->trace_logits_blake3 == m.logits_blake3;
   if (!same)
-    return MakeError(Code::kMalformed,
-                     "{}: is of another engine or model than the trace that it lies beside", file.string());
-  return std::move(kept).value().floor;
+    return MakeError(Code::kMalformed, "{}: is of another engine, model or run than the trace that it lies beside",
+                     file.string());
+  return std::move(kept->floor);
 }
 
 }  // namespace pb::run

@@ -1,5 +1,7 @@
 // Chat templates against Jinja2 (tests/data/chat_templates.json, made by chat_templates.py beside it), and their bounds.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <ctime>
 #include <fstream>
@@ -194,6 +196,37 @@ TEST(ChatTemplate, WorkThatValuesDoNotShowIsCounted) {
     EXPECT_LT(std::clock() - begin, 20 * CLOCKS_PER_SEC) << text.substr(0, 200);
   }
   EXPECT_EQ(Rendered(doubled("'ab'", 23) + "{{ s|length }}"), "16777216");
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool kSanitized = false;
+#endif
+
+// Renders with 128 MiB of address space to grow by: exit 0 when that suffices, an abort of std::bad_alloc when not.
+[[noreturn]] void RenderWithinLittleMemory(const std::string& text) {
+  uint64_t n_pages = 0;
+  std::ifstream("/proc/self/statm") >> n_pages;
+  rlimit limit;
+  getrlimit(RLIMIT_AS, &limit);
+  limit.rlim_cur = n_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)) + (128 << 20);
+  setrlimit(RLIMIT_AS, &limit);
+  (void)Render(text).ok();
+  _exit(0);
+}
+
+TEST(ChatTemplate, MemoryIsBounded) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer reserves more address space than any limit";
+  const std::string doubled =
+      "{% set ns = namespace(s='ab') %}{% for i in range(23) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}";
+  for (const std::string& text :
+       {doubled + "{{ ns.s|length }}", doubled + "{{ ns.s[-1] }}", doubled + "{{ ns.s[5:7] }}",
+        doubled + "{{ ns.s.split('a')|length }}", doubled + "{{ ns.s|list|length }}",
+        doubled + "{{ [ns.s, ns.s, ns.s]|tojson|length }}", doubled + "{{ [ns.s, ns.s, ns.s]|join }}"})
+    EXPECT_EXIT(RenderWithinLittleMemory(text), testing::ExitedWithCode(0), "") << text;
 }
 
 // As Python counts them: by characters.
