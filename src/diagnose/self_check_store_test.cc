@@ -17,13 +17,12 @@ TEST(SelfCheckStore, DamagedLinesAreRunAgain) {
     ASSERT_TRUE(store.ok());
     ASSERT_TRUE((*store)->Add(result).ok());
   }
-  const std::string begin = R"({"identity":"me","schema":"paritybit.self-check.results/0"})", good = [&] {
+  std::string begin, good;  // lines as they are kept
+  {
     std::ifstream file(path);
-    std::string first, second;
-    std::getline(file, first), std::getline(file, second);
-    EXPECT_EQ(first, begin);
-    return second;
-  }();
+    std::getline(file, begin), std::getline(file, good);
+  }
+  ASSERT_NE(begin.find(R"("identity":"me")"), std::string::npos) << begin;
   auto found = [&](const std::string& text) {
     std::ofstream(path) << text;
     auto store = SelfCheckStore::Open(path, "me", true);
