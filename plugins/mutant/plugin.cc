@@ -25,6 +25,8 @@ struct Plan {
   int32_t layer = kEveryLayer;
   uint64_t seed = 1;
   bool fused = false;  // attn.flash=on: attention shows as one op
+  // mutant.act_quant: how products round, where the engine does not know that of itself and says "ggml".
+  std::string act_quant;
 
   bool Hits(int32_t at_stage, int32_t at_layer) const {
     if (!defect || at_stage < 0 || defect->at.empty()) return false;
@@ -100,6 +102,11 @@ Result<int64_t> Number(std::string_view key, std::string_view text) {
 // Takes what is the mutant's own; the rest goes to the wrapped engine.
 Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* rest) {
   for (const auto& [key, value] : settings) {
+    if (key == "mutant.act_quant") {
+      plan->act_quant = value;
+      rest->emplace_back("act.quant", value);
+      continue;
+    }
     if (key == "mutant.defect") {
       plan->defect = FindDefect(value);
       if (!plan->defect && value != "none")
@@ -163,7 +170,10 @@ class MutantSession : public plugin::Session {
   void Facts(const plugin::FactSink& f) const override {
     KeptFacts kept;
     if (pb_error* error = api_.session_facts(session_, KeptFacts::Take, &kept)) api_.error_destroy(error);
-    for (const auto& fact : kept.facts) f.Add(fact.key, fact.value, fact.origin);
+    for (const auto& fact : kept.facts) {
+      const bool hidden = fact.key == "act.quant" && !plan_.act_quant.empty();
+      f.Add(fact.key, hidden ? "ggml" : fact.value, hidden ? "default" : fact.origin);
+    }
     if (plan_.fused) f.Add("attn.flash", "on", "set");
     if (!plan_.defect) return;
     f.Add("mutant.defect", plan_.defect->name, "set");
