@@ -431,11 +431,11 @@ TEST(JudgeLogits, ActivationSchemesAreComparedByWhatTheyDo) {
   EXPECT_FALSE(DifferingSettings(side("none", tq2), side("ggml", tq2), false).empty());
   EXPECT_TRUE(DifferingSettings(side("ggml", "F32 x10"), side("none", tq2), false).empty());
   EXPECT_TRUE(
-      DifferingSettings(side("q8_k", tq2), side("ggml", tq2)).empty());  // the output matrix is F16 in both
+      DifferingSettings(side("q8_k", tq2), side("ggml", tq2), false).empty());  // the output matrix is F16 in both
   EXPECT_TRUE(DifferingSettings(side("ggml", "F16 x7, F32 x5"), side("f16", tq2), false).empty());
   EXPECT_FALSE(DifferingSettings(side("ggml", "Q4_1 x200, Q8_0 x10"), side("q8_1", tq2), false).empty());
   EXPECT_FALSE(
-      DifferingSettings(side("ggml", ""), side("f16", tq2)).empty());  // nothing known of the weights
+      DifferingSettings(side("ggml", ""), side("f16", tq2), false).empty());  // nothing known of the weights
 }
 
 TEST(JudgeLogits, UndeclaredIsIncompleteWhateverTheLogitsSay) {

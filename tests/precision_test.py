@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Which precision an engine uses for a product is observed on it. The stand-in for a library that multiplies F16 weights with
+unrounded activations wherever a matrix has a multiple of 32 rows (llama.cpp with AMX): the native engine wrapped, which says that it
+goes by ggml's table.
+
+precision_test.py BUILD_DIRECTORY"""
+import pathlib
+import re
+import tempfile
+
+import driver
+from driver import run
+
+UNROUNDED = "mutant,mutant.act_quant=ggml+F16/32:none"
+PROMPT = "the quick brown fox jumps over the lazy dog"
+
+
+class Precision(driver.Case):
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory(prefix="paritybit-test-")
+        cls.addClassCleanup(holder.cleanup)
+        cls.models = pathlib.Path(holder.name)
+        cls.f16 = cls.model("f16", "F16")
+        cls.tq2 = cls.model("tq2", "TQ2_0")
+
+    @classmethod
+    def model(cls, name, weights, *more):
+        path = cls.models / f"{name}.gguf"
+        made = run("gen-fixtures", "--out", path, "--weights", weights, "--architecture", "llama", "--d-model", "256", "--heads", "4",
+                   "--kv-heads", "2", "--d-ff", "512", "--layers", "2", "--vocab", "320", *more)
+        assert made.code == 0, made
+        return path
+
+    def compare(self, model, *args):
+        return self.crossval("--model", model, "--prompt", PROMPT, *args)
+
+    def reason(self, result, code="precision-differs"):
+        found = [r for r in result.json["reasons"] if r["code"] == code]
+        self.assertEqual(len(found), 1, result)
+        return found[0]
+
+    def test_two_right_ways_are_no_fault_of_either_engine(self):
+        for candidate, reference in (("native", UNROUNDED), (UNROUNDED, "native")):
+            result = self.compare(self.f16, "--candidate", candidate, "--reference", reference)
+            self.assertIn((result.json["verdict"], result.code), [("match", 0), ("drift", 0)], result)
+            self.assertEqual(result.json["blame"], "none")
+            self.assertIn("each is right by its own", self.reason(result)["text"])
+        self.assertIn("F16", self.reason(result)["text"])
+
+    def test_strictly_it_is_a_divergence(self):
+        result = self.compare(self.f16, "--reference", UNROUNDED, "--strict-precision")
+        self.assertEqual((result.json["verdict"], result.code), ("diverged", 1), result)
+        self.assertEqual(self.reason(result)["outcome"], "diverged")
+
+    def test_one_matrix_shows_no_habit(self):
+        model = self.model("output", "Q8_0")
+        result = self.compare(model, "--reference", "mutant,mutant.act_quant=ggml+F16:none")
+        self.assertEqual(result.code, 0, result)
+        self.assertIn(result.json["verdict"], ("drift", "match", "near-tie"))
+
+    def test_the_setting_that_makes_them_equal_does(self):
+        result = self.compare(self.f16, "--set", "act.quant=ggml+F16/32:none", "--reference", UNROUNDED)
+        self.assertEqual((result.json["verdict"], result.code), ("match", 0), result)
+        self.assertFalse([r for r in result.json["reasons"] if r["code"] == "precision-differs"])
+
+    def test_integer_codes_left_out_everywhere_do_not_pass_by_being_consistent(self):
+        forgets = "mutant,mutant.act_quant=ggml+TQ2_0:none"
+        result = self.compare(self.tq2, "--candidate", forgets, "--reference", "native")
+        self.assertEqual((result.json["verdict"], result.code), ("incomplete", 3), result)
+        self.assertIn("--accept-precision TQ2_0=none", self.reason(result)["text"])
+        accepted = self.compare(self.tq2, "--candidate", forgets, "--reference", "native", "--accept-precision", "TQ2_0=none")
+        self.assertEqual(accepted.code, 0, accepted)
+
+    def test_a_difference_in_one_layer_is_no_scheme(self):
+        result = self.compare(self.f16, "--candidate", "mutant,mutant.defect=quant_none,mutant.stage=q_proj,mutant.layer=1",
+                               "--reference", "native")
+        self.assertEqual((result.json["verdict"], result.code), ("diverged", 1), result)
+        place = result.json["first_divergence"]
+        self.assertEqual((place["layer"], place["stage"]), (1, "q_proj"))
+        self.assertEqual(result.json["blame"], "candidate")
+
+    def test_a_defect_among_products_that_differ_is_placed(self):
+        """A library that rounds otherwise hides nothing: the one wrong weight is found where it is, in the engine that has it."""
+        result = self.compare(self.f16, "--candidate", "mutant,mutant.defect=factor_1.05,mutant.stage=down_proj,mutant.layer=1",
+                               "--reference", UNROUNDED)
+        self.assertEqual((result.json["verdict"], result.code), ("diverged", 1), result)
+        place = result.json["first_divergence"]
+        self.assertEqual((place["layer"], place["stage"]), (1, "down_proj"))
+        self.assertEqual(result.json["blame"], "candidate")
+
+    def test_an_audit_judges_by_what_it_observed(self):
+        result = run("audit", "--model", self.f16, "--engine", UNROUNDED, "--prompt", PROMPT, "--format", "json")
+        self.assertEqual(result.code, 0, result)
+        strict = run("audit", "--model", self.f16, "--engine", UNROUNDED, "--prompt", PROMPT, "--strict-precision", "--format", "json")
+        self.assertEqual((strict.json["verdict"], strict.code), ("diverged", 1), strict)
+
+    def test_flags_that_make_no_sense_are_refused(self):
+        for flags in (["--accept-precision", "F16"], ["--accept-precision", "F16=q9"], ["--accept-precision", "Q9_X=none"],
+                      ["--strict-precision", "--accept-precision", "F16=none"]):
+            result = run("crossval", "--model", self.f16, "--reference", "native", "--prompt", PROMPT, *flags)
+            self.assertEqual(result.code, 2, result)
+            self.assertTrue(re.search("precision", result.err), result)
+
+
+if __name__ == "__main__":
+    driver.main()
