@@ -22,25 +22,25 @@ host::Codes Codes(const char* scheme, int64_t block, float scale, std::vector<in
 }
 
 TEST(PartsFrom, CodesOfTheSchemeDoNot) {
-  const ActScheme q8_0 = *ActSchemeOf("q8_0", BlockType::kQ8_0, false, 32);
+  const ActScheme q8_0 = ActScheme::kQ8_0;
   EXPECT_EQ(PartsFrom(q8_0, Codes("q8_0", 32, 1, {127, 2, 3, -3}), Row(32)), "");
   EXPECT_EQ(PartsFrom(q8_0, Codes("q8_0", 32, 1, {127, 3, 3, -3}), Row(32)), "");  // 2.5 may go either way
-  const ActScheme q8_k = *ActSchemeOf("ggml", BlockType::kTQ2_0, false, 256);
+  const ActScheme q8_k = ActScheme::kQ8_K;
   EXPECT_EQ(PartsFrom(q8_k, Codes("q8_k", 256, -1, {-127, -2, -3, 3}), Row(256)), "");
-  const ActScheme q8_1 = *ActSchemeOf("ggml", BlockType::kQ4_1, false, 32);
+  const ActScheme q8_1 = ActScheme::kQ8_1;
   host::Codes stored = Codes("q8_1", 32, 1, {127, 2, 3, -3});
   stored.sums = {129};
   EXPECT_EQ(PartsFrom(q8_1, stored, Row(32)), "");
 }
 
 TEST(PartsFrom, AnythingElseDoes) {
-  const ActScheme q8_0 = *ActSchemeOf("q8_0", BlockType::kQ8_0, false, 32);
+  const ActScheme q8_0 = ActScheme::kQ8_0;
   EXPECT_NE(PartsFrom(q8_0, Codes("q8_0", 32, 1, {127, 2, 2, -3}), Row(32)), "");  // truncated
   EXPECT_NE(PartsFrom(q8_0, Codes("q8_0", 32, 1, {127, 4, 3, -3}), Row(32)), "");  // two steps
   EXPECT_NE(PartsFrom(q8_0, Codes("q8_0", 32, 1, {63, 2, 3, -3}), Row(32)), "");   // clamped
   EXPECT_NE(PartsFrom(q8_0, Codes("q8_0", 32, 1.01f, {127, 2, 3, -3}), Row(32)), "");
   EXPECT_NE(PartsFrom(q8_0, Codes("q8_0", 16, 1, {127, 2, 3, -3}), Row(16)), "");
-  const ActScheme q8_1 = *ActSchemeOf("ggml", BlockType::kQ4_1, false, 32);
+  const ActScheme q8_1 = ActScheme::kQ8_1;
   host::Codes stored = Codes("q8_1", 32, 1, {127, 2, 3, -3});
   EXPECT_NE(PartsFrom(q8_1, stored, Row(32)), "");  // none stored
   stored.sums = {128};
