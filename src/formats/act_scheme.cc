@@ -1,7 +1,6 @@
 // The table of activation schemes, and the setting act.quant that chooses among them.
 #include "formats/act_scheme.h"
 
-#include <algorithm>
 #include <iterator>
 
 namespace pb {
@@ -29,16 +28,6 @@ constexpr Row kGgml[] = {
     {"IQ1_M", ActScheme::kQ8_K},   {"IQ4_XS", ActScheme::kQ8_K}, {"TQ1_0", ActScheme::kQ8_K},
     {"TQ2_0", ActScheme::kQ8_K},   {"I2_S", ActScheme::kBitnet},
 };
-
-// Observed on products of llama.cpp v0.5.0's CPU libraries: the type's own scheme in every one, and F16 weights met by
-// unrounded activations where the processor has AMX.
-constexpr struct {
-  BlockType weight;
-  ActScheme scheme;
-} kUsual[] = {{BlockType::kF32, ActScheme::kNone},
-              {BlockType::kF16, ActScheme::kF16},
-              {BlockType::kF16, ActScheme::kNone},
-              {BlockType::kBF16, ActScheme::kBF16}};
 
 Result<ActQuant::Exception> ParseException(std::string_view whole, std::string_view item) {
   const size_t colon = item.find(':');
@@ -79,9 +68,10 @@ std::optional<ActScheme> GgmlActScheme(std::string_view type_name) {
 
 std::optional<ActScheme> GgmlActScheme(uint32_t type_id) { return GgmlActScheme(BlockTypeName(type_id)); }
 
+// The type's own scheme in every library; and F16 weights met by inputs that are not rounded, where the processor has AMX.
 bool IsUsualPrecision(BlockType weight, ActScheme s) {
-  return std::any_of(std::begin(kUsual), std::end(kUsual),
-                     [&](const auto& row) { return row.weight == weight && row.scheme == s; });
+  return GgmlActScheme(static_cast<uint32_t>(weight)) == s ||
+         (weight == BlockType::kF16 && s == ActScheme::kNone);
 }
 
 Result<ActQuant> ActQuant::Parse(std::string_view text) {
