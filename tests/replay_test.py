@@ -176,11 +176,11 @@ class Refused(Replay):
         self.says(self.offline(SILU_MODEL, self.whole, "--max-tokens", "9"), "incomplete", 3, "beyond the 11 that were recorded")
         self.says(self.offline(SILU_MODEL, self.whole, "--set", "kv.type=f32"), "incomplete", 3, "kv.type differs")
         result = self.offline(SILU_MODEL, self.whole, "--set-reference", "kv.type=f32")
-        self.assertEqual((result.code, result.codes()), (2, ["usage"]), result)
+        self.assertEqual((result.code, result.codes()), (3, ["unsupported"]), result)
         self.assertIn("recorded with f16", result.json["reasons"][0]["text"])
 
     def test_another_model_is_refused(self):
-        self.says(self.offline(RELU2_MODEL, self.whole), "engine-failed", 4, "the trace is of another model file")
+        self.says(self.offline(RELU2_MODEL, self.whole), "incomplete", 3, "the trace is of another model file")
 
     def test_other_tokens_are_refused(self):
         # The same text under another tokeniser: the recorded ids are not the candidate's.
