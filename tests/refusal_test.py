@@ -105,7 +105,7 @@ class Refused(Case):
         model = SILU / "tiny-bitnet-silu-i2_s.gguf"
         # With the config.json that declares its activation, as the one beside it does.
         result = self.crossval("--model", model, "--reference", "llama.cpp,cpu.library=sandybridge", "--prompt", PROMPT)
-        text, following = self.refused(result, "invalid ggml type 36")
+        text, following = self.refused(result, "of type 36")
         convert, compare = following
         self.assertIn("gen-fixtures --convert", convert)
         self.assertEqual(self.pasted(convert).json["converted"]["inexact"], 0)
@@ -121,7 +121,7 @@ class Refused(Case):
         for command in ("audit", "noise", "infer"):
             prompt = [] if command == "noise" else ["--prompt", PROMPT]
             one = run(command, "--model", model, "--engine", "llama.cpp", *prompt, "--format", "json")
-            one_text, lines = self.refused(one, "invalid ggml type 36")
+            one_text, lines = self.refused(one, "of type 36")
             self.assertEqual((one_text.split("cannot do")[1], lines[0]), (text.split("cannot do")[1], convert))
 
     def test_a_setting_that_is_not_offered(self):
