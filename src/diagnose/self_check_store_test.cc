@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/kept.h"
 
 namespace pb::diagnose {
 namespace {
@@ -17,7 +20,8 @@ TEST(SelfCheckStore, DamagedLinesAreRunAgain) {
     ASSERT_TRUE(store.ok());
     ASSERT_TRUE((*store)->Add(result).ok());
   }
-  const std::string begin = R"({"identity":"me","schema":"paritybit.self-check.results/0"})", good = [&] {
+  const std::string begin = Sealed({{"identity", "me"}, {"schema", "paritybit.self-check.results/1"}});
+  const std::string good = [&] {
     std::ifstream file(path);
     std::string first, second;
     std::getline(file, first), std::getline(file, second);
@@ -36,10 +40,19 @@ TEST(SelfCheckStore, DamagedLinesAreRunAgain) {
     EXPECT_TRUE(found(begin + "\n" + damaged + "\n" + good + "\n")) << damaged;
     EXPECT_FALSE(found(std::string(damaged) + "\n" + good + "\n")) << damaged;
   }
+  // Another value of the right kind: the digest of the line is that of what was written.
+  for (const auto& [from, to] : {std::pair("true", "null"), {"\"one\"", "\"onf\""}}) {
+    std::string flipped = good;
+    flipped.replace(flipped.find(from), std::string_view(from).size(), to);
+    EXPECT_FALSE(found(begin + "\n" + flipped + "\n")) << flipped;
+  }
   for (const char* other :
-       {R"({"schema":3,"identity":"me"})", R"({"schema":"paritybit.self-check.results/0"})",
-        R"({"schema":"paritybit.self-check.results/0","identity":[1]})"})
+       {R"({"schema":3,"identity":"me"})", R"({"schema":"paritybit.self-check.results/1"})",
+        R"({"schema":"paritybit.self-check.results/1","identity":[1]})",
+        R"({"schema":"paritybit.self-check.results/0","identity":"me"})"}) {
     EXPECT_FALSE(found(std::string(other) + "\n" + good + "\n")) << other;
+    EXPECT_FALSE(found(Sealed(nlohmann::json::parse(other)) + "\n" + good + "\n")) << other;
+  }
   std::filesystem::remove(path);
 }
 
