@@ -211,7 +211,7 @@ class Wrong(SelfNoise):
     def test_input(self):
         for args, code, word in [(["--engine", "nosuch"], 2, "nosuch"), (["--engine", "./nosuch.so"], 5, "nosuch"), (["--prompt", ""], 3, "empty"),
                                  (["--max-tokens", "2"], 2, "--max-tokens"), (["--set", "no.such=1"], 2, "no.such"),
-                                 (["--set", "threads"], 2, "threads"), (["--engine", "llama.cpp,act.quant=none"], 2, "act.quant")]:
+                                 (["--set", "threads"], 2, "threads"), (["--engine", "llama.cpp,act.quant=none"], 3, "act.quant")]:
             result = run("noise", "--model", MODEL, *args)
             self.assertEqual(result.code, code, result)
             self.assertIn(word, result.out + result.err)

@@ -106,7 +106,7 @@ class NoiseText {
                     f.calibration, f.runs.front().variation, f.runs.back().variation);
     Line("floor of", text);
     const run::FloorRecord& r = run_.floor;
-    Line("", "digest sha256:" + r.sha256);
+    Line("", fmt::format("digest sha256:{:.32}", r.sha256));
     if (r.n_cached + r.n_measured > 0)
       Line("", fmt::format("{} of {} runs from the cache", r.n_cached, r.n_cached + r.n_measured));
     Line("", Escape(r.provenance));
