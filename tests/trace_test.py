@@ -246,7 +246,11 @@ class Compared(Traces):
                                  "--scope", "logits-only")
         self.assertEqual(compared.code, 0, compared)
         limits = {limit["name"]: limit["value"] for limit in compared.json["limits"]}
-        self.assertEqual({limit["name"]: limit["value"] for limit in result.json["limits"]}, limits)
+        # The same noise, of an engine whose batch was as long as its trace: other bits, the same size.
+        told = {limit["name"]: limit["value"] for limit in result.json["limits"]}
+        self.assertEqual(set(told), set(limits))
+        for name, value in limits.items():
+            self.assertLess(max(told[name], value), 2 * min(told[name], value), name)
         whole = [row["kl"] for row in compared.json["positions"]]
         told = result.json["logits"]
         self.assertEqual((told["n_positions"], told["exact"]), (len(whole), False))
