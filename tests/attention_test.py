@@ -203,7 +203,7 @@ class CacheTypes(Attention):
                 result = self.compared(TERNARY, "--set", f"kv.type={kv}", "--set-reference", f"kv.type={kv}", "--max-tokens", "2")
                 self.assertEqual(result.code, 0, result)
                 for engine in result.json["engines"]:
-                    self.assertIn(kv, str(engine["session"]))
+                    self.assertIn(kv, str(engine["session_facts"]))
 
     def test_what_cannot_be_is_refused_by_name(self):
         off = self.compared(TERNARY, "--set", "kv.type=q8_0", "--set", "attn.flash=off")

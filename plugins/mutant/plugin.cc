@@ -171,10 +171,13 @@ class MutantSession : public plugin::Session {
     KeptFacts kept;
     if (pb_error* error = api_.session_facts(session_, KeptFacts::Take, &kept)) api_.error_destroy(error);
     for (const auto& fact : kept.facts) {
-      const bool hidden = fact.key == "act.quant" && !plan_.act_quant.empty();
-      f.Add(fact.key, hidden ? "ggml" : fact.value, hidden ? "default" : fact.origin);
+      if (fact.key == "act.quant" && !plan_.act_quant.empty())
+        f.Add(fact.key, "ggml", "default");
+      else if (fact.key == "attn.flash" && plan_.fused)
+        f.Add(fact.key, "on", "set");
+      else
+        f.Add(fact.key, fact.value, fact.origin);
     }
-    if (plan_.fused) f.Add("attn.flash", "on", "set");
     if (!plan_.defect) return;
     f.Add("mutant.defect", plan_.defect->name, "set");
     if (plan_.stage < 0) return;

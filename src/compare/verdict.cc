@@ -68,7 +68,8 @@ bool IsComparable(const Verdict& verdict) {
 void PutOpsFirst(Verdict ops, Verdict* verdict) {
   verdict->coverage = std::move(ops.coverage);
   if (ops.first_divergence) verdict->first_divergence = ops.first_divergence;
-  if (ops.Has(ReasonCode::kNonFinitePoint) || verdict->blame == Blame::kNone) verdict->blame = ops.blame;
+  const bool names_it = ops.Has(ReasonCode::kNonFinitePoint) || ops.Has(ReasonCode::kKvCacheOverflow);
+  if (names_it || verdict->blame == Blame::kNone) verdict->blame = ops.blame;
   ops.reasons.insert(ops.reasons.end(), verdict->reasons.begin(), verdict->reasons.end());
   verdict->reasons = std::move(ops.reasons);
 }
