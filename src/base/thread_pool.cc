@@ -6,12 +6,15 @@
 namespace pb {
 
 ThreadPool::ThreadPool(int n_threads) {
-  try {
-    for (int i = 1; i < n_threads; i++) workers_.emplace_back([this, i] { Work(i); });
-  } catch (...) {  // too few are allowed; those that run wait for an end
-    Stop();
-    throw;
-  }
+  // Where too few threads are allowed, those that run are ended before the error leaves.
+  struct Guard {
+    ThreadPool* pool;
+    ~Guard() {
+      if (pool) pool->Stop();
+    }
+  } guard{this};
+  for (int i = 1; i < n_threads; i++) workers_.emplace_back([this, i] { Work(i); });
+  guard.pool = nullptr;
 }
 
 ThreadPool::~ThreadPool() { Stop(); }
