@@ -42,10 +42,7 @@ void CheckPrecision(const LocalEvidence& local, const PrecisionPolicy& policy, c
         of_engine ? "engine" : "candidate", Rounds(row.scheme[0]), second, Rounds(row.scheme[1]));
     const bool accepted =
         IsAccepted(row.weight, row.scheme[0], policy) && IsAccepted(row.weight, row.scheme[1], policy);
-    if (policy.strict)
-      verdict->reasons.push_back({Outcome::kDiverged, ReasonCode::kPrecisionDiffers,
-                                  what + "; --strict-precision does not accept that"});
-    else if (!accepted)
+    if (!accepted)
       verdict->reasons.push_back(
           {Outcome::kIncomplete, ReasonCode::kPrecisionDiffers,
            fmt::format("{}, which no library of the reference does; if that is meant, say "

@@ -17,7 +17,7 @@ namespace pb::compare {
 
 // Which differences of precision a user accepts or refuses (docs/numerics.md, "Precision of products").
 struct PrecisionPolicy {
-  bool strict = false;  // none: a product that is rounded differently has diverged
+  bool strict = false;  // none: products are judged by what the engines declare
   std::vector<std::pair<BlockType, ActScheme>> accepted;  // besides what is usual
 };
 

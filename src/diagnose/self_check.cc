@@ -104,6 +104,8 @@ SelfResult RunCase(const SelfCheckRequest& request, const SelfCase& c) {
   compared.prompts = {{kPrompt, "self-check"}};
   compared.max_tokens = kDecodeSteps, compared.default_row = false;
   compared.limits = request.limits, compared.calibration = request.calibration;
+  // A defect is what departs from what is declared; the engines are one and the same but for that.
+  compared.user.precision.strict = !c.benign;
   auto run = CompareAndExplain(std::move(compared), request.arbiter, std::nullopt);
   if (!run.ok()) return r.error = run.error().message, r;
   const compare::Verdict& verdict = run->comparison.verdict;

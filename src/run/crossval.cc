@@ -366,7 +366,8 @@ void CrossvalRun::NoteObserved(int side, const std::vector<ClassPrecision>& clas
   auto declared = ActQuant::Parse(record.session_facts().act_quant.value);
   if (classes.empty() || !declared.ok()) return;
   for (host::Fact& fact : record.session)
-    if (fact.key == "act.quant") fact = {fact.key, Observed(*declared, classes).Text(), "observed"};
+    if (fact.key == "act.quant" && !request_.user.precision.strict)
+      fact = {fact.key, Observed(*declared, classes).Text(), "observed"};
   record.session.push_back({"act.products", PrecisionText(classes), "observed"});
 }
 

@@ -116,7 +116,7 @@ Status LocalRun::AskForSchemes() {
   for (int side : {0, 1}) {
     auto parsed = ActQuant::Parse(sides_[side]->record().session_facts().act_quant.value);
     if (!parsed.ok()) return {};  // a scheme that is not known here explains nothing
-    act_quant.push_back(Observed(*parsed, precision_[side]));
+    act_quant.push_back(request_.user.precision.strict ? *parsed : Observed(*parsed, precision_[side]));
   }
   SchemeCheck check(models_[0], act_quant[0], act_quant[1]);
   for (Participant* side : sides_) PB_TRY(side->Noted(check.Ask(side->engine(), side->record().role)));
@@ -130,8 +130,8 @@ void LocalRun::TakePrecision() {
     if (observers_[side]) precision_[side] = observers_[side]->Classes();
     observers_[side].reset();
   }
-  // Of two files each has weights of its own.
-  if (candidate.model_sha256 == reference.model_sha256)
+  // Of two files each has weights of its own; and strictly what engines declare is all that counts.
+  if (candidate.model_sha256 == reference.model_sha256 && !request_.user.precision.strict)
     differences_ = Differences(precision_[0], precision_[1]);
 }
 
@@ -250,7 +250,7 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
     return !classes.empty() &&
            std::ranges::all_of(classes, [](const ClassPrecision& c) { return c.scheme.has_value(); });
   };
-  evidence_.precision_is_observed = observed(precision_[0]) && observed(precision_[1]) &&
+  evidence_.precision_is_observed = !request_.user.precision.strict && observed(precision_[0]) && observed(precision_[1]) &&
                                     sides_[0]->record().model_sha256 == sides_[1]->record().model_sha256;
   *evidence = std::move(evidence_);
   *accumulated = std::move(accumulated_);
