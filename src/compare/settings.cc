@@ -70,8 +70,9 @@ std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& can
     std::string c_value = is_scheme ? EffectiveScheme(candidate, c->value) : c->value;
     std::string r_value = is_scheme ? EffectiveScheme(reference, r->value) : r->value;
     if (c_value == r_value) continue;
-    // Attention is unrounded under none alone.
-    if (is_scheme && precision_is_observed && (c->value == "none") == (r->value == "none")) continue;
+    // What was observed of single types of weights is judged by itself.
+    const bool same_base = c->value.substr(0, c->value.find('+')) == r->value.substr(0, r->value.find('+'));
+    if (is_scheme && precision_is_observed && same_base) continue;
     differing.push_back({key, {std::move(c_value), std::move(r_value)}, {c->origin, r->origin}});
   }
   return differing;

@@ -129,7 +129,7 @@ Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local);
 // "layer 3, ffn_gated"; "logits" outside the layers.
 std::string PointName(int32_t stage, int32_t layer);
 
-// `precision_is_observed`: the schemes of products were, so act.quant counts only where it decides how attention rounds.
+// `precision_is_observed`: the schemes of products were, so of act.quant only what holds for all types counts.
 std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& candidate,
                                                  const std::vector<Setting>& reference,
                                                  bool precision_is_observed);
