@@ -263,6 +263,11 @@ Status CrossvalRun::CompareLocally() {
   std::shared_ptr<const Model> models[2];
   for (int side : {kCandidate, kReference}) {
     const EngineRecord& record = sides_[side].record();
+    // Products need its weights alone, which are those of the file whatever the settings.
+    if (side == kReference && record.model_path == sides_[kCandidate].record().model_path) {
+      models[side] = models[kCandidate];
+      continue;
+    }
     auto model = Model::Open(record.model_path, DeclaredBy(record.settings));
     if (model.ok()) models[side] = *model;
   }
