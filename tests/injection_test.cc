@@ -1,6 +1,6 @@
 // Injection on real engines: the set of ops whose exchange restores agreement is the set of ops that really differ: an activation
 // that llama.cpp does not run, and weights that were spoilt on purpose. Fails, never skips, where the reference is missing.
-#include "diagnose/injection.h"
+#include "inject/injection.h"
 
 #include <gtest/gtest.h>
 
@@ -18,7 +18,7 @@
 #include "tests/paths.h"
 #include "trace/writer.h"
 
-namespace pb::diagnose {
+namespace pb::inject {
 namespace {
 
 namespace fs = std::filesystem;
@@ -38,13 +38,11 @@ T Must(Result<T> result) {
 
 void Must(Status status) { ASSERT_TRUE(status.ok()) << status.error().message; }
 
-fs::path Tiny(const std::string& activation) {
-  return ModelPath("tiny-bitnet-" + activation, "tq2_0");
-}
+fs::path Tiny(const std::string& activation) { return ModelPath("tiny-bitnet-" + activation, "tq2_0"); }
 
-run::EngineSpec Native() { return {"native", PluginPath("native"), {}}; }
-run::EngineSpec Oracle() { return {"oracle", PluginPath("oracle"), {}}; }
-run::EngineSpec LlamaCpp() {
+drive::EngineSpec Native() { return {"native", PluginPath("native"), {}}; }
+drive::EngineSpec Oracle() { return {"oracle", PluginPath("oracle"), {}}; }
+drive::EngineSpec LlamaCpp() {
   setup::Reference found = Must(setup::FindReference("llama.cpp"));
   return {"llama.cpp", found.plugin, found.settings};
 }
@@ -227,4 +225,4 @@ TEST(DescribePoints, NamesStagesAndLayers) {
 }
 
 }  // namespace
-}  // namespace pb::diagnose
+}  // namespace pb::inject

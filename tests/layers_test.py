@@ -22,8 +22,8 @@ FENCE = {
 }
 PRINTS = re.compile(r"\bstd::(cout|cerr|clog)\b|\b(std::)?(printf|puts|putchar)\s*\(|\bfmt::print(ln)?\s*\(|\bf(printf|puts)\s*\(\s*std(out|err)")
 THROWS = re.compile(r"\bthrow\b")
-# The two places below cli whose output is not a user's: the report of our own bug, and the child's log.
-MAY_PRINT = {"src/base/check.cc", "src/host/host_main.cc"}
+# Below cli, output that is none of paritybit's to its user: the report of our own bug, the child's log, a bundle's own program.
+MAY_PRINT = {"src/base/check.cc", "src/host/host_main.cc", "src/repro/program_main.cc"}
 # What a plugin wraps besides the room of its own name: none but these.
 PLUGIN_WRAPS = {"replay": {"trace", "tokenizer", "formats", "base"}, "mutant": {"native"}, "support": {"tokenizer", "base"}}
 

@@ -10,8 +10,8 @@
 #include "base/file.h"
 #include "base/processors.h"
 #include "base/system_error.h"
+#include "drive/participant.h"
 #include "report/escape.h"
-#include "run/participant.h"
 #include "setup/setup.h"
 #include "tokenizer/unicode_classes.h"
 #include "tokenizer/utf8.h"
@@ -122,9 +122,7 @@ void AddSettingArguments(Flags& flags, EngineArguments& args) {
 }
 
 void AddPrecisionArguments(Flags& flags, PrecisionArguments& args) {
-  flags
-      .Switch("--strict-precision", args.strict,
-              "a product that one engine rounds differently has diverged")
+  flags.Switch("--strict-precision", args.strict, "a product that one engine rounds differently has diverged")
       .Group("Limits");
   flags
       .Option("--accept-precision", args.accepted,
@@ -137,33 +135,35 @@ Result<compare::PrecisionPolicy> PolicyOf(const PrecisionArguments& args) {
   compare::PrecisionPolicy policy;
   policy.strict = args.strict;
   for (const std::string& text : args.accepted) {
-    PB_ASSIGN(auto pair, run::ParseSetting(text, "--accept-precision"));
+    PB_ASSIGN(auto pair, drive::ParseSetting(text, "--accept-precision"));
     // The language of act.quant knows the names.
     auto parsed = ActQuant::Parse(fmt::format("ggml+{}:{}", pair.first, pair.second));
     if (!parsed.ok() || parsed->exceptions.size() != 1)
-      return MakeError(Code::kUsage,
-                       "--accept-precision {}: a weight type and a scheme are expected, as TQ2_0=none; schemes "
-                       "are none f16 bf16 q8_0 q8_1 q8_k bitnet",
-                       text);
+      return MakeError(
+          Code::kUsage,
+          "--accept-precision {}: a weight type and a scheme are expected, as TQ2_0=none; schemes "
+          "are none f16 bf16 q8_0 q8_1 q8_k bitnet",
+          text);
     policy.accepted.emplace_back(parsed->exceptions[0].weight, parsed->exceptions[0].scheme);
   }
   if (policy.strict && !policy.accepted.empty())
-    return MakeError(Code::kUsage, "--strict-precision accepts no difference, --accept-precision one: say which");
+    return MakeError(Code::kUsage,
+                     "--strict-precision accepts no difference, --accept-precision one: say which");
   return policy;
 }
 
 Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std::string_view flag) {
   host::Settings settings;
   for (const std::string& text : texts) {
-    PB_ASSIGN(auto setting, run::ParseSetting(text, flag));
-    run::PutSetting(settings, std::move(setting.first), std::move(setting.second));
+    PB_ASSIGN(auto setting, drive::ParseSetting(text, flag));
+    drive::PutSetting(settings, std::move(setting.first), std::move(setting.second));
   }
   return settings;
 }
 
-Result<run::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings) {
-  PB_ASSIGN(run::EngineName engine, run::ParseEngineName(text));
-  run::EngineSpec spec;
+Result<drive::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings) {
+  PB_ASSIGN(drive::EngineName engine, drive::ParseEngineName(text));
+  drive::EngineSpec spec;
   spec.text = text;
   std::filesystem::path bundled = ExecutableDir().parent_path() / "lib" / "paritybit" / (engine.name + ".so");
   std::error_code ignored;
@@ -178,8 +178,8 @@ Result<run::EngineSpec> ResolveEngine(const std::string& text, const host::Setti
     spec.plugin = reference.plugin;
     spec.settings = reference.settings;
   }
-  for (const auto& [key, value] : engine.settings) run::PutSetting(spec.settings, key, value);
-  for (const auto& [key, value] : settings) run::PutSetting(spec.settings, key, value);
+  for (const auto& [key, value] : engine.settings) drive::PutSetting(spec.settings, key, value);
+  for (const auto& [key, value] : settings) drive::PutSetting(spec.settings, key, value);
   return spec;
 }
 
@@ -215,10 +215,10 @@ int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices
   return threads;
 }
 
-void TellOfThreads(const run::EngineSpec& spec, const std::string& threads) {
-  const std::string* own = run::FindSetting(spec.settings, "threads");
+void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads) {
+  const std::string* own = drive::FindSetting(spec.settings, "threads");
   const int64_t n = std::strtoll((own ? *own : threads).c_str(), nullptr, 10);
-  const std::string text = run::TooManyThreads(n, ProcessorCount());
+  const std::string text = drive::TooManyThreads(n, ProcessorCount());
   if (!text.empty()) fmt::print(stderr, "note: {}: {}\n", report::Escape(spec.text), text);
 }
 
@@ -274,7 +274,7 @@ Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArgum
   PB_ASSIGN(host::Settings settings, ParseSettings(engines.set, "--set"));
   for (const auto& [key, value] : settings) choices.push_back({key, value, "flag --set"});
   one.threads = std::to_string(ChooseThreads(engines, choices));
-  if (!model.hf_config.empty()) run::PutSetting(settings, "hf.config", model.hf_config);
+  if (!model.hf_config.empty()) drive::PutSetting(settings, "hf.config", model.hf_config);
   PB_ASSIGN(one.spec, ResolveEngine(engine, settings));
   TellOfThreads(one.spec, one.threads);
   return one;

@@ -9,9 +9,9 @@
 
 #include "base/result.h"
 #include "cli/flags.h"
-#include "run/engine_spec.h"
-#include "run/record.h"
 #include "compare/verdict.h"
+#include "drive/engine_spec.h"
+#include "run/record.h"
 #include "run/request.h"
 
 namespace pb::cli {
@@ -56,7 +56,7 @@ Result<compare::PrecisionPolicy> PolicyOf(const PrecisionArguments& args);
 
 // Finds the plugin: a path, a plugin that comes with paritybit, or a reference that is set up. `settings` are
 // the user's own (flags), laid over those in `text` and those of the set-up. kNotFound: no such engine.
-Result<run::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings);
+Result<drive::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings);
 Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std::string_view flag);
 
 // Limits of both engines, and who set them, appended to choices.
@@ -66,7 +66,7 @@ int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices
 
 // Says on stderr, before an engine starts, what to expect of more threads than there are processors: those of its own
 // settings, else `threads`.
-void TellOfThreads(const run::EngineSpec& spec, const std::string& threads);
+void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads);
 
 // The one prompt of a command that takes no more; kUsage, naming the command, where it is empty or not one.
 Result<std::string> ReadOnePrompt(const PromptArguments& args, std::string_view command);
@@ -74,7 +74,7 @@ Result<std::string> ReadOnePrompt(const PromptArguments& args, std::string_view 
 // One engine and its model, for commands that run no other.
 struct OneEngine {
   std::filesystem::path model;
-  run::EngineSpec spec;
+  drive::EngineSpec spec;
   host::Limits limits;
   std::string threads;  // of its sessions, where the user's settings name none
 };

@@ -10,9 +10,9 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/refusal.h"
+#include "drive/participant.h"
 #include "report/audit_report.h"
 #include "run/doubts.h"
-#include "run/participant.h"
 #include "trace/reader.h"
 
 namespace pb::cli {
@@ -44,7 +44,7 @@ Result<trace::Trace> OpenTrace(const std::string& folder) {
 }
 
 // A stored trace stands for its engine: model, tokens and steps are those that were recorded.
-Status TakeTrace(AuditArguments& args, diagnose::AuditRequest* request) {
+Status TakeTrace(AuditArguments& args, audit::AuditRequest* request) {
   PB_ASSIGN(trace::Trace trace, OpenTrace(args.trace));
   const trace::Manifest& manifest = trace.manifest();
   if (args.model.model.empty()) args.model.model = manifest.model_path;
@@ -56,8 +56,8 @@ Status TakeTrace(AuditArguments& args, diagnose::AuditRequest* request) {
   return {};
 }
 
-Result<diagnose::AuditRequest> MakeAuditRequest(AuditArguments& args) {
-  diagnose::AuditRequest request;
+Result<audit::AuditRequest> MakeAuditRequest(AuditArguments& args) {
+  audit::AuditRequest request;
   const bool of_trace = !args.trace.empty();
   if (of_trace) {
     if (!args.prompts.empty() || args.engine != "native" || args.max_tokens > 0)
@@ -74,7 +74,7 @@ Result<diagnose::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   if (!args.engine.starts_with("native")) of_engine.hf_config.clear();
   PB_ASSIGN(OneEngine one, ChooseOneEngine(of_engine, args.engines, args.engine, request.choices));
   request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;
-  if (args.engines.threads) run::PutSetting(request.engine.settings, "threads", one.threads);
+  if (args.engines.threads) drive::PutSetting(request.engine.settings, "threads", one.threads);
   request.good_model = args.good_model;
   PB_ASSIGN(request.precision, PolicyOf(args.precision));
   request.max_tokens = args.max_tokens;
@@ -97,14 +97,14 @@ std::string AuditCommand(const AuditArguments& args, const std::string& more) {
   return CommandLine(alone, "audit", of + more);
 }
 
-std::vector<std::string> NextCommands(const AuditArguments& args, const diagnose::Audit& audit) {
+std::vector<std::string> NextCommands(const AuditArguments& args, const audit::Audit& audit) {
   // Another engine may not let itself be told.
   if (audit.run.verdict.Has(compare::ReasonCode::kUndeclared) && args.engine.starts_with("native"))
     return {AuditCommand(args, "--set ffn.activation=relu2"),
-              AuditCommand(args, "--set ffn.activation=silu")};
+            AuditCommand(args, "--set ffn.activation=silu")};
   if (audit.run.verdict.Has(compare::ReasonCode::kUnsupported) && args.trace.empty()) {
-    Refusal refusal = OneEngineRefusal("audit", args.model, args.engines, args.engine, args.prompts,
-                                       args.max_tokens);
+    Refusal refusal =
+        OneEngineRefusal("audit", args.model, args.engines, args.engine, args.prompts, args.max_tokens);
     refusal.reason = audit.run.verdict.reasons[0].text;
     refusal.by_candidate = !audit.run.candidate.error.empty(), refusal.by_arbiter = !refusal.by_candidate;
     return NextAfterRefusal(refusal);
@@ -135,13 +135,13 @@ int Run(AuditArguments args) {
   request->progress = [&](std::string_view what, int64_t done, int64_t total) {
     bar.Update(what, done, total);
   };
-  auto audit = diagnose::RunAudit(*request);
+  auto audit = audit::RunAudit(*request);
   if (!audit) return Fail(args.output, audit.error());
   report::Context context = MakeContext("audit");
   size_t n_positions = 0;
   for (const run::PromptRecord& prompt : audit->run.prompts)
     n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
-  context.notes = run::FindingsOf(audit->run.candidate, static_cast<int64_t>(n_positions));
+  context.notes = drive::FindingsOf(audit->run.candidate, static_cast<int64_t>(n_positions));
   context.notes.insert(context.notes.end(), audit->run.notes.begin(), audit->run.notes.end());
   if (args.good_model.empty())
     context.notes.push_back(

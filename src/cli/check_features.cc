@@ -9,8 +9,8 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "drive/participant.h"
 #include "formats/block.h"
-#include "run/participant.h"
 
 namespace pb::cli {
 namespace {
@@ -43,7 +43,7 @@ int CheckFeatures(const OutputArguments& output) {
     std::string name = plugin.stem().string();
     nlohmann::ordered_json engine = {{"name", name}, {"plugin", plugin.string()}};
     text += fmt::format("engine     {:<10}", name);
-    auto facts = run::DescribeEngine({name, plugin, {}});
+    auto facts = drive::DescribeEngine({name, plugin, {}});
     if (!facts) {
       engine["error"] = facts.error().message;
       text += " does not start: " + facts.error().message;

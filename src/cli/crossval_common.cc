@@ -15,9 +15,9 @@
 #include "base/text.h"
 #include "cli/last_run.h"
 #include "cli/refusal.h"
-#include "diagnose/repro.h"
+#include "drive/participant.h"
+#include "repro/repro.h"
 #include "run/doubts.h"
-#include "run/participant.h"
 #include "setup/setup.h"
 
 namespace pb::cli {
@@ -106,7 +106,7 @@ std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::
   if (!diagnose::IsDivergence(verdict)) return {};
   std::vector<std::string> next;
   if (comparison.why_logits_only.empty()) next.push_back(CommandLine(args, "diagnose", ""));
-  if (judged.diagnosis && diagnose::HasRepro(*judged.diagnosis))
+  if (judged.diagnosis && repro::HasRepro(*judged.diagnosis))
     next.push_back(ReproLine(args, *judged.diagnosis, ""));
   const int32_t at = verdict.first_divergence ? verdict.first_divergence->prompt : 0;
   if (static_cast<size_t>(at) < comparison.prompts.size()) {
@@ -176,9 +176,9 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   for (const auto& [key, value] : candidate) request.choices.push_back({key, value, "flag --set"});
   for (const auto& [key, value] : reference) request.choices.push_back({key, value, "flag --set-reference"});
   for (host::Settings* settings : {&candidate, &reference})
-    if (args.engines.threads && !run::FindSetting(*settings, "threads"))
+    if (args.engines.threads && !drive::FindSetting(*settings, "threads"))
       settings->emplace_back("threads", threads);
-  if (!args.model.hf_config.empty()) run::PutSetting(candidate, "hf.config", args.model.hf_config);
+  if (!args.model.hf_config.empty()) drive::PutSetting(candidate, "hf.config", args.model.hf_config);
   PB_ASSIGN(request.candidate, ResolveEngine(args.engines.candidate, candidate));
   PB_TRY(ResolveReference(args, reference, &request));
   TellOfThreads(request.candidate, threads);
@@ -374,8 +374,8 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   for (const run::PromptRecord& prompt : comparison->prompts)
     n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
   const auto evaluated = static_cast<int64_t>(n_positions);
-  std::vector<std::string> findings = run::FindingsOf(comparison->candidate, evaluated);
-  for (std::string& finding : run::FindingsOf(comparison->reference, evaluated))
+  std::vector<std::string> findings = drive::FindingsOf(comparison->candidate, evaluated);
+  for (std::string& finding : drive::FindingsOf(comparison->reference, evaluated))
     if (std::find(findings.begin(), findings.end(), finding) == findings.end())
       findings.push_back(std::move(finding));
   context.notes.insert(context.notes.end(), findings.begin(), findings.end());

@@ -9,9 +9,9 @@
 #include "cli/crossval_common.h"
 #include "cli/last_run.h"
 #include "diagnose/file_arbiter.h"
-#include "diagnose/repro.h"
+#include "drive/perplexity.h"
 #include "report/diagnosis_report.h"
-#include "run/perplexity.h"
+#include "repro/repro.h"
 
 namespace pb::cli {
 namespace {
@@ -36,11 +36,11 @@ std::string GlobalSetting(const diagnose::Diagnosis& d) {
 }
 
 // Perplexity of the held-out text under one engine.
-Result<run::Perplexity> Measure(const run::EngineSpec& spec, const std::filesystem::path& model,
-                                const run::Request& request, std::string_view text) {
-  run::EngineRecord record;
+Result<drive::Perplexity> Measure(const drive::EngineSpec& spec, const std::filesystem::path& model,
+                                  const run::Request& request, std::string_view text) {
+  drive::EngineRecord record;
   record.role = spec.text;
-  run::Participant engine(record, request.limits);
+  drive::Participant engine(record, request.limits);
   PB_TRY(engine.Start(spec));
   PB_TRY(engine.OpenModel(model));
   PB_ASSIGN(std::vector<int32_t> ids, engine.Tokenize(text));
@@ -49,7 +49,7 @@ Result<run::Perplexity> Measure(const run::EngineSpec& spec, const std::filesyst
   if (const int64_t trained = record.model_facts().n_ctx_train; trained > 1)
     window = static_cast<int32_t>(std::min<int64_t>(window, trained));
   PB_TRY(engine.OpenSessionWishing({{"threads", "1"}, {"n_ctx", std::to_string(window)}}));
-  return run::MeasurePerplexity(engine, ids, window, request.progress);
+  return drive::MeasurePerplexity(engine, ids, window, request.progress);
 }
 
 // Both settings in the native engine, and the reference as it is.
@@ -58,21 +58,21 @@ Status MeasurePerplexities(const run::Request& request, const std::string& setti
   PB_ASSIGN(std::string text,
             ReadFile(ExecutableDir().parent_path() / "share" / "paritybit" / "heldout.txt", 1 << 22));
   text.resize(std::min<size_t>(text.size(), 8 * kHeldoutTokens));
-  auto add = [&](const std::string& what, const run::EngineSpec& spec,
+  auto add = [&](const std::string& what, const drive::EngineSpec& spec,
                  const std::filesystem::path& model) -> Status {
-    PB_ASSIGN(run::Perplexity p, Measure(spec, model, request, text));
+    PB_ASSIGN(drive::Perplexity p, Measure(spec, model, request, text));
     report->perplexities.push_back({what, p.value()});
     report->perplexity_text =
         fmt::format("{} predicted tokens of heldout.txt in {} windows", p.n_predicted, p.n_windows);
     return {};
   };
   host::Settings declared;
-  if (const std::string* config = run::FindSetting(request.candidate.settings, "hf.config"))
+  if (const std::string* config = drive::FindSetting(request.candidate.settings, "hf.config"))
     declared.emplace_back("hf.config", *config);
-  PB_ASSIGN(run::EngineSpec native, ResolveEngine("native", declared));
+  PB_ASSIGN(drive::EngineSpec native, ResolveEngine("native", declared));
   PB_TRY(add("native, as the model declares", native, request.model));
   const size_t equals = setting.find('=');
-  run::PutSetting(native.settings, setting.substr(0, equals), setting.substr(equals + 1));
+  drive::PutSetting(native.settings, setting.substr(0, equals), setting.substr(equals + 1));
   PB_TRY(add("native with " + setting, native, request.model));
   return add("reference " + request.reference.text, request.reference,
              request.reference_model.empty() ? request.model : request.reference_model);
@@ -80,35 +80,35 @@ Status MeasurePerplexities(const run::Request& request, const std::string& setti
 
 // Where the reference is a stored trace the candidate receives: if it is wrong, the arbiter's ops in place of its own; else the
 // trace's tensors, as a trace computes nothing.
-Status SearchBesideTrace(const run::EngineRecord& candidate, const std::string& trace, compare::Blame blame,
-                         diagnose::InjectionRequest* search) {
+Status SearchBesideTrace(const drive::EngineRecord& candidate, const std::string& trace, compare::Blame blame,
+                         inject::InjectionRequest* search) {
   search->trace = trace;
   search->into_reference = false;
-  search->kind = diagnose::InjectionKind::kTensor;
+  search->kind = inject::InjectionKind::kTensor;
   if (blame != compare::Blame::kCandidate) return {};
-  search->kind = diagnose::InjectionKind::kOp;
+  search->kind = inject::InjectionKind::kOp;
   PB_ASSIGN(search->oracle, ResolveEngine("oracle", diagnose::SettingsOf(candidate)));
   return {};
 }
 
 // Which ops have to be exchanged for the engines to agree again: into the side that is wrong, else into the candidate.
-Result<diagnose::InjectionResult> SearchInjection(const run::Request& request,
-                                                  const diagnose::ExplainedRun& judged) {
+Result<inject::InjectionResult> SearchInjection(const run::Request& request,
+                                                const diagnose::ExplainedRun& judged) {
   const diagnose::Place& place = judged.diagnosis->place;
   const run::PromptRecord& prompt = judged.comparison.prompts[static_cast<size_t>(place.prompt)];
-  diagnose::InjectionRequest search;
+  inject::InjectionRequest search;
   search.candidate = request.candidate, search.reference = request.reference;
   search.model = request.model, search.reference_model = request.reference_model;
   search.tokens = prompt.tokens;
   if (place.step > 0) search.tokens.insert(search.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
   search.into_reference = judged.diagnosis->blame == compare::Blame::kReference;
-  if (const std::string* trace = run::FindSetting(request.reference.settings, "trace"))
+  if (const std::string* trace = drive::FindSetting(request.reference.settings, "trace"))
     PB_TRY(SearchBesideTrace(judged.comparison.candidate, *trace, judged.diagnosis->blame, &search));
   for (const compare::PointRow& row : judged.comparison.points)
     if (row.is_defect()) search.suspects.push_back({row.stage, row.layer});
   search.user = request.user, search.calibration = request.calibration;
   search.limits = request.limits, search.progress = request.progress;
-  return diagnose::SearchInjection(search);
+  return inject::SearchInjection(search);
 }
 
 // Whether a search is asked for, or so cheap that it needs no asking.
@@ -155,7 +155,7 @@ int Run(DiagnoseArguments args) {
     Status measured = MeasurePerplexities(request, setting, &report);
     if (!measured.ok()) context.notes.push_back("no perplexity: " + measured.error().message);
   }
-  if (report.diagnosis && diagnose::HasRepro(*report.diagnosis))
+  if (report.diagnosis && repro::HasRepro(*report.diagnosis))
     context.next.push_back(ReproLine(args.compared, *report.diagnosis, PlaceFlags(args.place)));
   if (judged.comparison.verdict.outcome == compare::Outcome::kDiverged)
     context.next.push_back(CommandLine(args.compared, "crossval-per-token", "--all"));

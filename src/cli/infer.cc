@@ -8,14 +8,14 @@
 
 #include "base/processors.h"
 #include "base/text.h"
+#include "chat/chat_template.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/refusal.h"
+#include "drive/generate.h"
 #include "report/escape.h"
 #include "run/doubts.h"
-#include "run/generate.h"
-#include "tokenizer/tokenizer.h"
 
 namespace pb::cli {
 namespace {
@@ -27,13 +27,13 @@ struct InferArguments {
   OutputArguments output;
   std::string engine = "native", system;
   int max_tokens = 128;
-  run::Sampling sampling;
+  drive::Sampling sampling;
   std::optional<uint64_t> seed;
   bool chat = false, ignore_eos = false;
 };
 
 // The prompt as the model's chat template frames it.
-Result<std::string> Frame(run::Participant& engine, const InferArguments& args, const std::string& prompt) {
+Result<std::string> Frame(drive::Participant& engine, const InferArguments& args, const std::string& prompt) {
   const trace::ModelFacts facts = engine.record().model_facts();
   if (facts.chat_template.empty())
     return MakeError(Code::kUnsupported, "the model has no chat template: leave out --chat");
@@ -43,10 +43,11 @@ Result<std::string> Frame(run::Participant& engine, const InferArguments& args, 
     if (ids[i] < 0) continue;
     PB_ASSIGN(special[i], engine.Detokenize(std::span(&ids[i], 1)));
   }
-  std::vector<ChatMessage> messages;
+  std::vector<chat::ChatMessage> messages;
   if (!args.system.empty()) messages.push_back({"system", args.system});
   messages.push_back({"user", prompt});
-  PB_ASSIGN(std::string text, ApplyChatTemplate(facts.chat_template, messages, true, special[0], special[1]));
+  PB_ASSIGN(std::string text,
+            chat::ApplyChatTemplate(facts.chat_template, messages, true, special[0], special[1]));
   // The tokeniser adds BOS by itself where the model says so: a template that writes it too would double it.
   if (facts.adds_bos && !special[0].empty() && text.starts_with(special[0])) text.erase(0, special[0].size());
   return text;
@@ -61,7 +62,7 @@ class Stream {
   bool Add(std::string_view bytes) {
     all_ += bytes;
     pending_ += bytes;
-    return Flush(run::CompleteUtf8(pending_));
+    return Flush(drive::CompleteUtf8(pending_));
   }
   void End() { Flush(pending_.size()); }
   const std::string& all() const { return all_; }
@@ -77,7 +78,7 @@ class Stream {
   std::string all_, pending_;
 };
 
-Result<int> Infer(const InferArguments& args, run::EngineRecord& record) {
+Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
   std::vector<run::Choice> choices;
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
   PB_ASSIGN(std::string text, ReadOnePrompt(args.prompts, "infer"));
@@ -85,13 +86,13 @@ Result<int> Infer(const InferArguments& args, run::EngineRecord& record) {
     Log(args.output, fmt::format("{}: {} [{}]", choice.key, choice.value, choice.origin));
 
   record.role = one.spec.text;
-  run::Participant engine(record, one.limits);
+  drive::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
   PB_TRY(engine.OpenModel(one.model));
   if (args.chat) {
     PB_ASSIGN(text, Frame(engine, args, text));
   }
-  run::GenerateRequest request;
+  drive::GenerateRequest request;
   PB_ASSIGN(request.tokens, engine.Tokenize(text));
   if (request.tokens.empty()) return MakeError(Code::kUsage, "the prompt has no tokens");
   request.max_tokens = args.max_tokens;
@@ -99,22 +100,22 @@ Result<int> Infer(const InferArguments& args, run::EngineRecord& record) {
   if (!args.ignore_eos) request.stop = record.model_facts().ends;
   host::Settings wishes = {
       {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
-  if (!run::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);
+  if (!drive::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);
   PB_ASSIGN([[maybe_unused]] host::Settings taken, engine.OpenSessionWishing(std::move(wishes)));
   Stream stream(!args.output.json());
   std::vector<int32_t> ids;
   bool read = true;
-  auto generated = run::Generate(engine, request, [&](int32_t id) -> Status {
+  auto generated = drive::Generate(engine, request, [&](int32_t id) -> Status {
     PB_ASSIGN(std::string piece, engine.Detokenize(std::span(&id, 1)));
     read = stream.Add(piece);
     ids.push_back(id);
     return read ? Status() : Status(MakeError(Code::kInterrupted, "nobody reads on"));
   });
   if (!read) return kExitOk;
-  PB_ASSIGN(run::GenerateSummary summary, std::move(generated));
+  PB_ASSIGN(drive::GenerateSummary summary, std::move(generated));
   stream.End();
   const int64_t n_positions = static_cast<int64_t>(summary.n_prompt) + summary.n_generated;
-  std::vector<std::string> notes = run::FindingsOf(record, n_positions);
+  std::vector<std::string> notes = drive::FindingsOf(record, n_positions);
   for (std::string& note : run::NotesOnModel(one.model, one.spec.settings, n_positions))
     notes.push_back(std::move(note));
   run::NoteTokens(record, request.tokens, args.chat ? "as the chat template frames it" : "as given", &notes);
@@ -136,10 +137,9 @@ Result<int> Infer(const InferArguments& args, run::EngineRecord& record) {
     PrintOut("\n");
     // What there is to say of threads stands there since the beginning.
     const std::string told =
-        run::TooManyThreads(host::FactNumber(record.session, "threads", 1), ProcessorCount());
+        drive::TooManyThreads(host::FactNumber(record.session, "threads", 1), ProcessorCount());
     for (const std::string& note : notes)
-      if (told.empty() || !note.ends_with(told))
-        PrintError(fmt::format("note: {}\n", report::Escape(note)));
+      if (told.empty() || !note.ends_with(told)) PrintError(fmt::format("note: {}\n", report::Escape(note)));
     PrintError(fmt::format("{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n",
                            summary.n_prompt, prompt_rate, summary.n_generated, decode_rate));
   }
@@ -182,7 +182,7 @@ Action DeclareInfer(Flags& flags) {
       args->sampling.seed = std::strtoull(seed, &end, 10);
       if (*end) return Fail(args->output, MakeError(Code::kUsage, "BITNET_SEED: `{}` is not a number", seed));
     }
-    run::EngineRecord record;
+    drive::EngineRecord record;
     auto exit_code = Infer(*args, record);
     if (exit_code) return *exit_code;
     return FailOfEngine(

@@ -8,8 +8,8 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/refusal.h"
+#include "drive/participant.h"
 #include "report/noise_report.h"
-#include "run/participant.h"
 #include "run/self_noise.h"
 
 namespace pb::cli {
@@ -36,7 +36,7 @@ Result<run::SelfNoiseRequest> MakeNoiseRequest(const NoiseArguments& args) {
   }
   PB_ASSIGN(OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, request.choices));
   request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;
-  if (args.engines.threads) run::PutSetting(request.engine.settings, "threads", one.threads);
+  if (args.engines.threads) drive::PutSetting(request.engine.settings, "threads", one.threads);
   request.max_tokens = args.max_tokens;
   PB_ASSIGN(request.calibration, ReadCalibration());
   return request;
@@ -56,11 +56,11 @@ int Run(const NoiseArguments& args) {
   size_t n_positions = 0;
   for (const run::PromptRecord& prompt : noise->run.prompts)
     n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
-  context.notes = run::FindingsOf(noise->run.reference, static_cast<int64_t>(n_positions));
+  context.notes = drive::FindingsOf(noise->run.reference, static_cast<int64_t>(n_positions));
   context.notes.insert(context.notes.end(), noise->run.notes.begin(), noise->run.notes.end());
   if (noise->run.verdict.Has(compare::ReasonCode::kUnsupported)) {
-    Refusal refusal = OneEngineRefusal("noise", args.model, args.engines, args.engine, args.prompts,
-                                       args.max_tokens);
+    Refusal refusal =
+        OneEngineRefusal("noise", args.model, args.engines, args.engine, args.prompts, args.max_tokens);
     refusal.reason = noise->run.verdict.reasons[0].text;
     context.next = NextAfterRefusal(refusal);
   }

@@ -7,9 +7,9 @@
 #include <sstream>
 
 #include "base/text.h"
+#include "drive/participant.h"
 #include "formats/gguf.h"
-#include "run/axes.h"
-#include "run/participant.h"
+#include "noise/axes.h"
 #include "setup/setup.h"
 
 namespace pb::cli {
@@ -49,9 +49,9 @@ std::string ConvertLine(const std::string& model) {
 std::vector<std::string> TwoLibraries() {
   auto spec = ResolveEngine(setup::KnownReferences().front(), {});
   if (!spec.ok()) return {};
-  auto facts = run::DescribeEngine(*spec);
+  auto facts = drive::DescribeEngine(*spec);
   if (!facts.ok()) return {};
-  std::istringstream words(host::FactText(*facts, run::kLibrariesFact));
+  std::istringstream words(host::FactText(*facts, drive::kLibrariesFact));
   std::vector<std::string> libraries{std::istream_iterator<std::string>(words), {}};
   const auto has = [&](const char* name) {
     return std::find(libraries.begin(), libraries.end(), name) != libraries.end();
@@ -83,9 +83,9 @@ std::vector<std::string> ReferenceAgainstItself(const CrossvalArguments& args) {
 // A command with one engine, which CommandLine calls the candidate.
 std::string OneEngineLine(const Refusal& refusal, CrossvalArguments args, const std::string& engine) {
   args.engines.candidate = "native", args.engines.reference.clear(), args.engines.set_reference.clear();
-  return CommandLine(args, refusal.command,
-                     fmt::format("--engine {}{}{}", ShellQuote(engine), refusal.more.empty() ? "" : " ",
-                                 refusal.more));
+  return CommandLine(
+      args, refusal.command,
+      fmt::format("--engine {}{}{}", ShellQuote(engine), refusal.more.empty() ? "" : " ", refusal.more));
 }
 
 // Without the settings that the refusal names; nothing where it names none.
@@ -104,19 +104,17 @@ std::vector<std::string> WithoutSetting(const Refusal& refusal) {
 // The reference does not read I2_S: the same model in a type that it reads.
 std::vector<std::string> Converted(const Refusal& refusal) {
   CrossvalArguments args = refusal.args;
-  const std::string of = refusal.by_reference && !args.reference_model.empty() ? args.reference_model
-                                                                                : args.model.model;
+  const std::string of =
+      refusal.by_reference && !args.reference_model.empty() ? args.reference_model : args.model.model;
   if (!HoldsI2S(of)) return {};
   if (refusal.one_engine || IsReference(args.engines.candidate)) {
     args.model.model = ConvertedName(of), args.reference_model.clear();
-    return {ConvertLine(of), refusal.one_engine
-                                 ? OneEngineLine(refusal, args, args.engines.candidate)
-                                 : CommandLine(args, refusal.command, "")};
+    return {ConvertLine(of), refusal.one_engine ? OneEngineLine(refusal, args, args.engines.candidate)
+                                                : CommandLine(args, refusal.command, "")};
   }
   args.reference_model = ConvertedName(of);
   // I2_S activations are rounded by BitNet's own scheme, those of TQ2_0 by the reference's.
-  if (std::find(args.engines.set.begin(), args.engines.set.end(), "act.quant=q8_k") ==
-      args.engines.set.end())
+  if (std::find(args.engines.set.begin(), args.engines.set.end(), "act.quant=q8_k") == args.engines.set.end())
     args.engines.set.push_back("act.quant=q8_k");
   return {ConvertLine(of), CommandLine(args, refusal.command, "")};
 }
@@ -142,7 +140,7 @@ std::vector<std::string> NextToEqualSettings(const CrossvalArguments& args, cons
   std::string more;
   for (const compare::SettingDifference& d : verdict.differing) {
     if (d.values[1].find('+') != std::string::npos) return {};  // several schemes: no one value says them
-    const bool flash = d.key == "attn.flash";  // which paritybit's own engines do not offer
+    const bool flash = d.key == "attn.flash";                   // which paritybit's own engines do not offer
     more += fmt::format("{}{} {}={}", more.empty() ? "" : " ", flash ? "--set-reference" : "--set", d.key,
                         flash ? d.values[0] : d.values[1]);
   }
@@ -160,7 +158,7 @@ Refusal OneEngineRefusal(const std::string& command, const ModelArguments& model
   return refusal;
 }
 
-int FailOfEngine(const OutputArguments& output, const Error& error, const run::EngineRecord& record,
+int FailOfEngine(const OutputArguments& output, const Error& error, const drive::EngineRecord& record,
                  const Refusal& refusal) {
   if (error.code != Code::kUnsupported || record.error.empty()) return Fail(output, error);
   Refusal told = refusal;

@@ -28,7 +28,7 @@ std::vector<std::string> NextToEqualSettings(const CrossvalArguments& args, cons
                                              const compare::Verdict& verdict);
 
 // Ends a command with one engine, whose record it is: its refusal with what is left to do, any other error as Fail does.
-int FailOfEngine(const OutputArguments& output, const Error& error, const run::EngineRecord& record,
+int FailOfEngine(const OutputArguments& output, const Error& error, const drive::EngineRecord& record,
                  const Refusal& refusal);
 // The refusal of a command with one engine, as typed.
 Refusal OneEngineRefusal(const std::string& command, const ModelArguments& model,

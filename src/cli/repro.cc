@@ -1,5 +1,5 @@
 // paritybit repro: the smallest bundle that shows a wrong op, for a bug report.
-#include "diagnose/repro.h"
+#include "repro/repro.h"
 
 #include <fmt/core.h>
 #include <stdlib.h>
@@ -76,7 +76,7 @@ Status WriteBundle(const fs::path& folder, const std::vector<std::pair<std::stri
   return status;
 }
 
-void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, const diagnose::Repro& repro,
+void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, const repro::Repro& repro,
            const std::vector<std::pair<std::string, std::string>>& files, const report::Context& context,
            const compare::Verdict& verdict) {
   size_t n_bytes = 0;
@@ -126,12 +126,13 @@ int PrintNone(const CrossvalArguments& args, const diagnose::ExplainedRun& judge
   const std::string why =
       "no bundle was written: " + (judged.diagnosis ? judged.diagnosis->sentence : WhyNone(judged));
   if (exit_code != kExitOk)
-    return FailWith(output, std::max(exit_code, kExitIncomplete), compare::OutcomeName(verdict.outcome),
-                    compare::ReasonName(verdict.Has(compare::ReasonCode::kUnsupported)
-                                            ? compare::ReasonCode::kUnsupported
-                                            : compare::ReasonCode::kNoBundle),
-                    why, diagnose::IsDivergence(verdict) ? std::vector<std::string>()
-                                                         : NextCommands(args, "crossval", judged));
+    return FailWith(
+        output, std::max(exit_code, kExitIncomplete), compare::OutcomeName(verdict.outcome),
+        compare::ReasonName(verdict.Has(compare::ReasonCode::kUnsupported) ? compare::ReasonCode::kUnsupported
+                                                                           : compare::ReasonCode::kNoBundle),
+        why,
+        diagnose::IsDivergence(verdict) ? std::vector<std::string>()
+                                        : NextCommands(args, "crossval", judged));
   auto object = Envelope("paritybit.repro/0", compare::OutcomeName(verdict.outcome), exit_code);
   object["notes"] = {why};
   if (output.json())
@@ -150,11 +151,11 @@ int Run(ReproArguments args) {
   if (!asked) return Fail(output, asked.error());
   auto& [request, judged] = *asked;
   const compare::Verdict& verdict = judged.comparison.verdict;
-  if (!judged.culprit || !diagnose::HasRepro(*judged.diagnosis)) return PrintNone(args.compared, judged);
+  if (!judged.culprit || !repro::HasRepro(*judged.diagnosis)) return PrintNone(args.compared, judged);
   auto arbiter = ResolveEngine("oracle", {});
   if (!arbiter) return Fail(output, arbiter.error());
   auto repro =
-      diagnose::BuildRepro(*judged.culprit, judged.comparison, *judged.diagnosis, *arbiter, request.limits);
+      repro::BuildRepro(*judged.culprit, judged.comparison, *judged.diagnosis, *arbiter, request.limits);
   if (!repro)
     return FailWith(output, kExitIncomplete, "incomplete",
                     compare::ReasonName(compare::ReasonCode::kNoBundle), repro.error().message);

@@ -37,8 +37,8 @@ Result<std::filesystem::path> AwkwardModel() {
   return path;
 }
 
-Result<diagnose::SelfCheckRequest> MakeSelfCheck(const SelfCheckArguments& args) {
-  diagnose::SelfCheckRequest request;
+Result<selfcheck::SelfCheckRequest> MakeSelfCheck(const SelfCheckArguments& args) {
+  selfcheck::SelfCheckRequest request;
   const std::filesystem::path share = ExecutableDir().parent_path() / "share" / "paritybit";
   request.models = {
       {share / "models" / "tiny-bitnet-silu" / "tiny-bitnet-silu-tq2_0.gguf", true},
@@ -73,19 +73,19 @@ int Run(const SelfCheckArguments& args) {
     bar.Update(what, done, total);
   };
   const auto start = std::chrono::steady_clock::now();
-  auto cases = diagnose::PlanSelfCheck(*request);
+  auto cases = selfcheck::PlanSelfCheck(*request);
   if (!cases) return Fail(args.output, cases.error());
-  auto results = diagnose::RunSelfCheck(*request, *cases);
+  auto results = selfcheck::RunSelfCheck(*request, *cases);
   if (!results) return Fail(args.output, results.error());
   report::SelfCheckReport report;
   report.results = std::move(results).value();
   const bool whole = args.share >= 1 && args.filter.empty();
-  report.matrix = diagnose::CountSelfCheck(report.results, whole);
+  report.matrix = selfcheck::CountSelfCheck(report.results, whole);
   report.what = args.share < 1 ? fmt::format("a share of {:g}, seed {}", args.share, args.seed) : "all cases";
   if (!args.filter.empty()) report.what += fmt::format(" that hold \"{}\"", args.filter);
   if (request->reference) report.reference = request->reference->text;
   report.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const diagnose::SelfMatrix& m = report.matrix;
+  const selfcheck::SelfMatrix& m = report.matrix;
   const bool incomplete = report.results.empty() || m.total.failed + m.n_benign_failed > 0;
   report.exit_code = m.broken_goals.empty() ? kExitOk : incomplete ? kExitIncomplete : 1;
   report::Context context = MakeContext("self-check");

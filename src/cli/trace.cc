@@ -11,9 +11,9 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/refusal.h"
+#include "drive/capture.h"
 #include "report/escape.h"
 #include "run/doubts.h"
-#include "run/capture.h"
 #include "trace/reader.h"
 
 namespace pb::cli {
@@ -50,7 +50,7 @@ void LogRecord(const trace::Record& r) {
 }
 
 // What to evaluate: the tokens of another trace, or those of the prompt.
-Status ReadSequence(const TraceArguments& args, run::Participant& engine, run::TraceRequest* request,
+Status ReadSequence(const TraceArguments& args, drive::Participant& engine, drive::TraceRequest* request,
                     std::string* prompt) {
   request->max_tokens = args.max_tokens;
   if (args.like.empty()) {
@@ -101,8 +101,9 @@ Outcome Judge(const trace::Manifest& manifest) {
   return outcome;
 }
 
-void PrintSummary(const run::Choice& folder, const trace::Manifest& manifest, const run::TraceSummary& summary,
-               const Outcome& outcome, const std::vector<std::string>& notes) {
+void PrintSummary(const run::Choice& folder, const trace::Manifest& manifest,
+                  const drive::TraceSummary& summary, const Outcome& outcome,
+                  const std::vector<std::string>& notes) {
   const size_t n_decode = manifest.tokens.size() - static_cast<size_t>(manifest.n_prompt);
   std::string text = fmt::format("trace      {} [{}]\n", folder.value, folder.origin);
   text += fmt::format("engine     {}\n", manifest.engine);
@@ -123,7 +124,7 @@ void PrintSummary(const run::Choice& folder, const trace::Manifest& manifest, co
 }
 
 void PrintObject(const std::vector<run::Choice>& choices, const trace::Manifest& manifest,
-                 const run::TraceSummary& summary, const Outcome& outcome,
+                 const drive::TraceSummary& summary, const Outcome& outcome,
                  const std::vector<std::string>& notes) {
   auto object = Envelope("paritybit.trace-run/0", outcome.verdict, outcome.exit_code);
   for (const auto& [code, text] : outcome.reasons)
@@ -148,7 +149,7 @@ void PrintObject(const std::vector<run::Choice>& choices, const trace::Manifest&
   PrintJson(object);
 }
 
-Result<int> RunTrace(const TraceArguments& args, run::EngineRecord& record) {
+Result<int> RunTrace(const TraceArguments& args, drive::EngineRecord& record) {
   PB_ASSIGN(run::Choice folder, ChooseFolder(args));
   std::vector<run::Choice> choices = {folder};
   PB_ASSIGN(trace::PointFilter filter, ReadFilter(args.filters));
@@ -156,19 +157,19 @@ Result<int> RunTrace(const TraceArguments& args, run::EngineRecord& record) {
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
 
   record.role = one.spec.text;
-  run::Participant engine(record, one.limits);
+  drive::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
   PB_TRY(engine.OpenModel(one.model));
-  run::TraceRequest request;
+  drive::TraceRequest request;
   std::string prompt;
   PB_TRY(ReadSequence(args, engine, &request, &prompt));
   host::Settings wishes = {
       {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
   // Flash attention computes scores, softmax and context in one op, so that they cannot be seen.
-  if (!run::FindSetting(one.spec.settings, "attn.flash")) wishes.emplace_back("attn.flash", "off");
-  if (!run::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);
+  if (!drive::FindSetting(one.spec.settings, "attn.flash")) wishes.emplace_back("attn.flash", "off");
+  if (!drive::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);
   PB_ASSIGN([[maybe_unused]] host::Settings taken, engine.OpenSessionWishing(std::move(wishes)));
-  PB_ASSIGN(trace::Manifest manifest, run::DescribeTrace(engine));
+  PB_ASSIGN(trace::Manifest manifest, drive::DescribeTrace(engine));
   manifest.level = level;
   manifest.per_row = args.per_row;
   manifest.prompt = prompt;
@@ -179,10 +180,10 @@ Result<int> RunTrace(const TraceArguments& args, run::EngineRecord& record) {
   request.progress = [&](std::string_view what, int64_t done, int64_t total) {
     bar.Update(what, done, total);
   };
-  PB_ASSIGN(run::TraceSummary summary, run::RecordTrace(engine, request, *writer, filter));
+  PB_ASSIGN(drive::TraceSummary summary, drive::RecordTrace(engine, request, *writer, filter));
   const Outcome outcome = Judge(writer->manifest());
   const auto n_positions = static_cast<int64_t>(writer->manifest().tokens.size());
-  std::vector<std::string> notes = run::FindingsOf(record, n_positions);
+  std::vector<std::string> notes = drive::FindingsOf(record, n_positions);
   for (std::string& note : run::NotesOnModel(one.model, one.spec.settings, n_positions))
     notes.push_back(std::move(note));
   run::NoteTokens(record, request.tokens, args.like.empty() ? "as given" : args.like, &notes);
@@ -234,11 +235,11 @@ Action DeclareTrace(Flags& flags) {
   AddOutputArguments(flags, args->output,
                      "every point as it is recorded, to stderr; else $BITNET_TRACE_VERBOSE");
   return [args] {
-    run::EngineRecord record;
+    drive::EngineRecord record;
     auto exit_code = RunTrace(*args, record);
     if (exit_code) return *exit_code;
-    Refusal refusal = OneEngineRefusal("trace", args->model, args->engines, args->engine, args->prompts,
-                                       args->max_tokens);
+    Refusal refusal =
+        OneEngineRefusal("trace", args->model, args->engines, args->engine, args->prompts, args->max_tokens);
     if (!args->out.empty()) refusal.more = "--out " + ShellQuote(args->out);
     return FailOfEngine(args->output, exit_code.error(), record, refusal);
   };

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "diagnose/arbiter.h"
-#include "run/lock_step.h"
+#include "drive/lock_step.h"
 
 namespace pb::diagnose {
 
@@ -35,13 +35,13 @@ class Capture {
  public:
   explicit Capture(std::optional<Place> wanted = std::nullopt) : wanted_(wanted) {}
 
-  void OnPair(const run::PointPair& pair);
+  void OnPair(const drive::PointPair& pair);
   // nullptr: there was none.
   const Culprit* culprit() const { return culprit_ ? &*culprit_ : nullptr; }
 
  private:
-  void BeginPassIfNew(const run::PointPair& pair);
-  bool IsWanted(const run::PointPair& pair) const;
+  void BeginPassIfNew(const drive::PointPair& pair);
+  bool IsWanted(const drive::PointPair& pair) const;
 
   std::optional<Place> wanted_;
   std::optional<Culprit> culprit_;

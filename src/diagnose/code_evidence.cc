@@ -8,8 +8,8 @@
 
 #include "base/bytes.h"
 #include "base/half.h"
+#include "codes/act_scheme.h"
 #include "diagnose/op_weights.h"
-#include "run/act_scheme.h"
 
 namespace pb::diagnose {
 namespace {
@@ -124,7 +124,7 @@ CodePair ComparePair(const CodeSide& a, const CodeSide& b, std::span<const float
       if (step == 0) continue;
       pair.n_differ++;
       pair.largest_step = std::max(pair.largest_step, step);
-      if (step == 1 && run::OnBoundary(input[at], to_code[static_cast<size_t>(k / x.block)])) {
+      if (step == 1 && codes::OnBoundary(input[at], to_code[static_cast<size_t>(k / x.block)])) {
         pair.n_on_boundary++;
       } else if (pair.off_row < 0) {
         pair.off_row = i, pair.off_column = k;

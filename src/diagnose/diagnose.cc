@@ -7,7 +7,7 @@
 #include "diagnose/blame.h"
 #include "diagnose/op_weights.h"
 #include "diagnose/stage_text.h"
-#include "run/participant.h"
+#include "drive/participant.h"
 
 namespace pb::diagnose {
 namespace {
@@ -31,14 +31,14 @@ Finding FindingOf(std::string what, const Agreement& found) {
 // Explains one captured point.
 class Explanation {
  public:
-  Explanation(const Culprit& culprit, const run::Comparison& comparison, const run::EngineSpec& arbiter,
+  Explanation(const Culprit& culprit, const run::Comparison& comparison, const drive::EngineSpec& arbiter,
               const host::Limits& limits)
       : culprit_(culprit), comparison_(comparison), spec_(arbiter), limits_(limits) {}
 
   Result<Diagnosis> Run();
 
  private:
-  const run::EngineRecord& Record(int side) const {
+  const drive::EngineRecord& Record(int side) const {
     return side == 0 ? comparison_.candidate : comparison_.reference;
   }
   const std::vector<float>& Output(int side) const {
@@ -57,12 +57,12 @@ class Explanation {
 
   const Culprit& culprit_;
   const run::Comparison& comparison_;
-  const run::EngineSpec& spec_;
+  const drive::EngineSpec& spec_;
   const host::Limits& limits_;
   Diagnosis out_;
   FileArbiters arbiters_;
-  run::EngineRecord records_[2];                  // of the engines started here
-  std::unique_ptr<run::Participant> engines_[2];  // at a product: to tell their codes; null: not started
+  drive::EngineRecord records_[2];                  // of the engines started here
+  std::unique_ptr<drive::Participant> engines_[2];  // at a product: to tell their codes; null: not started
   std::string why_not_started_[2];
   Expectation declared_[2];              // what each side's file says the op gives
   bool non_finite_[2] = {false, false};  // whether that is NaN or infinite
@@ -75,11 +75,11 @@ void Explanation::OpenEngines() {
     return;
   for (int side : {0, 1}) {
     auto open = [&]() -> Status {
-      auto engine = std::make_unique<run::Participant>(records_[side], limits_);
+      auto engine = std::make_unique<drive::Participant>(records_[side], limits_);
       PB_TRY(engine->Start({Record(side).spec, Record(side).plugin, Record(side).settings}));
       PB_TRY(engine->OpenModel(Record(side).model_path));
       const auto n_rows = static_cast<size_t>(culprit_.shape[0]);
-      PB_TRY(engine->OpenSessionWishing(run::SessionWishes(Record(side).settings, n_rows)));
+      PB_TRY(engine->OpenSessionWishing(drive::SessionWishes(Record(side).settings, n_rows)));
       PB_TRY(arbiters_.of(side).AskForSchemes(engine->engine(), Record(side).role));
       engines_[side] = std::move(engine);
       return {};
@@ -138,8 +138,7 @@ void Explanation::JudgeEachOther() {
     return;
   }
   out_.findings.push_back({"candidate against reference", std::max(row.worst_row, row.worst_feature),
-                           row.bound, row.bound_ratio, !row.is_defect(),
-                           row.explanation});
+                           row.bound, row.bound_ratio, !row.is_defect(), row.explanation});
 }
 
 void Explanation::Try(int side, FileArbiter& arbiter, const Expectation& declared) {
@@ -254,7 +253,7 @@ const Trial* Diagnosis::Named() const {
 }
 
 Result<Diagnosis> Explain(const Culprit& culprit, const run::Comparison& comparison,
-                          const run::EngineSpec& arbiter, const host::Limits& limits) {
+                          const drive::EngineSpec& arbiter, const host::Limits& limits) {
   return Explanation(culprit, comparison, arbiter, limits).Run();
 }
 
@@ -262,9 +261,9 @@ Result<Diagnosis> Diagnose(const DiagnoseRequest& request) {
   Capture capture(request.place);
   run::Request run = request.run;
   run.n_noise_runs = 0, run.default_row = false;
-  run.observe = [&capture](const run::PointPair& pair) { capture.OnPair(pair); };
+  run.observe = [&capture](const drive::PointPair& pair) { capture.OnPair(pair); };
   PB_ASSIGN(run::Comparison comparison, run::Crossval(run));
-  for (const run::EngineRecord* engine : {&comparison.candidate, &comparison.reference})
+  for (const drive::EngineRecord* engine : {&comparison.candidate, &comparison.reference})
     if (!engine->error.empty()) return MakeError(Code::kEngine, "{}: {}", engine->role, engine->error);
   if (!capture.culprit())
     return MakeError(Code::kNotFound, "{}",

@@ -46,7 +46,7 @@ struct Diagnosis {
 
 struct DiagnoseRequest {
   run::Request run;            // as for crossval; its observer is replaced
-  run::EngineSpec arbiter;     // an engine that can replay and vary: the oracle
+  drive::EngineSpec arbiter;   // an engine that can replay and vary: the oracle
   std::optional<Place> place;  // none: the first point beyond its bound
 };
 
@@ -57,11 +57,11 @@ Result<Diagnosis> Diagnose(const DiagnoseRequest& request);
 // The same for a point that was captured while this comparison ran; one replay for each side and each hypothesis. Of the
 // comparison: both engines' records, tokens.
 Result<Diagnosis> Explain(const Culprit& culprit, const run::Comparison& comparison,
-                          const run::EngineSpec& arbiter, const host::Limits& limits);
+                          const drive::EngineSpec& arbiter, const host::Limits& limits);
 
 // Where the engines' token ids differ: which of them are the arbiter's, by the model's own rules, and how the others part from
 // those (BOS missing or doubled, or the first place).
-Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const run::EngineSpec& arbiter,
+Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const drive::EngineSpec& arbiter,
                                 const host::Limits& limits);
 
 }  // namespace pb::diagnose

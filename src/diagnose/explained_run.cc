@@ -40,11 +40,11 @@ bool IsDivergence(const compare::Verdict& verdict) {
          verdict.Has(ReasonCode::kTokensDiffer);
 }
 
-Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::EngineSpec>& arbiter,
+Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<drive::EngineSpec>& arbiter,
                                        std::optional<Place> place) {
   ExplainedRun out;
   Capture capture(place);
-  request.observe = [&](const run::PointPair& pair) { capture.OnPair(pair); };
+  request.observe = [&](const drive::PointPair& pair) { capture.OnPair(pair); };
   if (arbiter.ok()) request.arbiter = *arbiter;
   PB_ASSIGN(out.comparison, run::Crossval(request));
   compare::Verdict& verdict = out.comparison.verdict;

@@ -18,7 +18,7 @@ struct ExplainedRun {
 
 // Compares (run::Crossval; the request's observer is replaced) and explains the first op beyond its bound, the token ids where they
 // differ, or `place`. `arbiter`: the engine that judges, or why there is none. Errors are Crossval's.
-Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<run::EngineSpec>& arbiter,
+Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<drive::EngineSpec>& arbiter,
                                        std::optional<Place> place);
 
 // Whether there is something that a diagnosis can say more of: an op, or tokens.

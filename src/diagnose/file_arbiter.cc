@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "base/processors.h"
-#include "run/code_steps.h"
+#include "codes/code_steps.h"
 #include "run/doubts.h"
 
 namespace pb::diagnose {
@@ -14,14 +14,14 @@ constexpr int kMaxThreads = 8;
 
 // Of what a side is told about its model the arbiter takes over what decides between files that contradict each other, and nothing
 // besides: an engine that is told to compute something else than is declared is wrong.
-void TakeDecisions(const run::EngineRecord& side, host::Settings* settings) {
+void TakeDecisions(const drive::EngineRecord& side, host::Settings* settings) {
   auto model = Model::Open(side.model_path, run::DeclaredBy(*settings));
   if (!model.ok()) return;  // who opens it next says why
   for (const Doubt& doubt : (*model)->doubts()) {
     if (doubt.kind != Doubt::Kind::kContradiction || doubt.choices.empty()) continue;
     const std::string key = doubt.choices[0].substr(0, doubt.choices[0].find('='));
-    if (const std::string* value = run::FindSetting(side.settings, key))
-      run::PutSetting(*settings, key, *value);
+    if (const std::string* value = drive::FindSetting(side.settings, key))
+      drive::PutSetting(*settings, key, *value);
   }
 }
 
@@ -29,31 +29,31 @@ void TakeDecisions(const run::EngineRecord& side, host::Settings* settings) {
 
 double Agreement::error() const { return std::max(row.worst_row, row.worst_feature); }
 
-host::Settings SettingsOf(const run::EngineRecord& side) {
+host::Settings SettingsOf(const drive::EngineRecord& side) {
   host::Settings settings;
-  if (const std::string* config = run::FindSetting(side.settings, "hf.config"))
-    run::PutSetting(settings, "hf.config", *config);
+  if (const std::string* config = drive::FindSetting(side.settings, "hf.config"))
+    drive::PutSetting(settings, "hf.config", *config);
   const trace::SessionFacts facts = side.session_facts();
   for (const trace::Fact& fact : {facts.act_quant, facts.kv_type})
-    if (!fact.value.empty()) run::PutSetting(settings, fact.key, fact.value);
+    if (!fact.value.empty()) drive::PutSetting(settings, fact.key, fact.value);
   return settings;
 }
 
-Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const run::EngineSpec& arbiter,
-                                                       const run::EngineRecord& side,
+Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const drive::EngineSpec& arbiter,
+                                                       const drive::EngineRecord& side,
                                                        const host::Limits& limits) {
   std::unique_ptr<FileArbiter> self(new FileArbiter);
   host::Settings settings = arbiter.settings;
   const int threads = std::min(ProcessorCount(), kMaxThreads);
-  run::PutSetting(settings, "threads", std::to_string(threads));
-  for (const auto& [key, value] : SettingsOf(side)) run::PutSetting(settings, key, value);
+  drive::PutSetting(settings, "threads", std::to_string(threads));
+  for (const auto& [key, value] : SettingsOf(side)) drive::PutSetting(settings, key, value);
   TakeDecisions(side, &settings);
   for (bool told : {false, true}) {
     PB_ASSIGN(self->engine_, host::Engine::Start(arbiter.plugin, settings, limits));
     PB_ASSIGN(self->facts_, self->engine_->OpenModel(side.model_path));
-    const std::string* activation = run::FindSetting(side.settings, "ffn.activation");
+    const std::string* activation = drive::FindSetting(side.settings, "ffn.activation");
     if (told || !activation || !trace::ReadModelFacts(self->facts_).activation_undeclared()) break;
-    run::PutSetting(settings, "ffn.activation", *activation);
+    drive::PutSetting(settings, "ffn.activation", *activation);
   }
   PB_ASSIGN(self->session_, self->engine_->OpenSession({}));
   PB_ASSIGN(self->stages_, self->engine_->Stages());
@@ -134,7 +134,7 @@ void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> 
   const std::vector<stages::Input> reads = ReplayInputs(stage);
   auto inputs = Inputs(culprit);
   if (reads.size() != 1 || !inputs.ok()) return;
-  run::CodeExplainer explainer(model_, &*scheme_check_);
+  codes::CodeExplainer explainer(model_, &*scheme_check_);
   host::PointRef point;
   point.layer = culprit.place.layer, point.first_position = culprit.first_position;
   compare::PointRow ignored;
@@ -188,9 +188,9 @@ Agreement FileArbiter::Compare(const Culprit& culprit, std::span<const float> ou
   return agreement;
 }
 
-Result<FileArbiters> FileArbiters::Open(const run::EngineSpec& arbiter, const run::Comparison& comparison,
+Result<FileArbiters> FileArbiters::Open(const drive::EngineSpec& arbiter, const run::Comparison& comparison,
                                         const host::Limits& limits) {
-  const run::EngineRecord &c = comparison.candidate, &r = comparison.reference;
+  const drive::EngineRecord &c = comparison.candidate, &r = comparison.reference;
   FileArbiters self;
   PB_ASSIGN(self.own_[0], FileArbiter::Open(arbiter, c, limits));
   const trace::SessionFacts ours = c.session_facts(), theirs = r.session_facts();

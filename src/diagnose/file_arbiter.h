@@ -8,12 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "codes/scheme_check.h"
 #include "diagnose/arbiter.h"
 #include "diagnose/capture.h"
+#include "drive/engine_spec.h"
 #include "model/model.h"
-#include "run/engine_spec.h"
 #include "run/record.h"
-#include "run/scheme_check.h"
 
 namespace pb::diagnose {
 
@@ -28,13 +28,14 @@ struct Agreement {
 
 // What an arbiter takes over from the side that it judges: the settings that decide what is declared (hf.config), and those that are
 // settings and no defect (act.quant, kv.type).
-host::Settings SettingsOf(const run::EngineRecord& side);
+host::Settings SettingsOf(const drive::EngineRecord& side);
 
 class FileArbiter {
  public:
   // Starts `arbiter` on the file that `side` read, under SettingsOf(side). An activation that the file leaves open is the one that the side was told.
-  static Result<std::unique_ptr<FileArbiter>> Open(const run::EngineSpec& arbiter,
-                                                   const run::EngineRecord& side, const host::Limits& limits);
+  static Result<std::unique_ptr<FileArbiter>> Open(const drive::EngineSpec& arbiter,
+                                                   const drive::EngineRecord& side,
+                                                   const host::Limits& limits);
 
   // The captured op as the model declares it; `variation` as in Arbiter::Expect. `tokens`: ids of the rows, for embeddings.
   Result<Expectation> Expect(const Culprit& culprit, std::span<const int32_t> tokens,
@@ -84,7 +85,7 @@ class FileArbiter {
   std::shared_ptr<const Model> model_;
   std::unique_ptr<Arbiter> arbiter_;
   ActQuant act_quant_;
-  std::optional<run::SchemeCheck> scheme_check_;
+  std::optional<codes::SchemeCheck> scheme_check_;
   std::vector<host::StageVisibility> stages_;
   host::Facts facts_, session_;
 };
@@ -92,7 +93,7 @@ class FileArbiter {
 // An arbiter for each side of a comparison; one serves both where they read the same file under the same settings.
 class FileArbiters {
  public:
-  static Result<FileArbiters> Open(const run::EngineSpec& arbiter, const run::Comparison& comparison,
+  static Result<FileArbiters> Open(const drive::EngineSpec& arbiter, const run::Comparison& comparison,
                                    const host::Limits& limits);
   FileArbiter& of(int side) { return apart() ? *own_[side] : *own_[0]; }  // 0 candidate, 1 reference
   bool apart() const { return own_[1] != nullptr; }

@@ -28,7 +28,7 @@ std::string HowTokensPart(const Ids& ids, const Ids& expected, int32_t bos, std:
   return fmt::format("gives id {} at place {}, the model's rules {}", ids[at], at, expected[at]);
 }
 
-Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const run::EngineSpec& arbiter,
+Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const drive::EngineSpec& arbiter,
                                 const host::Limits& limits) {
   auto prompt = std::ranges::find_if(
       comparison.prompts, [](const run::PromptRecord& p) { return p.tokens_of[0] != p.tokens_of[1]; });
@@ -38,7 +38,7 @@ Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const run::En
   PB_ASSIGN(auto engine, host::Engine::Start(arbiter.plugin, arbiter.settings, limits));
   bool agrees[2];
   for (int side : {0, 1}) {
-    const run::EngineRecord& record = side == 0 ? comparison.candidate : comparison.reference;
+    const drive::EngineRecord& record = side == 0 ? comparison.candidate : comparison.reference;
     PB_ASSIGN(host::Facts facts, engine->OpenModel(record.model_path));
     PB_ASSIGN(Ids expected, engine->Tokenize(prompt->text, PB_ADD_SPECIAL | PB_PARSE_SPECIAL));
     Trial trial;
@@ -59,7 +59,7 @@ Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const run::En
             : agrees[0]            ? Blame::kReference
             : agrees[1]            ? Blame::kCandidate
                                    : Blame::kBoth;
-  for (const run::EngineRecord* record : {&comparison.candidate, &comparison.reference}) {
+  for (const drive::EngineRecord* record : {&comparison.candidate, &comparison.reference}) {
     if (record->engine_facts().name == "native")
       d.shared.push_back(
           fmt::format("the arbiter tokenises with the same code as the {} (native)", record->role));

@@ -20,7 +20,7 @@ using Json = JsonWriter::Json;
 
 class AuditText {
  public:
-  AuditText(const diagnose::Audit& audit, const Context& context, const TextOptions& options)
+  AuditText(const audit::Audit& audit, const Context& context, const TextOptions& options)
       : a_(audit), run_(audit.run), context_(context), options_(options) {}
 
   std::string Render() {
@@ -143,7 +143,7 @@ class AuditText {
   }
 
   void Findings() {
-    for (const diagnose::AuditFinding& f : a_.findings) {
+    for (const audit::AuditFinding& f : a_.findings) {
       out_ += BlameLines(f.diagnosis, options_.width);
       if (!f.also.empty()) Line("", "the same explains " + AlsoText(f.also));
     }
@@ -163,7 +163,7 @@ class AuditText {
     return text;
   }
 
-  const diagnose::Audit& a_;
+  const audit::Audit& a_;
   const run::Comparison& run_;
   const Context& context_;
   const TextOptions& options_;
@@ -172,12 +172,11 @@ class AuditText {
 
 }  // namespace
 
-std::string RenderAuditText(const diagnose::Audit& audit, const Context& context,
-                            const TextOptions& options) {
+std::string RenderAuditText(const audit::Audit& audit, const Context& context, const TextOptions& options) {
   return AuditText(audit, context, options).Render();
 }
 
-std::string RenderAuditJson(const diagnose::Audit& audit, const Context& context) {
+std::string RenderAuditJson(const audit::Audit& audit, const Context& context) {
   const run::Comparison& run = audit.run;
   JsonWriter writer(run);
   const compare::Verdict& v = run.verdict;
@@ -190,7 +189,7 @@ std::string RenderAuditJson(const diagnose::Audit& audit, const Context& context
   out["first_divergence"] = writer.FirstDivergence();
   out["blame"] = compare::BlameName(v.blame);
   out["findings"] = Json::array();
-  for (const diagnose::AuditFinding& f : audit.findings) {
+  for (const audit::AuditFinding& f : audit.findings) {
     Json finding = DiagnosisJson(f.diagnosis, &writer);
     finding["also"] = Json::array();
     for (const diagnose::Place& p : f.also)

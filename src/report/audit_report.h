@@ -4,15 +4,15 @@
 
 #include <string>
 
-#include "diagnose/audit.h"
+#include "audit/audit.h"
 #include "report/crossval_report.h"
 
 namespace pb::report {
 
 // Ends with the verdict, the findings and the next commands.
-std::string RenderAuditText(const diagnose::Audit& audit, const Context& context, const TextOptions& options);
+std::string RenderAuditText(const audit::Audit& audit, const Context& context, const TextOptions& options);
 // Schema paritybit.audit/0. In points, index "candidate" is the engine, "reference" the arbiter.
-std::string RenderAuditJson(const diagnose::Audit& audit, const Context& context);
+std::string RenderAuditJson(const audit::Audit& audit, const Context& context);
 
 }  // namespace pb::report
 

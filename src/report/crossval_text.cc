@@ -34,7 +34,7 @@ class TextReport {
     Traces();
     Limits();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
-    for (const run::EngineRecord* e : {&c_.candidate, &c_.reference}) out_ += LastWords(*e);
+    for (const drive::EngineRecord* e : {&c_.candidate, &c_.reference}) out_ += LastWords(*e);
     if (out_.size() > 1 && out_[out_.size() - 2] != '\n') out_ += '\n';
     VerdictLines();
     out_ += NextLines(context_.next);
@@ -60,7 +60,7 @@ class TextReport {
     DefaultConfiguration();
   }
 
-  void EngineLines(const run::EngineRecord& e) {
+  void EngineLines(const drive::EngineRecord& e) {
     Line(e.role, EngineLine(e));
     std::string facts = FactsLine(e, c_.candidate, c_.reference);
     if (!facts.empty()) Line("", facts);
@@ -88,7 +88,7 @@ class TextReport {
   }
 
   void Noise() {
-    const run::FloorRecord& f = c_.floor;
+    const noise::FloorRecord& f = c_.floor;
     if (f.n_runs == 0) return;
     Line("noise",
          fmt::format("{} against itself, {} runs of {} over {} tokens: mean KL {:.1e}, worst {:.1e}{}",

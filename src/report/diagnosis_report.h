@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "diagnose/diagnose.h"
-#include "diagnose/injection.h"
+#include "inject/injection.h"
 #include "report/crossval_report.h"
 #include "report/json.h"
 
@@ -24,7 +24,7 @@ struct DiagnosisReport {
   std::optional<diagnose::Diagnosis> diagnosis;
   std::string why_none;  // where there is none: one sentence
   std::vector<PerplexityRow> perplexities;
-  std::optional<diagnose::InjectionResult> injection;
+  std::optional<inject::InjectionResult> injection;
   std::string perplexity_text;  // "8000 tokens of heldout.txt, windows of 256"
 };
 

@@ -42,7 +42,7 @@ Json JsonWriter::Number(double value) {
   return nullptr;
 }
 
-Json JsonWriter::Engine(const run::EngineRecord& e) {
+Json JsonWriter::Engine(const drive::EngineRecord& e) {
   Json settings = Json::object();
   for (const auto& [key, value] : e.settings) settings[key] = value;
   Json out{{"role", e.role},
@@ -154,7 +154,7 @@ Json JsonWriter::Point(const compare::PointRow& p) {
 }
 
 Json JsonWriter::Floor() {
-  const run::FloorRecord& f = c_.floor;
+  const noise::FloorRecord& f = c_.floor;
   if (f.n_runs == 0) return nullptr;
   return Json{{"side", f.side},
               {"method", f.method},
@@ -220,7 +220,9 @@ Json JsonWriter::Limits() {
 Json JsonWriter::Reasons() {
   Json out = Json::array();
   for (const compare::Reason& r : c_.verdict.reasons)
-    out.push_back(Json{{"outcome", compare::OutcomeName(r.outcome)}, {"code", compare::ReasonName(r.code)}, {"text", r.text}});
+    out.push_back(Json{{"outcome", compare::OutcomeName(r.outcome)},
+                       {"code", compare::ReasonName(r.code)},
+                       {"text", r.text}});
   return out;
 }
 

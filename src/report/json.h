@@ -18,7 +18,7 @@ class JsonWriter {
 
   // With the text of a token id where the comparison knows it.
   explicit JsonWriter(const run::Comparison& comparison) : c_(comparison) {}
-  Json Engine(const run::EngineRecord& engine);
+  Json Engine(const drive::EngineRecord& engine);
   Json Prompt(const run::PromptRecord& prompt);
   Json Position(const compare::LogitsRow& row, bool with_text);
   Json Point(const compare::PointRow& row);

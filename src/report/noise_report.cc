@@ -20,7 +20,7 @@ using Json = JsonWriter::Json;
 std::string Figure(double value) { return value == 0 ? "0" : fmt::format("{:.1e}", value); }
 
 // What a row comes to: a promise kept or broken, else how it lies to the floor.
-std::string JudgementOf(const run::AxisRow& row) {
+std::string JudgementOf(const noise::AxisRow& row) {
   if (row.promised) return row.first_other ? "BROKEN" : "as promised";
   if (!row.inside) return "no floor";
   return *row.inside ? "inside" : "beyond";
@@ -62,7 +62,7 @@ class NoiseText {
   }
 
   void Floor() {
-    const run::FloorRecord& f = run_.floor;
+    const noise::FloorRecord& f = run_.floor;
     if (run_.verdict.limits.empty()) return;
     Line("noise",
          fmt::format("against itself, {} runs of {} over {} positions: mean KL {}, worst {}, top-1/top-2 "
@@ -105,7 +105,7 @@ class NoiseText {
         fmt::format("engine {:.12}, model sha256:{:.12}, {:.28}; {} to {}", f.engine_digest, f.model_sha256,
                     f.calibration, f.runs.front().variation, f.runs.back().variation);
     Line("floor of", text);
-    const run::FloorRecord& r = run_.floor;
+    const noise::FloorRecord& r = run_.floor;
     Line("", fmt::format("digest sha256:{:.32}", r.sha256));
     if (r.n_cached + r.n_measured > 0)
       Line("", fmt::format("{} of {} runs from the cache", r.n_cached, r.n_cached + r.n_measured));
@@ -116,7 +116,7 @@ class NoiseText {
     if (n_.axes.empty()) return;
     out_ += fmt::format("\n  {:<26}{:<6}{:>8}{:>8}{:>9}{:>6}  {}\n", "varied", "bits", "rel-L2", "mean KL",
                         "worst KL", "top-1", "floor");
-    for (const run::AxisRow& row : n_.axes) {
+    for (const noise::AxisRow& row : n_.axes) {
       const std::string name = fmt::format("{} {}", row.axis, Escape(row.value));
       if (!row.refused.empty()) {
         out_ += fmt::format(
@@ -162,7 +162,7 @@ class NoiseText {
   std::string out_;
 };
 
-Json AxisJson(const run::AxisRow& row, JsonWriter* writer) {
+Json AxisJson(const noise::AxisRow& row, JsonWriter* writer) {
   Json out{{"axis", row.axis}, {"value", row.value}, {"promised", row.promised}};
   out["refused"] = row.refused.empty() ? Json(nullptr) : Json(row.refused);
   if (!row.refused.empty()) return out;
@@ -226,7 +226,7 @@ std::string RenderNoiseJson(const run::SelfNoise& noise, const Context& context)
   out["noise_floor"] = FloorJson(noise, &writer);
   out["limits"] = writer.Limits();
   out["axes"] = Json::array();
-  for (const run::AxisRow& row : noise.axes) out["axes"].push_back(AxisJson(row, &writer));
+  for (const noise::AxisRow& row : noise.axes) out["axes"].push_back(AxisJson(row, &writer));
   out["first_divergence"] = writer.FirstDivergence();
   out["blame"] = compare::BlameName(v.blame);
   out["n_calibration"] = noise.n_calibration;

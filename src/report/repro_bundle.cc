@@ -26,7 +26,7 @@ std::string Row(std::string_view name, std::string_view text) {
 }
 
 // "llama.cpp v0.5.0, commit 86a9c79, zen4, act.quant ggml, kv.type f16": what it says of itself, paths left out.
-std::string EngineText(const run::EngineRecord& engine) {
+std::string EngineText(const drive::EngineRecord& engine) {
   auto fact = [&](const host::Facts& facts, const char* key) { return host::FactText(facts, key); };
   std::string text = fact(engine.description, "name") + " " + fact(engine.description, "version");
   for (const char* key : {"commit", "build", "isa"})
@@ -38,7 +38,7 @@ std::string EngineText(const run::EngineRecord& engine) {
   return text;
 }
 
-std::string ModelText(const run::EngineRecord& engine) {
+std::string ModelText(const drive::EngineRecord& engine) {
   const trace::ModelFacts facts = engine.model_facts();
   return fmt::format("{}, {}, {}, sha256 {}", engine.model_path.filename().string(), facts.architecture,
                      facts.weights, engine.model_sha256);
@@ -57,7 +57,7 @@ const char* LastLine(compare::Blame shows) {
   }
 }
 
-std::string Table(const run::Comparison& c, const diagnose::Diagnosis& d, const diagnose::Repro& r) {
+std::string Table(const run::Comparison& c, const diagnose::Diagnosis& d, const repro::Repro& r) {
   std::string out = "| | |\n|---|---|\n";
   out += Row("candidate", EngineText(c.candidate)) + Row("reference", EngineText(c.reference));
   const bool two = c.candidate.model_sha256 != c.reference.model_sha256;
@@ -73,7 +73,7 @@ std::string Table(const run::Comparison& c, const diagnose::Diagnosis& d, const 
 }  // namespace
 
 std::string RenderReproReadme(const run::Comparison& comparison, const diagnose::Diagnosis& diagnosis,
-                              const diagnose::Repro& repro, const Context& context) {
+                              const repro::Repro& repro, const Context& context) {
   std::string out = fmt::format("# {}\n\n", Cell(diagnosis.sentence));
   out += Table(comparison, diagnosis, repro);
   out += fmt::format(
@@ -102,13 +102,13 @@ std::string RenderReproReadme(const run::Comparison& comparison, const diagnose:
   return out + fmt::format("\nFound by paritybit {}.\n", context.tool_version);
 }
 
-std::string RenderReproData(const diagnose::Repro& repro) {
+std::string RenderReproData(const repro::Repro& repro) {
   std::string out = "# paritybit repro: read by repro.cc, explained in README.md\n";
   for (const auto& [name, text] : repro.fields) out += fmt::format("{} {}\n", name, Escape(text));
   return out;
 }
 
-std::string CutReproProgram(std::string_view source, const diagnose::Repro& repro) {
+std::string CutReproProgram(std::string_view source, const repro::Repro& repro) {
   std::string out;
   bool wanted = true;
   while (!source.empty()) {

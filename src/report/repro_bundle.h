@@ -5,19 +5,19 @@
 #include <string>
 #include <string_view>
 
-#include "diagnose/repro.h"
 #include "report/crossval_report.h"
+#include "repro/repro.h"
 
 namespace pb::report {
 
 // For a bug report: the finding, engines, model, op; how to compile the program and what it prints.
 std::string RenderReproReadme(const run::Comparison& comparison, const diagnose::Diagnosis& diagnosis,
-                              const diagnose::Repro& repro, const Context& context);
+                              const repro::Repro& repro, const Context& context);
 // One field a line, as the program reads them.
-std::string RenderReproData(const diagnose::Repro& repro);
-// The program (src/cli/repro_main.cc) without the lines that other formulas need. A line "//: NAMES" says whose the lines below it
+std::string RenderReproData(const repro::Repro& repro);
+// The program (src/repro/program_main.cc) without the lines that other formulas need. A line "//: NAMES" says whose the lines below it
 // are, "all" for everybody's.
-std::string CutReproProgram(std::string_view source, const diagnose::Repro& repro);
+std::string CutReproProgram(std::string_view source, const repro::Repro& repro);
 
 }  // namespace pb::report
 

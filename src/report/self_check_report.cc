@@ -11,9 +11,9 @@
 namespace pb::report {
 namespace {
 
-using diagnose::SelfMatrix;
-using diagnose::SelfResult;
-using diagnose::SelfRow;
+using selfcheck::SelfMatrix;
+using selfcheck::SelfResult;
+using selfcheck::SelfRow;
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kMissesShown = 20;

@@ -5,14 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "diagnose/self_check.h"
 #include "report/crossval_report.h"
+#include "selfcheck/self_check.h"
 
 namespace pb::report {
 
 struct SelfCheckReport {
-  std::vector<diagnose::SelfResult> results;
-  diagnose::SelfMatrix matrix;
+  std::vector<selfcheck::SelfResult> results;
+  selfcheck::SelfMatrix matrix;
   std::string what;       // "all cases", "a share of 0.05, seed 1"
   std::string reference;  // the foreign engine of harmless changes; empty: none
   double wall_seconds = 0;

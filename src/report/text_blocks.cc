@@ -13,7 +13,7 @@ namespace {
 
 using compare::Outcome;
 
-const host::Fact* FindIn(const run::EngineRecord& e, const std::string& key) {
+const host::Fact* FindIn(const drive::EngineRecord& e, const std::string& key) {
   if (const host::Fact* fact = host::FindFact(e.session, key)) return fact;
   return host::FindFact(e.model, key);
 }
@@ -42,7 +42,7 @@ std::string NextLines(const std::vector<std::string>& commands) {
   return out;
 }
 
-std::string ModelLine(const run::EngineRecord& e) {
+std::string ModelLine(const drive::EngineRecord& e) {
   std::string text = Escape(e.model_path.filename().string());
   auto add = [&](const std::string& before, const std::string& value) {
     if (!value.empty()) text += ", " + before + Escape(value);
@@ -56,7 +56,7 @@ std::string ModelLine(const run::EngineRecord& e) {
   return text;
 }
 
-std::string EngineLine(const run::EngineRecord& e) {
+std::string EngineLine(const drive::EngineRecord& e) {
   const trace::EngineFacts facts = e.engine_facts();
   const std::string version = facts.version.empty() ? "" : " " + facts.version;
   std::string text = facts.name.empty() ? Escape(e.spec) : Escape(facts.name + version);
@@ -69,8 +69,8 @@ std::string EngineLine(const run::EngineRecord& e) {
   return text;
 }
 
-std::string FactsLine(const run::EngineRecord& e, const run::EngineRecord& candidate,
-                      const run::EngineRecord& reference) {
+std::string FactsLine(const drive::EngineRecord& e, const drive::EngineRecord& candidate,
+                      const drive::EngineRecord& reference) {
   struct Shown {
     const char *key, *label;
   };
@@ -83,12 +83,11 @@ std::string FactsLine(const run::EngineRecord& e, const run::EngineRecord& candi
     const host::Fact *c = FindIn(candidate, s.key), *r = FindIn(reference, s.key);
     // In the same spelling where they are the same; what the user put in the place of a declaration is marked.
     const bool same = c && r && SameValue(c->value, r->value);
-    auto shown = [&](const run::EngineRecord& of) {
+    auto shown = [&](const drive::EngineRecord& of) {
       const host::Fact* own = FindIn(of, s.key);
       if (!own) return std::string("-");
       const host::Fact* declared = host::FindFact(of.model, s.key);
-      return Escape(same ? c->value : own->value) +
-             (declared && declared->origin == "set" ? " [set]" : "");
+      return Escape(same ? c->value : own->value) + (declared && declared->origin == "set" ? " [set]" : "");
     };
     size_t columns = std::max(c ? Columns(shown(candidate)) : 0, r ? Columns(shown(reference)) : 0);
     if (columns == 0) continue;
@@ -100,8 +99,8 @@ std::string FactsLine(const run::EngineRecord& e, const run::EngineRecord& candi
   return end == std::string::npos ? "" : text.substr(0, end + 1);
 }
 
-std::vector<std::string> FactsThatDiffer(const run::EngineRecord& candidate,
-                                         const run::EngineRecord& reference) {
+std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
+                                         const drive::EngineRecord& reference) {
   std::set<std::string> keys;
   for (const host::Facts* facts : {&candidate.model, &candidate.session})
     for (const host::Fact& f : *facts)
@@ -120,7 +119,7 @@ std::vector<std::string> FactsThatDiffer(const run::EngineRecord& candidate,
   return differing;
 }
 
-std::string LastWords(const run::EngineRecord& e) {
+std::string LastWords(const drive::EngineRecord& e) {
   if (e.last_words.empty()) return "";
   std::vector<std::string> lines;
   std::string_view rest = e.last_words;

@@ -19,19 +19,19 @@ std::string LabelledLine(std::string_view label, const std::string& text, int wi
 std::string NextLines(const std::vector<std::string>& commands);
 
 // "tiny.gguf, bitnet, 6 layers, d_model 256, TQ2_0 x42, sha256:0b3e8bc49d01".
-std::string ModelLine(const run::EngineRecord& e);
+std::string ModelLine(const drive::EngineRecord& e);
 // "llama.cpp v0.5.0 (zen4, 1 thread)".
-std::string EngineLine(const run::EngineRecord& e);
+std::string EngineLine(const drive::EngineRecord& e);
 // The facts of `e` that decide results, in the same columns for both engines: "ffn relu2  rope halves 10000 ...".
-std::string FactsLine(const run::EngineRecord& e, const run::EngineRecord& candidate,
-                      const run::EngineRecord& reference);
+std::string FactsLine(const drive::EngineRecord& e, const drive::EngineRecord& candidate,
+                      const drive::EngineRecord& reference);
 // Every fact that both engines tell and do not agree on, with where each has it from: "ffn.activation: relu2 [config.json] | silu
 // [observed]".
-std::vector<std::string> FactsThatDiffer(const run::EngineRecord& candidate,
-                                         const run::EngineRecord& reference);
+std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
+                                         const drive::EngineRecord& reference);
 
 // The last lines that a failed engine wrote, with a heading; empty where it has none.
-std::string LastWords(const run::EngineRecord& e);
+std::string LastWords(const drive::EngineRecord& e);
 
 // "layer 3, ffn_gated, feature 7".
 std::string OpName(int32_t stage, int32_t layer, std::optional<int64_t> feature);

@@ -8,14 +8,15 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "compare/logits.h"
+#include "drive/local_scope.h"
+#include "drive/participant.h"
+#include "drive/row_store.h"
 #include "model/model.h"
+#include "noise/floor.h"
+#include "noise/noise_file.h"
 #include "run/doubts.h"
-#include "run/floor.h"
 #include "run/local_run.h"
-#include "run/noise_file.h"
-#include "run/participant.h"
 #include "run/precision_effect.h"
-#include "run/row_store.h"
 
 namespace pb::run {
 namespace {
@@ -34,7 +35,7 @@ bool LeavesActivationOpen(const std::filesystem::path& path, const host::Setting
   return model.ok() && !(*model)->params().ffn_activation;
 }
 
-std::vector<compare::Setting> FactsOf(const EngineRecord& engine) {
+std::vector<compare::Setting> FactsOf(const drive::EngineRecord& engine) {
   std::vector<compare::Setting> settings;
   for (const host::Facts* facts : {&engine.model, &engine.session})
     for (const host::Fact& fact : *facts) settings.push_back({fact.key, fact.value, fact.origin});
@@ -55,12 +56,17 @@ struct RowsDigest {
   }
 };
 
+noise::FloorRequest FloorAsked(const Request& request) {
+  return {request.scope == compare::Scope::kLocal, request.n_noise_runs, request.user.confidence,
+          request.calibration, request.progress};
+}
+
 class CrossvalRun {
  public:
   explicit CrossvalRun(const Request& request)
       : request_(request),
         sides_{{out_.candidate, request.limits}, {out_.reference, request.limits}},
-        floor_(sides_[kCandidate], sides_[kReference], session_, request) {}
+        floor_(sides_[kCandidate], sides_[kReference], session_, FloorAsked(request)) {}
 
   Result<Comparison> Run();
 
@@ -70,15 +76,16 @@ class CrossvalRun {
   // Whether both engines read the same tokens.
   Result<bool> TokenizePrompts();
   Status ComparePrompt(size_t index);
-  Result<RowStore> RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence);
-  Status RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence, const RowStore& reference);
+  Result<drive::RowStore> RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence);
+  Status RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence,
+                      const drive::RowStore& reference);
   Status CompareLocally();
   void CompareDefaultConfiguration();
   void CollectTokenText();
   Status TakeFloor();
   void TellOfDoubts();
   // Makes what was observed of an engine's products a fact of it.
-  void NoteObserved(int side, const std::vector<ClassPrecision>& classes);
+  void NoteObserved(int side, const std::vector<codes::ClassPrecision>& classes);
   void Judge();
   // Turns an engine's failure into an obstacle; anything else is passed on.
   Status Absorb(Status status);
@@ -86,20 +93,20 @@ class CrossvalRun {
   const Request& request_;
   Comparison out_;
   compare::Evidence evidence_;
-  Participant sides_[2];
+  drive::Participant sides_[2];
   host::Settings session_[2];  // of the sessions compared
-  FloorSource floor_;
-  std::optional<RowStore> first_rows_;  // the reference's, of the first prompt
+  noise::FloorSource floor_;
+  std::optional<drive::RowStore> first_rows_;  // the reference's, of the first prompt
   std::optional<compare::LocalEvidence> local_;
   std::shared_ptr<const Model> model_;  // the candidate's
-  std::vector<ClassPrecision> precision_[2];
+  std::vector<codes::ClassPrecision> precision_[2];
   bool failed_ = false;
   bool finite_ = true;  // all logits
 };
 
 Status CrossvalRun::Absorb(Status status) {
   if (status.ok()) return status;
-  for (Participant& engine : sides_) {
+  for (drive::Participant& engine : sides_) {
     const std::optional<compare::Obstacle> obstacle = engine.ObstacleOf(status.error());
     if (!obstacle) continue;
     evidence_.obstacles.push_back(*obstacle);
@@ -111,15 +118,16 @@ Status CrossvalRun::Absorb(Status status) {
 
 Status CrossvalRun::OpenSide(int side) {
   bool candidate = side == kCandidate;
-  const EngineSpec& spec = candidate ? request_.candidate : request_.reference;
+  const drive::EngineSpec& spec = candidate ? request_.candidate : request_.reference;
   bool own_model = !candidate && !request_.reference_model.empty();
-  EngineRecord& record = candidate ? out_.candidate : out_.reference;
+  drive::EngineRecord& record = candidate ? out_.candidate : out_.reference;
   record.role = candidate ? "candidate" : "reference";
   const std::filesystem::path& model = own_model ? request_.reference_model : request_.model;
   // One file is looked at once; the settings of the candidate say what counts.
   const size_t n_doubts = out_.doubts.size();
   if (candidate || own_model) PB_TRY(CheckModelFile(model, spec.settings, &out_.doubts));
-  for (size_t i = n_doubts; i < out_.doubts.size() && !candidate; ++i) out_.doubts[i].flag = "--set-reference";
+  for (size_t i = n_doubts; i < out_.doubts.size() && !candidate; ++i)
+    out_.doubts[i].flag = "--set-reference";
   record.model_path = model;
   PB_TRY(Absorb(sides_[side].Start(spec)));
   if (failed_) return {};
@@ -128,7 +136,7 @@ Status CrossvalRun::OpenSide(int side) {
   const trace::ModelFacts facts = record.model_facts();
   bool undeclared = facts.activation_undeclared();
   // Whatever the engine runs: if nobody says what is right, agreement shows nothing.
-  if (candidate && !FindSetting(spec.settings, "ffn.activation"))
+  if (candidate && !drive::FindSetting(spec.settings, "ffn.activation"))
     undeclared |= LeavesActivationOpen(model, spec.settings);
   if (undeclared) {
     evidence_.obstacles.push_back(
@@ -174,8 +182,8 @@ Status CrossvalRun::OpenSessions() {
     longest = std::max(longest, prompt.tokens.size() + static_cast<size_t>(prompt.steps_asked));
   longest = std::max<size_t>(longest, kCalibrationPositions);
   for (int side : {kCandidate, kReference}) {
-    const EngineSpec& spec = side == kCandidate ? request_.candidate : request_.reference;
-    auto taken = sides_[side].OpenSessionWishing(SessionWishes(spec.settings, longest));
+    const drive::EngineSpec& spec = side == kCandidate ? request_.candidate : request_.reference;
+    auto taken = sides_[side].OpenSessionWishing(drive::SessionWishes(spec.settings, longest));
     if (!taken)
       PB_TRY(Absorb(std::move(taken).error()));
     else
@@ -185,11 +193,11 @@ Status CrossvalRun::OpenSessions() {
 }
 
 // The reference's rows over the prompt and its greedy continuation, which becomes prompt.decoded.
-Result<RowStore> CrossvalRun::RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence) {
-  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
+Result<drive::RowStore> CrossvalRun::RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence) {
+  drive::Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   auto start = Clock::now();
-  PB_ASSIGN(RowStore rows,
-            EvaluateGreedily(sides_[kReference], session_[kReference], prompt.steps_asked, &sequence));
+  PB_ASSIGN(drive::RowStore rows,
+            drive::EvaluateGreedily(sides_[kReference], session_[kReference], prompt.steps_asked, &sequence));
   prompt.wall_seconds[kReference] = SecondsSince(start);
   // Where nothing finite was left to choose from the judge counts the missing steps.
   prompt.decoded.assign(sequence.tokens.begin() + sequence.n_prefill, sequence.tokens.end());
@@ -203,9 +211,9 @@ Result<RowStore> CrossvalRun::RunReference(PromptRecord& prompt, compare::Prompt
 }
 
 Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence,
-                                 const RowStore& reference) {
-  Participant& engine = sides_[kCandidate];
-  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
+                                 const drive::RowStore& reference) {
+  drive::Participant& engine = sides_[kCandidate];
+  drive::Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
   RowsDigest digest;
   auto compare_row = [&](int32_t position, std::span<const float> row) -> Status {
@@ -227,7 +235,7 @@ Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& 
   };
   auto start = Clock::now();
   PB_TRY(engine.OpenSession(session_[kCandidate]));
-  Status status = EvaluateSequence(engine, sequence, compare_row);
+  Status status = drive::EvaluateSequence(engine, sequence, compare_row);
   prompt.wall_seconds[kCandidate] = SecondsSince(start);
   digest.Store(kCandidate, &prompt);
   return status;
@@ -243,7 +251,8 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   if (!rows) return Absorb(std::move(rows).error());
   PB_TRY(Absorb(RunCandidate(prompt, evidence, *rows)));
   if (failed_) return {};
-  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size()), static_cast<int32_t>(index)};
+  drive::Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size()),
+                           static_cast<int32_t>(index)};
   sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
   // Nothing is judged by limits then, and noise upon NaN is NaN.
   if (std::any_of(evidence.rows.begin(), evidence.rows.end(), [](const auto& row) { return !row.finite; })) {
@@ -258,11 +267,11 @@ Status CrossvalRun::ComparePrompt(size_t index) {
 // Local errors of every point, where both engines show their points.
 Status CrossvalRun::CompareLocally() {
   if (request_.scope != compare::Scope::kLocal) return {};
-  out_.why_logits_only = WhyNoLocalScope(sides_[kCandidate], sides_[kReference]);
+  out_.why_logits_only = drive::WhyNoLocalScope(sides_[kCandidate], sides_[kReference]);
   if (!out_.why_logits_only.empty()) return {};
   std::shared_ptr<const Model> models[2];
   for (int side : {kCandidate, kReference}) {
-    const EngineRecord& record = sides_[side].record();
+    const drive::EngineRecord& record = sides_[side].record();
     // Products need its weights alone, which are those of the file whatever the settings.
     if (side == kReference && record.model_path == sides_[kCandidate].record().model_path) {
       models[side] = models[kCandidate];
@@ -290,13 +299,13 @@ Status CrossvalRun::CompareLocally() {
 void CrossvalRun::CompareDefaultConfiguration() {
   const PromptRecord& prompt = out_.prompts.front();
   DefaultConfiguration row;
-  Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
+  drive::Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   auto measure = [&]() -> Status {
     host::Settings automatic = session_[kReference];
-    PutSetting(automatic, "attn.flash", "auto");
+    drive::PutSetting(automatic, "attn.flash", "auto");
     PB_ASSIGN(host::Facts facts, sides_[kReference].engine().OpenSession(automatic));
     row.flash = trace::ReadSessionFacts(facts).flash.value;
-    PB_ASSIGN(RowStore by_default, EvaluateAll(sides_[kReference], automatic, sequence));
+    PB_ASSIGN(drive::RowStore by_default, drive::EvaluateAll(sides_[kReference], automatic, sequence));
     for (int64_t i = 0; i < by_default.n_rows(); ++i) {
       PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(by_default.Row(i), first_rows_->Row(i)));
       row.mean_kl += compared.kl;
@@ -349,8 +358,8 @@ Status CrossvalRun::TakeFloor() {
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     const std::optional<KeptTrace>& trace = out_.prompts[i].traces[kReference];
     if (trace)
-      PB_TRY(WriteNoiseFloor(trace->folder / kNoiseFile, *evidence_.floor, static_cast<int32_t>(i),
-                             trace->logits_blake3));
+      PB_TRY(noise::WriteNoiseFloor(trace->folder / noise::kNoiseFile, *evidence_.floor,
+                                    static_cast<int32_t>(i), trace->logits_blake3));
   }
   return {};
 }
@@ -366,14 +375,14 @@ void CrossvalRun::TellOfDoubts() {
              &out_.notes);
 }
 
-void CrossvalRun::NoteObserved(int side, const std::vector<ClassPrecision>& classes) {
-  EngineRecord& record = side == kCandidate ? out_.candidate : out_.reference;
+void CrossvalRun::NoteObserved(int side, const std::vector<codes::ClassPrecision>& classes) {
+  drive::EngineRecord& record = side == kCandidate ? out_.candidate : out_.reference;
   auto declared = ActQuant::Parse(record.session_facts().act_quant.value);
   if (classes.empty() || !declared.ok()) return;
   for (host::Fact& fact : record.session)
     if (fact.key == "act.quant" && !request_.user.precision.strict)
-      fact = {fact.key, Observed(*declared, classes).Text(), "observed"};
-  record.session.push_back({"act.products", PrecisionText(classes), "observed"});
+      fact = {fact.key, codes::Observed(*declared, classes).Text(), "observed"};
+  record.session.push_back({"act.products", codes::PrecisionText(classes), "observed"});
 }
 
 void CrossvalRun::Judge() {
@@ -427,7 +436,7 @@ Result<Comparison> CrossvalRun::Run() {
     PB_TRY(TakeFloor());
   else
     evidence_.no_floor_reason = failed_ ? "an engine failed" : "nothing was compared";
-  bool flash = FindSetting(session_[kReference], "attn.flash") != nullptr;
+  bool flash = drive::FindSetting(session_[kReference], "attn.flash") != nullptr;
   if (compared && !failed_ && finite_ && request_.default_row && flash && first_rows_)
     CompareDefaultConfiguration();
   CollectTokenText();

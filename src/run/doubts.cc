@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
+#include "drive/engine_spec.h"
 #include "model/declared.h"
-#include "run/engine_spec.h"
 
 namespace pb::run {
 namespace {
@@ -68,11 +68,11 @@ std::vector<std::string> NotesOnModel(const std::filesystem::path& path, const h
   return notes;
 }
 
-bool ReadsAsDeclared(const EngineRecord& engine) {
+bool ReadsAsDeclared(const drive::EngineRecord& engine) {
   return host::FindFact(engine.model, "unheard") != nullptr;
 }
 
-void NoteTokens(const EngineRecord& engine, const std::vector<int32_t>& ids, const std::string& origin,
+void NoteTokens(const drive::EngineRecord& engine, const std::vector<int32_t>& ids, const std::string& origin,
                 std::vector<std::string>* notes) {
   const trace::ModelFacts facts = trace::ReadModelFacts(engine.model);
   const int32_t bos = facts.bos, eos = facts.eos;

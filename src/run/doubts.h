@@ -35,10 +35,10 @@ std::vector<std::string> NotesOnModel(const std::filesystem::path& path, const h
                                       int64_t n_positions);
 
 // Whether an engine reads model files as we do: it tells what it does not hear.
-bool ReadsAsDeclared(const EngineRecord& engine);
+bool ReadsAsDeclared(const drive::EngineRecord& engine);
 
 // Notes on how the ids of a text begin and end, by what the engine says of BOS and EOS; `origin`: "--prompt".
-void NoteTokens(const EngineRecord& engine, const std::vector<int32_t>& ids, const std::string& origin,
+void NoteTokens(const drive::EngineRecord& engine, const std::vector<int32_t>& ids, const std::string& origin,
                 std::vector<std::string>* notes);
 
 }  // namespace pb::run

@@ -34,18 +34,19 @@ Status CheckKeepFolder(const std::filesystem::path& folder) {
                    folder.string());
 }
 
-Result<std::unique_ptr<KeptPair>> KeptPair::Create(const KeepRequest& keep, Participant* const (&sides)[2],
+Result<std::unique_ptr<KeptPair>> KeptPair::Create(const KeepRequest& keep,
+                                                   drive::Participant* const (&sides)[2],
                                                    const PromptRecord& prompt, size_t n_prompts,
                                                    int32_t index) {
   auto pair = std::make_unique<KeptPair>();
   for (int side : {0, 1}) {
-    PB_ASSIGN(trace::Manifest manifest, DescribeTrace(*sides[side]));
+    PB_ASSIGN(trace::Manifest manifest, drive::DescribeTrace(*sides[side]));
     manifest.level = keep.level;
     manifest.prompt = prompt.text;
     Side& s = pair->sides_[side];
     s.folder = KeptFolder(keep.folder, n_prompts, index, side);
     PB_ASSIGN(s.writer, trace::Writer::Create(s.folder, std::move(manifest)));
-    s.capture = std::make_unique<Capture>(*s.writer, pair->everything_);
+    s.capture = std::make_unique<drive::Capture>(*s.writer, pair->everything_);
   }
   return pair;
 }

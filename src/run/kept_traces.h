@@ -7,9 +7,9 @@
 #include <span>
 #include <string>
 
+#include "drive/capture.h"
+#include "drive/participant.h"
 #include "host/engine.h"
-#include "run/capture.h"
-#include "run/participant.h"
 #include "run/record.h"
 #include "run/request.h"
 
@@ -25,7 +25,8 @@ Status CheckKeepFolder(const std::filesystem::path& folder);
 class KeptPair {
  public:
   // The engines have their sessions open.
-  static Result<std::unique_ptr<KeptPair>> Create(const KeepRequest& keep, Participant* const (&sides)[2],
+  static Result<std::unique_ptr<KeptPair>> Create(const KeepRequest& keep,
+                                                  drive::Participant* const (&sides)[2],
                                                   const PromptRecord& prompt, size_t n_prompts,
                                                   int32_t index);
 
@@ -42,7 +43,7 @@ class KeptPair {
   struct Side {
     std::filesystem::path folder;
     std::unique_ptr<trace::Writer> writer;
-    std::unique_ptr<Capture> capture;
+    std::unique_ptr<drive::Capture> capture;
   };
   Side sides_[2];
   trace::PointFilter everything_;

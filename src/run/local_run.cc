@@ -6,8 +6,8 @@
 #include <tuple>
 
 #include "base/sha256.h"
-#include "run/code_steps.h"
-#include "run/passes.h"
+#include "codes/code_steps.h"
+#include "drive/passes.h"
 
 namespace pb::run {
 namespace {
@@ -22,68 +22,40 @@ stages::ModelShape ShapeOf(const stages::ModelShape& candidate, const stages::Mo
 
 }  // namespace
 
-std::string WhyNoLocalScope(Participant& of_candidate, Participant& of_reference) {
-  host::Engine &candidate = of_candidate.engine(), &reference = of_reference.engine();
-  if (!(candidate.capabilities() & PB_CAP_OUTPUTS)) return "the candidate shows no tracepoints";
-  if (!(candidate.capabilities() & PB_CAP_OVERWRITE)) return "the candidate cannot be overwritten";
-  if (!(reference.capabilities() & PB_CAP_OUTPUTS)) return "the reference shows no tracepoints";
-  // Every op must lie before a point that is compared: the last one is the logits.
-  for (host::Engine* engine : {&candidate, &reference}) {
-    auto stages = engine->Stages();
-    if (stages.ok() && (*stages)[PB_STAGE_LOGITS].visibility != PB_OBSERVED)
-      return fmt::format("the {} does not show its logits as a tracepoint",
-                         engine == &candidate ? "candidate" : "reference");
-  }
-  // An op of one shape has no counterpart in the other; what follows it would be fed other inputs. Of one file a shape that differs is an
-  // engine's mistake, and shows.
-  const EngineRecord &c = of_candidate.record(), &r = of_reference.record();
-  const trace::ModelFacts ours = c.model_facts(), theirs = r.model_facts();
-  std::string why;
-  auto hold = [&](const char* key, int64_t a, int64_t b) {
-    if (c.model_sha256 != r.model_sha256 && a > 0 && b > 0 && a != b && why.empty())
-      why = fmt::format(
-          "the files are of models of different shape ({} {} and {}), so their ops have no counterparts", key,
-          a, b);
-  };
-  hold("n_layers", ours.n_layers, theirs.n_layers);
-  for (const auto& [key, size] : trace::kShapeKeys)
-    if (key != std::string_view("n_vocab")) hold(key, ours.shape.*size, theirs.shape.*size);
-  return why;
-}
-
-LocalRun::LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
-                   std::shared_ptr<const Model> (&models)[2], const Request& request)
+LocalRun::LocalRun(drive::Participant& candidate, drive::Participant& reference,
+                   const host::Settings (&session)[2], std::shared_ptr<const Model> (&models)[2],
+                   const Request& request)
     : sides_{&candidate, &reference},
       session_{&session[0], &session[1]},
       models_{models[0], models[1]},
       request_(request) {}
 
-Result<PointPlan> LocalRun::OpenSessions() {
+Result<drive::PointPlan> LocalRun::OpenSessions() {
   std::vector<host::StageVisibility> stages[2];
   for (int side : {0, 1}) {
     PB_TRY(sides_[side]->OpenSession(*session_[side]));
     PB_ASSIGN(stages[side], sides_[side]->Stages());
   }
-  return PlanPoints(stages[0], stages[1]);
+  return drive::PlanPoints(stages[0], stages[1]);
 }
 
-Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overwrite overwrite, bool keeps) {
-  PB_ASSIGN(const PointPlan plan, OpenSessions());
-  LockStepOptions options;
+Result<drive::LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, drive::Overwrite overwrite,
+                                             bool keeps) {
+  PB_ASSIGN(const drive::PointPlan plan, OpenSessions());
+  drive::LockStepOptions options;
   const trace::ModelFacts reference = sides_[1]->record().model_facts();
   options.shape = ShapeOf(sides_[0]->record().model_facts().shape, reference.shape);
   options.n_layers = reference.n_layers;
-  for (Participant* side : sides_)
+  for (drive::Participant* side : sides_)
     options.fused_attention |= side->record().session_facts().flash.value == "on";
   options.overwrite = overwrite;
-  std::optional<CodeExplainer> explainer;
-  const bool in_lock_step = overwrite == Overwrite::kReference;
+  std::optional<codes::CodeExplainer> explainer;
+  const bool in_lock_step = overwrite == drive::Overwrite::kReference;
   if (in_lock_step) {
     PB_TRY(AskForSchemes());
-    if (models_[0])
-      explainer.emplace(models_[0], scheme_check_ ? &*scheme_check_ : nullptr, &differences_);
+    if (models_[0]) explainer.emplace(models_[0], scheme_check_ ? &*scheme_check_ : nullptr, &differences_);
   }
-  options.on_pair = [&](const PointPair& pair) -> Status {
+  options.on_pair = [&](const drive::PointPair& pair) -> Status {
     if (explainer) explainer->OnPair(pair);
     if (request_.observe && in_lock_step) request_.observe(pair);
     for (int side : {0, 1})
@@ -102,7 +74,7 @@ Result<LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, Overw
     evidence_.unobservable = plan.unobservable;
     evidence_.unmapped = plan.one_sided;
   }
-  LockStep lock_step(*sides_[0], *sides_[1], plan, options);
+  drive::LockStep lock_step(*sides_[0], *sides_[1], plan, options);
   Status status = Steps(lock_step, prompt, index, kept.get());
   if (kept && status.ok()) status = kept->Finish(&prompt);
   if (kept && !status.ok()) kept->Abandon(status.error().message);
@@ -116,48 +88,50 @@ Status LocalRun::AskForSchemes() {
   for (int side : {0, 1}) {
     auto parsed = ActQuant::Parse(sides_[side]->record().session_facts().act_quant.value);
     if (!parsed.ok()) return {};  // a scheme that is not known here explains nothing
-    act_quant.push_back(request_.user.precision.strict ? *parsed : Observed(*parsed, precision_[side]));
+    act_quant.push_back(request_.user.precision.strict ? *parsed
+                                                       : codes::Observed(*parsed, precision_[side]));
   }
-  SchemeCheck check(models_[0], act_quant[0], act_quant[1]);
-  for (Participant* side : sides_) PB_TRY(side->Noted(check.Ask(side->engine(), side->record().role)));
+  codes::SchemeCheck check(models_[0], act_quant[0], act_quant[1]);
+  for (drive::Participant* side : sides_) PB_TRY(side->Noted(check.Ask(side->engine(), side->record().role)));
   scheme_check_ = std::move(check);
   return {};
 }
 
 void LocalRun::TakePrecision() {
-  const EngineRecord &candidate = sides_[0]->record(), &reference = sides_[1]->record();
+  const drive::EngineRecord &candidate = sides_[0]->record(), &reference = sides_[1]->record();
   for (int side : {0, 1}) {
     if (observers_[side]) precision_[side] = observers_[side]->Classes();
     observers_[side].reset();
   }
   // Of two files each has weights of its own; and strictly what engines declare is all that counts.
   if (candidate.model_sha256 == reference.model_sha256 && !request_.user.precision.strict)
-    differences_ = Differences(precision_[0], precision_[1]);
+    differences_ = codes::Differences(precision_[0], precision_[1]);
 }
 
-int64_t LocalRun::Rows() const { return PassRows({&sides_[0]->record(), &sides_[1]->record()}); }
+int64_t LocalRun::Rows() const { return drive::PassRows({&sides_[0]->record(), &sides_[1]->record()}); }
 
 Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
-  Participant& engine = *sides_[side];
+  drive::Participant& engine = *sides_[side];
   PB_TRY(engine.OpenSession(*session_[side]));
   Sha256 digest;
-  const RowFn on_row = [&](int32_t, std::span<const float> row) -> Status {
+  const drive::RowFn on_row = [&](int32_t, std::span<const float> row) -> Status {
     digest.Update(std::as_bytes(row));
     return {};
   };
-  PB_TRY(ForEachPass(prompt.tokens, Rows(), StepsOf(prompt.decoded), [&](const run::Pass& pass) {
-    return engine.Evaluate(pass.tokens, pass.position, on_row);
-  }));
+  PB_TRY(drive::ForEachPass(
+      prompt.tokens, Rows(), drive::StepsOf(prompt.decoded),
+      [&](const drive::Pass& pass) { return engine.Evaluate(pass.tokens, pass.position, on_row); }));
   return digest.Hex();
 }
 
-Status LocalRun::Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept) {
+Status LocalRun::Steps(drive::LockStep& lock_step, const PromptRecord& prompt, int32_t index,
+                       KeptPair* kept) {
   if (kept) PB_TRY(kept->BeginStep(0, prompt.tokens));
-  auto evaluate = [&](const run::Pass& pass) -> Status {
+  auto evaluate = [&](const drive::Pass& pass) -> Status {
     if (kept && pass.step > 0) PB_TRY(kept->BeginStep(pass.position, pass.tokens));
     return lock_step.Pass(pass.tokens, pass.position, index, pass.step);
   };
-  return ForEachPass(prompt.tokens, Rows(), StepsOf(prompt.decoded), evaluate);
+  return drive::ForEachPass(prompt.tokens, Rows(), drive::StepsOf(prompt.decoded), evaluate);
 }
 
 Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
@@ -173,7 +147,7 @@ Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
 
 Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
   if (request_.progress) request_.progress("lock-step", index, index + 1);
-  PB_ASSIGN(const LockStepResult result, Pass(prompt, index, Overwrite::kReference, false));
+  PB_ASSIGN(const drive::LockStepResult result, Pass(prompt, index, drive::Overwrite::kReference, false));
   // A point is compared when all its rows were, in however many pieces they came.
   std::map<std::tuple<int32_t, int32_t, int32_t>, int64_t> rows;  // by step, stage, layer
   for (const compare::PointRow& row : result.rows) rows[{row.step, row.stage, row.layer}] += row.n_rows;
@@ -194,8 +168,8 @@ Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   // An engine that rounds what it gets back cannot prove that it computes with what it shows.
   const bool rounds = !sides_[0]->record().session_facts().overwrite_exact;
   if (rounds) evidence_.shown_is_used = false;
-  PB_ASSIGN(LockStepResult result,
-            Pass(prompt, index, rounds ? Overwrite::kNothing : Overwrite::kItself, true));
+  PB_ASSIGN(drive::LockStepResult result,
+            Pass(prompt, index, rounds ? drive::Overwrite::kNothing : drive::Overwrite::kItself, true));
   for (int side : {0, 1}) {
     prompt.untapped_sha256[side] = prompt.logits_sha256[side];
     if (result.logits_sha256[side] != prompt.logits_sha256[side] &&
@@ -205,7 +179,7 @@ Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   }
   if (!rounds && result.logits_sha256[0] != prompt.untapped_sha256[0]) {
     // Whether watching changes the logits, or only getting back what was shown.
-    PB_ASSIGN(result, Pass(prompt, index, Overwrite::kNothing, false));
+    PB_ASSIGN(result, Pass(prompt, index, drive::Overwrite::kNothing, false));
     shown_not_used_[0] |= result.logits_sha256[0] == prompt.untapped_sha256[0];
   }
   for (int side : {0, 1}) prompt.tapped_sha256[side] = result.logits_sha256[side];
@@ -239,18 +213,18 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
              "unwatched",
              side == 0 ? "candidate" : "reference")});
   }
-  for (const PrecisionDifference& d : differences_)
-    evidence_.precision.push_back(
-        {d.of.weight,
-         ClassName(precision_[0], d.of),
-         {d.scheme[0], d.scheme[1]},
-         d.n_matrices,
-         d.n_products});
-  auto observed = [](const std::vector<ClassPrecision>& classes) {
+  for (const codes::PrecisionDifference& d : differences_)
+    evidence_.precision.push_back({d.of.weight,
+                                   codes::ClassName(precision_[0], d.of),
+                                   {d.scheme[0], d.scheme[1]},
+                                   d.n_matrices,
+                                   d.n_products});
+  auto observed = [](const std::vector<codes::ClassPrecision>& classes) {
     return !classes.empty() &&
-           std::ranges::all_of(classes, [](const ClassPrecision& c) { return c.scheme.has_value(); });
+           std::ranges::all_of(classes, [](const codes::ClassPrecision& c) { return c.scheme.has_value(); });
   };
-  evidence_.precision_is_observed = !request_.user.precision.strict && observed(precision_[0]) && observed(precision_[1]) &&
+  evidence_.precision_is_observed = !request_.user.precision.strict && observed(precision_[0]) &&
+                                    observed(precision_[1]) &&
                                     sides_[0]->record().model_sha256 == sides_[1]->record().model_sha256;
   *evidence = std::move(evidence_);
   *accumulated = std::move(accumulated_);

@@ -7,25 +7,22 @@
 #include <string>
 #include <vector>
 
+#include "codes/precision.h"
+#include "codes/scheme_check.h"
 #include "compare/verdict.h"
+#include "drive/lock_step.h"
+#include "drive/participant.h"
 #include "model/model.h"
 #include "run/kept_traces.h"
-#include "run/lock_step.h"
-#include "run/participant.h"
-#include "run/precision.h"
 #include "run/request.h"
-#include "run/scheme_check.h"
 
 namespace pb::run {
-
-// Why two engines cannot be compared point by point; empty: they can. Both have an open session.
-std::string WhyNoLocalScope(Participant& of_candidate, Participant& of_reference);
 
 class LocalRun {
  public:
   // The sessions of both sides are replaced by every pass. `model`: the candidate's file, for explaining codes; may be null.
   // `request` outlives this: what to keep, and how to tell of progress.
-  LocalRun(Participant& candidate, Participant& reference, const host::Settings (&session)[2],
+  LocalRun(drive::Participant& candidate, drive::Participant& reference, const host::Settings (&session)[2],
            std::shared_ptr<const Model> (&models)[2], const Request& request);
 
   // Runs one prompt with its decode steps, in lock-step and on its own; keeps the errors, and the digests of the logits as they
@@ -33,7 +30,7 @@ class LocalRun {
   Status Add(PromptRecord& prompt, int32_t index);
 
   // What was observed of a side's products; empty: nothing was.
-  const std::vector<ClassPrecision>& precision(int side) const { return precision_[side]; }
+  const std::vector<codes::ClassPrecision>& precision(int side) const { return precision_[side]; }
 
   // What was found, after the last prompt. Engines whose logits change when they are watched become reasons.
   void Finish(const std::vector<PromptRecord>& prompts, compare::LocalEvidence* evidence,
@@ -41,7 +38,8 @@ class LocalRun {
 
  private:
   // `keeps`: this is the pass whose traces are kept, where that was asked for.
-  Result<LockStepResult> Pass(PromptRecord& prompt, int32_t index, Overwrite overwrite, bool keeps);
+  Result<drive::LockStepResult> Pass(PromptRecord& prompt, int32_t index, drive::Overwrite overwrite,
+                                     bool keeps);
   Status AddLocal(PromptRecord& prompt, int32_t index);
   Status AddAccumulated(PromptRecord& prompt, int32_t index);
   // Takes what was observed of both engines' products in the first prompt's free run.
@@ -49,21 +47,21 @@ class LocalRun {
   // Asks both engines, once, how they quantise, where they say that they do so alike: codes may then explain differences.
   Status AskForSchemes();
   // Opens both sessions anew and plans which points to expect of them.
-  Result<PointPlan> OpenSessions();
+  Result<drive::PointPlan> OpenSessions();
   // Evaluates the prompt and its decode steps; `kept` may be null.
-  Status Steps(LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept);
+  Status Steps(drive::LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept);
   // Token rows of one pass: both engines get the same, so it is as long as the shorter of their batches.
   int64_t Rows() const;
   // The digest of a side's logits in these passes, with nobody watching.
   Result<std::string> Unwatched(int side, const PromptRecord& prompt);
 
-  Participant* sides_[2];
+  drive::Participant* sides_[2];
   const host::Settings* session_[2];
   std::shared_ptr<const Model> models_[2];
-  std::optional<PrecisionObserver> observers_[2];  // while they watch
-  std::vector<ClassPrecision> precision_[2];
-  std::vector<PrecisionDifference> differences_;
-  std::optional<SchemeCheck> scheme_check_;  // once both engines were asked
+  std::optional<codes::PrecisionObserver> observers_[2];  // while they watch
+  std::vector<codes::ClassPrecision> precision_[2];
+  std::vector<codes::PrecisionDifference> differences_;
+  std::optional<codes::SchemeCheck> scheme_check_;  // once both engines were asked
   const Request& request_;
   compare::LocalEvidence evidence_;
   std::vector<compare::PointRow> accumulated_;

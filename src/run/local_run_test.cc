@@ -49,7 +49,7 @@ std::vector<host::StageVisibility> Shown(std::initializer_list<pb_stage> hidden,
   return stages;
 }
 
-std::vector<int32_t> Unequal(const PointPlan& plan) {
+std::vector<int32_t> Unequal(const drive::PointPlan& plan) {
   std::vector<int32_t> stages;
   for (const auto& [stage, why] : plan.unequal) stages.push_back(stage);
   return stages;
@@ -59,30 +59,32 @@ using Stages = std::vector<int32_t>;
 
 // What is computed inside the op that reads it reads equal inputs itself.
 TEST(PlanPoints, AStageWithoutWeightsMayBeHidden) {
-  EXPECT_EQ(Unequal(PlanPoints(Shown({}), Shown({}))), Stages());
-  EXPECT_EQ(Unequal(PlanPoints(Shown({}), Shown({PB_STAGE_FFN_ACT}))), Stages());
-  EXPECT_EQ(Unequal(PlanPoints(Shown({PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX}), Shown({}))),
+  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({}), Shown({}))), Stages());
+  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({}), Shown({PB_STAGE_FFN_ACT}))), Stages());
+  EXPECT_EQ(
+      Unequal(drive::PlanPoints(Shown({PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX}), Shown({}))),
+      Stages());
+  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_LAYER_OUT}), Shown({}))),
             Stages());
-  EXPECT_EQ(Unequal(PlanPoints(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_LAYER_OUT}), Shown({}))), Stages());
 }
 
 // A hidden product or norm has a rounding of its own, in either engine, and through what is hidden between.
 TEST(PlanPoints, WhatReadsAHiddenProductIsNotJudged) {
-  const PointPlan values = PlanPoints(Shown({PB_STAGE_V_PROJ}), Shown({}));
+  const drive::PointPlan values = drive::PlanPoints(Shown({PB_STAGE_V_PROJ}), Shown({}));
   EXPECT_EQ(Unequal(values), Stages({PB_STAGE_ATTN_CONTEXT}));
   EXPECT_EQ(values.unobservable.size(), 2u);
   EXPECT_NE(values.unobservable[1].find(
                 "attn_context: not judged by its own error: it reads v_proj, which the candidate does not"),
             std::string::npos);
-  EXPECT_EQ(Unequal(PlanPoints(Shown({}), Shown({PB_STAGE_V_PROJ}))), Stages({PB_STAGE_ATTN_CONTEXT}));
+  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({}), Shown({PB_STAGE_V_PROJ}))), Stages({PB_STAGE_ATTN_CONTEXT}));
   // 21 stages of such a layer, less the hidden one and its reader; three outside.
   EXPECT_EQ(values.Expected(2), 2 * (PB_STAGE_COUNT - 3 - 4 - 2) + 3);
-  EXPECT_EQ(Unequal(PlanPoints(Shown({PB_STAGE_K_ROPE, PB_STAGE_K_PROJ}), Shown({}))),
+  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_K_ROPE, PB_STAGE_K_PROJ}), Shown({}))),
             Stages({PB_STAGE_ATTN_SCORES}));
-  EXPECT_EQ(Unequal(PlanPoints(Shown({PB_STAGE_K_ROPE}), Shown({}))), Stages({PB_STAGE_ATTN_SCORES}));
-  EXPECT_EQ(Unequal(PlanPoints(Shown({PB_STAGE_FFN_NORM}), Shown({}))),
+  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_K_ROPE}), Shown({}))), Stages({PB_STAGE_ATTN_SCORES}));
+  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_FFN_NORM}), Shown({}))),
             Stages({PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ}));
-  EXPECT_EQ(Unequal(PlanPoints(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_ATTN_OUT}), Shown({}))),
+  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_ATTN_OUT}), Shown({}))),
             Stages({PB_STAGE_FFN_NORM, PB_STAGE_LAYER_OUT}));
 }
 
@@ -92,7 +94,7 @@ TEST(PlanPoints, WhatNeitherHasHidesNothing) {
       Shown({}, {PB_STAGE_ATTN_NORM, PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_Q_ROPE,
                  PB_STAGE_K_ROPE, PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX, PB_STAGE_ATTN_CONTEXT,
                  PB_STAGE_ATTN_OUT, PB_STAGE_ATTN_RESIDUAL});
-  EXPECT_EQ(Unequal(PlanPoints(plain, plain)), Stages());
+  EXPECT_EQ(Unequal(drive::PlanPoints(plain, plain)), Stages());
 }
 
 }  // namespace

@@ -5,8 +5,8 @@
 #include <thread>
 
 #include "compare/logits.h"
-#include "run/noise.h"
-#include "run/participant.h"
+#include "drive/participant.h"
+#include "noise/meter.h"
 #include "stages/stages.h"
 
 namespace pb::run {
@@ -28,22 +28,23 @@ double MultiplyAddsOf(const Model& model) {
   return std::max(all, 1.0);
 }
 
-Status Open(const Request& request, const EngineRecord& side, Participant* arbiter) {
-  EngineSpec spec = *request.arbiter;
+Status Open(const Request& request, const drive::EngineRecord& side, drive::Participant* arbiter) {
+  drive::EngineSpec spec = *request.arbiter;
   for (const char* key : {"hf.config", "ffn.activation"})
-    if (const std::string* value = FindSetting(side.settings, key)) PutSetting(spec.settings, key, *value);
+    if (const std::string* value = drive::FindSetting(side.settings, key))
+      drive::PutSetting(spec.settings, key, *value);
   const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1u, kMostThreads);
-  PutSetting(spec.settings, "threads", std::to_string(threads));
+  drive::PutSetting(spec.settings, "threads", std::to_string(threads));
   const std::string kv = side.session_facts().kv_type.value;
-  if (!kv.empty()) PutSetting(spec.settings, "kv.type", kv);
+  if (!kv.empty()) drive::PutSetting(spec.settings, "kv.type", kv);
   PB_TRY(arbiter->Start(spec));
   return arbiter->OpenModel(side.model_path);
 }
 
-Status Add(Participant& arbiter, const std::string (&act_quant)[2], const Sequence& sequence,
+Status Add(drive::Participant& arbiter, const std::string (&act_quant)[2], const drive::Sequence& sequence,
            compare::PrecisionEffect* effect) {
-  PB_ASSIGN(RowStore candidate, EvaluateAll(arbiter, {{"act.quant", act_quant[0]}}, sequence));
-  PB_ASSIGN(RowStore reference, EvaluateAll(arbiter, {{"act.quant", act_quant[1]}}, sequence));
+  PB_ASSIGN(drive::RowStore candidate, drive::EvaluateAll(arbiter, {{"act.quant", act_quant[0]}}, sequence));
+  PB_ASSIGN(drive::RowStore reference, drive::EvaluateAll(arbiter, {{"act.quant", act_quant[1]}}, sequence));
   for (int64_t i = 0; i < candidate.n_rows(); i++) {
     PB_ASSIGN(compare::LogitsRow row, compare::CompareLogits(candidate.Row(i), reference.Row(i)));
     if (!row.finite) return MakeError(Code::kEngine, "the arbiter's logits are not finite");
@@ -57,24 +58,25 @@ Status Add(Participant& arbiter, const std::string (&act_quant)[2], const Sequen
 
 }  // namespace
 
-compare::PrecisionEffect PredictEffect(const Request& request, const Comparison& comparison, const Model& model,
-                                       const std::string (&act_quant)[2]) {
+compare::PrecisionEffect PredictEffect(const Request& request, const Comparison& comparison,
+                                       const Model& model, const std::string (&act_quant)[2]) {
   compare::PrecisionEffect effect;
   if (!request.arbiter) return effect.why_none = "there is no arbiter to predict it", effect;
-  EngineRecord record;
+  drive::EngineRecord record;
   record.role = "arbiter";
-  Participant arbiter(record, request.limits);
+  drive::Participant arbiter(record, request.limits);
   Status status = Open(request, comparison.candidate, &arbiter);
   auto left = std::max<int64_t>(static_cast<int64_t>(kMostMultiplyAdds / MultiplyAddsOf(model)), 1);
   for (const PromptRecord& prompt : comparison.prompts) {
     if (!status.ok() || left <= 0) break;
-    Sequence sequence;
+    drive::Sequence sequence;
     sequence.tokens = prompt.tokens;
     sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
     sequence.tokens.resize(std::min(sequence.tokens.size(), static_cast<size_t>(left)));
     if (sequence.tokens.empty()) continue;
     sequence.n_prefill = static_cast<int32_t>(sequence.tokens.size());
-    if (request.progress) request.progress("effect of precision", effect.n_positions, effect.n_positions + left);
+    if (request.progress)
+      request.progress("effect of precision", effect.n_positions, effect.n_positions + left);
     status = Add(arbiter, act_quant, sequence, &effect);
     left -= sequence.n_prefill;
   }

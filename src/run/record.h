@@ -9,34 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "compare/point_noise.h"
 #include "compare/types.h"
-#include "host/engine.h"
+#include "drive/engine_record.h"
 #include "model/doubt.h"
+#include "noise/floor_record.h"
 
 namespace pb::run {
-
-// One side of the comparison and what it said of itself.
-struct EngineRecord {
-  std::string role;              // "candidate" "reference"
-  std::string spec;              // as named by the user: "llama.cpp", "./libmine.so,threads=2"
-  std::filesystem::path plugin;  // empty: never found
-  std::string plugin_sha256;
-  host::Settings settings;  // in force: the set-up's own, then the user's
-  host::Facts description;  // name version commit build isa digest.* (abi/engine.h: describe)
-  host::Facts model;        // what it understood of the model file
-  host::Facts session;      // settings as they took effect
-  std::string identity;     // sha256 over plugin and library digests, version and instruction set
-  std::filesystem::path model_path;
-  std::string model_sha256;
-  std::string error;       // why it failed; empty when it did not
-  std::string last_words;  // its last stderr lines when it failed
-
-  // The facts in types.
-  trace::EngineFacts engine_facts() const { return trace::ReadEngineFacts(description); }
-  trace::ModelFacts model_facts() const { return trace::ReadModelFacts(model); }
-  trace::SessionFacts session_facts() const { return trace::ReadSessionFacts(session); }
-};
 
 // A trace that was kept.
 struct KeptTrace {
@@ -82,25 +60,8 @@ struct DefaultConfiguration {
   std::string error;  // why there is no figure
 };
 
-// Where the noise floor comes from.
-struct FloorRecord {
-  std::string side =
-      "reference";      // whose it is: "candidate" where the reference can be neither disturbed nor varied
-  std::string method;   // "random rounding" or what was varied instead
-  bool weaker = false;  // the engine cannot be disturbed: natural variations only
-  int32_t n_runs = 0;
-  int64_t n_positions = 0;  // of one run: prompts and calibration
-  int64_t n_calibration = 0;
-  int32_t n_cached = 0,
-          n_measured = 0;  // runs taken from the cache and runs measured now, summed over sequences
-  double mean_kl = 0, worst_kl = 0, worst_gap = 0;
-  std::vector<compare::PointFloor> points;  // empty: it has none
-  std::string provenance;                   // cache folder, or the file that came with a recorded reference
-  std::string sha256;                       // NoiseFloor::Digest
-};
-
 struct Comparison {
-  EngineRecord candidate, reference;
+  drive::EngineRecord candidate, reference;
   std::vector<PromptRecord> prompts;
   std::vector<compare::LogitsRow> rows;        // in order of prompt, then position
   std::vector<compare::PointRow> accumulated;  // errors as they arrived, in a free run (CondensePoints)
@@ -108,7 +69,7 @@ struct Comparison {
   std::map<int32_t, std::string> token_text;  // of every id in prompts and rows
   std::string
       why_logits_only;  // why points were not compared though asked for; empty: they were, or were not asked for
-  FloorRecord floor;
+  noise::FloorRecord floor;
   std::optional<DefaultConfiguration> reference_default;
   std::vector<Choice> choices;
   std::vector<Doubt> doubts;       // about the model files

@@ -4,15 +4,14 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "compare/verdict.h"
-#include "run/engine_spec.h"
-#include "run/lock_step.h"
+#include "drive/engine_spec.h"
+#include "drive/lock_step.h"
+#include "drive/progress.h"
 #include "run/record.h"
 #include "trace/record.h"
 
@@ -23,9 +22,6 @@ struct PromptSpec {
   std::string origin;  // "--prompt", "prompts.txt:3", "stdin"
 };
 
-// Says how far the work is: what is being done, units done, units in all.
-using Progress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
-
 // Traces to keep of the comparison's free run.
 struct KeepRequest {
   std::filesystem::path folder;  // empty: none are kept
@@ -33,11 +29,11 @@ struct KeepRequest {
 };
 
 struct Request {
-  EngineSpec candidate, reference;
-  std::optional<EngineSpec> arbiter;      // predicts what a difference of precision does to the logits
-  std::string no_reference;               // why there is no reference to run; empty: there is
-  std::filesystem::path model;            // the candidate's
-  std::filesystem::path reference_model;  // empty: the same
+  drive::EngineSpec candidate, reference;
+  std::optional<drive::EngineSpec> arbiter;  // predicts what a difference of precision does to the logits
+  std::string no_reference;                  // why there is no reference to run; empty: there is
+  std::filesystem::path model;               // the candidate's
+  std::filesystem::path reference_model;     // empty: the same
   std::vector<PromptSpec> prompts;
   int32_t max_tokens = 0;  // decode steps after each prompt
   host::Limits limits;
@@ -47,9 +43,9 @@ struct Request {
   int32_t n_noise_runs = 8;                       // 0: no noise floor, so nothing can match
   bool default_row = true;                        // also run the reference in its default configuration
   std::vector<Choice> choices;                    // what the caller decided and why; copied to the record
-  Progress progress;                              // may be empty
+  drive::Progress progress;                       // may be empty
   KeepRequest keep;
-  PairObserver observe;  // sees every pair of the lock-step, prompt by prompt; may be empty
+  drive::PairObserver observe;  // sees every pair of the lock-step, prompt by prompt; may be empty
 };
 
 }  // namespace pb::run

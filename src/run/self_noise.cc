@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "base/sha256.h"
+#include "noise/floor.h"
 #include "run/doubts.h"
-#include "run/floor.h"
 
 namespace pb::run {
 namespace {
@@ -23,10 +23,8 @@ class SelfNoiseRun {
   explicit SelfNoiseRun(const SelfNoiseRequest& request)
       : request_(request), engine_(out_.run.reference, request.limits) {
     // The floor is measured as crossval measures that of its reference: the same sequences, settings and cache entries.
-    comparison_.candidate = comparison_.reference = request.engine;
-    comparison_.model = request.model;
-    comparison_.calibration = request.calibration;
-    comparison_.progress = request.progress;
+    floor_.calibration = request.calibration;
+    floor_.progress = request.progress;
   }
 
   Result<SelfNoise> Run();
@@ -36,7 +34,7 @@ class SelfNoiseRun {
   Status Open();
   Status OpenSession();
   Status EvaluatePrompts();
-  void Keep(Sequence sequence, RowStore rows);
+  void Keep(drive::Sequence sequence, drive::RowStore rows);
   Status EvaluateCalibration();
   Status MeasureFloor();
   Status RunAxes();
@@ -50,14 +48,14 @@ class SelfNoiseRun {
   void Add(Args&&... reason) {
     out_.run.verdict.reasons.emplace_back(std::forward<Args>(reason)...);
   }
-  bool is_recording() const { return !ReplayedFolder(out_.run.reference).empty(); }
+  bool is_recording() const { return !noise::ReplayedFolder(out_.run.reference).empty(); }
 
   const SelfNoiseRequest& request_;
   SelfNoise out_;
-  Request comparison_;
-  Participant engine_;
+  noise::FloorRequest floor_;
+  drive::Participant engine_;
   host::Settings sessions_[2];  // of the floor's two sides: both are this engine
-  std::vector<Evaluated> undisturbed_;
+  std::vector<noise::Evaluated> undisturbed_;
 };
 
 Status SelfNoiseRun::Absorb(Status status) {
@@ -94,13 +92,14 @@ Status SelfNoiseRun::OpenSession() {
     longest = std::max(longest, prompt.tokens.size() + static_cast<size_t>(request_.max_tokens));
     out_.run.prompts.push_back(std::move(prompt));
   }
-  PB_ASSIGN(sessions_[0], engine_.OpenSessionWishing(SessionWishes(request_.engine.settings, longest)));
+  PB_ASSIGN(sessions_[0],
+            engine_.OpenSessionWishing(drive::SessionWishes(request_.engine.settings, longest)));
   sessions_[1] = sessions_[0];
   return {};
 }
 
 // Where a logit is not finite there is nothing to measure against, and decode steps may be missing.
-void SelfNoiseRun::Keep(Sequence sequence, RowStore rows) {
+void SelfNoiseRun::Keep(drive::Sequence sequence, drive::RowStore rows) {
   for (int64_t r = 0; r < rows.n_rows(); ++r) {
     const std::span<const float> row = rows.Row(r);
     if (std::all_of(row.begin(), row.end(), [](float v) { return std::isfinite(v); })) continue;
@@ -114,8 +113,10 @@ void SelfNoiseRun::Keep(Sequence sequence, RowStore rows) {
 Status SelfNoiseRun::EvaluatePrompts() {
   for (size_t i = 0; i < out_.run.prompts.size(); ++i) {
     PromptRecord& prompt = out_.run.prompts[i];
-    Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size()), static_cast<int32_t>(i)};
-    PB_ASSIGN(RowStore rows, EvaluateGreedily(engine_, sessions_[1], prompt.steps_asked, &sequence));
+    drive::Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size()),
+                             static_cast<int32_t>(i)};
+    PB_ASSIGN(drive::RowStore rows,
+              drive::EvaluateGreedily(engine_, sessions_[1], prompt.steps_asked, &sequence));
     prompt.decoded.assign(sequence.tokens.begin() + sequence.n_prefill, sequence.tokens.end());
     Sha256 digest;
     for (int64_t r = 0; r < rows.n_rows(); ++r) digest.Update(std::as_bytes(rows.Row(r)));
@@ -126,9 +127,10 @@ Status SelfNoiseRun::EvaluatePrompts() {
 }
 
 Status SelfNoiseRun::EvaluateCalibration() {
-  PB_ASSIGN(std::vector<Sequence> sequences, CalibrationSequences(engine_, request_.calibration));
-  for (Sequence& sequence : sequences) {
-    PB_ASSIGN(RowStore rows, EvaluateAll(engine_, sessions_[1], sequence));
+  PB_ASSIGN(std::vector<drive::Sequence> sequences,
+            drive::CalibrationSequences(engine_, request_.calibration));
+  for (drive::Sequence& sequence : sequences) {
+    PB_ASSIGN(drive::RowStore rows, drive::EvaluateAll(engine_, sessions_[1], sequence));
     out_.n_calibration += rows.n_rows();
     Keep(std::move(sequence), std::move(rows));
   }
@@ -136,31 +138,30 @@ Status SelfNoiseRun::EvaluateCalibration() {
 }
 
 Status SelfNoiseRun::MeasureFloor() {
-  FloorSource source(engine_, engine_, sessions_, comparison_);
-  for (const Evaluated& u : undisturbed_)
+  noise::FloorSource source(engine_, engine_, sessions_, floor_);
+  for (const noise::Evaluated& u : undisturbed_)
     if (u.sequence.prompt != compare::kCalibration) PB_TRY(source.Add(u.sequence, &u.rows));
   // Decides whose floor it is, where there was no prompt.
   PB_TRY(source.Calibrate());
   out_.floor = source.Take(&out_.run.floor);
   out_.run.floor.side = "engine";
-  if (!out_.floor)
-    Add(ReasonCode::kNoNoiseFloor, "there is no noise floor: " + source.why_none());
+  if (!out_.floor) Add(ReasonCode::kNoNoiseFloor, "there is no noise floor: " + source.why_none());
   return {};
 }
 
 Status SelfNoiseRun::RunAxes() {
   size_t longest = 0;
-  for (const Evaluated& u : undisturbed_) longest = std::max(longest, u.sequence.tokens.size());
-  out_.axes = PlanAxes(out_.run.reference, static_cast<int64_t>(longest));
+  for (const noise::Evaluated& u : undisturbed_) longest = std::max(longest, u.sequence.tokens.size());
+  out_.axes = noise::PlanAxes(out_.run.reference, static_cast<int64_t>(longest));
   for (size_t i = 0; i < out_.axes.size(); ++i) {
     if (request_.progress)
       request_.progress(fmt::format("{} {}", out_.axes[i].axis, out_.axes[i].value), static_cast<int64_t>(i),
                         static_cast<int64_t>(out_.axes.size()));
-    EngineRecord failed;
-    Status status = RunAxis(engine_, request_.engine, sessions_[1], undisturbed_,
-                            out_.floor ? &*out_.floor : nullptr, &out_.axes[i], &failed);
+    drive::EngineRecord failed;
+    Status status = noise::RunAxis(engine_, request_.engine, sessions_[1], undisturbed_,
+                                   out_.floor ? &*out_.floor : nullptr, &out_.axes[i], &failed);
     if (status.ok()) continue;
-    EngineRecord& record = out_.run.reference;
+    drive::EngineRecord& record = out_.run.reference;
     if (!failed.error.empty()) record.error = failed.error, record.last_words = failed.last_words;
     if (record.error.empty()) record.error = status.error().message;
     record.error = fmt::format("{} {}: {}", out_.axes[i].axis, out_.axes[i].value, record.error);
@@ -193,10 +194,11 @@ void SelfNoiseRun::SetLimits() {
 // An engine against itself says nothing about a key that nobody hears; but what it computes with is not what both files say.
 void SelfNoiseRun::TellOfDoubts() {
   size_t longest = 0;
-  for (const Evaluated& u : undisturbed_) longest = std::max(longest, u.sequence.tokens.size());
+  for (const noise::Evaluated& u : undisturbed_) longest = std::max(longest, u.sequence.tokens.size());
   for (const PromptRecord& prompt : out_.run.prompts)
     NoteTokens(out_.run.reference, prompt.tokens, prompt.origin, &out_.run.notes);
-  TellDoubts(out_.run.doubts, static_cast<int64_t>(longest), false, &out_.run.verdict.reasons, &out_.run.notes);
+  TellDoubts(out_.run.doubts, static_cast<int64_t>(longest), false, &out_.run.verdict.reasons,
+             &out_.run.notes);
 }
 
 void SelfNoiseRun::JudgeFloor() {
@@ -217,7 +219,7 @@ void SelfNoiseRun::JudgeAxes() {
   compare::Verdict& verdict = out_.run.verdict;
   verdict.coverage.unit = "positions";
   int64_t n_promised = 0;
-  for (const AxisRow& row : out_.axes) {
+  for (const noise::AxisRow& row : out_.axes) {
     const std::string name = fmt::format("{} {}", row.axis, row.value);
     if (!row.refused.empty()) {
       if (row.promised)

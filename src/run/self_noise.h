@@ -8,21 +8,21 @@
 #include <vector>
 
 #include "compare/noise_floor.h"
-#include "run/axes.h"
+#include "noise/axes.h"
 #include "run/record.h"
 #include "run/request.h"
 
 namespace pb::run {
 
 struct SelfNoiseRequest {
-  EngineSpec engine;
+  drive::EngineSpec engine;
   std::filesystem::path model;
   std::vector<PromptSpec> prompts;  // may be none: the calibration text alone is measured
   int32_t max_tokens = 0;           // greedy decode steps after each prompt
   host::Limits limits;
   std::string calibration;  // text; its first 400 tokens are measured besides the prompts
   std::vector<Choice> choices;
-  Progress progress;  // may be empty
+  drive::Progress progress;  // may be empty
 };
 
 struct SelfNoise {
@@ -30,7 +30,7 @@ struct SelfNoise {
   // promise of equal bits (promise.equal_bits); first_divergence.prompt is kCalibration in the calibration text.
   Comparison run;
   std::optional<compare::NoiseFloor> floor;  // what run.floor sums up, with provenance
-  std::vector<AxisRow> axes;
+  std::vector<noise::AxisRow> axes;
   int64_t n_calibration = 0;  // tokens of the calibration text that the axes were run over
 };
 

@@ -5,18 +5,18 @@
 #include <string>
 
 #include "compare/noise_floor.h"
+#include "drive/engine_spec.h"
 #include "host/engine.h"
-#include "run/engine_spec.h"
 #include "run/request.h"
 #include "trace/reader.h"
 
 namespace pb::run {
 
 struct TraceFloorRequest {
-  EngineSpec engine;  // by the name that the trace gives it; its settings are those of the trace
+  drive::EngineSpec engine;  // by the name that the trace gives it; its settings are those of the trace
   host::Limits limits;
   std::string calibration;
-  Progress progress;  // may be empty
+  drive::Progress progress;  // may be empty
 };
 
 // Whether a floor lies beside the trace.

@@ -41,10 +41,6 @@ struct TokenizeOptions {
       true;  // text of control tokens becomes those tokens (user-defined tokens always match)
 };
 
-struct ChatMessage {
-  std::string role, content;
-};
-
 // Immutable after construction; safe to share between threads. Tables from a file are untrusted: every id is
 // checked.
 class Tokenizer {
@@ -68,12 +64,6 @@ class Tokenizer {
   // file.
   virtual const std::vector<std::string>& findings() const = 0;
 };
-
-// Renders a Jinja chat template (the subset that model files use; anything else is kUnsupported and named
-// with its line). Variables: messages, add_generation_prompt, bos_token, eos_token.
-Result<std::string> ApplyChatTemplate(std::string_view chat_template, std::span<const ChatMessage> messages,
-                                      bool add_generation_prompt, std::string_view bos_text,
-                                      std::string_view eos_text);
 
 }  // namespace pb
 

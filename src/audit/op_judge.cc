@@ -1,0 +1,239 @@
+// Judges an engine's operations one by one against what the arbiter makes of their inputs, and explains those that do not agree.
+#include "audit/op_judge.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "diagnose/blame.h"
+#include "diagnose/stage_text.h"
+
+namespace pb::audit {
+namespace {
+
+using compare::Blame;
+
+bool IsFinite(const compare::PointRow& row) { return row.n_non_finite[0] + row.n_non_finite[1] == 0; }
+
+// Whether an op takes its inputs to codes or f16 first.
+bool RoundsItsInputs(pb_stage stage) { return (stages::kProducts | stages::kAttention).Contains(stage); }
+
+// Whether an input holds NaN or an infinity other than a hidden score: what an op makes of it is not its own doing.
+bool HasNonFinite(pb_stage stage, const std::vector<diagnose::Recorded>& inputs) {
+  const auto bad = [&](float x) {
+    const bool hidden = stage == PB_STAGE_ATTN_SCORES_SOFTMAX && x == -INFINITY;
+    return !std::isfinite(x) && !hidden;
+  };
+  return std::ranges::any_of(inputs,
+                             [&](const diagnose::Recorded& r) { return std::ranges::any_of(r.values, bad); });
+}
+
+// The largest key or value that attention reads, where an f16 cache cannot hold it; else 0.
+float BeyondCache(pb_stage stage, const std::vector<diagnose::Recorded>& inputs, const host::Facts& session) {
+  constexpr float kBeyondF16 = 65520;  // the least that rounds to an infinite f16
+  const bool reads = stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_CONTEXT;
+  if (!reads || inputs.empty() || host::FactText(session, "kv.type") != "f16") return 0;
+  float largest = 0;
+  for (float x : inputs.back().values) largest = std::max(largest, std::fabs(x));
+  return largest >= kBeyondF16 ? largest : 0;
+}
+
+// What is to be said of values that are not finite.
+diagnose::Diagnosis TellNonFinite(const diagnose::Culprit& op, const compare::PointRow& row,
+                                  const Model& model, float beyond_cache) {
+  diagnose::Diagnosis d;
+  const std::string place = diagnose::PlaceText(op.place.layer, op.place.stage, std::nullopt);
+  if (beyond_cache > 0) {
+    d.blame = Blame::kEngine;
+    d.sentence = fmt::format(
+        "{}: the engine's f16 KV cache overflows: {} are up to {:.3g}, and the largest that f16 holds is "
+        "65504; kv.type=f32 "
+        "mends it",
+        place, op.place.stage == PB_STAGE_ATTN_SCORES ? "keys" : "values", beyond_cache);
+  } else if (row.n_non_finite[1] == 0) {
+    d.blame = Blame::kEngine;
+    d.sentence = place + ": the engine gives NaN or infinite values where the arbiter gives numbers";
+  } else if (row.n_non_finite[0] > 0) {
+    d.blame = Blame::kModelFile;
+    d.sentence = place + ": the numbers of the model file make NaN or infinite values of finite inputs";
+    const std::string weights = diagnose::NonFiniteWeights(model, op.place.stage, op.place.layer);
+    if (!weights.empty()) d.sentence += ": " + weights;
+  } else {
+    d.blame = Blame::kUndetermined;
+    d.why_undetermined = "the model file makes NaN or infinite values, which the engine avoids";
+    d.sentence = fmt::format("{}: it stays open who is wrong: {}", place, d.why_undetermined);
+  }
+  return d;
+}
+
+}  // namespace
+
+OpJudge::OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, Audit* out)
+    : arbiter_(arbiter), own_(own), out_(out), shape_(arbiter.model().params().shape()) {}
+
+void OpJudge::BeginPrompt(int32_t prompt) {
+  op_.inputs.Clear();
+  op_.place.prompt = prompt;
+}
+
+void OpJudge::BeginPass(int32_t step, int32_t first_position, std::span<const int32_t> tokens) {
+  op_.place.step = step;
+  op_.first_position = first_position;
+  tokens_.assign(tokens.begin(), tokens.end());
+  op_.inputs.BeginPass(first_position);
+}
+
+bool OpJudge::LeavesOpen(int32_t stage, bool activation_is_shown) const {
+  if (!trace::ReadModelFacts(arbiter_.facts()).activation_undeclared()) return false;
+  return stage == PB_STAGE_FFN_ACT || (stage == PB_STAGE_FFN_GATED && !activation_is_shown);
+}
+
+std::span<const int32_t> OpJudge::TokensOf(const diagnose::Culprit& op) const {
+  return std::span(tokens_).subspan(static_cast<size_t>(op.first_position - op_.first_position),
+                                    static_cast<size_t>(op.shape[0]));
+}
+
+Status OpJudge::OnPoint(pb_stage stage, int32_t layer, const host::TensorRef& tensor, bool judged) {
+  op_.place.stage = stage, op_.place.layer = layer;
+  op_.shape = tensor.shape;
+  const auto n_rows = static_cast<int64_t>(tokens_.size());
+  if (tensor.shape.empty() || tensor.shape[0] != n_rows || tensor.data.empty()) {
+    missing_.push_back(fmt::format("{}: {} rows were shown of {}", compare::PointName(stage, layer),
+                                   tensor.shape.empty() ? 0 : tensor.shape[0], n_rows));
+    return {};
+  }
+  op_.inputs.Add(stage, layer, {tensor.shape, {tensor.data.begin(), tensor.data.end()}});
+  return judged ? Judge(op_, tensor) : Status();
+}
+
+Status OpJudge::OnLogits(int32_t first_position, const host::TensorRef& rows) {
+  const diagnose::Recorded* norm = op_.inputs.Output(PB_STAGE_FINAL_NORM, -1);
+  const int64_t begin = first_position - op_.first_position;
+  if (!norm || begin < 0 || rows.shape.empty() || begin + rows.shape[0] > norm->shape[0]) {
+    missing_.push_back(fmt::format("logits of position {}: {}", first_position,
+                                   norm ? "no such rows were evaluated" : "final_norm was not shown"));
+    return {};
+  }
+  // The rows of the norm that these rows of logits are made of.
+  const int64_t n = rows.shape[0], width = static_cast<int64_t>(norm->values.size()) / norm->shape[0];
+  diagnose::Recorded part{{n, width},
+                          {norm->values.begin() + begin * width, norm->values.begin() + (begin + n) * width}};
+  diagnose::Culprit op;
+  op.place = {op_.place.prompt, op_.place.step, PB_STAGE_LOGITS, -1};
+  op.first_position = first_position;
+  op.shape = rows.shape;
+  op.inputs.BeginPass(first_position);
+  op.inputs.Add(PB_STAGE_FINAL_NORM, -1, std::move(part));
+  return Judge(op, rows);
+}
+
+Status OpJudge::Judge(diagnose::Culprit& op, const host::TensorRef& tensor) {
+  const auto stage = static_cast<pb_stage>(op.place.stage);
+  op.reference.assign(tensor.data.begin(), tensor.data.end());
+  op.bound = compare::BoundOf(stage, shape_, op.first_position + op.shape[0]);
+  auto expected = arbiter_.Expect(op, TokensOf(op), "");
+  if (!expected.ok()) {
+    const Error& error = expected.error();
+    const bool refused =
+        error.code == Code::kNotFound || error.code == Code::kUsage || error.code == Code::kUnsupported;
+    if (!refused) return std::move(expected).error();
+    missing_.push_back(
+        fmt::format("{}: {}", compare::PointName(op.place.stage, op.place.layer), error.message));
+    return {};
+  }
+  recomputed_.insert(expected->recomputed.begin(), expected->recomputed.end());
+  out_->recomputed.assign(recomputed_.begin(), recomputed_.end());
+  const diagnose::Agreement found =
+      arbiter_.Compare(op, tensor.data, expected->output.values, expected->units);
+  // What the arbiter computed in place of a tensor that is not shown may be rounded to another code than the engine's own.
+  if (!found.agrees && !expected->recomputed.empty() && RoundsItsInputs(stage)) {
+    missing_.push_back(fmt::format("{}: its error cannot be told from rounding, as {} was not shown",
+                                   compare::PointName(op.place.stage, op.place.layer),
+                                   expected->recomputed.front()));
+    return {};
+  }
+  if (!found.agrees) Explain(op, tensor.data, *expected, found);
+  rows_.push_back(found.row);
+  return {};
+}
+
+// Whether the variation that explains an earlier place explains this one too.
+bool OpJudge::IsExplainedAlike(const diagnose::Culprit& op, std::span<const float> output) {
+  for (AuditFinding& finding : out_->findings) {
+    const diagnose::Trial* named = finding.diagnosis.Named();
+    if (finding.diagnosis.place.stage != op.place.stage || !named) continue;
+    auto varied = arbiter_.Expect(op, TokensOf(op), named->name);
+    if (!varied.ok() || !arbiter_.Compare(op, output, varied->output.values, varied->units).agrees) continue;
+    finding.also.push_back(op.place);
+    return true;
+  }
+  return false;
+}
+
+void OpJudge::Explain(const diagnose::Culprit& op, std::span<const float> output,
+                      const diagnose::Expectation& declared, const diagnose::Agreement& found) {
+  const auto stage = static_cast<pb_stage>(op.place.stage);
+  if (IsFinite(found.row) && IsExplainedAlike(op, output)) return;
+  if (!IsFinite(found.row) && HasNonFinite(stage, declared.inputs)) return;  // it follows from another op's
+  const float beyond_cache =
+      IsFinite(found.row) ? 0 : BeyondCache(stage, declared.inputs, out_->run.candidate.session);
+  if (beyond_cache > 0 && overflow_ >= 0) {
+    out_->findings[static_cast<size_t>(overflow_)].also.push_back(op.place);
+    return;
+  }
+  if (out_->findings.size() >= kMaxFindings) return;
+  diagnose::Diagnosis d = IsFinite(found.row) ? Diagnose(op, output, declared, found)
+                                              : TellNonFinite(op, found.row, arbiter_.model(), beyond_cache);
+  if (beyond_cache > 0) overflow_ = static_cast<int64_t>(out_->findings.size());
+  d.place = op.place;
+  d.position = found.row.first_row_above >= 0 ? found.row.first_row_above
+                                              : std::max(found.row.worst_row_position, op.first_position);
+  if (found.row.feature_alone) d.feature = found.row.worst_feature_index;
+  d.findings.insert(d.findings.begin(), {"engine against arbiter", found.error(), found.row.bound,
+                                         found.row.bound_ratio, false, found.row.explanation});
+  d.recomputed = declared.recomputed;
+  if (out_->run.candidate.engine_facts().name == "native")
+    d.shared.push_back(
+        "the arbiter reads the model file, decodes its blocks and tokenises with the same code as the "
+        "engine (native); the block decoders are tested against the reference library's own");
+  out_->findings.push_back({std::move(d), {}});
+}
+
+diagnose::Diagnosis OpJudge::Diagnose(const diagnose::Culprit& op, std::span<const float> output,
+                                      const diagnose::Expectation& declared,
+                                      const diagnose::Agreement& found) {
+  diagnose::Diagnosis d;
+  d.blame = Blame::kEngine;
+  const std::string place = diagnose::PlaceText(
+      op.place.layer, op.place.stage,
+      found.row.feature_alone ? std::optional(found.row.worst_feature_index) : std::nullopt);
+  if (own_) {
+    d.file_differences = diagnose::FileDifferences(own_->model(), arbiter_.model(), op.place.stage,
+                                                   op.place.layer, {"the engine's file", "the good file's"});
+    auto by_own_file = own_->Expect(op, TokensOf(op), "");
+    if (by_own_file.ok()) {
+      const diagnose::Agreement own =
+          own_->Compare(op, output, by_own_file->output.values, by_own_file->units);
+      d.findings.push_back({"engine against its own file", own.error(), own.row.bound, own.row.bound_ratio,
+                            own.agrees, own.row.explanation});
+      if (own.agrees) d.blame = Blame::kModelFile;
+    }
+  }
+  d.trials =
+      diagnose::TryHypotheses({"engine", &op, &arbiter_, output, declared.output.values, declared.units});
+  const diagnose::Trial* named = d.Named();
+  if (d.blame == Blame::kModelFile)
+    d.sentence =
+        fmt::format("{}: the engine computes what its own file says, and the good file differs: {}", place,
+                    d.file_differences.empty() ? "in what this op reads" : d.file_differences.front());
+  else if (named)
+    d.sentence =
+        fmt::format("{}: the engine {}; agreement restored with {}", place, named->text, named->short_text);
+  else
+    d.sentence = fmt::format(
+        "{}: the engine does not compute what the model declares; none of {} variations explains "
+        "it",
+        place, d.trials.size());
+  return d;
+}
+
+}  // namespace pb::audit

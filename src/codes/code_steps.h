@@ -1,0 +1,52 @@
+// Explains differences of products by how their inputs are rounded: by the schemes that the engines were observed to
+// follow, where those differ, or by codes on a rounding boundary (docs/numerics.md, "Codes").
+#ifndef PARITYBIT_CODES_CODE_STEPS_H_
+#define PARITYBIT_CODES_CODE_STEPS_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "codes/precision.h"
+#include "codes/scheme_check.h"
+#include "compare/local.h"
+#include "drive/lock_step.h"
+#include "model/model.h"
+
+namespace pb::codes {
+
+// Sees the pairs of a lock-step in order, keeps the inputs of products, and marks a product whose error is explained
+// (PointRow::explained_by_codes, explained_by_precision) by what it would be otherwise.
+class CodeExplainer {
+ public:
+  // `check`: how both engines say that they quantise; null: codes explain nothing. A product whose scheme is not
+  // known here, or that an engine was seen to quantise otherwise, is never explained by codes. `differences`: where
+  // the engines were observed to follow different schemes; counts its products; may be null. All outlive this.
+  CodeExplainer(std::shared_ptr<const Model> model, const SchemeCheck* check,
+                std::vector<PrecisionDifference>* differences = nullptr)
+      : model_(std::move(model)), check_(check), differences_(differences) {}
+
+  void OnPair(const drive::PointPair& pair);
+
+ private:
+  void ByPrecision(const drive::PointPair& pair, const ProductWeights& product,
+                   PrecisionDifference* difference, std::span<const float> input);
+  void ByCodes(const drive::PointPair& pair, const ProductWeights& product,
+               std::span<const float> input) const;
+  // Takes from `candidate` what steps of boundary codes explain of its difference; returns how many steps.
+  int64_t TakeSteps(const drive::PointPair& pair, const ProductWeights& product, ActScheme scheme,
+                    std::span<const float> input, std::vector<float>* candidate) const;
+  // What is left of the error, if it is within the bound.
+  std::optional<compare::PointRow> Rest(const drive::PointPair& pair, std::span<const float> candidate) const;
+
+  std::shared_ptr<const Model> model_;
+  const SchemeCheck* check_;
+  std::vector<PrecisionDifference>* differences_;
+  ProductInputs inputs_;  // the reference's
+};
+
+}  // namespace pb::codes
+
+#endif  // PARITYBIT_CODES_CODE_STEPS_H_

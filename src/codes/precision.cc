@@ -1,0 +1,307 @@
+// Observes the precision of products: an engine's own input of each, rounded by one scheme after the other, the
+// product in fp64, and which of them gives the engine's own output.
+#include "codes/precision.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/bytes.h"
+#include "base/half.h"
+#include "codes/act_scheme.h"
+#include "codes/boundary_codes.h"
+#include "compare/local.h"
+#include "stages/stages.h"
+
+namespace pb::codes {
+namespace {
+
+constexpr int64_t kFeatures = 32;  // outputs of a row that are looked at: another scheme moves all of them
+
+// The minima of a weight row's blocks; empty where the format has none.
+std::vector<double> MinimaOf(const WeightView& w, int64_t row) {
+  std::vector<double> minima;
+  if (w.type != BlockType::kQ4_1) return minima;
+  const std::byte* block = w.data + static_cast<uint64_t>(row) * w.row_bytes;
+  for (int64_t b = 0; b < w.n_columns / 32; b++, block += sizeof(BlockQ4_1))
+    minima.push_back(F16ToF32(LoadLe<uint16_t>(block + offsetof(BlockQ4_1, m))));
+  return minima;
+}
+
+// A sum as it grows: docs/numerics.md, "Units".
+struct PartialSums {
+  double sum = 0, squares = 0, terms = 0;
+  int64_t n = 0;
+  void Add(double term) {
+    sum += term, squares += sum * sum, terms += term * term;
+    n++;
+  }
+  double UnitSquared() const { return squares + static_cast<double>(n + 1) * (terms / 6 + sum * sum / 3); }
+};
+
+// Some outputs of one row, exactly, and their units.
+struct ExactOutputs {
+  std::vector<double> values;
+  std::vector<float> units;
+};
+
+ExactOutputs Multiply(const WeightView& w, double scale, const RoundedRow& x,
+                      std::span<const int64_t> features) {
+  ExactOutputs out;
+  std::vector<float> row(static_cast<size_t>(w.n_columns));
+  for (int64_t f : features) {
+    DecodeRow(w, f, row.data());
+    const std::vector<double> minima = MinimaOf(w, f);
+    PartialSums codes, stored;
+    for (size_t k = 0; k < row.size(); k++)
+      codes.Add((double(row[k]) - (minima.empty() ? 0 : minima[k / 32])) * x.values[k]);
+    for (size_t b = 0; b < minima.size(); b++) {
+      double sum = x.sum_error.empty() ? 0 : x.sum_error[b];
+      for (size_t k = b * 32; k < b * 32 + 32; k++) sum += x.values[k];
+      stored.Add(minima[b] * sum);
+    }
+    out.values.push_back((codes.sum + stored.sum) * scale);
+    out.units.push_back(
+        static_cast<float>(std::sqrt(codes.UnitSquared() + stored.UnitSquared()) * std::fabs(scale)));
+  }
+  return out;
+}
+
+bool Fits(ActScheme scheme, int64_t n_columns) {
+  const int64_t block = ActBlockValues(scheme, n_columns);
+  return block == 0 || n_columns % block == 0;
+}
+
+// One row of a product as an engine gave it, at some of its outputs.
+class Product {
+ public:
+  Product(const ProductWeights& product, std::span<const float> input, std::span<const float> output)
+      : product_(product), input_(input) {
+    const int64_t n = std::min(kFeatures, product.weights->n_rows);
+    for (int64_t i = 0; i < n; i++) features_.push_back(i * product.weights->n_rows / n);
+    for (int64_t f : features_) output_.push_back(output[static_cast<size_t>(f)]);
+  }
+
+  // Whether a scheme gives the output: within its bound, or but for codes that lie on a rounding boundary.
+  bool Holds(ActScheme scheme) const {
+    const WeightView& w = *product_.weights;
+    if (!Fits(scheme, w.n_columns)) return false;
+    const ExactOutputs exact = Multiply(w, product_.scale, RoundRow(input_, scheme), features_);
+    const compare::LocalBound bound = compare::BoundFromUnits(PB_STAGE_Q_PROJ, exact.units);
+    std::vector<double> difference;
+    double error = 0;
+    for (size_t i = 0; i < output_.size(); i++) {
+      difference.push_back(double(output_[i]) - exact.values[i]);
+      error += difference.back() * difference.back();
+    }
+    const double limit = bound.OfRow(0, static_cast<int64_t>(output_.size()), 0, 0);
+    if (std::sqrt(error) <= limit) return true;
+    if (!IsIntegerScheme(scheme)) return false;
+    BoundaryCodes codes(input_, scheme, w, product_.scale);
+    return codes.Explain(difference, limit, features_).remainder_ratio <= 1;
+  }
+
+ private:
+  const ProductWeights& product_;
+  std::span<const float> input_;
+  std::vector<int64_t> features_;
+  std::vector<float> output_;
+};
+
+// The scheme that held for most of some products, and that for more than half.
+std::optional<ActScheme> MostHeld(const std::map<ActScheme, int64_t>& held, int64_t n, ActScheme declared) {
+  std::optional<ActScheme> most;
+  for (const auto& [scheme, count] : held) {
+    const bool more = !most || count > held.at(*most) || (count == held.at(*most) && scheme == declared);
+    if (2 * count > n && more) most = scheme;
+  }
+  return most;
+}
+
+}  // namespace
+
+void ProductInputs::OnPoint(const host::PointRef& point, std::span<const float> values) {
+  if (point.stage == PB_STAGE_ATTN_NORM) held_.clear();  // a layer begins
+  if (stages::kProductInputs.Contains(point.stage))
+    held_[point.stage] = {point.first_position, {values.begin(), values.end()}};
+}
+
+std::span<const float> ProductInputs::Find(const ProductWeights& product, int32_t first_position,
+                                           int64_t n_rows) const {
+  const auto input = held_.find(product.input);
+  if (input == held_.end()) return {};
+  const int64_t width = product.weights->n_columns;
+  const int64_t skip = (first_position - input->second.first_position) * width;
+  if (skip < 0 || static_cast<int64_t>(input->second.values.size()) < skip + n_rows * width) return {};
+  return {input->second.values.data() + skip, static_cast<size_t>(n_rows * width)};
+}
+
+void PrecisionObserver::OnPoint(const host::PointRef& point, const std::vector<int64_t>& shape,
+                                std::span<const float> values, bool decode) {
+  const ProductWeights product = ProductOf(*model_, point.stage, point.layer);
+  const int64_t n_rows = shape.empty() ? 0 : shape[0];
+  if (product.weights && n_rows > 0 &&
+      static_cast<int64_t>(values.size()) == n_rows * product.weights->n_rows) {
+    const WeightView& w = *product.weights;
+    const int64_t row = n_rows / 2;
+    const auto input = inputs_.Find(product, point.first_position + static_cast<int32_t>(row), 1);
+    const auto output = values.subspan(static_cast<size_t>(row * w.n_rows), static_cast<size_t>(w.n_rows));
+    auto finite = [](float x) { return std::isfinite(x); };
+    if (!input.empty() && std::all_of(input.begin(), input.end(), finite) &&
+        std::all_of(output.begin(), output.end(), finite)) {
+      Seen& seen = seen_[ClassOf(w)];
+      seen.matrices.insert({point.stage, point.layer});
+      seen.with_output |= point.stage == PB_STAGE_LOGITS;
+      seen.n[decode]++;
+      const Product at(product, input, output);
+      const ActScheme declared = declared_.SchemeFor(w.type, w.n_rows, point.stage == PB_STAGE_LOGITS);
+      const bool follows = at.Holds(declared);
+      seen.held[decode][declared] += follows;
+      seen.departs |= !follows;
+      for (ActScheme scheme : kActSchemes)
+        if (seen.departs && scheme != declared) seen.held[decode][scheme] += at.Holds(scheme);
+    }
+  }
+  inputs_.OnPoint(point, values);
+}
+
+std::vector<ClassPrecision> PrecisionObserver::Classes() const {
+  std::vector<ClassPrecision> classes;
+  for (const auto& [of, seen] : seen_) {
+    ClassPrecision c;
+    c.of = of, c.with_output = seen.with_output;
+    c.n_matrices = static_cast<int64_t>(seen.matrices.size());
+    c.n_products = seen.n[0] + seen.n[1];
+    const ActScheme declared = declared_.SchemeFor(of.weight, of.rows_32 ? 32 : 1, false);
+    std::optional<ActScheme> in[2];
+    for (int decode : {0, 1}) in[decode] = MostHeld(seen.held[decode], seen.n[decode], declared);
+    auto name = [](const std::optional<ActScheme>& s) {
+      return s ? ActSchemeName(*s) : "none that is known";
+    };
+    if (seen.n[0] > 0 && seen.n[1] > 0 && in[0] != in[1])
+      c.why_not = fmt::format("prefill {}, decode {}", name(in[0]), name(in[1]));
+    else if (const auto one = seen.n[0] > 0 ? in[0] : in[1])
+      c.scheme = one;
+    else
+      c.why_not = "its products follow no scheme that is known";
+    classes.push_back(std::move(c));
+  }
+  return classes;
+}
+
+Result<std::vector<ClassPrecision>> ObservePrecision(drive::Participant& engine,
+                                                     const host::Settings& session,
+                                                     std::shared_ptr<const Model> model,
+                                                     std::span<const int32_t> tokens) {
+  constexpr size_t kMostTokens = 64;
+  auto declared = ActQuant::Parse(engine.record().session_facts().act_quant.value);
+  if (!model || !declared.ok() || !(engine.engine().capabilities() & PB_CAP_OUTPUTS))
+    return std::vector<ClassPrecision>();
+  PB_TRY(engine.OpenSession(session));
+  PB_ASSIGN(const std::vector<host::StageVisibility> stages, engine.Stages());
+  PrecisionObserver observer(std::move(model), *declared);
+  drive::Taps taps;
+  for (int32_t s = 0; s < PB_STAGE_COUNT; s++)
+    if (stages[static_cast<size_t>(s)].visibility == PB_OBSERVED) taps.filter.stages.push_back(s);
+  taps.filter.outputs = !taps.filter.stages.empty();
+  bool decode = false;
+  taps.on_point = [&](const host::Event& event) -> Status {
+    observer.OnPoint(event.point, event.tensor.shape, event.tensor.data, decode);
+    return {};
+  };
+  auto ignore = [](int32_t, std::span<const float>) { return Status(); };
+  const size_t n = std::min(tokens.size(), kMostTokens), n_prefill = n > 2 ? n - 1 : n;
+  if (n_prefill > 0) PB_TRY(engine.Evaluate(tokens.first(n_prefill), 0, ignore, taps));
+  decode = true;
+  if (n > n_prefill)
+    PB_TRY(engine.Evaluate(tokens.subspan(n_prefill, 1), static_cast<int32_t>(n_prefill), ignore, taps));
+  return observer.Classes();
+}
+
+bool IsWhole(const std::vector<ClassPrecision>& classes, const ProductClass& of) {
+  return std::none_of(classes.begin(), classes.end(), [&](const ClassPrecision& other) {
+    return other.of.weight == of.weight && other.of.rows_32 != of.rows_32;
+  });
+}
+
+std::string ClassName(const std::vector<ClassPrecision>& classes, const ProductClass& of) {
+  const std::string type(GetBlockFormat(of.weight).name);
+  if (IsWhole(classes, of)) return type;
+  return type + (of.rows_32 ? " (a multiple of 32 rows)" : " (no multiple of 32 rows)");
+}
+
+std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& candidate,
+                                             const std::vector<ClassPrecision>& reference) {
+  std::vector<PrecisionDifference> differences;
+  for (const ClassPrecision& c : candidate) {
+    for (const ClassPrecision& r : reference) {
+      if (c.of < r.of || r.of < c.of || !c.scheme || !r.scheme || *c.scheme == *r.scheme) continue;
+      differences.push_back({c.of, {*c.scheme, *r.scheme}, std::min(c.n_matrices, r.n_matrices), 0});
+    }
+  }
+  return differences;
+}
+
+PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const WeightView& w) {
+  const ProductClass of = ClassOf(w);
+  auto found = std::find_if(differences.begin(), differences.end(),
+                            [&](const PrecisionDifference& d) { return !(d.of < of) && !(of < d.of); });
+  return found == differences.end() ? nullptr : &*found;
+}
+
+ActQuant Observed(const ActQuant& declared, const std::vector<ClassPrecision>& classes) {
+  ActQuant observed = declared;
+  for (const ClassPrecision& c : classes) {
+    const ActScheme said =
+        declared.SchemeFor(c.of.weight, c.of.rows_32 ? 32 : 1, c.n_matrices == 1 && c.with_output);
+    if (!c.scheme || *c.scheme == said) continue;
+    observed.exceptions.push_back({c.of.weight, c.of.rows_32 && !IsWhole(classes, c.of), *c.scheme});
+  }
+  return observed;
+}
+
+std::string PrecisionText(const std::vector<ClassPrecision>& classes) {
+  std::string text;
+  for (const ClassPrecision& c : classes) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", ClassName(classes, c.of),
+                        c.scheme ? std::string(ActSchemeName(*c.scheme)) : "not known: " + c.why_not);
+  }
+  return text;
+}
+
+std::vector<float> SchemeDifference(const WeightView& w, double scale, std::span<const float> input,
+                                    ActScheme candidate, ActScheme reference) {
+  const auto k_all = static_cast<size_t>(w.n_columns);
+  const size_t n_rows = input.size() / k_all;
+  // (n_rows, K): by how much the candidate's rounded input exceeds the reference's; (n_rows, K / 32): its stored sums.
+  std::vector<float> x(input.size()), sums;
+  for (size_t i = 0; i < n_rows; i++) {
+    const auto row = input.subspan(i * k_all, k_all);
+    const RoundedRow c = RoundRow(row, candidate), r = RoundRow(row, reference);
+    for (size_t k = 0; k < k_all; k++) x[i * k_all + k] = static_cast<float>(c.values[k] - r.values[k]);
+    for (size_t b = 0; w.type == BlockType::kQ4_1 && b < k_all / 32; b++)
+      sums.push_back(static_cast<float>((c.sum_error.empty() ? 0 : c.sum_error[b]) -
+                                        (r.sum_error.empty() ? 0 : r.sum_error[b])));
+  }
+  std::vector<float> difference(n_rows * static_cast<size_t>(w.n_rows)), weights(k_all);
+  for (int64_t j = 0; j < w.n_rows; j++) {
+    DecodeRow(w, j, weights.data());
+    const std::vector<double> minima = MinimaOf(w, j);
+    for (size_t i = 0; i < n_rows; i++) {
+      constexpr size_t kLanes = 16;
+      float lanes[kLanes] = {};
+      const float* row = x.data() + i * k_all;
+      size_t k = 0;
+      for (; k + kLanes <= k_all; k += kLanes)
+        for (size_t lane = 0; lane < kLanes; lane++) lanes[lane] += weights[k + lane] * row[k + lane];
+      double sum = 0;
+      for (float lane : lanes) sum += double(lane);
+      for (; k < k_all; k++) sum += double(weights[k]) * double(row[k]);
+      for (size_t b = 0; b < minima.size(); b++) sum += minima[b] * double(sums[i * minima.size() + b]);
+      difference[i * static_cast<size_t>(w.n_rows) + static_cast<size_t>(j)] =
+          static_cast<float>(sum * scale);
+    }
+  }
+  return difference;
+}
+
+}  // namespace pb::codes

@@ -1,0 +1,124 @@
+// Which precision an engine uses for the input of each product, observed on the engine: the one scheme under
+// which its products come out of its own inputs within their bounds (docs/numerics.md, "Precision of products").
+#ifndef PARITYBIT_CODES_PRECISION_H_
+#define PARITYBIT_CODES_PRECISION_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "codes/scheme_check.h"
+#include "drive/participant.h"
+#include "formats/act_scheme.h"
+#include "model/model.h"
+
+namespace pb::codes {
+
+// Keeps the tensors that products of the layer at hand read.
+class ProductInputs {
+ public:
+  void OnPoint(const host::PointRef& point, std::span<const float> values);
+  // Rows from first_position on of what enters a product; empty: they were not seen.
+  std::span<const float> Find(const ProductWeights& product, int32_t first_position, int64_t n_rows) const;
+
+ private:
+  struct Held {
+    int32_t first_position;
+    std::vector<float> values;
+  };
+  std::map<int32_t, Held> held_;  // by stage
+};
+
+// Products that an engine is taken to compute alike.
+struct ProductClass {
+  BlockType weight = BlockType::kF32;
+  bool rows_32 = false;  // the matrix has a multiple of 32 rows
+  friend bool operator<(const ProductClass& a, const ProductClass& b) {
+    return std::tie(a.weight, a.rows_32) < std::tie(b.weight, b.rows_32);
+  }
+};
+inline ProductClass ClassOf(const WeightView& w) { return {w.type, w.n_rows % 32 == 0}; }
+
+// What was observed of a class in one engine.
+struct ClassPrecision {
+  ProductClass of;
+  bool with_output = false;  // the output matrix is one of them
+  int64_t n_matrices = 0;
+  int64_t n_products = 0;           // evaluations that were looked at
+  std::optional<ActScheme> scheme;  // nothing: why_not
+  std::string why_not;              // "prefill f16, decode none"
+};
+
+// Watches one engine's points in order of execution and looks at one row of every product of some evaluations.
+class PrecisionObserver {
+ public:
+  // `declared`: what the engine says; tried first. The model is the file that the engine read.
+  PrecisionObserver(std::shared_ptr<const Model> model, ActQuant declared)
+      : model_(std::move(model)), declared_(std::move(declared)) {}
+
+  // All rows of an evaluation's point; `decode`: it is a step of decoding.
+  void OnPoint(const host::PointRef& point, const std::vector<int64_t>& shape, std::span<const float> values,
+               bool decode);
+  // Classes in order; what holds for more than half of a class's products, in prefill and decode alike.
+  std::vector<ClassPrecision> Classes() const;
+
+ private:
+  struct Seen {
+    std::set<std::pair<int32_t, int32_t>> matrices;  // (stage, layer)
+    int64_t n[2] = {0, 0};                           // products of prefill, decode
+    std::map<ActScheme, int64_t> held[2];            // of those, how many a scheme held for
+    bool with_output = false;
+    bool departs = false;  // a product does not follow what is declared
+  };
+
+  std::shared_ptr<const Model> model_;
+  ActQuant declared_;
+  ProductInputs inputs_;
+  std::map<ProductClass, Seen> seen_;
+};
+
+// Runs an engine over the first tokens of a sequence, as a prefill and a decode step, and watches. The session is
+// another one afterwards. Empty: the engine shows no products, or the file is not read here.
+Result<std::vector<ClassPrecision>> ObservePrecision(drive::Participant& engine,
+                                                     const host::Settings& session,
+                                                     std::shared_ptr<const Model> model,
+                                                     std::span<const int32_t> tokens);
+
+// Whether a class is all of its weight type.
+bool IsWhole(const std::vector<ClassPrecision>& classes, const ProductClass& of);
+
+// "F16"; "F16 (a multiple of 32 rows)" where there are others.
+std::string ClassName(const std::vector<ClassPrecision>& classes, const ProductClass& of);
+
+// A class that two engines were observed to compute by different schemes.
+struct PrecisionDifference {
+  ProductClass of;
+  ActScheme scheme[2];  // candidate, reference
+  int64_t n_matrices = 0;
+  int64_t n_products = 0;  // whose difference is that of the schemes
+};
+std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& candidate,
+                                             const std::vector<ClassPrecision>& reference);
+// nullptr: the engines compute this product alike, as far as was observed.
+PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const WeightView& w);
+
+// "F16 none (42 products of 7 matrices), Q8_0 q8_0 (...)", or why a class was not observed.
+std::string PrecisionText(const std::vector<ClassPrecision>& classes);
+// act.quant with what was observed where that departs from what is declared.
+ActQuant Observed(const ActQuant& declared, const std::vector<ClassPrecision>& classes);
+
+// What rounding the same input by two schemes makes of a product: candidate's output less reference's, (n_rows,
+// n_out); input (n_rows, K).
+std::vector<float> SchemeDifference(const WeightView& w, double scale, std::span<const float> input,
+                                    ActScheme candidate, ActScheme reference);
+
+}  // namespace pb::codes
+
+#endif  // PARITYBIT_CODES_PRECISION_H_

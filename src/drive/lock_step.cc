@@ -1,0 +1,329 @@
+// Two engines in lock-step: which points to expect of them, how their tensors meet, and what the candidate goes on with.
+#include "drive/lock_step.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "base/sha256.h"
+#include "stages/stages.h"
+
+namespace pb::drive {
+namespace {
+
+using Key = std::pair<int32_t, int32_t>;  // (stage, layer)
+
+// A point's rows as they arrive; an engine may show them in several pieces.
+struct Tensor {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+  int64_t n_taken = 0;  // rows the candidate has been compared with
+};
+
+int64_t Features(const std::vector<int64_t>& shape) {
+  int64_t n = 1;
+  for (size_t i = 1; i < shape.size(); i++) n *= shape[i];
+  return n;
+}
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return fmt::format("({})", fmt::join(shape, ", "));
+}
+
+// Place of a layer among all: embeddings, layers, outer stages.
+int32_t LayerOrder(int32_t stage, int32_t layer, int64_t n_layers) {
+  if (layer >= 0) return layer + 1;
+  return stage == PB_STAGE_EMBEDDINGS ? 0 : static_cast<int32_t>(n_layers) + 1;
+}
+
+// Ops of their own wherever they are hidden, with a rounding of their own, and no part of the op that reads them: what reads
+// weights, and the rotation before keys are cached.
+constexpr stages::Set kStandAlone =
+    stages::kProducts | stages::kNorms | stages::kRotary | stages::Set(PB_STAGE_EMBEDDINGS);
+
+// Which hidden stage keeps a stage's inputs from being equal in both engines; unmapped: none does. In place of any other hidden
+// stage, which is computed inside the op that reads it, stand that stage's own inputs, and so in place of one that
+// neither engine has. `seen`: stages that were looked into, of this layer or the one before.
+pb_stage HiddenInput(pb_stage stage, const std::function<pb_visibility(pb_stage)>& see, stages::Set* seen) {
+  for (const stages::InputSpec& spec : stages::Of(stage).inputs) {
+    const bool second = spec.n_stages > 1 && see(spec.stages[0]) == PB_ABSENT;
+    const pb_stage input = spec.stages[second ? 1 : 0];
+    if (see(input) == PB_OBSERVED || seen->Contains(input)) continue;
+    *seen |= input;
+    if (see(input) == PB_UNOBSERVABLE && kStandAlone.Contains(input)) return input;
+    if (const pb_stage hidden = HiddenInput(input, see, seen); hidden != PB_STAGE_UNMAPPED) return hidden;
+  }
+  return PB_STAGE_UNMAPPED;
+}
+
+// Names the ops that are compared and cannot be judged.
+void FindUnequal(const std::vector<host::StageVisibility>& candidate,
+                 const std::vector<host::StageVisibility>& reference, PointPlan* plan) {
+  auto of = [](const std::vector<host::StageVisibility>& stages, int32_t s) {
+    return stages[static_cast<size_t>(s)].visibility;
+  };
+  const auto see = [&](pb_stage s) {
+    const bool both = of(candidate, s) == PB_OBSERVED && of(reference, s) == PB_OBSERVED;
+    const bool neither = of(candidate, s) == PB_ABSENT && of(reference, s) == PB_ABSENT;
+    return both ? PB_OBSERVED : neither ? PB_ABSENT : PB_UNOBSERVABLE;
+  };
+  for (const int32_t s : plan->compared) {
+    stages::Set seen;
+    const pb_stage hidden = HiddenInput(static_cast<pb_stage>(s), see, &seen);
+    if (hidden == PB_STAGE_UNMAPPED) continue;
+    const char* who = of(reference, hidden) != PB_OBSERVED ? "reference" : "candidate";
+    plan->unequal[s] = fmt::format(
+        "not judged by its own error: it reads {}, which the {} does not show, so its inputs are not "
+        "equal",
+        pb_vocabulary[hidden].name, who);
+    plan->unobservable.push_back(fmt::format("{}: {}", pb_vocabulary[s].name, plan->unequal[s]));
+  }
+}
+
+}  // namespace
+
+PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
+                     const std::vector<host::StageVisibility>& reference) {
+  PointPlan plan;
+  for (int32_t s = 0; s < PB_STAGE_COUNT; s++) {
+    const auto& c = candidate[static_cast<size_t>(s)];
+    const auto& r = reference[static_cast<size_t>(s)];
+    const char* name = pb_vocabulary[s].name;
+    if (c.visibility == PB_OBSERVED) plan.shown[0].push_back(s);
+    if (r.visibility == PB_OBSERVED) plan.shown[1].push_back(s);
+    if (c.visibility == PB_ABSENT && r.visibility == PB_ABSENT) continue;
+    if (c.visibility == PB_ABSENT || r.visibility == PB_ABSENT) {
+      const bool candidate = c.visibility == PB_ABSENT;
+      const std::string& reason = candidate ? c.reason : r.reason;
+      plan.one_sided.push_back(fmt::format("{}: {}{}", name, candidate ? "candidate: " : "reference: ",
+                                           reason.empty() ? "has no such op" : reason));
+    } else if (c.visibility == PB_OBSERVED && r.visibility == PB_OBSERVED) {
+      plan.compared.push_back(s);
+    } else {
+      const bool hidden_in_reference = r.visibility != PB_OBSERVED;
+      plan.unobservable.push_back(fmt::format("{}: {}: {}", name,
+                                              hidden_in_reference ? "reference" : "candidate",
+                                              hidden_in_reference ? r.reason : c.reason));
+    }
+  }
+  FindUnequal(candidate, reference, &plan);
+  return plan;
+}
+
+int64_t PointPlan::Expected(int64_t n_layers) const {
+  int64_t n = 0;
+  for (int32_t s : compared)
+    if (!unequal.count(s)) n += pb_vocabulary[s].per_layer ? n_layers : 1;
+  return n;
+}
+
+struct LockStep::State {
+  LockStepResult result;
+  Sha256 logits[2], shown[2];
+  // Of the pass at hand.
+  int32_t prompt = 0, step = 0, first_position = 0;
+  int64_t n_tokens = 0;
+  std::map<Key, Tensor> waiting;   // reference tensors the candidate has not reached
+  std::map<Key, int64_t> n_shown;  // rows of each that the reference has shown
+  int32_t candidate_order = 0, reference_order = 0;
+  bool reference_done = false;
+};
+
+LockStep::LockStep(Participant& candidate, Participant& reference, PointPlan plan, LockStepOptions options)
+    : candidate_(candidate),
+      reference_(reference),
+      plan_(std::move(plan)),
+      options_(std::move(options)),
+      state_(new State) {}
+
+LockStep::~LockStep() = default;
+
+// An error is of who watches, not of the engine.
+Status LockStep::Observe(int side, const host::Event& event) {
+  return options_.on_event && event.kind != host::Event::kDone ? options_.on_event(side, event) : Status();
+}
+
+bool LockStep::IsCompared(const host::Event& event) const {
+  return std::find(plan_.compared.begin(), plan_.compared.end(), event.point.stage) != plan_.compared.end();
+}
+
+void LockStep::Missing(const std::pair<int32_t, int32_t>& point, const std::string& why) {
+  state_->result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: {}", state_->prompt,
+                                               state_->step, point.second, pb_vocabulary[point.first].name,
+                                               why));
+}
+
+Status LockStep::OnReferenceEvent(const host::Event& event) {
+  State& s = *state_;
+  if (event.kind == host::Event::kDone) {
+    s.reference_done = true;
+    return {};
+  }
+  if (event.kind == host::Event::kLogits) {
+    s.logits[1].Update(std::as_bytes(event.tensor.data));
+  } else if (IsCompared(event)) {
+    const auto& shape = event.tensor.shape;
+    if (event.point.stage == PB_STAGE_LOGITS) s.shown[1].Update(std::as_bytes(event.tensor.data));
+    // Only the last piece of a pass tells how far the reference is.
+    if (event.point.first_position + shape[0] >= s.first_position + s.n_tokens) {
+      s.reference_order =
+          std::max(s.reference_order, LayerOrder(event.point.stage, event.point.layer, options_.n_layers));
+    }
+    // Each row once and in order, whether or not the candidate has been there already: what is shown twice is no evidence.
+    const Key key{event.point.stage, event.point.layer};
+    int64_t& n_shown = s.n_shown[key];
+    const int64_t begin = event.point.first_position - s.first_position;
+    if (begin != n_shown || begin + shape[0] > s.n_tokens) {
+      Missing(key, fmt::format("the reference showed rows {} to {} where row {} of {} was due", begin,
+                               begin + shape[0], n_shown, s.n_tokens));
+      return reference_.Noted(reference_.engine().Continue());
+    }
+    n_shown += shape[0];
+    Tensor& t = s.waiting[key];
+    if (t.shape.empty()) {
+      t.shape = shape;
+    } else {
+      t.shape[0] += shape[0];
+    }
+    t.values.insert(t.values.end(), event.tensor.data.begin(), event.tensor.data.end());
+  }
+  return reference_.Noted(reference_.engine().Continue());
+}
+
+// Takes the reference's next event.
+Status LockStep::PullReference() {
+  auto event = reference_.engine().Wait();
+  if (!event.ok()) return reference_.Noted(std::move(event).error());
+  PB_TRY(Observe(1, *event));
+  return OnReferenceEvent(*event);
+}
+
+Status LockStep::Compare(const host::Event& event, const std::vector<float>& reference) {
+  State& s = *state_;
+  const auto& t = event.tensor;
+  const int64_t features = Features(t.shape);
+  const auto stage = static_cast<pb_stage>(event.point.stage);
+  const int64_t n_positions = s.first_position + s.n_tokens;
+  const compare::LocalBound bound = options_.fused_attention && stage == PB_STAGE_ATTN_CONTEXT
+                                        ? compare::FusedAttentionBound(n_positions)
+                                        : compare::BoundOf(stage, options_.shape, n_positions);
+  const compare::PointPlace place{s.prompt, s.step, stage, event.point.layer, event.point.first_position};
+  PB_ASSIGN(compare::PointRow row, compare::ComparePoint({t.data, t.shape[0], features},
+                                                         {reference, t.shape[0], features}, place, bound));
+  // In a free run errors are described, whatever they come from.
+  const bool judged = options_.overwrite != Overwrite::kReference || !plan_.unequal.count(stage);
+  if (!judged) {
+    row.bound = row.bound_ratio = 0;
+    row.first_row_above = -1, row.feature_alone = false;
+  }
+  if (options_.on_pair) PB_TRY(options_.on_pair({event.point, t.shape, t.data, reference, &row, &bound}));
+  if (judged) s.result.rows.push_back(std::move(row));
+  return {};
+}
+
+// Handles a point, or a piece of its rows, at which the candidate stands.
+Status LockStep::Candidate(const host::Event& event) {
+  State& s = *state_;
+  const Key key{event.point.stage, event.point.layer};
+  const auto& shape = event.tensor.shape;
+  const int64_t begin = event.point.first_position - s.first_position, end = begin + shape[0];
+  if (event.point.stage == PB_STAGE_LOGITS) s.shown[0].Update(std::as_bytes(event.tensor.data));
+  s.candidate_order = LayerOrder(event.point.stage, event.point.layer, options_.n_layers);
+  auto arrived = [&] {
+    auto found = s.waiting.find(key);
+    return found != s.waiting.end() && found->second.shape[0] >= end;
+  };
+  // What the reference has not shown by the end of the next layer it will not show.
+  while (!arrived() && !s.reference_done && s.reference_order <= s.candidate_order + 1)
+    PB_TRY(PullReference());
+  auto found = s.waiting.find(key);
+  std::string missing;
+  std::vector<float> reference;
+  if (found == s.waiting.end()) {
+    missing = s.n_shown[key] == 0 ? "the reference did not show it"
+                                  : fmt::format("the candidate showed rows {} to {} once more", begin, end);
+  } else if (Tensor& t = found->second; begin < 0 || !arrived() || t.shape.size() != shape.size() ||
+                                        !std::equal(shape.begin() + 1, shape.end(), t.shape.begin() + 1)) {
+    missing = fmt::format("rows {} to {} of shape {} against the reference's {}", begin, end,
+                          ShapeText(shape), ShapeText(t.shape));
+  } else {
+    reference.assign(t.values.begin() + begin * Features(shape), t.values.begin() + end * Features(shape));
+    PB_TRY(Compare(event, reference));
+    t.n_taken += shape[0];
+    if (t.n_taken == s.n_tokens) s.waiting.erase(found);
+  }
+  if (!missing.empty()) Missing(key, missing);
+  if (options_.overwrite == Overwrite::kItself)
+    reference.assign(event.tensor.data.begin(), event.tensor.data.end());
+  const bool goes_on = options_.overwrite == Overwrite::kNothing || reference.empty();
+  return candidate_.Noted(goes_on ? candidate_.engine().Continue()
+                                  : candidate_.engine().Overwrite(reference));
+}
+
+// Waits until the candidate has something to say, letting the reference run ahead by at most one layer meanwhile.
+Result<bool> LockStep::CandidateReady() {
+  State& s = *state_;
+  for (;;) {
+    const bool may_run = !s.reference_done && s.reference_order <= s.candidate_order + 1;
+    pollfd fds[2] = {{candidate_.engine().ready_fd(), POLLIN, 0},
+                     {reference_.engine().ready_fd(), POLLIN, 0}};
+    const int n = ::poll(fds, may_run ? 2 : 1, 1000);
+    if (n <= 0 || fds[0].revents) return true;  // on silence the candidate's own limit decides
+    PB_TRY(PullReference());
+  }
+}
+
+Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, int32_t prompt, int32_t step) {
+  State& s = *state_;
+  s.prompt = prompt, s.step = step, s.first_position = first_position,
+  s.n_tokens = static_cast<int64_t>(tokens.size());
+  s.waiting.clear(), s.n_shown.clear();
+  s.candidate_order = s.reference_order = 0;
+  s.reference_done = false;
+  host::EvalRequest request;
+  request.tokens.assign(tokens.begin(), tokens.end());
+  request.first_position = first_position;
+  auto begin = [&](int side, Participant& engine) {
+    request.tap.stages = options_.on_event ? plan_.shown[side] : plan_.compared;
+    request.tap.outputs = !request.tap.stages.empty();
+    return engine.Noted(engine.engine().BeginEval(request));
+  };
+  PB_TRY(begin(1, reference_));
+  PB_TRY(begin(0, candidate_));
+  for (bool done = false; !done;) {
+    PB_TRY(CandidateReady());
+    auto event = candidate_.engine().Wait();
+    if (!event.ok()) return candidate_.Noted(std::move(event).error());
+    PB_TRY(Observe(0, *event));
+    switch (event->kind) {
+      case host::Event::kDone:
+        done = true;
+        break;
+      case host::Event::kLogits:
+        s.logits[0].Update(std::as_bytes(event->tensor.data));
+        PB_TRY(candidate_.Noted(candidate_.engine().Continue()));
+        break;
+      case host::Event::kPoint:
+        PB_TRY(IsCompared(*event) ? Candidate(*event) : candidate_.Noted(candidate_.engine().Continue()));
+        break;
+    }
+  }
+  while (!s.reference_done) PB_TRY(PullReference());
+  for (const auto& [key, tensor] : s.waiting)
+    Missing(key, fmt::format("the candidate showed {} of {} rows", tensor.n_taken, s.n_tokens));
+  return {};
+}
+
+LockStepResult LockStep::Finish() {
+  LockStepResult result = std::move(state_->result);
+  for (int side : {0, 1}) {
+    result.logits_sha256[side] = state_->logits[side].Hex();
+    result.shown_sha256[side] = state_->shown[side].Hex();
+  }
+  std::stable_sort(result.rows.begin(), result.rows.end(), compare::ComesBefore);
+  return result;
+}
+
+}  // namespace pb::drive

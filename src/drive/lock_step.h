@@ -1,0 +1,104 @@
+// Two engines over the same tokens, point by point: every tracepoint of the candidate compared with the reference's, and in
+// lock-step then overwritten by it, so that each op's error is its own (ARCHITECTURE.md, "Verdicts").
+#ifndef PARITYBIT_DRIVE_LOCK_STEP_H_
+#define PARITYBIT_DRIVE_LOCK_STEP_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "compare/local.h"
+#include "drive/participant.h"
+#include "host/engine.h"
+
+namespace pb::drive {
+
+// What both engines gave at one point; spans live until the callback returns.
+struct PointPair {
+  host::PointRef point;
+  std::vector<int64_t> shape;
+  std::span<const float> candidate, reference;
+  compare::PointRow* row;  // may be annotated
+  const compare::LocalBound* bound;
+};
+
+using PairObserver = std::function<void(const PointPair&)>;
+
+// What each of the candidate's tensors is overwritten with once it has been compared.
+enum class Overwrite {
+  kReference,  // the reference's: lock-step, errors are local
+  kItself,  // what it just showed: changes nothing in an engine that computes with what it shows; errors are accumulated
+  kNothing,  // errors are accumulated
+};
+
+struct LockStepOptions {
+  stages::ModelShape shape;
+  int64_t n_layers = 0;
+  bool fused_attention = false;  // of either engine: the context is held against the bound of such
+  Overwrite overwrite = Overwrite::kReference;
+  // May be empty. Called for every pair, in the candidate's order.
+  std::function<Status(const PointPair&)> on_pair;
+  // May be empty. Called for everything an engine hands over, in its own order, before it is compared; side 0 is the candidate.
+  // Then each engine is asked for all stages that it shows, not only for those that both do.
+  std::function<Status(int side, const host::Event&)> on_event;
+};
+
+// Which points two engines are expected to show, by stage.
+struct PointPlan {
+  std::vector<int32_t> compared;  // stages both show
+  // Of those the ones whose inputs are not equal in lock-step though they are compared, with the reason: an input that is hidden in
+  // one of the engines was never overwritten. Their errors are not their own.
+  std::map<int32_t, std::string> unequal;
+  std::vector<int32_t> shown[2];             // stages each shows
+  std::vector<std::string> unobservable;     // "ffn_act: reference: computed inside the gated product"
+  std::vector<std::string> one_sided;        // a stage one engine has and the other's architecture lacks
+  int64_t Expected(int64_t n_layers) const;  // points of one pass that are judged
+};
+PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
+                     const std::vector<host::StageVisibility>& reference);
+
+// What one sequence gave.
+struct LockStepResult {
+  std::vector<compare::PointRow>
+      rows;  // in dependency order, one for each point (or piece of its rows) of each pass
+  std::vector<std::string> missing;  // "prompt 0, step 0, layer 3, q_rope: the reference did not show it"
+  std::string logits_sha256[2];      // candidate, reference: as evaluated here, all rows in order of position
+  std::string shown_sha256[2];  // the same, as shown at the tracepoint `logits` (before it was overwritten)
+};
+
+// Drives two open sessions (at position 0) over a sequence in passes. The reference runs ahead of the candidate by at most one
+// layer and then waits. Positions, steps and chunks are the caller's: one call of Pass is one evaluation in both engines.
+class LockStep {
+ public:
+  LockStep(Participant& candidate, Participant& reference, PointPlan plan, LockStepOptions options);
+  ~LockStep();
+
+  // Evaluates tokens at first_position in both engines; step 0 is the prefill. An engine's failure is noted
+  // by its participant.
+  Status Pass(std::span<const int32_t> tokens, int32_t first_position, int32_t prompt, int32_t step);
+  // The result so far, complete after the last pass.
+  LockStepResult Finish();
+
+ private:
+  struct State;
+  Status Candidate(const host::Event& event);
+  Status PullReference();
+  Status OnReferenceEvent(const host::Event& event);
+  void Missing(const std::pair<int32_t, int32_t>& point, const std::string& why);  // point: stage, layer
+  Result<bool> CandidateReady();
+  Status Observe(int side, const host::Event& event);
+  bool IsCompared(const host::Event& event) const;
+  Status Compare(const host::Event& event, const std::vector<float>& reference);
+
+  Participant& candidate_;
+  Participant& reference_;
+  PointPlan plan_;
+  LockStepOptions options_;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace pb::drive
+
+#endif  // PARITYBIT_DRIVE_LOCK_STEP_H_

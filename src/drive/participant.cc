@@ -1,0 +1,266 @@
+#include "drive/participant.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/kept.h"
+#include "base/processors.h"
+#include "base/sha256.h"
+
+namespace pb::drive {
+namespace {
+
+std::string TextSha256(std::string_view text) {
+  return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+// Whether a message is about a setting in force that the ABI names (abi/engine.h: pb_setting).
+bool NamesKnownSetting(const std::string& message, const host::Settings& settings) {
+  static constexpr std::string_view kKnown[] = {"ffn.activation", "act.quant", "kv.type", "attn.flash",
+                                                "threads",        "ubatch",    "n_ctx",   "cpu.library",
+                                                "noise.seed",     "hf.config"};
+  return std::any_of(settings.begin(), settings.end(), [&](const auto& setting) {
+    return std::find(std::begin(kKnown), std::end(kKnown), setting.first) != std::end(kKnown) &&
+           message.find(setting.first) != std::string::npos;
+  });
+}
+
+}  // namespace
+
+Error Participant::Note(Error error) {
+  if (record_.error.empty()) {
+    record_.error = error.message;
+    if (engine_) record_.last_words = engine_->LastWords();
+  }
+  if (error.code == Code::kUnsupported)
+    error.message = fmt::format("{} cannot do what was asked: {}", record_.spec, error.message);
+  else
+    error = std::move(error).In(record_.role);
+  return error;
+}
+
+Status Participant::Noted(Status status) {
+  return status.ok() ? Status() : Status(Note(std::move(status).error()));
+}
+
+Status Participant::Start(const EngineSpec& spec) {
+  record_.spec = spec.text;
+  record_.plugin = spec.plugin;
+  record_.settings = spec.settings;
+  auto digest = CachedFileSha256(spec.plugin);
+  if (!digest) return Note(std::move(digest).error());
+  record_.plugin_sha256 = *digest;
+  auto engine = host::Engine::Start(spec.plugin, spec.settings, limits_);
+  if (!engine) {
+    Error error = std::move(engine).error();
+    // A key that no engine knows is a slip of the command line; one that this engine understands and does not offer it refuses.
+    if (error.code == Code::kUnsupported && !NamesKnownSetting(error.message, spec.settings))
+      error.code = Code::kUsage;
+    return Note(std::move(error));
+  }
+  engine_ = std::move(engine).value();
+  record_.description = engine_->description();
+  record_.identity = EngineIdentity(record_);
+  return {};
+}
+
+Status Participant::OpenModel(const std::filesystem::path& model) {
+  record_.model_path = model;
+  PB_ASSIGN(record_.model_sha256, CachedFileSha256(model));
+  auto facts = engine_->OpenModel(model);
+  if (!facts) return Note(std::move(facts).error());
+  record_.model = std::move(facts).value();
+  return {};
+}
+
+Status Participant::OpenSession(const host::Settings& settings, bool keep_facts) {
+  auto facts = engine_->OpenSession(settings);
+  if (!facts) return Note(std::move(facts).error());
+  if (keep_facts) record_.session = std::move(facts).value();
+  return {};
+}
+
+Result<host::Settings> Participant::OpenSessionWishing(host::Settings wishes) {
+  for (;;) {
+    auto facts = engine_->OpenSession(wishes);
+    if (facts.ok()) {
+      record_.session = std::move(facts).value();
+      return wishes;
+    }
+    const Error& error = facts.error();
+    bool refused = error.code == Code::kUsage || error.code == Code::kUnsupported;
+    auto named = std::find_if(wishes.begin(), wishes.end(), [&](const auto& wish) {
+      return error.message.find(wish.first) != std::string::npos;
+    });
+    if (!refused || named == wishes.end()) return Note(std::move(facts).error());
+    wishes.erase(named);
+  }
+}
+
+Result<std::vector<int32_t>> Participant::Tokenize(std::string_view text) {
+  auto ids = engine_->Tokenize(text, PB_ADD_SPECIAL | PB_PARSE_SPECIAL);
+  if (!ids) return Note(std::move(ids).error());
+  return ids;
+}
+
+Result<std::string> Participant::Detokenize(std::span<const int32_t> ids) {
+  auto text = engine_->Detokenize(ids);
+  if (!text) return Note(std::move(text).error());
+  return text;
+}
+
+Status Participant::Reset() { return Noted(engine_->Reset(0)); }
+
+Result<std::vector<host::StageVisibility>> Participant::Stages() {
+  auto stages = engine_->Stages();
+  if (!stages) return Note(std::move(stages).error());
+  return stages;
+}
+
+Status Participant::Evaluate(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row,
+                             const Taps& taps) {
+  return Run({{tokens.begin(), tokens.end()}, first_position, 0, taps.filter}, on_row, taps);
+}
+
+Status Participant::EvaluateLast(std::span<const int32_t> tokens, int32_t first_position,
+                                 const RowFn& on_row) {
+  return Run({{tokens.begin(), tokens.end()}, first_position, static_cast<int32_t>(tokens.size()) - 1, {}},
+             on_row, {});
+}
+
+Status Participant::Evaluate(const host::EvalRequest& request,
+                             const std::function<Status(const host::Event&)>& on_event) {
+  bool taken = true;
+  Status status = engine_->Eval(request, [&](const host::Event& event) -> Status {
+    Status of_caller = on_event(event);
+    taken = of_caller.ok();
+    return of_caller;
+  });
+  if (status.ok() || (!taken && status.error().code != Code::kEngine)) return status;
+  return Noted(std::move(status));
+}
+
+Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row, const Taps& taps) {
+  return Evaluate(request, [&](const host::Event& event) -> Status {
+    if (event.kind == host::Event::kPoint) return taps.on_point(event);
+    if (event.kind != host::Event::kLogits) return {};
+    const host::TensorRef& rows = event.tensor;
+    if (rows.shape.size() != 2 || rows.shape[0] < 0 || rows.shape[1] <= 0 ||
+        static_cast<size_t>(rows.shape[0]) * static_cast<size_t>(rows.shape[1]) != rows.data.size())
+      return MakeError(Code::kEngine, "logits came without the shape (rows, vocabulary)");
+    size_t n_vocab = static_cast<size_t>(rows.shape[1]);
+    for (int64_t i = 0; i < rows.shape[0]; ++i)
+      PB_TRY(on_row(event.point.first_position + static_cast<int32_t>(i),
+                    rows.data.subspan(static_cast<size_t>(i) * n_vocab, n_vocab)));
+    return {};
+  });
+}
+
+std::optional<compare::Obstacle> Participant::ObstacleOf(const Error& error) {
+  if (!failed()) return std::nullopt;
+  switch (error.code) {
+    case Code::kUndeclared:
+      return compare::Undeclared(error.message);
+    case Code::kUnsupported:
+      return compare::Unsupported(error.message);  // it says what is missing: nobody's fault
+    case Code::kEngine:
+    case Code::kTimeout:
+    case Code::kMalformed:  // our reader accepted the file: the engine refuses a well-formed model
+    case Code::kInternal:
+      return compare::EngineFailed(record_.role, record_.error);
+    default:
+      return std::nullopt;
+  }
+}
+
+host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx) {
+  host::Settings wishes;
+  for (const auto& [key, value] : host::Settings{{"threads", "1"}, {"kv.type", "f16"}, {"attn.flash", "off"}})
+    if (!FindSetting(by_user, key)) wishes.emplace_back(key, value);
+  wishes.emplace_back("n_ctx", std::to_string(n_ctx));
+  return wishes;
+}
+
+Result<host::Facts> DescribeEngine(const EngineSpec& spec) {
+  PB_ASSIGN(auto engine, host::Engine::Start(spec.plugin, spec.settings, {}));
+  return engine->description();
+}
+
+std::string EngineIdentity(const EngineRecord& record) {
+  std::string all = "plugin=" + record.plugin_sha256 + "\n";
+  for (const host::Fact& fact : record.description) {
+    if (fact.key == "name" || fact.key == "version" || fact.key == "commit" || fact.key == "isa" ||
+        fact.key == "build" || fact.key.starts_with("digest."))
+      all += fact.key + "=" + fact.value + "\n";
+  }
+  return TextSha256(all);
+}
+
+std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions) {
+  const host::Fact* findings = host::FindFact(record.model, "findings");
+  const std::string name = record.engine_facts().name;
+  std::vector<std::string> found;
+  std::string_view rest;
+  if (findings) rest = findings->value;
+  while (!rest.empty()) {
+    const size_t end = std::min(rest.find('\n'), rest.size());
+    if (end > 0)
+      found.push_back(fmt::format("{}: {}", name.empty() ? record.spec : name, rest.substr(0, end)));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  const auto n_trained = record.model_facts().n_ctx_train;
+  if (n_trained > 0 && n_positions > n_trained)
+    found.push_back(
+        fmt::format("{} positions were evaluated, and the model's trained context has {}: what an engine "
+                    "computes beyond it can be compared, but the model was not made for it",
+                    n_positions, n_trained));
+  const std::string threads =
+      TooManyThreads(host::FactNumber(record.session, "threads", 1), ProcessorCount());
+  if (!threads.empty()) found.push_back(fmt::format("{}: {}", name.empty() ? record.spec : name, threads));
+  return found;
+}
+
+std::string TooManyThreads(int64_t n_threads, int n_processors) {
+  if (n_threads <= n_processors) return {};
+  return fmt::format(
+      "{} threads on {} processor{}: threads that spin while they wait for each other keep the processor "
+      "from those that have work, which may take a hundred times as long or end in a timeout; --threads {} "
+      "is as many as there are",
+      n_threads, n_processors, n_processors == 1 ? "" : "s", n_processors);
+}
+
+Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0) return MakeError(Code::kNotFound, "{}: no such file", path.string());
+  if (!S_ISREG(info.st_mode)) return MakeError(Code::kIo, "{}: not a regular file", path.string());
+  std::error_code error;
+  std::filesystem::path absolute = std::filesystem::canonical(path, error);
+  if (error) return MakeError(Code::kIo, "{}: {}", path.string(), error.message());
+  std::string stamp =
+      fmt::format("{} {} {}.{:09} {}.{:09} {}", absolute.string(), info.st_size, info.st_mtim.tv_sec,
+                  info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec, info.st_ino);
+  const std::filesystem::path entry = CacheDir() / "sha256" / (TextSha256(stamp) + ".json");
+  constexpr uint64_t kMaxBytes = 1 << 16;
+  if (const auto known = ReadCacheEntry(entry, kMaxBytes);
+      known && known->value("file", nlohmann::json()) == stamp && known->contains("file_sha256") &&
+      known->at("file_sha256").is_string())
+    return known->at("file_sha256").get<std::string>();
+  PB_ASSIGN(std::string digest, Sha256File(path));
+  WriteCacheEntry(entry, {{"file", stamp}, {"file_sha256", digest}});
+  return digest;
+}
+
+int32_t Greedy(std::span<const float> row) {
+  int32_t best = -1;
+  for (size_t i = 0; i < row.size(); ++i) {
+    if (!std::isfinite(row[i])) continue;
+    if (best < 0 || row[i] > row[static_cast<size_t>(best)]) best = static_cast<int32_t>(i);
+  }
+  return best;
+}
+
+}  // namespace pb::drive

@@ -1,0 +1,38 @@
+#include "drive/row_store.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace pb::drive {
+namespace {
+
+TEST(RowStore, GivesBackWhatWasAppended) {
+  auto store = RowStore::Create(3, 2);
+  ASSERT_TRUE(store.ok());
+  std::vector<float> first = {1, 2, 3, 4}, second = {5, 6};
+  ASSERT_TRUE(store->Append(first).ok());
+  ASSERT_TRUE(store->Append(second).ok());
+  RowStore moved = std::move(store).value();
+  EXPECT_EQ(moved.n_rows(), 3);
+  EXPECT_EQ(moved.Row(1)[0], 3);
+  EXPECT_EQ(moved.Row(2)[1], 6);
+}
+
+TEST(RowStore, RefusesMoreThanThereIsRoomForAndPartsOfRows) {
+  auto store = RowStore::Create(1, 2);
+  ASSERT_TRUE(store.ok());
+  std::vector<float> values(4);
+  EXPECT_EQ(store->Append(values).error().code, Code::kEngine);
+  EXPECT_EQ(store->Append(std::span(values).first(1)).error().code, Code::kEngine);
+  EXPECT_EQ(store->n_rows(), 0);
+}
+
+TEST(RowStore, NoRoomIsAnErrorNotACrash) {
+  auto store = RowStore::Create(1ll << 30, 1ll << 20);  // 4 PiB
+  ASSERT_FALSE(store.ok());
+  EXPECT_EQ(store.error().code, Code::kIo);
+}
+
+}  // namespace
+}  // namespace pb::drive
