@@ -1,3 +1,4 @@
+// The weights and the forward pass of the byte model, in plain loops.
 #include "byte_model.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Reads the name of a fault from the settings, and commits it where the engine asks for it.
 #include "faults.h"
 
 #include <unistd.h>

@@ -1,3 +1,5 @@
+// Reads tensors of the reference row by row into the canonical layout, and writes overwrites
+// back through the inverse.
 #include "llama_cpp/canonical.h"
 
 #include <algorithm>

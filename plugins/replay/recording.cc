@@ -1,3 +1,5 @@
+// Indexes the records of a trace by stage, layer and position, and gathers rows from as many
+// records as hold them.
 #include "plugins/replay/recording.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// The table of C functions behind which every plugin of ours stands, and what each does with
+// errors and exceptions.
 #include "plugins/support/adapter.h"
 
 #include <fmt/format.h>

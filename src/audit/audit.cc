@@ -1,3 +1,5 @@
+// Runs the engine unwatched and watched, opens the arbiter on the files concerned, and turns
+// what was judged into a verdict.
 #include "audit/audit.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// The tree of BLAKE3 over chunks, its portable compression, and the choice of the widest lanes
+// that the processor has.
 #include "base/blake3.h"
 
 #include <bit>

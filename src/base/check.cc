@@ -1,3 +1,4 @@
+// Reports a bug of our own with its place, and ends the program with exit code 70.
 #include "base/check.h"
 
 #include <cstdio>

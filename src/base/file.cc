@@ -1,3 +1,5 @@
+// Reads and maps files, writes them beside their place and renames them, and finds the cache
+// directory.
 #include "base/file.h"
 
 #include <fcntl.h>

@@ -1,3 +1,5 @@
+// Untrusted JSON: depth is limited before anything is built, and damage is an error, never an
+// exception.
 #include "base/json_text.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Sealed files against their own bytes: every bit, every length, and whatever stands in an
+// entry's place.
 #include "base/kept.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// One function for each filter, test, method and global function, found by name, each within its
+// bounds.
 #include "chat/builtins.h"
 
 #include <algorithm>

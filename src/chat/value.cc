@@ -1,3 +1,4 @@
+// Conversions, comparison and printing of values, as Python does them.
 #include "chat/value.h"
 
 #include <fmt/core.h>

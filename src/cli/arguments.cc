@@ -1,3 +1,4 @@
+// Declares the shared flags, and finds what they name: engines, models, prompts, limits.
 #include "cli/arguments.h"
 
 #include <fmt/core.h>

@@ -1,3 +1,4 @@
+// Declares every command, parses the arguments, and runs the one that was named.
 #include "cli/cli.h"
 
 #include <fmt/core.h>

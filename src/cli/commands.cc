@@ -1,3 +1,5 @@
+// The table of commands: name, one line of help, an example, and what is left when one is
+// interrupted.
 #include <algorithm>
 #include <array>
 

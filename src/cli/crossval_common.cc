@@ -1,3 +1,5 @@
+// Makes a request of the flags, runs the comparison with its diagnosis, and writes what was
+// asked for.
 #include "cli/crossval_common.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// Runs a set-up and prints what it found.
 #include "cli/setup_common.h"
 
 #include <fmt/core.h>

@@ -1,3 +1,5 @@
+// The arithmetic of each scheme's block: its scale, its codes' boundaries, what it stores of
+// their sum.
 #include "codes/act_scheme.h"
 
 #include <algorithm>

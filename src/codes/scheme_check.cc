@@ -1,3 +1,5 @@
+// Makes up a row for each kind of product, asks the engine for its codes, and holds them against
+// the scheme.
 #include "codes/scheme_check.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Counts prompts, steps, positions and points that were asked for against those that were
+// compared.
 #include "compare/completeness.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// The verdict on ops, from points made by hand: which is named first, what passes, what can
+// never pass.
 #include <gtest/gtest.h>
 
 #include <array>

@@ -1,3 +1,4 @@
+// Local errors and their bounds against values derived by hand.
 #include "compare/local.h"
 
 #include <gtest/gtest.h>

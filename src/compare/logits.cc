@@ -1,3 +1,5 @@
+// KL divergence, relative error, cosine and the gap of the top tokens, in one pass over a row
+// each.
 #include "compare/logits.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Holds each position, each prompt's means and the rank against their limits, and says which
+// were exceeded.
 #include "compare/logits_judge.h"
 
 #include <algorithm>

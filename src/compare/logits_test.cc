@@ -1,3 +1,5 @@
+// Metrics of logits against values derived by hand, the C library, and plain definitions in
+// fp64.
 #include "compare/logits.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Means and worst cases of noise runs, and the limits that follow from them.
 #include "compare/noise_floor.h"
 
 #include <algorithm>

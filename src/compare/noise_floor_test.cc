@@ -1,3 +1,5 @@
+// Noise floors against values derived by hand: limits, their origins, and floors that are
+// refused.
 #include "compare/noise_floor.h"
 
 #include <gtest/gtest.h>

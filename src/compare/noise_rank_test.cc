@@ -1,3 +1,4 @@
+// The rank test against values derived by hand, and its level and power in simulation.
 #include "compare/noise_rank.h"
 
 #include <gtest/gtest.h>

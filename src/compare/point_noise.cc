@@ -1,3 +1,5 @@
+// Sums the squares of differences by point, and takes their root mean square and maximum over
+// runs.
 #include "compare/point_noise.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Noise at tracepoints against values derived by hand.
 #include "compare/point_noise.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// The table of reasons: codes are unique, and each has the outcome that the verdicts rest on.
 #include "compare/reasons.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Comparison of traces made by hand, with known errors of an op, of its inputs, and of rounding
+// alone.
 #include "compare/trace_diff.h"
 
 #include <gtest/gtest.h>

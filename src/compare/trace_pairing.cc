@@ -1,3 +1,4 @@
+// Sorts records by point and position, and finds the rows that both traces have.
 #include "compare/trace_pairing.h"
 
 #include <algorithm>

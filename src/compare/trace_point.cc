@@ -1,3 +1,4 @@
+// Errors of one point by values, sketches or digests, and whether its inputs were equal.
 #include "compare/trace_point.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// Every way to compare nothing, or less than was asked, and still pass: none may.
 #include "compare/verdict.h"
 
 #include <gtest/gtest.h>

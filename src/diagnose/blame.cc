@@ -1,3 +1,5 @@
+// The table of who is to blame, and the search for what two files hold differently of an op's
+// weights and parameters.
 #include "diagnose/blame.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Compares codes, scales and stored sums of an op's input, and sums codes by weights exactly.
 #include "diagnose/code_evidence.h"
 
 #include <fmt/format.h>

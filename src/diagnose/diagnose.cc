@@ -1,3 +1,5 @@
+// Recomputes the op for each side's file, asks both engines for their codes, tries hypotheses,
+// and words the result.
 #include "diagnose/diagnose.h"
 
 #include <algorithm>

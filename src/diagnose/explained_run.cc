@@ -1,3 +1,4 @@
+// Captures an op while the comparison runs, and explains it where the verdict names it.
 #include "diagnose/explained_run.h"
 
 #include <algorithm>

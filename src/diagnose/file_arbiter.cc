@@ -1,3 +1,5 @@
+// Opens the oracle as a side is configured, feeds it captured inputs, and compares outputs
+// within the op's bound.
 #include "diagnose/file_arbiter.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Chooses rows and cuts an op down to them.
 #include "diagnose/part.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Which rows of a product hypotheses are tried on.
 #include "diagnose/part.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Fits factors, constants, permutations and other changes of an output, as guesses to be
+// verified.
 #include "diagnose/transformations.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Turns events into records as the filter wants them, and runs a sequence untapped and tapped.
 #include "drive/capture.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Splits NAME,key=value,... and edits lists of settings.
 #include "drive/engine_spec.h"
 
 namespace pb::drive {

@@ -1,3 +1,4 @@
+// How the text that names an engine is split.
 #include "drive/engine_spec.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Chooses tokens from logits and feeds them back until a stop.
 #include "drive/generate.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Sampling against the probabilities it should draw with, and UTF-8 that is not finished yet.
 #include "drive/generate.h"
 
 #include <gtest/gtest.h>

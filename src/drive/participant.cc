@@ -1,3 +1,5 @@
+// Starts engines, opens models and sessions, notes facts and failures in the record, and caches
+// digests of files.
 #include "drive/participant.h"
 
 #include <sys/stat.h>

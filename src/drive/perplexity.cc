@@ -1,3 +1,4 @@
+// Evaluates windows of a text and adds up the log-probabilities of its tokens.
 #include "drive/perplexity.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Maps an unlinked temporary file and appends rows to it.
 #include "drive/row_store.h"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+// Rows come back as they were appended; too many, or no room, is an error.
 #include "drive/row_store.h"
 
 #include <gtest/gtest.h>

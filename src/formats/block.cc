@@ -1,3 +1,5 @@
+// The table of block formats: layout, decoder and encoder of each, and what a tensor's bytes
+// must be.
 #include "formats/block.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Block formats against blocks written by hand and models decoded elsewhere.
 #include "formats/block.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// GGUF files written by hand byte by byte, whole and damaged; what is written reads back.
 #include "formats/gguf.h"
 
 #include <gtest/gtest.h>

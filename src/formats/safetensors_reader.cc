@@ -1,3 +1,4 @@
+// Reads safetensors files: the header with every offset checked, and tensors as float32.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>

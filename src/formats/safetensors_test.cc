@@ -1,3 +1,5 @@
+// Safetensors against a file that transformers wrote and files written by hand, whole and
+// damaged.
 #include "formats/safetensors.h"
 
 #include <gtest/gtest.h>

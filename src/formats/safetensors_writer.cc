@@ -1,3 +1,4 @@
+// Streams tensors to a safetensors file, and writes its header last.
 #include <fmt/format.h>
 
 #include <cerrno>

@@ -1,3 +1,4 @@
+// Reads and writes whole frames, through interrupts and short counts.
 #include "host/channel.h"
 
 #include <sys/socket.h>

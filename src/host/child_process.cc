@@ -1,3 +1,4 @@
+// Forks with limits set, keeps the last lines of stderr, and turns a status into words.
 #include "host/child_process.h"
 
 #include <fcntl.h>

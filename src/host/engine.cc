@@ -1,3 +1,4 @@
+// Finds paritybit-host and starts an engine in it; looks facts up by key.
 #include "host/engine.h"
 
 #include <algorithm>

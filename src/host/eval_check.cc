@@ -1,3 +1,5 @@
+// What a child may hand over in an evaluation: the points and rows that were asked for, in
+// order, once.
 #include <algorithm>
 
 #include "host/remote_engine.h"

@@ -1,3 +1,5 @@
+// Filters a plugin's callbacks, copies tensors to shared memory, and waits for the parent's
+// answer.
 #include "host/event_stream.h"
 
 #include <fmt/format.h>

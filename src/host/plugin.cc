@@ -1,3 +1,4 @@
+// Opens the shared object, checks its version and table, and fills in what an older one lacks.
 #include "host/plugin.h"
 
 #include <dlfcn.h>

@@ -1,3 +1,4 @@
+// One method for each request of the protocol, and every check of what comes back.
 #include "host/remote_engine.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// One handler for each request of the protocol.
 #include "host/server.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// Creates, grows, seals and maps the anonymous file.
 #include "host/shared_memory.h"
 
 #include <fcntl.h>

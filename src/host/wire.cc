@@ -1,3 +1,4 @@
+// Encodes and decodes frames, with every length checked against what has arrived.
 #include "host/wire.h"
 
 #include <fmt/format.h>

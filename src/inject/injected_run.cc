@@ -1,3 +1,4 @@
+// Donors of tensors, and the evaluation that asks them at each point that is exchanged.
 #include "inject/injected_run.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// The search: what is tried in which order, how agreement is judged, and how the set is made
+// minimal.
 #include "inject/injection.h"
 
 #include <fmt/format.h>

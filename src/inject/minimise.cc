@@ -1,3 +1,4 @@
+// Delta debugging: halves, then quarters, down to single elements.
 #include "inject/minimise.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Minimisation of sets whose smallest part is known.
 #include "inject/minimise.h"
 
 #include <gtest/gtest.h>

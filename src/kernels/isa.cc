@@ -1,3 +1,4 @@
+// Asks the processor, and reads names of instruction sets.
 #include "kernels/isa.h"
 
 #if defined(__x86_64__)

@@ -1,3 +1,4 @@
+// Chooses the table of an instruction set.
 #include "kernels/kernels.h"
 
 #include "kernels/ref.h"

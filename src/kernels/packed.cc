@@ -1,3 +1,4 @@
+// Unpacks the codes of each block format, and interleaves rows in groups.
 #include "kernels/packed.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// The scalar loops that every faster form must equal bit by bit.
 #include "kernels/ref.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Rewrites a model file with its matrices in another block format, everything else kept.
 #include <algorithm>
 #include <cmath>
 

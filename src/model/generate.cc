@@ -1,3 +1,5 @@
+// Draws weights, writes tensors and metadata of each architecture, and refuses impossible
+// shapes.
 #include "model/generate.h"
 
 #include <bit>

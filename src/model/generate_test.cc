@@ -1,3 +1,5 @@
+// Generated models: they load, equal seeds give equal bytes, weights have the distribution asked
+// for.
 #include "model/generate.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// A byte-level BPE vocabulary of any size, with merges that ordinary English text uses.
 #include <unordered_set>
 
 #include "base/random.h"

@@ -1,3 +1,5 @@
+// What model files declare: bundled models, defaults, contradictions, and files that are refused
+// by name.
 #include "model/model.h"
 
 #include <gtest/gtest.h>

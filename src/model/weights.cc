@@ -1,3 +1,4 @@
+// Checks each tensor's type, shape and scales, and lists those that nobody asked for.
 #include "model/weights.h"
 
 #include <fmt/format.h>

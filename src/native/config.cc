@@ -1,3 +1,4 @@
+// Reads settings by key, and applies variations of an op's parameters.
 #include "native/config.h"
 
 #include <charconv>

@@ -1,3 +1,4 @@
+// Stores rows of keys and values as float32 or float16.
 #include "native/kv_cache.h"
 
 #include <cstring>

@@ -1,3 +1,4 @@
+// Each operation over the kernels, with its rows shared among threads.
 #include "native/ops.h"
 
 #include <algorithm>

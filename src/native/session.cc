@@ -1,3 +1,4 @@
+// Forward(): embeddings, layers, logits; tracepoints shown and overwritten between them.
 #include "native/session.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Decides between the reference's floor, a recorded one and the candidate's, and reads or
+// measures it.
 #include "noise/floor.h"
 
 #include "base/file.h"

@@ -1,3 +1,5 @@
+// Runs the disturbed sequences, several engines at once where that pays, and caches each with
+// its provenance.
 #include "noise/meter.h"
 
 #include <unistd.h>

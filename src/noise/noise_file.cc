@@ -1,3 +1,4 @@
+// Writes and reads floors as JSON with a digest.
 #include "noise/noise_file.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// A floor on disk is read as it was written, and anything else is refused.
 #include "noise/noise_file.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// The codes of each scheme, written from its definition.
 #include "oracle/activations.h"
 
 #include <algorithm>

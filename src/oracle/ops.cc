@@ -1,3 +1,4 @@
+// Each operation in fp64, with the units of its rounding errors beside the values.
 #include "oracle/ops.h"
 
 #include <algorithm>

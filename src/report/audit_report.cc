@@ -1,3 +1,4 @@
+// Lays out an audit's text and JSON.
 #include "report/audit_report.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// The JSON report of a comparison and its receipt.
 #include <fmt/core.h>
 
 #include <nlohmann/json.hpp>

@@ -1,3 +1,4 @@
+// Reports of comparisons made by hand: whole texts, and the contract of the JSON.
 #include "report/crossval_report.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// The text of a comparison: tables, limits, notes, verdict, what to do next.
 #include <fmt/core.h>
 
 #include <algorithm>

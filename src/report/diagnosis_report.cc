@@ -1,3 +1,4 @@
+// Lays out blame, evidence, trials and the search by injection.
 #include "report/diagnosis_report.h"
 
 #include <fmt/format.h>

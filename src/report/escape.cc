@@ -1,3 +1,4 @@
+// Escapes, wraps and cuts text, counting columns.
 #include "report/escape.h"
 
 #include <fmt/core.h>

@@ -1,3 +1,4 @@
+// Takes the worst error of each layer and draws it by decades.
 #include "report/growth.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Growth of errors from points made by hand.
 #include "report/growth.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// One function for each part: engines, prompts, rows, points, limits, verdict.
 #include "report/json.h"
 
 #include <cmath>

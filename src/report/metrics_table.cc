@@ -1,3 +1,4 @@
+// Columns and rows of both tables, with those that are beyond a limit marked.
 #include "report/metrics_table.h"
 
 #include <fmt/core.h>

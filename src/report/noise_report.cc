@@ -1,3 +1,4 @@
+// Lays out the floor, the axes and the limits that follow.
 #include "report/noise_report.h"
 
 #include <fmt/core.h>

@@ -1,3 +1,4 @@
+// Writes the bundle's README and data, and cuts the program down to the formula it needs.
 #include "report/repro_bundle.h"
 
 #include <fmt/format.h>

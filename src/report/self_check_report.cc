@@ -1,3 +1,4 @@
+// Lays out the matrix, the misses and the goals that broke.
 #include "report/self_check_report.h"
 
 #include <fmt/core.h>

@@ -1,3 +1,4 @@
+// Lines of models, engines, their facts and last words, places and verdicts.
 #include "report/text_blocks.h"
 
 #include <fmt/core.h>

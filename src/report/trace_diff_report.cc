@@ -1,3 +1,4 @@
+// Lays out points, tables and the verdict of two traces.
 #include "report/trace_diff_report.h"
 
 #include <fmt/core.h>

@@ -1,3 +1,5 @@
+// Chooses the token row and the values that show the defect, and writes their inputs, weights
+// and expected values as fields.
 #include "repro/repro.h"
 
 #include <fmt/format.h>

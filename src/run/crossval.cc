@@ -1,3 +1,5 @@
+// CrossvalRun: opens both engines, tokenises, compares logits, then ops, measures the floor, and
+// judges.
 #include "run/crossval.h"
 
 #include <algorithm>

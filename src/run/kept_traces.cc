@@ -1,3 +1,4 @@
+// Opens the folders, feeds both writers, and finishes or abandons both.
 #include "run/kept_traces.h"
 
 #include <system_error>

@@ -1,3 +1,5 @@
+// The lock-step pass and the free passes of a prompt, their evidence, and the proofs that
+// watching changes nothing.
 #include "run/local_run.h"
 
 #include <algorithm>

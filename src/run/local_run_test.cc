@@ -1,3 +1,4 @@
+// Which rows of points a report keeps.
 #include "run/local_run.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// SelfNoiseRun: opens the engine, evaluates the prompts, measures its floor and its axes, and
+// judges its promises.
 #include "run/self_noise.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Runs each case as a comparison with diagnosis, several at once, and notes what was found of
+// the defect.
 #include "selfcheck/self_check.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Finds a compiler, compiles the sources in a folder of their digest, and keeps the log of a
+// failure.
 #include "setup/adapter_build.h"
 
 #include <algorithm>

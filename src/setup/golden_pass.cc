@@ -1,3 +1,4 @@
+// Evaluates the bundled model and compares its logits with recorded values.
 #include "setup/golden_pass.h"
 
 #include <algorithm>

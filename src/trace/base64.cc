@@ -1,3 +1,4 @@
+// Encodes and decodes, and refuses what is no canonical encoding.
 #include "trace/base64.h"
 
 #include <array>

@@ -1,3 +1,4 @@
+// Parses rules and matches points against them.
 #include "trace/filter.h"
 
 #include <fnmatch.h>

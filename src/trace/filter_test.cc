@@ -1,3 +1,4 @@
+// Which points rules select, and which rules are refused.
 #include "trace/filter.h"
 
 #include <gtest/gtest.h>

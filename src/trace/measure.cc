@@ -1,3 +1,4 @@
+// One pass over a tensor for all that a record holds of it.
 #include "trace/measure.h"
 
 #include <algorithm>

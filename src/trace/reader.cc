@@ -1,3 +1,5 @@
+// Reads manifest and records, checks payloads against their digests, and says what a cut-off
+// trace still holds.
 #include "trace/reader.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Writes manifests and records as JSON lines.
 #include "trace/record.h"
 
 #include <fmt/format.h>

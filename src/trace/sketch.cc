@@ -1,3 +1,4 @@
+// Hashes, signs and sums; distances from two sketches; sketches as bytes.
 #include "trace/sketch.h"
 
 #include <algorithm>

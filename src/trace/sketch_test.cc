@@ -1,3 +1,4 @@
+// Sketches against the true distances of random tensors; base64 against published vectors.
 #include "trace/sketch.h"
 
 #include <gtest/gtest.h>

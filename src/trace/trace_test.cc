@@ -1,3 +1,5 @@
+// Traces written and read back: levels, cuts at every byte, flipped bits, damage named by its
+// byte.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>

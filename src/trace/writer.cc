@@ -1,3 +1,4 @@
+// Appends records and payloads in order, and closes a trace as whole or abandoned.
 #include "trace/writer.h"
 
 #include <fcntl.h>
