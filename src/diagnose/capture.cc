@@ -3,7 +3,7 @@
 
 namespace pb::diagnose {
 
-void Capture::BeginPassIfNew(const drive::PointPair& pair) {
+void PointCapture::BeginPassIfNew(const drive::PointPair& pair) {
   const std::tuple pass(pair.row->prompt, pair.row->step, pair.point.first_position);
   const auto layer = stages::LayerOrder(pair.point.stage, pair.point.layer);
   if (pass_ == pass && layer >= layer_) {
@@ -21,7 +21,7 @@ void Capture::BeginPassIfNew(const drive::PointPair& pair) {
   pass_ = pass, layer_ = layer, in_pieces_ = false;
 }
 
-bool Capture::IsWanted(const drive::PointPair& pair) const {
+bool PointCapture::IsWanted(const drive::PointPair& pair) const {
   const compare::PointRow& row = *pair.row;
   if (wanted_) {
     return row.prompt == wanted_->prompt && row.step == wanted_->step && row.stage == wanted_->stage &&
@@ -30,7 +30,7 @@ bool Capture::IsWanted(const drive::PointPair& pair) const {
   return row.is_defect();
 }
 
-void Capture::OnPair(const drive::PointPair& pair) {
+void PointCapture::OnPair(const drive::PointPair& pair) {
   if (done_) return;
   const auto before = layer_;
   BeginPassIfNew(pair);

@@ -31,9 +31,9 @@ struct Culprit {
 // Watches the pairs of a lock-step in order and keeps one: the point asked for, or the first in dependency order whose error is
 // beyond its bound and not explained by codes (of siblings the one whose error is clearest), as the judge names it. Holds copies
 // of the layer at hand and of all keys and values until then; nothing more once it is found.
-class Capture {
+class PointCapture {
  public:
-  explicit Capture(std::optional<Place> wanted = std::nullopt) : wanted_(wanted) {}
+  explicit PointCapture(std::optional<Place> wanted = std::nullopt) : wanted_(wanted) {}
 
   void OnPair(const drive::PointPair& pair);
   // nullptr: there was none.

@@ -9,7 +9,7 @@ namespace {
 // A lock-step of one feature and rows of one token each, fed point by point.
 class Feed {
  public:
-  explicit Feed(Capture& capture) : capture_(capture) {}
+  explicit Feed(PointCapture& capture) : capture_(capture) {}
   void Point(pb_stage stage, int32_t layer, float reference, double ratio = 0.5) {
     const float candidate = reference + 1;
     compare::PointRow row;
@@ -25,11 +25,11 @@ class Feed {
   bool explained = false;
 
  private:
-  Capture& capture_;
+  PointCapture& capture_;
 };
 
-TEST(Capture, TakesTheFirstBeyondItsBoundWithItsInputs) {
-  Capture capture;
+TEST(PointCapture, TakesTheFirstBeyondItsBoundWithItsInputs) {
+  PointCapture capture;
   Feed feed(capture);
   feed.Point(PB_STAGE_EMBEDDINGS, -1, 1);
   feed.Point(PB_STAGE_ATTN_NORM, 0, 2);
@@ -51,8 +51,8 @@ TEST(Capture, TakesTheFirstBeyondItsBoundWithItsInputs) {
   EXPECT_EQ(input->values, std::vector<float>{3});
 }
 
-TEST(Capture, OfSiblingsTheClearest) {
-  Capture capture;
+TEST(PointCapture, OfSiblingsTheClearest) {
+  PointCapture capture;
   Feed feed(capture);
   feed.Point(PB_STAGE_ATTN_NORM, 0, 1);
   feed.Point(PB_STAGE_Q_PROJ, 0, 2, 3);
@@ -63,8 +63,8 @@ TEST(Capture, OfSiblingsTheClearest) {
 }
 
 // llama.cpp rotates the queries before it computes keys and values.
-TEST(Capture, WithinALayerEnginesGoInOrdersOfTheirOwn) {
-  Capture capture;
+TEST(PointCapture, WithinALayerEnginesGoInOrdersOfTheirOwn) {
+  PointCapture capture;
   Feed feed(capture);
   feed.Point(PB_STAGE_ATTN_NORM, 0, 1);
   feed.Point(PB_STAGE_Q_PROJ, 0, 2);
@@ -81,8 +81,8 @@ TEST(Capture, WithinALayerEnginesGoInOrdersOfTheirOwn) {
   EXPECT_EQ(input->values, std::vector<float>{1});
 }
 
-TEST(Capture, KeysOfEarlierPassesArePartOfTheInputs) {
-  Capture capture;
+TEST(PointCapture, KeysOfEarlierPassesArePartOfTheInputs) {
+  PointCapture capture;
   Feed feed(capture);
   for (int32_t step : {0, 1, 2}) {
     feed.step = step, feed.position = step;
@@ -99,8 +99,8 @@ TEST(Capture, KeysOfEarlierPassesArePartOfTheInputs) {
   EXPECT_EQ(keys->values, (std::vector<float>{10, 11, 12}));
 }
 
-TEST(Capture, AnotherPromptBeginsAnew) {
-  Capture capture(Place{1, 0, PB_STAGE_ATTN_SCORES, 0});
+TEST(PointCapture, AnotherPromptBeginsAnew) {
+  PointCapture capture(Place{1, 0, PB_STAGE_ATTN_SCORES, 0});
   Feed feed(capture);
   for (int32_t prompt : {0, 1}) {
     feed.prompt = prompt;
@@ -110,8 +110,7 @@ TEST(Capture, AnotherPromptBeginsAnew) {
   const Culprit* found = capture.culprit();  // the place that was asked for, whatever its error
   ASSERT_NE(found, nullptr);
   EXPECT_EQ(found->place.prompt, 1);
-  EXPECT_EQ(found->inputs.Find({PB_STAGE_K_ROPE, false, true}, 0)->values,
-            std::vector<float>{1});
+  EXPECT_EQ(found->inputs.Find({PB_STAGE_K_ROPE, false, true}, 0)->values, std::vector<float>{1});
 }
 
 }  // namespace

@@ -259,19 +259,4 @@ Result<Diagnosis> Explain(const Culprit& culprit, const run::Comparison& compari
   return Explanation(culprit, comparison, arbiter, limits).Run();
 }
 
-Result<Diagnosis> Diagnose(const DiagnoseRequest& request) {
-  Capture capture(request.place);
-  run::Request run = request.run;
-  run.n_noise_runs = 0, run.default_row = false;
-  run.observe = [&capture](const drive::PointPair& pair) { capture.OnPair(pair); };
-  PB_ASSIGN(run::Comparison comparison, run::Crossval(run));
-  for (const drive::EngineRecord* engine : {&comparison.candidate, &comparison.reference})
-    if (!engine->error.empty()) return MakeError(Code::kEngine, "{}: {}", engine->role, engine->error);
-  if (!capture.culprit())
-    return MakeError(Code::kNotFound, "{}",
-                     request.place ? "the lock-step showed no such point"
-                                   : "no point is beyond its bound: there is nothing to explain");
-  return Explain(*capture.culprit(), comparison, request.arbiter, request.run.limits);
-}
-
 }  // namespace pb::diagnose

@@ -11,7 +11,7 @@
 #include "diagnose/capture.h"
 #include "diagnose/code_evidence.h"
 #include "diagnose/hypotheses.h"
-#include "run/crossval.h"
+#include "run/record.h"
 
 namespace pb::diagnose {
 
@@ -44,17 +44,7 @@ struct Diagnosis {
   const Trial* Named() const;
 };
 
-struct DiagnoseRequest {
-  run::Request run;            // as for crossval; its observer is replaced
-  drive::EngineSpec arbiter;   // an engine that can replay and vary: the oracle
-  std::optional<Place> place;  // none: the first point beyond its bound
-};
-
-// Runs both engines in lock-step over the prompts (no noise floor) and explains the point. kNotFound: no such point, or none is
-// beyond its bound. An engine that fails is its Error.
-Result<Diagnosis> Diagnose(const DiagnoseRequest& request);
-
-// The same for a point that was captured while this comparison ran; one replay for each side and each hypothesis. Of the
+// Explains a point that was captured while this comparison ran; one replay for each side and each hypothesis. Of the
 // comparison: both engines' records, tokens.
 Result<Diagnosis> Explain(const Culprit& culprit, const run::Comparison& comparison,
                           const drive::EngineSpec& arbiter, const host::Limits& limits);

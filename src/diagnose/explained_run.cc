@@ -44,7 +44,7 @@ bool IsDivergence(const compare::Verdict& verdict) {
 Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<drive::EngineSpec>& arbiter,
                                        std::optional<Place> place) {
   ExplainedRun out;
-  Capture capture(place);
+  PointCapture capture(place);
   request.observe = [&](const drive::PointPair& pair) { capture.OnPair(pair); };
   if (arbiter.ok()) request.arbiter = *arbiter;
   PB_ASSIGN(out.comparison, run::Crossval(request));

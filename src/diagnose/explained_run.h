@@ -6,6 +6,7 @@
 #include <string>
 
 #include "diagnose/diagnose.h"
+#include "run/crossval.h"
 
 namespace pb::diagnose {
 

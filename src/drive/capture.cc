@@ -84,7 +84,7 @@ class Recorder {
   Participant& engine_;
   const TraceRequest& request_;
   trace::Writer& writer_;
-  Capture capture_;
+  TraceCapture capture_;
   std::vector<int32_t> tokens_;
   size_t n_prefill_ = 0;
   int64_t n_steps_ = 0;
@@ -117,12 +117,12 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   return manifest;
 }
 
-Status Capture::BeginStep(int32_t first_position, std::span<const int32_t> tokens) {
+Status TraceCapture::BeginStep(int32_t first_position, std::span<const int32_t> tokens) {
   ++step_;
   return writer_.BeginStep(first_position, tokens);
 }
 
-host::TapFilter Capture::Tap(const host::Engine& engine) const {
+host::TapFilter TraceCapture::Tap(const host::Engine& engine) const {
   host::TapFilter tap;
   if (!(engine.capabilities() & PB_CAP_OUTPUTS)) return tap;
   for (const pb_stage_info& info : pb_vocabulary) {
@@ -141,7 +141,7 @@ host::TapFilter Capture::Tap(const host::Engine& engine) const {
   return tap;
 }
 
-Status Capture::OnEvent(const host::Event& event) {
+Status TraceCapture::OnEvent(const host::Event& event) {
   trace::Point point;
   point.first_position = event.point.first_position;
   switch (event.kind) {
@@ -166,7 +166,7 @@ Status Capture::OnEvent(const host::Event& event) {
 }
 
 // The rows that the filter wants, each run of neighbours as a record of its own.
-Status Capture::AppendRows(const trace::Point& point, const host::TensorRef& tensor) {
+Status TraceCapture::AppendRows(const trace::Point& point, const host::TensorRef& tensor) {
   const char* stage = pb_vocabulary[point.stage].name;
   const int64_t n_rows = tensor.shape.empty() ? 0 : tensor.shape[0];
   const size_t width = n_rows > 0 ? tensor.data.size() / static_cast<size_t>(n_rows) : 0;

@@ -21,9 +21,9 @@ Result<trace::Manifest> DescribeTrace(Participant& engine);
 
 // Writes the points of one sequence, step by step. The writer, and the filter, outlive it. The logits are recorded as the
 // engine delivers them, in blocks of rows, so that no tensor of all rows is needed; their tap is not asked for.
-class Capture {
+class TraceCapture {
  public:
-  Capture(trace::Writer& writer, const trace::PointFilter& filter) : writer_(writer), filter_(filter) {}
+  TraceCapture(trace::Writer& writer, const trace::PointFilter& filter) : writer_(writer), filter_(filter) {}
 
   // Opens a step: tokens at first_position, evaluated in one call or several. Step 0 is the prefill.
   Status BeginStep(int32_t first_position, std::span<const int32_t> tokens);

@@ -47,7 +47,7 @@ Result<std::unique_ptr<KeptPair>> KeptPair::Create(const KeepRequest& keep,
     Side& s = pair->sides_[side];
     s.folder = KeptFolder(keep.folder, n_prompts, index, side);
     PB_ASSIGN(s.writer, trace::Writer::Create(s.folder, std::move(manifest)));
-    s.capture = std::make_unique<drive::Capture>(*s.writer, pair->everything_);
+    s.capture = std::make_unique<drive::TraceCapture>(*s.writer, pair->everything_);
   }
   return pair;
 }

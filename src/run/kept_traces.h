@@ -43,7 +43,7 @@ class KeptPair {
   struct Side {
     std::filesystem::path folder;
     std::unique_ptr<trace::Writer> writer;
-    std::unique_ptr<drive::Capture> capture;
+    std::unique_ptr<drive::TraceCapture> capture;
   };
   Side sides_[2];
   trace::PointFilter everything_;
