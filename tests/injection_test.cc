@@ -14,6 +14,7 @@
 #include "formats/block.h"
 #include "formats/gguf.h"
 #include "host/engine.h"
+#include "report/injection_report.h"
 #include "setup/setup.h"
 #include "tests/paths.h"
 #include "trace/writer.h"
@@ -23,6 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using Outcome = InjectionResult::Outcome;
+using report::DescribePoints, report::InjectionJson, report::InjectionSentence;
 using Points = std::vector<InjectionPoint>;
 
 constexpr const char* kPrompt = "And God said, Let there be light";

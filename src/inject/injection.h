@@ -6,7 +6,6 @@
 #include <compare>
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -88,12 +87,6 @@ const char* InjectionOutcomeName(
 // over stages, then layers; of several stages that restore alone, the first in dependency order. An engine's failure is an Error.
 // kUnsupported: an engine cannot be overwritten or cannot replay; the trace holds no values.
 Result<InjectionResult> SearchInjection(const InjectionRequest& request);
-
-// "ffn_gated in all 6 layers", "q_proj in layer 0", "k_proj and v_proj in layers 1-3".
-std::string DescribePoints(const std::vector<InjectionPoint>& points, int64_t n_layers);
-// One sentence a person understands, figures included.
-std::string InjectionSentence(const InjectionResult& result);
-nlohmann::ordered_json InjectionJson(const InjectionResult& result);
 
 }  // namespace pb::inject
 

@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "report/escape.h"
+#include "report/injection_report.h"
 #include "report/text_blocks.h"
 
 namespace pb::report {
@@ -203,7 +204,7 @@ std::string RenderDiagnosisJson(const run::Comparison& comparison, const Diagnos
   out["blame"] = compare::BlameName(report.diagnosis ? report.diagnosis->blame : v.blame);
   out["diagnosis"] = report.diagnosis ? DiagnosisJson(*report.diagnosis, &writer) : Json(nullptr);
   out["why_none"] = report.diagnosis ? Json(nullptr) : Json(report.why_none);
-  out["injection"] = report.injection ? inject::InjectionJson(*report.injection) : Json(nullptr);
+  out["injection"] = report.injection ? InjectionJson(*report.injection) : Json(nullptr);
   out["perplexity"] = Json{{"text", report.perplexity_text}, {"rows", Json::array()}};
   for (const PerplexityRow& row : report.perplexities)
     out["perplexity"]["rows"].push_back({{"what", row.what}, {"perplexity", writer.Number(row.perplexity)}});
