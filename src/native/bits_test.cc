@@ -88,7 +88,7 @@ TEST(Noise, IsTheSameForThreadsAndBatchesAndSparesTheLogits) {
         norm += std::pow(static_cast<double>(calm[i]), 2);
   }
   EXPECT_GT(error, 0);
-  EXPECT_LT(std::sqrt(error / norm), 2e-2);  // the model's floor is 3e-3 (docs/numerics.md)
+  EXPECT_LT(std::sqrt(error / norm), 2e-2);  // the model's floor is 3e-3 (docs/experiments.md)
   std::vector<float> logits;
   Points points = harness.Record(config, tokens, &logits);
   auto session = harness.Open(config);
