@@ -1,4 +1,5 @@
-// What it costs to hand a point to another process and wait for its answer: plugins/faulty, whose own arithmetic is next to nothing.
+// What it costs to hand a point to another process and wait for its answer: plugins/faulty, whose
+// own arithmetic is next to nothing.
 #include <benchmark/benchmark.h>
 
 #include "base/file.h"

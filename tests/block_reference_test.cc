@@ -1,5 +1,5 @@
-// The block formats against the reference library's own code: random blocks decode to equal bits, and random weights encode to
-// equal bytes. Fails when the reference is not set up.
+// The block formats against the reference library's own code: random blocks decode to equal bits,
+// and random weights encode to equal bytes. Fails when the reference is not set up.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 

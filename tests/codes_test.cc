@@ -1,6 +1,7 @@
-// Activation codes as the engines tell them: the native engine's own and those of llama.cpp's type traits, on equal real inputs, held
-// against each other and against the block definitions that ggml publishes (ggml-common.h, and the reference quantisers' formulas),
-// read here once more in double. Fails where reference or model is missing.
+// Activation codes as the engines tell them: the native engine's own and those of llama.cpp's type
+// traits, on equal real inputs, held against each other and against the block definitions that ggml
+// publishes (ggml-common.h, and the reference quantisers' formulas), read here once more in double.
+// Fails where reference or model is missing.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -163,7 +164,8 @@ TEST_P(ActivationCodes, AreThoseOfTheDefinitionInBothEngines) {
       }
       n_codes += static_cast<int64_t>(a.codes.size());
       n_differ += CountDifferent(a, b, p.input);
-      // The engine's matrix kernel against its own scalar product; and both against what the native engine computed.
+      // The engine's matrix kernel against its own scalar product; and both against what the native
+      // engine computed.
       ASSERT_EQ(b.products.size(), p.output.size());
       EXPECT_LE(RelL2(theirs->data, b.products), 1e-6);
       n_products += static_cast<int64_t>(b.products.size());
@@ -176,12 +178,12 @@ TEST_P(ActivationCodes, AreThoseOfTheDefinitionInBothEngines) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, ActivationCodes,
-    ::testing::Values(Case{"TQ2_0", ModelPath("tiny-bitnet-silu", "tq2_0"), "q8_k"},
-                      Case{"TQ1_0", BuildPath("tests/codes/codes-tq1_0.gguf"), "q8_k"},
-                      Case{"Q8_0", BuildPath("tests/codes/codes-q8_0.gguf"), "q8_0"}, Case{"Q4_1", "@smollm2", "q8_1"}),
-    [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Models, ActivationCodes,
+                         ::testing::Values(Case{"TQ2_0", ModelPath("tiny-bitnet-silu", "tq2_0"), "q8_k"},
+                                           Case{"TQ1_0", BuildPath("tests/codes/codes-tq1_0.gguf"), "q8_k"},
+                                           Case{"Q8_0", BuildPath("tests/codes/codes-q8_0.gguf"), "q8_0"},
+                                           Case{"Q4_1", "@smollm2", "q8_1"}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace pb

@@ -1,5 +1,6 @@
-// Injection on real engines: the set of ops whose exchange restores agreement is the set of ops that really differ: an activation
-// that llama.cpp does not run, and weights that were spoilt on purpose. Fails, never skips, where the reference is missing.
+// Injection on real engines: the set of ops whose exchange restores agreement is the set of ops
+// that really differ: an activation that llama.cpp does not run, and weights that were spoilt on
+// purpose. Fails, never skips, where the reference is missing.
 #include "inject/injection.h"
 
 #include <gtest/gtest.h>
@@ -133,7 +134,8 @@ TEST_F(Injection, SuspectsAreTriedFirst) {
   ExpectFound(Must(SearchInjection(request)), InAllLayers(PB_STAGE_FFN_GATED));
 }
 
-// The arbiter's ops bring the reference to what the candidate computes, and the candidate nowhere: the reference is wrong.
+// The arbiter's ops bring the reference to what the candidate computes, and the candidate nowhere:
+// the reference is wrong.
 TEST_F(Injection, TheOracleRestoresTheEngineThatErrs) {
   InjectionRequest request = Request(Tiny("relu2"));
   request.oracle = Oracle();

@@ -1,5 +1,6 @@
-// The native engine against others on SmolLM2 and the tiny BitNets: Hugging Face's hidden states, and llama.cpp op by op on equal
-// inputs. Fails where model or reference is missing: `paritybit setup-crossval` fetches both.
+// The native engine against others on SmolLM2 and the tiny BitNets: Hugging Face's hidden states,
+// and llama.cpp op by op on equal inputs. Fails where model or reference is missing: `paritybit
+// setup-crossval` fetches both.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -126,7 +127,8 @@ std::vector<const Recorded*> InputsOf(const Points& points, int32_t stage, int32
   return inputs;
 }
 
-// Products of quantised weights, norms and sums give llama.cpp's very bits; what rounds in another order stays below 1e-6.
+// Products of quantised weights, norms and sums give llama.cpp's very bits; what rounds in another
+// order stays below 1e-6.
 void CompareOpByOp(const std::string& path, int n_tokens, bool quantised_output) {
   auto reference = setup::FindReference("llama.cpp");
   ASSERT_TRUE(reference.ok()) << reference.error().message;

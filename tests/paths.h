@@ -1,5 +1,6 @@
-// Where tests find the files of this source tree and of its build. Functions, compiled once: no test's own command line names a
-// folder of this machine, so that a compiler cache serves every checkout.
+// Where tests find the files of this source tree and of its build. Functions, compiled once: no
+// test's own command line names a folder of this machine, so that a compiler cache serves every
+// checkout.
 #ifndef PARITYBIT_TESTS_PATHS_H_
 #define PARITYBIT_TESTS_PATHS_H_
 

@@ -1,4 +1,5 @@
-// The hard battery of the tokenizer tests: our own strings, and the ids llama.cpp gives them (tests/data/tokenizer_battery.json).
+// The hard battery of the tokenizer tests: our own strings, and the ids llama.cpp gives them
+// (tests/data/tokenizer_battery.json).
 #ifndef PARITYBIT_TESTS_TOKENIZER_BATTERY_H_
 #define PARITYBIT_TESTS_TOKENIZER_BATTERY_H_
 

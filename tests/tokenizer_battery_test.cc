@@ -1,5 +1,6 @@
-// Token ids of the bundled models on the hard battery, and reading of tokenizer keys from GGUF. Needs no reference: the ids
-// are llama.cpp's, recorded (and recorded again by `tokenizer_reference_test --record`).
+// Token ids of the bundled models on the hard battery, and reading of tokenizer keys from GGUF.
+// Needs no reference: the ids are llama.cpp's, recorded (and recorded again by
+// `tokenizer_reference_test --record`).
 #include "tokenizer_battery.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,6 @@
-// Token ids against llama.cpp itself: its own test vectors, and the engine in a child process on the hard battery and on random
-// text. Fails where the reference or SmolLM2 is missing: `paritybit setup-crossval` fetches both.
+// Token ids against llama.cpp itself: its own test vectors, and the engine in a child process on
+// the hard battery and on random text. Fails where the reference or SmolLM2 is missing: `paritybit
+// setup-crossval` fetches both.
 //   tokenizer_reference_test --record    writes the ids of tests/data/tokenizer_battery.json anew
 #include <gtest/gtest.h>
 
@@ -52,7 +53,8 @@ TEST_P(Vectors, AreReproduced) {
     ASSERT_TRUE(ids.ok()) << ids.error().message;
     EXPECT_EQ(*ids, expected) << testing::PrintToString(text);
   }
-  EXPECT_EQ(at, texts.size()) << "more texts than lines of ids";  // each text ends with the separator
+  // each text ends with the separator
+  EXPECT_EQ(at, texts.size()) << "more texts than lines of ids";
   EXPECT_GE(n, 40);
 }
 
@@ -62,7 +64,8 @@ INSTANTIATE_TEST_SUITE_P(LlamaCpp, Vectors,
 
 // ---- The engine ----
 
-// Text made to be hard: scripts, classes of white space, digits, code, damaged UTF-8, special tokens and parts of them.
+// Text made to be hard: scripts, classes of white space, digits, code, damaged UTF-8, special
+// tokens and parts of them.
 class RandomText {
  public:
   RandomText(uint64_t seed, std::vector<std::string> vocabulary)

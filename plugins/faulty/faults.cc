@@ -62,7 +62,8 @@ int Recurse(int depth, volatile char* above) {
 
 void TakeAllMemory() {
   for (;;) {
-    char* volatile block = new char[32 << 20];  // volatile: a compiler may leave out memory that nobody sees
+    // volatile: a compiler may leave out memory that nobody sees
+    char* volatile block = new char[32 << 20];
     std::memset(block, 1, 32 << 20);
   }
 }

@@ -45,8 +45,9 @@ enum class Lie {
   kNoModel,        // model_open reports success without a model
   kSlow,           // nothing wrong, but each point takes its time
   // Wrong results that look right. "Wrong": the gated product of layer 1, by the factor kWrong.
-  kWrongUnwatched,     // wrong, unless a tap looks
-  kShownNotUsed,       // shows the right value and computes with the wrong one, unless it is overwritten
+  kWrongUnwatched,  // wrong, unless a tap looks
+  // shows the right value and computes with the wrong one, unless it is overwritten
+  kShownNotUsed,
   kShownNotUsedABit,   // the same, by so little that the logits hide it
   kIgnoresOverwrites,  // computes on with its own values whatever it is overwritten with
   kOtherLogits,        // shows the right logits and delivers half of them
@@ -75,7 +76,8 @@ struct Faults {
 bool SetMode(Faults& faults, std::string_view value);
 bool SetPlace(Faults& faults, std::string_view value);
 
-// Does the deed when `place` is its place. May return, throw, or not come back. Nonempty: an error to report.
+// Does the deed when `place` is its place. May return, throw, or not come back. Nonempty: an error
+// to report.
 std::string Commit(const Faults& faults, Place place);
 
 }  // namespace faulty

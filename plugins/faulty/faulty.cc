@@ -1,6 +1,6 @@
-// An engine that works, and misbehaves on request: faulty.mode names the fault, faulty.at where it is
-// committed. It is how the host and the verdicts are tested against crashes, hangs and lies. Before any
-// setting can arrive, FAULTY_TABLE chooses a table that is wrong.
+// An engine that works, and misbehaves on request: faulty.mode names the fault, faulty.at where it
+// is committed. It is how the host and the verdicts are tested against crashes, hangs and lies.
+// Before any setting can arrive, FAULTY_TABLE chooses a table that is wrong.
 #include <time.h>
 
 #include <algorithm>

@@ -39,7 +39,8 @@ void Rotate(Op& op, const Rotation& r, bool from_batch) {
 // Which keys or values a row reads, and through which heads.
 struct Reading {
   int64_t shift = 0;  // position j holds what belongs to j - shift
-  int own = 0;  // of the row's own position: 1 zeros, 2 the one before, 3 its own in the cell before as well
+  // of the row's own position: 1 zeros, 2 the one before, 3 its own in the cell before as well
+  int own = 0;
   int64_t future = 0;        // positions of the future that are seen; -1: not even its own
   bool interleaved = false;  // KV head h mod n_kv_heads
   double scale_power = 1;    // of 1 / sqrt(head_dim)

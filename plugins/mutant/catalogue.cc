@@ -16,9 +16,10 @@ constexpr Set kWideNorms = {PB_STAGE_ATTN_NORM, PB_STAGE_FFN_NORM, PB_STAGE_FINA
 constexpr Set kHeadProducts = stages::Where([](const stages::Stage& s) {
   return s.group == stages::Group::kProduct && s.row.heads() != stages::Dim::kOne;
 });
-constexpr Set kRope = stages::kRotary, kScores = PB_STAGE_ATTN_SCORES, kSoftmax = PB_STAGE_ATTN_SCORES_SOFTMAX,
-              kContext = PB_STAGE_ATTN_CONTEXT, kResiduals = stages::kSums, kAct = PB_STAGE_FFN_ACT,
-              kGated = PB_STAGE_FFN_GATED, kEmbeddings = PB_STAGE_EMBEDDINGS;
+constexpr Set kRope = stages::kRotary, kScores = PB_STAGE_ATTN_SCORES,
+              kSoftmax = PB_STAGE_ATTN_SCORES_SOFTMAX, kContext = PB_STAGE_ATTN_CONTEXT,
+              kResiduals = stages::kSums, kAct = PB_STAGE_FFN_ACT, kGated = PB_STAGE_FFN_GATED,
+              kEmbeddings = PB_STAGE_EMBEDDINGS;
 
 constexpr Defect kDefects[] = {
     // name, kind, stages, commit, parameter, spot, truth, need
@@ -115,10 +116,10 @@ constexpr Defect kDefects[] = {
     {"tail_rows_8", "tail", kProducts, TailZero, 8, Spot::kAll, "drop.rows=8", Need::kNothing},
     {"tail_rows_32", "tail", kProducts, TailZero, 32, Spot::kAll, "drop.rows=32", Need::kNothing},
     {"bias_added", "bias", kProducts, Bias, 0.05, Spot::kAll, "bias", Need::kNothing},
-    {"quant_none", "quantiser", kProducts, OtherScheme, double(ActScheme::kNone), Spot::kAll, "act.quant=none",
-     Need::kNothing},
-    {"quant_f16", "quantiser", kLayerProducts, OtherScheme, double(ActScheme::kF16), Spot::kAll, "act.quant=f16",
-     Need::kQuantised},
+    {"quant_none", "quantiser", kProducts, OtherScheme, double(ActScheme::kNone), Spot::kAll,
+     "act.quant=none", Need::kNothing},
+    {"quant_f16", "quantiser", kLayerProducts, OtherScheme, double(ActScheme::kF16), Spot::kAll,
+     "act.quant=f16", Need::kQuantised},
     {"quant_q8_0", "quantiser", kLayerProducts, OtherScheme, double(ActScheme::kQ8_0), Spot::kAll,
      "act.quant=q8_0", Need::kQuantised},
     {"quant_bitnet", "quantiser", kLayerProducts, OtherScheme, double(ActScheme::kBitnet), Spot::kAll,

@@ -43,8 +43,9 @@ std::span<const Defect> Catalogue();
 const Defect* FindDefect(std::string_view name);
 // Why the defect does not exist at this op of this model; empty: it does.
 std::string Obstacle(const Defect& defect, const Op& op);
-// Stages besides its own that a defect must compute itself, because the wrapped engine would not use what it shows: what a mask
-// lets through is ignored by an engine that knows how far it has to look.
+// Stages besides its own that a defect must compute itself, because the wrapped engine would not
+// use what it shows: what a mask lets through is ignored by an engine that knows how far it has to
+// look.
 bool Carries(const Defect& defect, pb_stage stage);
 // The output column, or the head, that a defect which is at one chooses in an op.
 int64_t SpotFeature(const Op& op);
@@ -54,7 +55,8 @@ int64_t SpotHead(const Op& op);
 // weight_faults.cc: norms and products.
 // The magnitude of a ternary matrix's weights; a scale of its own where it has one.
 double TernaryScale(const Weights& w);
-// Another matrix of the same layer and, in most models, the same shape; the stage itself where there is none.
+// Another matrix of the same layer and, in most models, the same shape; the stage itself where
+// there is none.
 pb_stage PartnerOf(pb_stage stage);
 void NormFault(Op& op, double which);
 void NormEps(Op& op, double eps);
@@ -79,7 +81,8 @@ void OtherScheme(Op& op, double scheme);
 void QuantiserBlock(Op& op, double block);
 void QuantiserTruncates(Op& op, double);
 void QuantiserClamps(Op& op, double clamp);
-// What a product's input goes through under a defect of the quantiser; nothing: it is none, or does not exist at this op.
+// What a product's input goes through under a defect of the quantiser; nothing: it is none, or does
+// not exist at this op.
 struct FaultyQuantiser {
   ActScheme scheme;
   QuantiserFault fault;

@@ -1,5 +1,5 @@
-// Plain readings of the ops, for computing them wrongly: double sums, no kernels, shared with neither the engine that is wrapped nor
-// the arbiter but for block decoding and model reading.
+// Plain readings of the ops, for computing them wrongly: double sums, no kernels, shared with
+// neither the engine that is wrapped nor the arbiter but for block decoding and model reading.
 #ifndef PARITYBIT_PLUGINS_MUTANT_PLAIN_H_
 #define PARITYBIT_PLUGINS_MUTANT_PLAIN_H_
 
@@ -75,7 +75,8 @@ RowCodes CodesOf(const float* x, int64_t n, ActScheme scheme, const QuantiserFau
 // The same as values: codes times scale, or what else the scheme makes of them.
 std::vector<double> Rounded(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault);
 
-// out = activations x weights^T, written over op.out. `change` may alter a decoded row of weights before it is used.
+// out = activations x weights^T, written over op.out. `change` may alter a decoded row of weights
+// before it is used.
 template <typename Change>
 void ProductWith(Op& op, const Weights& w, ActScheme scheme, const QuantiserFault& fault, Change change) {
   std::vector<std::vector<double>> x;
@@ -94,11 +95,12 @@ void Product(Op& op, const Weights& w, ActScheme scheme, const QuantiserFault& f
 // Of the op's own stage.
 ActScheme OwnScheme(const Op& op);
 
-// Hands each value to `change` with random numbers that depend on seed, op, position, head and place alone, so that batches and what
-// else is computed do not matter.
+// Hands each value to `change` with random numbers that depend on seed, op, position, head and
+// place alone, so that batches and what else is computed do not matter.
 template <typename Change>
 void ChangeAtRandom(Op& op, uint64_t seed, Change change) {
-  const int64_t parts = stages::kOverPositions.Contains(op.stage) ? op.params().n_heads : 1, run = op.width / parts;
+  const int64_t parts = stages::kOverPositions.Contains(op.stage) ? op.params().n_heads : 1,
+                run = op.width / parts;
   for (int64_t i = 0; i < op.n; i++) {
     for (int64_t part = 0; part < parts; part++) {
       uint64_t key = Random(seed).Next();

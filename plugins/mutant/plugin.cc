@@ -1,5 +1,6 @@
-// An engine that is right but for one defect: the native plugin, wrapped through the ABI, with one op of it computed wrongly. Its
-// points are honest: they show what it computes with, so a comparison can place the defect (docs/self_check.md).
+// An engine that is right but for one defect: the native plugin, wrapped through the ABI, with one
+// op of it computed wrongly. Its points are honest: they show what it computes with, so a
+// comparison can place the defect (docs/self_check.md).
 #include <dlfcn.h>
 #include <fmt/format.h>
 
@@ -25,7 +26,8 @@ struct Plan {
   int32_t layer = kEveryLayer;
   uint64_t seed = 1;
   bool fused = false;  // attn.flash=on: attention shows as one op
-  // mutant.act_quant: how products round, where the engine does not know that of itself and says "ggml".
+  // mutant.act_quant: how products round, where the engine does not know that of itself and says
+  // "ggml".
   std::string act_quant;
 
   bool Hits(int32_t at_stage, int32_t at_layer) const {
@@ -347,7 +349,8 @@ class MutantModel : public plugin::Model {
       : api_(api), model_(model), weights_(std::move(weights)), plan_(plan) {}
   ~MutantModel() override { api_.model_close(model_); }
 
-  // Without a defect also the catalogue: defect.NAME = "kind|ops it exists at|names of hypotheses that are right".
+  // Without a defect also the catalogue: defect.NAME = "kind|ops it exists at|names of hypotheses
+  // that are right".
   void Facts(const plugin::FactSink& f) const override {
     KeptFacts kept;
     if (pb_error* error = api_.model_facts(model_, KeptFacts::Take, &kept)) api_.error_destroy(error);
@@ -404,7 +407,8 @@ class MutantModel : public plugin::Model {
   }
 
  private:
-  // Why the defect does not exist at an op; what a session's settings decide is taken as by default.
+  // Why the defect does not exist at an op; what a session's settings decide is taken as by
+  // default.
   std::string WhyNot(const Defect& defect, int32_t stage, int32_t layer) const {
     const HyperParameters& p = weights_->params();
     if (!p.ops.Contains(stage)) return "the model has no such op";

@@ -48,7 +48,9 @@ NormSource OtherNorm(const Op& op, bool of_this_layer) {
   return {op.stage, op.layer + 1 < n ? op.layer + 1 : op.layer - 1};
 }
 
-int64_t HeadWidth(const Op& op) { return stages::kOverPositions.Contains(op.stage) ? op.n_visible() : op.params().head_dim; }
+int64_t HeadWidth(const Op& op) {
+  return stages::kOverPositions.Contains(op.stage) ? op.n_visible() : op.params().head_dim;
+}
 
 }  // namespace
 
@@ -181,7 +183,8 @@ void Transposed(Op& op, double) {
               [&](int64_t r, std::vector<float>& row) { row = columns[static_cast<size_t>(r)]; });
 }
 
-// Blocks of 128 codes in 32 bytes, four to a byte: 0: the four in reverse; 1: a byte holds four consecutive ones.
+// Blocks of 128 codes in 32 bytes, four to a byte: 0: the four in reverse; 1: a byte holds four
+// consecutive ones.
 void CodeOrder(Op& op, double which) {
   ProductWith(op, MatrixOf(*op.model, op.stage, op.layer), OwnScheme(op), {},
               [&](int64_t, std::vector<float>& row) {
@@ -251,7 +254,8 @@ void QuantiserClamps(Op& op, double clamp) {
 
 std::optional<FaultyQuantiser> QuantiserOf(const Defect& d, const Op& op) {
   if (!Obstacle(d, op).empty()) return std::nullopt;
-  if (d.commit == OtherScheme) return FaultyQuantiser{static_cast<ActScheme>(static_cast<int>(d.parameter)), {}};
+  if (d.commit == OtherScheme)
+    return FaultyQuantiser{static_cast<ActScheme>(static_cast<int>(d.parameter)), {}};
   if (d.commit == QuantiserBlock) return FaultyQuantiser{OwnScheme(op), BlockFault(d.parameter)};
   if (d.commit == QuantiserTruncates) return FaultyQuantiser{OwnScheme(op), {.truncate = true}};
   if (d.commit == QuantiserClamps) return FaultyQuantiser{OwnScheme(op), ClampFault(d.parameter)};

@@ -1,4 +1,5 @@
-// The native engine behind the engine ABI: every op observable, overwritable, disturbable, replayable and variable.
+// The native engine behind the engine ABI: every op observable, overwritable, disturbable,
+// replayable and variable.
 #include <dlfcn.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -48,8 +49,8 @@ Status Apply(const plugin::Settings& settings, bool model_is_open, Options& o) {
   return {};
 }
 
-// Gives back the memory of a matrix that stands in packed form too: its bytes in the file, which OpenModel has mapped. Who needs
-// them after all (embeddings, float schemes) has them read again.
+// Gives back the memory of a matrix that stands in packed form too: its bytes in the file, which
+// OpenModel has mapped. Who needs them after all (embeddings, float schemes) has them read again.
 void ReleaseFilePages(const Matrix& matrix) {
   if (!matrix.packed) return;
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));

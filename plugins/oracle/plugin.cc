@@ -1,4 +1,5 @@
-// The oracle behind the engine ABI: fp64, every op observable, overwritable, replayable and variable.
+// The oracle behind the engine ABI: fp64, every op observable, overwritable, replayable and
+// variable.
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -49,7 +50,8 @@ Status Apply(std::string_view key, std::string_view value, Options& o) {
   } else if (key == "n_ctx") {
     PB_ASSIGN(o.n_ctx, Integer(key, value, 1, kMaxPositions));
   } else if (key == "ubatch") {
-    PB_TRY(Integer(key, value, 1, kMaxPositions));  // every row is computed alone: the batch changes nothing
+    // every row is computed alone: the batch changes nothing
+    PB_TRY(Integer(key, value, 1, kMaxPositions));
   } else {
     return MakeError(Code::kUnsupported, "setting {}: not offered by the oracle", key);
   }

@@ -1,5 +1,6 @@
-// A stored trace behind the engine ABI: what another engine computed elsewhere, served as if it computed here. Knows one text and
-// its tokens; cannot be overwritten, disturbed or asked to compute anything.
+// A stored trace behind the engine ABI: what another engine computed elsewhere, served as if it
+// computed here. Knows one text and its tokens; cannot be overwritten, disturbed or asked to
+// compute anything.
 #include <algorithm>
 #include <charconv>
 #include <set>

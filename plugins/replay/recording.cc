@@ -178,7 +178,8 @@ void Recording::DecideStages(const std::map<Key, bool>& every_position) {
   }
 }
 
-// What the model's numbers are by the shapes of the records. A manifest that says otherwise is wrong: limits follow from them.
+// What the model's numbers are by the shapes of the records. A manifest that says otherwise is
+// wrong: limits follow from them.
 Status Recording::CheckFacts() {
   std::set<std::string> keys;
   for (const trace::Fact& fact : manifest().model_facts)
@@ -255,7 +256,8 @@ Result<Tensor> Recording::Rows(int32_t stage, int32_t layer, int64_t first, int6
       out.values.insert(out.values.end(), rows.begin(), rows.end());
       continue;
     }
-    // How many columns a row has follows from how rows were batched. What a row sees of its future is a defect to be shown.
+    // How many columns a row has follows from how rows were batched. What a row sees of its future
+    // is a defect to be shown.
     const auto n_heads = r.shape[1], n_columns = r.shape[2], n_shown = std::min(n_columns, n_visible);
     for (int64_t row = 0; row < (end - begin) * n_heads; ++row) {
       const float* from = rows.data() + row * n_columns;

@@ -1,5 +1,6 @@
-// A stored trace read as what an engine computed: rows of every tracepoint by position, in whatever pieces they were
-// recorded. Nothing of the folder is believed: positions, shapes, digests and sizes are checked before they are used.
+// A stored trace read as what an engine computed: rows of every tracepoint by position, in whatever
+// pieces they were recorded. Nothing of the folder is believed: positions, shapes, digests and
+// sizes are checked before they are used.
 #ifndef PARITYBIT_PLUGINS_REPLAY_RECORDING_H_
 #define PARITYBIT_PLUGINS_REPLAY_RECORDING_H_
 
@@ -30,8 +31,8 @@ struct Shown {
 // Not for use from several threads.
 class Recording {
  public:
-  // kUnsupported: a trace that cannot stand for an engine (incomplete, without payloads or logits, of the documented system);
-  // kMalformed: one that contradicts itself.
+  // kUnsupported: a trace that cannot stand for an engine (incomplete, without payloads or logits,
+  // of the documented system); kMalformed: one that contradicts itself.
   static Result<std::shared_ptr<Recording>> Open(const std::filesystem::path& folder);
 
   const trace::Manifest& manifest() const { return trace_.manifest(); }
@@ -40,14 +41,16 @@ class Recording {
   // sha256 of manifest and records, which hold the digests of all values.
   const std::string& digest() const { return digest_; }
   int64_t n_layers() const { return n_layers_; }
-  // Facts of the model as the recorded engine stated them, and those that the records' shapes show besides.
+  // Facts of the model as the recorded engine stated them, and those that follow from the shapes of
+  // its records.
   const std::vector<trace::Fact>& model_facts() const { return model_facts_; }
-  // A stage is shown when every layer and position of it is there. One that the recorded engine could not show has its reason;
-  // one that was not recorded is absent, with that as the reason.
+  // A stage is shown when every layer and position of it is there. One that the recorded engine
+  // could not show has its reason; one that was not recorded is absent, with that as the reason.
   const Shown& stage(int32_t stage) const { return shown_[static_cast<size_t>(stage)]; }
 
-  // Rows of positions first .. first + n - 1 of a stage that is shown. Scores and probabilities have first + n columns, hidden
-  // ones filled in as the vocabulary says. The first rows of a record are served after all of it was checked.
+  // Rows of positions first .. first + n - 1 of a stage that is shown. Scores and probabilities
+  // have first + n columns, hidden ones filled in as the vocabulary says. The first rows of a
+  // record are served after all of it was checked.
   Result<Tensor> Rows(int32_t stage, int32_t layer, int64_t first, int64_t n);
 
  private:

@@ -1,5 +1,5 @@
-// Turns C++ classes into the engine ABI: errors become error objects, exceptions stop at the border. A plugin
-// derives Engine, Model and Session, and defines pb_engine_get with MakeApi.
+// Turns C++ classes into the engine ABI: errors become error objects, exceptions stop at the
+// border. A plugin derives Engine, Model and Session, and defines pb_engine_get with MakeApi.
 #ifndef PARITYBIT_PLUGINS_SUPPORT_ADAPTER_H_
 #define PARITYBIT_PLUGINS_SUPPORT_ADAPTER_H_
 
@@ -60,8 +60,8 @@ class Engine {
 
 using CreateFn = Result<std::unique_ptr<Engine>> (*)(const Settings& settings);
 
-// The facts of a model's vocabulary: bos eos eog add_bos chat_template; and `findings`, what the tokenizer's tables leave open or
-// contradict, a sentence a line.
+// The facts of a model's vocabulary: bos eos eog add_bos chat_template; and `findings`, what the
+// tokenizer's tables leave open or contradict, a sentence a line.
 void AddVocabularyFacts(const FactSink& facts, const Tokenizer& tokenizer);
 
 // Evaluation was stopped by a callback.

@@ -135,7 +135,8 @@ Status AuditRun::ObserveEngine() {
   return {};
 }
 
-// What was observed becomes a fact of the engine, and the products that were judged by it are counted.
+// What was observed becomes a fact of the engine, and the products that were judged by it are
+// counted.
 void AuditRun::NotePrecision() {
   for (host::Fact& fact : out_.run.candidate.session)
     if (fact.key == "act.quant" && !act_quant_.empty() && fact.value != act_quant_)
@@ -213,7 +214,8 @@ Status AuditRun::Tokenize() {
   return {};
 }
 
-// Tokens that were recorded are what the engine was fed; what its tokeniser makes of a text is judged where it was asked.
+// Tokens that were recorded are what the engine was fed; what its tokeniser makes of a text is
+// judged where it was asked.
 Status CheckTokens(diagnose::FileArbiter& arbiter, bool were_given, run::PromptRecord* prompt,
                    std::vector<compare::Obstacle>* obstacles) {
   prompt->tokens_of[1] = prompt->tokens_of[0];

@@ -1,5 +1,5 @@
-// One engine, and no second one: every op that it shows is judged by the arbiter, which computes it in fp64 from the engine's own
-// tensors as the model declares it.
+// One engine, and no second one: every op that it shows is judged by the arbiter, which computes it
+// in fp64 from the engine's own tensors as the model declares it.
 #ifndef PARITYBIT_AUDIT_AUDIT_H_
 #define PARITYBIT_AUDIT_AUDIT_H_
 
@@ -20,8 +20,8 @@ struct AuditRequest {
   std::filesystem::path model;       // what the engine reads
   std::filesystem::path good_model;  // what declares the ops; empty: the same file
   std::vector<run::PromptSpec> prompts;
-  // Tokens that are known already, of the one prompt: `n_prefill` of them at once, the others one by one. Empty: the engine
-  // tokenises.
+  // Tokens that are known already, of the one prompt: `n_prefill` of them at once, the others one
+  // by one. Empty: the engine tokenises.
   std::vector<int32_t> tokens;
   int32_t n_prefill = 0;
   int32_t max_tokens = 0;  // greedy decode steps after each prompt
@@ -38,8 +38,9 @@ struct AuditFinding {
 };
 
 struct Audit {
-  // candidate: the engine. reference: the arbiter, with what it understood of the file that declares. points: each against the
-  // arbiter, index 0 the engine. No logits rows: the logits are a point.
+  // candidate: the engine. reference: the arbiter, with what it understood of the file that
+  // declares. points: each against the arbiter, index 0 the engine. No logits rows: the logits are
+  // a point.
   run::Comparison run;
   std::vector<AuditFinding> findings;  // in order of execution; at most kMaxFindings
   std::vector<std::string>
@@ -47,9 +48,10 @@ struct Audit {
 };
 inline constexpr size_t kMaxFindings = 4;
 
-// Runs the engine over the prompts twice, unwatched and watched, and judges each tensor as it comes; keeps no tensor beyond its
-// layer but keys and values. Whatever the engine does is part of the verdict. An Error is what ends the command before there is
-// anything to judge, as of run::Crossval, and a failure of the arbiter.
+// Runs the engine over the prompts twice, unwatched and watched, and judges each tensor as it
+// comes; keeps no tensor beyond its layer but keys and values. Whatever the engine does is part of
+// the verdict. An Error is what ends the command before there is anything to judge, as of
+// run::Crossval, and a failure of the arbiter.
 Result<Audit> RunAudit(const AuditRequest& request);
 
 }  // namespace pb::audit

@@ -1,4 +1,5 @@
-// Judges an engine's operations one by one against what the arbiter makes of their inputs, and explains those that do not agree.
+// Judges an engine's operations one by one against what the arbiter makes of their inputs, and
+// explains those that do not agree.
 #include "audit/op_judge.h"
 
 #include <algorithm>
@@ -17,7 +18,8 @@ bool IsFinite(const compare::PointRow& row) { return row.n_non_finite[0] + row.n
 // Whether an op takes its inputs to codes or f16 first.
 bool RoundsItsInputs(pb_stage stage) { return (stages::kProducts | stages::kAttention).Contains(stage); }
 
-// Whether an input holds NaN or an infinity other than a hidden score: what an op makes of it is not its own doing.
+// Whether an input holds NaN or an infinity other than a hidden score: what an op makes of it is
+// not its own doing.
 bool HasNonFinite(pb_stage stage, const std::vector<diagnose::Recorded>& inputs) {
   const auto bad = [&](float x) {
     const bool hidden = stage == PB_STAGE_ATTN_SCORES_SOFTMAX && x == -INFINITY;
@@ -144,7 +146,8 @@ Status OpJudge::Judge(diagnose::Culprit& op, const host::TensorRef& tensor) {
   out_->recomputed.assign(recomputed_.begin(), recomputed_.end());
   const diagnose::Agreement found =
       arbiter_.Compare(op, tensor.data, expected->output.values, expected->units);
-  // What the arbiter computed in place of a tensor that is not shown may be rounded to another code than the engine's own.
+  // What the arbiter computed in place of a tensor that is not shown may be rounded to another code
+  // than the engine's own.
   if (!found.agrees && !expected->recomputed.empty() && RoundsItsInputs(stage)) {
     missing_.push_back(fmt::format("{}: its error cannot be told from rounding, as {} was not shown",
                                    compare::PointName(op.place.stage, op.place.layer),
@@ -173,7 +176,8 @@ void OpJudge::Explain(const diagnose::Culprit& op, std::span<const float> output
                       const diagnose::Expectation& declared, const diagnose::Agreement& found) {
   const auto stage = static_cast<pb_stage>(op.place.stage);
   if (IsFinite(found.row) && IsExplainedAlike(op, output)) return;
-  if (!IsFinite(found.row) && HasNonFinite(stage, declared.inputs)) return;  // it follows from another op's
+  // it follows from another op's
+  if (!IsFinite(found.row) && HasNonFinite(stage, declared.inputs)) return;
   const float beyond_cache =
       IsFinite(found.row) ? 0 : BeyondCache(stage, declared.inputs, out_->run.candidate.session);
   if (beyond_cache > 0 && overflow_ >= 0) {

@@ -1,4 +1,5 @@
-// Judges the tensors of one engine as they come: each against what the arbiter makes of those before it.
+// Judges the tensors of one engine as they come: each against what the arbiter makes of those
+// before it.
 #ifndef PARITYBIT_AUDIT_OP_JUDGE_H_
 #define PARITYBIT_AUDIT_OP_JUDGE_H_
 
@@ -14,20 +15,21 @@ namespace pb::audit {
 
 class OpJudge {
  public:
-  // `arbiter`: of the file that declares the ops. `own`: of the file that the engine read, where that is another one; else null.
-  // Both outlive this.
+  // `arbiter`: of the file that declares the ops. `own`: of the file that the engine read, where
+  // that is another one; else null. Both outlive this.
   OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, Audit* out);
 
   // Positions count from 0 again.
   void BeginPrompt(int32_t prompt);
   // What follows are tensors of these tokens, from first_position on, in order of execution.
   void BeginPass(int32_t step, int32_t first_position, std::span<const int32_t> tokens);
-  // A tensor of all rows of the pass, which is an input of later ones, whether it is judged or not. What cannot be judged is named in missing(); an Error is a failure of the arbiter.
+  // A tensor of all rows of the pass, which is an input of later ones, whether it is judged or not.
+  // What cannot be judged is named in missing(); an Error is a failure of the arbiter.
   Status OnPoint(pb_stage stage, int32_t layer, const host::TensorRef& tensor, bool judged);
   // Some rows of logits.
   Status OnLogits(int32_t first_position, const host::TensorRef& rows);
 
-  // A stage that the model leaves open, as it does not declare its activation.
+  // Whether the result of a stage is undefined because the model does not declare its activation.
   bool LeavesOpen(int32_t stage, bool activation_is_shown) const;
   const std::vector<compare::PointRow>& rows() const { return rows_; }
   const std::vector<std::string>& missing() const { return missing_; }

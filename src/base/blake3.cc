@@ -131,16 +131,17 @@ void Blake3::MergeTo(size_t depth) {
   }
 }
 
-// Adds a complete subtree behind n_chunks_ chunks. Those before it merge only now, when it is certain that more follows: the
-// last merge of all is the root and needs its flag.
+// Adds a complete subtree behind n_chunks_ chunks. Those before it merge only now, when it is
+// certain that more follows: the last merge of all is the root and needs its flag.
 void Blake3::PushSubtree(const uint8_t* cv, uint64_t n_chunks) {
   MergeTo(static_cast<size_t>(std::popcount(n_chunks_)));
   std::memcpy(stack_[depth_++].data(), cv, 32);
   n_chunks_ += n_chunks;
 }
 
-// Hashes n_chunks whole chunks level by level, side by side. At most kBatch, and n_chunks_ is a multiple of the largest
-// power of two in it. They may be all there is: then the last pair, which would be the root, stays two.
+// Hashes n_chunks whole chunks level by level, side by side. At most kBatch, and n_chunks_ is a
+// multiple of the largest power of two in it. They may be all there is: then the last pair, which
+// would be the root, stays two.
 void Blake3::AddChunks(const uint8_t* data, size_t n_chunks) {
   uint8_t a[kBatch * 32], b[kBatch * 32], alone[9][32];
   size_t n_alone = 0, sizes[9];  // subtrees that have no sibling yet, the last first

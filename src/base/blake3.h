@@ -1,6 +1,6 @@
-// BLAKE3 (O'Connor, Aumasson, Neves, Wilcox-O'Hearn 2020), the hash function alone: 32 bytes, incremental.
-// The portable compression is always there; on x86-64 eight or sixteen chunks are hashed side by side where
-// the processor can.
+// BLAKE3 (O'Connor, Aumasson, Neves, Wilcox-O'Hearn 2020), the hash function alone: 32 bytes,
+// incremental. The portable compression is always there; on x86-64 eight or sixteen chunks are
+// hashed side by side where the processor can.
 #ifndef PARITYBIT_BASE_BLAKE3_H_
 #define PARITYBIT_BASE_BLAKE3_H_
 
@@ -22,9 +22,9 @@ struct Blake3Target {
   // Replaces the chaining value by the compression of one 64-byte block (section 2.2).
   void (*compress)(uint32_t cv[8], const uint8_t* block, uint32_t block_bytes, uint64_t counter,
                    uint32_t flags);
-  // Chaining values of n inputs (0 < n <= max_lanes), `stride` bytes apart, of n_blocks whole blocks each;
-  // out: 32 n bytes. The first block gets flags_first too, the last flags_last; input i has counter + i *
-  // counter_step.
+  // Chaining values of n inputs (0 < n <= max_lanes), `stride` bytes apart, of n_blocks whole
+  // blocks each; out: 32 n bytes. The first block gets flags_first too, the last flags_last; input
+  // i has counter + i * counter_step.
   void (*hash_many)(const uint8_t* in, size_t n, size_t stride, size_t n_blocks, uint64_t counter,
                     uint64_t counter_step, uint32_t flags, uint32_t flags_first, uint32_t flags_last,
                     uint8_t* out);
@@ -52,8 +52,8 @@ class Blake3 {
   std::array<std::array<uint8_t, 32>, 54> stack_;
   size_t depth_ = 0;
   uint64_t n_chunks_ = 0;  // complete
-  // The chunk being filled: its last block is held back, because it may be the root. Empty before any input, and after whole
-  // chunks that were hashed side by side.
+  // The chunk being filled: its last block is held back, because it may be the root. Empty before
+  // any input, and after whole chunks that were hashed side by side.
   std::array<uint32_t, 8> chunk_cv_;
   std::array<uint8_t, kBlock> block_;
   size_t block_bytes_ = 0, chunk_blocks_ = 0;

@@ -66,7 +66,8 @@ struct Avx2 {
   }
 };
 
-// What the compression of eight blocks works on, one word of each in a row of eight; the assembly below knows the offsets.
+// What the compression of eight blocks works on, one word of each in a row of eight; the assembly
+// below knows the offsets.
 struct alignas(32) Frame {
   uint32_t m[16][8];                  // at 0: message words
   uint32_t h[8][8];                   // at 512: chaining values, replaced
@@ -75,8 +76,9 @@ struct alignas(32) Frame {
   uint8_t rotate16[32], rotate8[32];  // at 1024, 1056: byte orders for vpshufb
 };
 
-// Sixteen state vectors and a temporary are one more than there are registers, and compilers spill several in the longest
-// chain of dependencies (0.7 of this speed). Here the ninth alone lives in memory; its register serves for rotations.
+// Sixteen state vectors and a temporary are one more than there are registers, and compilers spill
+// several in the longest chain of dependencies (0.7 of this speed). Here the ninth alone lives in
+// memory; its register serves for rotations.
 void CompressEight(Frame* frame) {
   asm volatile(
       R"(

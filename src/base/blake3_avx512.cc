@@ -29,8 +29,8 @@ struct Avx512 {
   static V Rotate8(V a) { return _mm512_ror_epi32(a, 8); }
   static V Rotate7(V a) { return _mm512_ror_epi32(a, 7); }
 
-  // Transposes sixteen rows of sixteen words: 32-bit and 64-bit pairs within 128-bit quarters, then the
-  // quarters.
+  // Transposes sixteen rows of sixteen words: 32-bit and 64-bit pairs within 128-bit quarters, then
+  // the quarters.
   static PB_BLAKE3_INLINE void Transpose(V r[16]) {
     V a[16], b[16], c[16];
     for (int i = 0; i < 16; i += 2) {

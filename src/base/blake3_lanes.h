@@ -1,5 +1,5 @@
-// The part of BLAKE3 that is compiled once for each instruction set: constants, and hashing of equal-shaped
-// inputs side by side, one in each lane of a vector. Only blake3*.cc include this.
+// The part of BLAKE3 that is compiled once for each instruction set: constants, and hashing of
+// equal-shaped inputs side by side, one in each lane of a vector. Only blake3*.cc include this.
 #ifndef PARITYBIT_BASE_BLAKE3_LANES_H_
 #define PARITYBIT_BASE_BLAKE3_LANES_H_
 
@@ -12,7 +12,8 @@ inline constexpr uint32_t kBlake3Iv[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0x
                                           0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 inline constexpr uint32_t kChunkStart = 1, kChunkEnd = 2, kParent = 4, kRoot = 8;
 
-// The message word each step of a round takes: the permutation of table 2 applied again for every round.
+// The message word each step of a round takes: the permutation of table 2 applied again for every
+// round.
 struct Blake3Schedule {
   uint8_t word[7][16];
   constexpr Blake3Schedule() : word() {

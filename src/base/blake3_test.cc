@@ -10,8 +10,8 @@
 namespace pb {
 namespace {
 
-// The official vectors (BLAKE3-team/BLAKE3, test_vectors/test_vectors.json, first 32 bytes of "hash"): the
-// input of n bytes repeats 0, 1, ..., 250.
+// The official vectors (BLAKE3-team/BLAKE3, test_vectors/test_vectors.json, first 32 bytes of
+// "hash"): the input of n bytes repeats 0, 1, ..., 250.
 struct Vector {
   size_t n_bytes;
   const char* hash;
@@ -100,7 +100,8 @@ TEST(Blake3, FinishLeavesTheHashAsItIs) {
   EXPECT_EQ(ToHex(hash.Finish()), "bc3e3d41a1146b069abffad3c0d44860cf664390afce4d9661f7902e7943e085");
 }
 
-// Every number of chunks up to two batches and a bit, against the portable target (which the vectors prove).
+// Every number of chunks up to two batches and a bit, against the portable target (which the
+// vectors prove).
 TEST(Blake3, TargetsAgreeOnEveryTreeShape) {
   auto input = Input(300 * 1024);
   for (size_t n_chunks = 1; n_chunks < 300; ++n_chunks) {

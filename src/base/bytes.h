@@ -53,7 +53,8 @@ class ByteReader {
   }
 
   Error Truncated(std::string_view what, uint64_t n) const {
-    return MakeError(Code::kMalformed, "byte {}: {} needs {} bytes, {} are left", offset_, what, n, remaining());
+    return MakeError(Code::kMalformed, "byte {}: {} needs {} bytes, {} are left", offset_, what, n,
+                     remaining());
   }
 
  private:

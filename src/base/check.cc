@@ -7,7 +7,8 @@
 namespace pb {
 
 void CheckFailed(const char* condition, const char* file, int line) {
-  std::fprintf(stderr, "paritybit: internal error: %s does not hold at %s:%d; please report it\n", condition, file, line);
+  std::fprintf(stderr, "paritybit: internal error: %s does not hold at %s:%d; please report it\n", condition,
+               file, line);
   std::_Exit(70);
 }
 

@@ -86,7 +86,8 @@ Result<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_byt
   PB_ASSIGN(auto opened, OpenRegular(path));
   Fd fd(opened.first);
   if (opened.second > max_bytes) {
-    return MakeError(Code::kMalformed, "{}: {} bytes, at most {} are read", path.string(), opened.second, max_bytes);
+    return MakeError(Code::kMalformed, "{}: {} bytes, at most {} are read", path.string(), opened.second,
+                     max_bytes);
   }
   std::string content(opened.second, '\0');
   size_t done = 0;
@@ -117,7 +118,9 @@ Status WriteFileAtomic(const std::filesystem::path& path, std::string_view conte
 }
 
 std::filesystem::path CacheDir() {
-  auto variable = [](const char* name) { return std::filesystem::path(std::getenv(name) ? std::getenv(name) : ""); };
+  auto variable = [](const char* name) {
+    return std::filesystem::path(std::getenv(name) ? std::getenv(name) : "");
+  };
   if (auto p = variable("PARITYBIT_CACHE"); !p.empty()) return p;
   if (auto p = variable("XDG_CACHE_HOME"); !p.empty()) return p / "paritybit";
   if (auto p = variable("HOME"); !p.empty()) return p / ".cache" / "paritybit";

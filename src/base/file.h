@@ -1,4 +1,5 @@
-// Files: read-only memory map, whole-file read with a cap, atomic write, and the directories paritybit keeps things in.
+// Files: read-only memory map, whole-file read with a cap, atomic write, and the directories
+// paritybit keeps things in.
 #ifndef PARITYBIT_BASE_FILE_H_
 #define PARITYBIT_BASE_FILE_H_
 
@@ -33,7 +34,8 @@ Result<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_byt
 // Writes beside the target, syncs, and renames: readers see the old file or the new one.
 Status WriteFileAtomic(const std::filesystem::path& path, std::string_view content);
 
-// The user's cache (references, models, noise floors): $PARITYBIT_CACHE, else $XDG_CACHE_HOME/paritybit, else ~/.cache/paritybit.
+// The user's cache (references, models, noise floors): $PARITYBIT_CACHE, else
+// $XDG_CACHE_HOME/paritybit, else ~/.cache/paritybit.
 std::filesystem::path CacheDir();
 // Directory of the running executable.
 std::filesystem::path ExecutableDir();

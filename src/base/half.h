@@ -1,4 +1,5 @@
-// IEEE 754 binary16 and bfloat16 in scalar code: conversions with round to nearest even (IEEE 754-2019, section 4.3.1).
+// IEEE 754 binary16 and bfloat16 in scalar code: conversions with round to nearest even (IEEE
+// 754-2019, section 4.3.1).
 #ifndef PARITYBIT_BASE_HALF_H_
 #define PARITYBIT_BASE_HALF_H_
 
@@ -21,8 +22,10 @@ inline uint16_t F32ToF16(float f) {
   uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
   uint32_t magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return sign | 0x7e00u | (magnitude >> 13 & 0x3ffu);  // NaN, quiet
-  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;                             // rounds to infinity
-  if (magnitude < 0x38800000u) {  // below 2^-14: the sum's own rounding puts the significand in place
+  // rounds to infinity
+  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;
+  // below 2^-14: the sum's own rounding puts the significand in place
+  if (magnitude < 0x38800000u) {
     float shifted = std::bit_cast<float>(magnitude) + 0.5f;
     return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(0.5f));
   }

@@ -1,4 +1,5 @@
-// Parses JSON within limits: depth is measured on the text, because building and destroying a deep value takes stack.
+// Parses JSON within limits: depth is measured on the text, because building and destroying a deep
+// value takes stack.
 #include "base/json_text.h"
 
 #include <algorithm>

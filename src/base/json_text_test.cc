@@ -17,7 +17,9 @@ std::string ErrorOf(std::string_view text, int depth = kMaxJsonDepth) {
   return json.error().message;
 }
 
-std::string Nested(int n) { return std::string(static_cast<size_t>(n), '[') + std::string(static_cast<size_t>(n), ']'); }
+std::string Nested(int n) {
+  return std::string(static_cast<size_t>(n), '[') + std::string(static_cast<size_t>(n), ']');
+}
 
 TEST(JsonText, ReadsWhatIsJson) {
   auto json = ParseJson(R"({"a":[1,{"b":"]]]]\"[[[["}]})");

@@ -1,4 +1,5 @@
-// Seals what is kept for later runs with its digest, and reads nothing whose digest is that of another content.
+// Seals what is kept for later runs with its digest, and reads nothing whose digest is that of
+// another content.
 #include "base/kept.h"
 
 #include <mutex>
@@ -67,7 +68,8 @@ Result<Json> OpenSealed(std::string_view text) {
   if (!HasDigest(text)) return MakeError(Code::kMalformed, "it does not end with the digest of its content");
   const size_t n_content = text.size() - kBeforeDigest.size() - kDigits - kAfterDigest.size();
   if (DigestOf(text.substr(0, n_content)) != text.substr(n_content + kBeforeDigest.size(), kDigits))
-    return MakeError(Code::kMalformed, "it is damaged: its content is not the one that its digest was made of");
+    return MakeError(Code::kMalformed,
+                     "it is damaged: its content is not the one that its digest was made of");
   PB_ASSIGN(Json object, ParseJson(text));
   if (!object.is_object()) return MakeError(Code::kMalformed, "it is no JSON object");
   return object;

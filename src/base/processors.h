@@ -6,12 +6,12 @@
 
 namespace pb {
 
-// The processors that the scheduler gives this process: those of its affinity mask, or fewer where its control group has
-// a quota of processor time, as containers do. At least 1.
+// The processors that the scheduler gives this process: those of its affinity mask, or fewer where
+// its control group has a quota of processor time, as containers do. At least 1.
 int ProcessorCount();
 
-// Processors that a control group's quota comes to, rounded up: "150000 100000" (microseconds of each period) is 2. 0: there is
-// no quota ("max 100000"), or the text says something else.
+// Processors that a control group's quota comes to, rounded up: "150000 100000" (microseconds of
+// each period) is 2. 0: there is no quota ("max 100000"), or the text says something else.
 int ProcessorsOfQuota(std::string_view cpu_max);
 
 }  // namespace pb

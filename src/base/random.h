@@ -1,4 +1,5 @@
-// SplitMix64 (Steele, Lea, Flood 2014): a seeded stream that is the same on every machine. Not for secrets.
+// SplitMix64 (Steele, Lea, Flood 2014): a seeded stream that is the same on every machine. Not for
+// secrets.
 #ifndef PARITYBIT_BASE_RANDOM_H_
 #define PARITYBIT_BASE_RANDOM_H_
 

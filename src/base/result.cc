@@ -1,4 +1,5 @@
-// The text of errors is put together here, once, so that the header needs nothing but fmt's declarations.
+// The text of errors is put together here, once, so that the header needs nothing but fmt's
+// declarations.
 #include "base/result.h"
 
 namespace pb {

@@ -1,4 +1,5 @@
-// Errors as values: Error, Status and Result<T>. Nothing in paritybit throws across a room, aborts on input, or prints below cli.
+// Errors as values: Error, Status and Result<T>. Nothing in paritybit throws across a room, aborts
+// on input, or prints below cli.
 #ifndef PARITYBIT_BASE_RESULT_H_
 #define PARITYBIT_BASE_RESULT_H_
 
@@ -15,12 +16,14 @@
 namespace pb {
 
 enum class Code {
-  kUsage,        // a flag, a setting or a call that makes no sense
-  kNotFound,     // a file, a plugin or a package that is not there
-  kIo,           // reading or writing failed
-  kMalformed,    // a file that is damaged or not what it claims to be; the message has the byte offset
+  kUsage,     // a flag, a setting or a call that makes no sense
+  kNotFound,  // a file, a plugin or a package that is not there
+  kIo,        // reading or writing failed
+  // a file that is damaged or not what it claims to be; the message has the byte offset
+  kMalformed,
   kUnsupported,  // understood, and not offered here; the message names it
-  kUndeclared,   // the model does not declare something that decides the result; the message names the setting
+  // the model does not declare something that decides the result; the message names the setting
+  kUndeclared,
   kEngine,       // an engine crashed, reported an error or broke the ABI
   kTimeout,      // an engine made no progress within its limit
   kInterrupted,  // the user asked to stop
@@ -82,15 +85,15 @@ class [[nodiscard]] Status {
 #define PB_CONCAT_INNER(a, b) a##b
 #define PB_CONCAT(a, b) PB_CONCAT_INNER(a, b)
 // Returns the error of an expression of type Status or Result from the enclosing function.
-#define PB_TRY(expr)                                                        \
-  do {                                                                      \
+#define PB_TRY(expr)                                                                               \
+  do {                                                                                             \
     if (auto pb_try_status = (expr); !pb_try_status.ok()) return std::move(pb_try_status).error(); \
   } while (0)
 // PB_ASSIGN(auto x, Foo()): x gets the value, or the enclosing function returns the error.
 #define PB_ASSIGN(declaration, expr) PB_ASSIGN_IMPL(PB_CONCAT(pb_result_, __LINE__), declaration, expr)
-#define PB_ASSIGN_IMPL(tmp, declaration, expr)         \
-  auto tmp = (expr);                                   \
-  if (!tmp.ok()) return std::move(tmp).error();        \
+#define PB_ASSIGN_IMPL(tmp, declaration, expr)  \
+  auto tmp = (expr);                            \
+  if (!tmp.ok()) return std::move(tmp).error(); \
   declaration = std::move(tmp).value()
 
 #endif  // PARITYBIT_BASE_RESULT_H_

@@ -1,4 +1,5 @@
-// Errors of the operating system in words: a user who meets a limit reads which one, and how large it is.
+// Errors of the operating system in words: a user who meets a limit reads which one, and how large
+// it is.
 #include "base/system_error.h"
 
 #include <sys/resource.h>

@@ -1,4 +1,5 @@
-// What the operating system says of a call that failed, with the limit of this process that was met.
+// What the operating system says of a call that failed, with the limit of this process that was
+// met.
 #ifndef PARITYBIT_BASE_SYSTEM_ERROR_H_
 #define PARITYBIT_BASE_SYSTEM_ERROR_H_
 
@@ -9,7 +10,8 @@
 
 namespace pb {
 
-// The limit that an errno tells of, as a shell shows it: "ulimit -n is 16"; empty where there is none.
+// The limit that an errno tells of, as a shell shows it: "ulimit -n is 16"; empty where there is
+// none.
 std::string LimitText(int error);
 // strerror, and the limit: "Too many open files (ulimit -n is 16)".
 std::string ErrnoText(int error);

@@ -8,7 +8,8 @@
 namespace pb {
 namespace {
 
-// Calls bytes(text) for each run that is no UTF-8, one byte at a time, and character(code point, text) for each character.
+// Calls bytes(text) for each run that is no UTF-8, one byte at a time, and character(code point,
+// text) for each character.
 template <typename Bytes, typename Character>
 void Walk(std::string_view text, const Bytes& bytes, const Character& character) {
   while (!text.empty()) {

@@ -1,4 +1,5 @@
-// Threads that wait for work between calls, as starting them costs more than a layer of a small model.
+// Threads that wait for work between calls, as starting them costs more than a layer of a small
+// model.
 #include "base/thread_pool.h"
 
 #include <algorithm>
@@ -45,7 +46,8 @@ void ThreadPool::For(int64_t n, int64_t grain, const std::function<void(int64_t,
 
 void ThreadPool::RunShare(int thread) const {
   int64_t units = (n_ + grain_ - 1) / grain_, threads = n_threads();
-  int64_t begin = units * thread / threads * grain_, end = std::min(n_, units * (thread + 1) / threads * grain_);
+  int64_t begin = units * thread / threads * grain_,
+          end = std::min(n_, units * (thread + 1) / threads * grain_);
   if (begin < end) (*body_)(begin, end, thread);
 }
 

@@ -1,4 +1,5 @@
-// A fixed set of threads that share the indices of a loop. Results never depend on the number of threads.
+// A fixed set of threads that share the indices of a loop. Results never depend on the number of
+// threads.
 #ifndef PARITYBIT_BASE_THREAD_POOL_H_
 #define PARITYBIT_BASE_THREAD_POOL_H_
 
@@ -20,8 +21,9 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
-  // Calls body(begin, end, thread) over contiguous, disjoint ranges that cover [0, n); returns when all are done. Each
-  // thread gets one range, multiples of `grain` apart. One caller at a time; body must not call For.
+  // Calls body(begin, end, thread) over contiguous, disjoint ranges that cover [0, n); returns when
+  // all are done. Each thread gets one range, multiples of `grain` apart. One caller at a time;
+  // body must not call For.
   void For(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t, int)>& body);
 
  private:

@@ -18,7 +18,8 @@ enum class ExprKind {
   kName,       // name
   kAttribute,  // operands[0] . name
   kIndex,      // operands[0] [ operands[1] ]
-  kSlice,      // operands[0] [ operands[1] : operands[2] : operands[3] ], each may be null but the first
+  // operands[0] [ operands[1] : operands[2] : operands[3] ], each may be null but the first
+  kSlice,
   kUnary,      // name: "not" "-" "+"
   kBinary,     // name: the operator, "and" "or" "in" "not in" among them
   kCondition,  // operands: condition, then, else (null when there is none)
@@ -62,7 +63,8 @@ struct Statement {
   std::vector<Branch> branches;
 };
 
-// kUnsupported: a construct outside the subset, named, with its line. kMalformed: an error of syntax.
+// kUnsupported: a construct outside the subset, named, with its line. kMalformed: an error of
+// syntax.
 Result<std::vector<Statement>> Parse(const std::vector<Token>& tokens);
 
 }  // namespace pb::chat

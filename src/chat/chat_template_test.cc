@@ -1,4 +1,5 @@
-// Chat templates against Jinja2 (tests/data/chat_templates.json, made by chat_templates.py beside it), and their bounds.
+// Chat templates against Jinja2 (tests/data/chat_templates.json, made by chat_templates.py beside
+// it), and their bounds.
 #include "chat/chat_template.h"
 
 #include <gtest/gtest.h>
@@ -147,7 +148,8 @@ TEST(ChatTemplate, HostileTemplatesEndSoonWithAnError) {
   EXPECT_EQ(Rendered("{{ [1, 2][9223372036854775807::-9223372036854775807]|length }}"), "1");
 }
 
-// Each of these kept a processor busy for minutes, or took gigabytes: work that no step and no value showed.
+// Each of these kept a processor busy for minutes, or took gigabytes: work that no step and no
+// value showed.
 TEST(ChatTemplate, WorkThatValuesDoNotShowIsCounted) {
   auto doubled = [](const std::string& text, int times) {
     return "{% set ns = namespace(s=" + text + ") %}{% for i in range(" + std::to_string(times) +
@@ -207,7 +209,8 @@ constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(th
 constexpr bool kSanitized = false;
 #endif
 
-// Renders with 128 MiB of address space to grow by: exit 0 when that suffices, an abort of std::bad_alloc when not.
+// Renders with 128 MiB of address space to grow by: exit 0 when that suffices, an abort of
+// std::bad_alloc when not.
 [[noreturn]] void RenderWithinLittleMemory(const std::string& text) {
   uint64_t n_pages = 0;
   std::ifstream("/proc/self/statm") >> n_pages;
@@ -241,7 +244,8 @@ TEST(ChatTemplate, CharactersOfAStringAreCountedNotBytes) {
       "\xC3\xA9l|oll\xC3\xA9h|lo||hlo");
 }
 
-// Every prefix, and every single changed byte, of a template that uses all constructs: a result or an error.
+// Every prefix, and every single changed byte, of a template that uses all constructs: a result or
+// an error.
 TEST(ChatTemplate, DamagedTemplatesNeverCrash) {
   const std::string whole =
       "{%- set ns = namespace(a='x', b=[1, 2.5]) -%}{# c #}{% for m in messages[1:] if m.role != 'x' %}{{ "

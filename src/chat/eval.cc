@@ -10,10 +10,12 @@
 namespace pb::chat {
 namespace {
 
-// kStep for each node evaluated, and the bytes of all values read or made by operations: bounds time.
+// kStep for each node evaluated, and the bytes of all values read or made by operations: bounds
+// time.
 constexpr int64_t kMaxWork = int64_t{1} << 28;
 constexpr int64_t kStep = 16;
-constexpr int64_t kMaxLive = int64_t{1} << 26;  // the bytes of all values at one time: bounds memory
+// the bytes of all values at one time: bounds memory
+constexpr int64_t kMaxLive = int64_t{1} << 26;
 constexpr int kMaxValueDepth = 100;
 
 class Evaluator {
@@ -297,7 +299,8 @@ Result<Value> Evaluator::EvalSlice(const Expr& e) {
   PB_TRY(Charge(e.line, object.size()));
   const std::string* text = object.AsString();
   const auto n = text ? CountCharacters(*text) : static_cast<int64_t>(object.AsList()->size());
-  int64_t bounds[3];  // Python's rules: https://docs.python.org/3/reference/expressions.html#slicings
+  // Python's rules: https://docs.python.org/3/reference/expressions.html#slicings
+  int64_t bounds[3];
   for (int i : {2, 0, 1}) {
     PB_ASSIGN(Value bound, EvalOptional(e.operands[static_cast<size_t>(i) + 1].get()));
     if (!bound.is_none() && !bound.AsInt())

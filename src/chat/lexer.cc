@@ -1,4 +1,5 @@
-// After the lexer of Jinja 3.1: https://jinja.palletsprojects.com/en/stable/templates/#whitespace-control
+// After the lexer of Jinja 3.1:
+// https://jinja.palletsprojects.com/en/stable/templates/#whitespace-control
 #include "chat/lexer.h"
 
 #include <algorithm>
@@ -255,7 +256,8 @@ std::string Shorten(std::string_view text) {
   constexpr size_t kShownBytes = 400;
   if (text.size() <= kShownBytes) return std::string(text);
   size_t end = kShownBytes;
-  while (end > kShownBytes - 4 && (text[end] & 0xC0) == 0x80) --end;  // before a character, not within
+  // before a character, not within
+  while (end > kShownBytes - 4 && (text[end] & 0xC0) == 0x80) --end;
   return std::string(text.substr(0, end)) + "...";
 }
 

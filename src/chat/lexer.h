@@ -1,4 +1,5 @@
-// Jinja source to tokens, with the white space control of chat templates (trim_blocks and lstrip_blocks on).
+// Jinja source to tokens, with the white space control of chat templates (trim_blocks and
+// lstrip_blocks on).
 #ifndef PARITYBIT_CHAT_LEXER_H_
 #define PARITYBIT_CHAT_LEXER_H_
 
@@ -33,8 +34,8 @@ struct Token {
 // The longest templates in use have some 20,000 bytes.
 inline constexpr size_t kMaxTemplateBytes = 1 << 18;
 
-// The tokens of a template, the last of kind kEnd. kMalformed: an error of syntax, with the line; kUnsupported: more than
-// kMaxTemplateBytes.
+// The tokens of a template, the last of kind kEnd. kMalformed: an error of syntax, with the line;
+// kUnsupported: more than kMaxTemplateBytes.
 Result<std::vector<Token>> Lex(std::string_view source);
 
 // What a message shows of a name or a text: its beginning, when it is long.

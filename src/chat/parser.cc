@@ -1,5 +1,5 @@
-// A recursive descent parser with the precedences of Jinja 3.1: conditional, or, and, not, comparison, + -, ~, * / // %,
-// unary sign, then postfix, filters and tests.
+// A recursive descent parser with the precedences of Jinja 3.1: conditional, or, and, not,
+// comparison, + -, ~, * / // %, unary sign, then postfix, filters and tests.
 #include <algorithm>
 #include <charconv>
 
@@ -17,7 +17,8 @@ class Parser {
  public:
   explicit Parser(const std::vector<Token>& tokens) : tokens_(tokens) {}
 
-  // Statements up to the end, or up to a tag that begins with one of `ends`, whose name is left to be read.
+  // Statements up to the end, or up to a tag that begins with one of `ends`, whose name is left to
+  // be read.
   Result<std::vector<Statement>> Body(const std::vector<std::string_view>& ends);
 
  private:

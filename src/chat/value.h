@@ -19,8 +19,8 @@ using List = std::vector<Value>;
 // In order of insertion; the dictionaries of templates have a handful of keys.
 using Dict = std::vector<std::pair<std::string, Value>>;
 
-// Bytes of strings, lists and dictionaries made on this thread: those that live, and all that ever were. A template's
-// memory and, with its steps, its time are bounded by what they grow by.
+// Bytes of strings, lists and dictionaries made on this thread: those that live, and all that ever
+// were. A template's memory and, with its steps, its time are bounded by what they grow by.
 struct Meter {
   int64_t live = 0, made = 0;
 };
@@ -42,7 +42,8 @@ class Held {
   const int64_t bytes;
 };
 
-// Cheap to copy: strings, lists and dictionaries are shared and never change. A namespace is the one value that does.
+// Cheap to copy: strings, lists and dictionaries are shared and never change. A namespace is the
+// one value that does.
 class Value {
  public:
   using Namespace = std::shared_ptr<Dict>;
@@ -73,11 +74,12 @@ class Value {
   // "a string", "an undefined value", ... for messages.
   const char* TypeName() const;
   bool Truth() const;
-  // 0, or for lists and dictionaries one more than the deepest value inside. What makes values bounds it, so recursion over
-  // them (their destruction too) is bounded.
+  // 0, or for lists and dictionaries one more than the deepest value inside. What makes values
+  // bounds it, so recursion over them (their destruction too) is bounded.
   int depth() const { return depth_; }
-  // The bytes that a walk over everything inside reads, or a comparison with another: shared values as often as they occur,
-  // and dictionaries, whose keys are looked up one by one, as often as they have keys.
+  // The bytes that a walk over everything inside reads, or a comparison with another: shared values
+  // as often as they occur, and dictionaries, whose keys are looked up one by one, as often as they
+  // have keys.
   int64_t weight() const { return weight_; }
   // The bytes of the value itself, without what the items of a list or dictionary hold.
   int64_t size() const;
@@ -107,14 +109,17 @@ const Value* FindKey(const Dict& dict, std::string_view key);
 bool Equal(const Value& a, const Value& b);
 // An integer or a float (a boolean counts as 0 or 1); false when it is none.
 bool ToNumber(const Value& v, double* out);
-// As json.dumps(ensure_ascii=False) writes it; false for what it cannot write, or when `out` grows past `limit`.
+// As json.dumps(ensure_ascii=False) writes it; false for what it cannot write, or when `out` grows
+// past `limit`.
 bool ToJson(const Value& v, size_t limit, std::string* out);
 // As str() writes it; false for lists and dictionaries, whose Python form is not offered.
 bool ToText(const Value& v, std::string* out);
-// The bytes of the first character of a text that is not empty; bytes that are not UTF-8 count one by one.
+// The bytes of the first character of a text that is not empty; bytes that are not UTF-8 count one
+// by one.
 size_t CharacterBytes(std::string_view text);
 int64_t CountCharacters(std::string_view text);
-// Where `needle` first stands at or after `from`, or npos: in linear time, which std::string::find does not promise.
+// Where `needle` first stands at or after `from`, or npos: in linear time, which std::string::find
+// does not promise.
 size_t FindText(std::string_view text, std::string_view needle, size_t from = 0);
 
 }  // namespace pb::chat

@@ -45,7 +45,8 @@ Result<std::string> ReadInput(const std::string& path) {
 
 std::string InputName(const std::string& path) { return path == "-" ? "stdin" : path; }
 
-// Bytes that are no UTF-8 are a matter of the tokenisers, which must agree on them; code points that do not exist are of none.
+// Bytes that are no UTF-8 are a matter of the tokenisers, which must agree on them; code points
+// that do not exist are of none.
 Status CheckText(const run::PromptSpec& prompt) {
   for (size_t at = 0; at < prompt.text.size();) {
     const CodePoint c = ReadCodePoint(std::string_view(prompt.text).substr(at));

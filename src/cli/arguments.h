@@ -1,4 +1,5 @@
-// Argument groups that commands share, and the turning of what was typed into what rooms below take.
+// Argument groups that commands share, and the turning of what was typed into what rooms below
+// take.
 #ifndef PARITYBIT_CLI_ARGUMENTS_H_
 #define PARITYBIT_CLI_ARGUMENTS_H_
 
@@ -38,12 +39,13 @@ void AddSettingArguments(Flags& flags, EngineArguments& args);
 
 struct PromptArguments {
   std::vector<std::string> prompts, prompt_files, prompt_lists;
-  bool empty() const { return prompts.empty() && prompt_files.empty() && prompt_lists.empty(); }  // no flag
+  // no flag
+  bool empty() const { return prompts.empty() && prompt_files.empty() && prompt_lists.empty(); }
 };
 // --prompt, --prompt-file, --prompts; "-" is stdin.
 void AddPromptArguments(Flags& flags, PromptArguments& args);
-// All prompts in the order prompt, prompt-file, prompts. kUsage when no flag was given; an empty list is no
-// error here.
+// All prompts in the order prompt, prompt-file, prompts. kUsage when no flag was given; an empty
+// list is no error here.
 Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args);
 
 // Which differences of precision are accepted (docs/numerics.md, "Precision of products").
@@ -54,8 +56,9 @@ struct PrecisionArguments {
 void AddPrecisionArguments(Flags& flags, PrecisionArguments& args);
 Result<compare::PrecisionPolicy> PolicyOf(const PrecisionArguments& args);
 
-// Finds the plugin: a path, a plugin that comes with paritybit, or a reference that is set up. `settings` are
-// the user's own (flags), laid over those in `text` and those of the set-up. kNotFound: no such engine.
+// Finds the plugin: a path, a plugin that comes with paritybit, or a reference that is set up.
+// `settings` are the user's own (flags), laid over those in `text` and those of the set-up.
+// kNotFound: no such engine.
 Result<drive::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings);
 Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std::string_view flag);
 
@@ -64,11 +67,12 @@ Result<host::Limits> ChooseLimits(const EngineArguments& args, std::vector<run::
 // Threads of each engine: --threads, else one (BITNET_DETERMINISTIC confirms it).
 int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices);
 
-// Says on stderr, before an engine starts, what to expect of more threads than there are processors: those of its own
-// settings, else `threads`.
+// Says on stderr, before an engine starts, what to expect of more threads than there are
+// processors: those of its own settings, else `threads`.
 void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads);
 
-// The one prompt of a command that takes no more; kUsage, naming the command, where it is empty or not one.
+// The one prompt of a command that takes no more; kUsage, naming the command, where it is empty or
+// not one.
 Result<std::string> ReadOnePrompt(const PromptArguments& args, std::string_view command);
 
 // One engine and its model, for commands that run no other.

@@ -70,7 +70,8 @@ Result<audit::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   }
   const std::string config = args.model.hf_config;
   ModelArguments of_engine = args.model;
-  // The arbiter reads it. Of the engines the native one does; a recording or llama.cpp cannot be told.
+  // The arbiter reads it. Of the engines the native one does; a recording or llama.cpp cannot be
+  // told.
   if (!args.engine.starts_with("native")) of_engine.hf_config.clear();
   PB_ASSIGN(OneEngine one, ChooseOneEngine(of_engine, args.engines, args.engine, request.choices));
   request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;

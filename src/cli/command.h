@@ -1,5 +1,5 @@
-// The table of commands. Each command is one file that declares its flags and returns what runs after they
-// are parsed.
+// The table of commands. Each command is one file that declares its flags and returns what runs
+// after they are parsed.
 #ifndef PARITYBIT_CLI_COMMAND_H_
 #define PARITYBIT_CLI_COMMAND_H_
 

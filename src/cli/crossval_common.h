@@ -1,4 +1,5 @@
-// What crossval and crossval-per-token share: from flags to a request, from a comparison to output and files.
+// What crossval and crossval-per-token share: from flags to a request, from a comparison to output
+// and files.
 #ifndef PARITYBIT_CLI_CROSSVAL_COMMON_H_
 #define PARITYBIT_CLI_CROSSVAL_COMMON_H_
 
@@ -60,8 +61,8 @@ struct AskedRun {
   run::Request request;
   diagnose::ExplainedRun judged;
 };
-// What diagnose and repro are asked about. Arguments that say nothing become those of the last run that diverged, which a note
-// tells.
+// What diagnose and repro are asked about. Arguments that say nothing become those of the last run
+// that diverged, which a note tells.
 Result<AskedRun> RunAsked(CrossvalArguments* args, const PlaceArguments& place,
                           std::vector<std::string>* notes);
 // Why a run has no diagnosis; where the comparison itself failed, for what reasons.

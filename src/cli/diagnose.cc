@@ -16,7 +16,8 @@
 namespace pb::cli {
 namespace {
 
-constexpr int32_t kWindow = 256;  // tokens of a perplexity window, or the model's context where it is shorter
+// tokens of a perplexity window, or the model's context where it is shorter
+constexpr int32_t kWindow = 256;
 constexpr size_t kHeldoutTokens = 4096;
 // An injection search of so much takes seconds, and is made without being asked for.
 constexpr size_t kCheapTokens = 64;
@@ -78,8 +79,8 @@ Status MeasurePerplexities(const run::Request& request, const std::string& setti
              request.reference_model.empty() ? request.model : request.reference_model);
 }
 
-// Where the reference is a stored trace the candidate receives: if it is wrong, the arbiter's ops in place of its own; else the
-// trace's tensors, as a trace computes nothing.
+// Where the reference is a stored trace the candidate receives: if it is wrong, the arbiter's ops
+// in place of its own; else the trace's tensors, as a trace computes nothing.
 Status SearchBesideTrace(const drive::EngineRecord& candidate, const std::string& trace, compare::Blame blame,
                          inject::InjectionRequest* search) {
   search->trace = trace;
@@ -91,7 +92,8 @@ Status SearchBesideTrace(const drive::EngineRecord& candidate, const std::string
   return {};
 }
 
-// Which ops have to be exchanged for the engines to agree again: into the side that is wrong, else into the candidate.
+// Which ops have to be exchanged for the engines to agree again: into the side that is wrong, else
+// into the candidate.
 Result<inject::InjectionResult> SearchInjection(const run::Request& request,
                                                 const diagnose::ExplainedRun& judged) {
   const diagnose::Place& place = judged.diagnosis->place;

@@ -1,4 +1,5 @@
-// How a command declares its flags. CLI11 stays behind this interface: its headers cost more to compile than a command.
+// How a command declares its flags. CLI11 stays behind this interface: its headers cost more to
+// compile than a command.
 #ifndef PARITYBIT_CLI_FLAGS_H_
 #define PARITYBIT_CLI_FLAGS_H_
 
@@ -33,8 +34,8 @@ class Flag {
   CLI::Option* option_;
 };
 
-// The flags of one command. Targets keep their address until the command has run; `names` is "-m,--model", or a bare word for an
-// argument by position.
+// The flags of one command. Targets keep their address until the command has run; `names` is
+// "-m,--model", or a bare word for an argument by position.
 class Flags {
  public:
   explicit Flags(CLI::App& app) : app_(app) {}

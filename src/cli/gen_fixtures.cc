@@ -18,7 +18,8 @@ struct FixtureArguments {
   GenerateSpec spec;
 };
 
-// The set that is written to a folder: each architecture in its own formats, and a shape that divides by little.
+// The set that is written to a folder: each architecture in its own formats, and a shape that
+// divides by little.
 struct Fixture {
   const char* path;
   const char* architecture;

@@ -48,7 +48,8 @@ Result<std::string> Frame(drive::Participant& engine, const InferArguments& args
   messages.push_back({"user", prompt});
   PB_ASSIGN(std::string text,
             chat::ApplyChatTemplate(facts.chat_template, messages, true, special[0], special[1]));
-  // The tokeniser adds BOS by itself where the model says so: a template that writes it too would double it.
+  // The tokeniser adds BOS by itself where the model says so: a template that writes it too would
+  // double it.
   if (facts.adds_bos && !special[0].empty() && text.starts_with(special[0])) text.erase(0, special[0].size());
   return text;
 }

@@ -1,4 +1,5 @@
-// Talking to the caller: streams that may be closed, full or unread, errors as text and JSON, and the end by a signal.
+// Talking to the caller: streams that may be closed, full or unread, errors as text and JSON, and
+// the end by a signal.
 #include "cli/output.h"
 
 #include <fcntl.h>

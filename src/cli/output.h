@@ -1,5 +1,5 @@
-// What every command shares in talking to its caller: format, exit codes, errors as text or JSON, logs,
-// progress, interruption.
+// What every command shares in talking to its caller: format, exit codes, errors as text or JSON,
+// logs, progress, interruption.
 #ifndef PARITYBIT_CLI_OUTPUT_H_
 #define PARITYBIT_CLI_OUTPUT_H_
 
@@ -16,7 +16,8 @@
 
 namespace pb::cli {
 
-// Exit codes beside those of verdicts (compare/types.h). A signal ends the program with 128 and its number.
+// Exit codes beside those of verdicts (compare/types.h). A signal ends the program with 128 and its
+// number.
 inline constexpr int kExitOk = 0, kExitUsage = 2, kExitIncomplete = 3, kExitEngine = 4, kExitEnvironment = 5,
                      kExitBug = 70, kExitInterrupted = 130;
 // Of an error that ends a command before there is a verdict.
@@ -39,24 +40,25 @@ int TerminalWidth(int fd);
 // The fields that every JSON object of this program begins with.
 nlohmann::ordered_json Envelope(std::string_view schema, std::string_view verdict, int exit_code);
 
-// Prints the error (text: stderr; JSON: stdout) with the commands that mend it, and returns its exit code.
+// Prints the error (text: stderr; JSON: stdout) with the commands that mend it, and returns its
+// exit code.
 int Fail(const OutputArguments& output, const Error& error, const std::vector<std::string>& next = {});
 int FailWith(const OutputArguments& output, int exit_code, std::string_view verdict,
              std::string_view reason_code, const std::string& message,
              const std::vector<std::string>& next = {});
 
-// Before anything else: descriptors 0 to 2 that are closed are opened on /dev/null, so that no file or socket takes their
-// place and is written to as if it were the terminal.
+// Before anything else: descriptors 0 to 2 that are closed are opened on /dev/null, so that no file
+// or socket takes their place and is written to as if it were the terminal.
 void PrepareStreams();
 // Writes to stderr; that it cannot is no error.
 void PrintError(std::string_view text);
-// Writes to stdout at once. Interruption waits until all is written. False when nobody reads any more, which is no error;
-// what else keeps stdout from being written is told by ReportLostOutput.
+// Writes to stdout at once. Interruption waits until all is written. False when nobody reads any
+// more, which is no error; what else keeps stdout from being written is told by ReportLostOutput.
 bool PrintOut(std::string_view text);
 // The same of text without colours, in which nothing is left that a terminal would obey.
 bool PrintText(std::string_view text);
-// The exit code of a command that ended with `exit_code`: 5 in place of a success whose output could not be written, which
-// is said on stderr.
+// The exit code of a command that ended with `exit_code`: 5 in place of a success whose output
+// could not be written, which is said on stderr.
 int ReportLostOutput(int exit_code);
 // Says on stderr, once at the end of a command, what kept the cache from serving it.
 void TellCacheTrouble();
@@ -95,8 +97,9 @@ class HoldInterrupts {
   sigset_t before_;
 };
 
-// From now on SIGINT, SIGTERM and SIGHUP end the program with exit codes 130, 143 and 129: engines die with it, files are
-// written whole or not at all. `kept` is what the user hears of the work done so far.
+// From now on SIGINT, SIGTERM and SIGHUP end the program with exit codes 130, 143 and 129: engines
+// die with it, files are written whole or not at all. `kept` is what the user hears of the work
+// done so far.
 void HandleInterrupts(bool json, std::string_view kept);
 
 }  // namespace pb::cli

@@ -31,7 +31,8 @@ int Preflight(const OutputArguments& output, bool require_cpp) {
     text += fmt::format("{:32} mend: {}\n", "", finding.mend);
   }
   if (exit_code != kExitOk) {
-    object["reasons"].push_back({{"code", compare::ReasonName(compare::ReasonCode::kNoReference)}, {"text", "no reference engine is set up"}});
+    object["reasons"].push_back({{"code", compare::ReasonName(compare::ReasonCode::kNoReference)},
+                                 {"text", "no reference engine is set up"}});
     text += fmt::format("INCOMPLETE  no reference engine is set up  (exit {})\n", exit_code);
   }
   if (output.json())

@@ -1,4 +1,5 @@
-// Finds the commands that work after a refusal: what the reference can do by itself, and the conversion that it needs.
+// Finds the commands that work after a refusal: what the reference can do by itself, and the
+// conversion that it needs.
 #include "cli/refusal.h"
 
 #include <fmt/format.h>
@@ -45,7 +46,8 @@ std::string ConvertLine(const std::string& model) {
                      ShellQuote(ConvertedName(model)));
 }
 
-// Two CPU libraries that this processor runs, as far apart as they come: the reference against itself.
+// Two CPU libraries that this processor runs, as far apart as they come: the reference against
+// itself.
 std::vector<std::string> TwoLibraries() {
   auto spec = ResolveEngine(setup::KnownReferences().front(), {});
   if (!spec.ok()) return {};
@@ -139,8 +141,10 @@ std::vector<std::string> NextToEqualSettings(const CrossvalArguments& args, cons
   if (NameOf(args.engines.candidate) != "native") return {};
   std::string more;
   for (const compare::SettingDifference& d : verdict.differing) {
-    if (d.values[1].find('+') != std::string::npos) return {};  // several schemes: no one value says them
-    const bool flash = d.key == "attn.flash";                   // which paritybit's own engines do not offer
+    // several schemes: no one value says them
+    if (d.values[1].find('+') != std::string::npos) return {};
+    // which paritybit's own engines do not offer
+    const bool flash = d.key == "attn.flash";
     more += fmt::format("{}{} {}={}", more.empty() ? "" : " ", flash ? "--set-reference" : "--set", d.key,
                         flash ? d.values[0] : d.values[1]);
   }

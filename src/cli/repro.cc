@@ -34,8 +34,8 @@ struct ReproArguments {
   bool force = false;
 };
 
-// The folder's absolute path, if a bundle may be put there: it does not exist, is empty, or holds a bundle alone that may be
-// replaced.
+// The folder's absolute path, if a bundle may be put there: it does not exist, is empty, or holds a
+// bundle alone that may be replaced.
 Result<fs::path> CheckFolder(const std::string& out, bool force) {
   std::error_code error;
   fs::path folder = fs::absolute(out, error).lexically_normal();
@@ -118,7 +118,8 @@ void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, con
   PrintText(text + fmt::format("{:<{}}{}\n", "next", kLabel, see));  // whole, to be pasted
 }
 
-// No bundle, and why. Where the engines agree that is no failure; else what was asked for is not there.
+// No bundle, and why. Where the engines agree that is no failure; else what was asked for is not
+// there.
 int PrintNone(const CrossvalArguments& args, const diagnose::ExplainedRun& judged) {
   const OutputArguments& output = args.output;
   const compare::Verdict& verdict = judged.comparison.verdict;

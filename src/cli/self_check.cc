@@ -1,4 +1,5 @@
-// paritybit self-check: which injected defects are found, placed, blamed and named, and whether anything harmless raises an alarm.
+// paritybit self-check: which injected defects are found, placed, blamed and named, and whether
+// anything harmless raises an alarm.
 #include <fmt/core.h>
 
 #include <chrono>
@@ -24,7 +25,8 @@ struct SelfCheckArguments {
   int jobs = 0;
 };
 
-// A shape that is no multiple of anything convenient: three query heads to a key head, an odd vocabulary.
+// A shape that is no multiple of anything convenient: three query heads to a key head, an odd
+// vocabulary.
 Result<std::filesystem::path> AwkwardModel() {
   GenerateSpec spec;
   spec.architecture = "bitnet";

@@ -1,5 +1,5 @@
-// paritybit trace-diff: two traces against each other. No engine is run but the reference's own, for its noise floor, where that is
-// not kept beside its trace.
+// paritybit trace-diff: two traces against each other. No engine is run but the reference's own,
+// for its noise floor, where that is not kept beside its trace.
 #include <fmt/core.h>
 
 #include <memory>
@@ -25,7 +25,8 @@ struct TraceDiffArguments {
 
 bool IsHere(const trace::Manifest& m) { return !m.engine.empty() && ResolveEngine(m.engine, {}).ok(); }
 
-// The reference of a further run: its engine, or its full trace where that is none that is here (PyTorch). Empty: neither.
+// The reference of a further run: its engine, or its full trace where that is none that is here
+// (PyTorch). Empty: neither.
 std::string ReferenceSpec(const trace::Manifest& m, const std::string& folder) {
   if (IsHere(m)) return m.engine;
   return m.level == trace::Level::kFull && !m.engine.empty() ? "replay,trace=" + folder : "";
@@ -40,9 +41,11 @@ std::vector<std::string> NextCommands(const TraceDiffArguments& args, const comp
     next.push_back(fmt::format("paritybit trace --model {} --engine {} {} --out {}",
                                ShellQuote(m[side].model_path), ShellQuote(m[side].engine), more, folder));
   };
-  if (diff.verdict.Has(compare::ReasonCode::kTokensDiffer)) record(0, "--like " + ShellQuote(args.folders[1]), "trace-again");
+  if (diff.verdict.Has(compare::ReasonCode::kTokensDiffer))
+    record(0, "--like " + ShellQuote(args.folders[1]), "trace-again");
   if (!diff.verdict.Has(compare::ReasonCode::kNotJudged) &&
-      diff.verdict.outcome != compare::Outcome::kDiverged) return next;
+      diff.verdict.outcome != compare::Outcome::kDiverged)
+    return next;
   const bool same_model = !m[0].model_sha256.empty() && m[0].model_sha256 == m[1].model_sha256;
   const std::string reference = ReferenceSpec(m[1], args.folders[1]);
   if (same_model && !m[1].model_path.empty() && !m[1].prompt.empty() && IsHere(m[0]) && !reference.empty())

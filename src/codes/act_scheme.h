@@ -1,4 +1,5 @@
-// How the schemes of act.quant make codes, as their definitions say (docs/numerics.md, "What rounds where").
+// How the schemes of act.quant make codes, as their definitions say (docs/numerics.md, "What rounds
+// where").
 #ifndef PARITYBIT_CODES_ACT_SCHEME_H_
 #define PARITYBIT_CODES_ACT_SCHEME_H_
 
@@ -13,8 +14,8 @@ namespace pb::codes {
 // A row of a product's input as a scheme lets it through.
 struct RoundedRow {
   std::vector<double> values;  // (K)
-  // q8_1 alone: of each block of 32, what it stores as its sum less the exact sum of its values; weights with a
-  // minimum m add m times this to the product. Else empty.
+  // q8_1 alone: of each block of 32, what it stores as its sum less the exact sum of its values;
+  // weights with a minimum m add m times this to the product. Else empty.
   std::vector<double> sum_error;
 };
 // x.size() is a multiple of ActBlockValues.
@@ -28,7 +29,8 @@ struct ActBlock {
 };
 ActBlock ActBlockOf(std::span<const float> x, ActScheme scheme);
 
-// Whether x's code may go either way: x * to_code lies within its own float32 rounding of a half. The sign of to_code does not matter.
+// Whether x's code may go either way: x * to_code lies within its own float32 rounding of a half.
+// The sign of to_code does not matter.
 bool OnBoundary(float x, float to_code);
 // What Q8_1 stores of a block whose codes sum to `sum`.
 double StoredSum(const ActBlock& b, int sum);

@@ -53,8 +53,8 @@ void BoundaryCodes::Subtract(const std::vector<std::pair<int64_t, int>>& steps, 
   }
 }
 
-// What the candidate's output j gains where it takes the other code (+1) or the reference does (-1). The sum that
-// Q8_1 stores is rounded to f16, so codes of one block act together.
+// What the candidate's output j gains where it takes the other code (+1) or the reference does
+// (-1). The sum that Q8_1 stores is rounded to f16, so codes of one block act together.
 double BoundaryCodes::Effect(int64_t j, std::span<const std::pair<int64_t, int>> steps) const {
   double effect = 0;
   // By block: change of the candidate's sum, and of the reference's.

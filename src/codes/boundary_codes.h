@@ -1,5 +1,6 @@
-// The codes of one row of a product's input that lie on a rounding boundary, so that two correct quantisers may
-// choose neighbouring ones, and what that does to the outputs, which is known exactly (docs/numerics.md, "Codes").
+// The codes of one row of a product's input that lie on a rounding boundary, so that two correct
+// quantisers may choose neighbouring ones, and what that does to the outputs, which is known
+// exactly (docs/numerics.md, "Codes").
 #ifndef PARITYBIT_CODES_BOUNDARY_CODES_H_
 #define PARITYBIT_CODES_BOUNDARY_CODES_H_
 
@@ -16,11 +17,12 @@ namespace pb::codes {
 
 class BoundaryCodes {
  public:
-  // `x` (K), by a scheme that makes codes; `w` (n_out, K) with the factor `scale`. Both outlive this.
+  // `x` (K), by a scheme that makes codes; `w` (n_out, K) with the factor `scale`. Both outlive
+  // this.
   BoundaryCodes(std::span<const float> x, ActScheme scheme, const WeightView& w, double scale);
 
-  // Steps of codes that explain the difference of a row's outputs to within the bound, as far as there are any.
-  // `features`: which outputs they are; empty: all.
+  // Steps of codes that explain the difference of a row's outputs to within the bound, as far as
+  // there are any. `features`: which outputs they are; empty: all.
   compare::CodeExplanation Explain(std::span<const double> difference, double bound_norm,
                                    std::span<const int64_t> features = {});
   // Takes what these steps do together from a row of all outputs.

@@ -1,4 +1,5 @@
-// Explains a product's error by how its input is rounded: by another scheme, or to codes on a rounding boundary.
+// Explains a product's error by how its input is rounded: by another scheme, or to codes on a
+// rounding boundary.
 #include "codes/code_steps.h"
 
 #include <cmath>
@@ -45,7 +46,8 @@ std::optional<compare::PointRow> CodeExplainer::Rest(const drive::PointPair& pai
   return std::move(rest).value();
 }
 
-// Takes out what the engines' different schemes make of the input, then steps of boundary codes of either.
+// Takes out what the engines' different schemes make of the input, then steps of boundary codes of
+// either.
 void CodeExplainer::ByPrecision(const drive::PointPair& pair, const ProductWeights& product,
                                 PrecisionDifference* difference, std::span<const float> input) {
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());

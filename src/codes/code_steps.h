@@ -1,5 +1,6 @@
-// Explains differences of products by how their inputs are rounded: by the schemes that the engines were observed to
-// follow, where those differ, or by codes on a rounding boundary (docs/numerics.md, "Codes").
+// Explains differences of products by how their inputs are rounded: by the schemes that the engines
+// were observed to follow, where those differ, or by codes on a rounding boundary
+// (docs/numerics.md, "Codes").
 #ifndef PARITYBIT_CODES_CODE_STEPS_H_
 #define PARITYBIT_CODES_CODE_STEPS_H_
 
@@ -17,13 +18,15 @@
 
 namespace pb::codes {
 
-// Sees the pairs of a lock-step in order, keeps the inputs of products, and marks a product whose error is explained
-// (PointRow::explained_by_codes, explained_by_precision) by what it would be otherwise.
+// Sees the pairs of a lock-step in order, keeps the inputs of products, and marks a product whose
+// error is explained (PointRow::explained_by_codes, explained_by_precision) by what it would be
+// otherwise.
 class CodeExplainer {
  public:
-  // `check`: how both engines say that they quantise; null: codes explain nothing. A product whose scheme is not
-  // known here, or that an engine was seen to quantise otherwise, is never explained by codes. `differences`: where
-  // the engines were observed to follow different schemes; counts its products; may be null. All outlive this.
+  // `check`: how both engines say that they quantise; null: codes explain nothing. A product whose
+  // scheme is not known here, or that an engine was seen to quantise otherwise, is never explained
+  // by codes. `differences`: where the engines were observed to follow different schemes; counts
+  // its products; may be null. All outlive this.
   CodeExplainer(std::shared_ptr<const Model> model, const SchemeCheck* check,
                 std::vector<PrecisionDifference>* differences = nullptr)
       : model_(std::move(model)), check_(check), differences_(differences) {}
@@ -35,7 +38,8 @@ class CodeExplainer {
                    PrecisionDifference* difference, std::span<const float> input);
   void ByCodes(const drive::PointPair& pair, const ProductWeights& product,
                std::span<const float> input) const;
-  // Takes from `candidate` what steps of boundary codes explain of its difference; returns how many steps.
+  // Takes from `candidate` what steps of boundary codes explain of its difference; returns how many
+  // steps.
   int64_t TakeSteps(const drive::PointPair& pair, const ProductWeights& product, ActScheme scheme,
                     std::span<const float> input, std::vector<float>* candidate) const;
   // What is left of the error, if it is within the bound.

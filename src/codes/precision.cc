@@ -1,5 +1,5 @@
-// Observes the precision of products: an engine's own input of each, rounded by one scheme after the other, the
-// product in fp64, and which of them gives the engine's own output.
+// Observes the precision of products: an engine's own input of each, rounded by one scheme after
+// the other, the product in fp64, and which of them gives the engine's own output.
 #include "codes/precision.h"
 
 #include <algorithm>
@@ -15,7 +15,8 @@
 namespace pb::codes {
 namespace {
 
-constexpr int64_t kFeatures = 32;  // outputs of a row that are looked at: another scheme moves all of them
+// outputs of a row that are looked at: another scheme moves all of them
+constexpr int64_t kFeatures = 32;
 
 // The minima of a weight row's blocks; empty where the format has none.
 std::vector<double> MinimaOf(const WeightView& w, int64_t row) {
@@ -81,7 +82,8 @@ class Product {
     for (int64_t f : features_) output_.push_back(output[static_cast<size_t>(f)]);
   }
 
-  // Whether a scheme gives the output: within its bound, or but for codes that lie on a rounding boundary.
+  // Whether a scheme gives the output: within its bound, or but for codes that lie on a rounding
+  // boundary.
   bool Holds(ActScheme scheme) const {
     const WeightView& w = *product_.weights;
     if (!Fits(scheme, w.n_columns)) return false;
@@ -272,7 +274,8 @@ std::vector<float> SchemeDifference(const WeightView& w, double scale, std::span
                                     ActScheme candidate, ActScheme reference) {
   const auto k_all = static_cast<size_t>(w.n_columns);
   const size_t n_rows = input.size() / k_all;
-  // (n_rows, K): by how much the candidate's rounded input exceeds the reference's; (n_rows, K / 32): its stored sums.
+  // (n_rows, K): by how much the candidate's rounded input exceeds the reference's; (n_rows, K /
+  // 32): its stored sums.
   std::vector<float> x(input.size()), sums;
   for (size_t i = 0; i < n_rows; i++) {
     const auto row = input.subspan(i * k_all, k_all);

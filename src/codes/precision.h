@@ -1,5 +1,6 @@
-// Which precision an engine uses for the input of each product, observed on the engine: the one scheme under
-// which its products come out of its own inputs within their bounds (docs/numerics.md, "Precision of products").
+// Which precision an engine uses for the input of each product, observed on the engine: the one
+// scheme under which its products come out of its own inputs within their bounds (docs/numerics.md,
+// "Precision of products").
 #ifndef PARITYBIT_CODES_PRECISION_H_
 #define PARITYBIT_CODES_PRECISION_H_
 
@@ -56,7 +57,8 @@ struct ClassPrecision {
   std::string why_not;              // "prefill f16, decode none"
 };
 
-// Watches one engine's points in order of execution and looks at one row of every product of some evaluations.
+// Watches one engine's points in order of execution and looks at one row of every product of some
+// evaluations.
 class PrecisionObserver {
  public:
   // `declared`: what the engine says; tried first. The model is the file that the engine read.
@@ -66,7 +68,8 @@ class PrecisionObserver {
   // All rows of an evaluation's point; `decode`: it is a step of decoding.
   void OnPoint(const host::PointRef& point, const std::vector<int64_t>& shape, std::span<const float> values,
                bool decode);
-  // Classes in order; what holds for more than half of a class's products, in prefill and decode alike.
+  // Classes in order; what holds for more than half of a class's products, in prefill and decode
+  // alike.
   std::vector<ClassPrecision> Classes() const;
 
  private:
@@ -84,8 +87,9 @@ class PrecisionObserver {
   std::map<ProductClass, Seen> seen_;
 };
 
-// Runs an engine over the first tokens of a sequence, as a prefill and a decode step, and watches. The session is
-// another one afterwards. Empty: the engine shows no products, or the file is not read here.
+// Runs an engine over the first tokens of a sequence, as a prefill and a decode step, and watches.
+// The session is another one afterwards. Empty: the engine shows no products, or the file is not
+// read here.
 Result<std::vector<ClassPrecision>> ObservePrecision(drive::Participant& engine,
                                                      const host::Settings& session,
                                                      std::shared_ptr<const Model> model,
@@ -114,8 +118,8 @@ std::string PrecisionText(const std::vector<ClassPrecision>& classes);
 // act.quant with what was observed where that departs from what is declared.
 ActQuant Observed(const ActQuant& declared, const std::vector<ClassPrecision>& classes);
 
-// What rounding the same input by two schemes makes of a product: candidate's output less reference's, (n_rows,
-// n_out); input (n_rows, K).
+// What rounding the same input by two schemes makes of a product: candidate's output less
+// reference's, (n_rows, n_out); input (n_rows, K).
 std::vector<float> SchemeDifference(const WeightView& w, double scale, std::span<const float> input,
                                     ActScheme candidate, ActScheme reference);
 

@@ -1,5 +1,5 @@
-// Whether engines quantise as their setting act.quant says, by the codes that they give themselves (abi/engine.h: pb_codes): what a
-// library does not do must not explain its differences.
+// Whether engines quantise as their setting act.quant says, by the codes that they give themselves
+// (abi/engine.h: pb_codes): what a library does not do must not explain its differences.
 #ifndef PARITYBIT_CODES_SCHEME_CHECK_H_
 #define PARITYBIT_CODES_SCHEME_CHECK_H_
 
@@ -33,11 +33,13 @@ class SchemeCheck {
   SchemeCheck(std::shared_ptr<const Model> model, const ActQuant& act_quant)
       : SchemeCheck(std::move(model), act_quant, act_quant) {}
 
-  // The scheme of a product; nothing: its input is not rounded to codes, or is no multiple of its blocks.
+  // The scheme of a product; nothing: its input is not rounded to codes, or is no multiple of its
+  // blocks.
   std::optional<ActScheme> SchemeOf(int32_t stage, const WeightView& weights) const;
-  // Asks an engine with an idle session for its codes of a made-up row, once for every kind of product (weight type, width, output
-  // matrix or not), and holds them against the scheme: equal scales and stored sums, equal codes but at values on a rounding boundary.
-  // `who`: "candidate". An engine that tells no codes is noted; an Error means that it failed.
+  // Asks an engine with an idle session for its codes of a made-up row, once for every kind of
+  // product (weight type, width, output matrix or not), and holds them against the scheme: equal
+  // scales and stored sums, equal codes but at values on a rounding boundary. `who`: "candidate".
+  // An engine that tells no codes is noted; an Error means that it failed.
   Status Ask(host::Engine& engine, const std::string& who);
   // Of a product's kind: how an engine's codes part from the scheme; empty: none was seen to.
   std::string Contradiction(int32_t stage, const WeightView& weights) const;

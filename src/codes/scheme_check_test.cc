@@ -24,7 +24,8 @@ host::Codes Codes(const char* scheme, int64_t block, float scale, std::vector<in
 TEST(PartsFrom, CodesOfTheSchemeDoNot) {
   const ActScheme q8_0 = ActScheme::kQ8_0;
   EXPECT_EQ(PartsFrom(q8_0, Codes("q8_0", 32, 1, {127, 2, 3, -3}), Row(32)), "");
-  EXPECT_EQ(PartsFrom(q8_0, Codes("q8_0", 32, 1, {127, 3, 3, -3}), Row(32)), "");  // 2.5 may go either way
+  // 2.5 may go either way
+  EXPECT_EQ(PartsFrom(q8_0, Codes("q8_0", 32, 1, {127, 3, 3, -3}), Row(32)), "");
   const ActScheme q8_k = ActScheme::kQ8_K;
   EXPECT_EQ(PartsFrom(q8_k, Codes("q8_k", 256, -1, {-127, -2, -3, 3}), Row(256)), "");
   const ActScheme q8_1 = ActScheme::kQ8_1;

@@ -1,5 +1,5 @@
-// Both sides of every constant: two correct ways to compute an op stay within the bound, and the bound is no more than 30 times
-// what they need.
+// Both sides of every constant: two correct ways to compute an op stay within the bound, and the
+// bound is no more than 30 times what they need.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -17,7 +17,8 @@ constexpr int64_t kPositions = 64;
 
 stages::ModelShape ShapeOf(int64_t d_model) { return {d_model, d_model, 4, 4, 64, 0}; }
 
-// The largest error over its bound in many trials; each trial fills candidate and reference of `n_rows` rows.
+// The largest error over its bound in many trials; each trial fills candidate and reference of
+// `n_rows` rows.
 double WorstRatio(pb_stage stage, int64_t d_model, int64_t n_rows, int trials,
                   const std::function<void(Random&, Floats&, Floats&)>& trial) {
   Random random(11);
@@ -144,7 +145,8 @@ TEST(Bounds, Sum) {
   }));
 }
 
-// A code times two scales, rounded after each or once. (A code times one scale of few bits is exact.)
+// A code times two scales, rounded after each or once. (A code times one scale of few bits is
+// exact.)
 TEST(Bounds, Copy) {
   ExpectBothSides(WorstRatio(PB_STAGE_EMBEDDINGS, 256, 8, 20, [](Random& random, Floats& c, Floats& r) {
     for (int i = 0; i < 8 * 512; ++i) {

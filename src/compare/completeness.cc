@@ -25,9 +25,8 @@ class CompletenessCheck {
       Add(ReasonCode::kExtraPrompts,
           fmt::format("{} prompts were asked for and {} were run", evidence_.n_prompts_asked, n));
     if (n < evidence_.n_prompts_asked && !Explained())
-      Add(ReasonCode::kPromptsMissing,
-          fmt::format("{} of {} prompts were not run", evidence_.n_prompts_asked - n,
-                      evidence_.n_prompts_asked));
+      Add(ReasonCode::kPromptsMissing, fmt::format("{} of {} prompts were not run",
+                                                   evidence_.n_prompts_asked - n, evidence_.n_prompts_asked));
     for (const PromptEvidence& p : evidence_.prompts) CheckPrompt(p);
     CheckContent();
     for (; n < evidence_.n_prompts_asked; ++n)
@@ -92,7 +91,8 @@ class CompletenessCheck {
     return false;
   }
 
-  // Logits that are the same for every token, everywhere, are no result that another could agree with.
+  // Logits that are the same for every token, everywhere, are no result that another could agree
+  // with.
   void CheckContent() {
     int64_t n_rows = 0;
     for (const PromptEvidence& p : evidence_.prompts) {
@@ -157,9 +157,8 @@ class CompletenessCheck {
       const LogitsRow& row = p.rows[static_cast<size_t>(i)];
       Phase phase = i < static_cast<int64_t>(p.tokens[1].size()) ? Phase::kPrefill : Phase::kDecode;
       if (row.prompt == p.prompt && row.position == i && row.phase == phase) continue;
-      Add(ReasonCode::kRowsOutOfOrder,
-          fmt::format("{}row {} claims to be position {} of prompt {}, {}", In(p), i, row.position,
-                      row.prompt, PhaseName(row.phase)));
+      Add(ReasonCode::kRowsOutOfOrder, fmt::format("{}row {} claims to be position {} of prompt {}, {}",
+                                                   In(p), i, row.position, row.prompt, PhaseName(row.phase)));
       return;
     }
   }

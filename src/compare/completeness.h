@@ -1,4 +1,5 @@
-// Was everything compared that was asked for? Every way to compare less, or nothing, is a reason of its own.
+// Was everything compared that was asked for? Every way to compare less, or nothing, is a reason of
+// its own.
 #ifndef PARITYBIT_COMPARE_COMPLETENESS_H_
 #define PARITYBIT_COMPARE_COMPLETENESS_H_
 

@@ -1,4 +1,5 @@
-// exp of a double in branch-free plain C++ that compilers turn into vector code for any instruction set.
+// exp of a double in branch-free plain C++ that compilers turn into vector code for any instruction
+// set.
 #ifndef PARITYBIT_COMPARE_FAST_EXP_H_
 #define PARITYBIT_COMPARE_FAST_EXP_H_
 
@@ -7,9 +8,9 @@
 
 namespace pb::compare {
 
-// exp(x), relative error below 1e-15; exact at 0. Arguments are clamped to [-700, 700]; NaN gives no meaning.
-// x = k ln 2 + r, |r| <= ln 2 / 2; Taylor's series of degree 13 leaves r^14 / 14! < 5e-18 (Cody and Waite
-// 1980, chapter 6).
+// exp(x), relative error below 1e-15; exact at 0. Arguments are clamped to [-700, 700]; NaN gives
+// no meaning. x = k ln 2 + r, |r| <= ln 2 / 2; Taylor's series of degree 13 leaves r^14 / 14! <
+// 5e-18 (Cody and Waite 1980, chapter 6).
 inline double FastExp(double x) {
   x = x < -700.0 ? -700.0 : x;
   x = x > 700.0 ? 700.0 : x;

@@ -21,8 +21,9 @@ enum class Against { kEngine, kArbiter };
 
 class LocalCheck {
  public:
-  // `comparable`: other tokens, other settings and undeclared ops say nothing about a defect, nor do inputs that were not made
-  // equal. An op whose inputs are the engine's own is judged whatever became of the others.
+  // `comparable`: other tokens, other settings and undeclared ops say nothing about a defect, nor
+  // do inputs that were not made equal. An op whose inputs are the engine's own is judged whatever
+  // became of the others.
   LocalCheck(const Evidence& evidence, const LocalEvidence& local, Against against, bool comparable,
              Verdict* verdict)
       : evidence_(evidence),
@@ -50,7 +51,8 @@ class LocalCheck {
 
   void CheckCoverage() {
     std::set<std::tuple<int32_t, int32_t, int32_t, int32_t, int32_t>> pieces;
-    std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, bool> points;  // whether every piece was judged
+    // whether every piece was judged
+    std::map<std::tuple<int32_t, int32_t, int32_t, int32_t>, bool> points;
     for (const PointRow& p : local_.points) {
       if (!pieces.emplace(p.prompt, p.step, p.stage, p.layer, p.first_position).second)
         Add(ReasonCode::kPointsRepeated, PointName(p.stage, p.layer) + " was compared twice");
@@ -87,13 +89,14 @@ class LocalCheck {
       if (!IsNonFinite(*p)) continue;
       if (CacheOverflowed(*p)) return Locate(*p);
       const bool of_first = p->n_non_finite[0] > 0, of_second = p->n_non_finite[1] > 0;
-      // What the mathematics makes of finite inputs is not finite: then the file holds what no engine can compute with.
+      // What the mathematics makes of finite inputs is not finite: then the file holds what no
+      // engine can compute with.
       if (audit_)
         verdict_->blame = !of_second ? Blame::kEngine : !of_first ? Blame::kUndetermined : Blame::kModelFile;
       else
         verdict_->blame = !comparable_ || of_first == of_second ? Blame::kUndetermined
-                          : of_first                                ? Blame::kCandidate
-                                                                    : Blame::kReference;
+                          : of_first                            ? Blame::kCandidate
+                                                                : Blame::kReference;
       Add(ReasonCode::kNonFinitePoint,
           fmt::format("{} holds NaN or infinite values ({} of the {}, {} of the {})",
                       PointName(p->stage, p->layer), p->n_non_finite[0], audit_ ? "engine" : "candidate",
@@ -103,8 +106,8 @@ class LocalCheck {
     }
   }
 
-  // Whether attention is not finite because its keys or values are larger than an f16 cache can hold; tells so then. Everything
-  // behind it follows.
+  // Whether attention is not finite because its keys or values are larger than an f16 cache can
+  // hold; tells so then. Everything behind it follows.
   bool CacheOverflowed(const PointRow& p) {
     if (p.stage != PB_STAGE_ATTN_SCORES && p.stage != PB_STAGE_ATTN_CONTEXT) return false;
     double keys = 0, values = 0;
@@ -228,8 +231,7 @@ void CheckRun(const Evidence& evidence, Verdict* verdict) {
   auto add = [verdict](ReasonCode code, std::string text) {
     verdict->reasons.emplace_back(code, std::move(text));
   };
-  if (evidence.n_prompts_asked <= 0)
-    add(ReasonCode::kNoPrompts, "there is no prompt, so nothing was judged");
+  if (evidence.n_prompts_asked <= 0) add(ReasonCode::kNoPrompts, "there is no prompt, so nothing was judged");
   if (!evidence.obstacles.empty()) return;  // it says itself why less was run
   if (static_cast<int64_t>(evidence.prompts.size()) < evidence.n_prompts_asked)
     add(ReasonCode::kPromptsMissing, "not every prompt was run");

@@ -10,7 +10,8 @@
 namespace pb::compare {
 namespace {
 
-// One prompt of three positions whose logits agree, in a model of two layers with five points each and five outside.
+// One prompt of three positions whose logits agree, in a model of two layers with five points each
+// and five outside.
 Evidence GoodLogits() {
   Evidence e;
   e.n_prompts_asked = 1;
@@ -247,7 +248,8 @@ TEST(JudgeLocal, NonFinitePointsAreInvalid) {
   }
 }
 
-// Keys of 70000 become infinite in an f16 cache: the cache is at fault, and the engine that has it; not what follows.
+// Keys of 70000 become infinite in an f16 cache: the cache is at fault, and the engine that has it;
+// not what follows.
 TEST(JudgeLocal, ACacheThatOverflowsIsNamedWithItsEngine) {
   struct Case {
     const char* type[2];

@@ -1,4 +1,5 @@
-// Judges differences of precision: accepted, asked for by a flag, or refused; and the logits under them.
+// Judges differences of precision: accepted, asked for by a flag, or refused; and the logits under
+// them.
 #include "compare/judge_precision.h"
 
 #include <algorithm>
@@ -21,9 +22,8 @@ double LimitOf(const Verdict& verdict, std::string_view name) {
 }  // namespace
 
 bool IsAccepted(BlockType weight, ActScheme scheme, const PrecisionPolicy& policy) {
-  return IsUsualPrecision(weight, scheme) ||
-         std::find(policy.accepted.begin(), policy.accepted.end(), std::pair(weight, scheme)) !=
-             policy.accepted.end();
+  return IsUsualPrecision(weight, scheme) || std::find(policy.accepted.begin(), policy.accepted.end(),
+                                                       std::pair(weight, scheme)) != policy.accepted.end();
 }
 
 bool PrecisionDiffers(const LocalEvidence& local) {
@@ -36,10 +36,10 @@ void CheckPrecision(const LocalEvidence& local, const PrecisionPolicy& policy, c
   for (const PrecisionRow& row : local.precision) {
     if (row.n_products == 0) continue;
     const bool of_engine = std::string_view(second) != "reference";
-    const std::string what = fmt::format(
-        "{} product{} of {} weights round{} the input differently ({} {}, {} {})", row.n_products,
-        row.n_products == 1 ? "" : "s", row.weights, row.n_products == 1 ? "s" : "",
-        of_engine ? "engine" : "candidate", Rounds(row.scheme[0]), second, Rounds(row.scheme[1]));
+    const std::string what =
+        fmt::format("{} product{} of {} weights round{} the input differently ({} {}, {} {})", row.n_products,
+                    row.n_products == 1 ? "" : "s", row.weights, row.n_products == 1 ? "s" : "",
+                    of_engine ? "engine" : "candidate", Rounds(row.scheme[0]), second, Rounds(row.scheme[1]));
     const bool accepted =
         IsAccepted(row.weight, row.scheme[0], policy) && IsAccepted(row.weight, row.scheme[1], policy);
     if (!accepted)
@@ -48,13 +48,15 @@ void CheckPrecision(const LocalEvidence& local, const PrecisionPolicy& policy, c
            fmt::format("{}, which no library of the reference does; if that is meant, say "
                        "--accept-precision {}={}",
                        what, GetBlockFormat(row.weight).name,
-                       ActSchemeName(IsAccepted(row.weight, row.scheme[0], policy) ? row.scheme[1] : row.scheme[0]))});
+                       ActSchemeName(IsAccepted(row.weight, row.scheme[0], policy) ? row.scheme[1]
+                                                                                   : row.scheme[0]))});
     else if (row.n_matrices < 2)
       verdict->reasons.push_back(
           {Outcome::kDrift, ReasonCode::kPrecisionDiffers,
            what + "; it is right by its own, but one matrix alone shows no habit of an engine"});
     else
-      verdict->reasons.push_back({Outcome::kMatch, ReasonCode::kPrecisionDiffers, what + "; each is right by its own"});
+      verdict->reasons.push_back(
+          {Outcome::kMatch, ReasonCode::kPrecisionDiffers, what + "; each is right by its own"});
   }
 }
 
@@ -68,7 +70,8 @@ void CheckPrecisionEffect(const Evidence& evidence, Verdict* verdict) {
   }
   const PrecisionEffect& effect = *evidence.effect;
   const std::string origin = fmt::format(
-      "the noise's limit and {} x what the arbiter's logits under the two precisions differ by, over {} positions",
+      "the noise's limit and {} x what the arbiter's logits under the two precisions differ by, over {} "
+      "positions",
       "{:g}", effect.n_positions);
   auto put = [&](const char* name, double noise, double factor, double predicted) {
     verdict->limits.push_back(
@@ -78,8 +81,10 @@ void CheckPrecisionEffect(const Evidence& evidence, Verdict* verdict) {
   const double mean = put("kl.mean.precision",
                           std::max(LimitOf(*verdict, "kl.prefill.mean"), LimitOf(*verdict, "kl.decode.mean")),
                           kMeanFactor, effect.mean_kl),
-               worst = put("kl.worst.precision", LimitOf(*verdict, "kl.worst"), kWorstFactor, effect.worst_kl),
-               gap = put("gap.change.precision", LimitOf(*verdict, "gap.change"), kWorstFactor, effect.worst_gap);
+               worst =
+                   put("kl.worst.precision", LimitOf(*verdict, "kl.worst"), kWorstFactor, effect.worst_kl),
+               gap = put("gap.change.precision", LimitOf(*verdict, "gap.change"), kWorstFactor,
+                         effect.worst_gap);
   for (const PromptEvidence& p : evidence.prompts) {
     for (Phase phase : {Phase::kPrefill, Phase::kDecode}) {
       double sum = 0;
@@ -99,9 +104,10 @@ void CheckPrecisionEffect(const Evidence& evidence, Verdict* verdict) {
       if (n == 0 || sum / static_cast<double>(n) <= mean) continue;
       verdict->reasons.push_back(
           {ReasonCode::kBeyondPrecisionEffect,
-           fmt::format("{}: the mean KL over {} positions is {:.1e}, more than the two precisions and noise make "
-                       "of it, {:.1e}",
-                       PhaseName(phase), n, sum / static_cast<double>(n), mean)});
+           fmt::format(
+               "{}: the mean KL over {} positions is {:.1e}, more than the two precisions and noise make "
+               "of it, {:.1e}",
+               PhaseName(phase), n, sum / static_cast<double>(n), mean)});
       return;
     }
   }

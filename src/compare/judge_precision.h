@@ -1,5 +1,6 @@
-// Products whose input the engines round by different schemes: which of that is accepted, and whether the logits lie
-// within what the schemes make of them (docs/numerics.md, "Precision of products").
+// Products whose input the engines round by different schemes: which of that is accepted, and
+// whether the logits lie within what the schemes make of them (docs/numerics.md, "Precision of
+// products").
 #ifndef PARITYBIT_COMPARE_JUDGE_PRECISION_H_
 #define PARITYBIT_COMPARE_JUDGE_PRECISION_H_
 
@@ -9,12 +10,14 @@ namespace pb::compare {
 
 // Whether a product of this weight type may be rounded so, usually or by the user's word.
 bool IsAccepted(BlockType weight, ActScheme scheme, const PrecisionPolicy& policy);
-// Adds what is to be said of each class that differs; `second`: what the other side is called, "reference".
-void CheckPrecision(const LocalEvidence& local, const PrecisionPolicy& policy, const char* second, Verdict* verdict);
+// Adds what is to be said of each class that differs; `second`: what the other side is called,
+// "reference".
+void CheckPrecision(const LocalEvidence& local, const PrecisionPolicy& policy, const char* second,
+                    Verdict* verdict);
 // Whether a class differs in a product that was compared.
 bool PrecisionDiffers(const LocalEvidence& local);
-// Holds all rows against the noise's limits and the effect of the schemes together. Puts the limits; a reason where a
-// row lies beyond them, or where the effect is not known.
+// Holds all rows against the noise's limits and the effect of the schemes together. Puts the
+// limits; a reason where a row lies beyond them, or where the effect is not known.
 void CheckPrecisionEffect(const Evidence& evidence, Verdict* verdict);
 
 }  // namespace pb::compare

@@ -1,4 +1,5 @@
-// Errors of one op on identical inputs, their bounds, and what steps of activation codes explain of them.
+// Errors of one op on identical inputs, their bounds, and what steps of activation codes explain of
+// them.
 #include "compare/local.h"
 
 #include <algorithm>
@@ -11,18 +12,19 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// The constants of a class. Between two engines: fixed once from benign runs, llama.cpp v0.5.0 zen4 against haswell, sse42 and x64,
-// and the native engine against each of them; none exceeds 30 times its class's worst benign error (docs/numerics.md has the
-// figures). With true partial sums, against the exact result: from the same engines, each against the oracle. A single value may
-// err by all of its roundings: an exponential of the vector libraries by 4, its sum, quotient and product by 1 each; a rotation by
-// those of two products, of their sum, and of cosine and sine.
+// The constants of a class. Between two engines: fixed once from benign runs, llama.cpp v0.5.0 zen4
+// against haswell, sse42 and x64, and the native engine against each of them; none exceeds 30 times
+// its class's worst benign error (docs/numerics.md has the figures). With true partial sums,
+// against the exact result: from the same engines, each against the oracle. A single value may err
+// by all of its roundings: an exponential of the vector libraries by 4, its sum, quotient and
+// product by 1 each; a rotation by those of two products, of their sum, and of cosine and sine.
 struct ClassRow {
   const char* name;
   double c, c_of_units;
 };
 constexpr ClassRow kCopy{"copy", 2, 2}, kElementwise{"elementwise", 16, 10}, kNorm{"norm", 2, 2},
-    kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6}, kSoftmax{"softmax", 4, 4},
-    kFusedAttention{"fused attention", 2, 6};
+    kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6},
+    kSoftmax{"softmax", 4, 4}, kFusedAttention{"fused attention", 2, 6};
 
 const ClassRow& ClassOf(int32_t stage) {
   if (!stages::IsStage(stage)) return kElementwise;
@@ -53,7 +55,8 @@ bool Masked(int32_t stage, float a, float b) {
   return stage == PB_STAGE_ATTN_SCORES && std::isinf(a) && a < 0 && std::isinf(b) && b < 0;
 }
 
-// A score that one engine hides and the other does not: an error without measure, and nothing that was computed wrongly as a number.
+// A score that one engine hides and the other does not: an error without measure, and nothing that
+// was computed wrongly as a number.
 bool HiddenInOne(int32_t stage, float a, float b) {
   const auto hidden = [](float v) { return std::isinf(v) && v < 0; };
   return stage == PB_STAGE_ATTN_SCORES &&
@@ -123,7 +126,8 @@ double Ratio(double error, double norm) {
   return norm > 0 ? std::sqrt(error / norm) : kInfinity;
 }
 
-// What squared units allow, relative to a squared norm. Against a norm of 0 an error is 0 or infinite, whatever the limit.
+// What squared units allow, relative to a squared norm. Against a norm of 0 an error is 0 or
+// infinite, whatever the limit.
 double RelativeLimit(const LocalBound& bound, double units, double norm) {
   return bound.c * bound.roundoff * (norm > 0 ? std::sqrt(units / norm) : 1);
 }
@@ -131,7 +135,8 @@ double RelativeLimit(const LocalBound& bound, double units, double norm) {
 // An error in units of its limit; without error it is within any limit.
 double Over(double error, double limit) { return error == 0 ? 0 : limit > 0 ? error / limit : kInfinity; }
 
-// Whether most of the error lies in one column and no other has a tenth of its share: two rows that changed places err alike.
+// Whether most of the error lies in one column and no other has a tenth of its share: two rows that
+// changed places err alike.
 bool IsAlone(const std::vector<double>& column_error, int64_t column) {
   double total = 0, second = 0;
   for (size_t j = 0; j < column_error.size(); j++) {
@@ -161,7 +166,8 @@ void Take(int steps, const std::vector<double>& effect, std::vector<double>* res
   for (size_t j = 0; steps != 0 && j < rest->size(); j++) (*rest)[j] -= steps * effect[j];
 }
 
-// Solves A x = b, A symmetric and positive definite, by Cholesky's factorisation in place. False: A is singular to rounding.
+// Solves A x = b, A symmetric and positive definite, by Cholesky's factorisation in place. False: A
+// is singular to rounding.
 bool SolveInPlace(size_t n, std::vector<double>* a, std::vector<double>* b) {
   auto at = [&](size_t i, size_t j) -> double& { return (*a)[i * n + j]; };
   for (size_t i = 0; i < n; i++) {
@@ -188,8 +194,9 @@ bool SolveInPlace(size_t n, std::vector<double>* a, std::vector<double>* b) {
   return true;
 }
 
-// The whole steps nearest to what least squares gives; all 0 where there are too many codes or their effects are not independent.
-// Where steps explain the difference at all this finds them, however alike their effects are.
+// The whole steps nearest to what least squares gives; all 0 where there are too many codes or
+// their effects are not independent. Where steps explain the difference at all this finds them,
+// however alike their effects are.
 std::vector<int> NearestSteps(std::span<const double> difference, std::span<const BoundaryCode> codes) {
   constexpr size_t kMostCodes = 256;
   const size_t n = codes.size();

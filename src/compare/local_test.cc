@@ -123,7 +123,8 @@ TEST(Local, MasksAreEqualAndOtherNonFiniteValuesNeverPass) {
     EXPECT_EQ(r.n_non_finite[1], 0);
   }
   EXPECT_FALSE(Compare({1, -kInf, 2, 3}, {1, -kInf, 2, 3}, 2).bound_ratio < 1);  // no mask here
-  // A position that one side alone hides is an infinite error of the op, and no damaged number of either side.
+  // A position that one side alone hides is an infinite error of the op, and no damaged number of
+  // either side.
   for (bool in_reference : {false, true}) {
     const std::vector<float> hides{1, -kInf, 2, 3}, sees{1, 4, 2, 3};
     const PointRow r =
@@ -159,8 +160,9 @@ TEST(Local, ARowOfZerosAdmitsNoError) {
 TEST(Local, DifferentShapesAreAnError) {
   const std::vector<float> six(6);
   EXPECT_FALSE(ComparePoint({six, 2, 3}, {six, 3, 2}, {}, {}).ok());
-  EXPECT_FALSE(ComparePoint({six, 2, 4}, {six, 2, 4}, {}, {}).ok());  // fewer values than the shape says
-  EXPECT_FALSE(ComparePoint({{}, 0, 3}, {{}, 0, 3}, {}, {}).ok());    // nothing to compare
+  // fewer values than the shape says
+  EXPECT_FALSE(ComparePoint({six, 2, 4}, {six, 2, 4}, {}, {}).ok());
+  EXPECT_FALSE(ComparePoint({{}, 0, 3}, {{}, 0, 3}, {}, {}).ok());  // nothing to compare
 }
 
 TEST(Local, CodesOnABoundaryExplainADifferenceAndNothingElseDoes) {

@@ -79,8 +79,8 @@ double LogZ(std::span<const float> row) {
   return max + std::log(SumLanes(lanes));
 }
 
-// KL and the candidate's log Z where the rows lie so far apart that exp(y) could overflow: by the definition.
-// The result is then far above zero, so that the cancellation in it does not matter.
+// KL and the candidate's log Z where the rows lie so far apart that exp(y) could overflow: by the
+// definition. The result is then far above zero, so that the cancellation in it does not matter.
 double KlByDefinition(std::span<const float> candidate, const ReferenceRow& reference,
                       double log_z_candidate) {
   double kl = 0;
@@ -124,8 +124,8 @@ double FillDistances(std::span<const float> candidate, const ReferenceRow& refer
   PairSums s = SumPair(candidate, reference, d0);
   double log_z, log_ratio;  // log Z of the candidate, and what it has gained beyond d0
   if (s.max_y < 30.0) {
-    // log Z' - log Z = d0 + log(1 + sum p (exp(y) - 1)), and KL = that - sum p d: no cancellation, exactly 0
-    // for y = 0.
+    // log Z' - log Z = d0 + log(1 + sum p (exp(y) - 1)), and KL = that - sum p d: no cancellation,
+    // exactly 0 for y = 0.
     log_ratio = std::log1p(s.p_expm1_y);
     log_z = reference.log_z() + d0 + log_ratio;
     row->kl = std::max(0.0, log_ratio - s.p_y);

@@ -120,7 +120,8 @@ class LogitsCheck {
     return l;
   }
 
-  // The floor to derive limits from, or none and, unless the user gave the limits on KL, the reason why.
+  // The floor to derive limits from, or none and, unless the user gave the limits on KL, the reason
+  // why.
   const NoiseFloor* UsableFloor(bool kl_by_user) {
     const std::optional<NoiseFloor>& floor = evidence_.floor;
     if (!floor) {
@@ -132,15 +133,14 @@ class LogitsCheck {
     }
     if (Status usable = CheckNoiseFloor(*floor); !usable.ok()) {
       if (!kl_by_user)
-        Add(ReasonCode::kNoiseFloorUnusable,
-            "there are no limits to judge by: " + usable.error().message);
+        Add(ReasonCode::kNoiseFloorUnusable, "there are no limits to judge by: " + usable.error().message);
       return nullptr;
     }
     return floor->IsZero() && !kl_by_user && !AllEqual() ? nullptr : &*floor;
   }
 
-  // A floor of zeros cannot tell noise from a defect: only equal distributions pass, anything else stays
-  // undecided.
+  // A floor of zeros cannot tell noise from a defect: only equal distributions pass, anything else
+  // stays undecided.
   bool AllEqual() {
     int64_t n_different = 0;
     const LogitsRow* first = nullptr;
@@ -269,13 +269,10 @@ class LogitsCheck {
   std::vector<Reason> mean_reasons_;
   Finding kl_{{}, ReasonCode::kKlWorstAboveLimit, "KL is above the limit of a single position"};
   Finding flip_{{}, ReasonCode::kTop1Flip, "top-1 differs and the gap changed by more than noise"};
-  Finding near_tie_{
-      {}, ReasonCode::kNearTie, "top-1 differs and the gap changed no more than noise does"};
-  Finding cosine_{{},  ReasonCode::kCosineBelowLimit, "the cosine is below the limit", "{:.9f}",
-                  true};
+  Finding near_tie_{{}, ReasonCode::kNearTie, "top-1 differs and the gap changed no more than noise does"};
+  Finding cosine_{{}, ReasonCode::kCosineBelowLimit, "the cosine is below the limit", "{:.9f}", true};
   Finding rel_l2_{{}, ReasonCode::kRelL2AboveLimit, "rel-L2 is above the limit"};
-  Finding max_abs_{
-      {}, ReasonCode::kMaxAbsAboveLimit, "the largest change of log p is above the limit"};
+  Finding max_abs_{{}, ReasonCode::kMaxAbsAboveLimit, "the largest change of log p is above the limit"};
 };
 
 }  // namespace

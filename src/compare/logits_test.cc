@@ -192,8 +192,8 @@ TEST(TopK, TiesTakeTheLowestId) {
   EXPECT_TRUE(TopK({}, 3).empty());
 }
 
-// 49152 tokens x 1000 positions x 9 runs must take seconds: 20 ms a row would be 180 s. The limit has room
-// for sanitizers.
+// 49152 tokens x 1000 positions x 9 runs must take seconds: 20 ms a row would be 180 s. The limit
+// has room for sanitizers.
 TEST(CompareLogits, IsFast) {
   std::vector<float> r = RandomLogits(49152, 2, 3), c = Disturb(r, 3, 0.01);
   ReferenceRow reference(r);

@@ -1,6 +1,6 @@
-// The noise floor: how far an engine's logits move when nothing but rounding changes, and the limits that
-// follow from it. Monte Carlo arithmetic (Parker 1997): docs/numerics.md. Statistics only; running, caching
-// and JSON belong to room run.
+// The noise floor: how far an engine's logits move when nothing but rounding changes, and the
+// limits that follow from it. Monte Carlo arithmetic (Parker 1997): docs/numerics.md. Statistics
+// only; running, caching and JSON belong to room run.
 #ifndef PARITYBIT_COMPARE_NOISE_FLOOR_H_
 #define PARITYBIT_COMPARE_NOISE_FLOOR_H_
 
@@ -19,8 +19,8 @@ inline constexpr int kMinNoiseRuns = 8;
 inline constexpr int64_t kMinNoisePositions = 400;
 inline constexpr double kMeanFactor = 2, kWorstFactor = 3;
 
-// One disturbed run against the undisturbed one, position by position (the same positions in every run, in
-// order).
+// One disturbed run against the undisturbed one, position by position (the same positions in every
+// run, in order).
 struct NoiseRun {
   uint64_t seed = 0;
   std::string variation;           // "noise.seed=3", "threads=2"
@@ -38,10 +38,11 @@ struct NoiseFloor {
   std::string engine;         // "llama.cpp v0.5.0"
   std::string engine_digest;  // of the libraries
   std::string model_sha256;
-  std::string calibration;  // what was read besides the tokens at hand, and its digest
+  std::string calibration;  // what was read in addition to the tokens at hand, and its digest
   std::string isa, threads;
   int64_t n_calibration_positions = 0;
-  std::string caveat;  // why limits from it are weaker than its method and size say; empty: they are not
+  // why limits from it are weaker than its method and size say; empty: they are not
+  std::string caveat;
   std::vector<NoiseRun> runs;
 
   int64_t n_positions() const { return runs.empty() ? 0 : static_cast<int64_t>(runs[0].kl.size()); }
@@ -58,14 +59,14 @@ struct NoiseFloor {
   }  // disturbing it changed nothing: it cannot tell noise from defect
 };
 
-// Whether limits may be derived: at least one run and one position, equal lengths, every value finite and not
-// negative.
+// Whether limits may be derived: at least one run and one position, equal lengths, every value
+// finite and not negative.
 Status CheckNoiseFloor(const NoiseFloor& floor);
 // Why this floor is weaker than random rounding over 8 runs and 400 positions; empty: it is not.
 std::string WeaknessOf(const NoiseFloor& floor);
 
-// The largest mean of any n contiguous values; of all of them where n is larger. O(size). Values not empty, n
-// > 0.
+// The largest mean of any n contiguous values; of all of them where n is larger. O(size). Values
+// not empty, n > 0.
 double LargestWindowMean(std::span<const double> values, int64_t n);
 
 // The limits in force; each prints its origin. The floor must have passed CheckNoiseFloor.

@@ -8,8 +8,8 @@
 namespace pb::compare {
 namespace {
 
-// Ranks from 1, equal values share the mean of theirs; all below the resolution of a KL are equal. Doubled, so
-// that they are whole.
+// Ranks from 1, equal values share the mean of theirs; all below the resolution of a KL are equal.
+// Doubled, so that they are whole.
 std::vector<int64_t> DoubledRanks(std::vector<double> values) {
   for (double& value : values) value = std::max(value, kKlResolution);
   std::vector<size_t> order(values.size());
@@ -45,8 +45,8 @@ Status CheckSeries(std::span<const double> candidate, std::span<const std::span<
   return {};
 }
 
-// How many positions would show the difference, if every n of them brought as much: the distance between the candidate's sum and
-// the runs' grows with n, their spread with its root.
+// How many positions would show the difference, if every n of them brought as much: the distance
+// between the candidate's sum and the runs' grows with n, their spread with its root.
 std::optional<double> Needed(const std::vector<int64_t>& sums, int64_t n_positions, double confidence) {
   const auto n_runs = static_cast<double>(sums.size() - 1);
   double mean = 0, variance = 0;

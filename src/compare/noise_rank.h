@@ -1,5 +1,6 @@
-// Whether a candidate's distance from the reference can be told from the reference's distance from itself: a rank test over runs
-// of random rounding. It asks nothing of the shape of the noise, nor that positions be independent. docs/numerics.md, "Rank".
+// Whether a candidate's distance from the reference can be told from the reference's distance from
+// itself: a rank test over runs of random rounding. It asks nothing of the shape of the noise, nor
+// that positions be independent. docs/numerics.md, "Rank".
 #ifndef PARITYBIT_COMPARE_NOISE_RANK_H_
 #define PARITYBIT_COMPARE_NOISE_RANK_H_
 
@@ -14,8 +15,8 @@ namespace pb::compare {
 
 inline constexpr double kDefaultConfidence = 0.95;
 
-// The resolution of a KL in nats: of float32 logits a smaller one is the rounding of its own figures, and which of two
-// such values is larger says nothing of the engines. They are equal.
+// The resolution of a KL in nats: of float32 logits a smaller one is the rounding of its own
+// figures, and which of two such values is larger says nothing of the engines. They are equal.
 inline constexpr double kKlResolution = 1e-12;
 
 struct NoiseRank {
@@ -26,7 +27,8 @@ struct NoiseRank {
   double mean_kl = 0, mean_kl_noise = 0;   // of the candidate; of all runs together
   // Distinguishable: the number of positions from which on that was so, with every one more.
   std::optional<int64_t> since;
-  // Not distinguishable, though further away than the runs on average: about how many positions would show it.
+  // Not distinguishable, though further away than the runs on average: about how many positions
+  // would show it.
   std::optional<double> needed;
 
   bool distinguishable() const { return p <= 1 - confidence + 1e-12; }
@@ -37,8 +39,8 @@ struct NoiseRank {
 // The fewest runs that can reach a level: 1 / (n + 1) <= 1 - confidence. 0 < confidence < 1.
 int64_t RunsFor(double confidence);
 
-// KL of the candidate and of each run, position by position, all of one length. kInternal: nothing to rank, unequal lengths, or
-// values that are not finite.
+// KL of the candidate and of each run, position by position, all of one length. kInternal: nothing
+// to rank, unequal lengths, or values that are not finite.
 Result<NoiseRank> RankAmongNoise(std::span<const double> candidate,
                                  std::span<const std::span<const double>> runs, double confidence);
 

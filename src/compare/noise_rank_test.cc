@@ -41,7 +41,8 @@ TEST(NoiseRank, TiesSpeakForTheCandidate) {
   EXPECT_FALSE(rank->needed);
 }
 
-// Which of two distances below the resolution is the larger one says nothing; beyond it every difference counts.
+// Which of two distances below the resolution is the larger one says nothing; beyond it every
+// difference counts.
 TEST(NoiseRank, DistancesBelowTheResolutionAreTies) {
   const std::vector<Series> runs{{0, 1e-15}, {2e-15, 0}, {-1e-17, 3e-14}};
   const auto below = Rank({2.6e-14, 9e-13}, runs, 0.75);
@@ -55,7 +56,8 @@ TEST(NoiseRank, DistancesBelowTheResolutionAreTies) {
 }
 
 TEST(NoiseRank, TellsSinceWhen) {
-  // With 3 runs at level 1/4 the candidate must be ahead of all. Ahead after 1 position, behind after 2, level after 3.
+  // With 3 runs at level 1/4 the candidate must be ahead of all. Ahead after 1 position, behind
+  // after 2, level after 3.
   const std::vector<Series> runs{{1, 9, 1, 1}, {2, 5, 2, 2}, {3, 6, 3, 3}};
   const auto rank = Rank({4, 4, 4, 4}, runs, 0.75);
   // Sums: 4 1 2 3; 5 5 4 6; 9 6 6 9; 13 7 8 12.
@@ -65,9 +67,11 @@ TEST(NoiseRank, TellsSinceWhen) {
 }
 
 TEST(NoiseRank, EstimatesWhatWouldBeNeeded) {
-  // Doubled ranks 4 2 8 6 | 6 2 4 8: the candidate's sum is 10, the runs' 4, 12, 14: mean 10. Not ahead.
+  // Doubled ranks 4 2 8 6 | 6 2 4 8: the candidate's sum is 10, the runs' 4, 12, 14: mean 10. Not
+  // ahead.
   EXPECT_FALSE(Rank({2, 3}, {{1, 1}, {4, 2}, {3, 4}})->needed);
-  // 6 2 4 8 | 6 2 8 4 | 6 4 2 8: 18 against 8, 14, 20: mean 14, variance 36. z(5 %) = 1.6448536: 3 z^2 36 / 4^2.
+  // 6 2 4 8 | 6 2 8 4 | 6 4 2 8: 18 against 8, 14, 20: mean 14, variance 36. z(5 %) = 1.6448536: 3
+  // z^2 36 / 4^2.
   const auto rank = Rank({3, 3, 3}, {{1, 1, 2}, {2, 4, 1}, {4, 2, 4}});
   ASSERT_TRUE(rank->needed);
   EXPECT_NEAR(*rank->needed, 3 * 1.6448536269514722 * 1.6448536269514722 * 36 / 16, 1e-9);
@@ -89,7 +93,8 @@ TEST(NoiseRank, RefusesWhatCannotBeRanked) {
   EXPECT_FALSE(Rank({1, 2}, {{1, std::numeric_limits<double>::infinity()}}).ok());
 }
 
-// A series as noise is: heavy tails, neighbours that depend on each other, positions of very different sensitivity.
+// A series as noise is: heavy tails, neighbours that depend on each other, positions of very
+// different sensitivity.
 Series Noise(Random* random, const Series& sensitivity, double factor) {
   Series series;
   double state = random->Normal();
@@ -114,7 +119,8 @@ double Alarms(double factor, int n_trials) {
   return static_cast<double>(n_alarms) / n_trials;
 }
 
-// The level is kept whatever the noise looks like: 5 % of 4000 within four standard errors. And the test sees something.
+// The level is kept whatever the noise looks like: 5 % of 4000 within four standard errors. And the
+// test sees something.
 TEST(NoiseRank, KeepsItsLevelAndHasPower) {
   EXPECT_NEAR(Alarms(1, 4000), 0.05, 4 * std::sqrt(0.05 * 0.95 / 4000));
   EXPECT_GT(Alarms(100, 400), 0.9);

@@ -1,4 +1,5 @@
-// Are the ops within their bounds? Each tracepoint by its own error, on inputs that were made equal.
+// Are the ops within their bounds? Each tracepoint by its own error, on inputs that were made
+// equal.
 #ifndef PARITYBIT_COMPARE_OPS_JUDGE_H_
 #define PARITYBIT_COMPARE_OPS_JUDGE_H_
 
@@ -8,7 +9,8 @@ namespace pb::compare {
 
 struct OpsJudged {
   Verdict verdict;  // of the points alone: reasons, coverage, first divergence, blame
-  // Every op that the candidate has was compared and is within its bound: what the logits show beyond noise is drift.
+  // Every op that the candidate has was compared and is within its bound: what the logits show
+  // beyond noise is drift.
   bool all_seen_and_right = false;
 };
 

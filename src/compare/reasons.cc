@@ -16,8 +16,9 @@ struct Row {
   std::optional<Outcome> outcome;
 };
 
-// Several outcomes: tokens that differ are a finding of an audit and no comparison at all between two engines; a limit that noise
-// decides is exceeded by drift where every op is right; a floor of zeros is told of an engine by itself.
+// Several outcomes: tokens that differ are a finding of an audit and no comparison at all between
+// two engines; a limit that noise decides is exceeded by drift where every op is right; a floor of
+// zeros is told of an engine by itself.
 constexpr std::nullopt_t kSeveral = std::nullopt;
 constexpr Row kReasons[] = {
     {ReasonCode::kBeyondPrecisionEffect, "beyond-precision-effect", Outcome::kDiverged},

@@ -1,4 +1,5 @@
-// Why a verdict is what it is: every reason that paritybit gives, in one table, with its stable code and the outcome that it has.
+// Why a verdict is what it is: every reason that paritybit gives, in one table, with its stable
+// code and the outcome that it has.
 #ifndef PARITYBIT_COMPARE_REASONS_H_
 #define PARITYBIT_COMPARE_REASONS_H_
 

@@ -15,7 +15,8 @@ const Setting* FindSetting(const std::vector<Setting>& settings, std::string_vie
   return it == settings.end() ? nullptr : &*it;
 }
 
-// The activation scheme that ggml takes for a weight type; a type that is not known keeps its own name.
+// The activation scheme that ggml takes for a weight type; a type that is not known keeps its own
+// name.
 std::string SchemeOf(std::string_view type) {
   const auto scheme = GgmlActScheme(type);
   return scheme ? ActSchemeName(*scheme) : std::string(type);
@@ -42,9 +43,10 @@ std::vector<TypeCount> ParseWeights(std::string_view text) {
   return types;
 }
 
-// The scheme of the layers' products, "f16+q8_k" where there are several: "ggml" chooses by weight type, anything else holds
-// for all of them. The embedding and the output matrix, one or two of their type, follow their own type in either case, and
-// F32 counts only where there is nothing else, as norms are F32 everywhere.
+// The scheme of the layers' products, "f16+q8_k" where there are several: "ggml" chooses by weight
+// type, anything else holds for all of them. The embedding and the output matrix, one or two of
+// their type, follow their own type in either case, and F32 counts only where there is nothing
+// else, as norms are F32 everywhere.
 std::string EffectiveScheme(const std::vector<Setting>& settings, const std::string& act_quant) {
   const Setting* weights = FindSetting(settings, "weights");
   if (act_quant != "ggml" || !weights) return act_quant;

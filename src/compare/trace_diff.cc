@@ -1,4 +1,5 @@
-// Two traces against each other: what they have in common, where they part, and whether that is rounding.
+// Two traces against each other: what they have in common, where they part, and whether that is
+// rounding.
 #include "compare/trace_diff.h"
 
 #include <fmt/format.h>
@@ -34,7 +35,6 @@ bool SameEngine(const trace::Manifest& a, const trace::Manifest& b) {
   };
   return !trace::FactText(a.engine_facts, "name").empty() && covers(a, b) && covers(b, a);
 }
-
 
 std::string PlaceOf(const TracePoint& p, int32_t position) {
   const std::string point = p.row.layer >= 0 ? fmt::format("layer {}, {}", p.row.layer, p.stage) : p.stage;
@@ -90,15 +90,15 @@ class Diff {
         out_.notes.push_back(fmt::format(
             "the {}'s trace does not say of which model, tokens and positions it is", kSides[side]));
       } else if (!manifest(side).complete) {
-        Add(ReasonCode::kTraceIncomplete,
-            fmt::format("the {}'s trace is {}", kSides[side],
-                        t.notes().empty() ? "incomplete" : t.notes().back()));
+        Add(ReasonCode::kTraceIncomplete, fmt::format("the {}'s trace is {}", kSides[side],
+                                                      t.notes().empty() ? "incomplete" : t.notes().back()));
       }
     }
     return any[0] && any[1];
   }
 
-  // Notes how many positions the traces share: to where their tokens part, if each engine chose its own there.
+  // Notes how many positions the traces share: to where their tokens part, if each engine chose its
+  // own there.
   Result<bool> CheckTokens() {
     if (traces_[0]->documented() || traces_[1]->documented()) return true;
     const auto &a = manifest(0).tokens, &b = manifest(1).tokens;
@@ -119,7 +119,8 @@ class Diff {
     return chosen;
   }
 
-  // Whether the tokens at a position are decode steps, each the choice of its own engine after the position before; tells so then.
+  // Whether the tokens at a position are decode steps, each the choice of its own engine after the
+  // position before; tells so then.
   Result<bool> ChoseTheirTokens(size_t at) {
     std::string margins;
     for (int side : {0, 1}) {
@@ -246,8 +247,7 @@ class Diff {
   void ReportCoverage() {
     const Coverage& coverage = out_.verdict.coverage;
     if (out_.points.empty() && out_.shapes.empty())
-      Add(ReasonCode::kNothingCompared,
-          "the traces have no point in common, so nothing was compared");
+      Add(ReasonCode::kNothingCompared, "the traces have no point in common, so nothing was compared");
     if (!out_.shapes.empty()) Add(ReasonCode::kShapesDiffer, "shapes differ: " + Some(out_.shapes));
     if (!out_.dtypes.empty())
       Add(ReasonCode::kDtypesDiffer,
@@ -283,7 +283,8 @@ class Diff {
       }
   }
 
-  // An error on equal inputs that a quantised product of another engine may owe to the rounding of its input's codes.
+  // An error on equal inputs that a quantised product of another engine may owe to the rounding of
+  // its input's codes.
   bool MayBeCodes(const TracePoint& p) const {
     const std::string scheme = trace::ReadSessionFacts(manifest(1).session_facts).act_quant.value;
     return stages::kProducts.Contains(p.row.stage) && scheme != "none" && !p.own_feature &&
@@ -307,8 +308,7 @@ class Diff {
     }
     if (out_.points.empty()) return;
     if (out_.n_equal == static_cast<int64_t>(out_.points.size())) {
-      Add(ReasonCode::kEqualBits,
-          fmt::format("all {} points compared have equal bits", out_.points.size()));
+      Add(ReasonCode::kEqualBits, fmt::format("all {} points compared have equal bits", out_.points.size()));
       return;
     }
     if (!comparable_) return;
@@ -338,7 +338,8 @@ class Diff {
     }
   }
 
-  // Judges the logits as crossval does without tracepoints. Returns why that cannot be done; empty: it was.
+  // Judges the logits as crossval does without tracepoints. Returns why that cannot be done; empty:
+  // it was.
   std::string JudgeByNoise() {
     if (options_.different_models) return "the models are different on purpose";
     if (traces_[0]->documented() || traces_[1]->documented())

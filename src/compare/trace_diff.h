@@ -1,6 +1,7 @@
-// Two traces against each other. What they tell of a point is stated with its confidence; an error is judged only where its op had
-// bit-equal inputs in both traces, or where the user set a limit: any other error arrived and proves nothing. What has arrived at
-// the logits is held against the reference's noise floor, where there is one.
+// Two traces against each other. What they tell of a point is stated with its confidence; an error
+// is judged only where its op had bit-equal inputs in both traces, or where the user set a limit:
+// any other error arrived and proves nothing. What has arrived at the logits is held against the
+// reference's noise floor, where there is one.
 #ifndef PARITYBIT_COMPARE_TRACE_DIFF_H_
 #define PARITYBIT_COMPARE_TRACE_DIFF_H_
 
@@ -34,8 +35,8 @@ enum class OwnError {
 };                                     // no such row; rounding; more than that; cannot be told
 const char* OwnErrorName(OwnError e);  // "unjudged" "within" "above" "unknown"
 
-// One point, or piece of its rows. `row` has the figures of docs/numerics.md; from sketches rel_l2 and worst_row are estimates and
-// the others are not known; from digests rel_l2 is a lower bound.
+// One point, or piece of its rows. `row` has the figures of docs/numerics.md; from sketches rel_l2
+// and worst_row are estimates and the others are not known; from digests rel_l2 is a lower bound.
 struct TracePoint {
   PointRow row;
   std::string stage;  // name; of the vocabulary or the engine's own
@@ -55,22 +56,25 @@ struct TracePoint {
 };
 
 struct TraceDiffOptions {
-  std::optional<double> max_rel_l2;  // the largest rel-L2 of a row (of a tensor where rows are not known)
-  bool different_models = false;     // two model files on purpose
-  trace::PointFilter filter;         // points to compare
-  // The reference's noise floor over its first n tokens; asked for where points differ and no op's own error decides. An Error says
-  // why there is none. Empty: there is none.
+  // the largest rel-L2 of a row (of a tensor where rows are not known)
+  std::optional<double> max_rel_l2;
+  bool different_models = false;  // two model files on purpose
+  trace::PointFilter filter;      // points to compare
+  // The reference's noise floor over its first n tokens; asked for where points differ and no op's
+  // own error decides. An Error says why there is none. Empty: there is none.
   std::function<Result<NoiseFloor>(int64_t n_tokens)> floor = {};
 };
 
 struct TraceDiff {
-  Verdict verdict;                 // coverage counts points; a piece of a point's rows counts by itself
+  // coverage counts points; a piece of a point's rows counts by itself
+  Verdict verdict;
   std::vector<TracePoint> points;  // in dependency order, step by step
   int64_t n_equal = 0;
-  std::optional<size_t>
-      first_difference;  // index of the first point that differs; diverged only where the verdict says so
+  // index of the first point that differs; diverged only where the verdict says so
+  std::optional<size_t> first_difference;
   std::vector<LogitsRow> logits;  // of every shared position; empty: the traces do not tell them
-  bool logits_exact = true;       // from values; else by the likeliest tokens of each row (CompareTops)
+  // from values; else by the likeliest tokens of each row (CompareTops)
+  bool logits_exact = true;
   std::vector<std::string> shapes, dtypes;  // points whose shape or dtype differs
   std::vector<std::string> notes;
 };

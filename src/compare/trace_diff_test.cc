@@ -159,9 +159,10 @@ TEST_F(TraceDiffTest, ProductsOfOtherEnginesMayRoundTheirCodesOtherwiseUnlessOne
 
 TEST_F(TraceDiffTest, LowerLevelsSayWhatTheyCannotTell) {
   Tensor longer = kNorm, turned = kNorm, slightly = kNorm;
-  longer[5] = -2.0001f;                        // another size, by 1.2e-5
-  turned[5] = 2;                               // another direction of the same size
-  slightly[4] += 1e-4f, slightly[6] -= 1e-4f;  // of nearly the same size, nearer than a sketch tells
+  longer[5] = -2.0001f;  // another size, by 1.2e-5
+  turned[5] = 2;         // another direction of the same size
+  // of nearly the same size, nearer than a sketch tells
+  slightly[4] += 1e-4f, slightly[6] -= 1e-4f;
   for (bool per_row : {false, true}) {
     for (Level level : {Level::kDigest, Level::kSketch}) {
       trace::Manifest head = Head(level);
@@ -184,13 +185,15 @@ TEST_F(TraceDiffTest, LowerLevelsSayWhatTheyCannotTell) {
   }
 }
 
-// Attention that one engine computes in one op is judged by what goes into it; its bound is that of the last step alone, so an
-// error beyond it is none that a trace can tell from rounding of the steps that it does not show.
+// Attention that one engine computes in one op is judged by what goes into it; its bound is that of
+// the last step alone, so an error beyond it is none that a trace can tell from rounding of the
+// steps that it does not show.
 TEST_F(TraceDiffTest, AnOpWhoseStepsAreNotShownIsComparedOnTheInputsOfThose) {
   const std::vector<int64_t> rows = {2, 1, kModel};
   auto attention = [&](const std::string& name, const Tensor& keys, const Tensor& context) {
     trace::Manifest head = Head(Level::kFull);
-    head.unobservable = {{"attn_scores", "inside attn_context"}, {"attn_scores_softmax", "inside attn_context"}};
+    head.unobservable = {{"attn_scores", "inside attn_context"},
+                         {"attn_scores_softmax", "inside attn_context"}};
     return Write(name, head,
                  {{0,
                    {7, 8},
@@ -273,7 +276,8 @@ TEST_F(TraceDiffTest, EveryFlippedBitOfATraceIsAnErrorOrAVerdict) {
   }
 }
 
-// Logits of four tokens: two positions of a prompt, and a decode step with the token that was chosen after them.
+// Logits of four tokens: two positions of a prompt, and a decode step with the token that was
+// chosen after them.
 struct Choice {
   Tensor prompt, step;
   int32_t chosen;

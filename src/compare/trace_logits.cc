@@ -20,7 +20,8 @@ const float* Find(const TopTokens& row, int32_t id) {
   return nullptr;
 }
 
-// Weights relative to the largest logit: of all tokens, and of those that the other row does not name.
+// Weights relative to the largest logit: of all tokens, and of those that the other row does not
+// name.
 struct Weights {
   double all = 0, others = 0;
 };
@@ -87,8 +88,8 @@ LogitsRow CompareTops(const TopTokens& candidate, const TopTokens& reference) {
   }
   row.gap_change = std::abs(row.gap_candidate - row.gap_reference);
   if (row.flipped())
-    row.gap_change = std::abs(Gap(candidate, row.top1[1], row.top1[0]) -
-                              Gap(reference, row.top1[1], row.top1[0]));
+    row.gap_change =
+        std::abs(Gap(candidate, row.top1[1], row.top1[0]) - Gap(reference, row.top1[1], row.top1[0]));
   return row;
 }
 

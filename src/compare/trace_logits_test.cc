@@ -38,7 +38,8 @@ TEST(TraceLogits, NamedTokensGiveTheKlOfTheRows) {
   }
 }
 
-// All other tokens together: exact where they only change their common weight, never above the KL of the rows.
+// All other tokens together: exact where they only change their common weight, never above the KL
+// of the rows.
 TEST(TraceLogits, OtherTokensCountTogether) {
   const std::vector<float> r = Logits(300, 3);
   const auto top = TopTokensOf(r).tokens;

@@ -12,9 +12,7 @@ namespace {
 
 using trace::Record;
 
-auto Rank(const Record& r) {
-  return std::tuple(stages::Order(r.stage_id, r.layer), r.stage_id);
-}
+auto Rank(const Record& r) { return std::tuple(stages::Order(r.stage_id, r.layer), r.stage_id); }
 
 // What makes two records the same point. Those without positions have their step instead.
 using Key = std::tuple<std::string, int32_t, int32_t>;  // stage, layer, step or -1

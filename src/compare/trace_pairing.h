@@ -1,4 +1,5 @@
-// Lines the points of two traces up: by stage, layer and position, so that the rows of a prefill meet those of decode steps.
+// Lines the points of two traces up: by stage, layer and position, so that the rows of a prefill
+// meet those of decode steps.
 #ifndef PARITYBIT_COMPARE_TRACE_PAIRING_H_
 #define PARITYBIT_COMPARE_TRACE_PAIRING_H_
 
@@ -38,7 +39,8 @@ struct TracePairing {
 TracePairing PairTraces(const trace::Trace& candidate, const trace::Trace& reference,
                         const trace::PointFilter& filter, int64_t n_positions = INT64_MAX);
 
-// Rank of a record's stage: outer stages around the layers, then dependency level; unknown stages last in their layer.
+// Rank of a record's stage: outer stages around the layers, then dependency level; unknown stages
+// last in their layer.
 bool StageComesBefore(const trace::Record& a, const trace::Record& b);
 
 }  // namespace pb::compare

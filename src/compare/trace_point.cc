@@ -25,8 +25,8 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return fmt::format("({})", fmt::join(shape, ", "));
 }
 
-// Shape without leading ones, which foreign traces have for a batch, and with what follows the rows as one axis; four axes
-// are another layout and stay.
+// Shape without leading ones, which foreign traces have for a batch, and with what follows the rows
+// as one axis; four axes are another layout and stay.
 std::vector<int64_t> Plain(std::vector<int64_t> shape) {
   if (shape.size() > 3) return shape;
   while (shape.size() > 2 && shape[0] == 1) shape.erase(shape.begin());
@@ -34,8 +34,8 @@ std::vector<int64_t> Plain(std::vector<int64_t> shape) {
   return shape;
 }
 
-// What the rows of a record have in common with those of another that they can be compared with. The keys of attention scores
-// depend on how rows were batched.
+// What the rows of a record have in common with those of another that they can be compared with.
+// The keys of attention scores depend on how rows were batched.
 std::vector<int64_t> RowShape(const Record& r) {
   std::vector<int64_t> shape(r.shape.begin() + 1, r.shape.end());
   if (IsScores(r)) shape.pop_back();
@@ -80,8 +80,8 @@ void EqualRows::Add(int32_t stage, int32_t layer, int64_t first_position, const 
   std::copy(equal.begin(), equal.end(), rows.begin() + static_cast<ptrdiff_t>(first));
 }
 
-// What the traces show of a stage at a layer. A documented trace declares nothing: an activation that it does not show is computed
-// inside the gated product, as in most engines.
+// What the traces show of a stage at a layer. A documented trace declares nothing: an activation
+// that it does not show is computed inside the gated product, as in most engines.
 pb_visibility EqualRows::See(pb_stage stage, int32_t layer) const {
   if (rows_.count({stage, layer}) > 0) return PB_OBSERVED;
   if (unobservable_.Contains(stage) || stage == PB_STAGE_FFN_ACT) return PB_UNOBSERVABLE;
@@ -174,7 +174,8 @@ Result<std::optional<TracePoint>> PointComparer::Compare(const TraceSpan& span, 
   } else {
     PB_TRY(CompareRecords(span, &point, &equal));
   }
-  // The bound is that of the op alone: what else is computed inside it, and is not done value by value, rounds as well.
+  // The bound is that of the op alone: what else is computed inside it, and is not done value by
+  // value, rounds as well.
   if (point.own == OwnError::kAbove && !equal_.IsAlone(first.stage_id, first.layer))
     point.own = OwnError::kUnknown;
   point.equal = std::find(equal.begin(), equal.end(), false) == equal.end();
@@ -407,8 +408,8 @@ Status PointComparer::CompareRecords(const TraceSpan& span, TracePoint* point, s
   return {};
 }
 
-// A row that differs is judged where its distance, less what a sketch may err, is above bound and floor: below the floor rounding and
-// defect look alike.
+// A row that differs is judged where its distance, less what a sketch may err, is above bound and
+// floor: below the floor rounding and defect look alike.
 void PointComparer::JudgeRows(const TraceSpan& span, const Rows& reference, const Distances& d,
                               TracePoint* point) const {
   const auto bound = BoundFor(span);

@@ -21,7 +21,8 @@ class EqualRows {
   EqualRows(int32_t n_layers, stages::Set unobservable) : n_layers_(n_layers), unobservable_(unobservable) {}
   // Notes that a point was compared: rows from first_position on, equal or not.
   void Add(int32_t stage, int32_t layer, int64_t first_position, const std::vector<bool>& equal);
-  // For rows from first_position on: whether all inputs of the op (vocabulary) have equal bits there.
+  // For rows from first_position on: whether all inputs of the op (vocabulary) have equal bits
+  // there.
   std::vector<bool> InputsEqual(int32_t stage, int32_t layer, int64_t first_position, int64_t n_rows) const;
   // Whether nothing but elementwise ops is computed inside the op.
   bool IsAlone(int32_t stage, int32_t layer) const;

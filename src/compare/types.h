@@ -1,5 +1,5 @@
-// The data types of judgement: what was compared, against which limits, with what outcome. Pure data; no
-// engine in sight.
+// The data types of judgement: what was compared, against which limits, with what outcome. Pure
+// data; no engine in sight.
 #ifndef PARITYBIT_COMPARE_TYPES_H_
 #define PARITYBIT_COMPARE_TYPES_H_
 
@@ -53,10 +53,12 @@ struct LogitsRow {
   std::vector<int32_t> top_k[2];  // candidate, reference
   std::vector<double> top_k_logp[2];
   bool flipped() const { return top1[0] != top1[1]; }
-  bool above_limit = false;  // set by the judge: this position is beyond a limit of a single position
+  // set by the judge: this position is beyond a limit of a single position
+  bool above_limit = false;
 };
 
-// One local or accumulated error of a tracepoint (lock-step or trace comparison). Definitions in docs/numerics.md.
+// One local or accumulated error of a tracepoint (lock-step or trace comparison). Definitions in
+// docs/numerics.md.
 struct PointRow {
   int32_t prompt = 0, step = 0, stage = PB_STAGE_UNMAPPED, layer = -1;  // step 0: prefill
   int32_t first_position = 0;
@@ -67,16 +69,22 @@ struct PointRow {
   int32_t first_row_above = -1;  // position of the first row above its bound; -1: none is
   double worst_feature = 0;      // over the output columns; at worst_feature_index
   int64_t worst_feature_index = -1;
-  // Beyond the bound, most of the error in worst_feature_index, and no other column with a tenth of that.
+  // Beyond the bound, most of the error in worst_feature_index, and no other column with a tenth of
+  // that.
   bool feature_alone = false;
-  double bound = 0;  // what worst_row and worst_feature may reach; origin in docs/numerics.md; 0: not judged
-  double bound_ratio = 0;  // the largest error over its bound; infinite where one side alone is not finite
+  // what worst_row and worst_feature may reach; origin in docs/numerics.md; 0: not judged
+  double bound = 0;
+  // the largest error over its bound; infinite where one side alone is not finite
+  double bound_ratio = 0;
   double max_abs = 0, cosine = 0, scale = 1, offset = 0;  // candidate ~ scale * reference + offset
   int64_t n_non_finite[2] = {
-      0, 0};  // candidate, reference; hidden scores that are -inf on both sides are not counted
-  double largest = 0;               // magnitude of a finite value, of either side
-  bool explained_by_codes = false;  // above the bound, and explained by differently rounded activation codes
-  bool explained_by_precision = false;  // above the bound, by the schemes that the engines round inputs by
+      // candidate, reference; hidden scores that are -inf on both sides are not counted
+      0, 0};
+  double largest = 0;  // magnitude of a finite value, of either side
+  // above the bound, and explained by differently rounded activation codes
+  bool explained_by_codes = false;
+  // above the bound, by the schemes that the engines round inputs by
+  bool explained_by_precision = false;
   std::string explanation;
   bool above_bound() const { return !(bound_ratio <= 1); }
   bool is_defect() const { return above_bound() && !explained_by_codes && !explained_by_precision; }
@@ -89,7 +97,8 @@ struct Coverage {
   std::vector<std::string> missing, unmapped, unobservable;  // named; unobservable with reason
 };
 
-// A setting on which two engines part, so that their results are not comparable; of act.quant the scheme of the layers' products.
+// A setting on which two engines part, so that their results are not comparable; of act.quant the
+// scheme of the layers' products.
 struct SettingDifference {
   std::string key, values[2], origins[2];  // candidate, reference
 };

@@ -1,4 +1,5 @@
-// From evidence to verdict: completeness, settings, the ops, then the logits; each is judged once, in this order.
+// From evidence to verdict: completeness, settings, the ops, then the logits; each is judged once,
+// in this order.
 #include "compare/verdict.h"
 
 #include <algorithm>
@@ -58,7 +59,8 @@ void Settle(Verdict* verdict) {
 
 namespace {
 
-// Rows of other tokens, of other settings, or of a model that leaves open what it computes say nothing about a defect.
+// Rows of other tokens, of other settings, or of a model that leaves open what it computes say
+// nothing about a defect.
 bool IsComparable(const Verdict& verdict) {
   return !verdict.Has(ReasonCode::kSettingsDiffer) && !verdict.Has(ReasonCode::kUndeclared) &&
          !verdict.Has(ReasonCode::kTokensDiffer);
@@ -89,8 +91,8 @@ Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   verdict.scope = local ? Scope::kLocal : Scope::kLogitsOnly;
   verdict.reasons = evidence->obstacles;
   CheckCompleteness(*evidence, &verdict);
-  verdict.differing = DifferingSettings(evidence->settings[0], evidence->settings[1],
-                                        local && local->precision_is_observed);
+  verdict.differing =
+      DifferingSettings(evidence->settings[0], evidence->settings[1], local && local->precision_is_observed);
   for (const SettingDifference& d : verdict.differing) verdict.reasons.push_back(ReasonOf(d));
   if (AttentionDiffers(evidence->settings[0], evidence->settings[1]))
     verdict.reasons.push_back(
@@ -110,7 +112,8 @@ Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
     const Outcome beyond_noise = ops && ops->all_seen_and_right ? Outcome::kDrift : Outcome::kDiverged;
     CheckLogits(evidence, beyond_noise, &verdict);
     CheckRank(*evidence, beyond_noise, &verdict);
-    // Where the engines round differently, logits beyond the noise must lie within what that makes of them.
+    // Where the engines round differently, logits beyond the noise must lie within what that makes
+    // of them.
     if (beyond_noise == Outcome::kDrift && PrecisionDiffers(*local) && IsBeyondNoise(verdict))
       CheckPrecisionEffect(*evidence, &verdict);
   }

@@ -394,7 +394,8 @@ TEST(JudgeLogits, SettingsThatDifferAreNotJudged) {
   }
 }
 
-// Floor() has limits of 3e-3, 2e-3 and 0.3: fused attention in one engine may lie kFusedAttentionKl times as far.
+// Floor() has limits of 3e-3, 2e-3 and 0.3: fused attention in one engine may lie kFusedAttentionKl
+// times as far.
 TEST(JudgeLogits, FusedAttentionIsDriftWithinWiderLimitsAndNeverAMatch) {
   auto judge = [](double kl, double gap_change, const char* flash) {
     Evidence e = Good();
@@ -431,8 +432,8 @@ TEST(JudgeLogits, ActivationSchemesAreComparedByWhatTheyDo) {
   EXPECT_FALSE(DifferingSettings(side("ggml", i2s), side("ggml", tq2), false).empty());
   EXPECT_FALSE(DifferingSettings(side("none", tq2), side("ggml", tq2), false).empty());
   EXPECT_TRUE(DifferingSettings(side("ggml", "F32 x10"), side("none", tq2), false).empty());
-  EXPECT_TRUE(
-      DifferingSettings(side("q8_k", tq2), side("ggml", tq2), false).empty());  // the output matrix is F16 in both
+  EXPECT_TRUE(DifferingSettings(side("q8_k", tq2), side("ggml", tq2), false)
+                  .empty());  // the output matrix is F16 in both
   EXPECT_TRUE(DifferingSettings(side("ggml", "F16 x7, F32 x5"), side("f16", tq2), false).empty());
   EXPECT_FALSE(DifferingSettings(side("ggml", "Q4_1 x200, Q8_0 x10"), side("q8_1", tq2), false).empty());
   EXPECT_FALSE(
@@ -456,7 +457,8 @@ TEST(JudgeLogits, AFloorOfZerosPassesOnlyEqualBits) {
   }
   Expect(e, Outcome::kIncomplete, "noise-floor-zero");
   e.user.min_cosine = 1.5;
-  Expect(e, Outcome::kDiverged, "cosine-below-limit");  // what the user asked for is enforced all the same
+  // what the user asked for is enforced all the same
+  Expect(e, Outcome::kDiverged, "cosine-below-limit");
   e.user = {};
   for (LogitsRow& row : e.prompts[0].rows) row.kl = 0;
   Expect(e, Outcome::kMatch, "equal");

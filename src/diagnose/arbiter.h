@@ -1,5 +1,6 @@
-// Recomputes any op of a model from recorded inputs through an engine that can replay (the oracle, or the other engine), whatever
-// was recorded: inputs that were not shown are recomputed from their nearest recorded ancestors, and said so.
+// Recomputes any op of a model from recorded inputs through an engine that can replay (the oracle,
+// or the other engine), whatever was recorded: inputs that were not shown are recomputed from their
+// nearest recorded ancestors, and said so.
 #ifndef PARITYBIT_DIAGNOSE_ARBITER_H_
 #define PARITYBIT_DIAGNOSE_ARBITER_H_
 
@@ -21,20 +22,24 @@ struct Recorded {
   std::vector<float> values;
 };
 
-// What was recorded of one pass over some token rows: outputs of the layer at hand, what enters it, and keys and values of
-// all positions so far. Feed points in dependency order; a new layer forgets the layer before but for its output.
+// What was recorded of one pass over some token rows: outputs of the layer at hand, what enters it,
+// and keys and values of all positions so far. Feed points in dependency order; a new layer forgets
+// the layer before but for its output.
 class Recording {
  public:
-  // Begins a pass whose first row stands at this position; earlier positions' keys and values are kept.
+  // Begins a pass whose first row stands at this position; earlier positions' keys and values are
+  // kept.
   void BeginPass(int32_t first_position);
   // Forgets everything: a new prompt.
   void Clear();
-  // Makes a layer the one at hand; Add does it too. What the layer before gave is then what enters this one.
+  // Makes a layer the one at hand; Add does it too. What the layer before gave is then what enters
+  // this one.
   void Enter(int32_t layer);
   void Add(pb_stage stage, int32_t layer, Recorded tensor);
 
   int32_t first_position() const { return first_position_; }
-  // nullptr where it was not recorded. Inputs of a layer are known once a point of that layer was added.
+  // nullptr where it was not recorded. Inputs of a layer are known once a point of that layer was
+  // added.
   const Recorded* Find(const stages::Input& input, int32_t layer) const;
   const Recorded* Output(pb_stage stage, int32_t layer) const;
 
@@ -51,11 +56,13 @@ class Recording {
 // What an op should have given, and from what.
 struct Expectation {
   Recorded output;
-  // Of each output value: what float32 rounding of its terms and partial sums may move it by, over the unit roundoff
-  // (docs/numerics.md, "Units"). Empty where the oracle does not tell them (PB_CAP_UNITS).
+  // Of each output value: what float32 rounding of its terms and partial sums may move it by, over
+  // the unit roundoff (docs/numerics.md, "Units"). Empty where the oracle does not tell them
+  // (PB_CAP_UNITS).
   std::vector<float> units;
-  std::vector<Recorded> inputs;         // what it was computed from, in the vocabulary's order
-  std::vector<std::string> recomputed;  // inputs that were not recorded and come from their ancestors
+  std::vector<Recorded> inputs;  // what it was computed from, in the vocabulary's order
+  // inputs that were not recorded and come from their ancestors
+  std::vector<std::string> recomputed;
 
   // Views `units`: not beyond the life of this.
   compare::LocalBound Bound(pb_stage stage) const { return compare::BoundFromUnits(stage, units); }
@@ -63,13 +70,14 @@ struct Expectation {
 
 class Arbiter {
  public:
-  // `oracle`: an engine with PB_CAP_REPLAY and an open session; stages: its Stages(). In place of a stage that it computes inside
-  // another op its replay takes that stage's own inputs.
+  // `oracle`: an engine with PB_CAP_REPLAY and an open session; stages: its Stages(). In place of a
+  // stage that it computes inside another op its replay takes that stage's own inputs.
   Arbiter(host::Engine& oracle, std::vector<host::StageVisibility> stages)
       : oracle_(oracle), stages_(std::move(stages)) {}
 
-  // Recomputes one op from the recording. kNotFound: an input is neither recorded nor can be recomputed. `variation`: empty, or
-  // "key=value" (PB_CAP_VARY), applied to the op and to inputs recomputed for it.
+  // Recomputes one op from the recording. kNotFound: an input is neither recorded nor can be
+  // recomputed. `variation`: empty, or "key=value" (PB_CAP_VARY), applied to the op and to inputs
+  // recomputed for it.
   Result<Expectation> Expect(const Recording& recording, pb_stage stage, int32_t layer,
                              const std::string& variation);
 

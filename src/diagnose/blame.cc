@@ -73,7 +73,8 @@ class TensorDifference {
   bool all_zero_[2] = {true, true};  // of the values that differ
 };
 
-// What an op reads as rows of values: of a matrix its rows, with the factor beside it; of a norm's weight its channels.
+// What an op reads as rows of values: of a matrix its rows, with the factor beside it; of a norm's
+// weight its channels.
 class WeightRows {
  public:
   explicit WeightRows(const OpWeights& w)

@@ -32,9 +32,11 @@ TEST(Blame, OfNaNIsTheFilesWhereTheEnginesGiveWhatItSays) {
         .blame;
   };
   EXPECT_EQ(blame(true, true, true, true), Blame::kModelFile);
-  EXPECT_EQ(blame(true, true, true, false, true), Blame::kUndetermined);  // one file, two kinds of cache
+  // one file, two kinds of cache
+  EXPECT_EQ(blame(true, true, true, false, true), Blame::kUndetermined);
   EXPECT_EQ(blame(true, true, true, false), Blame::kModelFile);
-  EXPECT_EQ(blame(true, false, true, true), Blame::kUndetermined);  // the reference makes numbers of NaN
+  // the reference makes numbers of NaN
+  EXPECT_EQ(blame(true, false, true, true), Blame::kUndetermined);
   EXPECT_EQ(blame(false, true, true, false), Blame::kUndetermined);
   EXPECT_EQ(blame(true, false, true, false), Blame::kReference);  // wrong by a good file
   EXPECT_EQ(blame(false, true, false, false), Blame::kCandidate);

@@ -28,9 +28,10 @@ struct Culprit {
   Recording inputs;  // the reference's tensors up to here
 };
 
-// Watches the pairs of a lock-step in order and keeps one: the point asked for, or the first in dependency order whose error is
-// beyond its bound and not explained by codes (of siblings the one whose error is clearest), as the judge names it. Holds copies
-// of the layer at hand and of all keys and values until then; nothing more once it is found.
+// Watches the pairs of a lock-step in order and keeps one: the point asked for, or the first in
+// dependency order whose error is beyond its bound and not explained by codes (of siblings the one
+// whose error is clearest), as the judge names it. Holds copies of the layer at hand and of all
+// keys and values until then; nothing more once it is found.
 class PointCapture {
  public:
   explicit PointCapture(std::optional<Place> wanted = std::nullopt) : wanted_(wanted) {}
@@ -46,8 +47,8 @@ class PointCapture {
   std::optional<Place> wanted_;
   std::optional<Culprit> culprit_;
   Recording recording_;
-  // (prompt, step, first position); then the layer in the pass: (embeddings, layers, outer), layer. Within a layer engines go in
-  // orders of their own.
+  // (prompt, step, first position); then the layer in the pass: (embeddings, layers, outer), layer.
+  // Within a layer engines go in orders of their own.
   std::optional<std::tuple<int32_t, int32_t, int32_t>> pass_;
   std::pair<int, int32_t> layer_{};
   bool in_pieces_ = false;  // this pass shows points in pieces of its rows: inputs are not whole

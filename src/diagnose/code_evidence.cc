@@ -59,8 +59,9 @@ void ReadRow(const WeightView& w, int64_t r, WeightRow* row) {
 
 // Codes of one engine against one weight row.
 struct Sums {
-  std::vector<int64_t>
-      integer;  // one a block: of the weights' or of the codes', whichever is shorter; empty: weights are no integers
+  // one a block: of the weights' or of the codes', whichever is shorter; empty: weights are no
+  // integers
+  std::vector<int64_t> integer;
   double exact = 0;
 };
 
@@ -174,7 +175,8 @@ std::vector<float> RowsOf(std::span<const float> all, const std::vector<int64_t>
   return taken;
 }
 
-// What an output differs from an expectation by: the larger of row and feature error, and the bound's ratio.
+// What an output differs from an expectation by: the larger of row and feature error, and the
+// bound's ratio.
 compare::PointRow Differ(const Culprit& culprit, const CodeSubject& subject, const std::vector<int64_t>& rows,
                          const std::vector<float>& expected) {
   const auto n = static_cast<int64_t>(rows.size()), width = static_cast<int64_t>(expected.size()) / n;
@@ -191,7 +193,8 @@ compare::PointRow Differ(const Culprit& culprit, const CodeSubject& subject, con
   return std::move(row).value();
 }
 
-// What the codes make of the weights in the rows to sum; integer sums in the order of rows, features, blocks.
+// What the codes make of the weights in the rows to sum; integer sums in the order of rows,
+// features, blocks.
 struct Summed {
   std::vector<float> exact;
   std::vector<int64_t> integer;

@@ -16,7 +16,8 @@ namespace {
 
 using compare::Blame;
 
-// Where both are not finite in the same places, what there is besides decides.
+// Where an output and the expected values are NaN or infinite at the same places, the finite values
+// alone decide.
 Finding FindingOf(std::string what, const Agreement& found) {
   if (!found.finite_part)
     return {std::move(what),       found.error(), found.row.bound,
@@ -63,14 +64,16 @@ class Explanation {
   const host::Limits& limits_;
   Diagnosis out_;
   FileArbiters arbiters_;
-  drive::EngineRecord records_[2];                  // of the engines started here
-  std::unique_ptr<drive::Participant> engines_[2];  // at a product: to tell their codes; null: not started
+  drive::EngineRecord records_[2];  // of the engines started here
+  // at a product: to tell their codes; null: not started
+  std::unique_ptr<drive::Participant> engines_[2];
   std::string why_not_started_[2];
   Expectation declared_[2];              // what each side's file says the op gives
   bool non_finite_[2] = {false, false};  // whether that is NaN or infinite
 };
 
-// Starts both engines once more where the op is a product, so that they can tell their codes. Diagnosis goes on without.
+// Starts both engines once more where the op is a product, so that they can tell their codes.
+// Diagnosis goes on without.
 void Explanation::OpenEngines() {
   const pb_stage stage = static_cast<pb_stage>(culprit_.place.stage);
   if (stage == PB_STAGE_EMBEDDINGS || !WeightsOf(arbiters_.of(0).model(), stage, culprit_.place.layer).matrix)
@@ -95,8 +98,8 @@ Result<host::Codes> Explanation::CodesOfEngine(int side) {
   return arbiters_.of(side).CodesOf(engines_[side]->engine(), culprit_);
 }
 
-// Compares the codes. Where a finding rests on codes that may go either way, and the engine's own ones part from the other's by more,
-// it does not agree.
+// Compares the codes. Where a finding rests on codes that may go either way, and the engine's own
+// ones part from the other's by more, it does not agree.
 void Explanation::CompareQuantisers() {
   auto inputs = arbiters_.of(0).Inputs(culprit_);
   if ((!engines_[0] && !engines_[1]) || !inputs.ok()) return;
@@ -122,7 +125,8 @@ void Explanation::CompareQuantisers() {
 Status Explanation::Judge(int side) {
   FileArbiter& arbiter = arbiters_.of(side);
   PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, TokensOf(culprit_, comparison_), ""));
-  // Of attention as one op the arbiter's units, those of float32 sums, say nothing: the bound of such an op holds.
+  // Of attention as one op the arbiter's units, those of float32 sums, say nothing: the bound of
+  // such an op holds.
   if (culprit_.bound.roundoff > 0x1p-24) expected.units.clear();
   const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values, expected.units);
   out_.findings.push_back(FindingOf(Record(side).role + " against arbiter", found));

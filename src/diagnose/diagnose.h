@@ -1,5 +1,5 @@
-// Why two engines differ at an op, and whose fault it is: both are judged by the arbiter on the same inputs, then named
-// hypotheses are tried on the engine that is wrong.
+// Why two engines differ at an op, and whose fault it is: both are judged by the arbiter on the
+// same inputs, then named hypotheses are tried on the engine that is wrong.
 #ifndef PARITYBIT_DIAGNOSE_DIAGNOSE_H_
 #define PARITYBIT_DIAGNOSE_DIAGNOSE_H_
 
@@ -17,9 +17,10 @@ namespace pb::diagnose {
 
 // One comparison that blame rests on.
 struct Finding {
-  std::string
-      what;  // "candidate against arbiter", "reference against arbiter", "candidate against reference"
-  double error = 0;        // the larger of the worst row's and the worst feature's (docs/numerics.md)
+  // "candidate against arbiter", "reference against arbiter", "candidate against reference"
+  std::string what;
+  // the larger of the worst row's and the worst feature's (docs/numerics.md)
+  double error = 0;
   double bound = 0;        // what it may reach
   double bound_ratio = 0;  // of the place that is furthest beyond its bound
   bool agrees = false;     // within the bound, or explained by codes
@@ -31,26 +32,29 @@ struct Diagnosis {
   int32_t position = -1;           // first row beyond its bound
   std::optional<int64_t> feature;  // the one output column concerned
   compare::Blame blame = compare::Blame::kNone;
-  std::string sentence;                 // for a person: where, who, what
-  std::string why_undetermined;         // where blame is undetermined
-  std::vector<Finding> findings;        // the evidence
-  std::optional<CodeEvidence> codes;    // of a quantised product whose engines or arbiter tell codes
-  std::vector<Trial> trials;            // those that restore agreement first, best first
-  std::vector<std::string> recomputed;  // inputs that an engine does not show; the arbiter computed them
-  std::vector<std::string> shared;      // what an engine and the arbiter share, so that it is not judged
+  std::string sentence;           // for a person: where, who, what
+  std::string why_undetermined;   // where blame is undetermined
+  std::vector<Finding> findings;  // the evidence
+  // of a quantised product whose engines or arbiter tell codes
+  std::optional<CodeEvidence> codes;
+  std::vector<Trial> trials;  // those that restore agreement first, best first
+  // inputs that an engine does not show; the arbiter computed them
+  std::vector<std::string> recomputed;
+  // what an engine and the arbiter share, so that it is not judged
+  std::vector<std::string> shared;
   std::vector<std::string> file_differences;  // two model files: what differs of what this op reads
 
   // The best trial of a side that restores agreement; nullptr: none does.
   const Trial* Named() const;
 };
 
-// Explains a point that was captured while this comparison ran; one replay for each side and each hypothesis. Of the
-// comparison: both engines' records, tokens.
+// Explains a point that was captured while this comparison ran; one replay for each side and each
+// hypothesis. Of the comparison: both engines' records, tokens.
 Result<Diagnosis> Explain(const Culprit& culprit, const run::Comparison& comparison,
                           const drive::EngineSpec& arbiter, const host::Limits& limits);
 
-// Where the engines' token ids differ: which of them are the arbiter's, by the model's own rules, and how the others part from
-// those (BOS missing or doubled, or the first place).
+// Where the engines' token ids differ: which of them are the arbiter's, by the model's own rules,
+// and how the others part from those (BOS missing or doubled, or the first place).
 Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const drive::EngineSpec& arbiter,
                                 const host::Limits& limits);
 

@@ -17,8 +17,8 @@ bool IsFirstDivergence(const compare::Verdict& verdict, const Place& place) {
   return first && first->stage == place.stage && first->layer == place.layer && first->prompt == place.prompt;
 }
 
-// Where two engines are compared that read the file in ways of their own, a key that nothing here hears is a note; what the arbiter
-// says of them rests on it.
+// Where two engines are compared that read the file in ways of their own, a key that nothing here
+// hears is a note; what the arbiter says of them rests on it.
 void TellWhatTheArbiterLeavesUnheard(run::Comparison* comparison) {
   std::vector<compare::Obstacle> obstacles;
   std::vector<std::string> ignored;

@@ -1,4 +1,5 @@
-// A comparison, and who is wrong where it parted: what crossval, diagnose, repro and self-check do alike.
+// A comparison, and who is wrong where it parted: what crossval, diagnose, repro and self-check do
+// alike.
 #ifndef PARITYBIT_DIAGNOSE_EXPLAINED_RUN_H_
 #define PARITYBIT_DIAGNOSE_EXPLAINED_RUN_H_
 
@@ -17,8 +18,9 @@ struct ExplainedRun {
   std::string why_none;                // why there is no diagnosis of a divergence
 };
 
-// Compares (run::Crossval; the request's observer is replaced) and explains the first op beyond its bound, the token ids where they
-// differ, or `place`. `arbiter`: the engine that judges, or why there is none. Errors are Crossval's.
+// Compares (run::Crossval; the request's observer is replaced) and explains the first op beyond its
+// bound, the token ids where they differ, or `place`. `arbiter`: the engine that judges, or why
+// there is none. Errors are Crossval's.
 Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<drive::EngineSpec>& arbiter,
                                        std::optional<Place> place);
 

@@ -14,8 +14,9 @@ namespace {
 
 constexpr int kMaxThreads = 8;
 
-// Of what a side is told about its model the arbiter takes over what decides between files that contradict each other, and nothing
-// besides: an engine that is told to compute something else than is declared is wrong.
+// Of what a side is told about its model the arbiter takes over what decides between files that
+// contradict each other, and nothing besides: an engine that is told to compute something else than
+// is declared is wrong.
 void TakeDecisions(const drive::EngineRecord& side, host::Settings* settings) {
   auto model = Model::Open(side.model_path, run::DeclaredBy(*settings));
   if (!model.ok()) return;  // who opens it next says why

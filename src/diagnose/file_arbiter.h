@@ -1,4 +1,5 @@
-// The arbiter on one model file: what an op should give from captured inputs, and whether an engine's output is that.
+// The arbiter on one model file: what an op should give from captured inputs, and whether an
+// engine's output is that.
 #ifndef PARITYBIT_DIAGNOSE_FILE_ARBITER_H_
 #define PARITYBIT_DIAGNOSE_FILE_ARBITER_H_
 
@@ -21,23 +22,26 @@ namespace pb::diagnose {
 struct Agreement {
   compare::PointRow row;
   bool agrees = false;  // within the bound, or explained by codes
-  // Not finite in the same places of both: what there is besides, against the same bound.
+  // Where both are NaN or infinite at the same places: the finite values alone, against the same
+  // bound.
   std::optional<compare::PointRow> finite_part;
   double error() const;
 };
 
-// What an arbiter takes over from the side that it judges: the settings that decide what is declared (hf.config), and those that are
-// settings and no defect (act.quant, kv.type).
+// What an arbiter takes over from the side that it judges: the settings that decide what is
+// declared (hf.config), and those that are settings and no defect (act.quant, kv.type).
 host::Settings SettingsOf(const drive::EngineRecord& side);
 
 class FileArbiter {
  public:
-  // Starts `arbiter` on the file that `side` read, under SettingsOf(side). An activation that the file leaves open is the one that the side was told.
+  // Starts `arbiter` on the file that `side` read, under SettingsOf(side). An activation that the
+  // file leaves open is the one that the side was told.
   static Result<std::unique_ptr<FileArbiter>> Open(const drive::EngineSpec& arbiter,
                                                    const drive::EngineRecord& side,
                                                    const host::Limits& limits);
 
-  // The captured op as the model declares it; `variation` as in Arbiter::Expect. `tokens`: ids of the rows, for embeddings.
+  // The captured op as the model declares it; `variation` as in Arbiter::Expect. `tokens`: ids of
+  // the rows, for embeddings.
   Result<Expectation> Expect(const Culprit& culprit, std::span<const int32_t> tokens,
                              const std::string& variation);
   // The op on other inputs, or another op or layer on the captured ones; rows as the inputs'.
@@ -47,15 +51,18 @@ class FileArbiter {
   std::vector<stages::Input> ReplayInputs(pb_stage stage) const { return arbiter_->ReplayInputs(stage); }
   Result<std::vector<Recorded>> Inputs(const Culprit& culprit) const;
 
-  // The codes that an engine with an idle session makes of the captured op's input, and those that the arbiter does.
+  // The codes that an engine with an idle session makes of the captured op's input, and those that
+  // the arbiter does.
   Result<host::Codes> CodesOf(host::Engine& engine, const Culprit& culprit) const;
   Result<host::Codes> Codes(const Culprit& culprit) { return CodesOf(*engine_, culprit); }
-  // Lets an engine with an idle session say how it quantises: what it does not do will explain nothing.
+  // Lets an engine with an idle session say how it quantises: what it does not do will explain
+  // nothing.
   Status AskForSchemes(host::Engine& engine, const std::string& who) {
     return scheme_check_->Ask(engine, who);
   }
 
-  // Against the bound that `units` (of `expected`) give; where they are empty, against the culprit's.
+  // Against the bound that `units` (of `expected`) give; where they are empty, against the
+  // culprit's.
   Agreement Compare(const Culprit& culprit, std::span<const float> output, std::span<const float> expected,
                     std::span<const float> units) const;
 
@@ -90,12 +97,14 @@ class FileArbiter {
   host::Facts facts_, session_;
 };
 
-// An arbiter for each side of a comparison; one serves both where they read the same file under the same settings.
+// An arbiter for each side of a comparison; one serves both where they read the same file under the
+// same settings.
 class FileArbiters {
  public:
   static Result<FileArbiters> Open(const drive::EngineSpec& arbiter, const run::Comparison& comparison,
                                    const host::Limits& limits);
-  FileArbiter& of(int side) { return apart() ? *own_[side] : *own_[0]; }  // 0 candidate, 1 reference
+  // 0 candidate, 1 reference
+  FileArbiter& of(int side) { return apart() ? *own_[side] : *own_[0]; }
   bool apart() const { return own_[1] != nullptr; }
 
  private:

@@ -15,8 +15,9 @@ namespace pb::diagnose {
 namespace {
 
 using stages::kNorms, stages::kProducts, stages::Set;
-constexpr Set kRope = stages::kRotary, kSoftmax = PB_STAGE_ATTN_SCORES_SOFTMAX, kScores = PB_STAGE_ATTN_SCORES,
-              kContext = PB_STAGE_ATTN_CONTEXT, kActivations = {PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED};
+constexpr Set kRope = stages::kRotary, kSoftmax = PB_STAGE_ATTN_SCORES_SOFTMAX,
+              kScores = PB_STAGE_ATTN_SCORES, kContext = PB_STAGE_ATTN_CONTEXT,
+              kActivations = {PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED};
 
 // One value of a variation. `text`: what an engine does that does it.
 struct Variation {
@@ -92,8 +93,7 @@ constexpr Variation kVariations[] = {
     {kProducts, "drop.columns", "64", "leaves out the last 64 columns of the weight", "64 columns left out"},
     {kProducts, "drop.columns", "128", "leaves out the last 128 columns of the weight",
      "128 columns left out"},
-    {PB_STAGE_LOGITS, "output.tied", "1", "takes the embeddings for the output matrix",
-     "tied embeddings"},
+    {PB_STAGE_LOGITS, "output.tied", "1", "takes the embeddings for the output matrix", "tied embeddings"},
     {kSoftmax, "softmax.sink", "1", "adds 1 to the sum of the softmax's exponentials",
      "a sum without that 1"},
     {kSoftmax, "softmax.scale", "0.69314718055994531", "takes powers of 2 in place of e", "powers of 2"},
@@ -110,7 +110,8 @@ constexpr Variation kVariations[] = {
      "interleaved KV heads"},
 };
 
-// What the model declares of a variation's key, for people; empty: nothing that a reader would ask for.
+// What the model declares of a variation's key, for people; empty: nothing that a reader would ask
+// for.
 std::string DeclaredText(const FileArbiter& arbiter, std::string_view key) {
   const HyperParameters& p = arbiter.model().params();
   if (key == "ffn.activation" && p.ffn_activation) {

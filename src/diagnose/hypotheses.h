@@ -1,5 +1,6 @@
-// Named ways to get an op wrong, each tried on the output of the engine that is wrong: one table of variations of the op, and
-// transformations of its output whose numbers are fitted and then verified.
+// Named ways to get an op wrong, each tried on the output of the engine that is wrong: one table of
+// variations of the op, and transformations of its output whose numbers are fitted and then
+// verified.
 #ifndef PARITYBIT_DIAGNOSE_HYPOTHESES_H_
 #define PARITYBIT_DIAGNOSE_HYPOTHESES_H_
 
@@ -15,12 +16,16 @@ namespace pb::diagnose {
 struct Trial {
   std::string side;  // "candidate" "reference": whose output it is to explain
   std::string name;  // "ffn.activation=silu", "factor=1.05": stable, machine-readable
-  std::string text;  // "runs SiLU, the model declares squared ReLU": what the side does; a half sentence
-  std::string short_text;             // "SiLU": agreement is restored with ...
-  int n_fitted = 0;                   // numbers that were fitted to the very output that they explain
+  // "runs SiLU, the model declares squared ReLU": what the side does; a half sentence
+  std::string text;
+  std::string short_text;  // "SiLU": agreement is restored with ...
+  // numbers that were fitted to the very output that they explain
+  int n_fitted = 0;
   double error = 0, bound_ratio = 0;  // of the side's output against the hypothesis
-  bool restores = false;              // agreement within the bound of all rows, or explained by codes
-  // Token rows that `error` is over, and those of the op: a large product is tried on some of them first.
+  // agreement within the bound of all rows, or explained by codes
+  bool restores = false;
+  // Token rows that `error` is over, and those of the op: a large product is tried on some of them
+  // first.
   int64_t n_rows = 0, of_rows = 0;
 };
 
@@ -34,9 +39,10 @@ struct Subject {
   std::span<const float> units;     // of declared (Expectation::units); may be empty
 };
 
-// All that apply to the op; those that restore agreement first: fewer fitted numbers first, then the smaller error. What the
-// arbiter refuses (a shape that a variation does not fit) is not among them. Of a product of more than 2e8 multiply-adds some rows
-// are tried (ChooseRows), and all of them where those agree.
+// All that apply to the op; those that restore agreement first: fewer fitted numbers first, then
+// the smaller error. What the arbiter refuses (a shape that a variation does not fit) is not among
+// them. Of a product of more than 2e8 multiply-adds some rows are tried (ChooseRows), and all of
+// them where those agree.
 std::vector<Trial> TryHypotheses(const Subject& subject);
 
 }  // namespace pb::diagnose

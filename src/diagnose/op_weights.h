@@ -11,14 +11,16 @@ namespace pb::diagnose {
 
 // Exactly one of matrix and vector is set; neither where the op reads no tensor.
 struct OpWeights {
-  std::string name;                            // "blk.3.ffn_up.weight"
-  const WeightView* matrix = nullptr;          // (n_out, n_in); of the embeddings: (n_vocab, d_model)
+  std::string name;  // "blk.3.ffn_up.weight"
+  // (n_out, n_in); of the embeddings: (n_vocab, d_model)
+  const WeightView* matrix = nullptr;
   float scale = 1;                             // a factor of its own beside the matrix
   const std::vector<float>* vector = nullptr;  // a norm's weight
 };
 // A layer that the model does not have reads nothing.
 OpWeights WeightsOf(const Model& model, int32_t stage, int32_t layer);
-// The magnitude of ternary weights, without the factor beside the matrix; 0 where they are not ternary.
+// The magnitude of ternary weights, without the factor beside the matrix; 0 where they are not
+// ternary.
 float TernaryStep(const OpWeights& weights);
 
 }  // namespace pb::diagnose

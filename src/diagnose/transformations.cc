@@ -45,7 +45,8 @@ std::vector<int64_t> AllFeatures(const View& v) {
   return all;
 }
 
-// The scale of a product's weights: a tensor of its own, or the magnitude of ternary weights; 0 where there is none.
+// The scale of a product's weights: a tensor of its own, or the magnitude of ternary weights; 0
+// where there is none.
 double WeightScale(const Subject& s) {
   const OpWeights w = WeightsOf(s.arbiter->model(), s.culprit->place.stage, s.culprit->place.layer);
   return w.matrix && w.scale != 1 ? double(w.scale) : double(TernaryStep(w));

@@ -1,5 +1,5 @@
-// Hypotheses that no single variation of the op expresses: its output transformed, with numbers fitted to what the engine gave;
-// other tensors, and variations whose value is fitted.
+// Hypotheses that no single variation of the op expresses: its output transformed, with numbers
+// fitted to what the engine gave; other tensors, and variations whose value is fitted.
 #ifndef PARITYBIT_DIAGNOSE_TRANSFORMATIONS_H_
 #define PARITYBIT_DIAGNOSE_TRANSFORMATIONS_H_
 
@@ -18,19 +18,21 @@ struct Guess {
   int n_fitted = 0;
   std::vector<float> output = {};
   std::vector<float> units = {};  // empty: those of what the op should give
-  // The op under the hypothesis, on any rows. Empty: the output is the engine's own transformed, or what it reads.
+  // The op under the hypothesis, on any rows. Empty: the output is the engine's own transformed, or
+  // what it reads.
   std::function<Result<Expectation>(const Culprit&)> replay = {};
 };
 
-// The op under a variation "key=value", or whatever `guess.replay` is, on the subject's rows. nullopt: the arbiter refuses it.
+// The op under a variation "key=value", or whatever `guess.replay` is, on the subject's rows.
+// nullopt: the arbiter refuses it.
 std::optional<Guess> Varied(const Subject& subject, Guess guess);
 
 // Features (output columns) whose error is beyond the bound, in order.
 std::vector<int64_t> BadFeatures(const Subject& subject);
 
 // Each list holds guesses: whether one explains the output is the caller's to verify.
-// A factor (named where it is one that engines forget or double), features that are zero or scaled, a constant vector, features
-// in another order, one input handed on.
+// A factor (named where it is one that engines forget or double), features that are zero or scaled,
+// a constant vector, features in another order, one input handed on.
 std::vector<Guess> OutputTransformations(const Subject& subject);
 // The product or norm with another tensor of its shape; a gated product with its sides exchanged.
 std::vector<Guess> OtherTensors(const Subject& subject);

@@ -97,8 +97,8 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   const EngineRecord& record = engine.record();
   trace::Manifest manifest;
   manifest.engine = record.spec;
-  // A trace travels: where the libraries lay, and which others there were, says nothing elsewhere; their digests do. And what an
-  // engine promises of its next run is no promise of a recording.
+  // A trace travels: where the libraries lay, and which others there were, says nothing elsewhere;
+  // their digests do. And what an engine promises of its next run is no promise of a recording.
   for (const trace::Fact& fact : record.description)
     if (!fact.key.starts_with("path.") && fact.key != kLibrariesFact && fact.key != kPromiseFact)
       manifest.engine_facts.push_back(fact);
@@ -157,7 +157,8 @@ Status TraceCapture::OnEvent(const host::Event& event) {
       break;
   }
   if (point.stage >= 0) return AppendRows(point, event.tensor);
-  // An op that the adapter's table does not know: its rows need not be tokens, so it is taken as a whole.
+  // An op that the adapter's table does not know: its rows need not be tokens, so it is taken as a
+  // whole.
   std::string name = event.point.native_name + "|" + event.point.op;
   if (event.point.occurrence > 0) name += fmt::format("#{}", event.point.occurrence);
   if (!filter_.Wants(name, point.layer, step_, point.first_position)) return {};

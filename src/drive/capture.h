@@ -1,4 +1,5 @@
-// Records an engine's tracepoints as they come: an evaluation's events in, trace records out. Holds no tensor.
+// Records an engine's tracepoints as they come: an evaluation's events in, trace records out. Holds
+// no tensor.
 #ifndef PARITYBIT_DRIVE_CAPTURE_H_
 #define PARITYBIT_DRIVE_CAPTURE_H_
 
@@ -15,17 +16,19 @@
 
 namespace pb::drive {
 
-// What a manifest says of an engine with its model and session open: names, facts, model. The caller adds level, per_row, prompt
-// and filter.
+// What a manifest says of an engine with its model and session open: names, facts, model. The
+// caller adds level, per_row, prompt and filter.
 Result<trace::Manifest> DescribeTrace(Participant& engine);
 
-// Writes the points of one sequence, step by step. The writer, and the filter, outlive it. The logits are recorded as the
-// engine delivers them, in blocks of rows, so that no tensor of all rows is needed; their tap is not asked for.
+// Writes the points of one sequence, step by step. The writer, and the filter, outlive it. The
+// logits are recorded as the engine delivers them, in blocks of rows, so that no tensor of all rows
+// is needed; their tap is not asked for.
 class TraceCapture {
  public:
   TraceCapture(trace::Writer& writer, const trace::PointFilter& filter) : writer_(writer), filter_(filter) {}
 
-  // Opens a step: tokens at first_position, evaluated in one call or several. Step 0 is the prefill.
+  // Opens a step: tokens at first_position, evaluated in one call or several. Step 0 is the
+  // prefill.
   Status BeginStep(int32_t first_position, std::span<const int32_t> tokens);
   // What an evaluation of the step has to show.
   host::TapFilter Tap(const host::Engine& engine) const;
@@ -55,8 +58,9 @@ struct TraceSummary {
   double seconds = 0, seconds_untapped = 0;
 };
 
-// Evaluates the request twice in an open session: without taps, which also chooses the greedy tokens, then with `capture`'s points
-// recorded, and finishes the trace. What goes wrong is written into the trace as the reason that it is incomplete.
+// Evaluates the request twice in an open session: without taps, which also chooses the greedy
+// tokens, then with `capture`'s points recorded, and finishes the trace. What goes wrong is written
+// into the trace as the reason that it is incomplete.
 Result<TraceSummary> RecordTrace(Participant& engine, const TraceRequest& request, trace::Writer& writer,
                                  const trace::PointFilter& filter);
 

@@ -15,8 +15,8 @@ namespace pb::drive {
 struct EngineSpec {
   std::string text;  // as the user named it
   std::filesystem::path plugin;
-  host::Settings
-      settings;  // the set-up's own, then the user's; a later one replaces an earlier one of its key
+  // the set-up's own, then the user's; a later one replaces an earlier one of its key
+  host::Settings settings;
 };
 
 // What a user typed, before anybody looked for the plugin.

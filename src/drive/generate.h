@@ -44,12 +44,13 @@ struct GenerateSummary {
   bool stopped = false;  // by a stop id
 };
 
-// Needs an open session of at least tokens + max_tokens positions. on_token gets each id as it is chosen.
+// Needs an open session of at least tokens + max_tokens positions. on_token gets each id as it is
+// chosen.
 Result<GenerateSummary> Generate(Participant& engine, const GenerateRequest& request,
                                  const std::function<Status(int32_t id)>& on_token);
 
-// Length of the longest prefix of bytes that does not end inside a UTF-8 sequence; bytes that are no UTF-8
-// count as whole.
+// Length of the longest prefix of bytes that does not end inside a UTF-8 sequence; bytes that are
+// no UTF-8 count as whole.
 size_t CompleteUtf8(std::string_view bytes);
 
 }  // namespace pb::drive

@@ -18,7 +18,8 @@ TEST(Greedy, LowestIdOfEqualsAndNothingOfNothingFinite) {
   EXPECT_EQ(Greedy(std::vector<float>{}), -1);
 }
 
-// Shares of draws against exp(logit / temperature) normalised; five standard deviations of a binomial share.
+// Shares of draws against exp(logit / temperature) normalised; five standard deviations of a
+// binomial share.
 TEST(Sampler, DrawsInProportionToTheTemperedProbabilities) {
   const std::vector<float> row = {0, 1, 2, -1};
   const double temperature = 0.7;

@@ -15,8 +15,8 @@ std::string WhyNoLocalScope(Participant& of_candidate, Participant& of_reference
       return fmt::format("the {} does not show its logits as a tracepoint",
                          engine == &candidate ? "candidate" : "reference");
   }
-  // An op of one shape has no counterpart in the other; what follows it would be fed other inputs. Of one file a shape that differs is an
-  // engine's mistake, and shows.
+  // An op of one shape has no counterpart in the other; what follows it would be fed other inputs.
+  // Of one file a shape that differs is an engine's mistake, and shows.
   const EngineRecord &c = of_candidate.record(), &r = of_reference.record();
   const trace::ModelFacts ours = c.model_facts(), theirs = r.model_facts();
   std::string why;

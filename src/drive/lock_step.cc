@@ -1,4 +1,5 @@
-// Two engines in lock-step: which points to expect of them, how their tensors meet, and what the candidate goes on with.
+// Two engines in lock-step: which points to expect of them, how their tensors meet, and what the
+// candidate goes on with.
 #include "drive/lock_step.h"
 
 #include <fmt/format.h>
@@ -38,14 +39,15 @@ int32_t LayerOrder(int32_t stage, int32_t layer, int64_t n_layers) {
   return stage == PB_STAGE_EMBEDDINGS ? 0 : static_cast<int32_t>(n_layers) + 1;
 }
 
-// Ops of their own wherever they are hidden, with a rounding of their own, and no part of the op that reads them: what reads
-// weights, and the rotation before keys are cached.
+// Ops of their own wherever they are hidden, with a rounding of their own, and no part of the op
+// that reads them: what reads weights, and the rotation before keys are cached.
 constexpr stages::Set kStandAlone =
     stages::kProducts | stages::kNorms | stages::kRotary | stages::Set(PB_STAGE_EMBEDDINGS);
 
-// Which hidden stage keeps a stage's inputs from being equal in both engines; unmapped: none does. In place of any other hidden
-// stage, which is computed inside the op that reads it, stand that stage's own inputs, and so in place of one that
-// neither engine has. `seen`: stages that were looked into, of this layer or the one before.
+// Which hidden stage keeps a stage's inputs from being equal in both engines; unmapped: none does.
+// In place of any other hidden stage, which is computed inside the op that reads it, stand that
+// stage's own inputs, and so in place of one that neither engine has. `seen`: stages that were
+// looked into, of this layer or the one before.
 pb_stage HiddenInput(pb_stage stage, const std::function<pb_visibility(pb_stage)>& see, stages::Set* seen) {
   for (const stages::InputSpec& spec : stages::Of(stage).inputs) {
     const bool second = spec.n_stages > 1 && see(spec.stages[0]) == PB_ABSENT;
@@ -171,7 +173,8 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
       s.reference_order =
           std::max(s.reference_order, LayerOrder(event.point.stage, event.point.layer, options_.n_layers));
     }
-    // Each row once and in order, whether or not the candidate has been there already: what is shown twice is no evidence.
+    // Each row once and in order, whether or not the candidate has been there already: what is
+    // shown twice is no evidence.
     const Key key{event.point.stage, event.point.layer};
     int64_t& n_shown = s.n_shown[key];
     const int64_t begin = event.point.first_position - s.first_position;
@@ -262,7 +265,8 @@ Status LockStep::Candidate(const host::Event& event) {
                                   : candidate_.engine().Overwrite(reference));
 }
 
-// Waits until the candidate has something to say, letting the reference run ahead by at most one layer meanwhile.
+// Waits until the candidate has something to say, letting the reference run ahead by at most one
+// layer meanwhile.
 Result<bool> LockStep::CandidateReady() {
   State& s = *state_;
   for (;;) {

@@ -1,5 +1,6 @@
-// Two engines over the same tokens, point by point: every tracepoint of the candidate compared with the reference's, and in
-// lock-step then overwritten by it, so that each op's error is its own (ARCHITECTURE.md, "Verdicts").
+// Two engines over the same tokens, point by point: every tracepoint of the candidate compared with
+// the reference's, and in lock-step then overwritten by it, so that each op's error is its own
+// (ARCHITECTURE.md, "Verdicts").
 #ifndef PARITYBIT_DRIVE_LOCK_STEP_H_
 #define PARITYBIT_DRIVE_LOCK_STEP_H_
 
@@ -29,7 +30,9 @@ using PairObserver = std::function<void(const PointPair&)>;
 // What each of the candidate's tensors is overwritten with once it has been compared.
 enum class Overwrite {
   kReference,  // the reference's: lock-step, errors are local
-  kItself,  // what it just showed: changes nothing in an engine that computes with what it shows; errors are accumulated
+  // what it just showed: changes nothing in an engine that computes with what it shows; errors are
+  // accumulated
+  kItself,
   kNothing,  // errors are accumulated
 };
 
@@ -40,20 +43,24 @@ struct LockStepOptions {
   Overwrite overwrite = Overwrite::kReference;
   // May be empty. Called for every pair, in the candidate's order.
   std::function<Status(const PointPair&)> on_pair;
-  // May be empty. Called for everything an engine hands over, in its own order, before it is compared; side 0 is the candidate.
-  // Then each engine is asked for all stages that it shows, not only for those that both do.
+  // May be empty. Called for everything an engine hands over, in its own order, before it is
+  // compared; side 0 is the candidate. Then each engine is asked for all stages that it shows, not
+  // only for those that both do.
   std::function<Status(int side, const host::Event&)> on_event;
 };
 
 // Which points two engines are expected to show, by stage.
 struct PointPlan {
   std::vector<int32_t> compared;  // stages both show
-  // Of those the ones whose inputs are not equal in lock-step though they are compared, with the reason: an input that is hidden in
-  // one of the engines was never overwritten. Their errors are not their own.
+  // Of those the ones whose inputs are not equal in lock-step though they are compared, with the
+  // reason: an input that is hidden in one of the engines was never overwritten. Their errors are
+  // not their own.
   std::map<int32_t, std::string> unequal;
-  std::vector<int32_t> shown[2];             // stages each shows
-  std::vector<std::string> unobservable;     // "ffn_act: reference: computed inside the gated product"
-  std::vector<std::string> one_sided;        // a stage one engine has and the other's architecture lacks
+  std::vector<int32_t> shown[2];  // stages each shows
+  // "ffn_act: reference: computed inside the gated product"
+  std::vector<std::string> unobservable;
+  // a stage one engine has and the other's architecture lacks
+  std::vector<std::string> one_sided;
   int64_t Expected(int64_t n_layers) const;  // points of one pass that are judged
 };
 PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
@@ -63,20 +70,24 @@ PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
 struct LockStepResult {
   std::vector<compare::PointRow>
       rows;  // in dependency order, one for each point (or piece of its rows) of each pass
-  std::vector<std::string> missing;  // "prompt 0, step 0, layer 3, q_rope: the reference did not show it"
-  std::string logits_sha256[2];      // candidate, reference: as evaluated here, all rows in order of position
-  std::string shown_sha256[2];  // the same, as shown at the tracepoint `logits` (before it was overwritten)
+  // "prompt 0, step 0, layer 3, q_rope: the reference did not show it"
+  std::vector<std::string> missing;
+  // candidate, reference: as evaluated here, all rows in order of position
+  std::string logits_sha256[2];
+  // the same, as shown at the tracepoint `logits` (before it was overwritten)
+  std::string shown_sha256[2];
 };
 
-// Drives two open sessions (at position 0) over a sequence in passes. The reference runs ahead of the candidate by at most one
-// layer and then waits. Positions, steps and chunks are the caller's: one call of Pass is one evaluation in both engines.
+// Drives two open sessions (at position 0) over a sequence in passes. The reference runs ahead of
+// the candidate by at most one layer and then waits. Positions, steps and chunks are the caller's:
+// one call of Pass is one evaluation in both engines.
 class LockStep {
  public:
   LockStep(Participant& candidate, Participant& reference, PointPlan plan, LockStepOptions options);
   ~LockStep();
 
-  // Evaluates tokens at first_position in both engines; step 0 is the prefill. An engine's failure is noted
-  // by its participant.
+  // Evaluates tokens at first_position in both engines; step 0 is the prefill. An engine's failure
+  // is noted by its participant.
   Status Pass(std::span<const int32_t> tokens, int32_t first_position, int32_t prompt, int32_t step);
   // The result so far, complete after the last pass.
   LockStepResult Finish();
@@ -86,7 +97,8 @@ class LockStep {
   Status Candidate(const host::Event& event);
   Status PullReference();
   Status OnReferenceEvent(const host::Event& event);
-  void Missing(const std::pair<int32_t, int32_t>& point, const std::string& why);  // point: stage, layer
+  // point: stage, layer
+  void Missing(const std::pair<int32_t, int32_t>& point, const std::string& why);
   Result<bool> CandidateReady();
   Status Observe(int side, const host::Event& event);
   bool IsCompared(const host::Event& event) const;

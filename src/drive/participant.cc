@@ -59,7 +59,8 @@ Status Participant::Start(const EngineSpec& spec) {
   auto engine = host::Engine::Start(spec.plugin, spec.settings, limits_);
   if (!engine) {
     Error error = std::move(engine).error();
-    // A key that no engine knows is a slip of the command line; one that this engine understands and does not offer it refuses.
+    // A key that no engine knows is a slip of the command line; one that this engine understands
+    // and does not offer it refuses.
     if (error.code == Code::kUnsupported && !NamesKnownSetting(error.message, spec.settings))
       error.code = Code::kUsage;
     return Note(std::move(error));

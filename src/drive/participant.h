@@ -1,5 +1,5 @@
-// One side of a comparison: an engine started, its model and session opened, evaluated over a sequence; every
-// failure noted in its record with the engine's last words.
+// One side of a comparison: an engine started, its model and session opened, evaluated over a
+// sequence; every failure noted in its record with the engine's last words.
 #ifndef PARITYBIT_DRIVE_PARTICIPANT_H_
 #define PARITYBIT_DRIVE_PARTICIPANT_H_
 
@@ -25,18 +25,20 @@ struct Taps {
   std::function<Status(const host::Event&)> on_point;
 };
 
-// An error that its calls return is the engine's where failed() says so afterwards; else it is of a callback or a file.
+// An error that its calls return is the engine's where failed() says so afterwards; else it is of a
+// callback or a file.
 class Participant {
  public:
   Participant(EngineRecord& record, const host::Limits& limits) : record_(record), limits_(limits) {}
 
-  // Starts the engine and fills the record: settings, digests, identity. A setting it does not know is kUsage.
+  // Starts the engine and fills the record: settings, digests, identity. A setting it does not know
+  // is kUsage.
   Status Start(const EngineSpec& spec);
   Status OpenModel(const std::filesystem::path& model);
   // Replaces the session; its facts go to the record when `keep_facts`.
   Status OpenSession(const host::Settings& settings, bool keep_facts = true);
-  // The same with wishes of paritybit's own: a key that the engine says it does not know is left out. Returns what
-  // was taken.
+  // The same with wishes of paritybit's own: a key that the engine says it does not know is left
+  // out. Returns what was taken.
   Result<host::Settings> OpenSessionWishing(host::Settings wishes);
   Result<std::vector<int32_t>> Tokenize(std::string_view text);
   Result<std::string> Detokenize(std::span<const int32_t> ids);
@@ -45,16 +47,16 @@ class Participant {
                   const Taps& taps = {});
   // The same with the row of the last token alone.
   Status EvaluateLast(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row);
-  // Evaluates and hands everything over as it comes. An error of on_event that is kEngine is this engine's: what came was
-  // not what was asked for.
+  // Evaluates and hands everything over as it comes. An error of on_event that is kEngine is this
+  // engine's: what came was not what was asked for.
   Status Evaluate(const host::EvalRequest& request,
                   const std::function<Status(const host::Event&)>& on_event);
   Result<std::vector<host::StageVisibility>> Stages();
   Status Reset();
   // Takes an error that this engine gave elsewhere for its own.
   Status Noted(Status status);
-  // What a failure of this engine makes of the comparison or measurement at hand. None: this engine has not failed, or the call
-  // made no sense; the error ends the command.
+  // What a failure of this engine makes of the comparison or measurement at hand. None: this engine
+  // has not failed, or the call made no sense; the error ends the command.
   std::optional<compare::Obstacle> ObstacleOf(const Error& error);
 
   host::Engine& engine() { return *engine_; }
@@ -72,20 +74,23 @@ class Participant {
   std::unique_ptr<host::Engine> engine_;
 };
 
-// Settings of a session whose results are comparable with another engine's, where the user gave none: one thread, an f16 KV
-// cache, no flash attention; and room for n_ctx positions.
+// Settings of a session whose results are comparable with another engine's, where the user gave
+// none: one thread, an f16 KV cache, no flash attention; and room for n_ctx positions.
 host::Settings SessionWishes(const host::Settings& by_user, size_t n_ctx);
 // Starts an engine to ask what it says of itself.
 Result<host::Facts> DescribeEngine(const EngineSpec& spec);
 // sha256 of what decides an engine's numbers: plugin and library digests, version, instruction set.
 std::string EngineIdentity(const EngineRecord& record);
-// Under this key a trace tells it of the engine that it was recorded from, and so does the recording as an engine.
+// Under this key a trace tells it of the engine that it was recorded from, and so does the
+// recording as an engine.
 inline constexpr std::string_view kIdentityFact = "identity";
-// Facts of an engine's description (abi/engine.h, describe): over which axes it promises equal bits, as "repeat threads ubatch feed
-// cpu.library", and what cpu.library may be on this processor, as "haswell x64".
+// Facts of an engine's description (abi/engine.h, describe): over which axes it promises equal
+// bits, as "repeat threads ubatch feed cpu.library", and what cpu.library may be on this processor,
+// as "haswell x64".
 inline constexpr std::string_view kPromiseFact = "promise.equal_bits", kLibrariesFact = "cpu.libraries";
-// What the engine found that the model file leaves open or contradicts: "native: metadata key ... is missing", one each; and
-// that it evaluated more positions than the model was trained for, or ran more threads than there are processors.
+// What the engine found that the model file leaves open or contradicts: "native: metadata key ...
+// is missing", one each; and that it evaluated more positions than the model was trained for, or
+// ran more threads than there are processors.
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions = 0);
 // What to expect of more threads than there are processors; empty where there are enough.
 std::string TooManyThreads(int64_t n_threads, int n_processors);

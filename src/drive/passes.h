@@ -1,5 +1,5 @@
-// The one walk over a sequence in an engine: its prefill in passes of so many rows, then a pass for each
-// decode step.
+// The one walk over a sequence in an engine: its prefill in passes of so many rows, then a pass for
+// each decode step.
 #ifndef PARITYBIT_DRIVE_PASSES_H_
 #define PARITYBIT_DRIVE_PASSES_H_
 
@@ -21,16 +21,18 @@ struct Pass {
   std::span<const int32_t> tokens;
 };
 
-// Where tensors are compared or overwritten they must come in the same rows from every engine, and a
-// pass of them must fit: as many rows as the smallest batch of these engines (the fact ubatch), and never
-// more than 512.
+// Where tensors are compared or overwritten they must come in the same rows from every engine, and
+// a pass of them must fit: as many rows as the smallest batch of these engines (the fact ubatch),
+// and never more than 512.
 int64_t PassRows(std::initializer_list<const EngineRecord*> engines);
-// Where logits alone count the engine cuts the prefill itself, as it does for everybody else.
+// Where only logits are compared, the engine cuts the prefill into batches itself, as in ordinary
+// use.
 inline constexpr int64_t kWholePrefill = INT64_MAX;
 
 // The token of decode step `index` + 1; none: there is no such step.
 using NextToken = std::function<Result<std::optional<int32_t>>(size_t index)>;
-// The tokens of a vector from `first` on; also those that are added while passes run. Outlived by it.
+// The tokens of a vector from `first` on; also those that are added while passes run. Outlived by
+// it.
 NextToken StepsOf(const std::vector<int32_t>& tokens, size_t first = 0);
 
 // There are none.

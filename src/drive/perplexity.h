@@ -10,15 +10,17 @@
 
 namespace pb::drive {
 
-// Over the tokens that were predicted: every token of a window but its first, from those before it in the window.
+// Over the tokens that were predicted: every token of a window but its first, from those before it
+// in the window.
 struct Perplexity {
   double nll = 0;  // mean of -log p, nats
   int64_t n_predicted = 0, n_windows = 0;
   double value() const;  // exp(nll)
 };
 
-// Consecutive windows of `window` tokens (the last may be shorter), each evaluated from an empty session in one pass; needs an
-// open session of that many positions. kUsage: fewer than two tokens. kEngine: rows missing, or a logit that is not finite.
+// Consecutive windows of `window` tokens (the last may be shorter), each evaluated from an empty
+// session in one pass; needs an open session of that many positions. kUsage: fewer than two tokens.
+// kEngine: rows missing, or a logit that is not finite.
 Result<Perplexity> MeasurePerplexity(Participant& engine, std::span<const int32_t> tokens, int32_t window,
                                      const Progress& progress);
 

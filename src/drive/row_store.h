@@ -1,5 +1,5 @@
-// Logits rows of one evaluation, kept on disk-backed memory: whole prompts times a vocabulary need not fit in
-// RAM.
+// Logits rows of one evaluation, kept on disk-backed memory: whole prompts times a vocabulary need
+// not fit in RAM.
 #ifndef PARITYBIT_DRIVE_ROW_STORE_H_
 #define PARITYBIT_DRIVE_ROW_STORE_H_
 
@@ -11,11 +11,12 @@
 
 namespace pb::drive {
 
-// An unlinked temporary file, mapped. Rows are appended in order and read at random. Movable; gone with the
-// object.
+// An unlinked temporary file, mapped. Rows are appended in order and read at random. Movable; gone
+// with the object.
 class RowStore {
  public:
-  // Room for up to n_rows rows of n_columns float32. kIo when the temporary directory has no room for them.
+  // Room for up to n_rows rows of n_columns float32. kIo when the temporary directory has no room
+  // for them.
   static Result<RowStore> Create(int64_t n_rows, int64_t n_columns);
   RowStore(RowStore&& other) noexcept;
   RowStore& operator=(RowStore&& other) noexcept;
@@ -23,7 +24,8 @@ class RowStore {
 
   int64_t n_rows() const { return n_rows_; }
   int64_t n_columns() const { return n_columns_; }
-  // values: whole rows. More rows than there is room for is kEngine: the engine sent more than was asked.
+  // values: whole rows. More rows than there is room for is kEngine: the engine sent more than was
+  // asked.
   Status Append(std::span<const float> values);
   std::span<const float> Row(int64_t row) const;
 

@@ -16,7 +16,8 @@ struct Row {
   const char* type;
   ActScheme scheme;
 };
-// ggml-cpu.c of llama.cpp v0.5.0, type_traits_cpu: vec_dot_type. I2_S: bitnet.cpp, int8 for each token.
+// ggml-cpu.c of llama.cpp v0.5.0, type_traits_cpu: vec_dot_type. I2_S: bitnet.cpp, int8 for each
+// token.
 constexpr Row kGgml[] = {
     {"F32", ActScheme::kNone},     {"F16", ActScheme::kF16},     {"BF16", ActScheme::kBF16},
     {"Q4_0", ActScheme::kQ8_0},    {"Q4_1", ActScheme::kQ8_1},   {"Q5_0", ActScheme::kQ8_0},
@@ -68,7 +69,8 @@ std::optional<ActScheme> GgmlActScheme(std::string_view type_name) {
 
 std::optional<ActScheme> GgmlActScheme(uint32_t type_id) { return GgmlActScheme(BlockTypeName(type_id)); }
 
-// The type's own scheme in every library; and F16 weights met by inputs that are not rounded, where the processor has AMX.
+// The type's own scheme in every library; and F16 weights met by inputs that are not rounded, where
+// the processor has AMX.
 bool IsUsualPrecision(BlockType weight, ActScheme s) {
   return GgmlActScheme(static_cast<uint32_t>(weight)) == s ||
          (weight == BlockType::kF16 && s == ActScheme::kNone);

@@ -1,6 +1,6 @@
-// How the input of a matrix product is rounded before it meets the weights: the schemes, which of them ggml
-// takes for a weight type, and the setting act.quant. The one table of all that; how codes are computed stands
-// with each engine.
+// How the input of a matrix product is rounded before it meets the weights: the schemes, which of
+// them ggml takes for a weight type, and the setting act.quant. The one table of all that; how
+// codes are computed stands with each engine.
 #ifndef PARITYBIT_FORMATS_ACT_SCHEME_H_
 #define PARITYBIT_FORMATS_ACT_SCHEME_H_
 
@@ -36,17 +36,18 @@ std::optional<ActScheme> FindActScheme(std::string_view name);
 // Values that one scale covers in a row of n_columns; 0 where no codes are made.
 int64_t ActBlockValues(ActScheme s, int64_t n_columns);
 
-// The scheme that ggml takes for a weight type (its type traits' vec_dot_type; I2_S: bitnet.cpp). Nothing: the
-// type is not known.
+// The scheme that ggml takes for a weight type (its type traits' vec_dot_type; I2_S: bitnet.cpp).
+// Nothing: the type is not known.
 std::optional<ActScheme> GgmlActScheme(uint32_t type_id);
 std::optional<ActScheme> GgmlActScheme(std::string_view type_name);
 
-// Whether libraries of llama.cpp v0.5.0 multiply weights of this type so, each correct by its own scheme
-// (docs/numerics.md, "Precision of products").
+// Whether libraries of llama.cpp v0.5.0 multiply weights of this type so, each correct by its own
+// scheme (docs/numerics.md, "Precision of products").
 bool IsUsualPrecision(BlockType weight, ActScheme s);
 
-// The setting act.quant: "ggml", one scheme for the products of all layers, or either with exceptions by weight
-// type: "ggml+F16:none", "ggml+F16/32:none" (matrices whose rows are a multiple of 32).
+// The setting act.quant: "ggml", one scheme for the products of all layers, or either with
+// exceptions by weight type: "ggml+F16:none", "ggml+F16/32:none" (matrices whose rows are a
+// multiple of 32).
 struct ActQuant {
   struct Exception {
     BlockType weight;
@@ -62,8 +63,9 @@ struct ActQuant {
   // kUsage names what is offered.
   static Result<ActQuant> Parse(std::string_view text);
   std::string Text() const;
-  // The scheme of a product with a matrix of n_rows rows. `output`: of the logits, whose matrix stands outside the
-  // layers: unrounded where `all` is none or bitnet (BitNet leaves it unquantised), else by its type.
+  // The scheme of a product with a matrix of n_rows rows. `output`: of the logits, whose matrix
+  // stands outside the layers: unrounded where `all` is none or bitnet (BitNet leaves it
+  // unquantised), else by its type.
   ActScheme SchemeFor(BlockType weight, int64_t n_rows, bool output) const;
   friend bool operator==(const ActQuant& a, const ActQuant& b) {
     return a.all == b.all && a.exceptions == b.exceptions;

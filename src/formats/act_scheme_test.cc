@@ -1,4 +1,5 @@
-// The table of activation schemes against ggml's own (vec_dot_type of each type, read off llama.cpp v0.5.0), and the setting's language.
+// The table of activation schemes against ggml's own (vec_dot_type of each type, read off llama.cpp
+// v0.5.0), and the setting's language.
 #include "formats/act_scheme.h"
 
 #include <gtest/gtest.h>

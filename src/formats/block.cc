@@ -47,8 +47,8 @@ void DecodeQ4_1(const std::byte* in, float* out, int64_t n, float) {
   }
 }
 
-// A byte holds base-3 digits as a fraction of 243 scaled to 256 and rounded up, so multiplying by 3 pushes
-// the leading digit out at the top; digit n is what leaves after n digits were shifted away.
+// A byte holds base-3 digits as a fraction of 243 scaled to 256 and rounded up, so multiplying by 3
+// pushes the leading digit out at the top; digit n is what leaves after n digits were shifted away.
 float Trit(uint8_t packed, uint8_t pow3) {
   uint8_t rest = static_cast<uint8_t>(packed * pow3);
   return static_cast<float>((rest * 3) >> 8) - 1.0f;
@@ -209,8 +209,8 @@ constexpr BlockFormat kFormats[] = {
     {BlockType::kI2_S, "I2_S", kI2SBlock, kI2SBlockBytes, DecodeI2S, EncodeI2S},
 };
 
-// Types whose size is known, so that a file with them can be checked, and that nothing here decodes.
-// block_bytes 0: the layout is not known here (bitnet.cpp's and ik_llama.cpp's own types).
+// Types whose size is known, so that a file with them can be checked, and that nothing here
+// decodes. block_bytes 0: the layout is not known here (bitnet.cpp's and ik_llama.cpp's own types).
 struct OtherType {
   uint32_t id;
   std::string_view name;

@@ -1,5 +1,5 @@
-// Block formats of tensor data: one table row each with layout, decode and encode. One definition for every
-// user of a format.
+// Block formats of tensor data: one table row each with layout, decode and encode. One definition
+// for every user of a format.
 #ifndef PARITYBIT_FORMATS_BLOCK_H_
 #define PARITYBIT_FORMATS_BLOCK_H_
 
@@ -58,8 +58,8 @@ struct BlockTQ2_0 {
 static_assert(sizeof(BlockQ4_1) == 20 && sizeof(BlockQ8_0) == 34 && sizeof(BlockQ8_1) == 36);
 static_assert(sizeof(BlockQ8_K) == 292 && sizeof(BlockTQ1_0) == 54 && sizeof(BlockTQ2_0) == 66);
 
-// I2_S of Microsoft's bitnet.cpp on x86 (activation-parallel build): see docs/format_gguf.md. One f32 scale a
-// tensor, behind all codes; so a row alone is not self-contained.
+// I2_S of Microsoft's bitnet.cpp on x86 (activation-parallel build): see docs/format_gguf.md. One
+// f32 scale a tensor, behind all codes; so a row alone is not self-contained.
 inline constexpr uint64_t kI2SBlock = 128, kI2SBlockBytes = 32, kI2STail = 32;
 
 struct BlockFormat {
@@ -67,12 +67,12 @@ struct BlockFormat {
   std::string_view name;  // "TQ2_0"
   uint32_t block_values;  // values a block; rows must be a multiple
   uint32_t block_bytes;
-  // Decodes n_values (a multiple of block_values) to float32; `scale` is used by I2_S alone. No alignment is
-  // needed.
+  // Decodes n_values (a multiple of block_values) to float32; `scale` is used by I2_S alone. No
+  // alignment is needed.
   void (*decode)(const std::byte* blocks, float* out, int64_t n_values, float scale);
-  // Encodes n_values (a multiple of block_values), all finite. Q8_0 and Q4_1 round as ggml's reference
-  // quantisers do; the ternary types take the largest magnitude (of a block; I2_S: of all n_values, with the
-  // tail behind the codes) as scale.
+  // Encodes n_values (a multiple of block_values), all finite. Q8_0 and Q4_1 round as ggml's
+  // reference quantisers do; the ternary types take the largest magnitude (of a block; I2_S: of all
+  // n_values, with the tail behind the codes) as scale.
   void (*encode)(const float* values, std::byte* out, int64_t n_values);
 };
 
@@ -82,15 +82,15 @@ const BlockFormat& GetBlockFormat(BlockType type);
 // The name ggml gives a type number, supported here or not ("Q4_K"); "type 99" for an unknown one.
 std::string BlockTypeName(uint32_t type_id);
 
-// Bytes of a tensor with this shape, checked for overflow and for rows that are no multiple of the block. An
-// unknown type is kMalformed; one that is known and of which not even the layout is known here is
-// kUnsupported.
+// Bytes of a tensor with this shape, checked for overflow and for rows that are no multiple of the
+// block. An unknown type is kMalformed; one that is known and of which not even the layout is known
+// here is kUnsupported.
 Result<uint64_t> TensorBytes(uint32_t type_id, std::span<const uint64_t> shape);
 
-// What the bytes of an I2_S tensor say. Code 3 never occurs in any I2_S layout, so code3_count > 0 or a scale
-// that is not finite proves damage or another format. The converse does not hold: all known layouts (see
-// docs/format_gguf.md) have equal sizes and use codes 0..2, and bytes alone cannot tell which values they
-// stand for.
+// What the bytes of an I2_S tensor say. Code 3 never occurs in any I2_S layout, so code3_count > 0
+// or a scale that is not finite proves damage or another format. The converse does not hold: all
+// known layouts (see docs/format_gguf.md) have equal sizes and use codes 0..2, and bytes alone
+// cannot tell which values they stand for.
 struct I2SScan {
   uint64_t code3_count = 0;
   uint64_t first_code3_byte = 0;  // from the start of the tensor
@@ -102,7 +102,8 @@ struct I2SScan {
 // `data` is the whole tensor, tail included.
 I2SScan ScanI2S(std::span<const std::byte> data);
 
-// A weight matrix in a block format: what kernels and oracle read. Row r begins at data + r * row_bytes.
+// A weight matrix in a block format: what kernels and oracle read. Row r begins at data + r *
+// row_bytes.
 struct WeightView {
   BlockType type = BlockType::kF32;
   const std::byte* data = nullptr;

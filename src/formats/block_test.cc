@@ -53,7 +53,8 @@ TEST(Block, Q4_1ByHand) {
 }
 
 TEST(Block, TQ1_0HoldsFiveTritsAByte) {
-  // Every five-digit number in base 3, most significant digit first, is stored as the fraction n/243 of 256, rounded up.
+  // Every five-digit number in base 3, most significant digit first, is stored as the fraction
+  // n/243 of 256, rounded up.
   for (int n = 0; n < 243; ++n) {
     BlockTQ1_0 block = {};
     block.d = 0x3c00;  // 1
@@ -101,7 +102,8 @@ TEST(Block, I2SByHand) {
   EXPECT_EQ(v[255], 0.0f);
 }
 
-// The bundled models hold the same weights in three formats, packed by another program (train_tiny_bitnet.py).
+// The bundled models hold the same weights in three formats, packed by another program
+// (train_tiny_bitnet.py).
 TEST(Block, BundledModelsDecodeToEqualBits) {
   for (const char* name : {"tiny-bitnet-relu2", "tiny-bitnet-silu"}) {
     auto path = [&](const char* format) { return ModelPath(name, format); };

@@ -37,8 +37,8 @@ enum class GgufType : uint32_t {
   kF64,
 };
 
-// A metadata value, widened: unsigned types are uint64_t, signed int64_t, floats double; arrays of bool are
-// vector<uint64_t>. Arrays hold elements of one type; nested arrays are refused.
+// A metadata value, widened: unsigned types are uint64_t, signed int64_t, floats double; arrays of
+// bool are vector<uint64_t>. Arrays hold elements of one type; nested arrays are refused.
 struct GgufValue {
   GgufType type = GgufType::kU32;
   GgufType element = GgufType::kU32;  // of an array
@@ -48,8 +48,8 @@ struct GgufValue {
   uint64_t offset = 0;  // of the key, in the file
 };
 
-// A tensor as the file describes it. Dimensions are in ggml order: shape[0] is the contiguous one (the row
-// length).
+// A tensor as the file describes it. Dimensions are in ggml order: shape[0] is the contiguous one
+// (the row length).
 struct GgufTensor {
   std::string name;
   uint32_t type_id = 0;  // ggml type number, as in the file
@@ -63,9 +63,9 @@ struct GgufTensor {
   uint64_t n_elements() const;
 };
 
-// A parsed file. Owns the map (or the bytes given); tensors' data views live as long as it does. Immutable,
-// so shared between threads freely. Every count, length and offset is checked against the file before
-// anything is allocated.
+// A parsed file. Owns the map (or the bytes given); tensors' data views live as long as it does.
+// Immutable, so shared between threads freely. Every count, length and offset is checked against
+// the file before anything is allocated.
 class GgufFile {
  public:
   static Result<GgufFile> Open(const std::filesystem::path& path);
@@ -80,8 +80,8 @@ class GgufFile {
 
   const GgufTensor* FindTensor(std::string_view name) const;
   const GgufValue* Find(std::string_view key) const;
-  // Typed look-ups: kNotFound when absent, kMalformed (key and offset named) when of another type. Any
-  // integer type that holds the value serves for Uint.
+  // Typed look-ups: kNotFound when absent, kMalformed (key and offset named) when of another type.
+  // Any integer type that holds the value serves for Uint.
   Result<uint64_t> Uint(std::string_view key) const;
   Result<double> Float(std::string_view key) const;
   Result<bool> Bool(std::string_view key) const;
@@ -106,8 +106,8 @@ class GgufFile {
   std::map<std::string, size_t, std::less<>> index_;
 };
 
-// Collects metadata and tensors in order and writes a version 3 file (32-byte alignment) atomically. Nothing
-// is padded behind the last tensor, so that every cut of the file is noticed.
+// Collects metadata and tensors in order and writes a version 3 file (32-byte alignment)
+// atomically. Nothing is padded behind the last tensor, so that every cut of the file is noticed.
 class GgufWriter {
  public:
   void Add(std::string key, GgufValue value);

@@ -1,5 +1,5 @@
-// The reader: a cursor over the header that checks every count against the bytes that are left before it
-// allocates.
+// The reader: a cursor over the header that checks every count against the bytes that are left
+// before it allocates.
 #include <algorithm>
 #include <bit>
 
@@ -284,8 +284,8 @@ Status PlaceTensor(GgufTensor& t, uint64_t data_start, uint64_t alignment, std::
   return {};
 }
 
-// Type number 36 names layouts of several programs. All of them that are I2_S have n/4 + 32 bytes; another
-// size shows in the distance to what follows.
+// Type number 36 names layouts of several programs. All of them that are I2_S have n/4 + 32 bytes;
+// another size shows in the distance to what follows.
 Status CheckI2SSpace(const GgufTensor& t, uint64_t next, uint64_t alignment) {
   uint64_t space = next - t.offset;
   if (t.type_id != static_cast<uint32_t>(BlockType::kI2_S) || space < t.data.size() + alignment) return {};

@@ -180,7 +180,8 @@ TEST(Gguf, RefusesBadTensors) {
 }
 
 TEST(Gguf, TellsOtherLayoutsOfType36BySize) {
-  // 256 values of I2_S have 96 bytes; another program's type 36 has 18 bytes for every 32 values: 144.
+  // 256 values of I2_S have 96 bytes; another program's type 36 has 18 bytes for every 32 values:
+  // 144.
   auto file = [](size_t data) { return Bytes().Header(1, 0).Tensor("w", {256}, 36, 0).Pad().Zeros(data); };
   EXPECT_EQ(ErrorOf(file(96)), "loaded");
   EXPECT_TRUE(

@@ -1,4 +1,5 @@
-// Looks at every float of a file's tensors once: all of a float tensor, the scales of a block format.
+// Looks at every float of a file's tensors once: all of a float tensor, the scales of a block
+// format.
 #include "formats/non_finite.h"
 
 #include <fmt/format.h>
@@ -20,8 +21,8 @@ struct Layout {
   Float kind;
   std::array<int32_t, 2> at;
 };
-// As ggml-common.h of llama.cpp has them. IQ1_M spreads one scale over eight blocks' bits, and I2_S has one a tensor, which its
-// reader checks.
+// As ggml-common.h of llama.cpp has them. IQ1_M spreads one scale over eight blocks' bits, and I2_S
+// has one a tensor, which its reader checks.
 constexpr Layout kLayouts[] = {
     {0, 1, 4, Float::kF32, {0, -1}},         // F32
     {1, 1, 2, Float::kF16, {0, -1}},         // F16
@@ -52,7 +53,8 @@ constexpr Layout kLayouts[] = {
     {39, 32, 17, Float::kE8M0, {0, -1}},     // MXFP4
 };
 
-// Of one float: whether it is NaN or infinite, and which. All exponent bits are set then, and NaN has others below.
+// Of one float: whether it is NaN or infinite, and which. All exponent bits are set then, and NaN
+// has others below.
 template <typename T>
 struct Bits {
   T exponent, fraction;
@@ -78,7 +80,8 @@ Counts CountFloats(const std::byte* data, int64_t n, int64_t stride, Bits<T> bit
   return counts;
 }
 
-// Whether any is so, without a branch a value, so that compilers use vectors for floats that stand side by side.
+// Whether any is so, without a branch a value, so that compilers use vectors for floats that stand
+// side by side.
 template <typename T>
 bool AnyFloat(const std::byte* data, int64_t n, int64_t stride, Bits<T> bits) {
   constexpr int64_t kChunk = 4096;

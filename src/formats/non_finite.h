@@ -1,4 +1,5 @@
-// Finds NaN and infinity in a file's tensors, by their floats alone: of block formats these are the scales.
+// Finds NaN and infinity in a file's tensors, by their floats alone: of block formats these are the
+// scales.
 #ifndef PARITYBIT_FORMATS_NON_FINITE_H_
 #define PARITYBIT_FORMATS_NON_FINITE_H_
 
@@ -20,7 +21,8 @@ struct NonFiniteTensor {
   std::string Text() const;
 };
 
-// In order of the file. Types whose layout is not known are passed over; each float is looked at once, a few GB a second.
+// In order of the file. Types whose layout is not known are passed over; each float is looked at
+// once, a few GB a second.
 std::vector<NonFiniteTensor> FindNonFinite(const GgufFile& file);
 
 }  // namespace pb

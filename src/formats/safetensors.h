@@ -1,6 +1,6 @@
 // safetensors: a bounded reader over a memory map, and a writer that streams tensors to disk.
-// Layout: https://huggingface.co/docs/safetensors (a u64 length, that many bytes of JSON, the tensors' bytes
-// without holes).
+// Layout: https://huggingface.co/docs/safetensors (a u64 length, that many bytes of JSON, the
+// tensors' bytes without holes).
 #ifndef PARITYBIT_FORMATS_SAFETENSORS_H_
 #define PARITYBIT_FORMATS_SAFETENSORS_H_
 
@@ -37,9 +37,9 @@ struct SafeTensor {
   Result<std::vector<float>> Floats() const;
 };
 
-// A parsed file. Owns the map (or the bytes given); views live as long as it does. Immutable. The whole data
-// area must be covered without holes or overlaps, as the format demands, so a cut or extended file is
-// refused.
+// A parsed file. Owns the map (or the bytes given); views live as long as it does. Immutable. The
+// whole data area must be covered without holes or overlaps, as the format demands, so a cut or
+// extended file is refused.
 class SafetensorsFile {
  public:
   static Result<SafetensorsFile> Open(const std::filesystem::path& path);
@@ -62,9 +62,9 @@ class SafetensorsFile {
   std::map<std::string, size_t, std::less<>> index_;
 };
 
-// Appends tensors to a file whose header was given room in advance, so that tensors go to disk as they come.
-// After Flush or Finish the file is valid and holds every tensor added so far. Not for use from several
-// threads.
+// Appends tensors to a file whose header was given room in advance, so that tensors go to disk as
+// they come. After Flush or Finish the file is valid and holds every tensor added so far. Not for
+// use from several threads.
 class SafetensorsWriter {
  public:
   static constexpr uint64_t kDefaultHeaderBytes = 1 << 20;  // about 8000 tensors
@@ -75,8 +75,8 @@ class SafetensorsWriter {
                                           uint64_t header_bytes = kDefaultHeaderBytes);
   // Whether the header can hold one more tensor of this name (up to eight dimensions).
   bool HasRoom(std::string_view name) const;
-  // Appends one tensor. `data` must have the bytes that dtype and shape imply. A name used before, one that
-  // is no UTF-8, or a full header is kUsage.
+  // Appends one tensor. `data` must have the bytes that dtype and shape imply. A name used before,
+  // one that is no UTF-8, or a full header is kUsage.
   Status Add(std::string_view name, SafeDtype dtype, std::span<const uint64_t> shape,
              std::span<const std::byte> data);
   Status Flush();

@@ -33,8 +33,8 @@ const DtypeRow& RowOf(SafeDtype dtype) {
   PB_CHECK(false);
 }
 
-// Parses the header. The values of deeper or repeated things are dropped as they come, so they cost no
-// memory.
+// Parses the header. The values of deeper or repeated things are dropped as they come, so they cost
+// no memory.
 Result<Json> ParseHeader(std::string_view text) {
   std::string problem;
   std::set<std::string> seen;
@@ -75,8 +75,8 @@ Result<std::vector<uint64_t>> Numbers(const std::string& name, const Json& entry
   return numbers;
 }
 
-// One tensor; `offset` and the size of `data` are still to be checked against the file: data_offsets are
-// returned in `end`.
+// One tensor; `offset` and the size of `data` are still to be checked against the file:
+// data_offsets are returned in `end`.
 Result<SafeTensor> ReadEntry(const std::string& name, const Json& entry, uint64_t* end) {
   if (!entry.is_object()) return Bad(name, "no JSON object");
   SafeTensor t;

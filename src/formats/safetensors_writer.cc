@@ -14,7 +14,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// The longest description of a tensor beside its name: eight dimensions and two offsets of twenty digits.
+// The longest description of a tensor beside its name: eight dimensions and two offsets of twenty
+// digits.
 constexpr uint64_t kMaxEntryBytes = 300;
 constexpr size_t kMaxDims = 8;
 

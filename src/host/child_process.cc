@@ -44,7 +44,8 @@ void LimitTo(__rlimit_resource_t resource, rlim_t value) {
   setrlimit(resource, &limit);
 }
 
-// Closes what the child does not need, so that it takes no more descriptors than its parent, and puts the others in place.
+// Closes what the child does not need, so that it takes no more descriptors than its parent, and
+// puts the others in place.
 const char* PlaceDescriptors(const ExecPlan& plan) {
   const int sources[kPassed] = {plan.null_fd, plan.output_fd, plan.output_fd, plan.socket_fd, plan.memory_fd};
   unsigned from = 3;
@@ -69,7 +70,8 @@ const char* PlaceDescriptors(const ExecPlan& plan) {
   return close_range(kPassed, ~0u, 0) != 0 ? "close_range" : nullptr;
 }
 
-// Between fork and exec, where only async-signal-safe calls are allowed. Returns when something failed, with its name.
+// Between fork and exec, where only async-signal-safe calls are allowed. Returns when something
+// failed, with its name.
 const char* BecomeHost(const ExecPlan& plan) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -1,5 +1,5 @@
-// One paritybit-host process: started with limits and a socket, its output kept, its end explained, never
-// outliving its owner.
+// One paritybit-host process: started with limits and a socket, its output kept, its end explained,
+// never outliving its owner.
 #ifndef PARITYBIT_HOST_CHILD_PROCESS_H_
 #define PARITYBIT_HOST_CHILD_PROCESS_H_
 
@@ -16,9 +16,9 @@
 
 namespace pb::host {
 
-// Owns the process, the parent's end of its socket and the pipe its stdout and stderr go to. Not for use from
-// several threads; the thread that starts it must outlive it, because the kernel ends the child with that
-// thread.
+// Owns the process, the parent's end of its socket and the pipe its stdout and stderr go to. Not
+// for use from several threads; the thread that starts it must outlive it, because the kernel ends
+// the child with that thread.
 class ChildProcess {
  public:
   // Runs `program plugin 3` with the socket at descriptor 3 and the shared memory at 4.
@@ -38,8 +38,8 @@ class ChildProcess {
   void Poll(int timeout_ms, bool wait_writable);
   // Whether the child has ended; does not wait.
   bool Ended();
-  // Makes the child end (kill_it: by force; otherwise a second's grace) and returns how: "killed by signal 11
-  // (SIGSEGV)", "exited with status 3".
+  // Makes the child end (kill_it: by force; otherwise a second's grace) and returns how: "killed by
+  // signal 11 (SIGSEGV)", "exited with status 3".
   std::string End(bool kill_it);
   // The newest 64 KiB of what the child printed.
   std::string_view output() const { return output_; }

@@ -1,6 +1,6 @@
-// An engine in a child process of its own, seen from paritybit: the ABI over a socket and shared memory, with
-// limits on time without progress and on memory. A crash, hang, abort or out-of-memory of an engine is an
-// Error with its last words, never ours.
+// An engine in a child process of its own, seen from paritybit: the ABI over a socket and shared
+// memory, with limits on time without progress and on memory. A crash, hang, abort or out-of-memory
+// of an engine is an Error with its last words, never ours.
 #ifndef PARITYBIT_HOST_ENGINE_H_
 #define PARITYBIT_HOST_ENGINE_H_
 
@@ -82,7 +82,8 @@ struct Event {
   enum Kind { kPoint, kLogits, kDone } kind = kDone;
   PointRef point;                 // kPoint
   std::vector<TensorRef> inputs;  // kPoint, where asked for
-  TensorRef tensor;               // kPoint: the output; kLogits: rows (n, n_vocab) from point.first_position
+  // kPoint: the output; kLogits: rows (n, n_vocab) from point.first_position
+  TensorRef tensor;
 };
 
 struct ReplayRequest {
@@ -93,13 +94,13 @@ struct ReplayRequest {
   bool codes = false;                                                       // PB_CAP_CODES
 };
 
-// Engine::Start -> OpenModel -> OpenSession -> Eval*. One model and one session at a time: opening again
-// replaces. Not for use from several threads, and the thread that starts an engine must outlive it. Every
-// call may fail with kEngine (crash: signal or exit status and last stderr lines; a broken promise of the
-// ABI, such as too few logits rows; or the plugin's own error), kTimeout or
-// kUsage/kUnsupported/kUndeclared/kMalformed/kIo as the plugin says. After a crash, a timeout or a broken
-// promise every call returns that error; after an error of the plugin's own the engine is usable, a session
-// after Reset.
+// Engine::Start -> OpenModel -> OpenSession -> Eval*. One model and one session at a time: opening
+// again replaces. Not for use from several threads, and the thread that starts an engine must
+// outlive it. Every call may fail with kEngine (crash: signal or exit status and last stderr lines;
+// a broken promise of the ABI, such as too few logits rows; or the plugin's own error), kTimeout or
+// kUsage/kUnsupported/kUndeclared/kMalformed/kIo as the plugin says. After a crash, a timeout or a
+// broken promise every call returns that error; after an error of the plugin's own the engine is
+// usable, a session after Reset.
 class Engine {
  public:
   // Starts `paritybit-host PLUGIN` (beside the running executable, or $PARITYBIT_HOST).
@@ -117,22 +118,22 @@ class Engine {
   virtual Status Reset(int32_t n_keep) = 0;
   virtual Result<TensorRef> Replay(const ReplayRequest& request) = 0;
 
-  // An evaluation in steps, so that two engines can be driven in lock-step: Begin, then Wait / Continue until
-  // kDone. After kPoint the engine stands still until Continue or Overwrite.
+  // An evaluation in steps, so that two engines can be driven in lock-step: Begin, then Wait /
+  // Continue until kDone. After kPoint the engine stands still until Continue or Overwrite.
   virtual Status BeginEval(const EvalRequest& request) = 0;
   virtual Result<Event> Wait() = 0;
   virtual Status Continue() = 0;
-  // Continues with the output replaced; as many values as the tensor handed over. They may be that tensor's
-  // own data, changed.
+  // Continues with the output replaced; as many values as the tensor handed over. They may be that
+  // tensor's own data, changed.
   virtual Status Overwrite(std::span<const float> values) = 0;
   // Gives up the evaluation that stands at an event, and forgets the positions it began with.
   virtual Status Stop() = 0;
-  // For poll over several engines: readable when the engine has something to say: an event, output, its end.
-  // Wait may then still block for the rest of it, within the progress limit.
+  // For poll over several engines: readable when the engine has something to say: an event, output,
+  // its end. Wait may then still block for the rest of it, within the progress limit.
   virtual int ready_fd() const = 0;
 
-  // Whole evaluation without overwriting: on_event for each point and logits block; its error ends the
-  // evaluation and is returned. Logits come in blocks of at most 16 MiB.
+  // Whole evaluation without overwriting: on_event for each point and logits block; its error ends
+  // the evaluation and is returned. Logits come in blocks of at most 16 MiB.
   Status Eval(const EvalRequest& request, const std::function<Status(const Event&)>& on_event);
 
   // The child's last stderr lines (at most 64 KiB kept).

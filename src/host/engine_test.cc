@@ -1,5 +1,5 @@
-// The host against a plugin that really misbehaves: every fault is an Error that says what happened, and
-// never harms this process.
+// The host against a plugin that really misbehaves: every fault is an Error that says what
+// happened, and never harms this process.
 #include "host/engine.h"
 
 #include <fcntl.h>
@@ -255,7 +255,8 @@ TEST(Engine, FewDescriptorsAreTheEnvironmentsAndAreNamed) {
     if (engine.ok()) continue;
     ++n_refused;
     EXPECT_LT(more, 11);
-    EXPECT_ERROR(engine.error(), Code::kIo, "Too many open files (ulimit -n is " + std::to_string(used + more));
+    EXPECT_ERROR(engine.error(), Code::kIo,
+                 "Too many open files (ulimit -n is " + std::to_string(used + more));
   }
   EXPECT_GT(n_refused, 0);
 }

@@ -1,5 +1,5 @@
-// The child's side of one evaluation: receives the plugin's callbacks, filters them, and hands each on as an
-// event that stands until the parent answers.
+// The child's side of one evaluation: receives the plugin's callbacks, filters them, and hands each
+// on as an event that stands until the parent answers.
 #ifndef PARITYBIT_HOST_EVENT_STREAM_H_
 #define PARITYBIT_HOST_EVENT_STREAM_H_
 
@@ -13,8 +13,8 @@
 
 namespace pb::host {
 
-// Lives for one call of eval. Nothing it does in a callback throws through the plugin: what is wrong is kept
-// in violation().
+// Lives for one call of eval. Nothing it does in a callback throws through the plugin: what is
+// wrong is kept in violation().
 class EventStream {
  public:
   EventStream(Channel& channel, SharedMemory& memory, const TapFilter& filter);

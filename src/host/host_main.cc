@@ -1,5 +1,5 @@
-// paritybit-host PLUGIN FD: the process an engine plugin lives in. Started by paritybit, never by hand: FD is
-// its socket, FD + 1 the shared memory.
+// paritybit-host PLUGIN FD: the process an engine plugin lives in. Started by paritybit, never by
+// hand: FD is its socket, FD + 1 the shared memory.
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <unistd.h>
@@ -23,7 +23,8 @@ int main(int argc, char** argv) {
   pb::Status status;
   if (memory.ok()) {
     memory->status()->host_began = 1;
-    std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // what a plugin prints must not be lost when it crashes
+    // what a plugin prints must not be lost when it crashes
+    std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
     pb::host::Server server(argv[1], pb::host::Channel(fd), std::move(memory).value());
     status = server.Run();
   } else {

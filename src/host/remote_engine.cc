@@ -448,7 +448,8 @@ Status RemoteEngine::Await(bool writable) {
     return Break(Code::kTimeout, fmt::format("no progress for {:.3g} s during {}{}", silent, doing_, Where()),
                  true);
   }
-  // In slices, because points that nobody asked for count as progress too and arrive without a message.
+  // In slices, because points that nobody asked for count as progress too and arrive without a
+  // message.
   double slice = std::min(limits_.progress_seconds / 4, limits_.progress_seconds - silent);
   child_->Poll(static_cast<int>(std::clamp(slice * 1000, 1.0, 1e6)), writable);
   if (uint64_t points = memory_.status()->progress; points != points_seen_) {
@@ -478,8 +479,8 @@ Error RemoteEngine::ReadError(const Frame& frame) const {
   return Excuse(MakeError(static_cast<Code>(*code), "{}: {}", name_, Printable(*text)));
 }
 
-// An engine that met a limit of its surroundings did not fail: kIo, with the limit. One that paritybit set for it is its own
-// matter.
+// An engine that met a limit of its surroundings did not fail: kIo, with the limit. One that
+// paritybit set for it is its own matter.
 Error RemoteEngine::Excuse(Error error) const {
   if (error.code != Code::kEngine && error.code != Code::kIo && error.code != Code::kInternal &&
       error.code != Code::kMalformed)

@@ -14,8 +14,8 @@
 
 namespace pb::host {
 
-// Checks what an evaluation delivers against what was asked: rows of logits in order, none missing, none
-// twice, of the right width; points within the tokens evaluated.
+// Checks what an evaluation delivers against what was asked: rows of logits in order, none missing,
+// none twice, of the right width; points within the tokens evaluated.
 class EvalCheck {
  public:
   EvalCheck(const EvalRequest& request, std::optional<int64_t> n_vocab);
@@ -62,12 +62,13 @@ class RemoteEngine : public Engine {
  private:
   enum class State { kIdle, kRunning, kAtEvent };
 
-  // Sends a request and returns the body of its reply, or the child's error. `doing` says in messages what
-  // the child was asked.
+  // Sends a request and returns the body of its reply, or the child's error. `doing` says in
+  // messages what the child was asked.
   Result<Frame> Call(FrameWriter request, std::string doing);
   Status Send(FrameWriter frame);
   Result<Frame> Receive();
-  // Waits for bytes or the right to send them; an error when the child is silent beyond its limit or dead.
+  // Waits for bytes or the right to send them; an error when the child is silent beyond its limit
+  // or dead.
   Status Await(bool writable);
   Status Idle(const char* call) const;
   Result<Event> ParsePoint(const Frame& frame);
@@ -102,7 +103,8 @@ class RemoteEngine : public Engine {
   int32_t n_positions_ = -1;  // the session holds; -1: no session, or unknown until Reset
   State state_ = State::kIdle;
   std::optional<EvalCheck> eval_;
-  uint64_t output_offset_ = 0, output_values_ = 0;  // of the point that stands; 0 values: it has no output
+  // of the point that stands; 0 values: it has no output
+  uint64_t output_offset_ = 0, output_values_ = 0;
 };
 
 }  // namespace pb::host

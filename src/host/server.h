@@ -1,5 +1,5 @@
-// What paritybit-host does: loads one plugin and answers the parent's requests with it until the parent is
-// gone.
+// What paritybit-host does: loads one plugin and answers the parent's requests with it until the
+// parent is gone.
 #ifndef PARITYBIT_HOST_SERVER_H_
 #define PARITYBIT_HOST_SERVER_H_
 

@@ -1,5 +1,5 @@
-// Memory that paritybit and paritybit-host both see: an anonymous file that can grow and, being sealed, never
-// shrink, so that neither side can take a page away from under the other.
+// Memory that paritybit and paritybit-host both see: an anonymous file that can grow and, being
+// sealed, never shrink, so that neither side can take a page away from under the other.
 #ifndef PARITYBIT_HOST_SHARED_MEMORY_H_
 #define PARITYBIT_HOST_SHARED_MEMORY_H_
 
@@ -10,22 +10,23 @@
 
 namespace pb::host {
 
-// Where an evaluation stands, at the head of the shared memory: written by the child without a message, read
-// by the parent when the child is silent or dead. The parent believes none of it: it is printed, and any
-// change counts as progress.
+// Where an evaluation stands, at the head of the shared memory: written by the child without a
+// message, read by the parent when the child is silent or dead. The parent believes none of it: it
+// is printed, and any change counts as progress.
 struct StatusPage {
   uint64_t progress;  // counts the points reached
   int32_t stage, layer, first_position;
   char native_name[64];
-  // Of the start, before any code of the plugin runs: whether paritybit-host has begun, and if it could not be started, the
-  // call that failed and its errno.
+  // Of the start, before any code of the plugin runs: whether paritybit-host has begun, and if it
+  // could not be started, the call that failed and its errno.
   int32_t host_began, start_errno;
   char start_call[32];
 };
 inline constexpr uint64_t kArenaOffset = 4096;  // tensors follow the status page
 static_assert(sizeof(StatusPage) <= kArenaOffset);
 
-// Owns one mapping and the file descriptor. Pointers into it are valid until the next Map, Reserve or move.
+// Owns one mapping and the file descriptor. Pointers into it are valid until the next Map, Reserve
+// or move.
 class SharedMemory {
  public:
   static Result<SharedMemory> Create();

@@ -31,8 +31,8 @@ size_t Utf8Length(std::string_view text) {
   return 0;
 }
 
-// Reads a count whose items take at least item_bytes each: a count that cannot fit is refused before anything
-// is allocated.
+// Reads a count whose items take at least item_bytes each: a count that cannot fit is refused
+// before anything is allocated.
 Result<uint64_t> ReadCount(ByteReader& in, uint64_t item_bytes, std::string_view what) {
   PB_ASSIGN(uint64_t n, in.Read<uint64_t>(what));
   if (n > in.remaining() / item_bytes) return in.Truncated(what, n);

@@ -1,6 +1,6 @@
-// What travels between paritybit and paritybit-host: frames of little-endian values over a socket. Bulk data
-// does not: a frame names a place in the shared memory instead. Either side checks every length it reads; the
-// other may be anything.
+// What travels between paritybit and paritybit-host: frames of little-endian values over a socket.
+// Bulk data does not: a frame names a place in the shared memory instead. Either side checks every
+// length it reads; the other may be anything.
 #ifndef PARITYBIT_HOST_WIRE_H_
 #define PARITYBIT_HOST_WIRE_H_
 
@@ -50,11 +50,13 @@ struct Frame {
   std::string body;
 };
 
-// Collects received bytes and cuts them into frames. Memory follows what arrived, never what a header claims.
+// Collects received bytes and cuts them into frames. Memory follows what arrived, never what a
+// header claims.
 class FrameBuffer {
  public:
   void Append(const char* bytes, size_t n) { bytes_.append(bytes, n); }
-  // The next whole frame, nothing when more bytes are needed, or an error when these are not frames.
+  // The next whole frame, nothing when more bytes are needed, or an error when these are not
+  // frames.
   Result<std::optional<Frame>> Next();
 
  private:
@@ -101,7 +103,8 @@ struct Placed {
   uint64_t n_values = 0;
 };
 void PutPlaced(FrameWriter& out, const Placed& tensor);
-// Refuses shapes without values, products that overflow, and tensors not wholly within memory_bytes.
+// Refuses shapes without values, products that overflow, and tensors not wholly within
+// memory_bytes.
 Result<Placed> ReadPlaced(ByteReader& in, uint64_t memory_bytes);
 // Codes of a replay; their values stand in the shared memory as f32.
 struct PlacedCodes {
@@ -116,8 +119,8 @@ Result<PlacedCodes> ReadCodes(ByteReader& in, uint64_t memory_bytes);
 // Product of 1 to 4 positive dimensions up to kMaxTensorValues; nothing otherwise.
 std::optional<uint64_t> CountValues(std::span<const int64_t> shape);
 
-// Returns text with every byte that is not part of valid UTF-8, and every control character but newline, tab and, where they are
-// kept, carriage return, replaced by '?'.
+// Returns text with every byte that is not part of valid UTF-8, and every control character but
+// newline, tab and, where they are kept, carriage return, replaced by '?'.
 std::string Printable(std::string_view text, bool keep_returns = false);
 
 }  // namespace pb::host

@@ -1,5 +1,5 @@
-// The messages of a child that may be anything: every truncation and every changed bit is read or refused,
-// never believed.
+// The messages of a child that may be anything: every truncation and every changed bit is read or
+// refused, never believed.
 #include "host/wire.h"
 
 #include <gtest/gtest.h>

@@ -24,7 +24,8 @@ class Donor {
   virtual std::string WhyNot(pb_stage stage) const = 0;
   // Stages of the recipient that must be recorded to give this one.
   virtual void AddInputs(pb_stage stage, std::set<int32_t>* stages) const = 0;
-  // Values in the shape of `own`, the recipient's tensor at this point. kNotFound, kUnsupported, kUsage: not to be had.
+  // Values in the shape of `own`, the recipient's tensor at this point. kNotFound, kUnsupported,
+  // kUsage: not to be had.
   virtual Result<std::vector<float>> Give(const host::PointRef& point, const host::TensorRef& own,
                                           const diagnose::Recording& recording) = 0;
 };
@@ -32,7 +33,8 @@ class Donor {
 // Tensors as an engine or a trace gave them in a free run.
 class TensorDonor : public Donor {
  public:
-  // Evaluates the passes in an open session at position 0 and keeps all observed stages, or `stages` alone where not empty.
+  // Evaluates the passes in an open session at position 0 and keeps all observed stages, or
+  // `stages` alone where not empty.
   static Result<std::unique_ptr<TensorDonor>> Record(host::Engine& engine,
                                                      const std::vector<drive::Pass>& passes,
                                                      std::vector<int32_t> stages);
@@ -52,7 +54,8 @@ class TensorDonor : public Donor {
   int64_t n_bytes_ = 0;
 };
 
-// An engine's ops on the recipient's inputs. The embeddings, which have no inputs, are those of its free run.
+// An engine's ops on the recipient's inputs. The embeddings, which have no inputs, are those of its
+// free run.
 class OpDonor : public Donor {
  public:
   // `engine`: PB_CAP_REPLAY, with an open session. `embeddings` may be null: it has none to give.
@@ -79,8 +82,9 @@ class InjectedRun {
   InjectedRun(host::Engine& recipient, Donor& donor, std::vector<drive::Pass> passes)
       : recipient_(recipient), donor_(donor), passes_(std::move(passes)) {}
 
-  // Evaluates all passes anew with the donor's tensors at these points; rows come for every position. A point that the donor
-  // refuses stays the recipient's own and its stage joins refused().
+  // Evaluates all passes anew with the donor's tensors at these points; rows come for every
+  // position. A point that the donor refuses stays the recipient's own and its stage joins
+  // refused().
   Status Run(const std::set<InjectionPoint>& points, const drive::RowFn& on_row);
   const std::map<int32_t, std::string>& refused() const { return refused_; }
 

@@ -24,7 +24,8 @@ namespace {
 using Points = std::vector<InjectionPoint>;
 constexpr int kCandidate = 0, kReference = 1;
 
-// Embeddings, layers in order, outer stages; within a layer the order of the vocabulary, which is that of dependency.
+// Embeddings, layers in order, outer stages; within a layer the order of the vocabulary, which is
+// that of dependency.
 bool Before(const InjectionPoint& a, const InjectionPoint& b) {
   auto place = [](const InjectionPoint& p) {
     return std::tuple(stages::LayerOrder(p.stage, p.layer), p.stage);
@@ -288,7 +289,8 @@ std::vector<Points> InjectionSearch::ByStage(const Points& points) const {
   return groups;
 }
 
-// A set to begin with: the suspects, else one stage in all layers, else everything that is not a mere cut.
+// A set to begin with: the suspects, else one stage in all layers, else everything that is not a
+// mere cut.
 Result<std::optional<Points>> InjectionSearch::FirstThatRestores() {
   Points suspects;
   for (const InjectionPoint& p : request_.suspects)

@@ -31,7 +31,8 @@ Result<Subset> Minimise(Subset whole, const SubsetTest& test) {
       PB_ASSIGN(smaller, test(parts[i]));
       if (smaller) whole = parts[i], n = 2;
     }
-    for (size_t i = 0; n > 2 && i < n && !smaller; i++) {  // of two parts the one is the other's complement
+    // of two parts the one is the other's complement
+    for (size_t i = 0; n > 2 && i < n && !smaller; i++) {
       Subset rest = Without(whole, parts[i]);
       PB_ASSIGN(smaller, test(rest));
       if (smaller) whole = std::move(rest), n = std::max<size_t>(n - 1, 2);

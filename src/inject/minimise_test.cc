@@ -51,7 +51,8 @@ TEST(Minimise, OneElementTakesFewTests) {
   EXPECT_LE(test.tried.size(), 10u);
 }
 
-// More is not better: two wrong ops may cancel, and putting one of them right alone makes things worse.
+// More is not better: two wrong ops may cancel, and putting one of them right alone makes things
+// worse.
 TEST(Minimise, DoesNotAssumeThatMoreIsBetter) {
   auto test = [](const Subset& s) -> Result<bool> {
     const bool both = Contains(s, {4, 9}), neither = !Contains(s, {4}) && !Contains(s, {9});

@@ -137,7 +137,8 @@ inline int32_t RoundCodes(Vec a, Vec b, int8_t* codes) {
 
 inline __m256 Exp(__m256 x) {
   auto set = [](float v) { return _mm256_set1_ps(v); };
-  x = _mm256_max_ps(set(kExpLow), _mm256_min_ps(set(kExpHigh), x));  // the second operand where x is NaN
+  // the second operand where x is NaN
+  x = _mm256_max_ps(set(kExpLow), _mm256_min_ps(set(kExpHigh), x));
   __m256 shifted = _mm256_fmadd_ps(x, set(kLog2E), set(kRoundMagic)),
          n = _mm256_sub_ps(shifted, set(kRoundMagic));
   __m256 r = _mm256_fmadd_ps(n, set(-kLn2Low), _mm256_fmadd_ps(n, set(-kLn2High), x));
@@ -159,8 +160,8 @@ inline __m256i Broadcast4(const int8_t* p) {
   return _mm256_set1_epi32(v);
 }
 
-// One lane's sums of 8 rows by 4 columns. Codes below 16 times |activation| <= 127 stay within int16 in pairs; signed codes go
-// through |w| * sign(x, w), where 2 * 128 * 127 fits as well.
+// One lane's sums of 8 rows by 4 columns. Codes below 16 times |activation| <= 127 stay within
+// int16 in pairs; signed codes go through |w| * sign(x, w), where 2 * 128 * 127 fits as well.
 template <int kBits>
 inline __m256i QuadSums(const uint8_t* bytes, int q, const int8_t* codes) {
   __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + q % kBits * 64)),

@@ -1,4 +1,5 @@
-// AVX-512 (F, BW, DQ, VL, VNNI). Compiled with its own flags; entered only where IsaAvailable says so.
+// AVX-512 (F, BW, DQ, VL, VNNI). Compiled with its own flags; entered only where IsaAvailable says
+// so.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -54,7 +55,8 @@ inline float Fold8(__m256 v) {
 inline float Fold(Vec v) {
   return Fold8(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)));
 }
-inline float FoldMax(Vec v) { return _mm512_reduce_max_ps(v); }  // no NaN inside: MaxKeep drops them
+// no NaN inside: MaxKeep drops them
+inline float FoldMax(Vec v) { return _mm512_reduce_max_ps(v); }
 
 inline Doubles ZeroDoubles() { return {_mm512_setzero_pd(), _mm512_setzero_pd()}; }
 inline Doubles AddDoubles(Doubles s, Vec v) {
@@ -81,7 +83,8 @@ inline int32_t RoundCodes(Vec a, Vec b, int8_t* codes) {
 }
 
 inline Vec Exp(Vec x) {
-  x = _mm512_max_ps(Set(kExpLow), _mm512_min_ps(Set(kExpHigh), x));  // the second operand where x is NaN
+  // the second operand where x is NaN
+  x = _mm512_max_ps(Set(kExpLow), _mm512_min_ps(Set(kExpHigh), x));
   Vec shifted = Fma(x, Set(kLog2E), Set(kRoundMagic)), n = Sub(shifted, Set(kRoundMagic));
   Vec r = Fma(n, Set(-kLn2Low), Fma(n, Set(-kLn2High), x));
   Vec p = Set(kExpTaylor[7]);
@@ -101,8 +104,8 @@ inline __m512i Broadcast4(const int8_t* p) {
   return _mm512_set1_epi32(v);
 }
 
-// The 8 lanes of code vectors of one sub, 16 rows by 4 columns each. Signed codes become magnitudes and a mask of signs, which
-// the activations take over: dpbusd multiplies unsigned by signed.
+// The 8 lanes of code vectors of one sub, 16 rows by 4 columns each. Signed codes become magnitudes
+// and a mask of signs, which the activations take over: dpbusd multiplies unsigned by signed.
 template <int kBits>
 struct SubCodes {
   __m512i code[8];

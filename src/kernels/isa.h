@@ -16,8 +16,8 @@ const char* IsaName(Isa isa);  // "scalar" "avx2" "avx512"
 bool IsaAvailable(Isa isa);    // on this machine
 Isa BestIsa();
 
-// "auto" is the best one here. A name that is unknown, or an instruction set that this machine lacks, is an
-// error.
+// "auto" is the best one here. A name that is unknown, or an instruction set that this machine
+// lacks, is an error.
 Result<Isa> ParseIsa(std::string_view name);
 
 }  // namespace pb

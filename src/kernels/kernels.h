@@ -1,7 +1,7 @@
-// The table of kernels, one for each instruction set. All tables give equal bits on equal inputs: integer
-// sums are exact, every float expression is written out with explicit fma, and every float sum has one order
-// over fixed virtual lanes, stated here. The scalar table is the definition; the others are checked against
-// it bit by bit.
+// The table of kernels, one for each instruction set. All tables give equal bits on equal inputs:
+// integer sums are exact, every float expression is written out with explicit fma, and every float
+// sum has one order over fixed virtual lanes, stated here. The scalar table is the definition; the
+// others are checked against it bit by bit.
 #ifndef PARITYBIT_KERNELS_KERNELS_H_
 #define PARITYBIT_KERNELS_KERNELS_H_
 
@@ -12,12 +12,14 @@
 
 namespace pb {
 
-// A product of packed weights with quantised rows: out[t * out_stride + r] = sum over columns of w(r, c) * x(t, c).
-// Integer sums run over blocks (a block is the smaller of the weights' and the activations'), in 8 lanes: lane q has columns 4q to
-// 4q + 3 of every sub of 32; where codes have an offset, offset * (sum of sub s) is taken from lane s mod 8, s counted in the block.
-// Over the blocks in order: acc[q] = fma(d_w * d_x, float(lane q), acc[q]); with a minimum, low = fma(m_w, s_x, low). Then halves of
-// acc are added (q + 4, 2, 1), then low; the result is divided by the activations' s (bitnet), times the tensor's scale, times
-// post_scale. On AVX2 and later ggml's x86 products sum in the same order, so Q8_0, Q4_1, TQ1_0 and TQ2_0 give its very bits.
+// A product of packed weights with quantised rows: out[t * out_stride + r] = sum over columns of
+// w(r, c) * x(t, c). Integer sums run over blocks (a block is the smaller of the weights' and the
+// activations'), in 8 lanes: lane q has columns 4q to 4q + 3 of every sub of 32; where codes have
+// an offset, offset * (sum of sub s) is taken from lane s mod 8, s counted in the block. Over the
+// blocks in order: acc[q] = fma(d_w * d_x, float(lane q), acc[q]); with a minimum, low = fma(m_w,
+// s_x, low). Then halves of acc are added (q + 4, 2, 1), then low; the result is divided by the
+// activations' s (bitnet), times the tensor's scale, times post_scale. On AVX2 and later ggml's x86
+// products sum in the same order, so Q8_0, Q4_1, TQ1_0 and TQ2_0 give its very bits.
 struct PackedProduct {
   const PackedMatrix* w;
   const QuantRows* x;
@@ -26,17 +28,17 @@ struct PackedProduct {
   int64_t out_stride;
 };
 
-// Sums of products of floats use 32 lanes: element i adds to lane i mod 32 by fma, from +0; the tail is
-// filled with zeros; then halves are added (lane l + lane l + 16, then 8, 4, 2, 1).
+// Sums of products of floats use 32 lanes: element i adds to lane i mod 32 by fma, from +0; the
+// tail is filled with zeros; then halves are added (lane l + lane l + 16, then 8, 4, 2, 1).
 struct Kernels {
   Isa isa;
 
-  // y = x * (1 / sqrt(mean(x^2) + eps)) * weight. Squares are rounded to f32 and summed in f64 over 16 lanes,
-  // halves added.
+  // y = x * (1 / sqrt(mean(x^2) + eps)) * weight. Squares are rounded to f32 and summed in f64 over
+  // 16 lanes, halves added.
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);
-  // Rotates pairs of one head: y0 = fma(x0, cos, -(x1 * sin)), y1 = fma(x0, sin, x1 * cos), for `dims`
-  // leading values; the rest is copied. table: cos at [i], sin at [dims / 2 + i]. y may be x. halves: pairs
-  // (i, i + dims/2), else (2i, 2i + 1).
+  // Rotates pairs of one head: y0 = fma(x0, cos, -(x1 * sin)), y1 = fma(x0, sin, x1 * cos), for
+  // `dims` leading values; the rest is copied. table: cos at [i], sin at [dims / 2 + i]. y may be
+  // x. halves: pairs (i, i + dims/2), else (2i, 2i + 1).
   void (*rope)(const float* x, const float* table, int64_t dims, int64_t head_dim, bool halves, float* y);
   // y = exp(x - max) * float(1 / sum), the sum in f64 over 16 lanes, halves added.
   void (*softmax)(const float* x, int64_t n, float* y);

@@ -1,5 +1,5 @@
-// Every SIMD table against the scalar definition, bit by bit, and the scalar definitions against fp64 and
-// hand-made values.
+// Every SIMD table against the scalar definition, bit by bit, and the scalar definitions against
+// fp64 and hand-made values.
 #include "kernels/kernels.h"
 
 #include <gtest/gtest.h>
@@ -232,7 +232,8 @@ TEST(Ref, RowsAgreeWithFp64) {
   SoftmaxRef(x.data(), 300, y.data());
   double sum = 0, max = *std::max_element(x.begin(), x.end());
   for (float v : x) sum += std::exp(static_cast<double>(v));
-  for (size_t i = 0; i < 300; i++) {  // x - max is rounded once, exp turns that into a relative error
+  // x - max is rounded once, exp turns that into a relative error
+  for (size_t i = 0; i < 300; i++) {
     double want = std::exp(static_cast<double>(x[i])) / sum;
     EXPECT_NEAR(y[i], want, (max - x[i] + 4) * 0x1p-24 * want);
   }

@@ -11,7 +11,8 @@ namespace {
 constexpr int kWholeRow = 40;  // a block shift past any row
 constexpr uint16_t kOneF16 = 0x3c00;
 
-// The unpackers below read one block of the file (layouts: docs/format_gguf.md) into one byte a code.
+// The unpackers below read one block of the file (layouts: docs/format_gguf.md) into one byte a
+// code.
 void UnpackQ4_1(const BlockQ4_1& b, uint8_t* codes) {
   for (int i = 0; i < 16; i++) codes[i] = b.qs[i] & 15, codes[i + 16] = b.qs[i] >> 4;
 }

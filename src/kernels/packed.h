@@ -1,5 +1,6 @@
-// Quantised weights repacked for the integer kernels, and rows of activations quantised for them. Both are
-// exact: the codes and scales are those of the file's format, only their order in memory differs.
+// Quantised weights repacked for the integer kernels, and rows of activations quantised for them.
+// Both are exact: the codes and scales are those of the file's format, only their order in memory
+// differs.
 #ifndef PARITYBIT_KERNELS_PACKED_H_
 #define PARITYBIT_KERNELS_PACKED_H_
 
@@ -31,9 +32,11 @@ AlignedArray<T> MakeAligned(int64_t n) {
 inline constexpr int64_t kGroupRows = 16;  // weight rows that stand interleaved
 inline constexpr int64_t kSub = 32;        // columns of one step of the integer kernels
 
-// A weight matrix whose value at (row, column) is d * (code - offset) + m, times `scale` of the whole tensor. Codes are unsigned of
-// 2 or 4 bits, or signed of 8. Rows stand in groups of 16 (the last one padded with zero scales), columns in subs of 32, four
-// columns of one row side by side: column 4q + j of row r of a sub is in byte (q mod bits) * 64 + 4r + j, from bit (q / bits) * bits.
+// A weight matrix whose value at (row, column) is d * (code - offset) + m, times `scale` of the
+// whole tensor. Codes are unsigned of 2 or 4 bits, or signed of 8. Rows stand in groups of 16 (the
+// last one padded with zero scales), columns in subs of 32, four columns of one row side by side:
+// column 4q + j of row r of a sub is in byte (q mod bits) * 64 + 4r + j, from bit (q / bits) *
+// bits.
 struct PackedMatrix {
   int bits = 0, offset = 0;
   int64_t n_rows = 0, n_columns = 0;
@@ -55,23 +58,24 @@ bool IsPackable(BlockType type);
 void PackGroups(const WeightView& w, PackedMatrix& packed, int64_t begin_group, int64_t end_group);
 // Everything of a packed matrix but the contents.
 PackedMatrix MakePacked(const WeightView& w);
-// The codes of a row, before packing: n_columns bytes; d and m (may be null where the format has none): one
-// f16 a block.
+// The codes of a row, before packing: n_columns bytes; d and m (may be null where the format has
+// none): one f16 a block.
 void RowCodes(const WeightView& w, int64_t row, uint8_t* codes, uint16_t* d, uint16_t* m);
 
 // Columns a scale covers are 32 << shift.
 inline int SchemeShift(ActScheme s) { return s == ActScheme::kQ8_K ? 3 : s == ActScheme::kBitnet ? 40 : 0; }
 
-// Activation rows as codes. A block that holds NaN or Inf has codes 0 and scale NaN: it spoils exactly the
-// outputs it enters.
+// Activation rows as codes. A block that holds NaN or Inf has codes 0 and scale NaN: it spoils
+// exactly the outputs it enters.
 struct QuantRows {
   QuantRows(ActScheme scheme, int64_t n_rows, int64_t n_columns);
 
   ActScheme scheme;
   int64_t n_rows, n_columns, n_blocks;
-  AlignedArray<int8_t> codes;    // (n_rows, n_columns)
-  AlignedArray<float> scales;    // (n_rows, n_blocks)
-  AlignedArray<float> sums;      // (n_rows, n_columns / 32): d * sum of codes, for formats with a minimum
+  AlignedArray<int8_t> codes;  // (n_rows, n_columns)
+  AlignedArray<float> scales;  // (n_rows, n_blocks)
+  // (n_rows, n_columns / 32): d * sum of codes, for formats with a minimum
+  AlignedArray<float> sums;
   AlignedArray<int32_t> prefix;  // (n_rows, n_columns / 32 + 1): sum of all codes before
 };
 

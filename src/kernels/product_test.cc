@@ -1,5 +1,5 @@
-// Quantisers and packed products: SIMD against scalar bit by bit, scalar against hand definitions and against
-// decoded weights.
+// Quantisers and packed products: SIMD against scalar bit by bit, scalar against hand definitions
+// and against decoded weights.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -191,8 +191,8 @@ TEST(Ref, PackedProductIsTheFp64Product) {
   }
 }
 
-// Hand-made: max |x| = 127, so every scheme's multiplier is +-1 and codes are the values rounded half to
-// even.
+// Hand-made: max |x| = 127, so every scheme's multiplier is +-1 and codes are the values rounded
+// half to even.
 TEST(Ref, QuantisersByHand) {
   std::vector<float> x(256, 0.0f);
   x[0] = 127, x[1] = 0.5f, x[2] = 1.5f, x[3] = -2.5f, x[4] = 2.4f;

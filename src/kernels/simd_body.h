@@ -1,6 +1,7 @@
-// Kernels written over 16 virtual float lanes (Vec), included by one file per instruction set after it has
-// defined Vec and its operations, inside that file's unnamed namespace. Same order of operations as ref.cc,
-// line by line. No include guard: included once in each of those files, and by nothing else.
+// Kernels written over 16 virtual float lanes (Vec), included by one file per instruction set after
+// it has defined Vec and its operations, inside that file's unnamed namespace. Same order of
+// operations as ref.cc, line by line. No include guard: included once in each of those files, and
+// by nothing else.
 
 template <typename Op>
 inline void Map(const float* x, int64_t n, float* y, Op op) {
@@ -216,8 +217,8 @@ void ContextF16(const float* probability, const uint16_t* v, int64_t stride, int
   Context(probability, v, stride, n_positions, head_dim, out);
 }
 
-// The multiplier that makes codes of a block, and the scale and kind of sum that go with it (ScaleOf in
-// ref.cc).
+// The multiplier that makes codes of a block, and the scale and kind of sum that go with it
+// (ScaleOf in ref.cc).
 struct BlockScale {
   float multiplier, scale, sum_scale;
   bool round_sum;

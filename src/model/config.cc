@@ -1,4 +1,5 @@
-// Reads a config.json field by field through one table: what each decides, and how it is held against the model file.
+// Reads a config.json field by field through one table: what each decides, and how it is held
+// against the model file.
 #include "model/config.h"
 
 #include <algorithm>
@@ -73,7 +74,8 @@ class Fields {
   Error Wrong(const std::string& name, const char* expected) const {
     return MakeError(Code::kMalformed, "{}: {} is not {}", path_, name, expected);
   }
-  // A contradiction: what the config says, and what the model file does. `choices`: settings of which each decides it.
+  // A contradiction: what the config says, and what the model file does. `choices`: settings of
+  // which each decides it.
   void Differs(const std::string& name, const std::string& here, const std::string& there,
                std::vector<std::string> choices = {}, int64_t beyond = 0) {
     reader_.doubts->push_back(
@@ -96,7 +98,8 @@ class Fields {
   std::string Lacks(std::string_view key, const std::string& taken) const {
     return fmt::format("has no {}, for which engines take {}", reader_.keys.Full(key), taken);
   }
-  // Equal as float32, which is what model files store; `taken`: what engines take where the file has no such key.
+  // Equal as float32, which is what model files store; `taken`: what engines take where the file
+  // has no such key.
   Status Real(const std::string& name, const Json& value, std::string_view key, std::optional<float> taken,
               const char* setting);
   Status LlamaThree(const std::string& name, const Json& rope);
@@ -116,8 +119,8 @@ constexpr std::string_view kInterface = "what transformers hands back";
 constexpr std::string_view kTask = "heads of other tasks";
 constexpr std::string_view kLayerNorm = "of LayerNorm, which these architectures have not";
 
-// The fields that transformers' LlamaConfig, MistralConfig, BitNetConfig and PretrainedConfig write, in every place where its
-// versions put them, and what checkpoints of these families add.
+// The fields that transformers' LlamaConfig, MistralConfig, BitNetConfig and PretrainedConfig
+// write, in every place where its versions put them, and what checkpoints of these families add.
 constexpr FieldRow kFields[] = {
     {"num_hidden_layers", &Fields::Count, "number of layers", "block_count", ""},
     {"hidden_size", &Fields::Count, "width of the residual stream", "embedding_length", ""},
@@ -292,7 +295,8 @@ bool IsCommon(std::string_view name) {
          name == "num_attention_heads";
 }
 
-// What transformers has below rope_scaling or rope_parameters; all but base and part are of one type of scaling.
+// What transformers has below rope_scaling or rope_parameters; all but base and part are of one
+// type of scaling.
 bool IsRopeField(std::string_view name) {
   constexpr std::string_view kNames[] = {"rope_theta",       "partial_rotary_factor",
                                          "rope_type",        "type",
@@ -560,7 +564,8 @@ Status Fields::Bias(const FieldRow& row, const std::string& name, const Json& va
 
 Status Fields::Window(const FieldRow& row, const std::string& name, const Json& value) {
   if (!value.is_number_integer()) return Wrong(name, "a whole number");
-  if (no_window_ || reader_.keys.Has(row.key)) return {};  // the file's reader refuses what it has of it
+  // the file's reader refuses what it has of it
+  if (no_window_ || reader_.keys.Has(row.key)) return {};
   const int64_t window =
       value.is_number_unsigned()
           ? static_cast<int64_t>(std::min<uint64_t>(value.get<uint64_t>(), uint64_t{1} << 40))
@@ -590,7 +595,8 @@ Status Fields::ModelType(const FieldRow&, const std::string& name, const Json& v
   return {};
 }
 
-// Engines take the model file's ids, so this decides nothing; a text made elsewhere may begin or end otherwise.
+// Engines take the model file's ids, so this decides nothing; a text made elsewhere may begin or
+// end otherwise.
 Status Fields::TokenId(const FieldRow& row, const std::string& name, const Json& value) {
   auto there = reader_.keys.file().Uint(row.key);
   if (!there.ok()) return {};

@@ -1,4 +1,5 @@
-// A Hugging Face config.json beside what the model file says: each of its fields is compared, decides nothing, or is not heard.
+// A Hugging Face config.json beside what the model file says: each of its fields is compared,
+// decides nothing, or is not heard.
 #ifndef PARITYBIT_MODEL_CONFIG_H_
 #define PARITYBIT_MODEL_CONFIG_H_
 
@@ -22,8 +23,8 @@ struct ConfigReader {
   std::vector<Doubt>* doubts;
 };
 
-// Damaged JSON, or a field of the wrong type, is kMalformed with the path; an activation that is declared here alone and not
-// offered is kUnsupported.
+// Damaged JSON, or a field of the wrong type, is kMalformed with the path; an activation that is
+// declared here alone and not offered is kUnsupported.
 Status ReadConfigJson(const std::filesystem::path& path, const ConfigReader& reader);
 
 // The fields' table, for the documentation and tests: name, whether it decides anything, what.

@@ -27,8 +27,8 @@ Error InFile(Error error, const GgufFile& file) {
   return file.path().empty() ? error : std::move(error).In(file.path().string());
 }
 
-// Keys of the metadata that no row of the tables knows. Those of other programs, or of another architecture, cannot reach an
-// engine that runs this one.
+// Keys of the metadata that no row of the tables knows. Those of other programs, or of another
+// architecture, cannot reach an engine that runs this one.
 void FindUnknownKeys(const Keys& keys, std::vector<Doubt>* doubts) {
   std::string foreign;
   for (const auto& [name, value] : keys.file().metadata()) {

@@ -1,4 +1,5 @@
-// What is in doubt about a model's declarations: keys, fields of a config.json, and what the user sets.
+// What is in doubt about a model's declarations: keys, fields of a config.json, and what the user
+// sets.
 #include "model/declared.h"
 
 #include <gtest/gtest.h>
@@ -197,7 +198,8 @@ TEST_F(Declared, AWindowOrDynamicScalingMattersBeyondItsLength) {
 }
 
 TEST_F(Declared, WhatDecidesNothingGivesRiseToNoDoubt) {
-  // The config.json of microsoft/bitnet-b1.58-2B-4T, of LLaMA 3.1 8B and of SmolLM2 135M, with this model's shape and values.
+  // The config.json of microsoft/bitnet-b1.58-2B-4T, of LLaMA 3.1 8B and of SmolLM2 135M, with this
+  // model's shape and values.
   const std::string shape =
       R"("hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
          "num_key_value_heads": 1, "max_position_embeddings": 64, "vocab_size": 96, "rms_norm_eps": 1e-05,
@@ -337,12 +339,14 @@ TEST(Keys, NoneStandsTwiceInATable) {
   for (const ConfigFieldText& row : ConfigFields()) EXPECT_TRUE(seen.insert(row.field).second) << row.field;
 }
 
-// transformers' rule by hand for base 10000, 4 dimensions, factor 8, trained on 8192: waves 2 pi and 2 pi * 100 = 628, both shorter
-// than 8192 / 4; with 512 positions the second one is longer than 512.
+// transformers' rule by hand for base 10000, 4 dimensions, factor 8, trained on 8192: waves 2 pi
+// and 2 pi * 100 = 628, both shorter than 8192 / 4; with 512 positions the second one is longer
+// than 512.
 TEST(RopeFreqs, FollowTheRuleOfLlama3) {
   EXPECT_EQ(RopeFactors({8, 1, 4, 8192}, 1e4, 4), (std::vector<double>{1, 1}));
   EXPECT_EQ(RopeFactors({8, 1, 4, 512}, 1e4, 4), (std::vector<double>{1, 8}));
-  // Between the two: wave 628.3, n_ctx 1024, smooth (1024 / 628.3 - 1) / 3 = 0.20992, 1 / ((1 - s) / 8 + s) = 3.239.
+  // Between the two: wave 628.3, n_ctx 1024, smooth (1024 / 628.3 - 1) / 3 = 0.20992, 1 / ((1 - s)
+  // / 8 + s) = 3.239.
   EXPECT_NEAR(RopeFactors({8, 1, 4, 1024}, 1e4, 4)[1], 3.239, 1e-3);
 }
 
@@ -375,7 +379,8 @@ TEST(NonFinite, IsFoundInEveryTypeByRow) {
     const auto infinite = Scan(p.type, {p.columns, 5}, 4 * row_bytes + p.at, 0xfc00, 2);
     ASSERT_EQ(infinite.size(), 1u) << p.type;
     EXPECT_EQ(infinite[0].Text(), "w, row 4, holds infinity") << p.type;
-    EXPECT_TRUE(Scan(p.type, {p.columns, 5}, p.at, 0x7bff, 2).empty()) << p.type;  // the largest finite f16
+    // the largest finite f16
+    EXPECT_TRUE(Scan(p.type, {p.columns, 5}, p.at, 0x7bff, 2).empty()) << p.type;
   }
   EXPECT_EQ(Scan(0, {8, 2}, 36, 0x7fc00000, 4).at(0).Text(), "w, row 1, holds NaN");
   EXPECT_EQ(Scan(30, {8, 2}, 4, 0x7f80, 2).at(0).Text(), "w, row 0, holds infinity");

@@ -72,15 +72,16 @@ Status Complete(GenerateSpec& s) {
 
 float RoundF16(double v) { return F16ToF32(F32ToF16(static_cast<float>(v))); }
 
-// Each tensor has a stream of its own, by its name (FNV-1a), so that a shape or type changes no other tensor.
+// Each tensor has a stream of its own, by its name (FNV-1a), so that a shape or type changes no
+// other tensor.
 Random StreamOf(uint64_t seed, std::string_view name) {
   uint64_t hash = 0xcbf29ce484222325ull;
   for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
   return Random(hash ^ std::rotl(seed, 32));
 }
 
-// The sum of twelve uniform 16-bit numbers (Irwin-Hall): variance 1 within 2^-32, mean 0, and exact integer arithmetic, so
-// that no machine's logarithm decides a weight.
+// The sum of twelve uniform 16-bit numbers (Irwin-Hall): variance 1 within 2^-32, mean 0, and exact
+// integer arithmetic, so that no machine's logarithm decides a weight.
 double Normal(Random& random) {
   uint64_t sum = 0;
   for (int draw = 0; draw < 3; ++draw) {
@@ -179,7 +180,8 @@ void AddTensors(const GenerateSpec& s, GgufWriter& out) {
   auto add = [&](pb_stage stage, int32_t layer) {
     const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, shape);
     const stages::WeightKind kind = stages::Of(stage).weight.kind;
-    if (kind == stages::WeightKind::kMatrix) build.Linear(stages::TensorName(stage, layer), n_rows, n_columns);
+    if (kind == stages::WeightKind::kMatrix)
+      build.Linear(stages::TensorName(stage, layer), n_rows, n_columns);
     if (kind == stages::WeightKind::kVector) build.Norm(stages::TensorName(stage, layer), n_columns);
   };
   build.Embedding("token_embd.weight");

@@ -1,5 +1,5 @@
-// Deterministic models of any shape: random ternary or Gaussian weights, a working byte-level BPE tokenizer, a config.json.
-// Equal specifications give equal bytes on every machine.
+// Deterministic models of any shape: random ternary or Gaussian weights, a working byte-level BPE
+// tokenizer, a config.json. Equal specifications give equal bytes on every machine.
 #ifndef PARITYBIT_MODEL_GENERATE_H_
 #define PARITYBIT_MODEL_GENERATE_H_
 
@@ -13,7 +13,9 @@
 namespace pb {
 
 enum class Distribution {
-  kTernary,  // -1, 0, +1 with equal odds, times one f16 scale a tensor: every format holds the same weights exactly
+  // -1, 0, +1 with equal odds, times one f16 scale a tensor: every format holds the same weights
+  // exactly
+  kTernary,
   kGaussian,  // normal; a ternary format keeps the nearest it can
 };
 
@@ -23,7 +25,8 @@ struct GenerateSpec {
   int64_t head_dim = 0;   // 0: d_model / n_heads
   int64_t n_vocab = 512;  // fewer than 258 leave bytes without a token
   int64_t n_ctx = 512;
-  BlockType weights = BlockType::kF16;  // of the linear layers; the embedding is F32 for F32, else F16
+  // of the linear layers; the embedding is F32 for F32, else F16
+  BlockType weights = BlockType::kF16;
   Distribution distribution = Distribution::kTernary;
   Activation activation = Activation::kSilu;  // goes to config.json; llama has SiLU alone
   bool output_tied = true;
@@ -35,9 +38,11 @@ struct GeneratedModel {
   std::string config_json;
 };
 
-// kUsage for a shape that cannot be (rows that are no multiple of the block, heads that do not divide) with what would do.
+// kUsage for a shape that cannot be (rows that are no multiple of the block, heads that do not
+// divide) with what would do.
 Result<GeneratedModel> Generate(const GenerateSpec& spec);
-// Writes the model to `path` and its config.json beside. A folder that holds another config.json is kUsage.
+// Writes the model to `path` and its config.json beside. A folder that holds another config.json is
+// kUsage.
 Status GenerateFile(const GenerateSpec& spec, const std::filesystem::path& path);
 
 struct ConvertReport {
@@ -46,24 +51,28 @@ struct ConvertReport {
   float max_change = 0;  // largest |new - old|
 };
 
-// Rewrites the linear weights of a model's layers into another type and everything else as it is. Ternary weights with an f16
-// scale change no value between F32, F16, TQ1_0, TQ2_0 and I2_S. I2_S goes with architecture bitnet-b1.58, the others with
-// bitnet. A config.json beside the input goes beside the output.
+// Rewrites the linear weights of a model's layers into another type and everything else as it is.
+// Ternary weights with an f16 scale change no value between F32, F16, TQ1_0, TQ2_0 and I2_S. I2_S
+// goes with architecture bitnet-b1.58, the others with bitnet. A config.json beside the input goes
+// beside the output.
 Result<ConvertReport> Convert(const std::filesystem::path& in, BlockType type,
                               const std::filesystem::path& out);
 
-// general.file_type of llama.cpp (I2_S: of bitnet.cpp) for a model whose linear weights have this type.
+// general.file_type of llama.cpp (I2_S: of bitnet.cpp) for a model whose linear weights have this
+// type.
 uint32_t FileTypeOf(BlockType type);
 
-// tokenizer.ggml tables of a byte-level BPE with n_vocab tokens: up to 256 bytes (text of ASCII first), merges of letters, and
-// at the end <|begin_of_text|> and <|end_of_text|>. Depends on n_vocab alone.
+// tokenizer.ggml tables of a byte-level BPE with n_vocab tokens: up to 256 bytes (text of ASCII
+// first), merges of letters, and at the end <|begin_of_text|> and <|end_of_text|>. Depends on
+// n_vocab alone.
 struct Vocabulary {
   std::vector<std::string> tokens, merges;
   std::vector<int32_t> types;
 };
 Vocabulary MakeVocabulary(int64_t n_vocab);
 
-// Writes `json` as config.json in the folder of `model`, unless the same text is there; another text is kUsage.
+// Writes `json` as config.json in the folder of `model`, unless the same text is there; another
+// text is kUsage.
 Status PlaceConfigJson(const std::filesystem::path& model, const std::string& json);
 
 }  // namespace pb

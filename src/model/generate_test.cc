@@ -179,7 +179,8 @@ TEST(Generate, VocabularyIsABytePairEncoding) {
   EXPECT_EQ(v.merges.size(), 2048u - 256 - 2);
   std::set<std::string> known(v.tokens.begin(), v.tokens.begin() + 256);
   EXPECT_EQ(known.size(), 256u);
-  EXPECT_TRUE(known.count("\xc4\xa0"));  // U+0120 stands for the space, U+010A for the newline (GPT-2)
+  // U+0120 stands for the space, U+010A for the newline (GPT-2)
+  EXPECT_TRUE(known.count("\xc4\xa0"));
   EXPECT_TRUE(known.count("\xc4\x8a"));
   // Every merge joins two known tokens into the next one.
   for (size_t i = 0; i < v.merges.size(); ++i) {
@@ -228,7 +229,8 @@ TEST(Convert, BundledModelsKeepEveryWeight) {
       EXPECT_TRUE((*model)->params().ffn_activation);  // the config.json came along
       ExpectEqualWeights(original, (*model)->file());
     }
-    // The bundled I2_S file was packed by another program: ours is equal in every byte of every tensor.
+    // The bundled I2_S file was packed by another program: ours is equal in every byte of every
+    // tensor.
     GgufFile ours = GgufFile::Open(folder / "i2_s.gguf").value(),
              theirs = GgufFile::Open(source("i2_s")).value();
     for (const GgufTensor& t : theirs.tensors()) {

@@ -7,7 +7,8 @@
 namespace pb {
 namespace {
 
-// GPT-2's printable stand-in for a byte, as UTF-8: printable Latin-1 for itself, the others from U+0100 in order.
+// GPT-2's printable stand-in for a byte, as UTF-8: printable Latin-1 for itself, the others from
+// U+0100 in order.
 std::string ByteSymbol(int byte) {
   auto printable = [](int b) {
     return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);

@@ -1,4 +1,5 @@
-// Hyper-parameters from GGUF metadata: the architecture table, defaults of missing keys, and what is refused by name.
+// Hyper-parameters from GGUF metadata: the architecture table, defaults of missing keys, and what
+// is refused by name.
 #include "model/hyper.h"
 
 #include <cmath>
@@ -94,7 +95,8 @@ Status ReadRopeScaling(const Keys& keys, HyperParameters& p) {
                      type.substr(0, 64), keys.Full("rope.scaling.type"));
   }
   p.rope_scale = {1.0f, Origin::kDefault};
-  for (std::string_view key : {"rope.scale_linear", "rope.scaling.factor"}) {  // the new name counts
+  // the new name counts
+  for (std::string_view key : {"rope.scale_linear", "rope.scaling.factor"}) {
     if (!keys.Has(key)) continue;
     PB_ASSIGN(double factor, keys.Real(key, 0));
     p.rope_scale = {factor == 0 || type == "none" ? 1.0f : static_cast<float>(factor), Origin::kMetadata};

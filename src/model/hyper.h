@@ -1,4 +1,5 @@
-// Reads hyper-parameters from GGUF metadata: the architecture table, defaults, and what is refused by name.
+// Reads hyper-parameters from GGUF metadata: the architecture table, defaults, and what is refused
+// by name.
 #ifndef PARITYBIT_MODEL_HYPER_H_
 #define PARITYBIT_MODEL_HYPER_H_
 

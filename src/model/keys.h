@@ -1,5 +1,6 @@
-// Which keys of a model file's metadata are heard: one table of those that are read, those that decide nothing and those of
-// which one value alone is offered. The reader looks keys up through it, so that table and code cannot part.
+// Which keys of a model file's metadata are heard: one table of those that are read, those that
+// decide nothing and those of which one value alone is offered. The reader looks keys up through
+// it, so that table and code cannot part.
 #ifndef PARITYBIT_MODEL_KEYS_H_
 #define PARITYBIT_MODEL_KEYS_H_
 
@@ -26,13 +27,15 @@ struct KeyRow {
   double neutral = 0;        // of kRefused: the value that changes nothing
 };
 
-// Keys below the architecture's name ("llama.rope.freq_base"), and the others ("general.name"), by their whole name.
+// Keys below the architecture's name ("llama.rope.freq_base"), and the others ("general.name"), by
+// their whole name.
 std::span<const KeyRow> ArchitectureKeys();
 std::span<const KeyRow> OtherKeys();
 // nullptr: no row has it, so what it decides is unknown.
 const KeyRow* FindKey(std::span<const KeyRow> rows, std::string_view key);
 
-// Reads keys of one architecture. What is asked for must stand in the table as used, and is remembered.
+// Reads keys of one architecture. What is asked for must stand in the table as used, and is
+// remembered.
 class Keys {
  public:
   Keys(const GgufFile& file, std::string_view architecture)

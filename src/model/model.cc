@@ -18,7 +18,8 @@ struct ActivationNameRow {
   std::string_view name;
   Activation activation;
 };
-// Our name of each first. Other spellings are compared without case, and without what stands between words.
+// Our name of each first. Other spellings are compared without case, and without what stands
+// between words.
 constexpr ActivationNameRow kActivationNames[] = {
     {"silu", Activation::kSilu},         {"relu2", Activation::kRelu2},
     {"relu", Activation::kRelu},         {"gelu", Activation::kGelu},
@@ -149,8 +150,9 @@ Status Model::ReadWeights() {
   return table.CheckAllUsed();
 }
 
-// The one place that finds a stage's numbers in the file. What a file keeps in one tensor for several stages (queries, keys and
-// values; gate and up) is found here too: the rows of it that are this stage's.
+// The one place that finds a stage's numbers in the file. What a file keeps in one tensor for
+// several stages (queries, keys and values; gate and up) is found here too: the rows of it that are
+// this stage's.
 Result<StageWeights> Model::ReadStage(TensorTable& table, pb_stage stage, int32_t layer) const {
   const stages::WeightKind kind = stages::Of(stage).weight.kind;
   const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, params_.shape());

@@ -1,5 +1,6 @@
-// What a model file, a config.json beside it and the user's settings declare: hyper-parameters with the
-// origin of each, weights by role, and what is missing. Reads; decides nothing about arithmetic.
+// What a model file, a config.json beside it and the user's settings declare: hyper-parameters with
+// the origin of each, weights by role, and what is missing. Reads; decides nothing about
+// arithmetic.
 #ifndef PARITYBIT_MODEL_MODEL_H_
 #define PARITYBIT_MODEL_MODEL_H_
 
@@ -44,48 +45,54 @@ struct HyperParameters {
   Declared<float> norm_eps;
   std::optional<Declared<Activation>>
       ffn_activation;  // none: undeclared where the architecture allows several
-  stages::Set ops;  // that the architecture has
+  stages::Set ops;     // that the architecture has
   bool output_tied = false;
 
   stages::ModelShape shape() const { return {d_model, d_ff, n_heads, n_kv_heads, head_dim, n_vocab}; }
   bool has_sub_norms() const { return ops.Contains(PB_STAGE_ATTN_SUB_NORM); }
 };
 
-// What a stage reads of the file: a matrix (of the embeddings: a row for each token), a norm's float32 vector, or neither.
+// What a stage reads of the file: a matrix (of the embeddings: a row for each token), a norm's
+// float32 vector, or neither.
 struct StageWeights {
-  std::string name;           // of the tensor, "blk.3.ffn_up.weight"; empty: the stage reads none
-  WeightView matrix;          // data is null where there is none
-  float scale = 1;            // a factor beside the matrix that some BitNet files carry (blk.N.attn_q.scale)
+  std::string name;   // of the tensor, "blk.3.ffn_up.weight"; empty: the stage reads none
+  WeightView matrix;  // data is null where there is none
+  // a factor beside the matrix that some BitNet files carry (blk.N.attn_q.scale)
+  float scale = 1;
   std::vector<float> vector;  // empty where there is none
 };
 
 // What the user says that counts, whatever the files declare.
 struct ModelOptions {
-  std::optional<Activation> ffn_activation;          // --set ffn.activation
-  std::optional<float> norm_eps;                     // --set norm.eps
-  std::optional<float> rope_base;                    // --set rope.base
-  std::optional<float> rope_scale;                   // --set rope.scale
-  std::optional<std::filesystem::path> hf_config;    // --hf-config; none: config.json beside the model, if there
-  bool ignore_config_beside = false;                 // --hf-config none
+  std::optional<Activation> ffn_activation;  // --set ffn.activation
+  std::optional<float> norm_eps;             // --set norm.eps
+  std::optional<float> rope_base;            // --set rope.base
+  std::optional<float> rope_scale;           // --set rope.scale
+  // --hf-config; none: config.json beside the model, if there
+  std::optional<std::filesystem::path> hf_config;
+  bool ignore_config_beside = false;  // --hf-config none
 };
 
-// Takes a setting that declares something of the model (ffn.activation, norm.eps, rope.base, rope.scale, hf.config); false: the
-// key is none of these. A value that makes no sense is kUsage, an activation that is not offered kUnsupported.
+// Takes a setting that declares something of the model (ffn.activation, norm.eps, rope.base,
+// rope.scale, hf.config); false: the key is none of these. A value that makes no sense is kUsage,
+// an activation that is not offered kUnsupported.
 Result<bool> Declare(std::string_view key, std::string_view value, ModelOptions* options);
 
-// A model file, opened and checked: every tensor known and present, of a supported type, with the shape the
-// hyper-parameters imply. Immutable. A defect of the file is kMalformed with the byte offset; an architecture
-// or type that is not supported is kUnsupported and named.
+// A model file, opened and checked: every tensor known and present, of a supported type, with the
+// shape the hyper-parameters imply. Immutable. A defect of the file is kMalformed with the byte
+// offset; an architecture or type that is not supported is kUnsupported and named.
 class Model {
  public:
   static Result<std::shared_ptr<const Model>> Open(const std::filesystem::path& path,
                                                    const ModelOptions& options = {});
-  // The same on a file already parsed; a config.json is looked for beside file.path(), if it has one.
+  // The same on a file already parsed; a config.json is looked for beside file.path(), if it has
+  // one.
   static Result<std::shared_ptr<const Model>> FromFile(GgufFile file, const ModelOptions& options = {});
 
   const GgufFile& file() const { return file_; }
   const HyperParameters& params() const { return params_; }
-  // Of any stage and layer; those that the model does not have read nothing. The output matrix is the embedding when tied.
+  // Of any stage and layer; those that the model does not have read nothing. The output matrix is
+  // the embedding when tied.
   const StageWeights& weights(int32_t stage, int32_t layer) const;
   const WeightView& token_embedding() const { return weights(PB_STAGE_EMBEDDINGS, -1).matrix; }
   const WeightView& output() const { return weights(PB_STAGE_LOGITS, -1).matrix; }

@@ -56,7 +56,8 @@ std::vector<std::byte> SmallFile(std::string architecture = "llama") {
   return Generate(SmallSpec(std::move(architecture))).value().gguf.Serialise();
 }
 
-// Copies metadata and tensors of a file, with keys and tensors replaced or added; an empty optional drops a key.
+// Copies metadata and tensors of a file, with keys and tensors replaced or added; an empty optional
+// drops a key.
 std::vector<std::byte> Edited(const std::vector<std::byte>& bytes, std::string_view key,
                               std::optional<GgufValue> value, std::string_view new_tensor = {},
                               std::vector<uint64_t> shape = {}) {
@@ -168,18 +169,26 @@ TEST(Model, ActivationComesFromSetThenConfigElseIsUndeclared) {
 TEST(Model, RefusesADamagedConfigJson) {
   Folder folder;
   ASSERT_TRUE(GenerateFile(SmallSpec("bitnet"), folder / "m.gguf").ok());
-  for (std::string json :
-       {std::string("{"), std::string("[]"), std::string(R"({"hidden_act": 3})"),
-        std::string(R"({"hidden_size": "wide"})"), std::string(R"({"hidden_size": 1.5})"),
-        std::string(R"({"rms_norm_eps": []})"), std::string(R"({"tie_word_embeddings": 1})"),
-        "{\"a\":" + std::string(100000, '[') + std::string(100000, ']') + "}", std::string("\xff"),
-        std::string(R"({"rope_theta": 1e999})"), std::string(R"({"rope_theta": "10000"})"),
-        std::string(R"({"rope_scaling": 3})"), std::string(R"({"rope_parameters": {"rope_theta": true}})"),
-        std::string(R"({"model_type": 1})"), std::string(R"({"attention_bias": "no"})"),
-        std::string(R"({"layer_types": "full_attention"})"), std::string(R"({"sliding_window": 1.5})"),
-        std::string(R"({"hidden_size": 32, "hidden_size": 32})"),
-        std::string(R"({"rope_parameters": {"factor": 1, "factor": 2}})"),
-        std::string("{\"hidden_act\": \"\xc3\"}")}) {
+  for (std::string json : {std::string("{"),
+                           std::string("[]"),
+                           std::string(R"({"hidden_act": 3})"),
+                           std::string(R"({"hidden_size": "wide"})"),
+                           std::string(R"({"hidden_size": 1.5})"),
+                           std::string(R"({"rms_norm_eps": []})"),
+                           std::string(R"({"tie_word_embeddings": 1})"),
+                           "{\"a\":" + std::string(100000, '[') + std::string(100000, ']') + "}",
+                           std::string("\xff"),
+                           std::string(R"({"rope_theta": 1e999})"),
+                           std::string(R"({"rope_theta": "10000"})"),
+                           std::string(R"({"rope_scaling": 3})"),
+                           std::string(R"({"rope_parameters": {"rope_theta": true}})"),
+                           std::string(R"({"model_type": 1})"),
+                           std::string(R"({"attention_bias": "no"})"),
+                           std::string(R"({"layer_types": "full_attention"})"),
+                           std::string(R"({"sliding_window": 1.5})"),
+                           std::string(R"({"hidden_size": 32, "hidden_size": 32})"),
+                           std::string(R"({"rope_parameters": {"factor": 1, "factor": 2}})"),
+                           std::string("{\"hidden_act\": \"\xc3\"}")}) {
     Write(folder / "config.json", json);
     ExpectError(Model::Open(folder / "m.gguf"), Code::kMalformed, "config.json");
   }
@@ -251,7 +260,8 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
       out.AddTensor(t.name, 2, t.shape, std::vector<std::byte>(32 * 18));
     }
   }
-  ExpectError(Load(out.Serialise()), Code::kUnsupported, "weight type Q4_0 of blk.0.attn_q.weight is not supported");
+  ExpectError(Load(out.Serialise()), Code::kUnsupported,
+              "weight type Q4_0 of blk.0.attn_q.weight is not supported");
 }
 
 TEST(Model, RefusesWhatDoesNotFitTogether) {
@@ -329,13 +339,15 @@ TEST(Model, EveryBitFlipOfTheHeaderLoadsOrErrors) {
 }
 
 TEST(Activation, Names) {
-  for (const char* name : {"relu2", "relu^2", "ReLU2", "relu_squared", "squared_relu", "relu_sqr", "relu-squared"})
+  for (const char* name :
+       {"relu2", "relu^2", "ReLU2", "relu_squared", "squared_relu", "relu_sqr", "relu-squared"})
     EXPECT_EQ(ParseActivation(name).value(), Activation::kRelu2) << name;
   for (const char* name : {"silu", "swish", "SiLU", "swiglu"})
     EXPECT_EQ(ParseActivation(name).value(), Activation::kSilu) << name;
   EXPECT_EQ(ParseActivation("gelu_python").value(), Activation::kGelu);
   // What is only near to GELU is another function.
-  for (const char* name : {"gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "geglu", "gelu_10", "gelu_tanh"})
+  for (const char* name :
+       {"gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "geglu", "gelu_10", "gelu_tanh"})
     EXPECT_EQ(ParseActivation(name).error().code, Code::kUnsupported) << name;
   EXPECT_EQ(ParseActivation("mish").error().code, Code::kUnsupported);
   EXPECT_STREQ(ActivationName(Activation::kGelu), "gelu");

@@ -90,8 +90,9 @@ Result<float> TensorTable::OptionalScale(const std::string& name) {
 Status TensorTable::CheckAllUsed() const {
   for (const GgufTensor& t : file_.tensors()) {
     if (used_.count(&t)) continue;
-    return MakeError(Code::kUnsupported, "byte {}: {} {} is not supported: no op of the architecture reads it",
-                     t.info_offset, t.name.ends_with(".bias") ? "the bias" : "tensor", t.name);
+    return MakeError(Code::kUnsupported,
+                     "byte {}: {} {} is not supported: no op of the architecture reads it", t.info_offset,
+                     t.name.ends_with(".bias") ? "the bias" : "tensor", t.name);
   }
   return {};
 }

@@ -1,5 +1,5 @@
-// Looks tensors up by name and shape, and remembers which were used: what is left over is a feature that
-// nothing here runs.
+// Looks tensors up by name and shape, and remembers which were used: what is left over is a feature
+// that nothing here runs.
 #ifndef PARITYBIT_MODEL_WEIGHTS_H_
 #define PARITYBIT_MODEL_WEIGHTS_H_
 

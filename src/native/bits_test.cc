@@ -1,4 +1,5 @@
-// The promise of the engine: same model, same tokens, same bits, whatever threads, batch, instruction set and taps.
+// The promise of the engine: same model, same tokens, same bits, whatever threads, batch,
+// instruction set and taps.
 #include <cmath>
 
 #include "native/harness_for_tests.h"
@@ -48,17 +49,18 @@ TEST_P(Bits, AreTheSameForThreadsBatchesTargetsAndTaps) {
   EXPECT_EQ(n_points, 2 * (6 * 20 + 3));
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
-                         testing::Values(Case{"tiny-bitnet-silu", "tq2_0", ActQuant{}, true},
-                                         Case{"tiny-bitnet-silu", "tq1_0", ActQuant{ActScheme::kBitnet, {}}, false},
-                                         Case{"tiny-bitnet-relu2", "i2_s", ActQuant{}, true},
-                                         Case{"tiny-bitnet-relu2", "i2_s", ActQuant{ActScheme::kQ8_K, {}}, true},
-                                         Case{"tiny-bitnet-relu2", "tq2_0", ActQuant{ActScheme::kNone, {}}, false},
-                                         Case{"tiny-bitnet-silu", "tq2_0", ActQuant{ActScheme::kF16, {}}, true}),
-                         [](const auto& info) {
-                           return fmt::format("{}_{}_{}", info.index, info.param.type,
-                                              info.param.quant.all ? ActSchemeName(*info.param.quant.all) : "ggml");
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Tiny, Bits,
+    testing::Values(Case{"tiny-bitnet-silu", "tq2_0", ActQuant{}, true},
+                    Case{"tiny-bitnet-silu", "tq1_0", ActQuant{ActScheme::kBitnet, {}}, false},
+                    Case{"tiny-bitnet-relu2", "i2_s", ActQuant{}, true},
+                    Case{"tiny-bitnet-relu2", "i2_s", ActQuant{ActScheme::kQ8_K, {}}, true},
+                    Case{"tiny-bitnet-relu2", "tq2_0", ActQuant{ActScheme::kNone, {}}, false},
+                    Case{"tiny-bitnet-silu", "tq2_0", ActQuant{ActScheme::kF16, {}}, true}),
+    [](const auto& info) {
+      return fmt::format("{}_{}_{}", info.index, info.param.type,
+                         info.param.quant.all ? ActSchemeName(*info.param.quant.all) : "ggml");
+    });
 
 // The same weights in different types meet the same activations: equal bits.
 TEST(Types, TernaryTypesAgree) {

@@ -1,4 +1,5 @@
-// How the native engine computes: every setting that can change a bit, and those that cannot (threads, batch, instruction set).
+// How the native engine computes: every setting that can change a bit, and those that cannot
+// (threads, batch, instruction set).
 #ifndef PARITYBIT_NATIVE_CONFIG_H_
 #define PARITYBIT_NATIVE_CONFIG_H_
 
@@ -19,17 +20,19 @@ struct Config {
   bool kv_f16 = true;
   int threads = 1;
   int64_t ubatch = 512;  // rows computed at once
-  int64_t n_ctx = 0;     // positions reserved; 0: what the model was trained for, at most kDefaultContext
+  // positions reserved; 0: what the model was trained for, at most kDefaultContext
+  int64_t n_ctx = 0;
   std::optional<uint64_t> noise_seed;
   Isa isa = BestIsa();
 };
 inline constexpr int64_t kDefaultContext = 8192;
 
-// Applies one setting; false where the key belongs to somebody else (ffn.activation, hf.config). Values that make no sense are
-// errors that name key and value.
+// Applies one setting; false where the key belongs to somebody else (ffn.activation, hf.config).
+// Values that make no sense are errors that name key and value.
 Result<bool> ApplySetting(std::string_view key, std::string_view value, Config& config);
 
-// What one operation is computed with: what the model declares, the session's settings, and what a variation changes.
+// What one operation is computed with: what the model declares, the session's settings, and what a
+// variation changes.
 struct OpParams {
   Activation activation = Activation::kSilu;
   ActQuant act_quant;
@@ -39,7 +42,8 @@ struct OpParams {
   float rope_base = 0, rope_scale = 1;
 };
 OpParams DeclaredParams(const HyperParameters& p, const Config& config);
-// One field changed: "ffn.activation=relu2", also norm.eps rope.base rope.scale rope.pairing act.quant kv.type.
+// One field changed: "ffn.activation=relu2", also norm.eps rope.base rope.scale rope.pairing
+// act.quant kv.type.
 Result<OpParams> Vary(OpParams params, std::string_view variation);
 
 }  // namespace pb::native

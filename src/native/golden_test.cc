@@ -1,5 +1,6 @@
-// Against an implementation that nobody here wrote: Hugging Face transformers, float32 (models/golden): every recorded point of both
-// tiny BitNets, computed from the recorded inputs of its op.
+// Against an implementation that nobody here wrote: Hugging Face transformers, float32
+// (models/golden): every recorded point of both tiny BitNets, computed from the recorded inputs of
+// its op.
 #include <cmath>
 
 #include "formats/safetensors.h"

@@ -1,4 +1,5 @@
-// What this room's tests share: a model from models/ with a session on it, its logits, and its recorded points.
+// What this room's tests share: a model from models/ with a session on it, its logits, and its
+// recorded points.
 #ifndef PARITYBIT_NATIVE_HARNESS_FOR_TESTS_H_
 #define PARITYBIT_NATIVE_HARNESS_FOR_TESTS_H_
 

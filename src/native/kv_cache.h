@@ -9,8 +9,9 @@
 
 namespace pb::native {
 
-// (n_layers, n_kv_heads, n_ctx, head_dim) of f16 or f32. Reserved at once, and not touched before it is used, so memory grows
-// with the positions held. Not for use from several threads, but for the views.
+// (n_layers, n_kv_heads, n_ctx, head_dim) of f16 or f32. Reserved at once, and not touched before
+// it is used, so memory grows with the positions held. Not for use from several threads, but for
+// the views.
 class KvCache {
  public:
   struct Shape {
@@ -20,7 +21,8 @@ class KvCache {
 
   const Shape& shape() const { return shape_; }
   bool f16() const { return f16_; }
-  // Stores rows (n, n_kv_heads, head_dim) of keys and values from position `first`; rounds them to f16 where the cache is.
+  // Stores rows (n, n_kv_heads, head_dim) of keys and values from position `first`; rounds them to
+  // f16 where the cache is.
   void StoreKeys(const Kernels& k, int64_t layer, int64_t first, int64_t n, const float* rows);
   void StoreValues(const Kernels& k, int64_t layer, int64_t first, int64_t n, const float* rows);
   // Start of one head's (n_ctx, head_dim) of keys or values.

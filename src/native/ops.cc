@@ -145,9 +145,8 @@ Status Ops::Compute(pb_stage stage, int64_t layer, const Span& span, std::span<c
     case stages::Group::kNorm: {
       const float* weight = weights_->model->weights(stage, static_cast<int32_t>(layer)).vector.data();
       const int64_t part = stages::SumLength(stage, h.shape(), p);  // the row, or a head of it
-      Rows(n * (width / part), part, [&](int64_t r) {
-        k.rms_norm(in[0] + r * part, weight, params_.norm_eps, part, out + r * part);
-      });
+      Rows(n * (width / part), part,
+           [&](int64_t r) { k.rms_norm(in[0] + r * part, weight, params_.norm_eps, part, out + r * part); });
       return {};
     }
     case stages::Group::kProduct: {

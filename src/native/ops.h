@@ -1,5 +1,5 @@
-// The operations of a layer, one for each stage of the vocabulary. Forward runs them in order and replay runs one alone; both
-// through Compute, so they are the same arithmetic.
+// The operations of a layer, one for each stage of the vocabulary. Forward runs them in order and
+// replay runs one alone; both through Compute, so they are the same arithmetic.
 #ifndef PARITYBIT_NATIVE_OPS_H_
 #define PARITYBIT_NATIVE_OPS_H_
 
@@ -15,14 +15,16 @@
 
 namespace pb::native {
 
-// Rows [first, first + n) of a sequence, and the positions before them that attention sees: n_visible = first + n.
+// Rows [first, first + n) of a sequence, and the positions before them that attention sees:
+// n_visible = first + n.
 struct Span {
   int64_t first = 0, n = 0;
   int64_t n_visible() const { return first + n; }
 };
 
-// cos and sin of every position's angles, grown as positions are reached: ggml's f32 angles, position * scale^i by repeated
-// multiplication, scale = base^(-2 / dims) rounded to f32; cos and sin of that f32 angle by libm in f64, rounded to f32.
+// cos and sin of every position's angles, grown as positions are reached: ggml's f32 angles,
+// position * scale^i by repeated multiplication, scale = base^(-2 / dims) rounded to f32; cos and
+// sin of that f32 angle by libm in f64, rounded to f32.
 class RopeTable {
  public:
   RopeTable(int64_t dims, float base, float scale);
@@ -50,11 +52,13 @@ class Ops {
   int64_t Width(pb_stage stage, const Span& span) const;
 
   Status Embed(std::span<const int32_t> tokens, float* out) const;
-  // Computes a stage from its inputs in the order of the vocabulary; keys and values of all visible positions come from the
-  // cache (layer `cache_layer`), so their inputs are ignored. out: (n, Width).
+  // Computes a stage from its inputs in the order of the vocabulary; keys and values of all visible
+  // positions come from the cache (layer `cache_layer`), so their inputs are ignored. out: (n,
+  // Width).
   Status Compute(pb_stage stage, int64_t layer, const Span& span, std::span<const float* const> inputs,
                  const KvCache& cache, int64_t cache_layer, float* out);
-  // The codes that Compute makes of a product's input x (n, K). kUnsupported: the op is no product, or rounds x to no codes.
+  // The codes that Compute makes of a product's input x (n, K). kUnsupported: the op is no product,
+  // or rounds x to no codes.
   Result<QuantRows> Codes(pb_stage stage, int64_t layer, int64_t n, const float* x);
   // attn_scores, attn_scores_softmax and attn_context in one go, row by row, with the same bits.
   void Attention(const Span& span, const float* q, const KvCache& cache, int64_t cache_layer, float* out);

@@ -42,8 +42,7 @@ Status Session::Replay(const pb_replay& r) {
   if (per_layer && (r.layer < 0 || r.layer >= h.n_layers)) {
     return MakeError(Code::kUsage, "replay: layer {} of {}", r.layer, h.n_layers);
   }
-  const std::vector<stages::Input> reads =
-      stages::InputsOf(stage, h.ops);
+  const std::vector<stages::Input> reads = stages::InputsOf(stage, h.ops);
   if (r.n_inputs != reads.size() || !r.inputs || r.first_position < 0) {
     return MakeError(Code::kUsage, "replay: {} takes {} inputs, {} were given", stages::Of(stage).name,
                      reads.size(), r.n_inputs);

@@ -86,8 +86,8 @@ Status Session::ShowOutput(const pb_eval& eval, pb_stage stage, int32_t layer, c
   return {};
 }
 
-// Random rounding (Monte Carlo arithmetic, Parker 1997): x (1 + r 2^-24), r drawn from -1, 0, 1 by seed, point, position, head and
-// element, so that threads and batches do not matter.
+// Random rounding (Monte Carlo arithmetic, Parker 1997): x (1 + r 2^-24), r drawn from -1, 0, 1 by
+// seed, point, position, head and element, so that threads and batches do not matter.
 void Session::Disturb(pb_stage stage, int32_t layer, const Span& span, float* out) const {
   const bool by_position = stages::kOverPositions.Contains(stage);
   const int64_t width = ops_.Width(stage, span), heads = by_position ? ops_.hyper().n_heads : 1;
@@ -125,7 +125,8 @@ Status Session::Embed(const pb_eval& eval, const Span& span, int64_t first_token
   return ShowOutput(eval, PB_STAGE_EMBEDDINGS, -1, span, wanted, buffers_.x.get());
 }
 
-// Nobody looks and nothing is disturbed: row by row, so that no (n, n_heads, p) tensor is ever held.
+// Nobody looks and nothing is disturbed: row by row, so that no (n, n_heads, p) tensor is ever
+// held.
 Status Session::Attention(const pb_eval& eval, int32_t l, const Span& span) {
   Buffers& b = buffers_;
   const uint32_t wanted = Wanted(eval, PB_STAGE_ATTN_CONTEXT, l, span);
@@ -135,8 +136,10 @@ Status Session::Attention(const pb_eval& eval, int32_t l, const Span& span) {
     ops_.Attention(span, b.q_rope.get(), cache_, l, b.context.get());
     return ShowOutput(eval, PB_STAGE_ATTN_CONTEXT, l, span, wanted, b.context.get());
   }
-  auto scores = MakeAligned<float>(span.n * ops_.Width(PB_STAGE_ATTN_SCORES, span));   // (n, n_heads, p)
-  auto weights = MakeAligned<float>(span.n * ops_.Width(PB_STAGE_ATTN_SCORES, span));  // (n, n_heads, p)
+  // (n, n_heads, p)
+  auto scores = MakeAligned<float>(span.n * ops_.Width(PB_STAGE_ATTN_SCORES, span));
+  // (n, n_heads, p)
+  auto weights = MakeAligned<float>(span.n * ops_.Width(PB_STAGE_ATTN_SCORES, span));
   PB_TRY(Run(eval, PB_STAGE_ATTN_SCORES, l, span,
              {{PB_STAGE_Q_ROPE, b.q_rope.get()}, {PB_STAGE_K_ROPE, nullptr}}, scores.get()));
   PB_TRY(Run(eval, PB_STAGE_ATTN_SCORES_SOFTMAX, l, span, {{PB_STAGE_ATTN_SCORES, scores.get()}},
@@ -149,7 +152,8 @@ Status Session::Logits(const pb_eval& eval, const Span& span, int64_t first_toke
   const HyperParameters& h = ops_.hyper();
   int64_t begin = std::max<int64_t>(0, eval.logits_from - first_token);
   if (begin >= span.n || !eval.logits) return {};
-  auto logits = MakeAligned<float>(std::min(kLogitsRows, span.n - begin) * h.n_vocab);  // (rows, n_vocab)
+  // (rows, n_vocab)
+  auto logits = MakeAligned<float>(std::min(kLogitsRows, span.n - begin) * h.n_vocab);
   for (int64_t row = begin; row < span.n; row += kLogitsRows) {
     Span part{span.first + row, std::min(kLogitsRows, span.n - row)};
     const float* norm = buffers_.norm.get() + row * h.d_model;
@@ -162,7 +166,8 @@ Status Session::Logits(const pb_eval& eval, const Span& span, int64_t first_toke
   return {};
 }
 
-// The whole model, once: Llama, and BitNet where the sub-norms are. n rows of one sequence from position span.first on.
+// The whole model, once: Llama, and BitNet where the sub-norms are. n rows of one sequence from
+// position span.first on.
 Status Session::Forward(const pb_eval& eval, const Span& span, int64_t first_token) {
   Buffers& b = buffers_;
   const bool sub_norms = ops_.hyper().has_sub_norms();
@@ -171,12 +176,17 @@ Status Session::Forward(const pb_eval& eval, const Span& span, int64_t first_tok
   PB_TRY(Embed(eval, span, first_token));  // x (n, d_model)
   Input x{PB_STAGE_EMBEDDINGS, b.x.get()};
   for (int32_t l = 0; l < ops_.hyper().n_layers; l++) {
-    PB_TRY(run(PB_STAGE_ATTN_NORM, l, {x}, b.norm));                             // (n, d_model)
-    PB_TRY(run(PB_STAGE_Q_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.q));  // (n, n_heads, head_dim)
-    PB_TRY(run(PB_STAGE_K_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.k));  // (n, n_kv_heads, head_dim)
-    PB_TRY(run(PB_STAGE_V_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.v));  // (n, n_kv_heads, head_dim)
-    PB_TRY(run(PB_STAGE_Q_ROPE, l, {{PB_STAGE_Q_PROJ, b.q.get()}}, b.q_rope));   // (n, n_heads, head_dim)
-    PB_TRY(run(PB_STAGE_K_ROPE, l, {{PB_STAGE_K_PROJ, b.k.get()}}, b.k_rope));   // (n, n_kv_heads, head_dim)
+    PB_TRY(run(PB_STAGE_ATTN_NORM, l, {x}, b.norm));  // (n, d_model)
+    // (n, n_heads, head_dim)
+    PB_TRY(run(PB_STAGE_Q_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.q));
+    // (n, n_kv_heads, head_dim)
+    PB_TRY(run(PB_STAGE_K_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.k));
+    // (n, n_kv_heads, head_dim)
+    PB_TRY(run(PB_STAGE_V_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.v));
+    // (n, n_heads, head_dim)
+    PB_TRY(run(PB_STAGE_Q_ROPE, l, {{PB_STAGE_Q_PROJ, b.q.get()}}, b.q_rope));
+    // (n, n_kv_heads, head_dim)
+    PB_TRY(run(PB_STAGE_K_ROPE, l, {{PB_STAGE_K_PROJ, b.k.get()}}, b.k_rope));
     cache_.StoreKeys(ops_.kernels(), l, span.first, span.n, b.k_rope.get());
     cache_.StoreValues(ops_.kernels(), l, span.first, span.n, b.v.get());
     PB_TRY(Attention(eval, l, span));  // (n, n_heads, head_dim)
@@ -187,11 +197,15 @@ Status Session::Forward(const pb_eval& eval, const Span& span, int64_t first_tok
     }
     PB_TRY(run(PB_STAGE_ATTN_OUT, l, {a}, b.out));  // (n, d_model)
     PB_TRY(
-        run(PB_STAGE_ATTN_RESIDUAL, l, {{PB_STAGE_ATTN_OUT, b.out.get()}, x}, b.residual));   // (n, d_model)
-    PB_TRY(run(PB_STAGE_FFN_NORM, l, {{PB_STAGE_ATTN_RESIDUAL, b.residual.get()}}, b.norm));  // (n, d_model)
-    PB_TRY(run(PB_STAGE_GATE_PROJ, l, {{PB_STAGE_FFN_NORM, b.norm.get()}}, b.gate));          // (n, d_ff)
-    PB_TRY(run(PB_STAGE_UP_PROJ, l, {{PB_STAGE_FFN_NORM, b.norm.get()}}, b.up));              // (n, d_ff)
-    PB_TRY(run(PB_STAGE_FFN_ACT, l, {{PB_STAGE_GATE_PROJ, b.gate.get()}}, b.act));            // (n, d_ff)
+        run(PB_STAGE_ATTN_RESIDUAL, l, {{PB_STAGE_ATTN_OUT, b.out.get()}, x}, b.residual));  // (n, d_model)
+    // (n, d_model)
+    PB_TRY(run(PB_STAGE_FFN_NORM, l, {{PB_STAGE_ATTN_RESIDUAL, b.residual.get()}}, b.norm));
+    // (n, d_ff)
+    PB_TRY(run(PB_STAGE_GATE_PROJ, l, {{PB_STAGE_FFN_NORM, b.norm.get()}}, b.gate));
+    // (n, d_ff)
+    PB_TRY(run(PB_STAGE_UP_PROJ, l, {{PB_STAGE_FFN_NORM, b.norm.get()}}, b.up));
+    // (n, d_ff)
+    PB_TRY(run(PB_STAGE_FFN_ACT, l, {{PB_STAGE_GATE_PROJ, b.gate.get()}}, b.act));
     PB_TRY(run(PB_STAGE_FFN_GATED, l, {{PB_STAGE_FFN_ACT, b.act.get()}, {PB_STAGE_UP_PROJ, b.up.get()}},
                b.gated));  // (n, d_ff)
     Input f{PB_STAGE_FFN_GATED, b.gated.get()};

@@ -11,8 +11,8 @@
 
 namespace pb::native {
 
-// Same tokens, same bits: whatever the threads, the batch, prefill or decode, the instruction set, and whether taps look.
-// Not for use from several threads; callbacks run on the calling thread.
+// Same tokens, same bits: whatever the threads, the batch, prefill or decode, the instruction set,
+// and whether taps look. Not for use from several threads; callbacks run on the calling thread.
 class Session {
  public:
   static Result<std::unique_ptr<Session>> Open(std::shared_ptr<const Weights> weights, const Config& config);
@@ -49,7 +49,8 @@ class Session {
   Status Attention(const pb_eval& eval, int32_t layer, const Span& span);
   Status Logits(const pb_eval& eval, const Span& span, int64_t first_token);
   Status Embed(const pb_eval& eval, const Span& span, int64_t first_token);
-  // Runs one op: shows its inputs, computes, disturbs, shows the output and takes what the tap wrote.
+  // Runs one op: shows its inputs, computes, disturbs, shows the output and takes what the tap
+  // wrote.
   Status Run(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span,
              std::initializer_list<Input> inputs, float* out);
   uint32_t Wanted(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span) const;

@@ -1,7 +1,8 @@
-// Generated models of awkward shapes: every weight type, rows that are no multiple of a vector, odd head counts and lengths.
-#include "model/generate.h"
+// Generated models of awkward shapes: every weight type, rows that are no multiple of a vector, odd
+// head counts and lengths.
 #include <cmath>
 
+#include "model/generate.h"
 #include "native/harness_for_tests.h"
 
 namespace pb::native {

@@ -34,12 +34,13 @@ struct Weights {
   static std::shared_ptr<const Weights> Load(std::shared_ptr<const Model> model, ThreadPool& pool);
 };
 
-// Rows of activations x (n, w.n_columns) as codes, by a scheme that IsIntegerScheme; errors as of Product.
+// Rows of activations x (n, w.n_columns) as codes, by a scheme that IsIntegerScheme; errors as of
+// Product.
 Result<QuantRows> Quantise(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme,
                            const float* x, int64_t n);
 
-// out (n, w.n_rows) = x (n, w.n_columns) times w, the activations rounded by `scheme`. Integer schemes need n_columns to be a
-// multiple of the scheme's block: an error names both.
+// out (n, w.n_rows) = x (n, w.n_columns) times w, the activations rounded by `scheme`. Integer
+// schemes need n_columns to be a multiple of the scheme's block: an error names both.
 Status Product(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme, const float* x,
                int64_t n, float* out);
 

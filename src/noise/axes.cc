@@ -1,4 +1,5 @@
-// The variations that an engine is measured along against itself: planned from what it says of itself, run, and compared.
+// The variations that an engine is measured along against itself: planned from what it says of
+// itself, run, and compared.
 #include "noise/axes.h"
 
 #include <algorithm>

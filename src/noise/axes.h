@@ -1,5 +1,6 @@
-// How far an engine lies from itself along its natural axes: the same again, in another session or process, with other threads,
-// batches and CPU libraries, and fed its prompt token by token. Information, or, where the engine promises equal bits, a check of that promise.
+// How far an engine lies from itself along its natural axes: the same again, in another session or
+// process, with other threads, batches and CPU libraries, and fed its prompt token by token.
+// Information, or, where the engine promises equal bits, a check of that promise.
 #ifndef PARITYBIT_NOISE_AXES_H_
 #define PARITYBIT_NOISE_AXES_H_
 
@@ -27,7 +28,8 @@ struct AxisRow {
   double mean_kl = 0, worst_kl = 0;      // nats; NaN or infinite where logits are
   double rel_l2 = 0;                     // of a position, the largest
   int64_t n_flips = 0;                   // positions whose top-1 differs
-  // Whether crossval would find it within the limits of the noise floor. None: there is no floor that could tell.
+  // Whether crossval would find it within the limits of the noise floor. None: there is no floor
+  // that could tell.
   std::optional<bool> inside;
 };
 
@@ -37,13 +39,13 @@ struct Evaluated {
   drive::RowStore rows;
 };
 
-// Which variations an engine is asked for: the session that is open in `record` tells what it runs with already. Values that
-// change nothing for sequences of at most `longest` tokens are left out.
+// Which variations an engine is asked for: the session that is open in `record` tells what it runs
+// with already. Values that change nothing for sequences of at most `longest` tokens are left out.
 std::vector<AxisRow> PlanAxes(const drive::EngineRecord& record, int64_t longest);
 
-// Runs a planned row and compares it. `engine` has its model open; a row of another process or CPU library starts one of its own,
-// whose failure is noted in `engine_failed` (else the engine's own record has it). An Error is the engine's failure; what it does
-// not offer is in row->refused.
+// Runs a planned row and compares it. `engine` has its model open; a row of another process or CPU
+// library starts one of its own, whose failure is noted in `engine_failed` (else the engine's own
+// record has it). An Error is the engine's failure; what it does not offer is in row->refused.
 Status RunAxis(drive::Participant& engine, const drive::EngineSpec& spec, const host::Settings& session,
                const std::vector<Evaluated>& undisturbed, const compare::NoiseFloor* floor, AxisRow* row,
                drive::EngineRecord* engine_failed);

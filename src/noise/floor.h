@@ -1,4 +1,5 @@
-// Whose noise floor a comparison is judged by: the reference's, measured or brought along by a recording, else the candidate's.
+// Whose noise floor a comparison is judged by: the reference's, measured or brought along by a
+// recording, else the candidate's.
 #ifndef PARITYBIT_NOISE_FLOOR_H_
 #define PARITYBIT_NOISE_FLOOR_H_
 
@@ -14,27 +15,30 @@ namespace pb::noise {
 
 // What floor a comparison asks for.
 struct FloorRequest {
-  bool local = true;   // ops are judged by their own errors, so the noise at tracepoints is measured too
+  // ops are judged by their own errors, so the noise at tracepoints is measured too
+  bool local = true;
   int32_t n_runs = 8;  // 0: no floor is measured
-  std::optional<double> confidence;  // further runs over the prompts, enough to rank the candidate among
-  std::string calibration;           // text whose tokens join the floor
-  drive::Progress progress;          // may be empty
+  // further runs over the prompts, enough to rank the candidate among
+  std::optional<double> confidence;
+  std::string calibration;   // text whose tokens join the floor
+  drive::Progress progress;  // may be empty
 };
 
 // The folder of the trace that an engine replays; empty: it computes by itself.
 std::filesystem::path ReplayedFolder(const drive::EngineRecord& engine);
 
-// A reference is measured by random rounding, or by what it can vary. A recording can do neither: its floor is the one that was
-// kept beside it. Where there is none and every op is judged by its own error, the candidate's own floor limits the logits, and
-// the verdict says that this is weaker; an engine judged by its logits alone never sets its own limits.
+// A reference is measured by random rounding, or by what it can vary. A recording can do neither:
+// its floor is the one that was kept beside it. Where there is none and every op is judged by its
+// own error, the candidate's own floor limits the logits, and the verdict says that this is weaker;
+// an engine judged by its logits alone never sets its own limits.
 class FloorSource {
  public:
   // Engines and settings outlive this.
   FloorSource(drive::Participant& candidate, drive::Participant& reference,
               const host::Settings (&session)[2], FloorRequest request);
 
-  // Adds a sequence that was compared; `reference_rows` are the reference's over it. The engine's session is another one
-  // afterwards.
+  // Adds a sequence that was compared; `reference_rows` are the reference's over it. The engine's
+  // session is another one afterwards.
   Status Add(const drive::Sequence& sequence, const drive::RowStore* reference_rows);
   // Adds the calibration text.
   Status Calibrate();
@@ -46,7 +50,8 @@ class FloorSource {
   // The floor, and what the report says of it. None: why_none() says why.
   std::optional<compare::NoiseFloor> Take(FloorRecord* record) const;
   const std::string& why_none() const { return why_none_; }
-  // The reference's own runs over the prompts, n_rows in all: KL by position. Empty, and why: there are none of it.
+  // The reference's own runs over the prompts, n_rows in all: KL by position. Empty, and why: there
+  // are none of it.
   std::vector<std::vector<double>> NoiseRuns(int64_t n_rows, std::string* why) const;
 
  private:

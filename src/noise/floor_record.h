@@ -23,8 +23,9 @@ struct FloorRecord {
           n_measured = 0;  // runs taken from the cache and runs measured now, summed over sequences
   double mean_kl = 0, worst_kl = 0, worst_gap = 0;
   std::vector<compare::PointFloor> points;  // empty: it has none
-  std::string provenance;                   // cache folder, or the file that came with a recorded reference
-  std::string sha256;                       // NoiseFloor::Digest
+  // cache folder, or the file that came with a recorded reference
+  std::string provenance;
+  std::string sha256;  // NoiseFloor::Digest
 };
 
 }  // namespace pb::noise

@@ -178,7 +178,8 @@ Status NoiseMeter::DisturbAll(const drive::Sequence& sequence, const std::vector
       (*measured)[missing[i]] = std::move(run).value();
     }
   };
-  // An engine belongs to the thread that starts it. One that does not start leaves its share to the others.
+  // An engine belongs to the thread that starts it. One that does not start leaves its share to the
+  // others.
   auto start_and_work = [&] {
     drive::EngineRecord record;
     const drive::EngineRecord& twin = reference_.record();
@@ -198,8 +199,8 @@ Status NoiseMeter::DisturbAll(const drive::Sequence& sequence, const std::vector
   return of_twin ? reference_.Noted(std::move(failure)) : failure;
 }
 
-// The tensors of an undisturbed run. None where watching changes the engine's logits: its runs are then not watched at all, so that
-// its floor is that of the engine as it is judged.
+// The tensors of an undisturbed run. None where watching changes the engine's logits: its runs are
+// then not watched at all, so that its floor is that of the engine as it is judged.
 Result<std::optional<PointStore>> NoiseMeter::WatchUndisturbed(const drive::Sequence& sequence,
                                                                const drive::RowStore& rows, Watch watch) {
   static constexpr int32_t kLayerOut = PB_STAGE_LAYER_OUT;

@@ -1,6 +1,6 @@
-// Measures a reference's noise floor: how far its own logits move under random rounding, sequence by
-// sequence, each finished run kept in the cache with its provenance so that an interrupted measurement
-// resumes and a repeated one costs nothing.
+// Measures a reference's noise floor: how far its own logits move under random rounding, sequence
+// by sequence, each finished run kept in the cache with its provenance so that an interrupted
+// measurement resumes and a repeated one costs nothing.
 #ifndef PARITYBIT_NOISE_METER_H_
 #define PARITYBIT_NOISE_METER_H_
 
@@ -19,22 +19,25 @@ namespace pb::noise {
 
 class NoiseMeter {
  public:
-  // n_runs make the floor; the runs from there to n_ranked are of the prompts alone and set no limit.
-  // `session` are the overrides that every session of the comparison gets. `with_points`: the noise at tracepoints is
-  // measured as well, where the engine shows its points and rounds at random.
+  // n_runs make the floor; the runs from there to n_ranked are of the prompts alone and set no
+  // limit. `session` are the overrides that every session of the comparison gets. `with_points`:
+  // the noise at tracepoints is measured as well, where the engine shows its points and rounds at
+  // random.
   NoiseMeter(drive::Participant& reference, host::Settings session, int32_t n_runs, int64_t n_ranked,
              bool with_points, std::filesystem::path cache, drive::Progress progress);
 
   // Adds a sequence to every run of the floor. The reference's session is another one afterwards.
-  // `undisturbed` holds the sequence's rows, or is null: they are evaluated only if a run is missing in the
-  // cache.
+  // `undisturbed` holds the sequence's rows, or is null: they are evaluated only if a run is
+  // missing in the cache.
   Status Measure(const drive::Sequence& sequence, const drive::RowStore* undisturbed);
-  // Adds CalibrationSequences of a text; and the noise at every point over 64 of its tokens at once and 16 more one by one.
+  // Adds CalibrationSequences of a text; and the noise at every point over 64 of its tokens at once
+  // and 16 more one by one.
   Status Calibrate(std::string_view text);
 
   // What was measured, with its provenance.
   compare::NoiseFloor Floor() const;
-  // KL of every run over the prompts alone, in order of the calls of Measure; those asked for with Rank come last.
+  // KL of every run over the prompts alone, in order of the calls of Measure; those asked for with
+  // Rank come last.
   std::vector<std::vector<double>> PromptKl() const;
   const std::vector<compare::NoiseRun>& runs() const { return runs_; }
   bool random_rounding() const { return random_rounding_; }
@@ -44,8 +47,9 @@ class NoiseMeter {
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
-  // Which points of the runs are measured: those of prompts at the layers' outputs, to stand beside the candidate's errors there;
-  // all of them, which takes as long again as the runs do, over a part of the calibration text.
+  // Which points of the runs are measured: those of prompts at the layers' outputs, to stand beside
+  // the candidate's errors there; all of them, which takes as long again as the runs do, over a
+  // part of the calibration text.
   enum class Watch { kNothing, kLayers, kAll };
   // What disturbed runs are compared with.
   struct Undisturbed {

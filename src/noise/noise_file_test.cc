@@ -77,7 +77,7 @@ TEST_F(NoiseFile, AnythingElseIsRefused) {
   EXPECT_EQ(ReadNoiseFloor(path_.string() + ".none").error().code, Code::kNotFound);
   const std::string good = ReadFile(path_).value();
   auto refused = [&](const std::string& text) {
-    // With a digest of its own where it is JSON: what it says is checked besides.
+    // With a digest of its own where it is JSON: its content is checked, too.
     auto json = ParseJson(text);
     std::string sealed = text;
     if (json.ok() && json->is_object() && !json->empty()) json->erase("sha256"), sealed = Sealed(*json);

@@ -1,4 +1,5 @@
-// The tensors of an undisturbed run, to measure disturbed runs against as they come: their tensors are compared and forgotten.
+// The tensors of an undisturbed run, to measure disturbed runs against as they come: their tensors
+// are compared and forgotten.
 #ifndef PARITYBIT_NOISE_POINT_STORE_H_
 #define PARITYBIT_NOISE_POINT_STORE_H_
 
@@ -17,9 +18,9 @@ inline constexpr int64_t kPointStoreBytes = 256 << 20;  // what the kept tensors
 
 class PointStore {
  public:
-  // For a sequence of n_positions, of them n_prefill at once, in the open session of `engine`. Where not all rows fit
-  // max_bytes, decode steps have up to half of it; the first rows of each kind are kept.
-  // `wanted` of the stages that the engine shows, the logits excepted; empty: all.
+  // For a sequence of n_positions, of them n_prefill at once, in the open session of `engine`.
+  // Where not all rows fit max_bytes, decode steps have up to half of it; the first rows of each
+  // kind are kept. `wanted` of the stages that the engine shows, the logits excepted; empty: all.
   static Result<PointStore> Create(drive::Participant& engine, std::span<const int32_t> wanted,
                                    int64_t n_prefill, int64_t n_positions,
                                    int64_t max_bytes = kPointStoreBytes);
@@ -28,8 +29,8 @@ class PointStore {
   const host::TapFilter& tap() const { return tap_; }
   // Keeps the rows of an event of the undisturbed run.
   Status Keep(const host::Event& event);
-  // Measures an event of a disturbed run; may be called from several threads. kEngine: it shows other points or shapes than the
-  // undisturbed run.
+  // Measures an event of a disturbed run; may be called from several threads. kEngine: it shows
+  // other points or shapes than the undisturbed run.
   Status Measure(const host::Event& event, std::vector<compare::PointNoise>* noise) const;
 
   bool Keeps(int64_t position) const {

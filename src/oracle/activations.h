@@ -1,5 +1,5 @@
-// What a quantised matrix product sees of its activations: the codes a declared scheme makes of a row, as
-// exact numbers.
+// What a quantised matrix product sees of its activations: the codes a declared scheme makes of a
+// row, as exact numbers.
 #ifndef PARITYBIT_ORACLE_ACTIVATIONS_H_
 #define PARITYBIT_ORACLE_ACTIVATIONS_H_
 
@@ -12,8 +12,8 @@
 
 namespace pb::oracle {
 
-// How a quantiser may be varied (hypotheses of diagnosis); the defaults are the schemes as their engines run
-// them.
+// How a quantiser may be varied (hypotheses of diagnosis); the defaults are the schemes as their
+// engines run them.
 struct QuantiserVariation {
   enum class Rounding { kHalfEven, kHalfAway, kTruncate };
   Rounding rounding = Rounding::kHalfEven;
@@ -21,15 +21,16 @@ struct QuantiserVariation {
   int block_values = 0;  // 0: the scheme's own; -1: one block a row
 };
 
-// One row as a product sees it. Scales and codes are made in float32, as the schemes define them; the values
-// are exact.
+// One row as a product sees it. Scales and codes are made in float32, as the schemes define them;
+// the values are exact.
 struct Activations {
   std::vector<double> values;  // (K): code x scale, or the value itself where nothing is quantised
-  // Q8_1 alone: sum over a block as the format stores it (f16) less the exact sum of its values; empty
-  // elsewhere. A weight format with a minimum m multiplies the stored sum by m, so m x this enters the
-  // product.
+  // Q8_1 alone: sum over a block as the format stores it (f16) less the exact sum of its values;
+  // empty elsewhere. A weight format with a minimum m multiplies the stored sum by m, so m x this
+  // enters the product.
   std::vector<double> sum_error;  // (K / 32)
-  // The same as codes; no blocks where none are made. value = code x scale, which for bitnet is rounded to float32 here alone.
+  // The same as codes; no blocks where none are made. value = code x scale, which for bitnet is
+  // rounded to float32 here alone.
   ActScheme scheme = ActScheme::kNone;  // that made them
   int64_t block = 0;
   std::vector<int8_t> codes;  // (K)
@@ -37,8 +38,8 @@ struct Activations {
   std::vector<float> sums;    // (K / block) as Q8_1 stores them; empty elsewhere
 };
 
-// `x` is what the engine holds, rounded to float32. A row that is no multiple of the scheme's block is an
-// error.
+// `x` is what the engine holds, rounded to float32. A row that is no multiple of the scheme's block
+// is an error.
 Result<Activations> Quantise(std::span<const double> x, ActScheme scheme,
                              const QuantiserVariation& variation = {});
 

@@ -148,9 +148,11 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
     PB_ASSIGN(Rows k_rope, step(PB_STAGE_K_ROPE, l, {&k}));
     Append(keys, k_rope);
     Append(values, v);
-    PB_ASSIGN(Rows scores, step(PB_STAGE_ATTN_SCORES, l, {&q_rope, &keys}));  // (n, n_heads * positions)
+    // (n, n_heads * positions)
+    PB_ASSIGN(Rows scores, step(PB_STAGE_ATTN_SCORES, l, {&q_rope, &keys}));
     PB_ASSIGN(Rows weights, step(PB_STAGE_ATTN_SCORES_SOFTMAX, l, {&scores}));
-    PB_ASSIGN(Rows context, step(PB_STAGE_ATTN_CONTEXT, l, {&weights, &values}));  // (n, n_heads * head_dim)
+    // (n, n_heads * head_dim)
+    PB_ASSIGN(Rows context, step(PB_STAGE_ATTN_CONTEXT, l, {&weights, &values}));
     if (p.has_sub_norms()) {
       PB_ASSIGN(context, step(PB_STAGE_ATTN_SUB_NORM, l, {&context}));
     }

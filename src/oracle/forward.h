@@ -1,4 +1,5 @@
-// The arbiter: a model evaluated in fp64, op by op, each op also on inputs given from outside (replay).
+// The arbiter: a model evaluated in fp64, op by op, each op also on inputs given from outside
+// (replay).
 #ifndef PARITYBIT_ORACLE_FORWARD_H_
 #define PARITYBIT_ORACLE_FORWARD_H_
 
@@ -30,17 +31,19 @@ class Ops {
 
   // Rows of the token embedding.
   Result<Rows> Embeddings(std::span<const int32_t> tokens) const;
-  // One op of the vocabulary on given inputs, in the order of the vocabulary's inputs column; attn_scores and
-  // attn_context take keys and values of all positions from 0. `config` is the declared one or a variation of
-  // it. Wrong shapes are kUsage. units: as in ops.h, may be null.
+  // One op of the vocabulary on given inputs, in the order of the vocabulary's inputs column;
+  // attn_scores and attn_context take keys and values of all positions from 0. `config` is the
+  // declared one or a variation of it. Wrong shapes are kUsage. units: as in ops.h, may be null.
   Result<Rows> Compute(pb_stage stage, int32_t layer, int64_t first_position,
                        std::span<const Rows* const> inputs, const OpConfig& config, Rows* units);
-  // What a product makes of its input rows, one each. kUnsupported: the op is no product, or makes no codes.
+  // What a product makes of its input rows, one each. kUnsupported: the op is no product, or makes
+  // no codes.
   Result<std::vector<Activations>> Codes(pb_stage stage, int32_t layer, const Rows& x,
                                          const OpConfig& config) const;
 
  private:
-  // A product's matrix, the factor beside it, and the scheme its input goes through; no view: no product.
+  // A product's matrix, the factor beside it, and the scheme its input goes through; no view: no
+  // product.
   struct Operand {
     const WeightView* view = nullptr;
     double scale = 1;
@@ -56,7 +59,8 @@ class Ops {
 // A sequence under evaluation: the keys and values of every layer so far.
 class Sequence {
  public:
-  explicit Sequence(Ops& ops) : ops_(ops), keys_(static_cast<size_t>(ops.model().params().n_layers)), values_(keys_) {}
+  explicit Sequence(Ops& ops)
+      : ops_(ops), keys_(static_cast<size_t>(ops.model().params().n_layers)), values_(keys_) {}
 
   int64_t n_positions() const { return n_positions_; }
   void Truncate(int64_t n_keep);
@@ -69,11 +73,13 @@ class Sequence {
   int64_t n_positions_ = 0;
 };
 
-// Applies "key=value" of a hypothesis to a config: kUnsupported with the key named when there is no such
-// variation. Keys: ffn.activation rope.pairing rope.base rope.scale rope.offset rope.dims norm.eps norm.weight_offset
-// norm.repeat act.quant quant.rounding quant.clamp quant.block product.factor drop.columns drop.rows
-// weight.transposed weight.order weight.offset weight.minimum weight.cell
-// norm.centred norm.unweighted output.tied attn.scale mask.shift kv.shift kv.map kv.own softmax.scale softmax.sink.
+// Applies "key=value" of a hypothesis to a config: kUnsupported with the key named when there is no
+// such variation. Keys: ffn.activation rope.pairing rope.base rope.scale rope.offset rope.dims
+// norm.eps norm.weight_offset norm.repeat act.quant quant.rounding quant.clamp quant.block
+// product.factor drop.columns drop.rows weight.transposed weight.order weight.offset weight.minimum
+// weight.cell
+// norm.centred norm.unweighted output.tied attn.scale mask.shift kv.shift kv.map kv.own
+// softmax.scale softmax.sink.
 Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation);
 
 }  // namespace pb::oracle

@@ -1,4 +1,5 @@
-// The oracle against an implementation that nobody here wrote: Hugging Face transformers, float32 (models/golden).
+// The oracle against an implementation that nobody here wrote: Hugging Face transformers, float32
+// (models/golden).
 #include <gtest/gtest.h>
 
 #include <cmath>

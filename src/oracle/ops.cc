@@ -43,8 +43,8 @@ double ActivateOne(double x, Act a) {
   return x;
 }
 
-// One weight matrix as rows of exact numbers, and per block the minimum that multiplies a stored activation
-// sum (Q4_1).
+// One weight matrix as rows of exact numbers, and per block the minimum that multiplies a stored
+// activation sum (Q4_1).
 class WeightRows {
  public:
   WeightRows(const WeightView& w, const OpConfig& c) : w_(w), c_(c) {
@@ -81,7 +81,8 @@ class WeightRows {
     return F16ToF32(LoadLe<uint16_t>(p + offsetof(BlockQ4_1, m)));
   }
 
-  // Value i comes from code n_codes - 1 - i / n_bytes of byte i % n_bytes, or from code i % n_codes of byte i / n_codes.
+  // Value i comes from code n_codes - 1 - i / n_bytes of byte i % n_bytes, or from code i % n_codes
+  // of byte i / n_codes.
   void Reorder(float* row) const {
     const bool nibbles = w_.type == BlockType::kQ4_1;
     const int64_t n_bytes = nibbles ? 16 : 32, n_codes = nibbles ? 2 : 4, n = n_bytes * n_codes;
@@ -108,7 +109,8 @@ const double* CacheRow(const Rows& cache, int64_t j, int64_t own, const OpConfig
   return cache.row(std::max<int64_t>(j - c.kv_shift, 0));
 }
 
-// Token rows as a product reads them: tiles of kTile rows, within a tile token-fastest, the last one filled up with zeros.
+// Token rows as a product reads them: tiles of kTile rows, within a tile token-fastest, the last
+// one filled up with zeros.
 constexpr int64_t kTile = 8;
 
 class Tiles {
@@ -125,14 +127,16 @@ class Tiles {
   std::vector<double> v_;
 };
 
-// The sum of squared partial sums P of n terms: in the order of the inputs, and besides on the mean over all orders, as an engine
-// adds in an order of its own, in lanes say, where a large term may be in many P that meets its opposite at once here. A random
-// P_k has the mean square (k (n - k) sum of t^2 + k (k - 1) sum^2) / (n (n - 1)); summed over k this gives the second part.
+// The sum of squared partial sums P of n terms: in the order of the inputs, plus its mean over all
+// orders, as an engine adds in an order of its own, in lanes say, where a large term may be in many
+// P that meets its opposite at once here. A random P_k has the mean square (k (n - k) sum of t^2 +
+// k (k - 1) sum^2) / (n (n - 1)); summed over k this gives the second part.
 double SumOfSquares(double squares, double terms, double sum, int64_t n) {
   return squares + static_cast<double>(n + 1) * (terms / 6 + sum * sum / 3);
 }
 
-// Sums the products of one weight row with the token rows of a tile, in the order of k; squares gets SumOfSquares.
+// Sums the products of one weight row with the token rows of a tile, in the order of k; squares
+// gets SumOfSquares.
 void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out, double* squares_out) {
   double sum[kTile] = {}, squares[kTile] = {}, terms[kTile] = {};
   for (int64_t k = 0; k < k_end; k++, x += kTile) {
@@ -157,10 +161,11 @@ void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out) {
   std::copy_n(sum, kTile, sum_out);
 }
 
-constexpr double kUnderflow = 0x1p-126 / 0x1p-24;  // the least normal float32 in units of the roundoff
+// the least normal float32 in units of the roundoff
+constexpr double kUnderflow = 0x1p-126 / 0x1p-24;
 
-// Units of values that one operation rounds. What is less than the least normal float32 has no roundoff of its own: it may be
-// rounded to a coarser grid, or to 0.
+// Units of values that one operation rounds. What is less than the least normal float32 has no
+// roundoff of its own: it may be rounded to a coarser grid, or to 0.
 void OwnUnits(const Rows& y, Rows* units) {
   if (!units) return;
   *units = y;
@@ -236,7 +241,8 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
   const bool stored_sums = scheme == ActScheme::kQ8_1 && w.type == BlockType::kQ4_1 && !c.transposed &&
                            c.quantiser.block_values == 0;
   const int64_t k_end = k_all - c.drop_columns;
-  Tiles tiles(n, k_all), sums(stored_sums ? n : 0, k_all / 32);  // of a block's values, as it is stored
+  // of a block's values, as it is stored
+  Tiles tiles(n, k_all), sums(stored_sums ? n : 0, k_all / 32);
   for (int64_t i = 0; i < n; i++) {
     PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(k_all)}, scheme, c.quantiser));
     for (int64_t k = 0; k < k_all; k++) tiles.at(i, k) = a.values[static_cast<size_t>(k)];
@@ -253,7 +259,8 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
         minimum(stored_sums ? static_cast<size_t>(k_all / 32) : 0);
     for (int64_t r = begin; r < end; r++) {
       rows.Row(r, row.data());
-      // The minimum's part is a sum of its own. The two parts may cancel, but each is rounded as large as it is.
+      // The minimum's part is a sum of its own. The two parts may cancel, but each is rounded as
+      // large as it is.
       for (size_t b = 0; b < minimum.size(); b++) {
         minimum[b] = rows.Minimum(r, static_cast<int64_t>(b));
         for (size_t k = b * 32; k < b * 32 + 32; k++) row[k] -= minimum[b];
@@ -295,7 +302,8 @@ Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units)
         const double a0 = a, b0 = b;
         a = a0 * std::cos(angle) - b0 * std::sin(angle);
         b = a0 * std::sin(angle) + b0 * std::cos(angle);
-        // The angle of pair i is multiplied up i times in float32, from a factor that is rounded itself.
+        // The angle of pair i is multiplied up i times in float32, from a factor that is rounded
+        // itself.
         if (units)
           units->row(t)[start + at_a] = units->row(t)[start + at_b] =
               std::hypot(a0, b0) * (1 + std::fabs(angle) * static_cast<double>(1 + i));
@@ -351,8 +359,8 @@ Rows Softmax(const Rows& scores, int64_t positions, const OpConfig& c, Rows* uni
     }
     squares = SumOfSquares(squares, terms, sum, n_visible);
     for (int64_t j = 0; j < positions; j++) r[j] /= sum;
-    // The difference to the largest score is rounded before it is an exponent, and so is the score where it is scaled. What
-    // underflows may become 0.
+    // The difference to the largest score is rounded before it is an exponent, and so is the score
+    // where it is scaled. What underflows may become 0.
     for (int64_t j = 0; units && j < positions; j++)
       if (r[j] > 0)
         units->v[static_cast<size_t>(start + j)] =

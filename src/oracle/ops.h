@@ -1,6 +1,6 @@
-// The operations of a Llama or BitNet layer in fp64: plain loops, straight from the published mathematics.
-// Each function names its source; nothing here is shared with the native engine but block decoding and model
-// reading.
+// The operations of a Llama or BitNet layer in fp64: plain loops, straight from the published
+// mathematics. Each function names its source; nothing here is shared with the native engine but
+// block decoding and model reading.
 #ifndef PARITYBIT_ORACLE_OPS_H_
 #define PARITYBIT_ORACLE_OPS_H_
 
@@ -27,17 +27,18 @@ struct Rows {
 };
 
 enum class Act { kSilu, kRelu, kRelu2, kGelu, kGeluTanh, kIdentity };
-// How the values of a block are taken from its bytes, several codes each: the codes of byte b are values b, b + n, b + 2n ... of
-// n bytes, lowest bits first (as declared), highest first; or bytes hold consecutive values. n is 32 for ternary blocks of 128, 16 for
-// Q4_1.
+// How the values of a block are taken from its bytes, several codes each: the codes of byte b are
+// values b, b + n, b + 2n ... of n bytes, lowest bits first (as declared), highest first; or bytes
+// hold consecutive values. n is 32 for ternary blocks of 128, 16 for Q4_1.
 enum class BlockOrder { kDeclared, kReversed, kConsecutive };
-// What the cache holds at a row's own position: its key or value, nothing yet, the one before; or it was written to the cell
-// before as well.
+// What the cache holds at a row's own position: its key or value, nothing yet, the one before; or
+// it was written to the cell before as well.
 enum class OwnCell { kWritten, kZero, kBefore, kTwice };
-enum class HeadMap { kGrouped, kInterleaved };  // query head h reads KV head h / group, or h % n_kv_heads
+// query head h reads KV head h / group, or h % n_kv_heads
+enum class HeadMap { kGrouped, kInterleaved };
 
-// Everything that decides an op's result besides its inputs and weights. The defaults after Declare() are
-// what the model declares; a hypothesis is a copy with one field changed.
+// Everything that decides an op's result besides its inputs and weights. The defaults after
+// Declare() are what the model declares; a hypothesis is a copy with one field changed.
 struct OpConfig {
   int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
   // norms
@@ -67,24 +68,27 @@ struct OpConfig {
   int kv_shift = 0;    // +1: keys and values of the position before (a stale cache)
   OwnCell own_cell = OwnCell::kWritten;
   HeadMap head_map = HeadMap::kGrouped;
-  double softmax_scale = 1;    // of the scores, as the softmax reads them
-  double softmax_sink = 0;     // times exp(0), in the sum of the exponentials
-  bool attention_f16 = false;  // q, k, v and the probabilities are rounded to f16: ggml with an f16 KV cache
-  bool cache_f16 = false;      // k and v alone are
+  double softmax_scale = 1;  // of the scores, as the softmax reads them
+  double softmax_sink = 0;   // times exp(0), in the sum of the exponentials
+  // q, k, v and the probabilities are rounded to f16: ggml with an f16 KV cache
+  bool attention_f16 = false;
+  bool cache_f16 = false;  // k and v alone are
   // feed-forward
   Act activation = Act::kSilu;
 
   static OpConfig Declare(const HyperParameters& p, ActQuant act_quant, bool kv_f16);
 };
 
-// `units`, where not null, gets for each output value the unit of its rounding bound (docs/numerics.md, "Units"): what float32
-// rounding of each term and partial sum may move it by, over the unit roundoff.
+// `units`, where not null, gets for each output value the unit of its rounding bound
+// (docs/numerics.md, "Units"): what float32 rounding of each term and partial sum may move it by,
+// over the unit roundoff.
 
-// y = x / sqrt(mean(x^2) + eps) * weight (Zhang, Sennrich 2019, eq. 4), over rows of weight.size() values.
+// y = x / sqrt(mean(x^2) + eps) * weight (Zhang, Sennrich 2019, eq. 4), over rows of weight.size()
+// values.
 Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows* units);
 
-// y = x W^T * scale, x through the activation quantiser of the scheme (BitNet b1.58, "BitLinear"; ggml block
-// formats). Units: sqrt(sum of squares of the partial sums).
+// y = x W^T * scale, x through the activation quantiser of the scheme (BitNet b1.58, "BitLinear";
+// ggml block formats). Units: sqrt(sum of squares of the partial sums).
 Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme scheme, const OpConfig& c,
                      ThreadPool& pool, Rows* units);
 
@@ -92,8 +96,8 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
 // head_dim).
 Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units);
 
-// q.k / sqrt(head_dim), -inf where the causal mask hides. q: rows of first_position...; k: all positions from
-// 0. Returns (n, n_heads * k.n).
+// q.k / sqrt(head_dim), -inf where the causal mask hides. q: rows of first_position...; k: all
+// positions from 0. Returns (n, n_heads * k.n).
 Rows Scores(const Rows& q, const Rows& k, int64_t first_position, const OpConfig& c, Rows* units);
 // Softmax over each head's run of `positions` values; 0 where the score is -inf.
 Rows Softmax(const Rows& scores, int64_t positions, const OpConfig& c, Rows* units);

@@ -1,4 +1,5 @@
-// Rounding units of small ops, each derived by hand from its definition (docs/numerics.md, "Units").
+// Rounding units of small ops, each derived by hand from its definition (docs/numerics.md,
+// "Units").
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -12,7 +13,8 @@
 namespace pb::oracle {
 namespace {
 
-// The sum of squared partial sums: in this order, and on the mean over all orders, each of which is tried.
+// The sum of squared partial sums: in this order, and on the mean over all orders, each of which is
+// tried.
 double Squares(std::vector<double> terms) {
   auto squares = [](const std::vector<double>& in_order) {
     double sum = 0, all = 0;
@@ -55,7 +57,8 @@ TEST(Units, ProductIsTheRootSumOfSquaresOfItsPartialSums) {
   }
 }
 
-// Codes 2, scale 1, minimum -2: weights of 0, whose two parts cancel in every output, each as large as it is.
+// Codes 2, scale 1, minimum -2: weights of 0, whose two parts cancel in every output, each as large
+// as it is.
 TEST(Units, TheTwoPartsOfABlockWithAMinimumAreRoundedApart) {
   BlockQ4_1 blocks[2];
   for (BlockQ4_1& block : blocks) {
@@ -73,8 +76,9 @@ TEST(Units, TheTwoPartsOfABlockWithAMinimumAreRoundedApart) {
   auto y = Product(x, w, 1, ActScheme::kQ8_1, c, pool, &units);
   ASSERT_TRUE(y.ok()) << y.error().message;
   EXPECT_EQ(y->v[0], 0);
-  // 32 partial sums of 254 and 32 of 508, and the mean over all orders of 64 terms, of which two are 254 and the others 0; those of
-  // the minimum, block by block, -254 and -508, which is every order.
+  // 32 partial sums of 254 and 32 of 508, and the mean over all orders of 64 terms, of which two
+  // are 254 and the others 0; those of the minimum, block by block, -254 and -508, which is every
+  // order.
   const double a = 254.0 * 254.0, b = 508.0 * 508.0;
   EXPECT_DOUBLE_EQ(units.v[0], std::sqrt(32 * (a + b) + 65 * (2 * a / 6 + b / 3) + 2 * (a + b)));
 }
@@ -96,7 +100,8 @@ TEST(Units, RotationGrowsWithTheAngleAndTheNumberOfFactors) {
   Rope(RowOf({3, 0, 4, 1}), 100, c, &units);
   EXPECT_DOUBLE_EQ(units.v[0], 5 * (1 + 100.0));  // pair (0, 2): angle 100
   EXPECT_DOUBLE_EQ(units.v[2], units.v[0]);
-  EXPECT_DOUBLE_EQ(units.v[1], 1 + 1.0 * 2);  // pair (1, 3): angle 100 / sqrt(10000), multiplied up once
+  // pair (1, 3): angle 100 / sqrt(10000), multiplied up once
+  EXPECT_DOUBLE_EQ(units.v[1], 1 + 1.0 * 2);
   c.rope_dims = 2;
   Rope(RowOf({3, 0, -4, 1}), 100, c, &units);
   EXPECT_DOUBLE_EQ(units.v[2], 4);  // beyond the rotated ones a value is copied

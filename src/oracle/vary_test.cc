@@ -53,7 +53,8 @@ TEST(Vary, RefusesWhatTheMatrixDoesNotHave) {
   ThreadPool pool(1);
   for (const char* variation : {"weight.transposed=1", "weight.cell=3,0,1", "weight.cell=0,2,1",
                                 "drop.rows=4", "drop.columns=3", "drop.rows=-1"}) {
-    EXPECT_FALSE(Product(RowOf({1, 1}), w, 1, ActScheme::kNone, Varied(OneHead(2), variation), pool, nullptr).ok())
+    EXPECT_FALSE(
+        Product(RowOf({1, 1}), w, 1, ActScheme::kNone, Varied(OneHead(2), variation), pool, nullptr).ok())
         << variation;
   }
   for (const char* variation :
@@ -72,13 +73,15 @@ TEST(Vary, OrderOfABlock) {
     x.v[static_cast<size_t>(i)] = 1;
     return Times(x, w, Varied(OneHead(2), variation)).front();
   };
-  EXPECT_EQ(at(5, "weight.order=reversed"), 101);    // byte 5, code 3 in place of code 0: value 96 + 5
+  // byte 5, code 3 in place of code 0: value 96 + 5
+  EXPECT_EQ(at(5, "weight.order=reversed"), 101);
   EXPECT_EQ(at(70, "weight.order=reversed"), 38);    // byte 6, code 1 in place of code 2
   EXPECT_EQ(at(5, "weight.order=consecutive"), 33);  // byte 1, code 1: value 32 + 1
   EXPECT_EQ(at(127, "weight.order=consecutive"), 127);
 }
 
-// A block of Q4_1 whose codes are 0 to 15, and again: byte b holds value b in its low half and value b + 16 in its high half.
+// A block of Q4_1 whose codes are 0 to 15, and again: byte b holds value b in its low half and
+// value b + 16 in its high half.
 TEST(Vary, OrderAndMinimumOfNibbles) {
   BlockQ4_1 block{F32ToF16(1), F32ToF16(100), {}};
   for (size_t b = 0; b < 16; b++) block.qs[b] = static_cast<uint8_t>(b | (15 - b) << 4);

@@ -52,7 +52,8 @@ class AuditText {
     const std::vector<std::string> differing = FactsThatDiffer(run_.candidate, run_.reference);
     bool first = true;
     for (const std::string& fact : differing) {
-      if (fact.starts_with("threads") || fact.starts_with("overwrite.exact")) continue;  // no arithmetic
+      // no arithmetic
+      if (fact.starts_with("threads") || fact.starts_with("overwrite.exact")) continue;
       Line(first ? "differ" : "", fact);
       first = false;
     }

@@ -131,7 +131,8 @@ std::string RenderReceipt(const run::Comparison& c, const Context& context) {
   out["tool_version"] = context.tool_version;
   out["host"] = HostJson(context);
   out["non_finite_numbers"] = writer.non_finite_numbers();
-  nlohmann::json canonical = nlohmann::json::parse(DumpJson(out, -1));  // its objects are sorted by key
+  // its objects are sorted by key
+  nlohmann::json canonical = nlohmann::json::parse(DumpJson(out, -1));
   std::string body = DumpJson(canonical, -1);
   canonical["receipt_sha256"] = Sha256Hex(std::as_bytes(std::span(body)));
   return DumpJson(canonical, -1) + "\n";

@@ -1,6 +1,6 @@
-// What a comparison tells: renderings of run::Comparison as text, JSON and receipt. Strings out; no printing,
-// no file, no clock. Escapes control characters of token texts; numbers that are not finite become null in
-// JSON and are counted.
+// What a comparison tells: renderings of run::Comparison as text, JSON and receipt. Strings out; no
+// printing, no file, no clock. Escapes control characters of token texts; numbers that are not
+// finite become null in JSON and are counted.
 #ifndef PARITYBIT_REPORT_CROSSVAL_REPORT_H_
 #define PARITYBIT_REPORT_CROSSVAL_REPORT_H_
 
@@ -20,7 +20,8 @@ struct Context {
   std::vector<std::string> notes;  // what could loosen a limit, what is left out: one sentence each
   std::string os, cpu, isa;        // the host
   int n_cpus = 0;
-  const diagnose::Diagnosis* diagnosis = nullptr;  // of a divergence that was placed at an op; may be null
+  // of a divergence that was placed at an op; may be null
+  const diagnose::Diagnosis* diagnosis = nullptr;
   std::string not_written;  // why the receipt that was asked for is not there: no success
 };
 
@@ -36,11 +37,11 @@ struct TextOptions {
 
 // For people; ends with the verdict and the next commands. Ends with a newline.
 std::string RenderText(const run::Comparison& comparison, const Context& context, const TextOptions& options);
-// One JSON object, indented, schema paritybit.crossval/0 (ARCHITECTURE.md). Numbers that are not finite are
-// null and counted in "non_finite_numbers".
+// One JSON object, indented, schema paritybit.crossval/0 (ARCHITECTURE.md). Numbers that are not
+// finite are null and counted in "non_finite_numbers".
 std::string RenderJson(const run::Comparison& comparison, const Context& context);
-// The evidence in canonical JSON (keys sorted, no white space), schema paritybit.receipt/0; "receipt_sha256"
-// is the digest of the object without that field.
+// The evidence in canonical JSON (keys sorted, no white space), schema paritybit.receipt/0;
+// "receipt_sha256" is the digest of the object without that field.
 std::string RenderReceipt(const run::Comparison& comparison, const Context& context);
 
 }  // namespace pb::report

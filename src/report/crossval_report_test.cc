@@ -148,8 +148,7 @@ TEST(RenderText, NoReference) {
   c.rows.clear();
   c.floor = {};
   c.verdict = {};
-  c.verdict.reasons = {
-      {compare::ReasonCode::kNoReference, "no reference named \"llama.cpp\" is set up"}};
+  c.verdict.reasons = {{compare::ReasonCode::kNoReference, "no reference named \"llama.cpp\" is set up"}};
   c.verdict.outcome = compare::Outcome::kIncomplete;
   Context context = MakeContext();
   context.next = {"paritybit setup-cpp-auto", "paritybit preflight"};
@@ -238,8 +237,7 @@ TEST(RenderText, EngineFailedShowsLastWordsEscaped) {
   run::Comparison c = Diverged();
   c.reference.last_words = "loading\nGGML_ASSERT(x) failed\n\x1b[31mred\n";
   c.verdict.outcome = compare::Outcome::kEngineFailed;
-  c.verdict.reasons = {
-      {compare::ReasonCode::kReferenceFailed, "the reference failed: signal 6"}};
+  c.verdict.reasons = {{compare::ReasonCode::kReferenceFailed, "the reference failed: signal 6"}};
   std::string text = RenderText(c, MakeContext(), {});
   EXPECT_NE(
       text.find(

@@ -205,7 +205,8 @@ class TextReport {
       }
   }
 
-  // What the origins of the noise floor's limits end with, when it is the same for all: " in 8 runs of ...".
+  // What the origins of the noise floor's limits end with, when it is the same for all: " in 8 runs
+  // of ...".
   std::string CommonOrigin() const {
     std::string common;
     int n = 0;

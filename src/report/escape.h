@@ -1,4 +1,5 @@
-// Text of tokens and engines made safe to print: control characters and bytes that are no UTF-8 become visible escapes.
+// Text of tokens and engines made safe to print: control characters and bytes that are no UTF-8
+// become visible escapes.
 #ifndef PARITYBIT_REPORT_ESCAPE_H_
 #define PARITYBIT_REPORT_ESCAPE_H_
 
@@ -7,14 +8,15 @@
 
 namespace pb::report {
 
-// Control characters (C0, DEL, C1), quotation marks, backslashes, bidirectional overrides and invalid UTF-8 are escaped as in
-// C (\n, \x1b, \u202e); the rest is kept.
+// Control characters (C0, DEL, C1), quotation marks, backslashes, bidirectional overrides and
+// invalid UTF-8 are escaped as in C (\n, \x1b, \u202e); the rest is kept.
 std::string Escape(std::string_view text);
 // Code points of valid UTF-8: columns, as near as it gets without a font.
 size_t Columns(std::string_view text);
 // Cut to `columns` with an ellipsis, or padded with blanks on the right.
 std::string Fit(std::string_view text, size_t columns);
-// Breaks at blanks into lines of at most `width` columns; every line but the first begins with `indent` blanks.
+// Breaks at blanks into lines of at most `width` columns; every line but the first begins with
+// `indent` blanks.
 std::string Wrap(std::string_view text, size_t width, size_t indent);
 
 }  // namespace pb::report

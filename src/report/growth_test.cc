@@ -64,7 +64,8 @@ TEST(Growth, CurveHasOneStepADecade) {
   const std::string e = "\xe2\x96";  // U+2581 .. U+2588 end in 0x81 .. 0x88
   EXPECT_EQ(GrowthCurve(rows, 40), "_" + e + "\x81" + e + "\x81" + e + "\x82" + e + "\x83" + e + "\x84" + e +
                                        "\x85" + e + "\x86" + e + "\x87" + e + "\x88" + e + "\x88?");
-  EXPECT_EQ(GrowthCurve(rows, 4), e + "\x81" + e + "\x84" + e + "\x87?");  // the largest of each three
+  // the largest of each three
+  EXPECT_EQ(GrowthCurve(rows, 4), e + "\x81" + e + "\x84" + e + "\x87?");
   EXPECT_EQ(GrowthCurve({}, 40), "");
 }
 

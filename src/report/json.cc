@@ -62,7 +62,8 @@ Json JsonWriter::Engine(const drive::EngineRecord& e) {
 }
 
 Json JsonWriter::Prompt(const run::PromptRecord& p) {
-  // The same logits with every point tapped, and in the same passes untapped: null where nothing was.
+  // The same logits with every point tapped, and in the same passes untapped: null where nothing
+  // was.
   auto digest = [](const std::string& hex) { return hex.empty() ? Json(nullptr) : Json(hex); };
   return Json{{"text", p.text},
               {"origin", p.origin},
@@ -236,7 +237,8 @@ Json JsonWriter::CoverageOf() {
 Json JsonWriter::FirstDivergence() {
   if (!c_.verdict.first_divergence) return nullptr;
   const compare::FirstDivergence& d = *c_.verdict.first_divergence;
-  // Layer and stage are null where nothing below the logits was judged; layer -1 is outside the layers, as in traces.
+  // Layer and stage are null where nothing below the logits was judged; layer -1 is outside the
+  // layers, as in traces.
   return Json{{"prompt", d.prompt},
               {"position", d.position},
               {"token", d.token},

@@ -1,4 +1,5 @@
-// The parts that the JSON report and the receipt share. Numbers that are not finite become null and are counted.
+// The parts that the JSON report and the receipt share. Numbers that are not finite become null and
+// are counted.
 #ifndef PARITYBIT_REPORT_JSON_H_
 #define PARITYBIT_REPORT_JSON_H_
 
@@ -22,7 +23,8 @@ class JsonWriter {
   Json Prompt(const run::PromptRecord& prompt);
   Json Position(const compare::LogitsRow& row, bool with_text);
   Json Point(const compare::PointRow& row);
-  Json Growth();  // of the accumulated error over the layers, beside the reference's own noise there
+  // of the accumulated error over the layers, beside the reference's own noise there
+  Json Growth();
   Json Floor();
   Json Distance();  // from the reference, among its own runs; null where that could not be told
   Json Limits();

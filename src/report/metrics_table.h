@@ -1,4 +1,5 @@
-// The two tables of a comparison's text: positions one by one, and every metric's mean and worst for prefill and decode.
+// The two tables of a comparison's text: positions one by one, and every metric's mean and worst
+// for prefill and decode.
 #ifndef PARITYBIT_REPORT_METRICS_TABLE_H_
 #define PARITYBIT_REPORT_METRICS_TABLE_H_
 
@@ -8,7 +9,8 @@
 
 namespace pb::report {
 
-// Positions beyond a limit first of all, else the worst by KL, in order of position; all of them with options.all.
+// Positions beyond a limit first of all, else the worst by KL, in order of position; all of them
+// with options.all.
 std::string PositionTable(const run::Comparison& comparison, const TextOptions& options);
 std::string MetricsTable(const run::Comparison& comparison);
 

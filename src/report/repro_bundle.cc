@@ -26,7 +26,8 @@ std::string Row(std::string_view name, std::string_view text) {
   return fmt::format("| {} | {} |\n", name, Cell(text));
 }
 
-// "llama.cpp v0.5.0, commit 86a9c79, zen4, act.quant ggml, kv.type f16": what it says of itself, paths left out.
+// "llama.cpp v0.5.0, commit 86a9c79, zen4, act.quant ggml, kv.type f16": what it says of itself,
+// paths left out.
 std::string EngineText(const drive::EngineRecord& engine) {
   auto fact = [&](const host::Facts& facts, const char* key) { return host::FactText(facts, key); };
   std::string text = fact(engine.description, "name") + " " + fact(engine.description, "version");

@@ -16,7 +16,8 @@ struct SelfCheckReport {
   std::string what;       // "all cases", "a share of 0.05, seed 1"
   std::string reference;  // the foreign engine of harmless changes; empty: none
   double wall_seconds = 0;
-  int exit_code = 0;  // 0: all goals hold; 1: one does not; 3: cases could not be run, or there were none
+  // 0: all goals hold; 1: one does not; 3: cases could not be run, or there were none
+  int exit_code = 0;
 };
 
 std::string RenderSelfCheckText(const SelfCheckReport& report, const Context& context);

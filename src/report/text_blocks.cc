@@ -82,7 +82,8 @@ std::string FactsLine(const drive::EngineRecord& e, const drive::EngineRecord& c
   bool any = false;
   for (const Shown& s : kShown) {
     const host::Fact *c = FindIn(candidate, s.key), *r = FindIn(reference, s.key);
-    // In the same spelling where they are the same; what the user put in the place of a declaration is marked.
+    // In the same spelling where they are the same; what the user put in the place of a declaration
+    // is marked.
     const bool same = c && r && SameValue(c->value, r->value);
     auto shown = [&](const drive::EngineRecord& of) {
       const host::Fact* own = FindIn(of, s.key);
@@ -109,7 +110,8 @@ std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
   std::vector<std::string> differing;
   for (const std::string& key : keys) {
     const host::Fact *c = FindIn(candidate, key), *r = FindIn(reference, key);
-    if (!c || !r || SameValue(c->value, r->value) || key == "n_ctx") continue;  // room, not arithmetic
+    // room, not arithmetic
+    if (!c || !r || SameValue(c->value, r->value) || key == "n_ctx") continue;
     auto side = [](const host::Fact& f) {
       std::string value = Escape(f.value);
       if (Columns(value) > 40) value = Fit(value, 40);

@@ -22,11 +22,12 @@ std::string NextLines(const std::vector<std::string>& commands);
 std::string ModelLine(const drive::EngineRecord& e);
 // "llama.cpp v0.5.0 (zen4, 1 thread)".
 std::string EngineLine(const drive::EngineRecord& e);
-// The facts of `e` that decide results, in the same columns for both engines: "ffn relu2  rope halves 10000 ...".
+// The facts of `e` that decide results, in the same columns for both engines: "ffn relu2  rope
+// halves 10000 ...".
 std::string FactsLine(const drive::EngineRecord& e, const drive::EngineRecord& candidate,
                       const drive::EngineRecord& reference);
-// Every fact that both engines tell and do not agree on, with where each has it from: "ffn.activation: relu2 [config.json] | silu
-// [observed]".
+// Every fact that both engines tell and do not agree on, with where each has it from:
+// "ffn.activation: relu2 [config.json] | silu [observed]".
 std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
                                          const drive::EngineRecord& reference);
 

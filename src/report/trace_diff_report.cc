@@ -33,7 +33,8 @@ bool IsWorse(const TracePoint& a, const TracePoint& b) {
   return a.equal != b.equal ? b.equal : Error(a) > Error(b);
 }
 
-// "2.1e-06", "~2.1e-03" from sketches, ">=2e-05" from digests, "<1e-03" below a sketch's floor, "0" for equal bits.
+// "2.1e-06", "~2.1e-03" from sketches, ">=2e-05" from digests, "<1e-03" below a sketch's floor, "0"
+// for equal bits.
 std::string ErrorText(const TracePoint& p, double error) {
   if (p.equal) return "0";
   if (p.below_floor) return fmt::format("<{:.0e}", trace::kSketchFloor);
@@ -307,8 +308,9 @@ std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {
   o["exit_code"] = compare::ExitCode(v.outcome);
   o["reasons"] = Json::array();
   for (const compare::Reason& r : v.reasons)
-    o["reasons"].push_back(
-        {{"outcome", compare::OutcomeName(r.outcome)}, {"code", compare::ReasonName(r.code)}, {"text", r.text}});
+    o["reasons"].push_back({{"outcome", compare::OutcomeName(r.outcome)},
+                            {"code", compare::ReasonName(r.code)},
+                            {"text", r.text}});
   o["next"] = c.next;
   o["traces"] = {TraceJson(c, 0), TraceJson(c, 1)};
   o["coverage"] = {{"unit", v.coverage.unit},         {"expected", v.coverage.expected},

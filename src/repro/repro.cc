@@ -19,7 +19,8 @@ namespace {
 
 using compare::Blame;
 constexpr int64_t kMostFeatures = 16;
-constexpr int64_t kMostValues = 1024;  // of what differs from feature to feature: rows of weights, keys
+// of what differs from feature to feature: rows of weights, keys
+constexpr int64_t kMostValues = 1024;
 
 // The formula of the program that computes a stage; empty: an arbiter computes none.
 const char* FormulaOf(int32_t stage) {
@@ -59,7 +60,8 @@ std::string EngineText(const drive::EngineRecord& engine) {
   return fmt::format("{} {}{}", facts.name, facts.version, facts.isa.empty() ? "" : " (" + facts.isa + ")");
 }
 
-// The piece of the output: features [first, first + width) of a token row are its head, `features` counts within that.
+// The piece of the output: features [first, first + width) of a token row are its head, `features`
+// counts within that.
 struct Piece {
   int64_t row = 0, head = 0, first = 0, width = 0;
   std::vector<int64_t> features;
@@ -75,7 +77,8 @@ std::vector<float> AtFeatures(std::span<const float> values, int64_t n_rows, con
 
 std::string Text(std::span<const float> values) { return fmt::format("{}", fmt::join(values, " ")); }
 
-// What one side's file and settings declare of the piece, and what it is computed from: fields of the program's data.
+// What one side's file and settings declare of the piece, and what it is computed from: fields of
+// the program's data.
 class Fields {
  public:
   Fields(const diagnose::Culprit& culprit, diagnose::FileArbiter& arbiter,
@@ -294,7 +297,8 @@ int64_t ValuesOfFeature(const std::string& formula, const diagnose::Culprit& cul
   return 1;
 }
 
-// The head of a token row with the value that shows most, and the values of it that show most. No features: nothing shows.
+// The head of a token row with the value that shows most, and the values of it that show most. No
+// features: nothing shows.
 Piece Choose(const diagnose::Culprit& culprit, const Ratios& ratios, Blame blame, int64_t n_heads) {
   const int64_t width = static_cast<int64_t>(culprit.candidate.size()) / culprit.shape[0];
   Piece piece;

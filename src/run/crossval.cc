@@ -348,7 +348,8 @@ void CrossvalRun::CollectTokenText() {
   }
 }
 
-// The floor, and a copy of it beside each of the reference's traces, which then bring their limits wherever they go.
+// The floor, and a copy of it beside each of the reference's traces, which then bring their limits
+// wherever they go.
 Status CrossvalRun::TakeFloor() {
   evidence_.floor = floor_.Take(&out_.floor);
   evidence_.no_floor_reason = floor_.why_none();

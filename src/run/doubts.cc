@@ -1,4 +1,5 @@
-// Finds what is in doubt about a model file and a text before an engine computes anything, and says what follows.
+// Finds what is in doubt about a model file and a text before an engine computes anything, and says
+// what follows.
 #include "run/doubts.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,5 @@
-// The traces that a comparison keeps: a folder for each engine and prompt, written while both engines run free and are watched.
+// The traces that a comparison keeps: a folder for each engine and prompt, written while both
+// engines run free and are watched.
 #ifndef PARITYBIT_RUN_KEPT_TRACES_H_
 #define PARITYBIT_RUN_KEPT_TRACES_H_
 
@@ -15,13 +16,15 @@
 
 namespace pb::run {
 
-// FOLDER/candidate and FOLDER/reference; with several prompts FOLDER/prompt-N before them, N counting from 0 as reports do.
+// FOLDER/candidate and FOLDER/reference; with several prompts FOLDER/prompt-N before them, N
+// counting from 0 as reports do.
 std::filesystem::path KeptFolder(const std::filesystem::path& folder, size_t n_prompts, int32_t prompt,
                                  int side);
 // kUsage when the folder holds anything already: traces are never mixed.
 Status CheckKeepFolder(const std::filesystem::path& folder);
 
-// Both traces of one prompt. Streams: holds no tensor. Whatever cuts it off leaves two readable, incomplete traces.
+// Both traces of one prompt. Streams: holds no tensor. Whatever cuts it off leaves two readable,
+// incomplete traces.
 class KeptPair {
  public:
   // The engines have their sessions open.

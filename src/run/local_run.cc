@@ -14,7 +14,8 @@
 namespace pb::run {
 namespace {
 
-// The lengths of sums; where the engines tell different ones the shorter, whose bound is the tighter.
+// The lengths of sums; where the engines tell different ones the shorter, whose bound is the
+// tighter.
 stages::ModelShape ShapeOf(const stages::ModelShape& candidate, const stages::ModelShape& reference) {
   stages::ModelShape shape = reference;
   for (const auto& [key, size] : trace::kShapeKeys)
@@ -160,7 +161,8 @@ Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
   evidence_.points.insert(evidence_.points.end(), result.rows.begin(), result.rows.end());
   evidence_.missing.insert(evidence_.missing.end(), result.missing.begin(), result.missing.end());
   shown_not_used_[1] |= result.missing.empty() && result.shown_sha256[1] != result.logits_sha256[1];
-  // The candidate's last tensor was overwritten too: what it delivers are then the reference's logits.
+  // The candidate's last tensor was overwritten too: what it delivers are then the reference's
+  // logits.
   overwrite_ignored_ |= result.missing.empty() && result.logits_sha256[0] != result.shown_sha256[1];
   return {};
 }
@@ -234,7 +236,8 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
 
 std::vector<compare::PointRow> CondensePoints(const std::vector<compare::PointRow>& rows, bool judged) {
   std::vector<compare::PointRow> kept;
-  std::map<std::tuple<int32_t, int32_t, int32_t>, size_t> decode;  // (prompt, stage, layer) -> index in kept
+  // (prompt, stage, layer) -> index in kept
+  std::map<std::tuple<int32_t, int32_t, int32_t>, size_t> decode;
   for (const compare::PointRow& row : rows) {
     if (row.step == 0 || (judged && row.above_bound())) {
       kept.push_back(row);

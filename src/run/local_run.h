@@ -1,6 +1,7 @@
-// The tracepoint passes of a comparison: lock-step for local errors, and a pass in which the candidate gets back what it shows for
-// accumulated ones. Together they prove that watching changes nothing, that overwriting reaches the logits, and that the
-// candidate computes with what it shows: without that, points that agree say nothing about the logits.
+// The tracepoint passes of a comparison: lock-step for local errors, and a pass in which the
+// candidate gets back what it shows for accumulated ones. Together they prove that watching changes
+// nothing, that overwriting reaches the logits, and that the candidate computes with what it shows:
+// without that, points that agree say nothing about the logits.
 #ifndef PARITYBIT_RUN_LOCAL_RUN_H_
 #define PARITYBIT_RUN_LOCAL_RUN_H_
 
@@ -20,19 +21,21 @@ namespace pb::run {
 
 class LocalRun {
  public:
-  // The sessions of both sides are replaced by every pass. `model`: the candidate's file, for explaining codes; may be null.
-  // `request` outlives this: what to keep, and how to tell of progress.
+  // The sessions of both sides are replaced by every pass. `model`: the candidate's file, for
+  // explaining codes; may be null. `request` outlives this: what to keep, and how to tell of
+  // progress.
   LocalRun(drive::Participant& candidate, drive::Participant& reference, const host::Settings (&session)[2],
            std::shared_ptr<const Model> (&models)[2], const Request& request);
 
-  // Runs one prompt with its decode steps, in lock-step and on its own; keeps the errors, and the digests of the logits as they
-  // came with taps in prompt.tapped_sha256.
+  // Runs one prompt with its decode steps, in lock-step and on its own; keeps the errors, and the
+  // digests of the logits as they came with taps in prompt.tapped_sha256.
   Status Add(PromptRecord& prompt, int32_t index);
 
   // What was observed of a side's products; empty: nothing was.
   const std::vector<codes::ClassPrecision>& precision(int side) const { return precision_[side]; }
 
-  // What was found, after the last prompt. Engines whose logits change when they are watched become reasons.
+  // What was found, after the last prompt. Engines whose logits change when they are watched become
+  // reasons.
   void Finish(const std::vector<PromptRecord>& prompts, compare::LocalEvidence* evidence,
               std::vector<compare::PointRow>* accumulated, std::vector<compare::Obstacle>* obstacles);
 
@@ -44,13 +47,15 @@ class LocalRun {
   Status AddAccumulated(PromptRecord& prompt, int32_t index);
   // Takes what was observed of both engines' products in the first prompt's free run.
   void TakePrecision();
-  // Asks both engines, once, how they quantise, where they say that they do so alike: codes may then explain differences.
+  // Asks both engines, once, how they quantise, where they say that they do so alike: codes may
+  // then explain differences.
   Status AskForSchemes();
   // Opens both sessions anew and plans which points to expect of them.
   Result<drive::PointPlan> OpenSessions();
   // Evaluates the prompt and its decode steps; `kept` may be null.
   Status Steps(drive::LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept);
-  // Token rows of one pass: both engines get the same, so it is as long as the shorter of their batches.
+  // Token rows of one pass: both engines get the same, so it is as long as the shorter of their
+  // batches.
   int64_t Rows() const;
   // The digest of a side's logits in these passes, with nobody watching.
   Result<std::string> Unwatched(int side, const PromptRecord& prompt);
@@ -70,8 +75,9 @@ class LocalRun {
   bool shown_not_used_[2] = {false, false};
 };
 
-// Rows for a report: every point of a prefill, and of all decode steps of a prompt the worst row of each point (a judged one by its
-// bound, else by rel-L2); of judged rows those beyond their bound are all kept.
+// Rows for a report: every point of a prefill, and of all decode steps of a prompt the worst row of
+// each point (a judged one by its bound, else by rel-L2); of judged rows those beyond their bound
+// are all kept.
 std::vector<compare::PointRow> CondensePoints(const std::vector<compare::PointRow>& rows, bool judged);
 
 }  // namespace pb::run

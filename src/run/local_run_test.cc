@@ -69,7 +69,8 @@ TEST(PlanPoints, AStageWithoutWeightsMayBeHidden) {
             Stages());
 }
 
-// A hidden product or norm has a rounding of its own, in either engine, and through what is hidden between.
+// A hidden product or norm has a rounding of its own, in either engine, and through what is hidden
+// between.
 TEST(PlanPoints, WhatReadsAHiddenProductIsNotJudged) {
   const drive::PointPlan values = drive::PlanPoints(Shown({PB_STAGE_V_PROJ}), Shown({}));
   EXPECT_EQ(Unequal(values), Stages({PB_STAGE_ATTN_CONTEXT}));

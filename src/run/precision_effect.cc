@@ -1,4 +1,5 @@
-// Predicts what a difference of precision does to the logits, by the arbiter alone: neither engine has a say in it.
+// Predicts what a difference of precision does to the logits, by the arbiter alone: neither engine
+// has a say in it.
 #include "run/precision_effect.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// How far two precisions of products move the logits: the arbiter's under the one against its own under the other.
+// How far two precisions of products move the logits: the arbiter's under the one against its own
+// under the other.
 #ifndef PARITYBIT_RUN_PRECISION_EFFECT_H_
 #define PARITYBIT_RUN_PRECISION_EFFECT_H_
 
@@ -11,10 +12,11 @@
 
 namespace pb::run {
 
-// Evaluates the prompts with their decode steps under act_quant[0] and act_quant[1] (candidate, reference), as many
-// positions as a budget of multiply-adds allows. What goes wrong is the result's why_none.
-compare::PrecisionEffect PredictEffect(const Request& request, const Comparison& comparison, const Model& model,
-                                       const std::string (&act_quant)[2]);
+// Evaluates the prompts with their decode steps under act_quant[0] and act_quant[1] (candidate,
+// reference), as many positions as a budget of multiply-adds allows. What goes wrong is the
+// result's why_none.
+compare::PrecisionEffect PredictEffect(const Request& request, const Comparison& comparison,
+                                       const Model& model, const std::string (&act_quant)[2]);
 
 }  // namespace pb::run
 

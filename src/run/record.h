@@ -33,11 +33,13 @@ struct PromptRecord {
   std::vector<int32_t> tokens_of[2];  // as candidate and reference tokenised it
   int32_t steps_asked = 0;            // decode steps
   std::vector<int32_t> decoded;       // ids fed in decode: the reference's greedy choices
-  std::string logits_sha256[2];  // candidate, reference: all rows in order of position, f32 little-endian
+  // candidate, reference: all rows in order of position, f32 little-endian
+  std::string logits_sha256[2];
   std::string logits_blake3[2];  // the same bytes as a trace digests them
-  std::string tapped_sha256[2];  // the same with tracepoints watched, nothing overwritten; empty: not run
-  // What that is held against: logits_sha256; where the other engine's smaller batch cut the watched passes, the same passes
-  // unwatched, as an engine's bits may depend on its batches.
+  // the same with tracepoints watched, nothing overwritten; empty: not run
+  std::string tapped_sha256[2];
+  // What that is held against: logits_sha256; where the other engine's smaller batch cut the
+  // watched passes, the same passes unwatched, as an engine's bits may depend on its batches.
   std::string untapped_sha256[2];
   bool observer_effect(int side) const {
     return !tapped_sha256[side].empty() && tapped_sha256[side] != untapped_sha256[side];
@@ -48,11 +50,12 @@ struct PromptRecord {
 
 // A value in force and who set it. Flag beats variable beats configuration file beats default.
 struct Choice {
-  std::string key, value, origin;  // origin: "flag --threads", "variable CROSSVAL_TIMEOUT_SECS", "default"
+  // origin: "flag --threads", "variable CROSSVAL_TIMEOUT_SECS", "default"
+  std::string key, value, origin;
 };
 
-// The reference in its default configuration (flash attention as it likes) against the reference as compared.
-// For information; decides nothing.
+// The reference in its default configuration (flash attention as it likes) against the reference as
+// compared. For information; decides nothing.
 struct DefaultConfiguration {
   std::string flash;  // what it did: the session fact attn.flash
   double mean_kl = 0, worst_kl = 0, rel_l2 = 0;
@@ -63,12 +66,14 @@ struct DefaultConfiguration {
 struct Comparison {
   drive::EngineRecord candidate, reference;
   std::vector<PromptRecord> prompts;
-  std::vector<compare::LogitsRow> rows;        // in order of prompt, then position
-  std::vector<compare::PointRow> accumulated;  // errors as they arrived, in a free run (CondensePoints)
-  std::vector<compare::PointRow> points;  // local errors, in dependency order (scope local; CondensePoints)
+  std::vector<compare::LogitsRow> rows;  // in order of prompt, then position
+  // errors as they arrived, in a free run (CondensePoints)
+  std::vector<compare::PointRow> accumulated;
+  // local errors, in dependency order (scope local; CondensePoints)
+  std::vector<compare::PointRow> points;
   std::map<int32_t, std::string> token_text;  // of every id in prompts and rows
-  std::string
-      why_logits_only;  // why points were not compared though asked for; empty: they were, or were not asked for
+  // why points were not compared though asked for; empty: they were, or were not asked for
+  std::string why_logits_only;
   noise::FloorRecord floor;
   std::optional<DefaultConfiguration> reference_default;
   std::vector<Choice> choices;

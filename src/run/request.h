@@ -30,10 +30,11 @@ struct KeepRequest {
 
 struct Request {
   drive::EngineSpec candidate, reference;
-  std::optional<drive::EngineSpec> arbiter;  // predicts what a difference of precision does to the logits
-  std::string no_reference;                  // why there is no reference to run; empty: there is
-  std::filesystem::path model;               // the candidate's
-  std::filesystem::path reference_model;     // empty: the same
+  // predicts what a difference of precision does to the logits
+  std::optional<drive::EngineSpec> arbiter;
+  std::string no_reference;               // why there is no reference to run; empty: there is
+  std::filesystem::path model;            // the candidate's
+  std::filesystem::path reference_model;  // empty: the same
   std::vector<PromptSpec> prompts;
   int32_t max_tokens = 0;  // decode steps after each prompt
   host::Limits limits;
@@ -41,9 +42,11 @@ struct Request {
   compare::Scope scope = compare::Scope::kLocal;  // logits-only: no tracepoints
   std::string calibration;                        // text whose tokens join the noise floor
   int32_t n_noise_runs = 8;                       // 0: no noise floor, so nothing can match
-  bool default_row = true;                        // also run the reference in its default configuration
-  std::vector<Choice> choices;                    // what the caller decided and why; copied to the record
-  drive::Progress progress;                       // may be empty
+  // also run the reference in its default configuration
+  bool default_row = true;
+  // what the caller decided and why; copied to the record
+  std::vector<Choice> choices;
+  drive::Progress progress;  // may be empty
   KeepRequest keep;
   drive::PairObserver observe;  // sees every pair of the lock-step, prompt by prompt; may be empty
 };

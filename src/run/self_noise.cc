@@ -24,7 +24,8 @@ class SelfNoiseRun {
  public:
   explicit SelfNoiseRun(const SelfNoiseRequest& request)
       : request_(request), engine_(out_.run.reference, request.limits) {
-    // The floor is measured as crossval measures that of its reference: the same sequences, settings and cache entries.
+    // The floor is measured as crossval measures that of its reference: the same sequences,
+    // settings and cache entries.
     floor_.calibration = request.calibration;
     floor_.progress = request.progress;
   }
@@ -173,7 +174,8 @@ Status SelfNoiseRun::RunAxes() {
   return {};
 }
 
-// The limits that crossval would set for these prompts; for the calibration text where there is none.
+// The limits that crossval would set for these prompts; for the calibration text where there is
+// none.
 void SelfNoiseRun::SetLimits() {
   std::vector<compare::Limit>& limits = out_.run.verdict.limits;
   limits = {compare::WorstKlLimit(*out_.floor), compare::GapLimit(*out_.floor)};
@@ -193,7 +195,8 @@ void SelfNoiseRun::SetLimits() {
     add_mean(undisturbed_.front().sequence.tokens.size(), "kl.prefill.mean");
 }
 
-// An engine against itself says nothing about a key that nobody hears; but what it computes with is not what both files say.
+// An engine against itself says nothing about a key that nobody hears; but what it computes with is
+// not what both files say.
 void SelfNoiseRun::TellOfDoubts() {
   size_t longest = 0;
   for (const noise::Evaluated& u : undisturbed_) longest = std::max(longest, u.sequence.tokens.size());
@@ -270,7 +273,8 @@ Status SelfNoiseRun::Measure() {
   for (Status (SelfNoiseRun::*step)() :
        {&SelfNoiseRun::Open, &SelfNoiseRun::OpenSession, &SelfNoiseRun::EvaluatePrompts,
         &SelfNoiseRun::EvaluateCalibration, &SelfNoiseRun::MeasureFloor, &SelfNoiseRun::RunAxes}) {
-    // A recording computes nothing, so there is nothing else to vary, nor to read but what was recorded.
+    // A recording computes nothing, so there is nothing else to vary, nor to read but what was
+    // recorded.
     const bool needs_an_engine = step == &SelfNoiseRun::EvaluateCalibration || step == &SelfNoiseRun::RunAxes;
     if (needs_an_engine && is_recording()) continue;
     PB_TRY(Absorb((this->*step)()));

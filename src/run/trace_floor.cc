@@ -1,4 +1,5 @@
-// The noise floor of a recorded engine. What is measured here must be what was recorded: the same libraries, model and settings.
+// The noise floor of a recorded engine. What is measured here must be what was recorded: the same
+// libraries, model and settings.
 #include "run/trace_floor.h"
 
 #include <algorithm>
@@ -15,7 +16,8 @@ namespace {
 // What decides an engine's numbers, of a session.
 constexpr const char* kDeciding[] = {"threads", "ubatch", "act.quant", "kv.type", "attn.flash", "noise.seed"};
 
-// The settings that the recorded engine ran with, whoever chose them; an engine that does not offer one here is not asked for it.
+// The settings that the recorded engine ran with, whoever chose them; an engine that does not offer
+// one here is not asked for it.
 host::Settings SettingsOf(const trace::Manifest& m) {
   host::Settings settings;
   for (const trace::Fact& fact : m.session_facts)

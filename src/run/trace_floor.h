@@ -1,4 +1,5 @@
-// The noise floor of a recorded engine: the one that was kept beside its trace, else measured anew with the engine itself.
+// The noise floor of a recorded engine: the one that was kept beside its trace, else measured anew
+// with the engine itself.
 #ifndef PARITYBIT_RUN_TRACE_FLOOR_H_
 #define PARITYBIT_RUN_TRACE_FLOOR_H_
 
@@ -13,7 +14,8 @@
 namespace pb::run {
 
 struct TraceFloorRequest {
-  drive::EngineSpec engine;  // by the name that the trace gives it; its settings are those of the trace
+  // by the name that the trace gives it; its settings are those of the trace
+  drive::EngineSpec engine;
   host::Limits limits;
   std::string calibration;
   drive::Progress progress;  // may be empty
@@ -21,8 +23,8 @@ struct TraceFloorRequest {
 
 // Whether a floor lies beside the trace.
 bool HasKeptFloor(const trace::Trace& trace);
-// The floor over the first n_tokens tokens of a trace. An error says why there is none, kNotFound where the engine that computed
-// the trace, or its model file, is not here.
+// The floor over the first n_tokens tokens of a trace. An error says why there is none, kNotFound
+// where the engine that computed the trace, or its model file, is not here.
 Result<compare::NoiseFloor> FloorOfTrace(const trace::Trace& trace, int64_t n_tokens,
                                          const TraceFloorRequest& request);
 

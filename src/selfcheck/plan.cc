@@ -141,7 +141,8 @@ class Planner {
                    With(request_.native, {{"noise.seed", std::to_string(seed)}}), request_.native);
   }
 
-  // A foreign engine against itself under other libraries, batches and random rounding, and the native one against it.
+  // A foreign engine against itself under other libraries, batches and random rounding, and the
+  // native one against it.
   void Foreign() {
     const drive::EngineSpec& engine = *request_.reference;
     PushHarmless("native against " + engine.text, request_.native, engine);

@@ -19,11 +19,13 @@
 namespace pb::selfcheck {
 namespace {
 
-// Short, and long enough for keys of the past, a decode step, and three rows for whatever is fitted.
+// Short, and long enough for keys of the past, a decode step, and three rows for whatever is
+// fitted.
 constexpr const char* kPrompt = "And God said, Let there be light";
 constexpr int32_t kDecodeSteps = 2;
 
-// The point at which the defect is, of all passes the one furthest beyond its bound; nullptr: it was not compared.
+// The point at which the defect is, of all passes the one furthest beyond its bound; nullptr: it
+// was not compared.
 const compare::PointRow* OwnPoint(const SelfCase& c, const run::Comparison& comparison) {
   const compare::PointRow* own = nullptr;
   for (const compare::PointRow& row : comparison.points)

@@ -1,6 +1,7 @@
-// How much paritybit sees: known defects are committed in an engine (plugins/mutant), one at a time, and each must be detected,
-// placed, blamed on the engine that has it and named; harmless changes must raise no alarm. Every case is a whole comparison with
-// its diagnosis (CompareAndExplain), as a user's.
+// How much paritybit sees: known defects are committed in an engine (plugins/mutant), one at a
+// time, and each must be detected, placed, blamed on the engine that has it and named; harmless
+// changes must raise no alarm. Every case is a whole comparison with its diagnosis
+// (CompareAndExplain), as a user's.
 #ifndef PARITYBIT_SELFCHECK_SELF_CHECK_H_
 #define PARITYBIT_SELFCHECK_SELF_CHECK_H_
 
@@ -24,15 +25,17 @@ struct SelfCase {
   std::filesystem::path model;
   drive::EngineSpec candidate, reference;
   int32_t stage = PB_STAGE_UNMAPPED, layer = -1;  // where it is; unmapped: in no single op
-  std::vector<std::string> truths;                // names of hypotheses that are right, by their beginning
+  // names of hypotheses that are right, by their beginning
+  std::vector<std::string> truths;
 };
 
 // What became of it. All but the key and the texts is what the matrix counts.
 struct SelfResult {
   std::string key, kind, defect;
   bool benign = false;
-  std::string error;                       // why it could not be run; nothing else then counts
-  std::string skipped;                     // why it does not count: what it changes is too small, or nothing
+  std::string error;  // why it could not be run; nothing else then counts
+  // why it does not count: what it changes is too small, or nothing
+  std::string skipped;
   double bound_ratio = 0;                  // of the local error at the op, over its bound
   bool detected = false;                   // of a harmless change: a false alarm
   bool exact = false, within_one = false;  // the verdict's first divergence
@@ -64,7 +67,8 @@ struct SelfCheckRequest {
   drive::Progress progress;
 };
 
-// The cases asked for, in the order of models. Starts the mutant on each model to ask what it can do wrong there.
+// The cases asked for, in the order of models. Starts the mutant on each model to ask what it can
+// do wrong there.
 Result<std::vector<SelfCase>> PlanSelfCheck(const SelfCheckRequest& request);
 // Runs them; results in the order of the cases. An engine that fails is a case's error.
 Result<std::vector<SelfResult>> RunSelfCheck(const SelfCheckRequest& request,
@@ -86,7 +90,8 @@ struct SelfMatrix {
   std::map<std::string, int64_t> unseen;  // why defects do not count, with how many
   std::vector<std::string> broken_goals;  // a sentence each; empty: all hold
 };
-// `results` outlive it. `whole`: nothing was left out by share or filter, so the catalogue's own size is a goal too.
+// `results` outlive it. `whole`: nothing was left out by share or filter, so the catalogue's own
+// size is a goal too.
 SelfMatrix CountSelfCheck(const std::vector<SelfResult>& results, bool whole);
 
 }  // namespace pb::selfcheck

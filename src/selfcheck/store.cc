@@ -1,4 +1,5 @@
-// Results of a self-check, a JSON line each, so that one that was interrupted goes on where it stood.
+// Results of a self-check, a JSON line each, so that one that was interrupted goes on where it
+// stood.
 #include "selfcheck/store.h"
 
 #include <cerrno>

@@ -15,7 +15,8 @@ namespace pb::selfcheck {
 // For use from several threads.
 class SelfCheckStore {
  public:
-  // `identity`: of the engines and of this program; results of another one are not taken over. An empty path keeps nothing.
+  // `identity`: of the engines and of this program; results of another one are not taken over. An
+  // empty path keeps nothing.
   static Result<std::unique_ptr<SelfCheckStore>> Open(const std::filesystem::path& path,
                                                       const std::string& identity, bool resume);
 

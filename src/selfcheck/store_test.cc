@@ -1,4 +1,5 @@
-// Kept results that are damaged: what is whole is taken over, the rest is run again, nothing ends the program.
+// Kept results that are damaged: what is whole is taken over, the rest is run again, nothing ends
+// the program.
 #include "selfcheck/store.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
-// Compiles the llama.cpp adapter (plugins/llama_cpp) against the headers and libraries of one reference.
+// Compiles the llama.cpp adapter (plugins/llama_cpp) against the headers and libraries of one
+// reference.
 #ifndef PARITYBIT_SETUP_ADAPTER_BUILD_H_
 #define PARITYBIT_SETUP_ADAPTER_BUILD_H_
 
@@ -10,15 +11,17 @@
 
 namespace pb::setup {
 
-// share/paritybit beside the running executable's bin/: adapter sources, ABI headers, bundled models.
+// share/paritybit beside the running executable's bin/: adapter sources, ABI headers, bundled
+// models.
 std::filesystem::path ShareDir();
 
-// A digest of everything the adapter is made from but the compiler: its sources, the ABI's headers, the options, and the
-// reference (its packages' digests).
+// A digest of everything the adapter is made from but the compiler: its sources, the ABI's headers,
+// the options, and the reference (its packages' digests).
 Result<std::string> AdapterDigest(std::string_view reference_digest);
 
-// Compiles against REFERENCE/include and REFERENCE/lib into `out` (atomically). The adapter finds the libraries at
-// $ORIGIN/../lib, so `out` stands one directory below REFERENCE. kNotFound: no C++ compiler; kIo: it failed (its message is in the error).
+// Compiles against REFERENCE/include and REFERENCE/lib into `out` (atomically). The adapter finds
+// the libraries at $ORIGIN/../lib, so `out` stands one directory below REFERENCE. kNotFound: no C++
+// compiler; kIo: it failed (its message is in the error).
 Status BuildAdapter(const std::filesystem::path& reference, std::string_view version,
                     const std::filesystem::path& out);
 

@@ -16,7 +16,8 @@ struct Golden {
   float logit;
 };
 
-// From models/golden/tiny-bitnet-silu.safetensors: transformers 5.23.0, float32, BitNetForCausalLM, the f16 file.
+// From models/golden/tiny-bitnet-silu.safetensors: transformers 5.23.0, float32, BitNetForCausalLM,
+// the f16 file.
 constexpr std::array<Golden, 32> kGolden = {{
     {2046, 1060, 9.5511f}, {116, 258, 5.2991f},  {46, 299, 10.6015f},   {299, 258, 8.3959f},
     {258, 342, 7.7694f},   {554, 291, 9.0209f},  {291, 268, 7.2362f},   {267, 258, 8.3111f},
@@ -27,8 +28,8 @@ constexpr std::array<Golden, 32> kGolden = {{
     {337, 268, 6.2209f},   {109, 268, 6.6102f},  {346, 360, 7.9605f},   {360, 268, 6.0070f},
     {287, 258, 8.1417f},   {258, 432, 6.0006f},  {1018, 268, 10.7064f}, {268, 258, 9.0907f},
 }};
-// Transformers quantises activations per token, ggml per block of 256: 0.075 with the zen4 library. A wrong
-// activation, scale or mask moves logits by whole units.
+// Transformers quantises activations per token, ggml per block of 256: 0.075 with the zen4 library.
+// A wrong activation, scale or mask moves logits by whole units.
 constexpr float kLimit = 0.5f;
 
 // Largest |logit - golden| over the positions that arrive, -1 before any has; counts them.

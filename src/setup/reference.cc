@@ -1,4 +1,5 @@
-// llama.cpp as a reference: where it stands in the cache, how it gets there, and what must hold before it is remembered.
+// llama.cpp as a reference: where it stands in the cache, how it gets there, and what must hold
+// before it is remembered.
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -24,7 +25,8 @@ constexpr double kGitSeconds = 600;
 fs::path ReferencesDir() { return CacheDir() / "references"; }
 fs::path Home() { return ReferencesDir() / kName; }
 
-// Each state of the adapter's sources has a place of its own, so that several versions of paritybit share one cache.
+// Each state of the adapter's sources has a place of its own, so that several versions of paritybit
+// share one cache.
 fs::path AdapterDir(const std::string& digest) { return Home() / ("adapter-" + digest.substr(0, 16)); }
 fs::path Record(const std::string& digest) { return AdapterDir(digest) / "reference.json"; }
 
@@ -59,7 +61,8 @@ std::string Text(const json& record, const char* key) {
   return at != record.end() && at->is_string() ? at->get<std::string>() : std::string();
 }
 
-// The packages' content is unpacked whole before it gets its name, so the record of what it came from is enough.
+// The packages' content is unpacked whole before it gets its name, so the record of what it came
+// from is enough.
 bool HasPackages() {
   const Result<std::string> digest = ReadFile(Home() / "packages.txt");
   return digest.ok() && *digest == PackagesDigest();

@@ -1,6 +1,6 @@
-// References and models on this machine: finding them, fetching the pinned packages, compiling the adapter
-// against a reference's own headers, proving that it works, and remembering it in the cache so that no
-// environment variable is needed.
+// References and models on this machine: finding them, fetching the pinned packages, compiling the
+// adapter against a reference's own headers, proving that it works, and remembering it in the cache
+// so that no environment variable is needed.
 #ifndef PARITYBIT_SETUP_SETUP_H_
 #define PARITYBIT_SETUP_SETUP_H_
 
@@ -20,19 +20,21 @@ using Progress = std::function<void(std::string_view line)>;
 
 // A reference engine that is set up: what host::Engine::Start needs, and what came with it.
 struct Reference {
-  std::string name;                      // "llama.cpp"
-  std::string version;                   // "v0.5.0"
-  std::filesystem::path plugin;          // the adapter, compiled against this reference
-  host::Settings settings;               // to put before the user's own
-  std::filesystem::path library_dir;     // libllama*, libggml*, one libggml-cpu-* per instruction set
+  std::string name;              // "llama.cpp"
+  std::string version;           // "v0.5.0"
+  std::filesystem::path plugin;  // the adapter, compiled against this reference
+  host::Settings settings;       // to put before the user's own
+  // libllama*, libggml*, one libggml-cpu-* per instruction set
+  std::filesystem::path library_dir;
   std::filesystem::path vocabulary_dir;  // ggml-vocab-*.gguf with their .inp/.out vectors
 };
 
 // Names that SetUpReference knows, the default one first.
 std::vector<std::string> KnownReferences();
 
-// Looks it up in CacheDir()/references/NAME/adapter-DIGEST/reference.json and checks that all it names is still there.
-// kNotFound: the message says what is missing and the command that mends it. Fast: no process, no network.
+// Looks it up in CacheDir()/references/NAME/adapter-DIGEST/reference.json and checks that all it
+// names is still there. kNotFound: the message says what is missing and the command that mends it.
+// Fast: no process, no network.
 Result<Reference> FindReference(std::string_view name);
 
 struct SetupOptions {
@@ -41,10 +43,10 @@ struct SetupOptions {
   Progress progress;     // may be empty
 };
 
-// Finds the reference, else fetches its pinned packages (sha256 checked), unpacks them, compiles the adapter
-// and runs a golden forward pass; remembers it only when that passed. Quick when nothing changed. One set-up
-// at a time (lock file); an interrupted one leaves nothing half. Errors: kIo (network, disk, compiler),
-// kMalformed (digest mismatch).
+// Finds the reference, else fetches its pinned packages (sha256 checked), unpacks them, compiles
+// the adapter and runs a golden forward pass; remembers it only when that passed. Quick when
+// nothing changed. One set-up at a time (lock file); an interrupted one leaves nothing half.
+// Errors: kIo (network, disk, compiler), kMalformed (digest mismatch).
 Result<Reference> SetUpReference(std::string_view name, const SetupOptions& options);
 
 // Model packages: "smollm2".

@@ -1,4 +1,5 @@
-// Children, work directories, locks, and what FindReference and FindModel say when there is nothing.
+// Children, work directories, locks, and what FindReference and FindModel say when there is
+// nothing.
 #include "setup/setup.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// A place to prepare something in, and the lock that keeps two set-ups apart: what is ready appears under its name at once,
-// and an interrupted set-up leaves nothing half.
+// A place to prepare something in, and the lock that keeps two set-ups apart: what is ready appears
+// under its name at once, and an interrupted set-up leaves nothing half.
 #ifndef PARITYBIT_SETUP_WORK_DIR_H_
 #define PARITYBIT_SETUP_WORK_DIR_H_
 

@@ -176,8 +176,7 @@ constexpr Row ParseRow(std::string_view shape) {
 }
 
 constexpr bool TakeSuffix(std::string_view* text, std::string_view suffix) {
-  if (text->size() < suffix.size() || text->substr(text->size() - suffix.size()) != suffix)
-    return false;
+  if (text->size() < suffix.size() || text->substr(text->size() - suffix.size()) != suffix) return false;
   text->remove_suffix(suffix.size());
   return true;
 }
@@ -239,9 +238,7 @@ class Set {
     for (pb_stage s : stages) bits_ |= Set(s).bits_;
   }
 
-  constexpr bool Contains(int32_t stage) const {
-    return IsStage(stage) && (bits_ >> stage & 1) != 0;
-  }
+  constexpr bool Contains(int32_t stage) const { return IsStage(stage) && (bits_ >> stage & 1) != 0; }
   constexpr bool empty() const { return bits_ == 0; }
   constexpr Set operator|(Set other) const { return Set(bits_ | other.bits_); }
   constexpr Set operator-(Set other) const { return Set(bits_ & ~other.bits_); }
@@ -309,8 +306,7 @@ inline constexpr Set kProductInputs = [] {
   return set;
 }();
 // Everything later in the pass depends on what came before through these alone.
-inline constexpr Set kCuts = {PB_STAGE_EMBEDDINGS, PB_STAGE_LAYER_OUT, PB_STAGE_FINAL_NORM,
-                              PB_STAGE_LOGITS};
+inline constexpr Set kCuts = {PB_STAGE_EMBEDDINGS, PB_STAGE_LAYER_OUT, PB_STAGE_FINAL_NORM, PB_STAGE_LOGITS};
 
 constexpr int64_t Extent(Dim dim, const ModelShape& s, int64_t n_positions) {
   switch (dim) {
@@ -445,14 +441,12 @@ Set InsideOf(pb_stage stage, const See& see) {
   Set inside;
   for (const InputSpec& spec : Of(stage).inputs)
     for (int i = 0; !spec.previous_layer && i < spec.n_stages; ++i)
-      if (see(spec.stages[i]) == PB_UNOBSERVABLE)
-        inside |= InsideOf(spec.stages[i], see) | spec.stages[i];
+      if (see(spec.stages[i]) == PB_UNOBSERVABLE) inside |= InsideOf(spec.stages[i], see) | spec.stages[i];
   return inside;
 }
 // The inputs where all stages that exist are shown.
 inline std::vector<Input> InputsOf(pb_stage stage, Set existing) {
-  return InputsOf(stage,
-                  [&](pb_stage s) { return existing.Contains(s) ? PB_OBSERVED : PB_ABSENT; });
+  return InputsOf(stage, [&](pb_stage s) { return existing.Contains(s) ? PB_OBSERVED : PB_ABSENT; });
 }
 
 }  // namespace pb::stages

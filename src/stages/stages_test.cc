@@ -62,8 +62,7 @@ TEST(Stages, RowsAreAsWideAsTheModelSays) {
                                                  {"logits", 49152},
                                                  {"attn_scores_softmax", 9 * 7}};
   ASSERT_EQ(widths.size(), size_t{PB_STAGE_COUNT});
-  for (const auto& [name, width] : widths)
-    EXPECT_EQ(RowWidth(Find(name), kShape, 7), width) << name;
+  for (const auto& [name, width] : widths) EXPECT_EQ(RowWidth(Find(name), kShape, 7), width) << name;
   EXPECT_EQ(RowHeads(PB_STAGE_Q_ROPE, kShape), 9);
   EXPECT_EQ(RowHeads(PB_STAGE_V_PROJ, kShape), 3);
   EXPECT_EQ(RowHeads(PB_STAGE_ATTN_SCORES, kShape), 9);
@@ -100,14 +99,12 @@ TEST(Stages, WeightsHaveTheNamesAndShapesOfTheFile) {
 }
 
 TEST(Stages, SetsAreThoseOfTheirGroups) {
-  EXPECT_EQ(kProducts,
-            Set({PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_ATTN_OUT,
-                 PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ, PB_STAGE_LOGITS}));
-  EXPECT_EQ(kNorms,
-            Set({PB_STAGE_ATTN_NORM, PB_STAGE_Q_NORM, PB_STAGE_K_NORM, PB_STAGE_ATTN_SUB_NORM,
-                 PB_STAGE_FFN_NORM, PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM}));
-  EXPECT_EQ(kElementwise, Set({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED,
-                               PB_STAGE_LAYER_OUT}));
+  EXPECT_EQ(kProducts, Set({PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_ATTN_OUT,
+                            PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ, PB_STAGE_LOGITS}));
+  EXPECT_EQ(kNorms, Set({PB_STAGE_ATTN_NORM, PB_STAGE_Q_NORM, PB_STAGE_K_NORM, PB_STAGE_ATTN_SUB_NORM,
+                         PB_STAGE_FFN_NORM, PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM}));
+  EXPECT_EQ(kElementwise,
+            Set({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED, PB_STAGE_LAYER_OUT}));
   EXPECT_EQ(kOverPositions, Set({PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX}));
   EXPECT_FALSE(kAll.Contains(PB_STAGE_UNMAPPED));
   EXPECT_FALSE(kAll.Contains(PB_STAGE_COUNT));
@@ -140,8 +137,7 @@ TEST(Stages, InPlaceOfWhatIsNotShownStandItsOwnInputs) {
   // SwiGLU as one op.
   EXPECT_EQ(Text(InputsOf(PB_STAGE_FFN_GATED, hiding(PB_STAGE_FFN_ACT))), "gate_proj up_proj");
   // Values of all positions that are not shown come from norms of all positions.
-  EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_CONTEXT, hiding(PB_STAGE_V_PROJ))),
-            "attn_scores_softmax attn_norm*");
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_CONTEXT, hiding(PB_STAGE_V_PROJ))), "attn_scores_softmax attn_norm*");
   // What enters a layer stays as it is.
   EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_NORM, hiding(PB_STAGE_LAYER_OUT))), "layer_out@prev");
   EXPECT_TRUE(InsideOf(PB_STAGE_ATTN_NORM, hiding(PB_STAGE_LAYER_OUT)).empty());

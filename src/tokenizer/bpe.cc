@@ -160,7 +160,8 @@ void Bpe::Append(std::string_view word, Scratch* s, std::vector<int32_t>* out) c
     s->next[i] = i + 1;
     s->previous[i] = i - 1;
   }
-  // Notes the rank of the pair that begins at i; a queued pair counts only while this rank is still its own.
+  // Notes the rank of the pair that begins at i; a queued pair counts only while this rank is still
+  // its own.
   auto consider = [&](int32_t i) {
     const Pair* pair = s->next[i] < n ? Find(s->symbol[i], s->symbol[s->next[i]]) : nullptr;
     s->rank[i] = pair == nullptr ? kNoRank : pair->rank;

@@ -12,13 +12,13 @@
 
 namespace pb {
 
-// Byte-level BPE writes each byte as a printable character (GPT-2's table): the bytes of such text, or false
-// when it is not written so.
+// Byte-level BPE writes each byte as a printable character (GPT-2's table): the bytes of such text,
+// or false when it is not written so.
 bool ReadByteText(std::string_view text, std::string* bytes);
 
-// The merges and the vocabulary they lead to. Immutable; threads may share it. A merge joins strings, whether
-// these are tokens or not, as in llama.cpp: a word can end in a string that is no token, which is then spelt
-// in single bytes, or dropped where there is no token for a byte.
+// The merges and the vocabulary they lead to. Immutable; threads may share it. A merge joins
+// strings, whether these are tokens or not, as in llama.cpp: a word can end in a string that is no
+// token, which is then spelt in single bytes, or dropped where there is no token for a byte.
 class Bpe {
  public:
   // `ids`: every token's text. Merges that can never apply are skipped and counted in a finding.

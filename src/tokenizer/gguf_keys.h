@@ -3,22 +3,25 @@
 // | key                                        | field       | when missing |
 // |--------------------------------------------|-------------|---------------------------------------------------------------|
 // | tokenizer.ggml.model                       | model       | an error | | tokenizer.ggml.pre | pre | empty:
-// the pre-tokeniser is "default", and Create reports it   | | tokenizer.ggml.tokens                      |
-// tokens      | an error                                                      | | tokenizer.ggml.token_type
+// the pre-tokeniser is "default", and Create reports it   | | tokenizer.ggml.tokens
+// | tokens      | an error                                                      | |
+// tokenizer.ggml.token_type
 // | token_types | all tokens are normal                                         | | tokenizer.ggml.merges |
-// merges      | an error                                                      | | tokenizer.ggml.bos_token_id
+// merges      | an error                                                      | |
+// tokenizer.ggml.bos_token_id
 // | bos         | 11 ("glm4" "chatglm-bpe": none); none beyond the vocabulary    | |
 // tokenizer.ggml.eos_token_id                | eos         | 11; none beyond the vocabulary | |
-// tokenizer.ggml.add_bos_token               | add_bos     | as the pre-tokeniser's row says: the LLaMA 3 row
-// and tekken do | | tokenizer.ggml.add_eos_token               | add_eos     | no | |
-// tokenizer.ggml.eot_token_id eom_token_id   | eot eom     | found by text | | tokenizer.ggml.fim_X_token_id,
-// X one of    | fim         | found by text (older files: prefix_token_id, suffix_token_id,  | |   pre suf
-// mid pad rep sep                  |             | middle_token_id, which come last) | |
-// tokenizer.chat_template                    | chat_template | none | | general.name | name        | empty |
+// tokenizer.ggml.add_bos_token               | add_bos     | as the pre-tokeniser's row says: the
+// LLaMA 3 row and tekken do | | tokenizer.ggml.add_eos_token               | add_eos     | no | |
+// tokenizer.ggml.eot_token_id eom_token_id   | eot eom     | found by text | |
+// tokenizer.ggml.fim_X_token_id, X one of    | fim         | found by text (older files:
+// prefix_token_id, suffix_token_id,  | |   pre suf mid pad rep sep                  |             |
+// middle_token_id, which come last) | | tokenizer.chat_template                    | chat_template
+// | none | | general.name | name        | empty |
 //
-// These are the keys and defaults of llama.cpp v0.5.0 for byte-level BPE (an id of 11 for a missing key
-// included). One difference: an id beyond the vocabulary is an error here, where that engine warns and takes
-// the default.
+// These are the keys and defaults of llama.cpp v0.5.0 for byte-level BPE (an id of 11 for a missing
+// key included). One difference: an id beyond the vocabulary is an error here, where that engine
+// warns and takes the default.
 #ifndef PARITYBIT_TOKENIZER_GGUF_KEYS_H_
 #define PARITYBIT_TOKENIZER_GGUF_KEYS_H_
 
@@ -77,8 +80,8 @@ Status TokenTypes(const File& file, std::vector<int32_t>* out) {
 
 }  // namespace gguf_keys
 
-// File: formats' GgufFile (Find, Uint, Bool, String, Strings; a template so that this room needs no file
-// format).
+// File: formats' GgufFile (Find, Uint, Bool, String, Strings; a template so that this room needs no
+// file format).
 template <typename File>
 Result<TokenizerData> ReadTokenizerData(const File& file) {
   using gguf_keys::Optional, gguf_keys::OptionalId;

@@ -1,8 +1,8 @@
 // The table of pre-tokenisers and their matching.
 //
-// Text is first collapsed: ASCII characters stay, every other one becomes one byte that stands for its class
-// (unicode_classes.h). So the expressions are plain byte expressions, and a word's meaning depends on our
-// Unicode tables alone, never on those of the regular expression library.
+// Text is first collapsed: ASCII characters stay, every other one becomes one byte that stands for
+// its class (unicode_classes.h). So the expressions are plain byte expressions, and a word's
+// meaning depends on our Unicode tables alone, never on those of the regular expression library.
 #include "tokenizer/pretokenizer.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -78,7 +78,8 @@ bool HasName(std::string_view names, std::string_view name) {
   return false;
 }
 
-// Fills `clean` with the text in shortest UTF-8 and `collapsed` with one byte for each of its code points.
+// Fills `clean` with the text in shortest UTF-8 and `collapsed` with one byte for each of its code
+// points.
 Status Collapse(std::string_view text, std::string* clean, std::string* collapsed) {
   constexpr uint32_t kReplacement = 0xFFFD;
   clean->reserve(text.size());
@@ -115,8 +116,8 @@ Result<std::vector<size_t>> PreTokenizer::Pattern::Cut(std::string_view collapse
   std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context(
       pcre2_match_context_create(nullptr), pcre2_match_context_free);
   if (!match || !context) return MakeError(Code::kInternal, "pre-tokeniser: out of memory");
-  // The expressions backtrack over one repetition at a time, so work is linear; the default limit is a mere
-  // ten million.
+  // The expressions backtrack over one repetition at a time, so work is linear; the default limit
+  // is a mere ten million.
   pcre2_set_match_limit(context.get(), UINT32_MAX);
   std::vector<size_t> cuts;
   size_t begin = 0;

@@ -1,4 +1,5 @@
-// Cuts text into the words inside which byte pairs are merged, by the rules that `tokenizer.ggml.pre` names.
+// Cuts text into the words inside which byte pairs are merged, by the rules that
+// `tokenizer.ggml.pre` names.
 #ifndef PARITYBIT_TOKENIZER_PRETOKENIZER_H_
 #define PARITYBIT_TOKENIZER_PRETOKENIZER_H_
 
@@ -14,8 +15,8 @@ namespace pb {
 // One row of the table: rules shared by several names.
 struct PreTokenizerRow {
   std::string_view names;  // separated by spaces
-  std::vector<std::string_view>
-      passes;  // regular expressions over collapsed text, each applied inside the pieces of the last
+  // regular expressions over collapsed text, each applied inside the pieces of the last
+  std::vector<std::string_view> passes;
   bool ignore_merges = false;  // a word that is a token is taken whole
   bool add_bos = false;        // when tokenizer.ggml.add_bos_token is missing
   bool default_bos =
@@ -27,8 +28,8 @@ const PreTokenizerRow* FindPreTokenizer(std::string_view name);
 // All names, for error messages and docs.
 std::string PreTokenizerNames();
 
-// Words: text with every sequence that is not UTF-8 replaced by U+FFFD (one for each byte), and where each
-// word ends.
+// Words: text with every sequence that is not UTF-8 replaced by U+FFFD (one for each byte), and
+// where each word ends.
 struct Words {
   std::string text;
   std::vector<size_t> ends;  // ascending; the last is text.size()
@@ -38,7 +39,8 @@ struct Words {
 class PreTokenizer {
  public:
   static Result<PreTokenizer> Compile(const PreTokenizerRow& row);
-  // An error (kMalformed) names the byte of a sequence beyond U+10FFFF, counted from the start of `text`.
+  // An error (kMalformed) names the byte of a sequence beyond U+10FFFF, counted from the start of
+  // `text`.
   Result<Words> Split(std::string_view text) const;
 
  private:

@@ -1,5 +1,6 @@
-// Where words end. Expected words follow from the published expressions by hand (GPT-2's encoder.py; the tokenizer.json of
-// LLaMA 3, Qwen 2 and SmolLM); equality with llama.cpp is tested on ids, in tests/.
+// Where words end. Expected words follow from the published expressions by hand (GPT-2's
+// encoder.py; the tokenizer.json of LLaMA 3, Qwen 2 and SmolLM); equality with llama.cpp is tested
+// on ids, in tests/.
 #include "tokenizer/pretokenizer.h"
 
 #include <gtest/gtest.h>
@@ -48,7 +49,8 @@ TEST(PreTokenizer, Llama3) {
   EXPECT_EQ(Cut("llama-bpe", "a  b\n\n c \n"), (Strings{"a", " ", " b", "\n\n", " c", " \n"}));
   EXPECT_EQ(Cut("llama-bpe", "x = {};\r\n\r\n\ty"), (Strings{"x", " =", " {};\r\n\r\n", "\ty"}));
   EXPECT_EQ(Cut("llama-bpe", "(ok)?!\n  "), (Strings{"(ok", ")?!\n", "  "}));
-  // A combining mark is no letter; an Arabic-Indic digit is a number; a no-break space is white space.
+  // A combining mark is no letter; an Arabic-Indic digit is a number; a no-break space is white
+  // space.
   EXPECT_EQ(Cut("llama-bpe", "e\xCC\x81x"), (Strings{"e", "\xCC\x81x"}));
   EXPECT_EQ(Cut("llama-bpe", "\xD9\xA3\xD9\xA3\xD9\xA3\xD9\xA3"),
             (Strings{"\xD9\xA3\xD9\xA3\xD9\xA3", "\xD9\xA3"}));
@@ -76,9 +78,11 @@ TEST(PreTokenizer, BytesThatAreNotUtf8) {
                 "a\xFF\x80"
                 "b"),
             (Strings{"a", "\xEF\xBF\xBD\xEF\xBF\xBD", "b"}));
-  EXPECT_EQ(Cut("gpt-2", "\xE2\x82"), (Strings{"\xEF\xBF\xBD\xEF\xBF\xBD"}));  // cut short: one for each byte
-  EXPECT_EQ(Cut("gpt-2", "\xC1\x81"), (Strings{"A"}));                         // overlong form of A
-  EXPECT_EQ(Cut("gpt-2", "\xED\xA0\x80"), (Strings{"\xED\xA0\x80"}));          // a lone surrogate stays
+  // cut short: one for each byte
+  EXPECT_EQ(Cut("gpt-2", "\xE2\x82"), (Strings{"\xEF\xBF\xBD\xEF\xBF\xBD"}));
+  EXPECT_EQ(Cut("gpt-2", "\xC1\x81"), (Strings{"A"}));  // overlong form of A
+  // a lone surrogate stays
+  EXPECT_EQ(Cut("gpt-2", "\xED\xA0\x80"), (Strings{"\xED\xA0\x80"}));
   EXPECT_EQ(Cut("gpt-2", std::string_view("a\0b", 3)), (Strings{"a", std::string(1, '\0'), "b"}));
   EXPECT_EQ(
       Cut("gpt-2", "abc\xF4\x90\x80\x80"),

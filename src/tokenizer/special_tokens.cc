@@ -91,8 +91,8 @@ SpecialTokens::SpecialTokens(const TokenizerData& data, const StringIds& ids) : 
   for (size_t i = 0; i < flags_.size(); ++i) {
     if (flags_[i] & (kControl | kUserDefined | kUnknown)) order_.push_back(static_cast<int32_t>(i));
   }
-  // Not a stable sort: which of two equally long tokens comes first is part of the ids when they overlap in
-  // the text.
+  // Not a stable sort: which of two equally long tokens comes first is part of the ids when they
+  // overlap in the text.
   std::sort(order_.begin(), order_.end(),
             [&](int32_t a, int32_t b) { return data.tokens[a].size() > data.tokens[b].size(); });
   by_text_.resize(order_.size());
@@ -104,8 +104,9 @@ SpecialTokens::SpecialTokens(const TokenizerData& data, const StringIds& ids) : 
 }
 
 void SpecialTokens::FindByText(const TokenizerData& data, const StringIds& ids) {
-  // Of several candidates for one place llama.cpp takes the first in the order of its hash table, which has
-  // the type of `ids` and was filled in the same order; with another standard library its choice differs.
+  // Of several candidates for one place llama.cpp takes the first in the order of its hash table,
+  // which has the type of `ids` and was filled in the same order; with another standard library its
+  // choice differs.
   std::array<int32_t, 6> fim = data.fim;
   for (const auto& [text, id] : ids) {
     for (int i = 0; i < 6; ++i) {
@@ -169,8 +170,8 @@ void SpecialTokens::SetStripping(const TokenizerData& data, const StringIds& ids
   }
 }
 
-// Which of order_ occur anywhere in the text: so that the passes over the text are as many as the special
-// tokens in it, not as many as those of the vocabulary.
+// Which of order_ occur anywhere in the text: so that the passes over the text are as many as the
+// special tokens in it, not as many as those of the vocabulary.
 std::vector<bool> SpecialTokens::Present(std::string_view text) const {
   std::vector<bool> present(order_.size());
   for (size_t at = 0; at < text.size(); ++at) {

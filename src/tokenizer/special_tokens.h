@@ -14,7 +14,8 @@
 
 namespace pb {
 
-// Bits of what a token is. A token whose text looks like a control token becomes one besides what it is.
+// Bits of what a token is. A token whose text looks like that of a control token is a control
+// token, too.
 enum TokenFlag : uint8_t {
   kNormal = 1,
   kUnknown = 2,
@@ -42,8 +43,8 @@ class SpecialTokens {
   // `ids`: every token's text. `data` outlives this.
   SpecialTokens(const TokenizerData& data, const StringIds& ids);
 
-  // Longer tokens first, then in the order of std::sort, whole text for each; control and unknown ones only
-  // when `parse_special`.
+  // Longer tokens first, then in the order of std::sort, whole text for each; control and unknown
+  // ones only when `parse_special`.
   std::vector<Fragment> Partition(std::string_view text, bool parse_special) const;
   uint8_t flags(int32_t id) const { return flags_[id]; }
   bool IsEndOfGeneration(int32_t id) const { return end_of_generation_.count(id) != 0; }

@@ -13,7 +13,8 @@ namespace pb {
 namespace {
 
 constexpr size_t kMaxTokenBytes = 1 << 16;
-constexpr size_t kMaxEntries = 1 << 24;  // tokens, merges: sixty times the largest vocabulary in use
+// tokens, merges: sixty times the largest vocabulary in use
+constexpr size_t kMaxEntries = 1 << 24;
 
 Result<StringIds> CheckTokens(TokenizerData* data, std::vector<std::string>* findings) {
   if (data->tokens.empty()) return MakeError(Code::kMalformed, "tokenizer.ggml.tokens is empty");

@@ -1,5 +1,5 @@
-// Text to token ids and back, from what a GGUF file declares. Knows no file format: the caller hands over the
-// tables (tokenizer/gguf_keys.h fills them from a GGUF file).
+// Text to token ids and back, from what a GGUF file declares. Knows no file format: the caller
+// hands over the tables (tokenizer/gguf_keys.h fills them from a GGUF file).
 #ifndef PARITYBIT_TOKENIZER_TOKENIZER_H_
 #define PARITYBIT_TOKENIZER_TOKENIZER_H_
 
@@ -15,11 +15,12 @@
 
 namespace pb {
 
-// tokenizer.ggml.* of a GGUF file. token_type as there: 1 normal, 2 unknown, 3 control, 4 user-defined, 5
-// unused, 6 byte.
+// tokenizer.ggml.* of a GGUF file. token_type as there: 1 normal, 2 unknown, 3 control, 4
+// user-defined, 5 unused, 6 byte.
 struct TokenizerData {
   std::string model;  // "gpt2": byte-level BPE
-  std::string pre;    // "llama-bpe" "smollm" ...; the pre-tokeniser; empty: "default", and a finding
+  // "llama-bpe" "smollm" ...; the pre-tokeniser; empty: "default", and a finding
+  std::string pre;
   std::vector<std::string> tokens;
   std::vector<int32_t> token_types;  // empty: all normal
   std::vector<std::string> merges;   // "a b"
@@ -28,11 +29,11 @@ struct TokenizerData {
   std::string chat_template;  // Jinja; empty: none
 
   int32_t eot = -1, eom = -1;  // end of turn, of message
-  // Fill-in-the-middle: prefix, suffix, middle, pad, repository, separator. Those absent are found by their
-  // text.
+  // Fill-in-the-middle: prefix, suffix, middle, pad, repository, separator. Those absent are found
+  // by their text.
   std::array<int32_t, 6> fim = {-1, -1, -1, -1, -1, -1};
-  std::string
-      name;  // general.name: llama.cpp takes stripping of white space round special tokens from it (phi-3)
+  // general.name: llama.cpp takes stripping of white space round special tokens from it (phi-3)
+  std::string name;
 };
 
 struct TokenizeOptions {
@@ -41,27 +42,28 @@ struct TokenizeOptions {
       true;  // text of control tokens becomes those tokens (user-defined tokens always match)
 };
 
-// Immutable after construction; safe to share between threads. Tables from a file are untrusted: every id is
-// checked.
+// Immutable after construction; safe to share between threads. Tables from a file are untrusted:
+// every id is checked.
 class Tokenizer {
  public:
-  // kUnsupported: a model or pre-tokeniser that is not offered, named. kMalformed: tables that contradict
-  // themselves, with key and index.
+  // kUnsupported: a model or pre-tokeniser that is not offered, named. kMalformed: tables that
+  // contradict themselves, with key and index.
   static Result<std::unique_ptr<const Tokenizer>> Create(TokenizerData data);
   virtual ~Tokenizer() = default;
 
-  // Any bytes, valid UTF-8 or not; same ids as llama.cpp v0.5.0. What that engine throws on (four-byte
-  // sequences beyond U+10FFFF, and 2 GiB of text) is an error with the byte offset.
+  // Any bytes, valid UTF-8 or not; same ids as llama.cpp v0.5.0. What that engine throws on
+  // (four-byte sequences beyond U+10FFFF, and 2 GiB of text) is an error with the byte offset.
   virtual Result<std::vector<int32_t>> Encode(std::string_view text,
                                               const TokenizeOptions& options) const = 0;
-  // Bytes of the ids; ids outside the vocabulary are an error. Control tokens are written as their text when
-  // `special`.
+  // Bytes of the ids; ids outside the vocabulary are an error. Control tokens are written as their
+  // text when `special`.
   virtual Result<std::string> Decode(std::span<const int32_t> ids, bool special) const = 0;
   virtual const TokenizerData& data() const = 0;
-  // Generation stops after this token (EOS, end of turn, ... by id and by text, as llama.cpp decides it).
+  // Generation stops after this token (EOS, end of turn, ... by id and by text, as llama.cpp
+  // decides it).
   virtual bool IsEndOfGeneration(int32_t id) const = 0;
-  // What the file leaves open or contradicts, and what was assumed, one sentence each; empty for a sound
-  // file.
+  // What the file leaves open or contradicts, and what was assumed, one sentence each; empty for a
+  // sound file.
   virtual const std::vector<std::string>& findings() const = 0;
 };
 

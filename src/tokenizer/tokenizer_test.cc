@@ -1,4 +1,5 @@
-// The tokenizer on small tables whose ids follow by hand, and on tables and texts meant to break it.
+// The tokenizer on small tables whose ids follow by hand, and on tables and texts meant to break
+// it.
 #include "tokenizer/tokenizer.h"
 
 #include <gtest/gtest.h>
@@ -50,7 +51,8 @@ std::string Decode(const Tokenizer& t, const Ids& ids, bool special = true) {
 
 TEST(Bpe, MergesByRankThenFromTheLeft) {
   auto t = Make(Letters({"bc", "ab", "abc", "aa"}, {"b c", "a b", "ab c", "a a"}));
-  EXPECT_EQ(Encode(*t, "abc"), (Ids{0, 27}));  // "b c" outranks "a b", and then nothing joins a and bc
+  // "b c" outranks "a b", and then nothing joins a and bc
+  EXPECT_EQ(Encode(*t, "abc"), (Ids{0, 27}));
   EXPECT_EQ(Encode(*t, "abd"), (Ids{28, 3}));
   EXPECT_EQ(Encode(*t, "aaaaa"), (Ids{30, 30, 0}));
   EXPECT_EQ(Encode(*t, "aab"), (Ids{0, 28}));  // "a b" before "a a"
@@ -62,7 +64,8 @@ TEST(Bpe, OfTwoEqualMergesTheFirstCounts) {
   EXPECT_EQ(Encode(*t, "abc"), (Ids{27, 2}));
 }
 
-// A merge may lead through, or to, a string that is no token: it is spelt byte by byte, and bytes without a token vanish.
+// A merge may lead through, or to, a string that is no token: it is spelt byte by byte, and bytes
+// without a token vanish.
 TEST(Bpe, StringsThatAreNoTokens) {
   auto t = Make(Letters({"abc"}, {"a b", "ab c", "x y"}));
   EXPECT_EQ(Encode(*t, "abc"), (Ids{27}));
@@ -115,7 +118,8 @@ TEST(Tokenizer, SpecialTokensLongestFirst) {
   data.token_types.insert(data.token_types.end(), {4, 3, 2, 4, 4});
   auto t = Make(data);
   EXPECT_EQ(Encode(*t, "xabcx<u>", false, true), (Ids{23, 28, 23, 29}));
-  EXPECT_EQ(Encode(*t, "xabcx<u>", false, false), (Ids{23, 27, 2, 23, 20}));  // only user-defined ones
+  // only user-defined ones
+  EXPECT_EQ(Encode(*t, "xabcx<u>", false, false), (Ids{23, 27, 2, 23, 20}));
   EXPECT_EQ(Encode(*t, "zzz", false, false), (Ids{30, 25}));
   EXPECT_EQ(Encode(*t, "zaza", false, false), (Ids{25, 31}));
   EXPECT_EQ(Encode(*t, "abab", false, false), (Ids{27, 27}));

@@ -1,5 +1,5 @@
-// The classes of all code points after Unicode 15.1; written by unicode_classes.py from the Unicode Character
-// Database.
+// The classes of all code points after Unicode 15.1; written by unicode_classes.py from the Unicode
+// Character Database.
 #include "tokenizer/unicode_classes.h"
 
 #include <string>

@@ -1,5 +1,5 @@
-// What kind of character a code point is, after Unicode 15.1 (the version llama.cpp v0.5.0 carries), whatever
-// the versions of the Unicode libraries on this machine.
+// What kind of character a code point is, after Unicode 15.1 (the version llama.cpp v0.5.0
+// carries), whatever the versions of the Unicode libraries on this machine.
 #ifndef PARITYBIT_TOKENIZER_UNICODE_CLASSES_H_
 #define PARITYBIT_TOKENIZER_UNICODE_CLASSES_H_
 
@@ -9,8 +9,8 @@ namespace pb {
 
 inline constexpr uint32_t kCodePointLimit = 0x110000;
 
-// General categories L, N, P, S, M; White_Space; all others. The values stand for non-ASCII characters in the
-// collapsed text that pre-tokenisers match (pretokenizer.cc).
+// General categories L, N, P, S, M; White_Space; all others. The values stand for non-ASCII
+// characters in the collapsed text that pre-tokenisers match (pretokenizer.cc).
 enum class CharClass : unsigned char {
   kOther = 0x80,
   kLetter = 0x81,

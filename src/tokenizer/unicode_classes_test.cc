@@ -1,4 +1,5 @@
-// Our table of character classes against utf8proc, which has its own copy of the Unicode Character Database.
+// Our table of character classes against utf8proc, which has its own copy of the Unicode Character
+// Database.
 #include "tokenizer/unicode_classes.h"
 
 #include <gtest/gtest.h>
@@ -41,8 +42,8 @@ CharClass ClassOfCategory(utf8proc_category_t category) {
   }
 }
 
-// Categories of assigned characters hardly ever change between Unicode versions; the handful allowed here is for a utf8proc
-// newer than 15.1.
+// Categories of assigned characters hardly ever change between Unicode versions; the handful
+// allowed here is for a utf8proc newer than 15.1.
 TEST(UnicodeClasses, AgreeWithUtf8procOnAssignedCodePoints) {
   int compared = 0, different = 0, spaces = 0;
   for (uint32_t c = 0; c < kCodePointLimit; ++c) {

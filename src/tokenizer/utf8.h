@@ -13,8 +13,8 @@ struct CodePoint {
   size_t bytes;  // taken from the text; 0: not UTF-8
 };
 
-// The first code point of a text that is not empty. As lenient as llama.cpp: surrogates, overlong forms and values up to
-// 0x1FFFFF pass.
+// The first code point of a text that is not empty. As lenient as llama.cpp: surrogates, overlong
+// forms and values up to 0x1FFFFF pass.
 inline CodePoint ReadCodePoint(std::string_view text) {
   auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   uint32_t lead = byte(0);

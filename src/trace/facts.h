@@ -1,5 +1,5 @@
-// What an engine, a model and a session say of themselves: pairs of text as they come over the ABI and stand
-// in traces, and the same read into types, so that no key is spelled anywhere else.
+// What an engine, a model and a session say of themselves: pairs of text as they come over the ABI
+// and stand in traces, and the same read into types, so that no key is spelled anywhere else.
 #ifndef PARITYBIT_TRACE_FACTS_H_
 #define PARITYBIT_TRACE_FACTS_H_
 

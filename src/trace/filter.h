@@ -11,10 +11,11 @@
 
 namespace pb::trace {
 
-// A point row is wanted when one of the rules takes it; without rules every one is. A rule is written
+// A point row is wanted when one of the rules takes it; without rules every one is. A rule is
+// written
 //   stage=q_*|k_*,layer=0-3,step=0,position=5-
-// Each field has alternatives (|): globs for stages, and for numbers globs, N, N-M or N-. Layer -1 stands outside the layers.
-// A field that is left out takes all. Step 0 is the prefill.
+// Each field has alternatives (|): globs for stages, and for numbers globs, N, N-M or N-. Layer -1
+// stands outside the layers. A field that is left out takes all. Step 0 is the prefill.
 class PointFilter {
  public:
   // Adds a rule. kUsage names the part that is not understood.

@@ -17,7 +17,8 @@ constexpr uint32_t kExponent = 0x7f800000u;
 constexpr uint32_t kNegativeInfinity = 0xff800000u;
 constexpr size_t kLanes = 8, kBlock = 64;
 
-// Of a row: squares summed by lane, value i in lane i mod 8, over finite values; the others counted.
+// Of a row: squares summed by lane, value i in lane i mod 8, over finite values; the others
+// counted.
 struct Sums {
   double squares[kLanes] = {};
   int64_t n_nan = 0, n_positive_inf = 0, n_negative_inf = 0;

@@ -111,7 +111,8 @@ Status Trace::ReadOurs() {
   return {};
 }
 
-// Every *.trace file is one object (pretty-printed over many lines); every *.jsonl file has one a line.
+// Every *.trace file is one object (pretty-printed over many lines); every *.jsonl file has one a
+// line.
 Status Trace::ReadDocumented() {
   documented_ = true;
   manifest_.level = Level::kDigest;

@@ -1,4 +1,5 @@
-// Reads trace folders: ours, whole or cut off, and those of the documented system (one JSON object a .trace file, or JSONL).
+// Reads trace folders: ours, whole or cut off, and those of the documented system (one JSON object
+// a .trace file, or JSONL).
 #ifndef PARITYBIT_TRACE_READER_H_
 #define PARITYBIT_TRACE_READER_H_
 
@@ -15,8 +16,9 @@ namespace pb::trace {
 // A trace, read and checked; payloads stay on disk. Immutable.
 class Trace {
  public:
-  // A folder without a single record opens and has none (who compares must ask); damage is kMalformed with file and byte.
-  // The last line of a cut trace may be half: it is left out and `notes` says so.
+  // A folder without a single record opens and has none (who compares must ask); damage is
+  // kMalformed with file and byte. The last line of a cut trace may be half: it is left out and
+  // `notes` says so.
   static Result<Trace> Open(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
@@ -29,10 +31,11 @@ class Trace {
   // What a person should know of this trace, one sentence each.
   const std::vector<std::string>& notes() const { return notes_; }
 
-  // The values of a record, checked against its digest. kNotFound: the record has none; kMalformed: the file is too short or
-  // holds other values.
+  // The values of a record, checked against its digest. kNotFound: the record has none; kMalformed:
+  // the file is too short or holds other values.
   Result<std::vector<float>> Payload(const Record& record) const;
-  // Some of its rows. Lengths are checked and the digest, which is that of the whole, is not. Rows that it has not are kUsage.
+  // Some of its rows. Lengths are checked and the digest, which is that of the whole, is not. Rows
+  // that it has not are kUsage.
   Result<std::vector<float>> PayloadRows(const Record& record, int64_t first_row, int64_t n_rows) const;
 
  private:

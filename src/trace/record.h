@@ -41,7 +41,8 @@ struct Manifest {
   uint64_t sketch_seed = kSketchSeed;
   int64_t n_records = 0;
   std::string filter;  // what was asked for (PointFilter::text); empty: every point
-  // All logits rows in order of position, f32 little-endian: of the traced run, and of one without taps. Empty: not known.
+  // All logits rows in order of position, f32 little-endian: of the traced run, and of one without
+  // taps. Empty: not known.
   std::string logits_blake3, logits_blake3_untapped;
 };
 
@@ -51,7 +52,8 @@ struct Step {
   std::vector<int32_t> tokens;
 };
 
-// One tracepoint of one step. Documented fields keep their meaning: name shape dtype blake3 rms num_elements seq layer stage.
+// One tracepoint of one step. Documented fields keep their meaning: name shape dtype blake3 rms
+// num_elements seq layer stage.
 struct Record {
   std::string name;            // "t0/blk3/q_proj", "t0/logits"
   std::vector<int64_t> shape;  // rows (tokens) first
@@ -80,8 +82,8 @@ struct Record {
 std::string PointName(int32_t seq, int32_t layer, std::string_view stage, int32_t first_position,
                       int32_t step_position);
 
-// JSON of records.jsonl, without the newline, and of manifest.json. Parsing checks every type and length; errors say which
-// field; the caller adds where.
+// JSON of records.jsonl, without the newline, and of manifest.json. Parsing checks every type and
+// length; errors say which field; the caller adds where.
 std::string ToJson(const Record& record);
 std::string ToJson(const Step& step);
 std::string ToJson(const Manifest& manifest);
@@ -92,7 +94,8 @@ struct Line {
 };
 Result<Line> ParseLine(std::string_view json);
 Result<Manifest> ParseManifest(std::string_view json);
-// The documented system's record: seq, layer and stage may be absent and are then taken from the name, where it has them.
+// The documented system's record: seq, layer and stage may be absent and are then taken from the
+// name, where it has them.
 Result<Record> ParseDocumentedRecord(std::string_view json);
 
 }  // namespace pb::trace

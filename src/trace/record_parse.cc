@@ -100,7 +100,8 @@ Status ParseDocumentedFields(const Json& json, Record* r) {
   auto rms = json.find("rms");
   if (rms == json.end()) return Missing("rms");
   if (!rms->is_number() && !rms->is_null()) return Wrong("rms", "number");
-  r->rms = rms->is_null() ? std::nan("") : rms->get<double>();  // serde_json writes NaN and infinity as null
+  // serde_json writes NaN and infinity as null
+  r->rms = rms->is_null() ? std::nan("") : rms->get<double>();
   return {};
 }
 

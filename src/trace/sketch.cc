@@ -12,7 +12,8 @@
 namespace pb::trace {
 namespace {
 
-// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a bijection that mixes every bit into every other.
+// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a bijection that mixes every bit into
+// every other.
 uint64_t Mix(uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
@@ -47,7 +48,8 @@ Result<Sketch> SketchFromBytes(std::span<const uint8_t> bytes) {
 void SketchSum::Add(const Sketch& sketch, double factor) {
   for (int i = 0; i < kSketchValues; ++i) values_[i] += factor * sketch.scale * sketch.codes[i];
   double step = factor * sketch.scale;
-  rounding_ += step * step / 12 * kSketchBuckets;  // a uniform rounding error has variance step^2 / 12
+  // a uniform rounding error has variance step^2 / 12
+  rounding_ += step * step / 12 * kSketchBuckets;
 }
 
 double SketchSum::SquaredNorm() const {
@@ -68,7 +70,8 @@ Sketcher::Sketcher(uint64_t seed) : seed_(Mix(seed)) {
   std::memset(sums_, 0, sizeof sums_);
 }
 
-// Each table takes 12 bits of the hash: by how much the block is rotated over the buckets, and its pattern of signs.
+// Each table takes 12 bits of the hash: by how much the block is rotated over the buckets, and its
+// pattern of signs.
 void Sketcher::AddBlock(uint64_t hash, const float* values) {
   // Apart from the sums, which the compiler cannot know to lie elsewhere.
   alignas(64) uint32_t finite[kBlock];

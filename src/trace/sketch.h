@@ -1,5 +1,6 @@
-// CountSketch (Charikar, Chen, Farach-Colton 2002) of a tensor: 64 sums of signed values, from which the distance of two
-// tensors is told without either of them. Linear: the sketch of a prefill is the sum of the sketches of its rows.
+// CountSketch (Charikar, Chen, Farach-Colton 2002) of a tensor: 64 sums of signed values, from
+// which the distance of two tensors is told without either of them. Linear: the sketch of a prefill
+// is the sum of the sketches of its rows.
 #ifndef PARITYBIT_TRACE_SKETCH_H_
 #define PARITYBIT_TRACE_SKETCH_H_
 
@@ -13,12 +14,13 @@
 
 namespace pb::trace {
 
-// Every value goes into one bucket of each table, with a sign. ||A - B||^2 is the mean over the tables of the sums of squared
-// differences: unbiased, and its standard deviation is at most sqrt(2 / 64) of it, whatever the tensors. docs/format_trace.md
-// says what that gives.
+// Every value goes into one bucket of each table, with a sign. ||A - B||^2 is the mean over the
+// tables of the sums of squared differences: unbiased, and its standard deviation is at most sqrt(2
+// / 64) of it, whatever the tensors. docs/format_trace.md says what that gives.
 inline constexpr int kSketchTables = 4, kSketchBuckets = 16, kSketchValues = kSketchTables * kSketchBuckets;
 inline constexpr uint64_t kSketchSeed = 0x7061726974796269;  // traces compare only under one seed
-// A relative distance above kSketchFloor is told within +-kSketchError in at least kSketchConfidence of all cases.
+// A relative distance above kSketchFloor is told within +-kSketchError in at least
+// kSketchConfidence of all cases.
 inline constexpr double kSketchFloor = 1e-3, kSketchError = 0.25, kSketchConfidence = 0.99;
 
 // The sums, as stored: each an integer times `scale`.
@@ -49,8 +51,9 @@ class SketchSum {
 class Sketcher {
  public:
   explicit Sketcher(uint64_t seed = kSketchSeed);
-  // Adds the row of a tensor at a position; `head` tells apart runs of values whose length depends on the engine (the keys of
-  // each head in attention scores), 0 elsewhere. NaN and infinity count as 0.
+  // Adds the row of a tensor at a position; `head` tells apart runs of values whose length depends
+  // on the engine (the keys of each head in attention scores), 0 elsewhere. NaN and infinity count
+  // as 0.
   void Add(int64_t position, int64_t head, std::span<const float> values);
   // The sketch of all that was added since the last call.
   Sketch Take();
@@ -62,8 +65,9 @@ class Sketcher {
   void AddBlock(uint64_t hash, const float* values);
 
   uint64_t seed_;
-  alignas(64) uint32_t signs_[kPatterns][kBlock];                  // sign bits
-  alignas(64) float sums_[kSketchTables][kSketchBuckets][kBlock];  // by table and rotation, not yet rotated
+  alignas(64) uint32_t signs_[kPatterns][kBlock];  // sign bits
+  // by table and rotation, not yet rotated
+  alignas(64) float sums_[kSketchTables][kSketchBuckets][kBlock];
 };
 
 }  // namespace pb::trace

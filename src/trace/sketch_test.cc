@@ -40,7 +40,8 @@ double HeavyTail(Random& random, int freedom) {
   return random.Normal() / std::sqrt(chi / freedom + 1e-12);
 }
 
-// Activations as language models have them: heavy tails, and a few channels that are large in every row.
+// Activations as language models have them: heavy tails, and a few channels that are large in every
+// row.
 Tensor Activations(Random& random, int64_t n_rows, int64_t width) {
   Tensor x(static_cast<size_t>(n_rows * width));
   for (float& v : x) v = static_cast<float>(HeavyTail(random, 4));
@@ -87,8 +88,8 @@ const std::vector<Family>& Families() {
   return families;
 }
 
-// The promise of sketch.h, for every family of differences and every distance: at most 1 % of the estimates lie outside
-// +-25 %. The truth is the fp64 definition.
+// The promise of sketch.h, for every family of differences and every distance: at most 1 % of the
+// estimates lie outside +-25 %. The truth is the fp64 definition.
 TEST(Sketch, TellsDistancesWithinAQuarterInNinetyNineOfAHundred) {
   constexpr int kTrials = 300;
   int n_all = 0, n_all_outside = 0;
@@ -143,7 +144,8 @@ TEST(Sketch, IsLinearInRowsSoThatDecodeStepsAddUpToAPrefill) {
   EXPECT_LT(std::sqrt(difference.SquaredNorm()), 3e-4 * Norm(x));  // rounding of eight sketches
 }
 
-// A prefill pads attention scores to the longest row, a decode step does not: the cut by heads makes them one.
+// A prefill pads attention scores to the longest row, a decode step does not: the cut by heads
+// makes them one.
 TEST(Sketch, HiddenScoresDoNotCount) {
   float inf = std::numeric_limits<float>::infinity();
   Sketcher sketcher;

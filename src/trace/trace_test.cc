@@ -80,7 +80,8 @@ TEST_F(TraceTest, MeasuresByHand) {
   ASSERT_EQ(m.row_rms.size(), 2u);
   EXPECT_FLOAT_EQ(m.row_rms[0], std::sqrt(17.8125f / 3));
   EXPECT_EQ(m.n_nan + m.n_positive_inf + m.n_negative_inf, 0);
-  // Sizes over the finite values alone: 1 and 2 here, in eleven so that vector and rest are both used.
+  // Sizes over the finite values alone: 1 and 2 here, in eleven so that vector and rest are both
+  // used.
   std::vector<float> wild = {1, kInf, -kInf, std::nanf(""), 0, 0, 0, 0, 2, -kInf, std::nanf("")};
   m = Measure(wild, 1);
   EXPECT_DOUBLE_EQ(m.rms, std::sqrt(5.0 / 6));
@@ -210,8 +211,8 @@ TEST_F(TraceTest, AbandonTellsWhy) {
   EXPECT_EQ(trace->notes()[0], "incomplete: the engine crashed: signal 11");
 }
 
-// Every cut of records.jsonl: whole lines before the cut are there; the half one is not, and is mentioned. The same cut of a
-// trace that claims to be complete is an error with its byte.
+// Every cut of records.jsonl: whole lines before the cut are there; the half one is not, and is
+// mentioned. The same cut of a trace that claims to be complete is an error with its byte.
 TEST_F(TraceTest, EveryCutOfTheRecords) {
   auto writer = Writer::Create(root_ / "a", Head(Level::kSketch));
   ASSERT_TRUE(writer.ok() && WriteTwoSteps(**writer).ok());
@@ -312,8 +313,8 @@ TEST_F(TraceTest, ManifestsOfOtherVersionsAndKindsAreRefused) {
   EXPECT_EQ(Trace::Open(root_ / "a").error().code, Code::kUnsupported);
 }
 
-// The documented system writes one pretty-printed object a file; its own comparison parsed them line by line, found none and
-// called that a match.
+// The documented system writes one pretty-printed object a file; its own comparison parsed them
+// line by line, found none and called that a match.
 constexpr char kDocumented[] = R"({
   "name": "t0/blk7/q_proj",
   "shape": [

@@ -17,7 +17,8 @@
 namespace pb::trace {
 namespace {
 
-// A shard's header is written again after every tensor, so that the file is whole at any time; these keep that cheap.
+// A shard's header is written again after every tensor, so that the file is whole at any time;
+// these keep that cheap.
 constexpr int32_t kTensorsPerShard = 256;
 constexpr uint64_t kShardHeaderBytes = 160 << 10;
 constexpr uint64_t kShardBytes = uint64_t{1} << 30;

@@ -30,17 +30,20 @@ struct Point {
   std::string_view dtype = "F32";
 };
 
-// One trace folder. Whatever cuts the process off, what was appended before is readable but for a large tensor that is just
-// being measured, and the manifest says "incomplete" until Finish. Holds one tensor at most, measured and written by a thread of
-// its own while the engine goes on: memory does not grow with the model. Not for use from several threads.
+// One trace folder. Whatever cuts the process off, what was appended before is readable but for a
+// large tensor that is just being measured, and the manifest says "incomplete" until Finish. Holds
+// one tensor at most, measured and written by a thread of its own while the engine goes on: memory
+// does not grow with the model. Not for use from several threads.
 class Writer {
  public:
-  // Makes the folder (and its parents). One that holds a trace already is kUsage: traces are never mixed. `manifest` gives
-  // level, per_row, engine, model, prompt and settings; the rest is filled in here.
+  // Makes the folder (and its parents). One that holds a trace already is kUsage: traces are never
+  // mixed. `manifest` gives level, per_row, engine, model, prompt and settings; the rest is filled
+  // in here.
   static Result<std::unique_ptr<Writer>> Create(const std::filesystem::path& folder, Manifest manifest);
   ~Writer();
 
-  // Opens the next step: an evaluation of these tokens from first_position on. The first is the prompt.
+  // Opens the next step: an evaluation of these tokens from first_position on. The first is the
+  // prompt.
   Status BeginStep(int32_t first_position, std::span<const int32_t> tokens);
   // Told of every record as it is written, by the thread that writes it; set before the first step.
   void OnRecord(std::function<void(const Record&)> told) { told_ = std::move(told); }
