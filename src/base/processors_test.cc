@@ -1,3 +1,4 @@
+// Quotas and lists of processors as the kernel writes them.
 #include "base/processors.h"
 
 #include <gtest/gtest.h>

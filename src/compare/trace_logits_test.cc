@@ -1,3 +1,4 @@
+// The figures of the logits that a trace keeps, against those of the whole rows.
 #include "compare/trace_logits.h"
 
 #include <gtest/gtest.h>
