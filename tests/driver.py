@@ -56,16 +56,29 @@ class Outcome:
         return f"exit {self.code}\n--- stdout\n{self.out[:2500]}\n--- stderr\n{self.err[-3000:]}"
 
 
-def run(*args, env=None, stdin="", timeout=600, cwd=None):
-    """Runs `paritybit ARGS...`; env: variables to add (None removes one)."""
+def environment(env=None):
+    """That of a command under test; env: variables to add (None removes one)."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("CROSSVAL_", "BITNET_"))}
     for key, value in (env or {}).items():
         if value is None:
             variables.pop(key, None)
         else:
             variables[key] = str(value)
-    return Outcome(subprocess.run([str(PARITYBIT), *map(str, args)], env=variables, input=stdin, capture_output=True,
-                                  text=True, errors="replace", timeout=timeout, cwd=cwd))
+    return variables
+
+
+def run(*args, env=None, stdin="", timeout=600, cwd=None):
+    """Runs `paritybit ARGS...`, as a shell does that finds it by PATH."""
+    return Outcome(subprocess.run(["paritybit", *map(str, args)], executable=str(PARITYBIT), env=environment(env), input=stdin,
+                                  capture_output=True, text=True, errors="replace", timeout=timeout, cwd=cwd))
+
+
+def paste(line, env=None, timeout=600, cwd=None):
+    """Runs a command line in a shell whose PATH has paritybit, without anything on its stdin."""
+    variables = environment(env)
+    variables["PATH"] = f"{PARITYBIT.parent}:{variables['PATH']}"
+    return Outcome(subprocess.run(["bash", "-c", line], env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  errors="replace", timeout=timeout, cwd=cwd))
 
 
 class Case(unittest.TestCase):

@@ -147,19 +147,21 @@ class Cached(Case):
 
     def test_the_last_run_is_refused_and_written_anew(self):
         self.judge("--scope", "logits-only")
-        last = self.cache / "last-diverged.json"
+        last, = self.cache.glob("runs/*.diverged.json")
         good = last.read_text()
-        self.assertEqual(json.loads(good)["model"], str(MODEL))
+        self.assertIn(str(MODEL), json.loads(good)["words"])
         diagnose = lambda: run("diagnose", env={"PARITYBIT_CACHE": self.cache}, timeout=120)
-        for text in (good.replace("rope_late", "rope_lath"), good[:-30], "[" * 100000, "{}", sealed({"schema": "paritybit.last-run/0"}),
-                     sealed({**json.loads(good), "prompts": {"a": 1}})):
+        for text in (good.replace("rope_late", "rope_lath"), good[:-30], "[" * 100000, "{}", sealed({"schema": "paritybit.run/1"}),
+                     sealed({**json.loads(good), "words": {"a": 1}}), sealed({**json.loads(good), "words": ["crossval", "--no"]})):
             last.write_text(text)
             result = diagnose()
             self.assertEqual(result.code, 5, result)
-            self.assertIn("last-diverged.json", result.err)
-            self.assertIn("writes it anew", result.err)
+            self.assertIn(last.name, result.err)
+            self.assertIn("delete it", result.err)
+        last.unlink()
         self.judge("--scope", "logits-only")
-        self.assertEqual(last.read_text(), good)
+        again, = self.cache.glob("runs/*.diverged.json")
+        self.assertEqual(json.loads(again.read_text())["words"], json.loads(good)["words"])
 
     def test_a_cache_that_serves_nobody_is_told_once(self):
         honest = self.judge("--scope", "logits-only")

@@ -42,8 +42,8 @@ def plain(text):
 
 
 def check(command, code, expected):
-    argv = [str(PARITYBIT)] + shlex.split(command.split("   ")[0])[1:]
-    run = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1200)
+    argv = shlex.split(command.split("   ")[0])
+    run = subprocess.run(argv, executable=str(PARITYBIT), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1200)
     output = run.stdout.decode()
     errors = [] if run.returncode == code else [f"exit {run.returncode}, documented {code}"]
     words = plain(output)

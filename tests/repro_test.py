@@ -505,7 +505,7 @@ class Command(Bundles):
                          suggested[0].split(" --prompt ")[1])
         bundle, result = self.repro(env=cache)
         self.check(bundle, "the reference is wrong")
-        self.assertTrue(any("the last run that diverged: paritybit crossval" in note for note in result.json["notes"]))
+        self.assertTrue(result.json["explains"].startswith("paritybit diagnose"), result)
         text = run("repro", "--out", "here/bundle/", env=cache, cwd=self.folder)  # a relative folder, in one that is not there yet
         self.assertEqual(text.code, 1, text)
         self.check(self.folder / "here" / "bundle", "the reference is wrong")

@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <optional>
+#include <span>
 
 #include "base/file.h"
 #include "base/processors.h"
+#include "base/sha256.h"
 #include "base/system_error.h"
 #include "drive/participant.h"
 #include "report/escape.h"
@@ -28,19 +31,31 @@ const char* Variable(const char* name) {
   return value && *value ? value : nullptr;
 }
 
-Result<std::string> ReadInput(const std::string& path) {
-  if (path != "-") return ReadFile(path, kMaxPromptBytes);
+// Of the process: empty until it is read, which is done once.
+std::optional<std::string>& StdinText() {
+  static std::optional<std::string> text;
+  return text;
+}
+
+Result<std::string> ReadStdin() {
+  if (StdinText()) return *StdinText();
   std::string text;
   char bytes[16384];
   for (;;) {
     const ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return MakeError(Code::kIo, "stdin: cannot be read: {}", ErrnoText(errno));
-    if (n == 0) return text;
+    if (n == 0) break;
     text.append(bytes, static_cast<size_t>(n));
     if (text.size() > kMaxPromptBytes)
       return MakeError(Code::kUsage, "stdin: more than the {} bytes that a prompt may have", kMaxPromptBytes);
   }
+  StdinText() = text;
+  return text;
+}
+
+Result<std::string> ReadInput(const std::string& path) {
+  return path == "-" ? ReadStdin() : ReadFile(path, kMaxPromptBytes);
 }
 
 std::string InputName(const std::string& path) { return path == "-" ? "stdin" : path; }
@@ -61,6 +76,21 @@ Status CheckText(const run::PromptSpec& prompt) {
 }
 
 }  // namespace
+
+std::string KeepPromptText(std::string_view text) {
+  std::error_code error;
+  constexpr size_t kDigits = 16;
+  const std::string digest = Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
+  const std::filesystem::path path =
+      std::filesystem::absolute(CacheDir() / "prompts" / (digest.substr(0, kDigits) + ".txt"), error);
+  if (!error) std::filesystem::create_directories(path.parent_path(), error);
+  return !error && WriteFileAtomic(path, text).ok() ? path.string() : std::string();
+}
+
+std::string StdinCopy() {
+  static const std::string copy = StdinText() ? KeepPromptText(*StdinText()) : "";
+  return copy.empty() ? "-" : copy;
+}
 
 void AddModelArguments(Flags& flags, ModelArguments& args) {
   flags

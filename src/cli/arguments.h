@@ -48,6 +48,12 @@ void AddPromptArguments(Flags& flags, PromptArguments& args);
 // list is no error here.
 Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args);
 
+// A copy of a prompt or of a list of prompts in the user's cache, named by its content; empty: it
+// cannot be kept.
+std::string KeepPromptText(std::string_view text);
+// The copy of what was read from stdin; "-" where it was not read or cannot be kept.
+std::string StdinCopy();
+
 // Which differences of precision are accepted (docs/numerics.md, "Precision of products").
 struct PrecisionArguments {
   bool strict = false;

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <memory>
 
+#include "base/program.h"
 #include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/next.h"
 #include "cli/refusal.h"
 #include "drive/participant.h"
 #include "report/audit_report.h"
@@ -17,6 +19,8 @@
 
 namespace pb::cli {
 namespace {
+
+using run::NextCommand;
 
 struct AuditArguments {
   ModelArguments model;
@@ -38,9 +42,9 @@ Result<trace::Trace> OpenTrace(const std::string& folder) {
                           : trace->records().empty() ? folder + ": holds no trace"
                                                      : folder + ": holds records and no manifest";
   return MakeError(Code::kNotFound,
-                   "{}; record one: paritybit trace --model MODEL --engine ENGINE --prompt TEXT --level full "
+                   "{}; record one: {} trace --model MODEL --engine ENGINE --prompt TEXT --level full "
                    "--out {}",
-                   why, ShellQuote(folder));
+                   why, ProgramName(), ShellQuote(folder));
 }
 
 // A stored trace stands for its engine: model, tokens and steps are those that were recorded.
@@ -85,47 +89,54 @@ Result<audit::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   return request;
 }
 
-// The command line again; `more` as in CommandLine.
+// The command line again, with more words.
 std::string AuditCommand(const AuditArguments& args, const std::string& more) {
   CrossvalArguments alone;
   alone.model = args.model, alone.reference_model = args.good_model;
   alone.prompts = args.prompts, alone.max_tokens = args.max_tokens, alone.precision = args.precision;
-  for (const std::string& setting : args.engines.set)
-    if (!setting.starts_with("trace=")) alone.engines.set.push_back(setting);
-  const std::string of = !args.trace.empty()       ? "--trace " + ShellQuote(args.trace) + " "
-                         : args.engine != "native" ? "--engine " + ShellQuote(args.engine) + " "
-                                                   : "";
+  alone.engines = args.engines;
+  alone.engines.candidate = args.trace.empty() ? args.engine : "native";
+  std::erase_if(alone.engines.set, [](const std::string& setting) { return setting.starts_with("trace="); });
+  const std::string of = args.trace.empty() ? "" : "--trace " + ShellQuote(args.trace) + " ";
   return CommandLine(alone, "audit", of + more);
 }
 
-std::vector<std::string> NextCommands(const AuditArguments& args, const audit::Audit& audit) {
+// The engine as the reference of the native one, to be judged on the same inputs.
+NextCommand DiagnoseCommand(const AuditArguments& args) {
+  CrossvalArguments compared;
+  compared.model = args.model, compared.prompts = args.prompts, compared.max_tokens = args.max_tokens;
+  compared.precision = args.precision, compared.engines = args.engines;
+  compared.engines.set.clear(), compared.engines.set_reference = args.engines.set;
+  compared.engines.reference = args.engine;
+  return {CommandLine(compared, "diagnose"), "why, against the native engine"};
+}
+
+std::vector<NextCommand> NextCommands(const AuditArguments& args, const audit::Audit& audit) {
+  const compare::Verdict& verdict = audit.run.verdict;
+  std::vector<NextCommand> next;
   // Another engine may not let itself be told.
-  if (audit.run.verdict.Has(compare::ReasonCode::kUndeclared) && args.engine.starts_with("native"))
-    return {AuditCommand(args, "--set ffn.activation=relu2"),
-            AuditCommand(args, "--set ffn.activation=silu")};
-  if (audit.run.verdict.Has(compare::ReasonCode::kUnsupported) && args.trace.empty()) {
+  if (verdict.Has(compare::ReasonCode::kUndeclared) && args.engine.starts_with("native")) {
+    for (const char* activation : {"relu2", "silu"})
+      next.push_back({AuditCommand(args, fmt::format("--set ffn.activation={}", activation)),
+                      fmt::format("if the model runs {}", activation)});
+    return next;
+  }
+  if (verdict.Has(compare::ReasonCode::kUnsupported) && args.trace.empty()) {
     Refusal refusal =
         OneEngineRefusal("audit", args.model, args.engines, args.engine, args.prompts, args.max_tokens);
-    refusal.reason = audit.run.verdict.reasons[0].text;
+    refusal.reason = verdict.reasons[0].text;
     refusal.by_candidate = !audit.run.candidate.error.empty(), refusal.by_arbiter = !refusal.by_candidate;
     return NextAfterRefusal(refusal);
   }
-  if (audit.run.verdict.outcome == compare::Outcome::kIncomplete && args.trace.empty()) {
-    std::vector<std::string> deciding;
+  if (verdict.outcome == compare::Outcome::kIncomplete && args.trace.empty()) {
     for (const std::string& choice : run::WaysToDecide(audit.run.doubts))
-      deciding.push_back(AuditCommand(args, choice));
-    return deciding;
+      next.push_back({AuditCommand(args, choice), "decides what the files leave open"});
+    return next;
   }
-  if (audit.run.verdict.outcome != compare::Outcome::kDiverged) return {};
-  std::vector<std::string> next;
-  if (!args.all) next.push_back(AuditCommand(args, "--all"));
-  if (args.trace.empty() && args.good_model.empty() && args.engine != "native") {
-    CrossvalArguments compared;
-    compared.model = args.model, compared.prompts = args.prompts, compared.max_tokens = args.max_tokens;
-    compared.precision = args.precision;
-    compared.engines.set_reference = args.engines.set, compared.engines.reference = args.engine;
-    next.push_back(CommandLine(compared, "diagnose", ""));
-  }
+  if (verdict.outcome != compare::Outcome::kDiverged) return {};
+  if (args.trace.empty() && args.good_model.empty() && args.engine != "native")
+    next.push_back(DiagnoseCommand(args));
+  if (!args.all) next.push_back({AuditCommand(args, "--all"), "the worst place of every stage"});
   return next;
 }
 
@@ -148,7 +159,7 @@ int Run(AuditArguments args) {
     context.notes.push_back(
         "the arbiter reads the same model file as the engine: what is wrong in the file itself is not seen "
         "(--reference-model names a good one)");
-  context.next = NextCommands(args, *audit);
+  audit->run.next = NextCommands(args, *audit);
   const report::TextOptions options{UseColour(STDOUT_FILENO), args.all, false, TerminalWidth(STDOUT_FILENO)};
   PrintOut(args.output.json() ? report::RenderAuditJson(*audit, context)
                               : report::RenderAuditText(*audit, context, options));

@@ -15,8 +15,10 @@
 #include <string>
 #include <system_error>
 
+#include "base/program.h"
 #include "base/system_error.h"
 #include "cli/command.h"
+#include "cli/next.h"
 #include "cli/output.h"
 
 namespace pb::cli {
@@ -35,16 +37,21 @@ OutputArguments ScanOutput(int argc, char** argv) {
   return output;
 }
 
+// The help of a command; empty: of all.
+run::NextCommand Help(std::string_view command = {}) {
+  return {Call(command.empty() ? "--help" : fmt::format("{} --help", command)), "what there is to say"};
+}
+
 int RunCommand(int argc, char** argv, const OutputArguments& output) {
   if (argc > 1 && IsUnsupportedCommand(argv[1]))
     return FailWith(output, kExitUsage, "error", "unsupported",
-                    fmt::format("unsupported: `{}` is not in this version", argv[1]), {"paritybit --help"});
+                    fmt::format("unsupported: `{}` is not in this version", argv[1]), {Help()});
   auto commands = Commands();
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), [&](const Command& c) {
         return std::string_view(c.name) == argv[1];
       }))
     return FailWith(output, kExitUsage, "error", "usage", fmt::format("`{}` is no command", argv[1]),
-                    {"paritybit --help"});
+                    {Help()});
   CLI::App app(
       "Proves that one LLM inference engine computes what another computes, or says where they part.",
       "paritybit");
@@ -71,8 +78,7 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
     return ReportLostOutput(exit_code);
   } catch (const CLI::ParseError& error) {
     const char* command = app.get_subcommands().empty() ? "" : argv[1];
-    return FailWith(output, kExitUsage, "error", "usage", error.what(),
-                    {fmt::format("paritybit {}{}--help", command, *command ? " " : "")});
+    return FailWith(output, kExitUsage, "error", "usage", error.what(), {Help(command)});
   }
   const auto& [command, action] = actions.at(app.get_subcommands().front());
   HandleInterrupts(output.json(), command->kept);
@@ -85,6 +91,7 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
 
 int Main(int argc, char** argv) {
   PrepareStreams();
+  if (argc > 0) NameProgram(argv[0]);
   OutputArguments output = ScanOutput(argc, argv);
   try {
     return RunCommand(argc, argv, output);

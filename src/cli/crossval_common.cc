@@ -16,10 +16,10 @@
 #include "base/system_error.h"
 #include "base/text.h"
 #include "cli/last_run.h"
-#include "cli/refusal.h"
+#include "cli/next.h"
 #include "drive/participant.h"
-#include "repro/repro.h"
-#include "run/doubts.h"
+#include "formats/gguf.h"
+#include "report/text_blocks.h"
 #include "setup/setup.h"
 
 namespace pb::cli {
@@ -65,67 +65,6 @@ Status ResolveReference(const CrossvalArguments& args, const host::Settings& set
   request->no_reference = reference.error().message;
   return {};
 }
-
-// What can be said of the candidate without a reference.
-std::string AuditOfCandidate(const CrossvalArguments& args) {
-  CrossvalArguments alone = args;
-  alone.engines.candidate = "native";
-  alone.engines.reference = alone.reference_model = "";
-  alone.engines.set_reference.clear();
-  alone.scope = "local";
-  const bool native = args.engines.candidate == "native";
-  return CommandLine(alone, "audit", native ? "" : "--engine " + ShellQuote(args.engines.candidate));
-}
-
-}  // namespace
-
-std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
-                                      const diagnose::ExplainedRun& judged) {
-  const run::Comparison& comparison = judged.comparison;
-  const compare::Verdict& verdict = comparison.verdict;
-  if (verdict.Has(ReasonCode::kNoReference))
-    return {"paritybit setup-cpp-auto", "paritybit preflight", AuditOfCandidate(args)};
-  if (verdict.Has(ReasonCode::kKvCacheOverflow))
-    return {CommandLine(args, command, "--set kv.type=f32 --set-reference kv.type=f32")};
-  if (verdict.Has(ReasonCode::kUndeclared))
-    return {CommandLine(args, command, "--set ffn.activation=relu2"),
-            CommandLine(args, command, "--set ffn.activation=silu")};
-  if (verdict.outcome == compare::Outcome::kIncomplete) {
-    std::vector<std::string> deciding;
-    for (const std::string& choice : run::WaysToDecide(comparison.doubts))
-      deciding.push_back(CommandLine(args, command, choice));
-    if (!deciding.empty()) return deciding;
-  }
-  if (verdict.Has(ReasonCode::kTokensDiffer)) return {CommandLine(args, "diagnose", "")};
-  if (verdict.Has(ReasonCode::kUnsupported)) {
-    Refusal refusal;
-    refusal.command = command, refusal.args = args, refusal.reason = verdict.reasons[0].text;
-    refusal.by_candidate = !comparison.candidate.error.empty();
-    refusal.by_reference = !comparison.reference.error.empty();
-    return NextAfterRefusal(refusal);
-  }
-  if (!verdict.differing.empty()) return NextToEqualSettings(args, command, verdict);
-  if (!diagnose::IsDivergence(verdict)) return {};
-  std::vector<std::string> next;
-  if (comparison.why_logits_only.empty()) next.push_back(CommandLine(args, "diagnose", ""));
-  if (judged.diagnosis && repro::HasRepro(*judged.diagnosis))
-    next.push_back(ReproLine(args, *judged.diagnosis, ""));
-  const int32_t at = verdict.first_divergence ? verdict.first_divergence->prompt : 0;
-  if (static_cast<size_t>(at) < comparison.prompts.size()) {
-    const run::PromptRecord& prompt = comparison.prompts[static_cast<size_t>(at)];
-    if (prompt.traces[0] && prompt.traces[1])
-      next.push_back(fmt::format("paritybit trace-diff {} {}", ShellQuote(prompt.traces[0]->folder.string()),
-                                 ShellQuote(prompt.traces[1]->folder.string())));
-  }
-  const trace::Fact ours = comparison.candidate.model_facts().activation,
-                    theirs = comparison.reference.model_facts().activation;
-  if (!ours.value.empty() && !theirs.value.empty() && ours.value != theirs.value)
-    next.push_back(CommandLine(args, command, "--set ffn.activation=" + theirs.value));
-  if (command == "crossval") next.push_back(CommandLine(args, "crossval-per-token", "--all"));
-  return next;
-}
-
-namespace {
 
 Result<run::KeepRequest> ReadKeep(const CrossvalArguments& args) {
   run::KeepRequest keep;
@@ -193,28 +132,6 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   return request;
 }
 
-std::string CommandLine(const CrossvalArguments& args, const std::string& command, const std::string& more) {
-  std::string line = "paritybit " + command;
-  auto add = [&line](const char* flag, const std::string& value) {
-    if (!value.empty()) line += fmt::format(" {} {}", flag, ShellQuote(value));
-  };
-  add("--model", args.model.model);
-  add("--hf-config", args.model.hf_config);
-  if (args.engines.candidate != "native") add("--candidate", args.engines.candidate);
-  add("--reference", args.engines.reference);
-  add("--reference-model", args.reference_model);
-  if (args.scope != "local") add("--scope", args.scope);
-  for (const std::string& setting : args.engines.set) add("--set", setting);
-  for (const std::string& setting : args.engines.set_reference) add("--set-reference", setting);
-  if (args.precision.strict) line += " --strict-precision";
-  for (const std::string& accepted : args.precision.accepted) add("--accept-precision", accepted);
-  for (const std::string& prompt : args.prompts.prompts) add("--prompt", prompt);
-  for (const std::string& file : args.prompts.prompt_files) add("--prompt-file", file);
-  for (const std::string& file : args.prompts.prompt_lists) add("--prompts", file);
-  if (args.max_tokens > 0) add("--max-tokens", std::to_string(args.max_tokens));
-  return more.empty() ? line : line + " " + more;
-}
-
 void AddPlaceArguments(Flags& flags, PlaceArguments& args) {
   flags.Option("--stage", args.stage, "the op, as ffn_gated (default: the first beyond its bound)")
       .Group("Place");
@@ -236,22 +153,37 @@ Result<std::optional<diagnose::Place>> PlaceAsked(const PlaceArguments& args) {
                    args.stage);
 }
 
-std::string PlaceFlags(const PlaceArguments& args) {
-  if (args.stage.empty()) return "";
-  std::string flags = "--stage " + ShellQuote(args.stage);
-  if (args.layer >= 0) flags += fmt::format(" --layer {}", args.layer);
-  if (args.prompt_index > 0) flags += fmt::format(" --prompt-index {}", args.prompt_index);
-  return args.step > 0 ? fmt::format("{} --step {}", flags, args.step) : flags;
+namespace {
+
+void AddLimitArguments(Flags& flags, compare::UserLimits& user) {
+  flags
+      .Option("--cos-tolerance", user.min_cosine,
+              "least cosine that a position may have (default: no such limit)")
+      .Range(-1.0, 1.0)
+      .Group("Limits");
+  flags.Option("--kl-mean", user.kl_mean, "largest mean KL in nats, instead of the noise floor's")
+      .NonNegative()
+      .Group("Limits");
+  flags.Option("--kl-worst", user.kl_worst, "largest KL of a position in nats, instead of the noise floor's")
+      .NonNegative()
+      .Group("Limits");
+  flags.Option("--rel-l2", user.rel_l2, "largest rel-L2 of a position (default: no such limit)")
+      .NonNegative()
+      .Group("Limits");
+  flags.Option("--max-abs", user.max_abs, "largest difference of two logits (default: no such limit)")
+      .NonNegative()
+      .Group("Limits");
+  flags
+      .Option(
+          "--confidence", user.confidence,
+          "also fail where the candidate can be told from the reference's own noise at this confidence; as "
+          "many "
+          "runs of noise as that takes, 19 for 0.95, 99 for 0.99 (default: told of 8 runs, decides nothing)")
+      .Range(0.5, 0.999)
+      .Group("Limits");
 }
 
-std::string ReproLine(const CrossvalArguments& args, const diagnose::Diagnosis& diagnosis,
-                      const std::string& flags) {
-  const int32_t layer = diagnosis.place.layer;
-  return CommandLine(args, "repro",
-                     fmt::format("{}{}--out repro-{}{}", flags, flags.empty() ? "" : " ",
-                                 layer < 0 ? "" : fmt::format("layer{}-", layer),
-                                 pb_vocabulary[diagnosis.place.stage].name));
-}
+}  // namespace
 
 void AddComparisonArguments(Flags& flags, CrossvalArguments& args) {
   AddModelArguments(flags, args.model);
@@ -261,6 +193,7 @@ void AddComparisonArguments(Flags& flags, CrossvalArguments& args) {
       .Group("Model");
   AddEngineArguments(flags, args.engines);
   AddPrecisionArguments(flags, args.precision);
+  AddLimitArguments(flags, args.user);
   AddPromptArguments(flags, args.prompts);
   flags
       .Option("-n,--max-tokens", args.max_tokens,
@@ -279,33 +212,6 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
               "alone")
       .OneOf({"local", "logits-only"})
       .ShowDefault()
-      .Group("Limits");
-  flags
-      .Option("--cos-tolerance", args.user.min_cosine,
-              "least cosine that a position may have (default: no such limit)")
-      .Range(-1.0, 1.0)
-      .Group("Limits");
-  flags.Option("--kl-mean", args.user.kl_mean, "largest mean KL in nats, instead of the noise floor's")
-      .NonNegative()
-      .Group("Limits");
-  flags
-      .Option("--kl-worst", args.user.kl_worst,
-              "largest KL of a position in nats, instead of the noise floor's")
-      .NonNegative()
-      .Group("Limits");
-  flags.Option("--rel-l2", args.user.rel_l2, "largest rel-L2 of a position (default: no such limit)")
-      .NonNegative()
-      .Group("Limits");
-  flags.Option("--max-abs", args.user.max_abs, "largest difference of two logits (default: no such limit)")
-      .NonNegative()
-      .Group("Limits");
-  flags
-      .Option(
-          "--confidence", args.user.confidence,
-          "also fail where the candidate can be told from the reference's own noise at this confidence; as "
-          "many "
-          "runs of noise as that takes, 19 for 0.95, 99 for 0.99 (default: told of 8 runs, decides nothing)")
-      .Range(0.5, 0.999)
       .Group("Limits");
   flags
       .Option("--keep-traces", args.keep_traces,
@@ -332,14 +238,50 @@ Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args,
   return diagnose::CompareAndExplain(std::move(request), ResolveEngine("oracle", {}), place);
 }
 
-Result<AskedRun> RunAsked(CrossvalArguments* args, const PlaceArguments& place,
-                          std::vector<std::string>* notes) {
-  PB_TRY(UseLastRunIfNoneIsSaid(args, notes));
-  PB_ASSIGN(const std::optional<diagnose::Place> asked, PlaceAsked(place));
+namespace {
+
+// Whether what is compared has such a place, as far as the model file says.
+Status CheckPlace(const diagnose::Place& place, const run::Request& request) {
+  if (place.prompt < 0 || static_cast<size_t>(place.prompt) >= request.prompts.size())
+    return MakeError(Code::kUsage, "--prompt-index {}: there {} {} prompt{}, counted from 0", place.prompt,
+                     request.prompts.size() == 1 ? "is" : "are", request.prompts.size(),
+                     request.prompts.size() == 1 ? "" : "s");
+  if (place.step < 0 || place.step > request.max_tokens)
+    return MakeError(Code::kUsage, "--step {}: there are {} decode steps (--max-tokens); 0 is the prefill",
+                     place.step, request.max_tokens);
+  auto file = GgufFile::Open(request.model);
+  if (!file.ok()) return {};  // which the run will say
+  auto architecture = file->String("general.architecture");
+  if (!architecture.ok()) return {};
+  auto layers = file->Uint(*architecture + ".block_count");
+  if (layers.ok() && place.layer >= 0 && static_cast<uint64_t>(place.layer) >= *layers)
+    return MakeError(Code::kUsage, "--layer {}: the model has {} layers, counted from 0", place.layer,
+                     *layers);
+  return {};
+}
+
+Result<AskedRun> RunSaid(const CrossvalArguments& args, const std::optional<diagnose::Place>& place) {
   AskedRun run;
-  PB_ASSIGN(run.request, MakeRequest(*args));
+  PB_ASSIGN(run.request, MakeRequest(args));
+  if (place) PB_TRY(CheckPlace(*place, run.request));
   run.request.default_row = false;
-  PB_ASSIGN(run.judged, CompareAndDiagnose(*args, run.request, asked));
+  PB_ASSIGN(run.judged, CompareAndDiagnose(args, run.request, place));
+  return run;
+}
+
+}  // namespace
+
+Result<AskedRun> RunAsked(CrossvalArguments* args, PlaceArguments* place, const std::string& command,
+                          std::string* explains) {
+  PB_ASSIGN(*explains, UseLastRunIfNoneIsSaid(args, place));
+  if (!explains->empty() && !args->output.json())
+    PrintText(fmt::format("{:<{}}{}\n\n", "explains", report::kLabel, *explains));
+  PB_ASSIGN(const std::optional<diagnose::Place> asked, PlaceAsked(*place));
+  auto run = RunSaid(*args, asked);
+  if (!run.ok())
+    RememberFailure(*args, *place, command, run.error());
+  else
+    RememberRun(*args, *place, command, run->judged.comparison.verdict);
   return run;
 }
 
@@ -357,13 +299,17 @@ std::string WhyNone(const diagnose::ExplainedRun& judged) {
 int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   if (Status writable = CheckReceipt(args.receipt); !writable.ok())
     return Fail(args.output, writable.error());
+  auto fail = [&](const Error& error) {
+    RememberFailure(args, {}, command, error);
+    return Fail(args.output, error);
+  };
   auto request = MakeRequest(args);
-  if (!request) return Fail(args.output, request.error());
+  if (!request) return fail(request.error());
   auto judged = CompareAndDiagnose(args, std::move(request).value(), std::nullopt);
-  if (!judged) return Fail(args.output, judged.error());
+  if (!judged) return fail(judged.error());
   run::Comparison* comparison = &judged->comparison;
   report::Context context = MakeContext(command);
-  context.next = NextCommands(args, command, *judged);
+  comparison->next = NextCommands(args, command, *judged);
   if (judged->diagnosis) context.diagnosis = &*judged->diagnosis;
   if (!judged->why_none.empty()) context.notes.push_back(judged->why_none);
   if (!comparison->why_logits_only.empty()) {
@@ -371,7 +317,7 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     if (!args.keep_traces.empty())
       context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
   }
-  if (IsDivergence(comparison->verdict)) RememberRun(args, *comparison);
+  RememberRun(args, {}, command, comparison->verdict);
   size_t n_positions = 0;
   for (const run::PromptRecord& prompt : comparison->prompts)
     n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());

@@ -28,7 +28,8 @@ struct CrossvalArguments {
 
 // Flags of both commands.
 void AddCrossvalArguments(Flags& flags, CrossvalArguments& args);
-// Those that say what is compared: model, engines, prompts, steps; and the output's.
+// Those that say what is compared and by which limits: model, engines, prompts, steps; and the
+// output's.
 void AddComparisonArguments(Flags& flags, CrossvalArguments& args);
 
 // From flags to a request.
@@ -36,8 +37,6 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args);
 // The text whose tokens join the noise floor; it comes with paritybit.
 Result<std::string> ReadCalibration();
 report::Context MakeContext(const std::string& command);
-// The command line again, for another command and with more words: works when pasted.
-std::string CommandLine(const CrossvalArguments& args, const std::string& command, const std::string& more);
 
 // The op that diagnose or repro is asked about; no stage: the first that diverges.
 struct PlaceArguments {
@@ -47,11 +46,6 @@ struct PlaceArguments {
 void AddPlaceArguments(Flags& flags, PlaceArguments& args);
 // kUsage: no such op, or one of every layer and no layer.
 Result<std::optional<diagnose::Place>> PlaceAsked(const PlaceArguments& args);
-// As typed; empty where no op is asked for.
-std::string PlaceFlags(const PlaceArguments& args);
-// The `repro` command that writes what a diagnosis found; `flags`: PlaceFlags.
-std::string ReproLine(const CrossvalArguments& args, const diagnose::Diagnosis& diagnosis,
-                      const std::string& flags);
 
 // Runs with a progress bar; `place`: diagnose this op instead of the first that diverges.
 Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
@@ -62,14 +56,11 @@ struct AskedRun {
   diagnose::ExplainedRun judged;
 };
 // What diagnose and repro are asked about. Arguments that say nothing become those of the last run
-// that diverged, which a note tells.
-Result<AskedRun> RunAsked(CrossvalArguments* args, const PlaceArguments& place,
-                          std::vector<std::string>* notes);
+// that diverged: `explains` says which it is, and it is printed before anything runs (as text).
+Result<AskedRun> RunAsked(CrossvalArguments* args, PlaceArguments* place, const std::string& command,
+                          std::string* explains);
 // Why a run has no diagnosis; where the comparison itself failed, for what reasons.
 std::string WhyNone(const diagnose::ExplainedRun& judged);
-// What mends a verdict or goes on from it, ready to be pasted; `command`: which was typed.
-std::vector<std::string> NextCommands(const CrossvalArguments& args, const std::string& command,
-                                      const diagnose::ExplainedRun& judged);
 // Runs, prints, writes the receipt; returns the exit code. `command` is the name typed.
 int RunCrossval(const CrossvalArguments& args, const std::string& command);
 

@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/last_run.h"
+#include "cli/next.h"
 #include "diagnose/file_arbiter.h"
 #include "drive/perplexity.h"
 #include "report/diagnosis_report.h"
@@ -130,7 +131,7 @@ bool WantsInjection(const DiagnoseArguments& args, const run::Request& request,
 int Run(DiagnoseArguments args) {
   const OutputArguments output = args.compared.output;
   report::Context context = MakeContext("diagnose");
-  auto asked = RunAsked(&args.compared, args.place, &context.notes);
+  auto asked = RunAsked(&args.compared, &args.place, "diagnose", &context.explains);
   if (!asked) return Fail(output, asked.error());
   auto& [request, judged] = *asked;
   context.notes.insert(context.notes.end(), judged.comparison.notes.begin(), judged.comparison.notes.end());
@@ -157,12 +158,13 @@ int Run(DiagnoseArguments args) {
     Status measured = MeasurePerplexities(request, setting, &report);
     if (!measured.ok()) context.notes.push_back("no perplexity: " + measured.error().message);
   }
+  std::vector<run::NextCommand>& next = judged.comparison.next;
   if (report.diagnosis && repro::HasRepro(*report.diagnosis))
-    context.next.push_back(ReproLine(args.compared, *report.diagnosis, PlaceFlags(args.place)));
+    next.push_back(ReproCommand(args.compared, *report.diagnosis, args.place));
   if (judged.comparison.verdict.outcome == compare::Outcome::kDiverged)
-    context.next.push_back(CommandLine(args.compared, "crossval-per-token", "--all"));
+    next.push_back(EveryPosition(args.compared));
   else if (!diagnose::IsDivergence(judged.comparison.verdict))
-    context.next = NextCommands(args.compared, "diagnose", judged);
+    next = NextCommands(args.compared, "diagnose", judged);
   constexpr int kWidth = 80;
   PrintOut(output.json() ? report::RenderDiagnosisJson(judged.comparison, report, context)
                          : report::RenderDiagnosisText(judged.comparison, report, context,

@@ -2,6 +2,8 @@
 #include "cli/flags.h"
 
 #include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 
 namespace pb::cli {
 
@@ -47,6 +49,20 @@ Flag Flags::Option(const char* names, std::optional<double>& target, const std::
 }
 Flag Flags::Switch(const char* names, bool& target, const std::string& help) {
   return Flag(app_.add_flag(names, target, help));
+}
+
+Status ReadWords(const std::vector<std::string>& words, const std::function<void(Flags&)>& declare) {
+  CLI::App app;
+  Flags flags(app);
+  declare(flags);
+  std::vector<const char*> argv;
+  for (const std::string& word : words) argv.push_back(word.c_str());
+  try {
+    app.parse(static_cast<int>(argv.size()), argv.data());
+  } catch (const CLI::ParseError& error) {
+    return MakeError(Code::kUsage, "{}", error.what());
+  }
+  return {};
 }
 
 }  // namespace pb::cli

@@ -4,9 +4,12 @@
 #define PARITYBIT_CLI_FLAGS_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "base/result.h"
 
 namespace CLI {
 class App;
@@ -54,6 +57,10 @@ class Flags {
  private:
   CLI::App& app_;
 };
+
+// Reads the words of a command, which is the first of them, as the flags that `declare` declares.
+// kUsage: they are not its.
+Status ReadWords(const std::vector<std::string>& words, const std::function<void(Flags&)>& declare);
 
 }  // namespace pb::cli
 

@@ -147,6 +147,25 @@ Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
   return kExitOk;
 }
 
+// What says how text is generated, as words of the command.
+std::string GenerationWords(const InferArguments& args) {
+  const InferArguments unsaid;
+  std::string words;
+  auto add = [&words](const char* flag, const std::string& value) {
+    words +=
+        fmt::format("{}{}{}", words.empty() ? "" : " ", flag, value.empty() ? "" : " " + ShellQuote(value));
+  };
+  if (args.max_tokens != unsaid.max_tokens) add("--max-tokens", std::to_string(args.max_tokens));
+  if (args.sampling.temperature != unsaid.sampling.temperature)
+    add("--temperature", fmt::format("{}", args.sampling.temperature));
+  if (args.sampling.top_k != unsaid.sampling.top_k) add("--top-k", std::to_string(args.sampling.top_k));
+  if (args.seed) add("--seed", std::to_string(*args.seed));
+  if (args.chat) add("--chat", "");
+  if (!args.system.empty()) add("--system", args.system);
+  if (args.ignore_eos) add("--ignore-eos", "");
+  return words;
+}
+
 }  // namespace
 
 Action DeclareInfer(Flags& flags) {
@@ -186,9 +205,9 @@ Action DeclareInfer(Flags& flags) {
     drive::EngineRecord record;
     auto exit_code = Infer(*args, record);
     if (exit_code) return *exit_code;
-    return FailOfEngine(
-        args->output, exit_code.error(), record,
-        OneEngineRefusal("infer", args->model, args->engines, args->engine, args->prompts, 0));
+    Refusal refusal = OneEngineRefusal("infer", args->model, args->engines, args->engine, args->prompts, 0);
+    refusal.more = GenerationWords(*args);
+    return FailOfEngine(args->output, exit_code.error(), record, refusal);
   };
 }
 

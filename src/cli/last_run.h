@@ -1,5 +1,5 @@
-// The last comparison that diverged, remembered in the user's cache so that `paritybit diagnose`
-// needs no arguments.
+// The last comparisons, remembered in the user's cache so that `paritybit diagnose` and `paritybit
+// repro` need no arguments.
 #ifndef PARITYBIT_CLI_LAST_RUN_H_
 #define PARITYBIT_CLI_LAST_RUN_H_
 
@@ -7,14 +7,18 @@
 
 namespace pb::cli {
 
-// Keeps what was compared: model and engine paths made absolute, prompts as texts. A cache that
-// cannot be written is no error.
-void RememberRun(const CrossvalArguments& args, const run::Comparison& comparison);
-// kNotFound: nothing was remembered. kMalformed: the file is not what RememberRun writes.
-Result<CrossvalArguments> LastRun();
-// Where `args` do not say what to compare, the last run takes their place (their output stays), and
-// a note says which it is.
-Status UseLastRunIfNoneIsSaid(CrossvalArguments* args, std::vector<std::string>* notes);
+// Keeps what was compared and how it ended, or why it came to no end: model and engine paths made
+// absolute, prompts as texts. A cache that cannot be written is no error.
+void RememberRun(const CrossvalArguments& args, const PlaceArguments& place, const std::string& command,
+                 const compare::Verdict& verdict);
+void RememberFailure(const CrossvalArguments& args, const PlaceArguments& place, const std::string& command,
+                     const Error& error);
+
+// Where `args` do not say what to compare, the last run that diverged takes their place (their output
+// and limits of time and memory stay); what is returned says which it is, how old it is, how it
+// ended, and whether a later run ended otherwise. Empty: they do. kNotFound: nothing was
+// remembered. kMalformed: the entry is not what was written.
+Result<std::string> UseLastRunIfNoneIsSaid(CrossvalArguments* args, PlaceArguments* place);
 
 }  // namespace pb::cli
 

@@ -62,7 +62,7 @@ int Run(const NoiseArguments& args) {
     Refusal refusal =
         OneEngineRefusal("noise", args.model, args.engines, args.engine, args.prompts, args.max_tokens);
     refusal.reason = noise->run.verdict.reasons[0].text;
-    context.next = NextAfterRefusal(refusal);
+    noise->run.next = NextAfterRefusal(refusal);
   }
   const report::TextOptions options{UseColour(STDOUT_FILENO), false, false, TerminalWidth(STDOUT_FILENO)};
   PrintOut(args.output.json() ? report::RenderNoiseJson(*noise, context)

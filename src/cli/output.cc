@@ -18,6 +18,7 @@
 #include "base/system_error.h"
 #include "base/text.h"
 #include "report/escape.h"
+#include "report/json.h"
 
 namespace pb::cli {
 namespace {
@@ -117,21 +118,23 @@ nlohmann::ordered_json Envelope(std::string_view schema, std::string_view verdic
   object["scope"] = nullptr;
   object["exit_code"] = exit_code;
   object["reasons"] = nlohmann::ordered_json::array();
-  object["next"] = nlohmann::ordered_json::array();
+  report::PutNext({}, &object);
   return object;
 }
 
 int FailWith(const OutputArguments& output, int exit_code, std::string_view verdict,
-             std::string_view reason_code, const std::string& message, const std::vector<std::string>& next) {
+             std::string_view reason_code, const std::string& message,
+             const std::vector<run::NextCommand>& next) {
   if (output.json()) {
     auto object = Envelope("paritybit.error/0", verdict, exit_code);
     object["reasons"].push_back({{"code", reason_code}, {"text", message}});
-    object["next"] = next;
+    report::PutNext(next, &object);
     PrintJson(object);
     return exit_code;
   }
   std::string text = fmt::format("error: {}\n", EscapeUnsafe(message));
-  for (const std::string& command : next) text += fmt::format("       next: {}\n", EscapeUnsafe(command));
+  for (const run::NextCommand& command : next)
+    text += fmt::format("       next: {}\n", EscapeUnsafe(command.command));
   if (verdict != "error") {
     std::string loud(verdict);
     for (char& c : loud) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
@@ -141,7 +144,7 @@ int FailWith(const OutputArguments& output, int exit_code, std::string_view verd
   return exit_code;
 }
 
-int Fail(const OutputArguments& output, const Error& error, const std::vector<std::string>& next) {
+int Fail(const OutputArguments& output, const Error& error, const std::vector<run::NextCommand>& next) {
   int exit_code = ExitCodeOf(error.code);
   const char* verdict = exit_code == kExitEngine       ? "engine-failed"
                         : exit_code == kExitIncomplete ? "incomplete"

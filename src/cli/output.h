@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "cli/flags.h"
+#include "run/record.h"
 
 namespace pb::cli {
 
@@ -42,10 +43,10 @@ nlohmann::ordered_json Envelope(std::string_view schema, std::string_view verdic
 
 // Prints the error (text: stderr; JSON: stdout) with the commands that mend it, and returns its
 // exit code.
-int Fail(const OutputArguments& output, const Error& error, const std::vector<std::string>& next = {});
+int Fail(const OutputArguments& output, const Error& error, const std::vector<run::NextCommand>& next = {});
 int FailWith(const OutputArguments& output, int exit_code, std::string_view verdict,
              std::string_view reason_code, const std::string& message,
-             const std::vector<std::string>& next = {});
+             const std::vector<run::NextCommand>& next = {});
 
 // Before anything else: descriptors 0 to 2 that are closed are opened on /dev/null, so that no file
 // or socket takes their place and is written to as if it were the terminal.

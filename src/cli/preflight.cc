@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "compare/reasons.h"
+#include "report/json.h"
 #include "setup/setup.h"
 
 namespace pb::cli {
@@ -22,14 +23,16 @@ int Preflight(const OutputArguments& output, bool require_cpp) {
   auto object = Envelope("paritybit.preflight/0", exit_code == kExitOk ? "ok" : "incomplete", exit_code);
   object["findings"] = nlohmann::ordered_json::array();
   std::string text;
+  std::vector<run::NextCommand> next;
   for (const setup::Finding& finding : findings) {
     object["findings"].push_back(
         {{"what", finding.what}, {"ok", finding.ok}, {"detail", finding.detail}, {"mend", finding.mend}});
     text += fmt::format("{}  {:<22} {}\n", finding.ok ? "ok     " : "missing", finding.what, finding.detail);
     if (finding.ok || finding.mend.empty()) continue;
-    object["next"].push_back(finding.mend);
+    next.push_back({finding.mend, "mends " + finding.what});
     text += fmt::format("{:32} mend: {}\n", "", finding.mend);
   }
+  report::PutNext(next, &object);
   if (exit_code != kExitOk) {
     object["reasons"].push_back({{"code", compare::ReasonName(compare::ReasonCode::kNoReference)},
                                  {"text", "no reference engine is set up"}});

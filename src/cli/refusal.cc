@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include "base/text.h"
+#include "cli/next.h"
 #include "drive/participant.h"
 #include "formats/gguf.h"
 #include "noise/axes.h"
@@ -15,6 +15,8 @@
 
 namespace pb::cli {
 namespace {
+
+using run::NextCommand;
 
 std::string NameOf(const std::string& engine) { return engine.substr(0, engine.find(',')); }
 
@@ -41,9 +43,10 @@ std::string ConvertedName(const std::string& model) {
   return stem + "-tq2_0.gguf";
 }
 
-std::string ConvertLine(const std::string& model) {
-  return fmt::format("paritybit gen-fixtures --convert {} --weights TQ2_0 --out {}", ShellQuote(model),
-                     ShellQuote(ConvertedName(model)));
+NextCommand Conversion(const std::string& model) {
+  return {Call(std::vector<std::string>{"gen-fixtures", "--convert", model, "--weights", "TQ2_0", "--out",
+                                        ConvertedName(model)}),
+          "the file in a type that the engine reads"};
 }
 
 // Two CPU libraries that this processor runs, as far apart as they come: the reference against
@@ -68,30 +71,30 @@ CrossvalArguments WithoutEngines(const CrossvalArguments& args) {
   plain.model.model = args.model.model;
   plain.prompts = args.prompts;
   plain.max_tokens = args.max_tokens;
+  plain.engines.threads = args.engines.threads;
+  plain.engines.timeout_seconds = args.engines.timeout_seconds;
+  plain.engines.memory_mib = args.engines.memory_mib;
   return plain;
 }
 
 // The reference by two of its libraries, or what sets it up.
-std::vector<std::string> ReferenceAgainstItself(const CrossvalArguments& args) {
+std::vector<NextCommand> ReferenceAgainstItself(const CrossvalArguments& args) {
   const std::string reference = setup::KnownReferences().front();
   const std::vector<std::string> libraries = TwoLibraries();
-  if (libraries.empty()) return {"paritybit setup-cpp-auto"};
+  if (libraries.empty()) return {SetUpReference()};
   CrossvalArguments both = WithoutEngines(args);
   both.engines.candidate = fmt::format("{},cpu.library={}", reference, libraries[0]);
   both.engines.reference = fmt::format("{},cpu.library={}", reference, libraries[1]);
-  return {CommandLine(both, "crossval", "")};
+  return {{CommandLine(both, "crossval"), "the reference by two of its CPU libraries"}};
 }
 
-// A command with one engine, which CommandLine calls the candidate.
-std::string OneEngineLine(const Refusal& refusal, CrossvalArguments args, const std::string& engine) {
-  args.engines.candidate = "native", args.engines.reference.clear(), args.engines.set_reference.clear();
-  return CommandLine(
-      args, refusal.command,
-      fmt::format("--engine {}{}{}", ShellQuote(engine), refusal.more.empty() ? "" : " ", refusal.more));
+// The command that was refused, with other arguments.
+std::string Again(const Refusal& refusal, const CrossvalArguments& args) {
+  return CommandLine(args, refusal.command, refusal.more);
 }
 
 // Without the settings that the refusal names; nothing where it names none.
-std::vector<std::string> WithoutSetting(const Refusal& refusal) {
+std::vector<NextCommand> WithoutSetting(const Refusal& refusal) {
   CrossvalArguments args = refusal.args;
   bool dropped = false;
   for (std::vector<std::string>* settings : {&args.engines.set, &args.engines.set_reference})
@@ -99,31 +102,29 @@ std::vector<std::string> WithoutSetting(const Refusal& refusal) {
                  return refusal.reason.find(setting.substr(0, setting.find('='))) != std::string::npos;
                }) > 0;
   if (!dropped) return {};
-  return {refusal.one_engine ? OneEngineLine(refusal, args, args.engines.candidate)
-                             : CommandLine(args, refusal.command, "")};
+  return {{Again(refusal, args), "the same without what is not offered"}};
 }
 
 // The reference does not read I2_S: the same model in a type that it reads.
-std::vector<std::string> Converted(const Refusal& refusal) {
+std::vector<NextCommand> Converted(const Refusal& refusal) {
   CrossvalArguments args = refusal.args;
   const std::string of =
       refusal.by_reference && !args.reference_model.empty() ? args.reference_model : args.model.model;
   if (!HoldsI2S(of)) return {};
   if (refusal.one_engine || IsReference(args.engines.candidate)) {
     args.model.model = ConvertedName(of), args.reference_model.clear();
-    return {ConvertLine(of), refusal.one_engine ? OneEngineLine(refusal, args, args.engines.candidate)
-                                                : CommandLine(args, refusal.command, "")};
+    return {Conversion(of), {Again(refusal, args), "the same of that file"}};
   }
   args.reference_model = ConvertedName(of);
   // I2_S activations are rounded by BitNet's own scheme, those of TQ2_0 by the reference's.
   if (std::find(args.engines.set.begin(), args.engines.set.end(), "act.quant=q8_k") == args.engines.set.end())
     args.engines.set.push_back("act.quant=q8_k");
-  return {ConvertLine(of), CommandLine(args, refusal.command, "")};
+  return {Conversion(of), {Again(refusal, args), "the comparison with that file"}};
 }
 
 }  // namespace
 
-std::vector<std::string> NextAfterRefusal(const Refusal& refusal) {
+std::vector<NextCommand> NextAfterRefusal(const Refusal& refusal) {
   if (auto next = WithoutSetting(refusal); !next.empty()) return next;
   const CrossvalArguments& args = refusal.args;
   const bool by_reference_engine = (refusal.by_candidate && IsReference(args.engines.candidate)) ||
@@ -131,11 +132,13 @@ std::vector<std::string> NextAfterRefusal(const Refusal& refusal) {
   if (by_reference_engine) return Converted(refusal);
   if (!refusal.one_engine || refusal.by_arbiter || refusal.command == "audit")
     return ReferenceAgainstItself(args);
-  if (TwoLibraries().empty()) return {"paritybit setup-cpp-auto"};
-  return {OneEngineLine(refusal, WithoutEngines(args), setup::KnownReferences().front())};
+  if (TwoLibraries().empty()) return {SetUpReference()};
+  CrossvalArguments by_reference = WithoutEngines(args);
+  by_reference.engines.candidate = setup::KnownReferences().front();
+  return {{Again(refusal, by_reference), "the same by the reference"}};
 }
 
-std::vector<std::string> NextToEqualSettings(const CrossvalArguments& args, const std::string& command,
+std::vector<NextCommand> NextToEqualSettings(const CrossvalArguments& args, const std::string& command,
                                              const compare::Verdict& verdict) {
   // Other engines tell their settings and need not take them.
   if (NameOf(args.engines.candidate) != "native") return {};
@@ -149,7 +152,7 @@ std::vector<std::string> NextToEqualSettings(const CrossvalArguments& args, cons
                         flash ? d.values[0] : d.values[1]);
   }
   if (more.empty()) return {};
-  return {CommandLine(args, command, more)};
+  return {{CommandLine(args, command, more), "both engines by the same settings"}};
 }
 
 Refusal OneEngineRefusal(const std::string& command, const ModelArguments& model,

@@ -15,7 +15,7 @@ struct Refusal {
   // model, prompts, settings; of commands with one engine that one is the candidate
   CrossvalArguments args;
   std::string reason;  // what was refused, as it is told
-  std::string more;    // words that the command needs besides: "--out DIR"
+  std::string more;    // words of the command besides, quoted: "--out DIR"
   bool one_engine = false;
   bool by_candidate = false, by_reference = false, by_arbiter = false;
 };
@@ -23,12 +23,12 @@ struct Refusal {
 // The same question where all that is needed is there: without a setting that is not offered, with
 // the file converted to a type that the refusing engine reads, with two CPU libraries of the
 // reference in place of an engine that refuses, or with the reference alone.
-std::vector<std::string> NextAfterRefusal(const Refusal& refusal);
+std::vector<run::NextCommand> NextAfterRefusal(const Refusal& refusal);
 
 // Where settings differ so that results are not comparable: the command that makes the candidate
 // run as the reference does.
-std::vector<std::string> NextToEqualSettings(const CrossvalArguments& args, const std::string& command,
-                                             const compare::Verdict& verdict);
+std::vector<run::NextCommand> NextToEqualSettings(const CrossvalArguments& args, const std::string& command,
+                                                  const compare::Verdict& verdict);
 
 // Ends a command with one engine, whose record it is: its refusal with what is left to do, any
 // other error as Fail does.

@@ -14,7 +14,9 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/last_run.h"
+#include "cli/next.h"
 #include "report/escape.h"
+#include "report/json.h"
 #include "report/repro_bundle.h"
 #include "setup/work_dir.h"
 
@@ -89,7 +91,7 @@ void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, con
     object["scope"] = compare::ScopeName(verdict.scope);
     for (const compare::Reason& reason : verdict.reasons)
       object["reasons"].push_back({{"code", compare::ReasonName(reason.code)}, {"text", reason.text}});
-    object["next"] = {see};
+    report::PutNext({{see, "compiles the bundle's program and shows it"}}, &object);
     object["blame"] = compare::BlameName(diagnosis.blame);
     object["sentence"] = diagnosis.sentence;
     object["folder"] = args.out;
@@ -100,6 +102,7 @@ void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, con
     object["layer"] = diagnosis.place.layer;
     object["position"] = repro.position;
     object["features"] = repro.features;
+    object["explains"] = context.explains.empty() ? nlohmann::json() : nlohmann::json(context.explains);
     object["notes"] = context.notes;
     PrintJson(object);
     return;
@@ -132,7 +135,7 @@ int PrintNone(const CrossvalArguments& args, const diagnose::ExplainedRun& judge
         compare::ReasonName(verdict.Has(compare::ReasonCode::kUnsupported) ? compare::ReasonCode::kUnsupported
                                                                            : compare::ReasonCode::kNoBundle),
         why,
-        diagnose::IsDivergence(verdict) ? std::vector<std::string>()
+        diagnose::IsDivergence(verdict) ? std::vector<run::NextCommand>()
                                         : NextCommands(args, "crossval", judged));
   auto object = Envelope("paritybit.repro/0", compare::OutcomeName(verdict.outcome), exit_code);
   object["notes"] = {why};
@@ -148,7 +151,7 @@ int Run(ReproArguments args) {
   report::Context context = MakeContext("repro");
   auto folder = CheckFolder(args.out, args.force);
   if (!folder) return Fail(output, folder.error());
-  auto asked = RunAsked(&args.compared, args.place, &context.notes);
+  auto asked = RunAsked(&args.compared, &args.place, "repro", &context.explains);
   if (!asked) return Fail(output, asked.error());
   auto& [request, judged] = *asked;
   const compare::Verdict& verdict = judged.comparison.verdict;

@@ -9,6 +9,7 @@
 #include "base/processors.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/next.h"
 #include "model/generate.h"
 #include "report/self_check_report.h"
 #include "setup/setup.h"
@@ -67,7 +68,7 @@ int Run(const SelfCheckArguments& args) {
   auto request = MakeSelfCheck(args);
   if (!request && request.error().code == Code::kNotFound)
     return FailWith(args.output, kExitIncomplete, "incomplete", "not-found", request.error().message,
-                    {"paritybit setup-cpp-auto", "paritybit self-check --no-reference"});
+                    {SetUpReference(), {Call("self-check --no-reference"), "without what needs it"}});
   if (!request) return Fail(args.output, request.error());
   ProgressBar bar;
   request->progress = [&](std::string_view what, int64_t done, int64_t total) {

@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "cli/next.h"
+#include "report/json.h"
 
 namespace pb::cli {
 
@@ -24,7 +26,7 @@ int RunSetup(const SetupArguments& args, const std::string& model) {
   options.offline = args.offline || (offline && *offline && std::string_view(offline) != "0");
   options.progress = [](std::string_view line) { PrintError(EscapeUnsafe(line) + "\n"); };
   auto reference = setup::SetUpReference(args.reference, options);
-  if (!reference) return Fail(args.output, reference.error(), {"paritybit preflight"});
+  if (!reference) return Fail(args.output, reference.error(), {{Call("preflight"), "what is usable here"}});
   auto object = Envelope("paritybit.setup/0", "ok", kExitOk);
   object["reference"] = {{"name", reference->name},
                          {"version", reference->version},
@@ -34,13 +36,13 @@ int RunSetup(const SetupArguments& args, const std::string& model) {
                                  reference->library_dir.string());
   if (!model.empty()) {
     auto path = setup::FetchModel(model, options);
-    if (!path) return Fail(args.output, path.error(), {"paritybit preflight"});
+    if (!path) return Fail(args.output, path.error(), {{Call("preflight"), "what is usable here"}});
     object["model"] = path->string();
     text += fmt::format("model {} is ready: {}\n", model, path->string());
   }
-  std::string next = fmt::format("paritybit crossval --model {} --prompt \"The quick brown fox\"",
-                                 model.empty() ? setup::KnownModels().front() : model);
-  object["next"].push_back(next);
+  const std::string next = Call(fmt::format("crossval --model {} --prompt \"The quick brown fox\"",
+                                            model.empty() ? setup::KnownModels().front() : model));
+  report::PutNext({{next, "a first comparison"}}, &object);
   if (args.output.json())
     PrintJson(object);
   else

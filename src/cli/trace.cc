@@ -195,6 +195,22 @@ Result<int> RunTrace(const TraceArguments& args, drive::EngineRecord& record) {
   return outcome.exit_code;
 }
 
+// What says what is recorded and where, as words of the command.
+std::string RecordingWords(const TraceArguments& args) {
+  const TraceArguments unsaid;
+  std::string words;
+  auto add = [&words](const char* flag, const std::string& value) {
+    words += fmt::format("{}{} {}", words.empty() ? "" : " ", flag, ShellQuote(value));
+  };
+  if (!args.like.empty()) add("--like", args.like);
+  if (args.prefill > 0) add("--prefill", std::to_string(args.prefill));
+  if (args.level != unsaid.level) add("--level", args.level);
+  for (const std::string& rule : args.filters) add("--filter", rule);
+  if (!args.out.empty()) add("--out", args.out);
+  if (args.per_row) words += words.empty() ? "--per-row" : " --per-row";
+  return words;
+}
+
 }  // namespace
 
 Action DeclareTrace(Flags& flags) {
@@ -240,7 +256,7 @@ Action DeclareTrace(Flags& flags) {
     if (exit_code) return *exit_code;
     Refusal refusal =
         OneEngineRefusal("trace", args->model, args->engines, args->engine, args->prompts, args->max_tokens);
-    if (!args->out.empty()) refusal.more = "--out " + ShellQuote(args->out);
+    refusal.more = RecordingWords(*args);
     return FailOfEngine(args->output, exit_code.error(), record, refusal);
   };
 }

@@ -2,18 +2,22 @@
 // for its noise floor, where that is not kept beside its trace.
 #include <fmt/core.h>
 
+#include <cstdlib>
 #include <memory>
+#include <optional>
 
-#include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/next.h"
 #include "cli/output.h"
 #include "report/trace_diff_report.h"
 #include "run/trace_floor.h"
 
 namespace pb::cli {
 namespace {
+
+using run::NextCommand;
 
 struct TraceDiffArguments {
   std::string folders[2];  // candidate, reference
@@ -32,30 +36,57 @@ std::string ReferenceSpec(const trace::Manifest& m, const std::string& folder) {
   return m.level == trace::Level::kFull && !m.engine.empty() ? "replay,trace=" + folder : "";
 }
 
+// What the user set of a recorded engine, beside its own name: the facts that came from there.
+std::vector<std::string> SettingsOf(const trace::Manifest& m) {
+  std::vector<std::string> settings;
+  for (const trace::Facts* facts : {&m.model_facts, &m.session_facts})
+    for (const trace::Fact& fact : *facts)
+      if (fact.origin == "set" && fact.key != "n_ctx" && fact.key != "threads" && fact.key != "attn.flash" &&
+          m.engine.find(fact.key + "=") == std::string::npos)
+        settings.push_back(fact.key + "=" + fact.value);
+  return settings;
+}
+
+// The comparison that the traces stand for.
+std::optional<NextCommand> CrossvalCommand(const TraceDiffArguments& args, const trace::Manifest (&m)[2]) {
+  const std::string reference = ReferenceSpec(m[1], args.folders[1]);
+  const bool same_model = !m[0].model_sha256.empty() && m[0].model_sha256 == m[1].model_sha256;
+  if (!same_model || m[1].model_path.empty() || m[1].prompt.empty() || !IsHere(m[0]) || reference.empty())
+    return std::nullopt;
+  CrossvalArguments compared;
+  compared.model.model = m[1].model_path;
+  compared.engines.candidate = m[0].engine, compared.engines.reference = reference;
+  compared.engines.set = SettingsOf(m[0]);
+  if (reference == m[1].engine) compared.engines.set_reference = SettingsOf(m[1]);
+  const int threads = std::atoi(trace::ReadSessionFacts(m[0].session_facts).threads.c_str());
+  if (threads > 1) compared.engines.threads = threads;
+  compared.prompts.prompts = {m[1].prompt};
+  compared.max_tokens = static_cast<int>(m[1].tokens.size()) - m[1].n_prompt;
+  compared.user.rel_l2 = args.max_rel_l2;
+  return NextCommand{CommandLine(compared, "crossval"), "each op on equal inputs"};
+}
+
 // What mends or goes on from here, with the traces' own paths filled in.
-std::vector<std::string> NextCommands(const TraceDiffArguments& args, const compare::TraceDiff& diff,
+std::vector<NextCommand> NextCommands(const TraceDiffArguments& args, const compare::TraceDiff& diff,
                                       const trace::Manifest (&m)[2]) {
-  std::vector<std::string> next;
-  auto record = [&](int side, const std::string& more, const char* folder) {
-    if (m[side].model_path.empty() || !IsHere(m[side])) return;
-    next.push_back(fmt::format("paritybit trace --model {} --engine {} {} --out {}",
-                               ShellQuote(m[side].model_path), ShellQuote(m[side].engine), more, folder));
-  };
-  if (diff.verdict.Has(compare::ReasonCode::kTokensDiffer))
-    record(0, "--like " + ShellQuote(args.folders[1]), "trace-again");
+  std::vector<NextCommand> next;
+  if (diff.verdict.Has(compare::ReasonCode::kTokensDiffer) && !m[0].model_path.empty() && IsHere(m[0])) {
+    std::vector<std::string> words{"trace", "--model", m[0].model_path, "--engine", m[0].engine};
+    for (const std::string& setting : SettingsOf(m[0])) words.insert(words.end(), {"--set", setting});
+    words.insert(words.end(), {"--like", args.folders[1], "--out", "trace-again"});
+    next.push_back({Call(words), "the candidate over the reference's tokens"});
+  }
   if (!diff.verdict.Has(compare::ReasonCode::kNotJudged) &&
       diff.verdict.outcome != compare::Outcome::kDiverged)
     return next;
-  const bool same_model = !m[0].model_sha256.empty() && m[0].model_sha256 == m[1].model_sha256;
-  const std::string reference = ReferenceSpec(m[1], args.folders[1]);
-  if (same_model && !m[1].model_path.empty() && !m[1].prompt.empty() && IsHere(m[0]) && !reference.empty())
-    next.push_back(fmt::format("paritybit crossval --model {} --candidate {} --reference {} --prompt {}",
-                               ShellQuote(m[1].model_path), ShellQuote(m[0].engine), ShellQuote(reference),
-                               ShellQuote(m[1].prompt)));
-  std::string self =
-      fmt::format("paritybit trace-diff {} {}{}", ShellQuote(args.folders[0]), ShellQuote(args.folders[1]),
-                  args.different_models ? " --different-models" : "");
-  if (!args.table) next.push_back(self + " --table");
+  if (auto compared = CrossvalCommand(args, m)) next.push_back(*std::move(compared));
+  if (args.table) return next;
+  std::vector<std::string> self{"trace-diff", args.folders[0], args.folders[1]};
+  for (const std::string& rule : args.filters) self.insert(self.end(), {"--filter", rule});
+  if (args.different_models) self.emplace_back("--different-models");
+  if (args.max_rel_l2) self.insert(self.end(), {"--rel-l2", fmt::format("{}", *args.max_rel_l2)});
+  self.emplace_back("--table");
+  next.push_back({Call(self), "every stage of every layer"});
   return next;
 }
 

@@ -31,7 +31,7 @@ class AuditText {
     for (const std::string& note : context_.notes) Line("note", Escape(note));
     out_ += LastWords(run_.candidate) + "\n" + VerdictBlock(run_.verdict, Sentence(), options_);
     Findings();
-    out_ += NextLines(context_.next);
+    out_ += NextLines(run_.next);
     return std::move(out_);
   }
 
@@ -182,9 +182,12 @@ std::string RenderAuditJson(const audit::Audit& audit, const Context& context) {
   const run::Comparison& run = audit.run;
   JsonWriter writer(run);
   const compare::Verdict& v = run.verdict;
-  Json out{{"schema", "paritybit.audit/0"},        {"verdict", compare::OutcomeName(v.outcome)},
-           {"scope", compare::ScopeName(v.scope)}, {"exit_code", compare::ExitCode(v.outcome)},
-           {"reasons", writer.Reasons()},          {"next", context.next}};
+  Json out{{"schema", "paritybit.audit/0"},
+           {"verdict", compare::OutcomeName(v.outcome)},
+           {"scope", compare::ScopeName(v.scope)},
+           {"exit_code", compare::ExitCode(v.outcome)},
+           {"reasons", writer.Reasons()}};
+  PutNext(run.next, &out);
   out["engines"] = Json::array({writer.Engine(run.candidate), writer.Engine(run.reference)});
   out["model"] = Json{{"path", run.candidate.model_path.string()}, {"sha256", run.candidate.model_sha256}};
   out["coverage"] = writer.CoverageOf();

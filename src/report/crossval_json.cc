@@ -77,7 +77,7 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
   Json out = ContractFields(c, "paritybit.crossval/0", &writer);
   out["exit_code"] = ExitCodeOf(c, context);
   if (!context.not_written.empty()) out["reasons"].push_back({{"code", "io"}, {"text", context.not_written}});
-  out["next"] = context.next;
+  PutNext(c.next, &out);
   out["engines"] = Engines(c, &writer);
   out["model"] = Json{{"path", c.candidate.model_path.string()}, {"sha256", c.candidate.model_sha256}};
   out["coverage"] = writer.CoverageOf();
@@ -110,6 +110,7 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
 std::string RenderReceipt(const run::Comparison& c, const Context& context) {
   JsonWriter writer(c);
   Json out = ContractFields(c, "paritybit.receipt/0", &writer);
+  PutNext(c.next, &out);
   out["engines"] = Engines(c, &writer);
   out["model"] =
       Json{{"name", c.candidate.model_path.filename().string()}, {"sha256", c.candidate.model_sha256}};

@@ -16,8 +16,8 @@ namespace pb::report {
 struct Context {
   std::string command = "crossval";
   std::string tool_version;
-  std::vector<std::string> next;   // commands that work when pasted
   std::vector<std::string> notes;  // what could loosen a limit, what is left out: one sentence each
+  std::string explains;            // of which earlier run diagnose and repro speak; empty: of this one
   std::string os, cpu, isa;        // the host
   int n_cpus = 0;
   // of a divergence that was placed at an op; may be null

@@ -88,13 +88,13 @@ run::Comparison Diverged() {
   c.verdict.first_divergence = compare::FirstDivergence{0, 0, 1, -1, {}, {}};
   c.verdict.blame = compare::Blame::kUndetermined;
   c.wall_seconds = 1.5;
+  c.next = {{"paritybit crossval-per-token --model /models/tiny.gguf --all", "every position"}};
   return c;
 }
 
 Context MakeContext() {
   Context context;
   context.tool_version = "0.1.0";
-  context.next = {"paritybit crossval-per-token --model /models/tiny.gguf --all"};
   context.os = "Linux";
   context.cpu = "a cpu";
   context.n_cpus = 2;
@@ -150,9 +150,8 @@ TEST(RenderText, NoReference) {
   c.verdict = {};
   c.verdict.reasons = {{compare::ReasonCode::kNoReference, "no reference named \"llama.cpp\" is set up"}};
   c.verdict.outcome = compare::Outcome::kIncomplete;
-  Context context = MakeContext();
-  context.next = {"paritybit setup-cpp-auto", "paritybit preflight"};
-  EXPECT_EQ(RenderText(c, context, {}),
+  c.next = {{"paritybit setup-cpp-auto", "the reference"}, {"paritybit preflight", "what is here"}};
+  EXPECT_EQ(RenderText(c, MakeContext(), {}),
             R"~(model      tiny.gguf, bitnet, 6 layers, d_model 256, TQ2_0 x42, F32 x25,
            sha256:aaaaaaaaaaaa
 candidate  native 0.1.0 (avx2, 1 thread)
@@ -182,11 +181,11 @@ TEST(RenderText, WideManyPromptsMatchWithNotes) {
   c.rows.back().phase = compare::Phase::kDecode;
   c.reference_default = run::DefaultConfiguration{"on", 1e-3, 2e-3, 3e-2, 7, 0, ""};
   c.verdict = {};
+  c.next.clear();
   c.verdict.outcome = compare::Outcome::kNearTie;
   c.verdict.reasons = {{compare::ReasonCode::kNearTie, "top-1 differs at 1 position"}};
   c.verdict.coverage = {"positions", 7, 7, {}, {}, {}};
   Context context = MakeContext();
-  context.next.clear();
   context.notes = {"CROSSVAL_ALLOW_CPP_FAIL=1 is set and changes nothing"};
   TextOptions options;
   options.width = 120;
@@ -309,6 +308,7 @@ TEST(RenderJson, Contract) {
   EXPECT_EQ(j["exit_code"], 1);
   EXPECT_EQ(j["reasons"][0]["code"], "kl-worst-above-limit");
   EXPECT_EQ(j["next"], json::parse(R"(["paritybit crossval-per-token --model /models/tiny.gguf --all"])"));
+  EXPECT_EQ(j["next_for"], json::parse(R"(["every position"])"));
   EXPECT_EQ(j["engines"].size(), 2u);
   EXPECT_EQ(j["engines"][1]["model_facts"]["ffn.activation"],
             json::parse(R"({"value":"silu","origin":"observed"})"));

@@ -38,7 +38,7 @@ class TextReport {
     for (const drive::EngineRecord* e : {&c_.candidate, &c_.reference}) out_ += LastWords(*e);
     if (out_.size() > 1 && out_[out_.size() - 2] != '\n') out_ += '\n';
     VerdictLines();
-    out_ += NextLines(context_.next);
+    out_ += NextLines(c_.next);
     return std::move(out_);
   }
 

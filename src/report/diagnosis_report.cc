@@ -191,16 +191,19 @@ std::string RenderDiagnosisText(const run::Comparison& comparison, const Diagnos
     for (const std::string& note : context.notes) out += LabelledLine("note", Escape(note), width);
     out += LabelledLine("blame", compare::BlameName(d.blame), width);
   }
-  return out + NextLines(context.next);
+  return out + NextLines(comparison.next);
 }
 
 std::string RenderDiagnosisJson(const run::Comparison& comparison, const DiagnosisReport& report,
                                 const Context& context) {
   JsonWriter writer(comparison);
   const compare::Verdict& v = comparison.verdict;
-  Json out{{"schema", "paritybit.diagnose/0"},     {"verdict", compare::OutcomeName(v.outcome)},
-           {"scope", compare::ScopeName(v.scope)}, {"exit_code", compare::ExitCode(v.outcome)},
-           {"reasons", writer.Reasons()},          {"next", context.next}};
+  Json out{{"schema", "paritybit.diagnose/0"},
+           {"verdict", compare::OutcomeName(v.outcome)},
+           {"scope", compare::ScopeName(v.scope)},
+           {"exit_code", compare::ExitCode(v.outcome)},
+           {"reasons", writer.Reasons()}};
+  PutNext(comparison.next, &out);
   out["blame"] = compare::BlameName(report.diagnosis ? report.diagnosis->blame : v.blame);
   out["diagnosis"] = report.diagnosis ? DiagnosisJson(*report.diagnosis, &writer) : Json(nullptr);
   out["why_none"] = report.diagnosis ? Json(nullptr) : Json(report.why_none);
@@ -209,6 +212,7 @@ std::string RenderDiagnosisJson(const run::Comparison& comparison, const Diagnos
   for (const PerplexityRow& row : report.perplexities)
     out["perplexity"]["rows"].push_back({{"what", row.what}, {"perplexity", writer.Number(row.perplexity)}});
   out["engines"] = Json::array({writer.Engine(comparison.candidate), writer.Engine(comparison.reference)});
+  out["explains"] = context.explains.empty() ? Json(nullptr) : Json(context.explains);
   out["notes"] = context.notes;
   out["tool_version"] = context.tool_version;
   out["non_finite_numbers"] = writer.non_finite_numbers();

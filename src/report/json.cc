@@ -37,6 +37,14 @@ Json Pair(int64_t candidate, int64_t reference) {
 
 }  // namespace
 
+void PutNext(const std::vector<run::NextCommand>& commands, Json* object) {
+  for (const char* list : {"next", "next_for"}) (*object)[list] = Json::array();
+  for (const run::NextCommand& next : commands) {
+    (*object)["next"].push_back(next.command);
+    (*object)["next_for"].push_back(next.purpose);
+  }
+}
+
 Json JsonWriter::Number(double value) {
   if (std::isfinite(value)) return value;
   ++non_finite_numbers_;

@@ -39,7 +39,7 @@ class NoiseText {
     Provenance();
     Axes();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
-    out_ += LastWords(run_.reference) + "\n" + Verdict() + NextLines(context_.next);
+    out_ += LastWords(run_.reference) + "\n" + Verdict() + NextLines(run_.next);
     return std::move(out_);
   }
 
@@ -220,8 +220,8 @@ std::string RenderNoiseJson(const run::SelfNoise& noise, const Context& context)
            {"verdict", v.outcome == Outcome::kMatch ? "ok" : compare::OutcomeName(v.outcome)},
            {"scope", nullptr},
            {"exit_code", compare::ExitCode(v.outcome)},
-           {"reasons", writer.Reasons()},
-           {"next", context.next}};
+           {"reasons", writer.Reasons()}};
+  PutNext(run.next, &out);
   out["engine"] = writer.Engine(run.reference);
   out["model"] = Json{{"path", run.reference.model_path.string()}, {"sha256", run.reference.model_sha256}};
   out["noise_floor"] = FloorJson(noise, &writer);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "report/json.h"
 
 namespace pb::report {
 namespace {
@@ -159,7 +160,7 @@ std::string RenderSelfCheckMarkdown(const SelfCheckReport& report, const Context
   return out;
 }
 
-std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& context) {
+std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context&) {
   const SelfMatrix& m = report.matrix;
   Json j = {{"schema", "paritybit.self-check/0"},
             {"verdict", VerdictOf(report.exit_code)},
@@ -168,7 +169,7 @@ std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& co
   j["reasons"] = Json::array();
   for (const std::string& goal : m.broken_goals)
     j["reasons"].push_back({{"code", compare::ReasonName(compare::ReasonCode::kGoalMissed)}, {"text", goal}});
-  j["next"] = context.next;
+  PutNext({}, &j);
   j["what"] = report.what, j["summary"] = Summary(report), j["wall_seconds"] = report.wall_seconds;
   j["total"] = RowJson(m.total);
   j["different_defects"] = m.n_names;

@@ -36,10 +36,10 @@ std::string LabelledLine(std::string_view label, const std::string& text, int wi
   return fmt::format("{:<{}}{}\n", label, kLabel, Wrap(text, static_cast<size_t>(width), kLabel));
 }
 
-std::string NextLines(const std::vector<std::string>& commands) {
+std::string NextLines(const std::vector<run::NextCommand>& commands) {
   std::string out;
-  for (const std::string& command : commands)
-    out += fmt::format("{:<{}}{}\n", out.empty() ? "next" : "", kLabel, command);
+  for (const run::NextCommand& next : commands)
+    out += fmt::format("{:<{}}{}\n", out.empty() ? "next" : "", kLabel, next.command);
   return out;
 }
 

@@ -16,7 +16,7 @@ constexpr size_t kLabel = 11;  // columns before the text of a line
 // A line of text behind its label, wrapped to `width` columns.
 std::string LabelledLine(std::string_view label, const std::string& text, int width);
 // The commands to go on with, each whole, to be pasted.
-std::string NextLines(const std::vector<std::string>& commands);
+std::string NextLines(const std::vector<run::NextCommand>& commands);
 
 // "tiny.gguf, bitnet, 6 layers, d_model 256, TQ2_0 x42, sha256:0b3e8bc49d01".
 std::string ModelLine(const drive::EngineRecord& e);

@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "report/escape.h"
+#include "report/json.h"
 #include "report/text_blocks.h"
 
 namespace pb::report {
@@ -311,7 +312,7 @@ std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {
     o["reasons"].push_back({{"outcome", compare::OutcomeName(r.outcome)},
                             {"code", compare::ReasonName(r.code)},
                             {"text", r.text}});
-  o["next"] = c.next;
+  PutNext(c.next, &o);
   o["traces"] = {TraceJson(c, 0), TraceJson(c, 1)};
   o["coverage"] = {{"unit", v.coverage.unit},         {"expected", v.coverage.expected},
                    {"compared", v.coverage.compared}, {"missing", v.coverage.missing},

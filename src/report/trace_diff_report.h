@@ -6,13 +6,14 @@
 #include <vector>
 
 #include "compare/trace_diff.h"
+#include "run/record.h"
 
 namespace pb::report {
 
 struct TraceDiffContext {
   std::string folders[2];         // candidate, reference
   trace::Manifest manifests[2];   // likewise
-  std::vector<std::string> next;  // commands that work when pasted
+  std::vector<run::NextCommand> next;  // the most useful first
   bool table = false;             // text: every stage of every layer
 };
 

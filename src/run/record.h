@@ -63,6 +63,11 @@ struct DefaultConfiguration {
   std::string error;  // why there is no figure
 };
 
+// A command to go on with: whole, as it can be pasted into a shell, and what it is for.
+struct NextCommand {
+  std::string command, purpose;
+};
+
 struct Comparison {
   drive::EngineRecord candidate, reference;
   std::vector<PromptRecord> prompts;
@@ -80,6 +85,7 @@ struct Comparison {
   std::vector<Doubt> doubts;       // about the model files
   std::vector<std::string> notes;  // of them, and of the prompts' tokens: what decides nothing
   compare::Verdict verdict;
+  std::vector<NextCommand> next;  // the most useful first
   double wall_seconds = 0;
 };
 

@@ -2,6 +2,7 @@
 #include <array>
 
 #include "base/file.h"
+#include "base/program.h"
 #include "base/sha256.h"
 #include "setup/packages.h"
 #include "setup/setup.h"
@@ -60,8 +61,8 @@ Result<fs::path> FindModel(std::string_view name) {
   if (!model) return UnknownModel(name);
   const fs::path path = ModelsDir() / model->file;
   if (IsThere(*model)) return path;
-  return MakeError(Code::kNotFound, "model {} is not here ({}).\n       fetch it:  paritybit setup-crossval",
-                   name, path.string());
+  return MakeError(Code::kNotFound, "model {} is not here ({}).\n       fetch it:  {} setup-crossval", name,
+                   path.string(), ProgramName());
 }
 
 Result<fs::path> FetchModel(std::string_view name, const SetupOptions& options) {

@@ -1,5 +1,6 @@
 // What is usable on this machine and what is missing, each with the command that mends it.
 
+#include "base/program.h"
 #include "setup/process.h"
 #include "setup/setup.h"
 
@@ -41,13 +42,13 @@ std::vector<Finding> Preflight() {
     const Result<Reference> found = FindReference(name);
     findings.push_back(
         found.ok() ? Finding{"reference " + name, true, found->version + "  " + found->plugin.string(), ""}
-                   : Finding{"reference " + name, false, "not set up", "paritybit setup-cpp-auto"});
+                   : Finding{"reference " + name, false, "not set up", ProgramName() + " setup-cpp-auto"});
   }
   for (const std::string& name : KnownModels()) {
     const Result<std::filesystem::path> found = FindModel(name);
-    findings.push_back(found.ok()
-                           ? Finding{"model " + name, true, found->string(), ""}
-                           : Finding{"model " + name, false, "not fetched", "paritybit setup-crossval"});
+    findings.push_back(
+        found.ok() ? Finding{"model " + name, true, found->string(), ""}
+                   : Finding{"model " + name, false, "not fetched", ProgramName() + " setup-crossval"});
   }
   return findings;
 }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/program.h"
 #include "base/text.h"
 #include "setup/adapter_build.h"
 #include "setup/golden_pass.h"
@@ -41,9 +42,9 @@ std::string PackagesDigest() {
 Error NotSetUp(std::string_view why) {
   return MakeError(Code::kNotFound,
                    "no reference named \"{}\" is set up{}.\n"
-                   "       set one up:      paritybit setup-cpp-auto\n"
-                   "       or look around:  paritybit preflight",
-                   kName, why);
+                   "       set one up:      {} setup-cpp-auto\n"
+                   "       or look around:  {} preflight",
+                   kName, why, ProgramName(), ProgramName());
 }
 
 Error UnknownName(std::string_view name) {
