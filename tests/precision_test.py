@@ -22,13 +22,16 @@ class Precision(driver.Case):
         cls.addClassCleanup(holder.cleanup)
         cls.models = pathlib.Path(holder.name)
         cls.f16 = cls.model("f16", "F16")
+        cls.small = cls.model("small", "F16", "--d-model", "64", "--d-ff", "128")  # sums in f16 take their time
         cls.tq2 = cls.model("tq2", "TQ2_0")
 
     @classmethod
     def model(cls, name, weights, *more):
-        path = cls.models / f"{name}.gguf"
-        made = run("gen-fixtures", "--out", path, "--weights", weights, "--architecture", "llama", "--d-model", "256", "--heads", "4",
-                   "--kv-heads", "2", "--d-ff", "512", "--layers", "2", "--vocab", "320", *more)
+        path = cls.models / name / f"{name}.gguf"
+        path.parent.mkdir()
+        shape = {"--d-model": "256", "--d-ff": "512", **dict(zip(more[::2], more[1::2]))}
+        made = run("gen-fixtures", "--out", path, "--weights", weights, "--architecture", "llama", "--heads", "4", "--kv-heads", "2",
+                   "--layers", "2", "--vocab", "320", *(word for pair in shape.items() for word in pair))
         assert made.code == 0, made
         return path
 
@@ -80,6 +83,54 @@ class Precision(driver.Case):
         place = result.json["first_divergence"]
         self.assertEqual((place["layer"], place["stage"]), (1, "q_proj"))
         self.assertEqual(result.json["blame"], "candidate")
+
+    def test_a_difference_in_one_phase_is_no_scheme(self):
+        """Products of a prefill and of decode steps are of one class: an engine that rounds the one and not the other has no scheme."""
+        for when, step in (("prefill", 0), ("decode", 1)):
+            result = self.compare(self.f16, "-n", "3", "--candidate", f"mutant,mutant.defect=quant_none,mutant.when={when}", "--reference", "native")
+            self.assertEqual((result.json["verdict"], result.code, result.json["blame"]), ("diverged", 1, "candidate"), result)
+            place = result.json["first_divergence"]
+            self.assertEqual((place["layer"], place["stage"] in ("q_proj", "k_proj", "v_proj")), (0, True), result)
+            tokens = len(result.json["prompts"][0]["tokens"])
+            self.assertEqual(place["position"] >= tokens, step == 1, result)
+
+    def test_sums_in_f16_are_at_most_drift(self):
+        sums = "mutant,mutant.sums=f16"
+        for candidate, reference in ((sums, "native"), ("native", sums)):
+            result = self.compare(self.small, "--candidate", candidate, "--reference", reference)
+            self.assertEqual((result.json["verdict"], result.code), ("drift", 0), result)
+            self.assertIn("2 x 2^-11 x sqrt(128)", self.reason(result)["text"])  # the longest sum: d_ff
+            self.assertIn("with sums in f16", self.reason(result)["text"])
+        audit = run("audit", "--model", self.small, "--engine", sums, "--prompt", PROMPT, "--format", "json")
+        self.assertEqual((audit.json["verdict"], audit.code), ("drift", 0), audit)
+        strict = self.compare(self.small, "--candidate", sums, "--reference", "native", "--strict-precision")
+        self.assertEqual((strict.json["verdict"], strict.code), ("diverged", 1), strict)
+
+    def test_sums_in_f16_hide_no_defect_and_are_a_habit_or_nothing(self):
+        for candidate, reference, blame, at in (
+                ("mutant,mutant.sums=f16,mutant.stage=q_proj,mutant.layer=1", "native", "candidate", (1, "q_proj")),
+                ("mutant,mutant.defect=factor_1.05,mutant.stage=up_proj,mutant.layer=1", "mutant,mutant.sums=f16", "candidate", (1, "up_proj")),
+                ("mutant,mutant.defect=rows_exchanged,mutant.stage=attn_out,mutant.layer=0", "mutant,mutant.sums=f16", "candidate", (0, "attn_out"))):
+            result = self.compare(self.small, "--candidate", candidate, "--reference", reference)
+            self.assertEqual((result.json["verdict"], result.code, result.json["blame"]), ("diverged", 1, blame), result)
+            place = result.json["first_divergence"]
+            self.assertEqual((place["layer"], place["stage"]), at, result)
+
+    def test_the_setting_that_makes_them_equal_does(self):
+        result = self.compare(self.f16, "--reference", UNROUNDED)
+        found = re.search(r"(--set) (act\.quant=\S+) makes them equal", self.reason(result)["text"])
+        self.assertTrue(found, result)
+        equal = self.compare(self.f16, "--reference", UNROUNDED, *found.groups())
+        self.assertEqual((equal.json["verdict"], equal.code), ("match", 0), equal)
+        self.assertFalse([r for r in equal.json["reasons"] if r["code"] == "precision-differs"], equal)
+
+    def test_logits_alone_are_held_against_the_effect_of_the_schemes(self):
+        """Where ops are not compared a difference of rounding is no fault either, and hides none."""
+        result = self.compare(self.f16, "--reference", UNROUNDED, "--scope", "logits-only")
+        self.assertEqual(result.code, 0, result)
+        wrong = self.compare(self.f16, "--candidate", "mutant,mutant.defect=factor_1.05,mutant.stage=down_proj,mutant.layer=1",
+                             "--reference", UNROUNDED, "--scope", "logits-only")
+        self.assertEqual((wrong.json["verdict"], wrong.code), ("diverged", 1), wrong)
 
     def test_a_defect_among_products_that_differ_is_placed(self):
         """A library that rounds otherwise hides nothing: the one wrong weight is found where it is, in the engine that has it."""

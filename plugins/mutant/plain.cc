@@ -77,7 +77,7 @@ RowCodes CodesOf(const float* x, int64_t n, ActScheme scheme, const QuantiserFau
 std::vector<double> Rounded(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault) {
   std::vector<double> out(x, x + n);
   if (scheme == ActScheme::kNone) return out;
-  if (scheme == ActScheme::kF16) {
+  if (scheme == ActScheme::kF16 || scheme == ActScheme::kF16Sums) {
     for (double& v : out) v = RoundF16(static_cast<float>(v));
     return out;
   }
@@ -93,6 +93,23 @@ std::vector<double> Rounded(const float* x, int64_t n, ActScheme scheme, const Q
 
 void Product(Op& op, const Weights& w, ActScheme scheme, const QuantiserFault& fault) {
   ProductWith(op, w, scheme, fault, [](int64_t, std::vector<float>&) {});
+}
+
+void SumInF16(Op& op) {
+  const Weights w = MatrixOf(*op.model, op.stage, op.layer);
+  if (!w.view || w.view->type != BlockType::kF16) return;
+  constexpr int64_t kLanes = 32;
+  for (int64_t r = 0; r < w.n_out(); r++) {
+    const std::vector<float> row = w.Row(r);
+    for (int64_t i = 0; i < op.n; i++) {
+      float lanes[kLanes] = {}, sum = 0;
+      for (int64_t k = 0; k < w.n_in(); k++)
+        lanes[k % kLanes] =
+            RoundF16(lanes[k % kLanes] + row[static_cast<size_t>(k)] * RoundF16(op.in(0, i)[k]));
+      for (float lane : lanes) sum = RoundF16(sum + lane);
+      op.row(i)[r] = sum * w.scale;
+    }
+  }
 }
 
 bool RoundsAttention(const Op& op) { return op.kv_f16 && op.act_quant.all != ActScheme::kNone; }

@@ -92,6 +92,9 @@ void ProductWith(Op& op, const Weights& w, ActScheme scheme, const QuantiserFaul
   }
 }
 void Product(Op& op, const Weights& w, ActScheme scheme, const QuantiserFault& fault);
+// The product of F16 weights as a processor computes it whose vectors hold f16: 32 lanes, each sum
+// rounded to f16. Other ops stay as they are.
+void SumInF16(Op& op);
 // Of the op's own stage.
 ActScheme OwnScheme(const Op& op);
 

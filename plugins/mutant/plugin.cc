@@ -19,20 +19,30 @@ namespace {
 
 constexpr int32_t kEveryLayer = -2;
 
+// In which evaluations: those of several tokens, of one, or both.
+enum class When { kAlways, kPrefill, kDecode };
+
 // What to do wrong and where.
 struct Plan {
   const Defect* defect = nullptr;     // none: the wrapped engine as it is
   int32_t stage = PB_STAGE_UNMAPPED;  // of a benign change may be unmapped: all that it applies to
   int32_t layer = kEveryLayer;
+  When when = When::kAlways;
   uint64_t seed = 1;
   bool fused = false;  // attn.flash=on: attention shows as one op
   // mutant.act_quant: how products round, where the engine does not know that of itself and says
   // "ggml".
   std::string act_quant;
+  bool f16_sums = false;  // mutant.sums=f16: products of F16 weights keep their sums in f16
 
-  bool Hits(int32_t at_stage, int32_t at_layer) const {
-    if (!defect || at_stage < 0 || defect->at.empty()) return false;
+  // `n`: tokens of the evaluation.
+  bool Hits(int32_t at_stage, int32_t at_layer, int64_t n) const {
+    if (at_stage < 0 || when == (n > 1 ? When::kDecode : When::kPrefill)) return false;
     const auto s = static_cast<pb_stage>(at_stage);
+    if (f16_sums)
+      return stages::kProducts.Contains(s) && (stage < 0 || at_stage == stage) &&
+             (layer == kEveryLayer || at_layer == layer);
+    if (!defect || defect->at.empty()) return false;
     const bool here = layer == kEveryLayer || at_layer == layer || !pb_vocabulary[s].per_layer;
     if (!here) return false;
     if (stage < 0) return defect->at.Contains(s);
@@ -109,7 +119,11 @@ Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* res
       rest->emplace_back("act.quant", value);
       continue;
     }
-    if (key == "mutant.defect") {
+    if (key == "mutant.sums") {
+      if (value != "f16" && value != "f32")
+        return MakeError(Code::kUsage, "mutant.sums={}: f16 and f32 are offered", value);
+      plan->f16_sums = value == "f16";
+    } else if (key == "mutant.defect") {
       plan->defect = FindDefect(value);
       if (!plan->defect && value != "none")
         return MakeError(
@@ -124,6 +138,10 @@ Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* res
     } else if (key == "mutant.layer") {
       PB_ASSIGN(int64_t layer, Number(key, value));
       plan->layer = static_cast<int32_t>(layer);
+    } else if (key == "mutant.when") {
+      if (value != "always" && value != "prefill" && value != "decode")
+        return MakeError(Code::kUsage, "mutant.when={}: always, prefill and decode are offered", value);
+      plan->when = value == "prefill" ? When::kPrefill : value == "decode" ? When::kDecode : When::kAlways;
     } else if (key == "mutant.seed") {
       PB_ASSIGN(int64_t seed, Number(key, value));
       plan->seed = static_cast<uint64_t>(seed);
@@ -211,7 +229,7 @@ class MutantSession : public plugin::Session {
   Status Reset(int32_t n_keep) override { return FromAbi(api_, api_.reset(session_, n_keep)); }
 
   Status Eval(const pb_eval& eval) override {
-    if (!plan_.fused && (!plan_.defect || plan_.defect->at.empty()))
+    if (!plan_.fused && !plan_.f16_sums && (!plan_.defect || plan_.defect->at.empty()))
       return FromAbi(api_, api_.eval(session_, &eval));
     pb_eval inner{};
     std::memcpy(&inner, &eval, std::min(eval.struct_size, sizeof inner));
@@ -226,7 +244,8 @@ class MutantSession : public plugin::Session {
   Status Replay(const pb_replay& replay) override {
     if (replay.variation && *replay.variation)
       return MakeError(Code::kUnsupported, "variation {}: the mutant offers none", replay.variation);
-    if (!plan_.Hits(replay.stage, replay.layer)) return FromAbi(api_, api_.replay(session_, &replay));
+    const int64_t n = replay.n_inputs > 0 ? replay.inputs[0].shape[0] : 0;
+    if (!plan_.Hits(replay.stage, replay.layer, n)) return FromAbi(api_, api_.replay(session_, &replay));
     op_.inputs.clear();
     for (size_t i = 0; i < replay.n_inputs; i++) op_.inputs.push_back(Copy(replay.inputs[i]));
     struct Sink {
@@ -238,7 +257,7 @@ class MutantSession : public plugin::Session {
     std::optional<FaultyQuantiser> quantiser;
     if (replay.codes) {
       op_.stage = static_cast<pb_stage>(replay.stage), op_.layer = replay.layer;
-      quantiser = QuantiserOf(*plan_.defect, op_);
+      if (plan_.defect) quantiser = QuantiserOf(*plan_.defect, op_);
       if (quantiser && !IsIntegerScheme(quantiser->scheme))
         return MakeError(Code::kUnsupported, "{}: under {} its input is not quantised",
                          pb_vocabulary[op_.stage].name, plan_.defect->name);
@@ -263,6 +282,7 @@ class MutantSession : public plugin::Session {
   }
 
  private:
+  bool Hits(const pb_point& point) const { return plan_.Hits(point.stage, point.layer, eval_->n_tokens); }
   bool IsHidden(int32_t stage) const {
     return plan_.fused && (stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX);
   }
@@ -290,11 +310,11 @@ class MutantSession : public plugin::Session {
     const bool asks = self->outer_ && !self->IsHidden(point->stage);
     const uint32_t outer = asks ? self->outer_->want(self->outer_->ctx, point) : 0;
     self->wanted_[point->stage] = outer;
-    return self->plan_.Hits(point->stage, point->layer) ? outer | PB_WANT_OUTPUT | PB_WANT_INPUTS : outer;
+    return self->Hits(*point) ? outer | PB_WANT_OUTPUT | PB_WANT_INPUTS : outer;
   }
   static void Inputs(void* ctx, const pb_point* point, const pb_tensor* inputs, size_t n) {
     auto* self = static_cast<MutantSession*>(ctx);
-    if (self->plan_.Hits(point->stage, point->layer)) {
+    if (self->Hits(*point)) {
       self->op_.inputs.clear();
       for (size_t i = 0; i < n; i++) self->op_.inputs.push_back(Copy(inputs[i]));
     }
@@ -304,8 +324,7 @@ class MutantSession : public plugin::Session {
   static int Output(void* ctx, const pb_point* point, pb_tensor* output) {
     auto* self = static_cast<MutantSession*>(ctx);
     int result = PB_CONTINUE;
-    if (self->plan_.Hits(point->stage, point->layer))
-      self->Commit(*point, *output, true), result = PB_OVERWRITTEN;
+    if (self->Hits(*point)) self->Commit(*point, *output, true), result = PB_OVERWRITTEN;
     if (!(self->wanted_[point->stage] & PB_WANT_OUTPUT)) return result;
     const int outer = self->outer_->output(self->outer_->ctx, point, output);
     return outer == PB_CONTINUE ? result : outer;
@@ -318,7 +337,9 @@ class MutantSession : public plugin::Session {
     for (int i = 1; i < output.n_dims; i++) op_.width *= output.shape[i];
     op_.out = static_cast<float*>(output.data);
     op_.tokens = eval_ ? eval_->tokens + (point.first_position - eval_->first_position) : nullptr;
-    if (Obstacle(*plan_.defect, op_).empty() || Carries(*plan_.defect, op_.stage))
+    if (plan_.f16_sums)
+      SumInF16(op_);
+    else if (Obstacle(*plan_.defect, op_).empty() || Carries(*plan_.defect, op_.stage))
       plan_.defect->commit(op_, plan_.defect->parameter);
     if (disturbs && noise_seed_ && op_.stage != PB_STAGE_LOGITS) Disturb();
   }
@@ -397,7 +418,9 @@ class MutantModel : public plugin::Model {
       if (const std::string why = WhyNot(*plan.defect, plan.stage, plan.layer); !why.empty())
         return MakeError(Code::kUnsupported, "mutant.defect={} at {}: {}", plan.defect->name,
                          pb_vocabulary[plan.stage].name, why);
-    } else if (plan.defect && !plan.defect->at.empty() && plan.defect->kind != std::string_view("benign")) {
+    } else if (plan.defect && !plan.defect->at.empty() &&
+               plan.defect->kind != std::string_view("benign") &&
+               plan.defect->kind != std::string_view("quantiser")) {
       return MakeError(Code::kUsage, "mutant.defect={}: say at which op: mutant.stage", plan.defect->name);
     }
     const std::vector<pb_setting> abi = ToAbi(rest);

@@ -125,12 +125,15 @@ Status AuditRun::ObserveEngine() {
   });
   const ActQuant adopted = codes::Observed(*declared, accepted);
   act_quant_ = adopted.Text();
+  static constexpr float kOne[] = {1};
   for (const codes::ClassPrecision& c : accepted) {
     const ActScheme said =
         declared->SchemeFor(c.of.weight, c.of.rows_32 ? 32 : 1, c.n_matrices == 1 && c.with_output);
-    if (said != *c.scheme)
-      local_.precision.push_back(
-          {c.of.weight, codes::ClassName(precision_, c.of), {*c.scheme, said}, c.n_matrices, 0});
+    if (said == *c.scheme) continue;
+    compare::PrecisionRow row{
+        c.of.weight, codes::ClassName(precision_, c.of), {*c.scheme, said}, c.n_matrices, 0, "", ""};
+    if (*c.scheme == ActScheme::kF16Sums) row.bound = compare::F16SumsFromUnits(kOne).Origin();
+    evidence_.precision.push_back(std::move(row));
   }
   return {};
 }
@@ -143,7 +146,7 @@ void AuditRun::NotePrecision() {
       fact = {fact.key, act_quant_, "observed"};
   if (!precision_.empty())
     out_.run.candidate.session.push_back({"act.products", codes::PrecisionText(precision_), "observed"});
-  for (compare::PrecisionRow& row : local_.precision) {
+  for (compare::PrecisionRow& row : evidence_.precision) {
     for (const compare::PointRow& point : local_.points) {
       const codes::ProductWeights product = codes::ProductOf(*model_, point.stage, point.layer);
       row.n_products += product.weights && product.weights->type == row.weight &&

@@ -36,7 +36,7 @@ ActBlock ActBlockOf(std::span<const float> x, ActScheme scheme) {
 RoundedRow RoundRow(std::span<const float> x, ActScheme scheme) {
   RoundedRow row;
   row.values.assign(x.begin(), x.end());
-  if (scheme == ActScheme::kF16)
+  if (scheme == ActScheme::kF16 || scheme == ActScheme::kF16Sums)
     for (double& v : row.values) v = F16ToF32(F32ToF16(static_cast<float>(v)));
   if (scheme == ActScheme::kBF16)
     for (double& v : row.values) v = Bf16ToF32(F32ToBf16(static_cast<float>(v)));

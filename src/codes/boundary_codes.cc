@@ -5,9 +5,6 @@
 #include <cmath>
 #include <map>
 
-#include "base/bytes.h"
-#include "base/half.h"
-
 namespace pb::codes {
 namespace {
 
@@ -39,23 +36,27 @@ compare::CodeExplanation BoundaryCodes::Explain(std::span<const double> differen
   for (compare::BoundaryCode& code : codes_) code.effect.resize(difference.size());
   for (size_t i = 0; !codes_.empty() && i < difference.size(); i++) {
     const int64_t j = features.empty() ? static_cast<int64_t>(i) : features[i];
-    DecodeRow(w_, j, row_.data());
-    for (compare::BoundaryCode& code : codes_)
-      code.effect[i] = Effect(j, std::array{std::pair(code.column, 1)});
+    ReadRow(j);
+    for (compare::BoundaryCode& code : codes_) code.effect[i] = Effect(std::array{std::pair(code.column, 1)});
   }
   return compare::ExplainByCodes(difference, codes_, bound_norm);
 }
 
 void BoundaryCodes::Subtract(const std::vector<std::pair<int64_t, int>>& steps, float* outputs) {
   for (int64_t j = 0; !steps.empty() && j < w_.n_rows; j++) {
-    DecodeRow(w_, j, row_.data());
-    outputs[j] -= static_cast<float>(Effect(j, steps));
+    ReadRow(j);
+    outputs[j] -= static_cast<float>(Effect(steps));
   }
 }
 
-// What the candidate's output j gains where it takes the other code (+1) or the reference does
+void BoundaryCodes::ReadRow(int64_t j) {
+  DecodeRow(w_, j, row_.data());
+  if (scheme_ == ActScheme::kQ8_1) minima_ = BlockMinima(w_, j);
+}
+
+// What the candidate's output of the row that was read gains where it takes the other code (+1) or the reference does
 // (-1). The sum that Q8_1 stores is rounded to f16, so codes of one block act together.
-double BoundaryCodes::Effect(int64_t j, std::span<const std::pair<int64_t, int>> steps) const {
+double BoundaryCodes::Effect(std::span<const std::pair<int64_t, int>> steps) const {
   double effect = 0;
   // By block: change of the candidate's sum, and of the reference's.
   std::map<int64_t, std::pair<int, int>> sums;
@@ -65,13 +66,10 @@ double BoundaryCodes::Effect(int64_t j, std::span<const std::pair<int64_t, int>>
     effect += side * step * double(row_[static_cast<size_t>(column)]) * block.from_code;
     (side > 0 ? sums[column / block_].first : sums[column / block_].second) += step;
   }
-  if (scheme_ == ActScheme::kQ8_1 && w_.type == BlockType::kQ4_1) {
+  if (!minima_.empty()) {
     for (const auto& [at, change] : sums) {
       const ActBlock& block = blocks_[static_cast<size_t>(at)];
-      const std::byte* q =
-          w_.data + static_cast<uint64_t>(j) * w_.row_bytes + static_cast<uint64_t>(at) * sizeof(BlockQ4_1);
-      const double minimum = F16ToF32(LoadLe<uint16_t>(q + offsetof(BlockQ4_1, m)));
-      effect += minimum *
+      effect += minima_[static_cast<size_t>(at)] *
                 (StoredSum(block, block.sum + change.first) - StoredSum(block, block.sum + change.second) -
                  block.from_code * (change.first - change.second));
     }

@@ -29,7 +29,8 @@ class BoundaryCodes {
   void Subtract(const std::vector<std::pair<int64_t, int>>& steps, float* outputs);
 
  private:
-  double Effect(int64_t j, std::span<const std::pair<int64_t, int>> steps) const;
+  void ReadRow(int64_t j);
+  double Effect(std::span<const std::pair<int64_t, int>> steps) const;
 
   std::span<const float> x_;
   ActScheme scheme_;
@@ -38,7 +39,8 @@ class BoundaryCodes {
   double scale_;
   std::vector<ActBlock> blocks_;
   std::vector<compare::BoundaryCode> codes_;
-  std::vector<float> row_;  // the weight row at hand
+  std::vector<float> row_;      // the weight row at hand
+  std::vector<double> minima_;  // of its blocks, where the stored sums meet them
 };
 
 }  // namespace pb::codes

@@ -36,12 +36,12 @@ int64_t CodeExplainer::TakeSteps(const drive::PointPair& pair, const ProductWeig
 }
 
 std::optional<compare::PointRow> CodeExplainer::Rest(const drive::PointPair& pair,
-                                                     std::span<const float> candidate) const {
+                                                     std::span<const float> candidate,
+                                                     const compare::LocalBound& bound) const {
   const compare::PointRow& row = *pair.row;
   const int64_t n_rows = pair.shape[0], width = static_cast<int64_t>(candidate.size()) / n_rows;
-  auto rest =
-      compare::ComparePoint({candidate, n_rows, width}, {pair.reference, n_rows, width},
-                            {row.prompt, row.step, row.stage, row.layer, row.first_position}, *pair.bound);
+  auto rest = compare::ComparePoint({candidate, n_rows, width}, {pair.reference, n_rows, width},
+                                    {row.prompt, row.step, row.stage, row.layer, row.first_position}, bound);
   if (!rest.ok() || !(rest->bound_ratio <= 1)) return std::nullopt;
   return std::move(rest).value();
 }
@@ -54,18 +54,25 @@ void CodeExplainer::ByPrecision(const drive::PointPair& pair, const ProductWeigh
   const std::vector<float> expected =
       SchemeDifference(*product.weights, product.scale, input, difference->scheme[0], difference->scheme[1]);
   for (size_t i = 0; i < candidate.size(); i++) candidate[i] -= expected[i];
-  auto rest = Rest(pair, candidate);
+  const bool f16_sums =
+      difference->scheme[0] == ActScheme::kF16Sums || difference->scheme[1] == ActScheme::kF16Sums;
+  const compare::LocalBound bound =
+      f16_sums ? compare::F16SumsBound(product.weights->n_columns) : *pair.bound;
+  auto rest = Rest(pair, candidate, bound);
   for (ActScheme scheme : difference->scheme) {
     if (rest || !IsIntegerScheme(scheme)) continue;
     TakeSteps(pair, product, scheme, input, &candidate);
-    rest = Rest(pair, candidate);
+    rest = Rest(pair, candidate, bound);
   }
   if (!rest) return;
   difference->n_products++;
+  if (f16_sums && (!difference->bound || difference->bound->sum_length < bound.sum_length))
+    difference->bound = bound;
   pair.row->explained_by_precision = true;
   pair.row->explanation = fmt::format(
-      "the candidate rounds the input by {}, the reference by {}; but for that the error is {:.1e}",
-      ActSchemeName(difference->scheme[0]), ActSchemeName(difference->scheme[1]), rest->rel_l2);
+      "the candidate rounds the input by {}, the reference by {}; but for that the error is {:.1e}, bound {}",
+      ActSchemeName(difference->scheme[0]), ActSchemeName(difference->scheme[1]), rest->rel_l2,
+      compare::BoundText(rest->bound));
 }
 
 void CodeExplainer::ByCodes(const drive::PointPair& pair, const ProductWeights& product,
@@ -74,7 +81,7 @@ void CodeExplainer::ByCodes(const drive::PointPair& pair, const ProductWeights& 
   if (!scheme || !check_->Contradiction(pair.point.stage, *product.weights).empty()) return;
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
   const int64_t n_steps = TakeSteps(pair, product, *scheme, input, &candidate);
-  const auto rest = Rest(pair, candidate);
+  const auto rest = Rest(pair, candidate, *pair.bound);
   if (n_steps == 0 || !rest) return;
   pair.row->explained_by_codes = true;
   pair.row->explanation = fmt::format(

@@ -43,7 +43,8 @@ class CodeExplainer {
   int64_t TakeSteps(const drive::PointPair& pair, const ProductWeights& product, ActScheme scheme,
                     std::span<const float> input, std::vector<float>* candidate) const;
   // What is left of the error, if it is within the bound.
-  std::optional<compare::PointRow> Rest(const drive::PointPair& pair, std::span<const float> candidate) const;
+  std::optional<compare::PointRow> Rest(const drive::PointPair& pair, std::span<const float> candidate,
+                                        const compare::LocalBound& bound) const;
 
   std::shared_ptr<const Model> model_;
   const SchemeCheck* check_;

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/bytes.h"
-#include "base/half.h"
 #include "codes/act_scheme.h"
 #include "codes/boundary_codes.h"
 #include "compare/local.h"
@@ -17,16 +15,6 @@ namespace {
 
 // outputs of a row that are looked at: another scheme moves all of them
 constexpr int64_t kFeatures = 32;
-
-// The minima of a weight row's blocks; empty where the format has none.
-std::vector<double> MinimaOf(const WeightView& w, int64_t row) {
-  std::vector<double> minima;
-  if (w.type != BlockType::kQ4_1) return minima;
-  const std::byte* block = w.data + static_cast<uint64_t>(row) * w.row_bytes;
-  for (int64_t b = 0; b < w.n_columns / 32; b++, block += sizeof(BlockQ4_1))
-    minima.push_back(F16ToF32(LoadLe<uint16_t>(block + offsetof(BlockQ4_1, m))));
-  return minima;
-}
 
 // A sum as it grows: docs/numerics.md, "Units".
 struct PartialSums {
@@ -51,7 +39,7 @@ ExactOutputs Multiply(const WeightView& w, double scale, const RoundedRow& x,
   std::vector<float> row(static_cast<size_t>(w.n_columns));
   for (int64_t f : features) {
     DecodeRow(w, f, row.data());
-    const std::vector<double> minima = MinimaOf(w, f);
+    const std::vector<double> minima = BlockMinima(w, f);
     PartialSums codes, stored;
     for (size_t k = 0; k < row.size(); k++)
       codes.Add((double(row[k]) - (minima.empty() ? 0 : minima[k / 32])) * x.values[k]);
@@ -88,7 +76,9 @@ class Product {
     const WeightView& w = *product_.weights;
     if (!Fits(scheme, w.n_columns)) return false;
     const ExactOutputs exact = Multiply(w, product_.scale, RoundRow(input_, scheme), features_);
-    const compare::LocalBound bound = compare::BoundFromUnits(PB_STAGE_Q_PROJ, exact.units);
+    const compare::LocalBound bound = scheme == ActScheme::kF16Sums
+                                          ? compare::F16SumsFromUnits(exact.units)
+                                          : compare::BoundFromUnits(PB_STAGE_Q_PROJ, exact.units);
     std::vector<double> difference;
     double error = 0;
     for (size_t i = 0; i < output_.size(); i++) {
@@ -109,13 +99,17 @@ class Product {
   std::vector<float> output_;
 };
 
-// The scheme that held for most of some products, and that for more than half.
+// The scheme that held for most of some products, and that for more than half. Sums in f16, whose
+// bound leaves room for much that is wrong, only where they held for all and nothing else did.
 std::optional<ActScheme> MostHeld(const std::map<ActScheme, int64_t>& held, int64_t n, ActScheme declared) {
   std::optional<ActScheme> most;
   for (const auto& [scheme, count] : held) {
+    if (scheme == ActScheme::kF16Sums) continue;
     const bool more = !most || count > held.at(*most) || (count == held.at(*most) && scheme == declared);
     if (2 * count > n && more) most = scheme;
   }
+  const auto in_f16 = held.find(ActScheme::kF16Sums);
+  if (!most && in_f16 != held.end() && in_f16->second == n) return ActScheme::kF16Sums;
   return most;
 }
 
@@ -159,8 +153,10 @@ void PrecisionObserver::OnPoint(const host::PointRef& point, const std::vector<i
       const bool follows = at.Holds(declared);
       seen.held[decode][declared] += follows;
       seen.departs |= !follows;
-      for (ActScheme scheme : kActSchemes)
+      for (ActScheme scheme : kActSchemes) {
+        if (scheme == ActScheme::kF16Sums && w.type != BlockType::kF16) continue;
         if (seen.departs && scheme != declared) seen.held[decode][scheme] += at.Holds(scheme);
+      }
     }
   }
   inputs_.OnPoint(point, values);
@@ -237,7 +233,7 @@ std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& 
   for (const ClassPrecision& c : candidate) {
     for (const ClassPrecision& r : reference) {
       if (c.of < r.of || r.of < c.of || !c.scheme || !r.scheme || *c.scheme == *r.scheme) continue;
-      differences.push_back({c.of, {*c.scheme, *r.scheme}, std::min(c.n_matrices, r.n_matrices), 0});
+      differences.push_back({c.of, {*c.scheme, *r.scheme}, std::min(c.n_matrices, r.n_matrices), 0, {}});
     }
   }
   return differences;
@@ -288,7 +284,7 @@ std::vector<float> SchemeDifference(const WeightView& w, double scale, std::span
   std::vector<float> difference(n_rows * static_cast<size_t>(w.n_rows)), weights(k_all);
   for (int64_t j = 0; j < w.n_rows; j++) {
     DecodeRow(w, j, weights.data());
-    const std::vector<double> minima = MinimaOf(w, j);
+    const std::vector<double> minima = BlockMinima(w, j);
     for (size_t i = 0; i < n_rows; i++) {
       constexpr size_t kLanes = 16;
       float lanes[kLanes] = {};

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "codes/scheme_check.h"
+#include "compare/local.h"
 #include "drive/participant.h"
 #include "formats/act_scheme.h"
 #include "model/model.h"
@@ -107,6 +108,8 @@ struct PrecisionDifference {
   ActScheme scheme[2];  // candidate, reference
   int64_t n_matrices = 0;
   int64_t n_products = 0;  // whose difference is that of the schemes
+  // Where sums are kept in f16: what the longest of these products was held against.
+  std::optional<compare::LocalBound> bound;
 };
 std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& candidate,
                                              const std::vector<ClassPrecision>& reference);

@@ -264,9 +264,9 @@ OpsJudged CheckOps(const Evidence& evidence, const LocalEvidence& local, bool co
   LocalCheck check(evidence, local, Against::kEngine, comparable, &ops.verdict);
   check.Check();
   const bool complete = ops.verdict.coverage.compared == local.n_expected && local.n_expected > 0;
-  ops.all_seen_and_right = !check.found_defect() && complete && local.missing.empty() &&
-                           local.unmapped.empty() && local.unobservable.empty() && local.shown_is_used &&
-                           evidence.obstacles.empty();
+  ops.all_shown_are_right = !check.found_defect() && complete && local.missing.empty() &&
+                            local.unmapped.empty() && local.shown_is_used && evidence.obstacles.empty();
+  ops.all_seen_and_right = ops.all_shown_are_right && local.unobservable.empty();
   return ops;
 }
 
@@ -276,7 +276,7 @@ Verdict JudgeAudit(const Evidence& evidence, const LocalEvidence& local) {
   verdict.reasons = evidence.obstacles;
   CheckRun(evidence, &verdict);
   LocalCheck(evidence, local, Against::kArbiter, true, &verdict).Check();
-  CheckPrecision(local, evidence.user.precision, "act.quant", &verdict);
+  CheckPrecision(evidence, "act.quant", &verdict);
   const bool failed = std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
                                   [](const Reason& r) { return r.outcome == Outcome::kEngineFailed; });
   if (failed && verdict.blame == Blame::kNone) verdict.blame = Blame::kEngine;

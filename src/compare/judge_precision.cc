@@ -9,7 +9,9 @@ namespace pb::compare {
 namespace {
 
 std::string Rounds(ActScheme scheme) {
-  return scheme == ActScheme::kNone ? "not at all" : ActSchemeName(scheme);
+  return scheme == ActScheme::kNone      ? "not at all"
+         : scheme == ActScheme::kF16Sums ? "f16, with sums in f16"
+                                         : ActSchemeName(scheme);
 }
 
 double LimitOf(const Verdict& verdict, std::string_view name) {
@@ -26,20 +28,21 @@ bool IsAccepted(BlockType weight, ActScheme scheme, const PrecisionPolicy& polic
                                                        std::pair(weight, scheme)) != policy.accepted.end();
 }
 
-bool PrecisionDiffers(const LocalEvidence& local) {
-  return std::any_of(local.precision.begin(), local.precision.end(),
+bool PrecisionDiffers(const Evidence& evidence) {
+  return std::any_of(evidence.precision.begin(), evidence.precision.end(),
                      [](const PrecisionRow& row) { return row.n_products > 0; });
 }
 
-void CheckPrecision(const LocalEvidence& local, const PrecisionPolicy& policy, const char* second,
-                    Verdict* verdict) {
-  for (const PrecisionRow& row : local.precision) {
+void CheckPrecision(const Evidence& evidence, const char* second, Verdict* verdict) {
+  const PrecisionPolicy& policy = evidence.user.precision;
+  for (const PrecisionRow& row : evidence.precision) {
     if (row.n_products == 0) continue;
     const bool of_engine = std::string_view(second) != "reference";
     const std::string what =
         fmt::format("{} product{} of {} weights round{} the input differently ({} {}, {} {})", row.n_products,
                     row.n_products == 1 ? "" : "s", row.weights, row.n_products == 1 ? "s" : "",
                     of_engine ? "engine" : "candidate", Rounds(row.scheme[0]), second, Rounds(row.scheme[1]));
+    const std::string remedy = row.remedy.empty() ? "" : fmt::format("; {} makes them equal", row.remedy);
     const bool accepted =
         IsAccepted(row.weight, row.scheme[0], policy) && IsAccepted(row.weight, row.scheme[1], policy);
     if (!accepted)
@@ -50,13 +53,17 @@ void CheckPrecision(const LocalEvidence& local, const PrecisionPolicy& policy, c
                        what, GetBlockFormat(row.weight).name,
                        ActSchemeName(IsAccepted(row.weight, row.scheme[0], policy) ? row.scheme[1]
                                                                                    : row.scheme[0]))});
+    else if (!row.bound.empty())
+      verdict->reasons.push_back({Outcome::kDrift, ReasonCode::kPrecisionDiffers,
+                                  fmt::format("{}; each is within the wider bound that such sums need, {}{}",
+                                              what, row.bound, remedy)});
     else if (row.n_matrices < 2)
       verdict->reasons.push_back(
           {Outcome::kDrift, ReasonCode::kPrecisionDiffers,
-           what + "; it is right by its own, but one matrix alone shows no habit of an engine"});
+           what + "; it is right by its own, but one matrix alone shows no habit of an engine" + remedy});
     else
       verdict->reasons.push_back(
-          {Outcome::kMatch, ReasonCode::kPrecisionDiffers, what + "; each is right by its own"});
+          {Outcome::kMatch, ReasonCode::kPrecisionDiffers, what + "; each is right by its own" + remedy});
   }
 }
 

@@ -12,10 +12,9 @@ namespace pb::compare {
 bool IsAccepted(BlockType weight, ActScheme scheme, const PrecisionPolicy& policy);
 // Adds what is to be said of each class that differs; `second`: what the other side is called,
 // "reference".
-void CheckPrecision(const LocalEvidence& local, const PrecisionPolicy& policy, const char* second,
-                    Verdict* verdict);
-// Whether a class differs in a product that was compared.
-bool PrecisionDiffers(const LocalEvidence& local);
+void CheckPrecision(const Evidence& evidence, const char* second, Verdict* verdict);
+// Whether a class differs in a product that was compared, or seen where ops are not compared.
+bool PrecisionDiffers(const Evidence& evidence);
 // Holds all rows against the noise's limits and the effect of the schemes together. Puts the
 // limits; a reason where a row lies beyond them, or where the effect is not known.
 void CheckPrecisionEffect(const Evidence& evidence, Verdict* verdict);

@@ -24,7 +24,8 @@ struct ClassRow {
 };
 constexpr ClassRow kCopy{"copy", 2, 2}, kElementwise{"elementwise", 16, 10}, kNorm{"norm", 2, 2},
     kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6},
-    kSoftmax{"softmax", 4, 4}, kFusedAttention{"fused attention", 2, 6};
+    kSoftmax{"softmax", 4, 4}, kFusedAttention{"fused attention", 2, 6},
+    kF16Sums{"product with sums in f16", 2, 6};
 
 const ClassRow& ClassOf(int32_t stage) {
   if (!stages::IsStage(stage)) return kElementwise;
@@ -228,7 +229,9 @@ double LocalBound::OfRow(int64_t index, int64_t n_features, int64_t position, do
 }
 
 std::string LocalBound::Origin() const {
-  if (!units.empty()) return fmt::format("{} x 2^-24 x root sum of squared units, op class {}", c, op_class);
+  if (!units.empty())
+    return fmt::format("{} x 2^{:g} x root sum of squared units, op class {}", c, std::log2(roundoff),
+                       op_class);
   return fmt::format("{} x 2^{:g} x sqrt({}){}, op class {}", c, std::log2(roundoff), sum_length,
                      by_position ? " x (1 + position)" : "", op_class);
 }
@@ -240,8 +243,16 @@ LocalBound BoundOf(pb_stage stage, const stages::ModelShape& shape, int64_t n_po
 }
 
 LocalBound FusedAttentionBound(int64_t n_positions) {
-  LocalBound bound{kFusedAttention.name, kFusedAttention.c, n_positions, false, {}};
-  bound.roundoff = 0x1p-11;
+  return {kFusedAttention.name, kFusedAttention.c, n_positions, false, {}, kF16Roundoff};
+}
+
+LocalBound F16SumsBound(int64_t sum_length) {
+  return {kF16Sums.name, kF16Sums.c, sum_length, false, {}, kF16Roundoff};
+}
+
+LocalBound F16SumsFromUnits(std::span<const float> units) {
+  LocalBound bound = F16SumsBound(1);
+  bound.c = kF16Sums.c_of_units, bound.units = units;
   return bound;
 }
 

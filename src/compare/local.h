@@ -16,6 +16,8 @@
 
 namespace pb::compare {
 
+inline constexpr double kF32Roundoff = 0x1p-24, kF16Roundoff = 0x1p-11;
+
 // What errors may reach, u = 2^-24. With units: c u sqrt(sum of squared units) over the values of a
 // row or column. Without: c u sqrt(K) of the row's norm, the estimate where nobody computed the op
 // exactly.
@@ -25,8 +27,8 @@ struct LocalBound {
   int64_t sum_length = 0;  // K, the terms of one output value
   // rotary embedding: the angle's own rounding grows with the position
   bool by_position = false;
-  std::span<const float> units;  // of each value (host::TensorRef::units); must outlive this
-  double roundoff = 0x1p-24;     // u; larger where sums are kept in fewer bits than float32 has
+  std::span<const float> units;    // of each value (host::TensorRef::units); must outlive this
+  double roundoff = kF32Roundoff;  // u; larger where sums are kept in fewer bits than float32 has
 
   double At(int64_t position) const;  // without units, as a fraction of a row's norm
   std::string Origin() const;         // "12 x 2^-24 x sqrt(576), op class product"
@@ -41,6 +43,10 @@ LocalBound BoundOf(pb_stage stage, const stages::ModelShape& shape, int64_t n_po
 // Of the context where an engine computes scores, softmax and weighted sum in one op: its running
 // sums are kept in f16.
 LocalBound FusedAttentionBound(int64_t n_positions);
+// Of a product where either engine keeps its sums in f16 (the scheme f16_sums).
+LocalBound F16SumsBound(int64_t sum_length);
+// The same against the exact result, from units of float32 sums.
+LocalBound F16SumsFromUnits(std::span<const float> units);
 // The bound of an engine against the exact result, from the true partial sums that came with it.
 LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units);
 

@@ -12,6 +12,8 @@ struct OpsJudged {
   // Every op that the candidate has was compared and is within its bound: what the logits show
   // beyond noise is drift.
   bool all_seen_and_right = false;
+  // The same but for stages that an engine does not show (LocalEvidence::unobservable).
+  bool all_shown_are_right = false;
 };
 
 // `comparable`: tokens, settings and model allow a comparison; else no bound is enforced.

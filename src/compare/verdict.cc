@@ -92,7 +92,7 @@ Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   verdict.reasons = evidence->obstacles;
   CheckCompleteness(*evidence, &verdict);
   verdict.differing =
-      DifferingSettings(evidence->settings[0], evidence->settings[1], local && local->precision_is_observed);
+      DifferingSettings(evidence->settings[0], evidence->settings[1], evidence->precision_is_observed);
   for (const SettingDifference& d : verdict.differing) verdict.reasons.push_back(ReasonOf(d));
   if (AttentionDiffers(evidence->settings[0], evidence->settings[1]))
     verdict.reasons.push_back(
@@ -107,15 +107,16 @@ Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   if (!comparable && verdict.blame != Blame::kNone) verdict.blame = Blame::kUndetermined;
   std::optional<OpsJudged> ops;
   if (local) ops = CheckOps(*evidence, *local, comparable);
-  if (local) CheckPrecision(*local, evidence->user.precision, "reference", &verdict);
+  CheckPrecision(*evidence, "reference", &verdict);
   if (comparable && verdict.coverage.compared > 0) {
-    const Outcome beyond_noise = ops && ops->all_seen_and_right ? Outcome::kDrift : Outcome::kDiverged;
+    // Where the engines round differently, logits beyond the noise must lie within what that makes
+    // of them; ops that were not seen have that limit, too.
+    const bool rounds_differently = PrecisionDiffers(*evidence) && (!ops || ops->all_shown_are_right);
+    const bool drifts = rounds_differently || (ops && ops->all_seen_and_right);
+    const Outcome beyond_noise = drifts ? Outcome::kDrift : Outcome::kDiverged;
     CheckLogits(evidence, beyond_noise, &verdict);
     CheckRank(*evidence, beyond_noise, &verdict);
-    // Where the engines round differently, logits beyond the noise must lie within what that makes
-    // of them.
-    if (beyond_noise == Outcome::kDrift && PrecisionDiffers(*local) && IsBeyondNoise(verdict))
-      CheckPrecisionEffect(*evidence, &verdict);
+    if (rounds_differently && IsBeyondNoise(verdict)) CheckPrecisionEffect(*evidence, &verdict);
   }
   BlameFailedEngine(&verdict);
   if (ops) PutOpsFirst(std::move(ops->verdict), &verdict);

@@ -80,6 +80,19 @@ Obstacle Contradicted(const std::string& text);  // incomplete, "contradicted": 
 Obstacle Unheard(const std::string& text);       // incomplete, "unheard": a key that nobody reads
 Obstacle Interrupted(const std::string& text);   // incomplete, "interrupted"
 
+// A class of products that two engines compute by different schemes, both observed.
+struct PrecisionRow {
+  BlockType weight = BlockType::kF32;
+  std::string weights;  // "F16", "F16 of a multiple of 32 rows"
+  ActScheme scheme[2];  // candidate (or engine), reference (or what is declared)
+  int64_t n_matrices = 0;
+  // Differences that are within their bound but for the schemes; where ops are not compared,
+  // products that were seen to follow them.
+  int64_t n_products = 0;
+  std::string bound;   // sums kept in f16: the wider bound (LocalBound::Origin); else empty
+  std::string remedy;  // "--set act.quant=none": what makes both round alike; empty: nothing known
+};
+
 struct Evidence {
   int64_t n_prompts_asked = 0;
   std::vector<PromptEvidence> prompts;
@@ -96,21 +109,16 @@ struct Evidence {
   // How far the two schemes move the logits, where engines round differently; nothing: it was not
   // asked for.
   std::optional<PrecisionEffect> effect;
+  std::vector<PrecisionRow> precision;
+  // Whether all classes of products were observed in both engines: then what they say of act.quant
+  // decides nothing.
+  bool precision_is_observed = false;
   UserLimits user;
 };
 
 // Judges by logits (scope logits-only). Marks rows beyond a limit of a single position
 // (LogitsRow::above_limit).
 Verdict JudgeLogits(Evidence* evidence);
-
-// A class of products that two engines compute by different schemes, both observed.
-struct PrecisionRow {
-  BlockType weight = BlockType::kF32;
-  std::string weights;  // "F16", "F16 of a multiple of 32 rows"
-  ActScheme scheme[2];  // candidate (or engine), reference (or what is declared)
-  int64_t n_matrices = 0;
-  int64_t n_products = 0;  // differences that are within their bound but for the schemes
-};
 
 // What a lock-step run gave: every expected tracepoint's local error.
 struct LocalEvidence {
@@ -122,10 +130,6 @@ struct LocalEvidence {
   // Whether the candidate is shown to compute with what its points show; without that no logits are
   // called drift.
   bool shown_is_used = true;
-  std::vector<PrecisionRow> precision;
-  // Whether all classes of products were observed in both engines: then what they say of act.quant
-  // decides nothing.
-  bool precision_is_observed = false;
   // By name ("layer 3, ffn_act: why"). Unmapped points are among the expected.
   std::vector<std::string> missing, unmapped, unobservable;
 };

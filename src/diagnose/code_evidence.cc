@@ -42,8 +42,9 @@ void ReadRow(const WeightView& w, int64_t r, WeightRow* row) {
       }
       const auto byte = LoadLe<uint8_t>(at + offsetof(BlockQ4_1, qs) + i % 16);
       row->q[k] = i < 16 ? byte & 15 : byte >> 4;
-      row->m[k] = F16ToF32(LoadLe<uint16_t>(at + offsetof(BlockQ4_1, m)));
     }
+    const std::vector<double> minima = BlockMinima(w, r);
+    for (size_t k = 0; k < n && !minima.empty(); k++) row->m[k] = minima[k / 32];
     return;
   }
   const bool ternary =

@@ -6,11 +6,11 @@
 namespace pb {
 namespace {
 
-constexpr const char* kNames[] = {"none", "f16", "bf16", "q8_0", "q8_1", "q8_k", "bitnet"};
+constexpr const char* kNames[] = {"none", "f16", "bf16", "f16_sums", "q8_0", "q8_1", "q8_k", "bitnet"};
 static_assert(std::size(kNames) == std::size(kActSchemes));
 
 constexpr const char* kOffered =
-    "ggml none f16 bf16 q8_0 q8_1 q8_k bitnet, with exceptions by weight type as in ggml+F16:none";
+    "ggml none f16 bf16 f16_sums q8_0 q8_1 q8_k bitnet, with exceptions by weight type as in ggml+F16:none";
 
 struct Row {
   const char* type;
@@ -70,10 +70,11 @@ std::optional<ActScheme> GgmlActScheme(std::string_view type_name) {
 std::optional<ActScheme> GgmlActScheme(uint32_t type_id) { return GgmlActScheme(BlockTypeName(type_id)); }
 
 // The type's own scheme in every library; and F16 weights met by inputs that are not rounded, where
-// the processor has AMX.
+// the processor has AMX, or summed in f16, where an ARM processor multiplies vectors of f16 (ggml's
+// simd-mappings.h).
 bool IsUsualPrecision(BlockType weight, ActScheme s) {
   return GgmlActScheme(static_cast<uint32_t>(weight)) == s ||
-         (weight == BlockType::kF16 && s == ActScheme::kNone);
+         (weight == BlockType::kF16 && (s == ActScheme::kNone || s == ActScheme::kF16Sums));
 }
 
 Result<ActQuant> ActQuant::Parse(std::string_view text) {

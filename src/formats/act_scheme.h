@@ -16,22 +16,23 @@
 namespace pb {
 
 enum class ActScheme : uint8_t {
-  kNone,    // not at all
-  kF16,     // to f16
-  kBF16,    // to bfloat16
-  kQ8_0,    // 32 codes: d = f16(max|x| / 127), code = rint_half_even(x * (127 / max|x|))
-  kQ8_1,    // as Q8_0, and s = f16(d * sum of codes) with d before its rounding
-  kQ8_K,    // 256 codes: i = -127 / (the x with the largest |x|), code = min(127, rint_half_even(i * x)),
-            // d = 1 / i
-  kBitnet,  // a row: s = 127 / max(|x|, 1e-5), code = clamp(rint_half_even(x * s), -128, 127); products are
-            // divided by s
+  kNone,     // not at all
+  kF16,      // to f16
+  kBF16,     // to bfloat16
+  kF16Sums,  // to f16, and the sums of the product are kept in f16
+  kQ8_0,     // 32 codes: d = f16(max|x| / 127), code = rint_half_even(x * (127 / max|x|))
+  kQ8_1,     // as Q8_0, and s = f16(d * sum of codes) with d before its rounding
+  kQ8_K,     // 256 codes: i = -127 / (the x with the largest |x|), code = min(127, rint_half_even(i * x)),
+             // d = 1 / i
+  kBitnet,   // a row: s = 127 / max(|x|, 1e-5), code = clamp(rint_half_even(x * s), -128, 127); products are
+             // divided by s
 };
-inline constexpr ActScheme kActSchemes[] = {ActScheme::kNone,  ActScheme::kF16,  ActScheme::kBF16,
-                                            ActScheme::kQ8_0,  ActScheme::kQ8_1, ActScheme::kQ8_K,
-                                            ActScheme::kBitnet};
+inline constexpr ActScheme kActSchemes[] = {ActScheme::kNone,    ActScheme::kF16,   ActScheme::kBF16,
+                                            ActScheme::kF16Sums, ActScheme::kQ8_0,  ActScheme::kQ8_1,
+                                            ActScheme::kQ8_K,    ActScheme::kBitnet};
 // Whether it makes integer codes.
 inline bool IsIntegerScheme(ActScheme s) { return s >= ActScheme::kQ8_0; }
-const char* ActSchemeName(ActScheme s);  // none f16 bf16 q8_0 q8_1 q8_k bitnet
+const char* ActSchemeName(ActScheme s);  // none f16 bf16 f16_sums q8_0 q8_1 q8_k bitnet
 std::optional<ActScheme> FindActScheme(std::string_view name);
 // Values that one scale covers in a row of n_columns; 0 where no codes are made.
 int64_t ActBlockValues(ActScheme s, int64_t n_columns);
@@ -41,8 +42,7 @@ int64_t ActBlockValues(ActScheme s, int64_t n_columns);
 std::optional<ActScheme> GgmlActScheme(uint32_t type_id);
 std::optional<ActScheme> GgmlActScheme(std::string_view type_name);
 
-// Whether libraries of llama.cpp v0.5.0 multiply weights of this type so, each correct by its own
-// scheme (docs/numerics.md, "Precision of products").
+// Whether libraries of llama.cpp multiply weights of this type so, each correct by its own scheme (docs/numerics.md, "Precision of products").
 bool IsUsualPrecision(BlockType weight, ActScheme s);
 
 // The setting act.quant: "ggml", one scheme for the products of all layers, or either with

@@ -313,4 +313,13 @@ void DecodeRow(const WeightView& w, int64_t row, float* out) {
   GetBlockFormat(w.type).decode(data, out, w.n_columns, w.scale);
 }
 
+std::vector<double> BlockMinima(const WeightView& w, int64_t row) {
+  std::vector<double> minima;
+  if (w.type != BlockType::kQ4_1) return minima;
+  const std::byte* block = w.data + static_cast<uint64_t>(row) * w.row_bytes;
+  for (int64_t k = 0; k < w.n_columns; k += 32, block += sizeof(BlockQ4_1))
+    minima.push_back(F16ToF32(LoadLe<uint16_t>(block + offsetof(BlockQ4_1, m))));
+  return minima;
+}
+
 }  // namespace pb

@@ -114,6 +114,9 @@ struct WeightView {
 
 // Decodes row r to n_columns float32.
 void DecodeRow(const WeightView& w, int64_t row, float* out);
+// The minimum of each block of row r, which its format adds to scale times code; empty where the
+// format has none.
+std::vector<double> BlockMinima(const WeightView& w, int64_t row);
 
 }  // namespace pb
 

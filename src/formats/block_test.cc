@@ -52,6 +52,17 @@ TEST(Block, Q4_1ByHand) {
   EXPECT_EQ(v[31], 29.0f);
 }
 
+TEST(Block, MinimaAreThoseOfTheRow) {
+  BlockQ4_1 blocks[4] = {};
+  for (int i = 0; i < 4; i++) blocks[i].m = F32ToF16(static_cast<float>(i) - 2);
+  WeightView w;
+  w.type = BlockType::kQ4_1, w.data = reinterpret_cast<const std::byte*>(blocks);
+  w.n_rows = 2, w.n_columns = 64, w.row_bytes = 2 * sizeof(BlockQ4_1);
+  EXPECT_EQ(BlockMinima(w, 1), (std::vector<double>{0, 1}));
+  w.type = BlockType::kQ8_0;
+  EXPECT_TRUE(BlockMinima(w, 1).empty());
+}
+
 TEST(Block, TQ1_0HoldsFiveTritsAByte) {
   // Every five-digit number in base 3, most significant digit first, is stored as the fraction
   // n/243 of 256, rounded up.

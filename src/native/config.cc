@@ -24,6 +24,14 @@ Result<bool> ParseKvType(std::string_view value) {
   return MakeError(Code::kUnsupported, "kv.type={}: f16 and f32 are offered", value);
 }
 
+Result<ActQuant> ParseActQuant(std::string_view value) {
+  PB_ASSIGN(ActQuant parsed, ActQuant::Parse(value));
+  bool f16_sums = parsed.all == ActScheme::kF16Sums;
+  for (const ActQuant::Exception& e : parsed.exceptions) f16_sums |= e.scheme == ActScheme::kF16Sums;
+  if (!f16_sums) return parsed;
+  return MakeError(Code::kUnsupported, "act.quant={}: this engine keeps its sums in f32", value);
+}
+
 }  // namespace
 
 Result<bool> ApplySetting(std::string_view key, std::string_view value, Config& config) {
@@ -31,7 +39,7 @@ Result<bool> ApplySetting(std::string_view key, std::string_view value, Config& 
   PB_ASSIGN(const bool declares, Declare(key, value, &declared));
   if (declares) return false;
   if (key == "act.quant") {
-    PB_ASSIGN(config.act_quant, ActQuant::Parse(value));
+    PB_ASSIGN(config.act_quant, ParseActQuant(value));
   } else if (key == "kv.type") {
     PB_ASSIGN(config.kv_f16, ParseKvType(value));
   } else if (key == "attn.flash") {
@@ -82,7 +90,7 @@ Result<OpParams> Vary(OpParams params, std::string_view variation) {
     }
     params.rope_pairing = value == "halves" ? RopePairing::kHalves : RopePairing::kAdjacent;
   } else if (key == "act.quant") {
-    PB_ASSIGN(params.act_quant, ActQuant::Parse(value));
+    PB_ASSIGN(params.act_quant, ParseActQuant(value));
   } else if (key == "kv.type") {
     PB_ASSIGN(params.kv_f16, ParseKvType(value));
   } else {

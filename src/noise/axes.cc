@@ -113,7 +113,7 @@ std::vector<AxisRow> PlanAxes(const drive::EngineRecord& record, int64_t longest
 
 Status RunAxis(drive::Participant& engine, const drive::EngineSpec& spec, const host::Settings& session,
                const std::vector<Evaluated>& undisturbed, const compare::NoiseFloor* floor, AxisRow* row,
-               drive::EngineRecord* engine_failed) {
+               drive::EngineRecord* engine_failed, const ExplainAxis& explain) {
   host::Settings varied = session;
   drive::EngineSpec other = spec;
   if (row->axis == kLibrary) drive::PutSetting(other.settings, kLibrary, row->value);
@@ -143,6 +143,7 @@ Status RunAxis(drive::Participant& engine, const drive::EngineSpec& spec, const 
   if (!status.ok()) return std::move(status).error().In(fmt::format("{} {}", row->axis, row->value));
   Summarise(row);
   row->inside = IsInside(*row, undisturbed, floor);
+  if (row->inside == false) explain(varies, varied, row);
   return {};
 }
 

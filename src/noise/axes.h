@@ -31,6 +31,7 @@ struct AxisRow {
   // Whether crossval would find it within the limits of the noise floor. None: there is no floor
   // that could tell.
   std::optional<bool> inside;
+  std::string why;  // why it is not, where that was seen; may be empty
 };
 
 // A sequence and what the engine made of it.
@@ -45,10 +46,12 @@ std::vector<AxisRow> PlanAxes(const drive::EngineRecord& record, int64_t longest
 
 // Runs a planned row and compares it. `engine` has its model open; a row of another process or CPU
 // library starts one of its own, whose failure is noted in `engine_failed` (else the engine's own
-// record has it). An Error is the engine's failure; what it does not offer is in row->refused.
+// record has it). An Error is the engine's failure; what it does not offer is in row->refused. A row
+// beyond the limits is handed to `explain` with the engine as it was varied, which may set row->why.
+using ExplainAxis = std::function<void(drive::Participant&, const host::Settings&, AxisRow*)>;
 Status RunAxis(drive::Participant& engine, const drive::EngineSpec& spec, const host::Settings& session,
                const std::vector<Evaluated>& undisturbed, const compare::NoiseFloor* floor, AxisRow* row,
-               drive::EngineRecord* engine_failed);
+               drive::EngineRecord* engine_failed, const ExplainAxis& explain);
 
 }  // namespace pb::noise
 

@@ -84,7 +84,7 @@ Result<Activations> Quantise(std::span<const double> x, ActScheme scheme,
   }
   std::vector<float> held(x.begin(), x.end());
   a.values.resize(x.size());
-  if (scheme == ActScheme::kF16) {
+  if (scheme == ActScheme::kF16 || scheme == ActScheme::kF16Sums) {
     for (size_t i = 0; i < held.size(); i++) a.values[i] = F16ToF32(F32ToF16(held[i]));
     return a;
   }

@@ -151,6 +151,15 @@ void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out, do
   std::copy_n(sum, kTile, sum_out);
   for (int64_t i = 0; i < kTile; i++) squares_out[i] = SumOfSquares(squares[i], terms[i], sum[i], k_end);
 }
+// The same, every sum rounded to f16.
+void SumTileInF16(const float* w, const double* x, int64_t k_end, double* sum_out) {
+  float sum[kTile] = {};
+  for (int64_t k = 0; k < k_end; k++, x += kTile) {
+    for (int64_t i = 0; i < kTile; i++)
+      sum[i] = F16ToF32(F32ToF16(static_cast<float>(double(sum[i]) + double(w[k]) * x[i])));
+  }
+  std::copy_n(sum, kTile, sum_out);
+}
 // The same without the squares.
 void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out) {
   double sum[kTile] = {};
@@ -252,6 +261,8 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
   }
   const WeightRows rows(w, c);
   const double factor = scale * c.product_factor;
+  // Each rounding of a sum that is kept in f16 is one of 2^-11, for 2^-24 of a float32's.
+  const double rounding = scheme == ActScheme::kF16Sums ? 0x1p13 : 1;
   Rows y(n, n_out);
   if (units) *units = Rows(n, n_out);
   pool.For(n_out - c.drop_rows, 8, [&](int64_t begin, int64_t end, int) {
@@ -270,6 +281,8 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
         const int64_t t = start / kTile;
         if (units) {
           SumTile(row.data(), tiles.tile(t), k_end, sum, squares);
+        } else if (scheme == ActScheme::kF16Sums) {
+          SumTileInF16(row.data(), tiles.tile(t), k_end, sum);
         } else {
           SumTile(row.data(), tiles.tile(t), k_end, sum);
         }
@@ -277,7 +290,8 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
         for (int64_t i = start; i < std::min(start + kTile, n); i++) {
           y.row(i)[r] = (sum[i - start] + stored[i - start]) * factor;
           if (units)
-            units->row(i)[r] = std::sqrt(squares[i - start] + stored_squares[i - start]) * std::fabs(factor);
+            units->row(i)[r] =
+                std::sqrt(squares[i - start] + stored_squares[i - start]) * std::fabs(factor) * rounding;
         }
       }
     }

@@ -83,6 +83,26 @@ TEST(Units, TheTwoPartsOfABlockWithAMinimumAreRoundedApart) {
   EXPECT_DOUBLE_EQ(units.v[0], std::sqrt(32 * (a + b) + 65 * (2 * a / 6 + b / 3) + 2 * (a + b)));
 }
 
+// f16 holds every whole number up to 2048 and every other one beyond: 2048 + 1 stays, and a sum of
+// 2048 and four ones is 2048 where each sum is rounded. Judged, it is 2052 with a unit of f16's.
+TEST(Product, SumsInF16AreRoundedOneByOneAndJudgedExactly) {
+  const float weights[] = {2048, 1, 1, 1, 1};
+  WeightView w;
+  w.data = reinterpret_cast<const std::byte*>(weights), w.n_rows = 1, w.n_columns = 5;
+  w.row_bytes = sizeof(weights);
+  ThreadPool pool(1);
+  const Rows x = RowOf({1, 1, 1, 1, 1});
+  auto rounded = Product(x, w, 1, ActScheme::kF16Sums, OneHead(5), pool, nullptr);
+  ASSERT_TRUE(rounded.ok());
+  EXPECT_EQ(rounded->v[0], 2048);
+  Rows units, units_f32;
+  auto exact = Product(x, w, 1, ActScheme::kF16Sums, OneHead(5), pool, &units);
+  auto in_f32 = Product(x, w, 1, ActScheme::kF16, OneHead(5), pool, &units_f32);
+  ASSERT_TRUE(exact.ok() && in_f32.ok());
+  EXPECT_EQ(exact->v[0], 2052);
+  EXPECT_DOUBLE_EQ(units.v[0], 0x1p13 * units_f32.v[0]);
+}
+
 TEST(Units, NormRoundsItsSumOnceAndEachValueOnce) {
   Rows units;
   const float weight[] = {1, 2};

@@ -128,6 +128,8 @@ class NoiseText {
       out_ += fmt::format("  {:<26}{:<6}{:>8}{:>8}{:>9}{:>6}  {}\n", name,
                           row.first_other ? "differ" : "equal", Figure(row.rel_l2), Figure(row.mean_kl),
                           Figure(row.worst_kl), row.n_flips, JudgementOf(row));
+      if (!row.why.empty())
+        out_ += fmt::format("  {:<26}{}\n", "", Wrap(row.why, static_cast<size_t>(options_.width), 28));
     }
   }
 
@@ -180,6 +182,7 @@ Json AxisJson(const noise::AxisRow& row, JsonWriter* writer) {
   out["mean_kl"] = writer->Number(row.mean_kl);
   out["worst_kl"] = writer->Number(row.worst_kl);
   out["n_top1_differs"] = row.n_flips;
+  out["why"] = row.why;
   out["inside_floor"] = row.inside ? Json(*row.inside) : Json(nullptr);
   out["kl"] = Json::array();
   out["rel_l2_by_position"] = Json::array();

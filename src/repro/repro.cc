@@ -154,15 +154,15 @@ class Fields {
   void Product() {
     const diagnose::OpWeights w = Weights();
     const WeightView& matrix = *w.matrix;
-    const std::string scheme = ActSchemeName(arbiter_.SchemeOf(matrix, culprit_.place.stage));
+    const ActScheme rounds = arbiter_.SchemeOf(matrix, culprit_.place.stage);
+    // The program's own sums are exact.
+    const std::string scheme = ActSchemeName(rounds == ActScheme::kF16Sums ? ActScheme::kF16 : rounds);
     std::vector<float> row(static_cast<size_t>(matrix.n_columns)), weight, minimum;
     for (int64_t f : piece_.features) {
       DecodeRow(matrix, f, row.data());
       weight.insert(weight.end(), row.begin(), row.end());
-      if (scheme != "q8_1" || matrix.type != BlockType::kQ4_1) continue;
-      const std::byte* block = matrix.data + static_cast<uint64_t>(f) * matrix.row_bytes;
-      for (int64_t b = 0; b < matrix.n_columns / 32; b++, block += sizeof(BlockQ4_1))
-        minimum.push_back(F16ToF32(LoadLe<uint16_t>(block + offsetof(BlockQ4_1, m))));
+      if (scheme != "q8_1") continue;
+      for (double m : BlockMinima(matrix, f)) minimum.push_back(static_cast<float>(m));
     }
     Add("scheme", scheme);
     Add("scale", fmt::format("{}", w.scale));

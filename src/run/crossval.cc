@@ -18,6 +18,7 @@
 #include "noise/noise_file.h"
 #include "run/doubts.h"
 #include "run/local_run.h"
+#include "run/observed_precision.h"
 #include "run/precision_effect.h"
 
 namespace pb::run {
@@ -86,8 +87,10 @@ class CrossvalRun {
   void CollectTokenText();
   Status TakeFloor();
   void TellOfDoubts();
-  // Makes what was observed of an engine's products a fact of it.
-  void NoteObserved(int side, const std::vector<codes::ClassPrecision>& classes);
+  // Where ops are not compared: what the engines' products show, if that may be why the logits
+  // part.
+  void ObserveForLogits();
+  void TellOfPrecision();
   void Judge();
   // Turns an engine's failure into an obstacle; anything else is passed on.
   Status Absorb(Status status);
@@ -101,7 +104,7 @@ class CrossvalRun {
   std::optional<drive::RowStore> first_rows_;  // the reference's, of the first prompt
   std::optional<compare::LocalEvidence> local_;
   std::shared_ptr<const Model> model_;  // the candidate's
-  std::vector<codes::ClassPrecision> precision_[2];
+  ObservedPrecision precision_;
   bool failed_ = false;
   bool finite_ = true;  // all logits
 };
@@ -291,7 +294,7 @@ Status CrossvalRun::CompareLocally() {
   }
   local_.emplace();
   run.Finish(out_.prompts, &*local_, &out_.accumulated, &evidence_.obstacles);
-  for (int side : {kCandidate, kReference}) precision_[side] = run.precision(side);
+  precision_ = run.precision();
   out_.points = CondensePoints(local_->points, true);
   out_.accumulated = CondensePoints(out_.accumulated, false);
   return {};
@@ -378,30 +381,55 @@ void CrossvalRun::TellOfDoubts() {
              &out_.notes);
 }
 
-void CrossvalRun::NoteObserved(int side, const std::vector<codes::ClassPrecision>& classes) {
-  drive::EngineRecord& record = side == kCandidate ? out_.candidate : out_.reference;
-  auto declared = ActQuant::Parse(record.session_facts().act_quant.value);
-  if (classes.empty() || !declared.ok()) return;
-  for (host::Fact& fact : record.session)
-    if (fact.key == "act.quant" && !request_.user.precision.strict)
-      fact = {fact.key, codes::Observed(*declared, classes).Text(), "observed"};
-  record.session.push_back({"act.products", codes::PrecisionText(classes), "observed"});
+void CrossvalRun::ObserveForLogits() {
+  const bool may_round_otherwise = out_.verdict.Has(compare::ReasonCode::kKlWorstAboveLimit) ||
+                                   out_.verdict.Has(compare::ReasonCode::kKlMeanAboveLimit) ||
+                                   out_.verdict.Has(compare::ReasonCode::kTop1Flip) ||
+                                   out_.verdict.Has(compare::ReasonCode::kDistinguishable) ||
+                                   out_.verdict.Has(compare::ReasonCode::kSettingsDiffer);
+  if (local_ || failed_ || !may_round_otherwise || request_.user.precision.strict) return;
+  if (!SameWeightTypes(out_.candidate, out_.reference)) return;
+  auto model = Model::Open(out_.candidate.model_path, DeclaredBy(out_.candidate.settings));
+  const auto prompt =
+      std::ranges::find_if(out_.prompts, [](const PromptRecord& p) { return !p.tokens.empty(); });
+  if (!model.ok() || prompt == out_.prompts.end()) return;
+  model_ = *model;
+  drive::Participant* sides[2] = {&sides_[kCandidate], &sides_[kReference]};
+  precision_ = ObserveBoth(sides, session_, model_, *prompt);
+}
+
+void CrossvalRun::TellOfPrecision() {
+  const bool strict = request_.user.precision.strict;
+  drive::Participant* sides[2] = {&sides_[kCandidate], &sides_[kReference]};
+  std::string remedy;
+  if (!failed_) remedy = FindRemedy(sides, session_, precision_);
+  TellPrecision(precision_, !strict && SameWeightTypes(out_.candidate, out_.reference), remedy, &evidence_);
+  NoteObserved(precision_.classes[kCandidate], strict, &out_.candidate);
+  NoteObserved(precision_.classes[kReference], strict, &out_.reference);
+  evidence_.settings[kCandidate] = FactsOf(out_.candidate);
+  evidence_.settings[kReference] = FactsOf(out_.reference);
 }
 
 void CrossvalRun::Judge() {
   evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
   evidence_.user = request_.user;
   TellOfDoubts();
-  for (int side : {kCandidate, kReference}) NoteObserved(side, precision_[side]);
-  evidence_.settings[kCandidate] = FactsOf(out_.candidate);
-  evidence_.settings[kReference] = FactsOf(out_.reference);
-  out_.verdict = local_ ? compare::JudgeLocal(&evidence_, *local_) : compare::JudgeLogits(&evidence_);
+  auto judge = [&] {
+    out_.verdict = local_ ? compare::JudgeLocal(&evidence_, *local_) : compare::JudgeLogits(&evidence_);
+  };
+  TellOfPrecision();
+  judge();
+  ObserveForLogits();
+  if (!local_ && !precision_.classes[kCandidate].empty()) {
+    TellOfPrecision();
+    judge();
+  }
   // Asked for only where the logits do not lie within the noise.
-  if (local_ && model_ && out_.verdict.Has(compare::ReasonCode::kPrecisionEffectUnknown)) {
+  if (model_ && out_.verdict.Has(compare::ReasonCode::kPrecisionEffectUnknown)) {
     const std::string act_quant[2] = {host::FactText(out_.candidate.session, "act.quant"),
                                       host::FactText(out_.reference.session, "act.quant")};
     evidence_.effect = PredictEffect(request_, out_, *model_, act_quant);
-    out_.verdict = compare::JudgeLocal(&evidence_, *local_);
+    judge();
   }
   for (compare::PromptEvidence& prompt : evidence_.prompts)
     out_.rows.insert(out_.rows.end(), prompt.rows.begin(), prompt.rows.end());

@@ -56,7 +56,8 @@ Result<drive::LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index
   const bool in_lock_step = overwrite == drive::Overwrite::kReference;
   if (in_lock_step) {
     PB_TRY(AskForSchemes());
-    if (models_[0]) explainer.emplace(models_[0], scheme_check_ ? &*scheme_check_ : nullptr, &differences_);
+    if (models_[0])
+      explainer.emplace(models_[0], scheme_check_ ? &*scheme_check_ : nullptr, &precision_.differences);
   }
   options.on_pair = [&](const drive::PointPair& pair) -> Status {
     if (explainer) explainer->OnPair(pair);
@@ -92,7 +93,7 @@ Status LocalRun::AskForSchemes() {
     auto parsed = ActQuant::Parse(sides_[side]->record().session_facts().act_quant.value);
     if (!parsed.ok()) return {};  // a scheme that is not known here explains nothing
     act_quant.push_back(request_.user.precision.strict ? *parsed
-                                                       : codes::Observed(*parsed, precision_[side]));
+                                                       : codes::Observed(*parsed, precision_.classes[side]));
   }
   codes::SchemeCheck check(models_[0], act_quant[0], act_quant[1]);
   for (drive::Participant* side : sides_) PB_TRY(side->Noted(check.Ask(side->engine(), side->record().role)));
@@ -103,12 +104,13 @@ Status LocalRun::AskForSchemes() {
 void LocalRun::TakePrecision() {
   const drive::EngineRecord &candidate = sides_[0]->record(), &reference = sides_[1]->record();
   for (int side : {0, 1}) {
-    if (observers_[side]) precision_[side] = observers_[side]->Classes();
+    if (observers_[side]) precision_.classes[side] = observers_[side]->Classes();
     observers_[side].reset();
   }
-  // Of two files each has weights of its own; and strictly what engines declare is all that counts.
-  if (candidate.model_sha256 == reference.model_sha256 && !request_.user.precision.strict)
-    differences_ = codes::Differences(precision_[0], precision_[1]);
+  // Files of other types have no products in common; and strictly what engines declare is all that
+  // counts.
+  if (SameWeightTypes(candidate, reference) && !request_.user.precision.strict)
+    precision_.differences = codes::Differences(precision_.classes[0], precision_.classes[1]);
 }
 
 int64_t LocalRun::Rows() const { return drive::PassRows({&sides_[0]->record(), &sides_[1]->record()}); }
@@ -217,19 +219,6 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
              "unwatched",
              side == 0 ? "candidate" : "reference")});
   }
-  for (const codes::PrecisionDifference& d : differences_)
-    evidence_.precision.push_back({d.of.weight,
-                                   codes::ClassName(precision_[0], d.of),
-                                   {d.scheme[0], d.scheme[1]},
-                                   d.n_matrices,
-                                   d.n_products});
-  auto observed = [](const std::vector<codes::ClassPrecision>& classes) {
-    return !classes.empty() &&
-           std::ranges::all_of(classes, [](const codes::ClassPrecision& c) { return c.scheme.has_value(); });
-  };
-  evidence_.precision_is_observed = !request_.user.precision.strict && observed(precision_[0]) &&
-                                    observed(precision_[1]) &&
-                                    sides_[0]->record().model_sha256 == sides_[1]->record().model_sha256;
   *evidence = std::move(evidence_);
   *accumulated = std::move(accumulated_);
 }

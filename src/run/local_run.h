@@ -15,6 +15,7 @@
 #include "drive/participant.h"
 #include "model/model.h"
 #include "run/kept_traces.h"
+#include "run/observed_precision.h"
 #include "run/request.h"
 
 namespace pb::run {
@@ -31,8 +32,7 @@ class LocalRun {
   // digests of the logits as they came with taps in prompt.tapped_sha256.
   Status Add(PromptRecord& prompt, int32_t index);
 
-  // What was observed of a side's products; empty: nothing was.
-  const std::vector<codes::ClassPrecision>& precision(int side) const { return precision_[side]; }
+  const ObservedPrecision& precision() const { return precision_; }
 
   // What was found, after the last prompt. Engines whose logits change when they are watched become
   // reasons.
@@ -64,8 +64,7 @@ class LocalRun {
   const host::Settings* session_[2];
   std::shared_ptr<const Model> models_[2];
   std::optional<codes::PrecisionObserver> observers_[2];  // while they watch
-  std::vector<codes::ClassPrecision> precision_[2];
-  std::vector<codes::PrecisionDifference> differences_;
+  ObservedPrecision precision_;
   std::optional<codes::SchemeCheck> scheme_check_;  // once both engines were asked
   const Request& request_;
   compare::LocalEvidence evidence_;

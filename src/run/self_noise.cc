@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "noise/floor.h"
 #include "run/doubts.h"
+#include "run/observed_precision.h"
 
 namespace pb::run {
 namespace {
@@ -40,6 +41,8 @@ class SelfNoiseRun {
   void Keep(drive::Sequence sequence, drive::RowStore rows);
   Status EvaluateCalibration();
   Status MeasureFloor();
+  Status ObserveProducts();
+  std::span<const int32_t> FirstTokens() const;
   Status RunAxes();
   void SetLimits();
   void TellOfDoubts();
@@ -59,6 +62,8 @@ class SelfNoiseRun {
   drive::Participant engine_;
   host::Settings sessions_[2];  // of the floor's two sides: both are this engine
   std::vector<noise::Evaluated> undisturbed_;
+  std::shared_ptr<const Model> model_;  // null: not read here
+  std::vector<codes::ClassPrecision> precision_;
 };
 
 Status SelfNoiseRun::Absorb(Status status) {
@@ -152,17 +157,41 @@ Status SelfNoiseRun::MeasureFloor() {
   return {};
 }
 
+std::span<const int32_t> SelfNoiseRun::FirstTokens() const {
+  if (undisturbed_.empty()) return {};
+  return undisturbed_.front().sequence.tokens;
+}
+
+// How the engine rounds the inputs of products: a fact of it, where the file is read here.
+Status SelfNoiseRun::ObserveProducts() {
+  auto model = Model::Open(request_.model, DeclaredBy(request_.engine.settings));
+  if (!model.ok() || undisturbed_.empty()) return {};
+  model_ = *model;
+  PB_ASSIGN(precision_, codes::ObservePrecision(engine_, sessions_[1], model_, FirstTokens()));
+  NoteObserved(precision_, false, &out_.run.reference);
+  return {};
+}
+
 Status SelfNoiseRun::RunAxes() {
   size_t longest = 0;
   for (const noise::Evaluated& u : undisturbed_) longest = std::max(longest, u.sequence.tokens.size());
   out_.axes = noise::PlanAxes(out_.run.reference, static_cast<int64_t>(longest));
+  // Another CPU library may round the inputs of products otherwise, and be right by its own.
+  auto explain = [&](drive::Participant& varied, const host::Settings& session, noise::AxisRow* row) {
+    auto seen = codes::ObservePrecision(varied, session, model_, FirstTokens());
+    if (!seen.ok()) return;
+    for (const codes::PrecisionDifference& d : codes::Differences(*seen, precision_))
+      row->why += fmt::format("{}products of {} weights round the input by {}, the engine as measured by {}",
+                              row->why.empty() ? "" : "; ", codes::ClassName(precision_, d.of),
+                              ActSchemeName(d.scheme[0]), ActSchemeName(d.scheme[1]));
+  };
   for (size_t i = 0; i < out_.axes.size(); ++i) {
     if (request_.progress)
       request_.progress(fmt::format("{} {}", out_.axes[i].axis, out_.axes[i].value), static_cast<int64_t>(i),
                         static_cast<int64_t>(out_.axes.size()));
     drive::EngineRecord failed;
     Status status = noise::RunAxis(engine_, request_.engine, sessions_[1], undisturbed_,
-                                   out_.floor ? &*out_.floor : nullptr, &out_.axes[i], &failed);
+                                   out_.floor ? &*out_.floor : nullptr, &out_.axes[i], &failed, explain);
     if (status.ok()) continue;
     drive::EngineRecord& record = out_.run.reference;
     if (!failed.error.empty()) record.error = failed.error, record.last_words = failed.last_words;
@@ -272,7 +301,8 @@ Status SelfNoiseRun::Measure() {
   std::vector<compare::Reason>& reasons = out_.run.verdict.reasons;
   for (Status (SelfNoiseRun::*step)() :
        {&SelfNoiseRun::Open, &SelfNoiseRun::OpenSession, &SelfNoiseRun::EvaluatePrompts,
-        &SelfNoiseRun::EvaluateCalibration, &SelfNoiseRun::MeasureFloor, &SelfNoiseRun::RunAxes}) {
+        &SelfNoiseRun::EvaluateCalibration, &SelfNoiseRun::MeasureFloor, &SelfNoiseRun::ObserveProducts,
+        &SelfNoiseRun::RunAxes}) {
     // A recording computes nothing, so there is nothing else to vary, nor to read but what was
     // recorded.
     const bool needs_an_engine = step == &SelfNoiseRun::EvaluateCalibration || step == &SelfNoiseRun::RunAxes;
