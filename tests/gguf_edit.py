@@ -5,7 +5,7 @@ SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12
 STRING, ARRAY = 8, 9
 TYPE_BLOCKS = {0: (1, 4), 1: (1, 2), 3: (32, 20), 14: (256, 210), 34: (256, 54), 35: (256, 66)}  # type: (values, bytes) a block
 UINT16, UINT32, FLOAT32 = 2, 4, 6
-F32, F16, Q6_K = 0, 1, 14
+F32, F16, IQ3_S = 0, 1, 21
 
 
 class Gguf:

@@ -5,16 +5,16 @@ import shlex
 import struct
 
 from driver import SILU, Case, main, run
-from gguf_edit import F32, Q6_K, STRING, UINT16, Gguf, rewrite
+from gguf_edit import F32, IQ3_S, STRING, UINT16, Gguf, rewrite
 
 PROMPT = "and the"
 WIDTH = 256
 
 
-def q6_k(n_values):
-    """Random codes with a scale of about 1/1000: 128 + 64 bytes of codes, 16 scales, d."""
+def iq3_s(n_values):
+    """Random codes: d, then 108 bytes of codes, signs and scales."""
     r = random.Random(6)
-    block = lambda: r.randbytes(192) + bytes(r.randrange(1, 8) for _ in range(16)) + struct.pack("<e", 2**-13)
+    block = lambda: struct.pack("<e", 2**-13) + r.randbytes(108)
     return b"".join(block() for _ in range(n_values // 256))
 
 
@@ -36,8 +36,8 @@ class Refused(Case):
         factors = struct.pack("<32f", *[1.0] * 32)
         bias = struct.pack(f"<{WIDTH}f", *[0.001] * WIDTH)
         cls.models = {
-            "k_quants": (rewrite(plain, folder / "k_quants" / "m.gguf", tensors={
-                "token_embd.weight": (Q6_K, shape, q6_k(shape[0] * shape[1]))}), "weight type Q6_K of token_embd.weight"),
+            "levels": (rewrite(plain, folder / "levels" / "m.gguf", tensors={
+                "token_embd.weight": (IQ3_S, shape, iq3_s(shape[0] * shape[1]))}), "weight type IQ3_S of token_embd.weight"),
             "rope_freqs": (rewrite(plain, folder / "rope_freqs" / "m.gguf", tensors={"rope_freqs.weight": (F32, [32], factors)}),
                            "rope_freqs.weight"),
             "biases": (rewrite(plain, folder / "biases" / "m.gguf", tensors={"blk.0.attn_q.bias": (F32, [WIDTH], bias)}),
@@ -82,7 +82,7 @@ class Refused(Case):
                 self.assertTrue(all(nexts.values()), nexts)
 
     def test_two_libraries_of_the_reference_do_work(self):
-        for name in ("k_quants", "rope_freqs", "biases"):
+        for name in ("levels", "rope_freqs", "biases"):
             with self.subTest(name):
                 model, words = self.models[name]
                 _, following = self.refused(self.crossval("--model", model, "--reference", "llama.cpp", "--prompt", PROMPT), words)
@@ -92,7 +92,7 @@ class Refused(Case):
                 self.assertGreater(result.json["coverage"]["compared"], 0, result)
 
     def test_the_reference_alone_does_work(self):
-        model, words = self.models["k_quants"]
+        model, words = self.models["levels"]
         for command in (["infer", "-n", "2"], ["trace", "--out", self.folder / "t"]):
             result = run(*command, "--model", model, "--prompt", PROMPT, "--format", "json")
             _, following = self.refused(result, words)

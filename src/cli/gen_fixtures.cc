@@ -14,7 +14,7 @@ namespace {
 
 struct FixtureArguments {
   OutputArguments output;
-  std::string out, convert, weights = "F16", distribution = "ternary", activation = "silu";
+  std::string out, convert, weights = "F16", embedding, distribution = "ternary", activation = "silu";
   GenerateSpec spec;
 };
 
@@ -35,13 +35,13 @@ constexpr Fixture kFixtures[] = {
     {"llama-awkward-q4_1/model.gguf", "llama", BlockType::kQ4_1, Distribution::kGaussian, 768, 1056, 12, 4},
 };
 
-Result<BlockType> ParseWeights(std::string name) {
+Result<BlockType> ParseWeights(std::string name, const char* flag) {
   for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   constexpr uint32_t kMaxTypeId = 63;
   for (uint32_t id = 0; id <= kMaxTypeId; ++id)
     if (const BlockFormat* format = FindBlockFormat(id); format && format->name == name) return format->type;
   return MakeError(Code::kUnsupported,
-                   "--weights {}: unsupported; `paritybit check-features` lists the weight types", name);
+                   "{} {}: unsupported; `paritybit check-features` lists the weight types", flag, name);
 }
 
 Status MakeFolder(const std::filesystem::path& folder) {
@@ -74,12 +74,16 @@ Result<int> GenFixtures(const FixtureArguments& args) {
   object["files"] = nlohmann::ordered_json::array();
   std::string note;
   bool one_file = args.out.ends_with(".gguf");
-  PB_ASSIGN(BlockType weights, ParseWeights(args.weights));
+  PB_ASSIGN(BlockType weights, ParseWeights(args.weights, "--weights"));
+  std::optional<BlockType> embedding;
+  if (!args.embedding.empty()) {
+    PB_ASSIGN(embedding, ParseWeights(args.embedding, "--embedding"));
+  }
   if (!args.convert.empty()) {
     if (!one_file)
       return MakeError(Code::kUsage, "--convert writes one file: give its name with --out FILE.gguf");
     PB_TRY(MakeFolder(std::filesystem::path(args.out).parent_path()));
-    PB_ASSIGN(ConvertReport report, Convert(args.convert, weights, args.out));
+    PB_ASSIGN(ConvertReport report, Convert(args.convert, weights, embedding, args.out));
     object["converted"] = {
         {"tensors", report.n_converted}, {"inexact", report.n_inexact}, {"max_change", report.max_change}};
     note = fmt::format("{} tensors converted, {} of them changed a value (by {:.1e} at most)\n",
@@ -87,7 +91,7 @@ Result<int> GenFixtures(const FixtureArguments& args) {
     object["files"].push_back(args.out);
   } else if (one_file) {
     GenerateSpec spec = args.spec;
-    spec.weights = weights;
+    spec.weights = weights, spec.embedding = embedding;
     spec.distribution = args.distribution == "gaussian" ? Distribution::kGaussian : Distribution::kTernary;
     PB_ASSIGN(spec.activation, ParseActivation(args.activation));
     PB_TRY(MakeFolder(std::filesystem::path(args.out).parent_path()));
@@ -115,6 +119,8 @@ Action DeclareGenFixtures(Flags& flags) {
   flags.Option("--convert", args->convert,
                "rewrite this model's linear weights as --weights instead of making one");
   flags.Option("--weights", args->weights, "type of the linear weights").ShowDefault();
+  flags.Option("--embedding", args->embedding,
+               "type of embedding and output matrix (default: kept; of one made: F16)");
   auto shape = [&](const char* flag, int64_t& value, const char* help) {
     flags.Option(flag, value, help).ShowDefault().Group("Shape of one model");
   };

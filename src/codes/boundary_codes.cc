@@ -51,7 +51,9 @@ void BoundaryCodes::Subtract(const std::vector<std::pair<int64_t, int>>& steps, 
 
 void BoundaryCodes::ReadRow(int64_t j) {
   DecodeRow(w_, j, row_.data());
+  // Q8_1's blocks are of 32.
   if (scheme_ == ActScheme::kQ8_1) minima_ = BlockMinima(w_, j);
+  if (minima_.size() != blocks_.size()) minima_.clear();
 }
 
 // What the candidate's output of the row that was read gains where it takes the other code (+1) or the reference does

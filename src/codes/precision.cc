@@ -40,12 +40,13 @@ ExactOutputs Multiply(const WeightView& w, double scale, const RoundedRow& x,
   for (int64_t f : features) {
     DecodeRow(w, f, row.data());
     const std::vector<double> minima = BlockMinima(w, f);
+    const size_t block = minima.empty() ? row.size() : row.size() / minima.size();
     PartialSums codes, stored;
     for (size_t k = 0; k < row.size(); k++)
-      codes.Add((double(row[k]) - (minima.empty() ? 0 : minima[k / 32])) * x.values[k]);
+      codes.Add((double(row[k]) - (minima.empty() ? 0 : minima[k / block])) * x.values[k]);
     for (size_t b = 0; b < minima.size(); b++) {
-      double sum = x.sum_error.empty() ? 0 : x.sum_error[b];
-      for (size_t k = b * 32; k < b * 32 + 32; k++) sum += x.values[k];
+      double sum = x.sum_error.size() == minima.size() ? x.sum_error[b] : 0;
+      for (size_t k = b * block; k < (b + 1) * block; k++) sum += x.values[k];
       stored.Add(minima[b] * sum);
     }
     out.values.push_back((codes.sum + stored.sum) * scale);
@@ -277,7 +278,7 @@ std::vector<float> SchemeDifference(const WeightView& w, double scale, std::span
     const auto row = input.subspan(i * k_all, k_all);
     const RoundedRow c = RoundRow(row, candidate), r = RoundRow(row, reference);
     for (size_t k = 0; k < k_all; k++) x[i * k_all + k] = static_cast<float>(c.values[k] - r.values[k]);
-    for (size_t b = 0; w.type == BlockType::kQ4_1 && b < k_all / 32; b++)
+    for (size_t b = 0; b < std::max(c.sum_error.size(), r.sum_error.size()); b++)
       sums.push_back(static_cast<float>((c.sum_error.empty() ? 0 : c.sum_error[b]) -
                                         (r.sum_error.empty() ? 0 : r.sum_error[b])));
   }
@@ -295,7 +296,8 @@ std::vector<float> SchemeDifference(const WeightView& w, double scale, std::span
       double sum = 0;
       for (float lane : lanes) sum += double(lane);
       for (; k < k_all; k++) sum += double(weights[k]) * double(row[k]);
-      for (size_t b = 0; b < minima.size(); b++) sum += minima[b] * double(sums[i * minima.size() + b]);
+      for (size_t b = 0; sums.size() == n_rows * minima.size() && b < minima.size(); b++)
+        sum += minima[b] * double(sums[i * minima.size() + b]);
       difference[i * static_cast<size_t>(w.n_rows) + static_cast<size_t>(j)] =
           static_cast<float>(sum * scale);
     }

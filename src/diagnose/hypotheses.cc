@@ -178,7 +178,7 @@ class Search {
     attempt(kRope, "rope.dims", static_cast<double>(p.rope_dims) / 2, "rotates half of each head",
             "half of each head rotated");
     const OpWeights weights = WeightsOf(s_.arbiter->model(), c.place.stage, c.place.layer);
-    if (weights.matrix && weights.matrix->type == BlockType::kQ4_1)
+    if (weights.matrix && !BlockMinima(*weights.matrix, 0).empty())
       attempt(kProducts, "weight.minimum", 0, "leaves out the minimum of the weight's blocks", "no minimum");
     if (const float step = TernaryStep(weights); step > 0) {
       attempt(kProducts, "weight.offset", step, "takes weight codes for one more than they are",

@@ -9,6 +9,8 @@
 
 #include "base/bytes.h"
 #include "base/half.h"
+#include "formats/k_quants.h"
+#include "formats/small_floats.h"
 
 namespace pb {
 namespace {
@@ -33,6 +35,55 @@ void DecodeQ8_0(const std::byte* in, float* out, int64_t n, float) {
     auto block = LoadLe<BlockQ8_0>(in + b * static_cast<int64_t>(sizeof(BlockQ8_0)));
     float d = F16ToF32(block.d);
     for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(block.qs[j]) * d;
+  }
+}
+
+void DecodeQ4_0(const std::byte* in, float* out, int64_t n, float) {
+  for (int64_t b = 0; b < n / 32; ++b, out += 32) {
+    auto block = LoadLe<BlockQ4_0>(in + b * static_cast<int64_t>(sizeof(BlockQ4_0)));
+    float d = F16ToF32(block.d);
+    for (int j = 0; j < 16; ++j) {
+      out[j] = static_cast<float>((block.qs[j] & 15) - 8) * d;
+      out[j + 16] = static_cast<float>((block.qs[j] >> 4) - 8) * d;
+    }
+  }
+}
+
+// Code j of a block of Q5_0 or Q5_1: four bits in qs, the fifth in qh.
+template <typename Block>
+int CodeOfQ5(const Block& block, int j) {
+  return (block.qs[j % 16] >> (j < 16 ? 0 : 4) & 15) | (block.qh[j / 8] >> (j % 8) & 1) << 4;
+}
+
+void DecodeQ5_0(const std::byte* in, float* out, int64_t n, float) {
+  for (int64_t b = 0; b < n / 32; ++b, out += 32) {
+    auto block = LoadLe<BlockQ5_0>(in + b * static_cast<int64_t>(sizeof(BlockQ5_0)));
+    float d = F16ToF32(block.d);
+    for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(CodeOfQ5(block, j) - 16) * d;
+  }
+}
+
+void DecodeQ5_1(const std::byte* in, float* out, int64_t n, float) {
+  for (int64_t b = 0; b < n / 32; ++b, out += 32) {
+    auto block = LoadLe<BlockQ5_1>(in + b * static_cast<int64_t>(sizeof(BlockQ5_1)));
+    float d = F16ToF32(block.d), m = F16ToF32(block.m);
+    for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(CodeOfQ5(block, j)) * d + m;
+  }
+}
+
+void DecodeQ1_0(const std::byte* in, float* out, int64_t n, float) {
+  for (int64_t b = 0; b < n / 128; ++b, out += 128) {
+    auto block = LoadLe<BlockQ1_0>(in + b * static_cast<int64_t>(sizeof(BlockQ1_0)));
+    float d = F16ToF32(block.d);
+    for (int j = 0; j < 128; ++j) out[j] = block.qs[j / 8] >> (j % 8) & 1 ? d : -d;
+  }
+}
+
+void DecodeQ2_0(const std::byte* in, float* out, int64_t n, float) {
+  for (int64_t b = 0; b < n / 64; ++b, out += 64) {
+    auto block = LoadLe<BlockQ2_0>(in + b * static_cast<int64_t>(sizeof(BlockQ2_0)));
+    float d = F16ToF32(block.d);
+    for (int j = 0; j < 64; ++j) out[j] = static_cast<float>((block.qs[j / 4] >> (j % 4 * 2) & 3) - 1) * d;
   }
 }
 
@@ -147,6 +198,65 @@ void EncodeQ4_1(const float* in, std::byte* out, int64_t n) {
   }
 }
 
+// The value of largest magnitude with its sign; of equal ones the first.
+float Largest(const float* in, int64_t n) {
+  float largest = 0;
+  for (int64_t i = 0; i < n; ++i)
+    if (std::fabs(in[i]) > std::fabs(largest)) largest = in[i];
+  return largest;
+}
+
+// Around -most: the largest value becomes that code, so that the side it stands on has one more.
+void EncodeQ4_0(const float* in, std::byte* out, int64_t n) {
+  for (int64_t b = 0; b < n / 32; ++b, in += 32) {
+    float d = Largest(in, 32) / -8.0f, inverse = Inverse(d);
+    auto code = [&](float v) { return std::min(15, static_cast<int>(v * inverse + 8.5f)); };
+    BlockQ4_0 block;
+    block.d = F32ToF16(d);
+    for (int j = 0; j < 16; ++j) block.qs[j] = static_cast<uint8_t>(code(in[j]) | code(in[j + 16]) << 4);
+    StoreLe(out + b * static_cast<int64_t>(sizeof block), block);
+  }
+}
+
+template <typename Block>
+void PutQ5(int j, int code, Block* block) {
+  block->qs[j % 16] |= static_cast<uint8_t>((code & 15) << (j < 16 ? 0 : 4));
+  block->qh[j / 8] |= static_cast<uint8_t>(code >> 4 << (j % 8));
+}
+
+void EncodeQ5_0(const float* in, std::byte* out, int64_t n) {
+  for (int64_t b = 0; b < n / 32; ++b, in += 32) {
+    float d = Largest(in, 32) / -16.0f, inverse = Inverse(d);
+    BlockQ5_0 block = {};
+    block.d = F32ToF16(d);
+    for (int j = 0; j < 32; ++j) PutQ5(j, std::min(31, static_cast<int>(in[j] * inverse + 16.5f)), &block);
+    StoreLe(out + b * static_cast<int64_t>(sizeof block), block);
+  }
+}
+
+void EncodeQ5_1(const float* in, std::byte* out, int64_t n) {
+  for (int64_t b = 0; b < n / 32; ++b, in += 32) {
+    auto [low, high] = std::minmax_element(in, in + 32);
+    float m = *low, d = (*high - m) / 31.0f, inverse = Inverse(d);
+    BlockQ5_1 block = {};
+    block.d = F32ToF16(d), block.m = F32ToF16(m);
+    for (int j = 0; j < 32; ++j) PutQ5(j, static_cast<int>((in[j] - m) * inverse + 0.5f) & 31, &block);
+    StoreLe(out + b * static_cast<int64_t>(sizeof block), block);
+  }
+}
+
+// The mean magnitude as scale, which is least squares for signs.
+void EncodeQ1_0(const float* in, std::byte* out, int64_t n) {
+  for (int64_t b = 0; b < n / 128; ++b, in += 128) {
+    float sum = 0;
+    for (int j = 0; j < 128; ++j) sum += std::fabs(in[j]);
+    BlockQ1_0 block = {};
+    block.d = F32ToF16(sum / 128.0f);
+    for (int j = 0; j < 128; ++j) block.qs[j / 8] |= static_cast<uint8_t>((in[j] >= 0) << (j % 8));
+    StoreLe(out + b * static_cast<int64_t>(sizeof block), block);
+  }
+}
+
 // 0, 1, 2 for the nearest of -1, 0, +1 times the largest magnitude.
 int TernaryCode(float v, float inverse) {
   return std::clamp(static_cast<int>(std::lround(v * inverse)), -1, 1) + 1;
@@ -186,6 +296,17 @@ void EncodeTQ2_0(const float* in, std::byte* out, int64_t n) {
   }
 }
 
+void EncodeQ2_0(const float* in, std::byte* out, int64_t n) {
+  for (int64_t b = 0; b < n / 64; ++b, in += 64) {
+    float d = MaxAbs(in, 64), inverse = Inverse(d);
+    BlockQ2_0 block = {};
+    block.d = F32ToF16(d);
+    for (int j = 0; j < 64; ++j)
+      block.qs[j / 4] |= static_cast<uint8_t>(TernaryCode(in[j], inverse) << (j % 4 * 2));
+    StoreLe(out + b * static_cast<int64_t>(sizeof block), block);
+  }
+}
+
 void EncodeI2S(const float* in, std::byte* out, int64_t n) {
   float scale = MaxAbs(in, n), inverse = Inverse(scale);
   std::memset(out, 0, static_cast<size_t>(n / 4));
@@ -201,11 +322,24 @@ void EncodeI2S(const float* in, std::byte* out, int64_t n) {
 constexpr BlockFormat kFormats[] = {
     {BlockType::kF32, "F32", 1, 4, DecodeF32, EncodeF32},
     {BlockType::kF16, "F16", 1, 2, DecodeF16, EncodeF16},
+    {BlockType::kQ4_0, "Q4_0", 32, 18, DecodeQ4_0, EncodeQ4_0},
     {BlockType::kQ4_1, "Q4_1", 32, 20, DecodeQ4_1, EncodeQ4_1},
+    {BlockType::kQ5_0, "Q5_0", 32, 22, DecodeQ5_0, EncodeQ5_0},
+    {BlockType::kQ5_1, "Q5_1", 32, 24, DecodeQ5_1, EncodeQ5_1},
     {BlockType::kQ8_0, "Q8_0", 32, 34, DecodeQ8_0, EncodeQ8_0},
+    {BlockType::kQ2_K, "Q2_K", 256, 84, DecodeQ2_K, EncodeQ2_K},
+    {BlockType::kQ3_K, "Q3_K", 256, 110, DecodeQ3_K, EncodeQ3_K},
+    {BlockType::kQ4_K, "Q4_K", 256, 144, DecodeQ4_K, EncodeQ4_K},
+    {BlockType::kQ5_K, "Q5_K", 256, 176, DecodeQ5_K, EncodeQ5_K},
+    {BlockType::kQ6_K, "Q6_K", 256, 210, DecodeQ6_K, EncodeQ6_K},
+    {BlockType::kIQ4_NL, "IQ4_NL", 32, 18, DecodeIQ4_NL, EncodeIQ4_NL},
+    {BlockType::kIQ4_XS, "IQ4_XS", 256, 136, DecodeIQ4_XS, EncodeIQ4_XS},
     {BlockType::kBF16, "BF16", 1, 2, DecodeBf16, EncodeBf16},
     {BlockType::kTQ1_0, "TQ1_0", 256, 54, DecodeTQ1_0, EncodeTQ1_0},
     {BlockType::kTQ2_0, "TQ2_0", 256, 66, DecodeTQ2_0, EncodeTQ2_0},
+    {BlockType::kMXFP4, "MXFP4", 32, 17, DecodeMXFP4, EncodeMXFP4},
+    {BlockType::kQ1_0, "Q1_0", 128, 18, DecodeQ1_0, EncodeQ1_0},
+    {BlockType::kQ2_0, "Q2_0", 64, 18, DecodeQ2_0, EncodeQ2_0},
     {BlockType::kI2_S, "I2_S", kI2SBlock, kI2SBlockBytes, DecodeI2S, EncodeI2S},
 };
 
@@ -217,15 +351,11 @@ struct OtherType {
   uint32_t block_values, block_bytes;
 };
 constexpr OtherType kOthers[] = {
-    {2, "Q4_0", 32, 18},       {6, "Q5_0", 32, 22},      {7, "Q5_1", 32, 24},      {9, "Q8_1", 32, 36},
-    {10, "Q2_K", 256, 84},     {11, "Q3_K", 256, 110},   {12, "Q4_K", 256, 144},   {13, "Q5_K", 256, 176},
-    {14, "Q6_K", 256, 210},    {15, "Q8_K", 256, 292},   {16, "IQ2_XXS", 256, 66}, {17, "IQ2_XS", 256, 74},
-    {18, "IQ3_XXS", 256, 98},  {19, "IQ1_S", 256, 50},   {20, "IQ4_NL", 32, 18},   {21, "IQ3_S", 256, 110},
-    {22, "IQ2_S", 256, 82},    {23, "IQ4_XS", 256, 136}, {24, "I8", 1, 1},         {25, "I16", 1, 2},
-    {26, "I32", 1, 4},         {27, "I64", 1, 8},        {28, "F64", 1, 8},        {29, "IQ1_M", 256, 56},
-    {37, "I8_S", 1, 0},        {38, "TL1", 1, 0},        {39, "MXFP4", 32, 17},    {40, "NVFP4", 64, 36},
-    {41, "Q1_0", 128, 18},     {42, "Q2_0", 64, 18},     {134, "IQ1_BN", 64, 0},   {135, "IQ2_BN", 64, 0},
-    {335, "IQ2_BN_R4", 64, 0},
+    {9, "Q8_1", 32, 36},      {15, "Q8_K", 256, 292}, {16, "IQ2_XXS", 256, 66}, {17, "IQ2_XS", 256, 74},
+    {18, "IQ3_XXS", 256, 98}, {19, "IQ1_S", 256, 50}, {21, "IQ3_S", 256, 110},  {22, "IQ2_S", 256, 82},
+    {24, "I8", 1, 1},         {25, "I16", 1, 2},      {26, "I32", 1, 4},        {27, "I64", 1, 8},
+    {28, "F64", 1, 8},        {29, "IQ1_M", 256, 56}, {37, "I8_S", 1, 0},       {38, "TL1", 1, 0},
+    {40, "NVFP4", 64, 36},    {134, "IQ1_BN", 64, 0}, {135, "IQ2_BN", 64, 0},   {335, "IQ2_BN_R4", 64, 0},
 };
 
 const OtherType* FindOther(uint32_t id) {
@@ -315,10 +445,25 @@ void DecodeRow(const WeightView& w, int64_t row, float* out) {
 
 std::vector<double> BlockMinima(const WeightView& w, int64_t row) {
   std::vector<double> minima;
-  if (w.type != BlockType::kQ4_1) return minima;
   const std::byte* block = w.data + static_cast<uint64_t>(row) * w.row_bytes;
-  for (int64_t k = 0; k < w.n_columns; k += 32, block += sizeof(BlockQ4_1))
-    minima.push_back(F16ToF32(LoadLe<uint16_t>(block + offsetof(BlockQ4_1, m))));
+  const BlockFormat& format = GetBlockFormat(w.type);
+  for (int64_t k = 0; k < w.n_columns; k += format.block_values, block += format.block_bytes) {
+    switch (w.type) {
+      case BlockType::kQ4_1:
+      case BlockType::kQ5_1:
+        minima.push_back(F16ToF32(LoadLe<uint16_t>(block + offsetof(BlockQ4_1, m))));
+        break;
+      case BlockType::kQ2_K:
+        for (int b = 0; b < 16; ++b) minima.push_back(MinimumOfQ2_K(block, b));
+        break;
+      case BlockType::kQ4_K:
+      case BlockType::kQ5_K:
+        for (int b = 0; b < 8; ++b) minima.push_back(MinimumOfQ4_K(block, b));
+        break;
+      default:
+        return minima;
+    }
+  }
   return minima;
 }
 

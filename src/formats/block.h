@@ -18,17 +18,44 @@ namespace pb {
 enum class BlockType : uint32_t {
   kF32 = 0,
   kF16 = 1,
+  kQ4_0 = 2,
   kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
   kQ8_0 = 8,
   kQ8_1 = 9,
+  kQ2_K = 10,
+  kQ3_K = 11,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
   kQ8_K = 15,
+  kIQ4_NL = 20,
+  kIQ4_XS = 23,
   kBF16 = 30,
   kTQ1_0 = 34,
   kTQ2_0 = 35,
   kI2_S = 36,
+  kMXFP4 = 39,
+  kQ1_0 = 41,
+  kQ2_0 = 42,
 };
 
 // On-disk blocks, little-endian (ggml-common.h of llama.cpp v0.5.0 for all but I2_S).
+struct BlockQ4_0 {
+  uint16_t d;
+  uint8_t qs[16];
+};  // 32 values: d * (code - 8)
+struct BlockQ5_0 {
+  uint16_t d;
+  uint8_t qh[4];  // the fifth bit of each code
+  uint8_t qs[16];
+};  // 32 values: d * (code - 16)
+struct BlockQ5_1 {
+  uint16_t d, m;
+  uint8_t qh[4];
+  uint8_t qs[16];
+};  // 32 values: d * code + m
 struct BlockQ4_1 {
   uint16_t d, m;
   uint8_t qs[16];
@@ -55,6 +82,30 @@ struct BlockTQ2_0 {
   uint8_t qs[64];
   uint16_t d;
 };  // 256 values, 2 bits each
+struct BlockIQ4_NL {
+  uint16_t d;
+  uint8_t qs[16];
+};  // 32 values: d * kIq4Values[code]
+struct BlockIQ4_XS {
+  uint16_t d, scales_h;
+  uint8_t scales_l[4];
+  uint8_t qs[128];
+};  // 256 values, 32 a scale of 6 bits: d * (scale - 32) * kIq4Values[code]
+struct BlockMXFP4 {
+  uint8_t e;
+  uint8_t qs[16];
+};  // 32 values: 2^(e - 127) * kE2M1Values[code] (OCP Microscaling Formats 1.0)
+struct BlockQ1_0 {
+  uint16_t d;
+  uint8_t qs[16];
+};  // 128 values: d or -d, a bit each
+struct BlockQ2_0 {
+  uint16_t d;
+  uint8_t qs[16];
+};  // 64 values: d * (code - 1), 2 bits each
+static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ5_0) == 22 && sizeof(BlockQ5_1) == 24);
+static_assert(sizeof(BlockIQ4_NL) == 18 && sizeof(BlockIQ4_XS) == 136 && sizeof(BlockMXFP4) == 17);
+static_assert(sizeof(BlockQ1_0) == 18 && sizeof(BlockQ2_0) == 18);
 static_assert(sizeof(BlockQ4_1) == 20 && sizeof(BlockQ8_0) == 34 && sizeof(BlockQ8_1) == 36);
 static_assert(sizeof(BlockQ8_K) == 292 && sizeof(BlockTQ1_0) == 54 && sizeof(BlockTQ2_0) == 66);
 
@@ -70,9 +121,10 @@ struct BlockFormat {
   // Decodes n_values (a multiple of block_values) to float32; `scale` is used by I2_S alone. No
   // alignment is needed.
   void (*decode)(const std::byte* blocks, float* out, int64_t n_values, float scale);
-  // Encodes n_values (a multiple of block_values), all finite. Q8_0 and Q4_1 round as ggml's
-  // reference quantisers do; the ternary types take the largest magnitude (of a block; I2_S: of all
-  // n_values, with the tail behind the codes) as scale.
+  // Encodes n_values (a multiple of block_values), all finite. Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and
+  // MXFP4 round as ggml's reference quantisers do; the ternary types take the largest magnitude (of
+  // a block; I2_S: of all n_values, with the tail behind the codes) as scale. The others are
+  // encoded plainly, each block by its own range, without the search of ggml's quantisers.
   void (*encode)(const float* values, std::byte* out, int64_t n_values);
 };
 
@@ -114,8 +166,8 @@ struct WeightView {
 
 // Decodes row r to n_columns float32.
 void DecodeRow(const WeightView& w, int64_t row, float* out);
-// The minimum of each block of row r, which its format adds to scale times code; empty where the
-// format has none.
+// The minimum of each block of row r, which its format adds to scale times code: n_columns / size
+// values a block, 32 in Q4_1, Q5_1, Q4_K and Q5_K, 16 in Q2_K. Empty where the format has none.
 std::vector<double> BlockMinima(const WeightView& w, int64_t row);
 
 }  // namespace pb

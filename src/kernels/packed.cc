@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstring>
 
+#include "formats/small_floats.h"
+
 namespace pb {
 namespace {
 
@@ -15,6 +17,36 @@ constexpr uint16_t kOneF16 = 0x3c00;
 // code.
 void UnpackQ4_1(const BlockQ4_1& b, uint8_t* codes) {
   for (int i = 0; i < 16; i++) codes[i] = b.qs[i] & 15, codes[i + 16] = b.qs[i] >> 4;
+}
+
+void UnpackQ4_0(const BlockQ4_0& b, uint8_t* codes) {
+  for (int i = 0; i < 16; i++) {
+    codes[i] = static_cast<uint8_t>((b.qs[i] & 15) - 8);
+    codes[i + 16] = static_cast<uint8_t>((b.qs[i] >> 4) - 8);
+  }
+}
+
+void UnpackQ5_0(const BlockQ5_0& b, uint8_t* codes) {
+  for (int i = 0; i < 32; i++) {
+    const int low = b.qs[i % 16] >> (i < 16 ? 0 : 4) & 15, high = b.qh[i / 8] >> (i % 8) & 1;
+    codes[i] = static_cast<uint8_t>((low | high << 4) - 16);
+  }
+}
+
+void UnpackIQ4_NL(const BlockIQ4_NL& b, uint8_t* codes) {
+  for (int i = 0; i < 16; i++) {
+    codes[i] = static_cast<uint8_t>(kIq4Values[b.qs[i] & 15]);
+    codes[i + 16] = static_cast<uint8_t>(kIq4Values[b.qs[i] >> 4]);
+  }
+}
+
+// A bit is -1 or 1, which are the codes 0 and 2.
+void UnpackQ1_0(const BlockQ1_0& b, uint8_t* codes) {
+  for (int i = 0; i < 128; i++) codes[i] = static_cast<uint8_t>((b.qs[i / 8] >> (i % 8) & 1) * 2);
+}
+
+void UnpackQ2_0(const BlockQ2_0& b, uint8_t* codes) {
+  for (int i = 0; i < 64; i++) codes[i] = b.qs[i / 4] >> (i % 4 * 2) & 3;
 }
 
 void UnpackQ8_0(const BlockQ8_0& b, uint8_t* codes) {
@@ -65,12 +97,29 @@ void RowOf(const std::byte* data, int64_t n_columns, int block_values, void (*un
   }
 }
 
+// How a type is packed; what its codes count from, and 32 << block_shift columns a scale.
+struct Packing {
+  BlockType type;
+  int bits, offset, block_shift;
+  bool has_min;
+};
+constexpr Packing kPackings[] = {
+    {BlockType::kQ4_0, 8, 0, 0, false},   {BlockType::kQ4_1, 4, 0, 0, true},
+    {BlockType::kQ5_0, 8, 0, 0, false},   {BlockType::kQ8_0, 8, 0, 0, false},
+    {BlockType::kIQ4_NL, 8, 0, 0, false}, {BlockType::kTQ1_0, 2, 1, 3, false},
+    {BlockType::kTQ2_0, 2, 1, 3, false},  {BlockType::kI2_S, 2, 1, kWholeRow, false},
+    {BlockType::kQ1_0, 2, 1, 2, false},   {BlockType::kQ2_0, 2, 1, 1, false},
+};
+
+const Packing* FindPacking(BlockType type) {
+  for (const Packing& p : kPackings)
+    if (p.type == type) return &p;
+  return nullptr;
+}
+
 }  // namespace
 
-bool IsPackable(BlockType type) {
-  return type == BlockType::kQ4_1 || type == BlockType::kQ8_0 || type == BlockType::kTQ1_0 ||
-         type == BlockType::kTQ2_0 || type == BlockType::kI2_S;
-}
+bool IsPackable(BlockType type) { return FindPacking(type) != nullptr; }
 
 void RowCodes(const WeightView& w, int64_t row, uint8_t* codes, uint16_t* d, uint16_t* m) {
   const std::byte* data = w.data + static_cast<uint64_t>(row) * w.row_bytes;
@@ -79,6 +128,16 @@ void RowCodes(const WeightView& w, int64_t row, uint8_t* codes, uint16_t* d, uin
       RowOf<BlockQ4_1>(data, w.n_columns, 32, UnpackQ4_1, codes, d);
       for (int64_t b = 0; b < w.n_columns / 32; b++) std::memcpy(&m[b], data + b * 20 + 2, 2);
       return;
+    case BlockType::kQ4_0:
+      return RowOf<BlockQ4_0>(data, w.n_columns, 32, UnpackQ4_0, codes, d);
+    case BlockType::kQ5_0:
+      return RowOf<BlockQ5_0>(data, w.n_columns, 32, UnpackQ5_0, codes, d);
+    case BlockType::kIQ4_NL:
+      return RowOf<BlockIQ4_NL>(data, w.n_columns, 32, UnpackIQ4_NL, codes, d);
+    case BlockType::kQ1_0:
+      return RowOf<BlockQ1_0>(data, w.n_columns, 128, UnpackQ1_0, codes, d);
+    case BlockType::kQ2_0:
+      return RowOf<BlockQ2_0>(data, w.n_columns, 64, UnpackQ2_0, codes, d);
     case BlockType::kQ8_0:
       return RowOf<BlockQ8_0>(data, w.n_columns, 32, UnpackQ8_0, codes, d);
     case BlockType::kTQ1_0:
@@ -100,11 +159,9 @@ PackedMatrix MakePacked(const WeightView& w) {
   PB_CHECK(IsPackable(w.type) && w.n_columns % kSub == 0);
   PackedMatrix p;
   p.n_rows = w.n_rows, p.n_columns = w.n_columns;
-  bool ternary = w.type != BlockType::kQ4_1 && w.type != BlockType::kQ8_0;
-  p.bits = ternary ? 2 : w.type == BlockType::kQ4_1 ? 4 : 8;
-  p.offset = ternary ? 1 : 0;
-  p.has_min = w.type == BlockType::kQ4_1;
-  p.block_shift = w.type == BlockType::kI2_S ? kWholeRow : ternary ? 3 : 0;
+  const Packing& packing = *FindPacking(w.type);
+  p.bits = packing.bits, p.offset = packing.offset;
+  p.has_min = packing.has_min, p.block_shift = packing.block_shift;
   p.scale = w.type == BlockType::kI2_S ? w.scale : 1.0f;
   p.codes = MakeAligned<uint8_t>(p.n_groups() * p.n_subs() * p.bits * 64);
   p.scales = MakeAligned<uint16_t>(p.n_groups() * p.n_blocks() * kGroupRows);

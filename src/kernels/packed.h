@@ -52,7 +52,8 @@ struct PackedMatrix {
   int64_t n_blocks() const { return (n_subs() + (int64_t{1} << block_shift) - 1) >> block_shift; }
 };
 
-// True for the types whose codes are integers: Q4_1 Q8_0 TQ1_0 TQ2_0 I2_S.
+// True for the types whose codes are integers below 8 bits with a half float a block: Q4_0 Q4_1 Q5_0
+// Q8_0 IQ4_NL (whose table holds whole numbers) TQ1_0 TQ2_0 I2_S Q1_0 Q2_0.
 bool IsPackable(BlockType type);
 // Fills rows [16 * begin_group, 16 * end_group); threads may share the groups between them.
 void PackGroups(const WeightView& w, PackedMatrix& packed, int64_t begin_group, int64_t end_group);

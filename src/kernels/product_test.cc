@@ -37,8 +37,21 @@ struct RandomMatrix {
     };
     for (int64_t r = 0; r < rows; r++) {
       switch (type) {
+        case BlockType::kQ4_0:
+        case BlockType::kIQ4_NL:
+          for (int64_t b = 0; b < columns / 32; b++) half(), fill(16);
+          break;
         case BlockType::kQ4_1:
           for (int64_t b = 0; b < columns / 32; b++) half(), half(), fill(16);
+          break;
+        case BlockType::kQ5_0:
+          for (int64_t b = 0; b < columns / 32; b++) half(), fill(20);
+          break;
+        case BlockType::kQ1_0:
+          for (int64_t b = 0; b < columns / 128; b++) half(), fill(16);
+          break;
+        case BlockType::kQ2_0:
+          for (int64_t b = 0; b < columns / 64; b++) half(), fill(16);
           break;
         case BlockType::kQ8_0:
           for (int64_t b = 0; b < columns / 32; b++) half(), fill(32);
@@ -64,8 +77,9 @@ PackedMatrix Pack(const WeightView& w) {
   return p;
 }
 
-const BlockType kTypes[] = {BlockType::kQ4_1, BlockType::kQ8_0, BlockType::kTQ1_0, BlockType::kTQ2_0,
-                            BlockType::kI2_S};
+const BlockType kTypes[] = {BlockType::kQ4_0,   BlockType::kQ4_1,  BlockType::kQ5_0,  BlockType::kQ8_0,
+                            BlockType::kIQ4_NL, BlockType::kTQ1_0, BlockType::kTQ2_0, BlockType::kI2_S,
+                            BlockType::kQ1_0,   BlockType::kQ2_0};
 const ActScheme kSchemes[] = {ActScheme::kQ8_0, ActScheme::kQ8_1, ActScheme::kQ8_K, ActScheme::kBitnet};
 
 int64_t BlockColumns(BlockType type) { return GetBlockFormat(type).block_values; }

@@ -86,7 +86,7 @@ Status CopyConfigJson(const std::filesystem::path& in, const std::filesystem::pa
 }  // namespace
 
 Result<ConvertReport> Convert(const std::filesystem::path& in, BlockType type,
-                              const std::filesystem::path& out) {
+                              std::optional<BlockType> embedding, const std::filesystem::path& out) {
   PB_ASSIGN(GgufFile file, GgufFile::Open(in));
   auto architecture = file.String("general.architecture");
   if (!architecture.ok()) return std::move(architecture).error().In(in.string());
@@ -94,11 +94,13 @@ Result<ConvertReport> Convert(const std::filesystem::path& in, BlockType type,
   CopyMetadata(file, *architecture, ArchitectureFor(*architecture, type), type, writer);
   ConvertReport report;
   for (const GgufTensor& t : file.tensors()) {
-    if (!IsLinear(t) || t.type_id == static_cast<uint32_t>(type)) {
+    const bool outer = t.name == "token_embd.weight" || t.name == "output.weight";
+    const std::optional<BlockType> into = IsLinear(t) ? type : outer ? embedding : std::nullopt;
+    if (!into || t.type_id == static_cast<uint32_t>(*into)) {
       writer.AddTensor(t.name, t.type_id, t.shape, {t.data.begin(), t.data.end()});
       continue;
     }
-    Status status = ConvertTensor(t, type, writer, report);
+    Status status = ConvertTensor(t, *into, writer, report);
     if (!status.ok()) return std::move(status).error().In(in.string());
   }
   PB_TRY(CopyConfigJson(in, out));

@@ -66,6 +66,7 @@ Status Complete(GenerateSpec& s) {
   if (!GetBlockFormat(s.weights).encode)
     return MakeError(Code::kUsage, "weights cannot be written in this type");
   PB_TRY(CheckRow(s.weights, "d_model", s.d_model));
+  if (s.embedding) PB_TRY(CheckRow(*s.embedding, "d_model", s.d_model));
   PB_TRY(CheckRow(s.weights, "n_heads * head_dim", s.n_heads * s.head_dim));
   return CheckRow(s.weights, "d_ff", s.d_ff);
 }
@@ -108,7 +109,8 @@ class Builder {
     // Logits of a normed row then have a standard deviation of about two.
     double deviation = 2.0 / std::sqrt(static_cast<double>(spec_.d_model));
     for (float& v : values) v = RoundF16(deviation * Normal(random));
-    Write(name, spec_.weights == BlockType::kF32 ? BlockType::kF32 : BlockType::kF16,
+    const BlockType usual = spec_.weights == BlockType::kF32 ? BlockType::kF32 : BlockType::kF16;
+    Write(name, spec_.embedding.value_or(usual),
           {static_cast<uint64_t>(spec_.d_model), static_cast<uint64_t>(spec_.n_vocab)}, values);
   }
 
@@ -222,28 +224,22 @@ std::string ConfigJsonOf(const GenerateSpec& s) {
 }  // namespace
 
 uint32_t FileTypeOf(BlockType type) {
-  switch (type) {
-    case BlockType::kF32:
-      return 0;
-    case BlockType::kF16:
-      return 1;
-    case BlockType::kQ4_1:
-      return 3;
-    case BlockType::kQ8_0:
-      return 7;
-    case BlockType::kBF16:
-      return 32;
-    case BlockType::kTQ1_0:
-      return 36;
-    case BlockType::kTQ2_0:
-      return 37;
-    case BlockType::kI2_S:
-      return 40;
-    case BlockType::kQ8_1:
-    case BlockType::kQ8_K:
-      break;
-  }
-  PB_CHECK(false);
+  struct Row {
+    BlockType type;
+    uint32_t file_type;
+  };
+  // llama.h of llama.cpp v0.5.0, llama_ftype: of several mixes the plainest. I2_S: bitnet.cpp.
+  constexpr Row kRows[] = {{BlockType::kF32, 0},     {BlockType::kF16, 1},     {BlockType::kQ4_0, 2},
+                           {BlockType::kQ4_1, 3},    {BlockType::kQ8_0, 7},    {BlockType::kQ5_0, 8},
+                           {BlockType::kQ5_1, 9},    {BlockType::kQ2_K, 10},   {BlockType::kQ3_K, 11},
+                           {BlockType::kQ4_K, 14},   {BlockType::kQ5_K, 16},   {BlockType::kQ6_K, 18},
+                           {BlockType::kIQ4_NL, 25}, {BlockType::kIQ4_XS, 30}, {BlockType::kBF16, 32},
+                           {BlockType::kTQ1_0, 36},  {BlockType::kTQ2_0, 37},  {BlockType::kMXFP4, 38},
+                           {BlockType::kI2_S, 40},   {BlockType::kQ1_0, 40},   {BlockType::kQ2_0, 41}};
+  const Row* row =
+      std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& r) { return r.type == type; });
+  PB_CHECK(row != std::end(kRows));
+  return row->file_type;
 }
 
 Result<GeneratedModel> Generate(const GenerateSpec& spec) {

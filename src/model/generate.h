@@ -25,8 +25,9 @@ struct GenerateSpec {
   int64_t head_dim = 0;   // 0: d_model / n_heads
   int64_t n_vocab = 512;  // fewer than 258 leave bytes without a token
   int64_t n_ctx = 512;
-  // of the linear layers; the embedding is F32 for F32, else F16
-  BlockType weights = BlockType::kF16;
+  BlockType weights = BlockType::kF16;  // of the linear layers
+  // of the embedding, and of the output matrix where it is another; nothing: F32 for F32, else F16
+  std::optional<BlockType> embedding;
   Distribution distribution = Distribution::kTernary;
   Activation activation = Activation::kSilu;  // goes to config.json; llama has SiLU alone
   bool output_tied = true;
@@ -53,10 +54,10 @@ struct ConvertReport {
 
 // Rewrites the linear weights of a model's layers into another type and everything else as it is.
 // Ternary weights with an f16 scale change no value between F32, F16, TQ1_0, TQ2_0 and I2_S. I2_S
-// goes with architecture bitnet-b1.58, the others with bitnet. A config.json beside the input goes
-// beside the output.
+// goes with architecture bitnet-b1.58, the others with bitnet. The embedding and the output matrix
+// are rewritten into `embedding`, if any. A config.json beside the input goes beside the output.
 Result<ConvertReport> Convert(const std::filesystem::path& in, BlockType type,
-                              const std::filesystem::path& out);
+                              std::optional<BlockType> embedding, const std::filesystem::path& out);
 
 // general.file_type of llama.cpp (I2_S: of bitnet.cpp) for a model whose linear weights have this
 // type.

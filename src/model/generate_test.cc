@@ -219,7 +219,7 @@ TEST(Convert, BundledModelsKeepEveryWeight) {
     for (auto [type, text] :
          {std::pair{BlockType::kF16, "f16"}, {BlockType::kI2_S, "i2_s"}, {BlockType::kTQ1_0, "tq1_0"}}) {
       auto out = folder / (std::string(text) + ".gguf");
-      auto report = Convert(source("tq2_0"), type, out);
+      auto report = Convert(source("tq2_0"), type, std::nullopt, out);
       ASSERT_TRUE(report.ok()) << report.error().message;
       EXPECT_EQ(report->n_converted, 42);
       EXPECT_EQ(report->n_inexact, 0);
@@ -247,7 +247,7 @@ TEST(Convert, SaysWhatChanged) {
   spec.n_layers = 1;
   spec.distribution = Distribution::kGaussian;
   ASSERT_TRUE(GenerateFile(spec, folder / "m.gguf").ok());
-  auto report = Convert(folder / "m.gguf", BlockType::kQ8_0, folder / "q8.gguf");
+  auto report = Convert(folder / "m.gguf", BlockType::kQ8_0, std::nullopt, folder / "q8.gguf");
   ASSERT_TRUE(report.ok()) << report.error().message;
   EXPECT_EQ(report->n_converted, 7);
   EXPECT_EQ(report->n_inexact, 7);
@@ -256,7 +256,7 @@ TEST(Convert, SaysWhatChanged) {
   spec.d_ff = 352;
   Folder other;
   ASSERT_TRUE(GenerateFile(spec, other / "m.gguf").ok());
-  auto refused = Convert(other / "m.gguf", BlockType::kTQ2_0, other / "tq2.gguf");
+  auto refused = Convert(other / "m.gguf", BlockType::kTQ2_0, std::nullopt, other / "tq2.gguf");
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, Code::kUsage);
   EXPECT_NE(refused.error().message.find("blk.0.ffn_down.weight"), std::string::npos);

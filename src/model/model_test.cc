@@ -257,11 +257,11 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
     if (t.name != "blk.0.attn_q.weight") {
       out.AddTensor(t.name, t.type_id, t.shape, {t.data.begin(), t.data.end()});
     } else {
-      out.AddTensor(t.name, 2, t.shape, std::vector<std::byte>(32 * 18));
+      out.AddTensor(t.name, 9, t.shape, std::vector<std::byte>(32 * 36));
     }
   }
   ExpectError(Load(out.Serialise()), Code::kUnsupported,
-              "weight type Q4_0 of blk.0.attn_q.weight is not supported");
+              "weight type Q8_1 of blk.0.attn_q.weight is not supported");
 }
 
 TEST(Model, RefusesWhatDoesNotFitTogether) {

@@ -63,24 +63,26 @@ class WeightRows {
     } else {
       std::copy_n(columns_.data() + r * w_.n_rows, w_.n_rows, out);
     }
-    for (int64_t k = 0; c_.no_minimum && columns_.empty() && w_.type == BlockType::kQ4_1 && k < w_.n_columns;
-         k++)
-      out[k] -= StoredMinimum(r, k / 32);
+    if (c_.no_minimum && columns_.empty()) {
+      const std::vector<double> minima = BlockMinima(w_, r);
+      const int64_t block = minima.empty() ? 1 : w_.n_columns / static_cast<int64_t>(minima.size());
+      for (int64_t k = 0; !minima.empty() && k < w_.n_columns; k++)
+        out[k] -= static_cast<float>(minima[static_cast<size_t>(k / block)]);
+    }
     if (c_.block_order != BlockOrder::kDeclared) Reorder(out);
     if (c_.weight_offset != 0) {
       for (int64_t k = 0; k < w_.n_columns; k++) out[k] += static_cast<float>(c_.weight_offset);
     }
     if (r == c_.cell_row) out[c_.cell_column] += static_cast<float>(c_.cell_delta);
   }
-  float Minimum(int64_t r, int64_t block) const { return c_.no_minimum ? 0 : StoredMinimum(r, block); }
-
- private:
-  float StoredMinimum(int64_t r, int64_t block) const {
-    const std::byte* p =
-        w_.data + static_cast<uint64_t>(r) * w_.row_bytes + static_cast<uint64_t>(block) * sizeof(BlockQ4_1);
-    return F16ToF32(LoadLe<uint16_t>(p + offsetof(BlockQ4_1, m)));
+  // (n_blocks), as BlockMinima.
+  std::vector<double> Minima(int64_t r) const {
+    std::vector<double> minima = BlockMinima(w_, r);
+    if (c_.no_minimum) std::fill(minima.begin(), minima.end(), 0);
+    return minima;
   }
 
+ private:
   // Value i comes from code n_codes - 1 - i / n_bytes of byte i % n_bytes, or from code i % n_codes
   // of byte i / n_codes.
   void Reorder(float* row) const {
@@ -247,17 +249,22 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
     return MakeError(Code::kUsage, "weight.cell: there is no weight ({}, {})", c.cell_row, c.cell_column);
   if (c.drop_rows < 0 || c.drop_rows > n_out || c.drop_columns < 0 || c.drop_columns > k_all)
     return MakeError(Code::kUsage, "drop: a matrix of {} x {} has no such tail", w.n_rows, w.n_columns);
-  const bool stored_sums = scheme == ActScheme::kQ8_1 && w.type == BlockType::kQ4_1 && !c.transposed &&
-                           c.quantiser.block_values == 0;
+  // Weights that are scale times code and a minimum are multiplied in two parts, the second by sums
+  // of the codes of a block: exact ones, or such as Q8_1 stores.
+  const auto n_minima = static_cast<int64_t>(BlockMinima(w, 0).size());
+  const bool in_parts =
+      n_minima > 0 && IsIntegerScheme(scheme) && !c.transposed && c.quantiser.block_values == 0;
+  const int64_t per_minimum = in_parts ? k_all / n_minima : 1;
   const int64_t k_end = k_all - c.drop_columns;
   // of a block's values, as it is stored
-  Tiles tiles(n, k_all), sums(stored_sums ? n : 0, k_all / 32);
+  Tiles tiles(n, k_all), sums(in_parts ? n : 0, n_minima);
   for (int64_t i = 0; i < n; i++) {
     PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(k_all)}, scheme, c.quantiser));
     for (int64_t k = 0; k < k_all; k++) tiles.at(i, k) = a.values[static_cast<size_t>(k)];
-    for (int64_t b = 0; stored_sums && b < k_all / 32; b++)
-      sums.at(i, b) = a.sum_error[static_cast<size_t>(b)];
-    for (int64_t k = 0; stored_sums && k < k_end; k++) sums.at(i, k / 32) += a.values[static_cast<size_t>(k)];
+    const bool stored = in_parts && static_cast<int64_t>(a.sum_error.size()) == n_minima;
+    for (int64_t b = 0; stored && b < n_minima; b++) sums.at(i, b) = a.sum_error[static_cast<size_t>(b)];
+    for (int64_t k = 0; in_parts && k < k_end; k++)
+      sums.at(i, k / per_minimum) += a.values[static_cast<size_t>(k)];
   }
   const WeightRows rows(w, c);
   const double factor = scale * c.product_factor;
@@ -266,16 +273,18 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
   Rows y(n, n_out);
   if (units) *units = Rows(n, n_out);
   pool.For(n_out - c.drop_rows, 8, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> row(static_cast<size_t>(k_all)),
-        minimum(stored_sums ? static_cast<size_t>(k_all / 32) : 0);
+    std::vector<float> row(static_cast<size_t>(k_all)), minimum(static_cast<size_t>(in_parts ? n_minima : 0));
     for (int64_t r = begin; r < end; r++) {
       rows.Row(r, row.data());
       // The minimum's part is a sum of its own. The two parts may cancel, but each is rounded as
       // large as it is.
-      for (size_t b = 0; b < minimum.size(); b++) {
-        minimum[b] = rows.Minimum(r, static_cast<int64_t>(b));
-        for (size_t k = b * 32; k < b * 32 + 32; k++) row[k] -= minimum[b];
+      if (in_parts) {
+        const std::vector<double> minima = rows.Minima(r);
+        std::transform(minima.begin(), minima.end(), minimum.begin(),
+                       [](double m) { return static_cast<float>(m); });
       }
+      for (int64_t k = 0; in_parts && k < k_all; k++)
+        row[static_cast<size_t>(k)] -= minimum[static_cast<size_t>(k / per_minimum)];
       for (int64_t start = 0; start < n; start += kTile) {
         double sum[kTile], squares[kTile], stored[kTile] = {}, stored_squares[kTile] = {};
         const int64_t t = start / kTile;
@@ -286,7 +295,7 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
         } else {
           SumTile(row.data(), tiles.tile(t), k_end, sum);
         }
-        if (stored_sums) SumTile(minimum.data(), sums.tile(t), k_all / 32, stored, stored_squares);
+        if (in_parts) SumTile(minimum.data(), sums.tile(t), n_minima, stored, stored_squares);
         for (int64_t i = start; i < std::min(start + kTile, n); i++) {
           y.row(i)[r] = (sum[i - start] + stored[i - start]) * factor;
           if (units)

@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Weight types that people's files have: the native engine and the reference on the same file, op by op; a defect in such a file's
+product; an embedding of another type than the layers, as the reference's quantiser leaves it.
+
+weights_test.py BUILD_DIRECTORY"""
+import pathlib
+import tempfile
+
+import driver
+from driver import run
+
+REFERENCE = "llama.cpp,cpu.library=haswell"
+PROMPT = "the quick brown fox jumps over the lazy dog"
+# By what their products do: whole codes with a half float (packed for the kernels), a minimum with stored sums, K blocks with and
+# without minima, a table of levels, four-bit floats, ternary and binary.
+TYPES = ("Q4_0", "Q5_1", "Q2_K", "Q4_K", "Q6_K", "IQ4_XS", "MXFP4", "Q1_0", "Q2_0")
+
+
+class Weights(driver.Case):
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory(prefix="paritybit-test-")
+        cls.addClassCleanup(holder.cleanup)
+        cls.folder = pathlib.Path(holder.name)
+
+    def model(self, weights, *more):
+        path = self.folder / f"{weights}{len(more)}" / "model.gguf"
+        made = run("gen-fixtures", "--out", path, "--weights", weights, "--distribution", "gaussian", "--vocab", "320", *more)
+        self.assertEqual(made.code, 0, made)
+        return path
+
+    def test_both_engines_agree_op_by_op(self):
+        for weights in TYPES:
+            with self.subTest(weights):
+                result = self.crossval("--model", self.model(weights), "--prompt", PROMPT, "-n", "2", "--reference", REFERENCE)
+                self.assertEqual((result.json["verdict"], result.code), ("match", 0), result)
+                self.assertEqual(result.json["scope"], "local")
+
+    def test_a_ternary_model_with_an_embedding_of_six_bits(self):
+        """Most ternary files on the hubs: the reference's quantiser gives them a Q6_K or Q4_K embedding, which is the output matrix, too."""
+        for embedding in ("Q6_K", "Q4_K"):
+            model = self.model("TQ2_0", "--embedding", embedding, "--architecture", "bitnet", "--distribution", "ternary")
+            result = self.crossval("--model", model, "--prompt", PROMPT, "-n", "2", "--reference", REFERENCE)
+            self.assertEqual((result.json["verdict"], result.code), ("match", 0), result)
+
+    def test_a_defect_in_such_a_product_is_placed_and_named(self):
+        for weights in ("Q4_K", "IQ4_XS"):
+            result = self.crossval("--model", self.model(weights, "--seed", "2"), "--prompt", PROMPT, "--candidate",
+                                   "mutant,mutant.defect=factor_1.05,mutant.stage=up_proj,mutant.layer=1", "--reference", REFERENCE)
+            self.assertEqual((result.json["verdict"], result.json["blame"]), ("diverged", "candidate"), result)
+            place = result.json["first_divergence"]
+            self.assertEqual((place["layer"], place["stage"]), (1, "up_proj"))
+            self.assertIn("product.factor=1.05", str(result.json["diagnosis"]), result)
+
+    def test_rows_that_are_no_whole_blocks_are_refused_with_the_shape_that_would_do(self):
+        made = run("gen-fixtures", "--out", self.folder / "odd" / "model.gguf", "--weights", "Q6_K", "--d-model", "96")
+        self.assertEqual(made.code, 2, made)
+        self.assertIn("256", made.err)
+
+
+if __name__ == "__main__":
+    driver.main()
