@@ -3,11 +3,13 @@
 // setup-crossval` fetches both.
 //   tokenizer_reference_test --record    writes the ids of tests/data/tokenizer_battery.json anew
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdio>
 
 #include "base/random.h"
 #include "host/engine.h"
+#include "model/generate.h"
 #include "setup/setup.h"
 #include "tokenizer_battery.h"
 
@@ -60,7 +62,7 @@ TEST_P(Vectors, AreReproduced) {
 
 INSTANTIATE_TEST_SUITE_P(LlamaCpp, Vectors,
                          testing::Values("llama-bpe", "gpt-2", "qwen2", "qwen35", "starcoder", "refact",
-                                         "command-r", "falcon", "mpt"));
+                                         "command-r", "falcon", "mpt", "llama-spm", "phi-3"));
 
 // ---- The engine ----
 
@@ -175,6 +177,40 @@ TEST(Engine, AgreesOnSmolLM2) {
   auto model = setup::FindModel("smollm2");
   ASSERT_TRUE(model.ok()) << model.error().message;
   CompareWithEngine(*model, 2);
+}
+
+// A small model with the tables of a vocabulary, so that the engine opens it.
+Result<std::filesystem::path> ModelWithVocabulary(const std::string& name) {
+  PB_ASSIGN(setup::Reference reference, setup::FindReference("llama.cpp"));
+  PB_ASSIGN(GgufFile vocabulary,
+            GgufFile::Open(reference.vocabulary_dir / fmt::format("ggml-vocab-{}.gguf", name)));
+  const auto* tokens = vocabulary.Strings("tokenizer.ggml.tokens");
+  if (!tokens) return MakeError(Code::kMalformed, "{} has no tokens", name);
+  GenerateSpec spec;
+  spec.n_layers = 1, spec.d_model = 32, spec.d_ff = 32, spec.n_heads = 1, spec.n_kv_heads = 1;
+  spec.n_vocab = static_cast<int64_t>(tokens->size());
+  PB_ASSIGN(GeneratedModel generated, Generate(spec));
+  PB_ASSIGN(GgufFile plain, GgufFile::Parse(generated.gguf.Serialise()));
+  GgufWriter out;
+  for (const auto& [key, value] : plain.metadata())
+    if (!key.starts_with("tokenizer.") && key != "general.name") out.Add(key, value);
+  for (const auto& [key, value] : vocabulary.metadata())
+    if (key.starts_with("tokenizer.") || key == "general.name") out.Add(key, value);
+  for (const GgufTensor& t : plain.tensors())
+    out.AddTensor(t.name, t.type_id, t.shape, {t.data.begin(), t.data.end()});
+  const std::filesystem::path path =
+      std::filesystem::path(testing::TempDir()) / fmt::format("paritybit-{}-{}.gguf", name, getpid());
+  PB_TRY(out.Write(path));
+  return path;
+}
+
+TEST(Engine, AgreesOnSentencePiece) {
+  for (const char* name : {"llama-spm", "phi-3"}) {
+    auto model = ModelWithVocabulary(name);
+    ASSERT_TRUE(model.ok()) << model.error().message;
+    CompareWithEngine(*model, 3);
+    std::filesystem::remove(*model);
+  }
 }
 
 // What llama.cpp throws on is an error on both sides, and neither dies of it.

@@ -25,6 +25,7 @@
 #ifndef PARITYBIT_TOKENIZER_GGUF_KEYS_H_
 #define PARITYBIT_TOKENIZER_GGUF_KEYS_H_
 
+#include <cmath>
 #include <string>
 #include <utility>
 #include <variant>
@@ -37,8 +38,8 @@ struct TokenizerDefaults {
   int32_t bos, eos;
   bool add_bos;
 };
-TokenizerDefaults DefaultsOf(std::string_view pre, size_t n_tokens);
-// kUnsupported: another kind of tokeniser than byte-level BPE, whose tables have other keys.
+TokenizerDefaults DefaultsOf(std::string_view model, std::string_view pre, size_t n_tokens);
+// kUnsupported: another kind of tokeniser, whose tables have other keys.
 Status CheckTokenizerModel(std::string_view model);
 
 namespace gguf_keys {
@@ -78,6 +79,24 @@ Status TokenTypes(const File& file, std::vector<int32_t>* out) {
   return {};
 }
 
+template <typename File>
+Status Scores(const File& file, std::vector<float>* out) {
+  const auto* value = file.Find("tokenizer.ggml.scores");
+  if (value == nullptr) return {};
+  const auto* scores = std::get_if<std::vector<double>>(&value->value);
+  if (scores == nullptr)
+    return MakeError(Code::kMalformed, "tokenizer.ggml.scores (byte {}) is not an array of numbers",
+                     value->offset);
+  for (double score : *scores) {
+    if (!std::isfinite(score))
+      return MakeError(Code::kMalformed,
+                       "tokenizer.ggml.scores (byte {}): the score of token {} is no number", value->offset,
+                       out->size());
+    out->push_back(static_cast<float>(score));
+  }
+  return {};
+}
+
 }  // namespace gguf_keys
 
 // File: formats' GgufFile (Find, Uint, Bool, String, Strings; a template so that this room needs no
@@ -89,15 +108,19 @@ Result<TokenizerData> ReadTokenizerData(const File& file) {
   PB_ASSIGN(data.model, file.String("tokenizer.ggml.model"));
   PB_TRY(CheckTokenizerModel(data.model));
   PB_TRY(Optional(file.String("tokenizer.ggml.pre"), &data.pre));
+  const bool merges = data.model == "gpt2";
   for (auto [key, out] :
        {std::pair("tokenizer.ggml.tokens", &data.tokens), std::pair("tokenizer.ggml.merges", &data.merges)}) {
+    if (out == &data.merges && !merges) continue;
     const auto* strings = file.Strings(key);
     if (strings == nullptr) return MakeError(Code::kMalformed, "{} is missing or no array of strings", key);
     *out = *strings;
   }
   PB_TRY(gguf_keys::TokenTypes(file, &data.token_types));
+  if (!merges) PB_TRY(gguf_keys::Scores(file, &data.scores));
+  if (!merges) PB_TRY(Optional(file.Bool("tokenizer.ggml.add_space_prefix"), &data.add_space_prefix));
   const size_t n = data.tokens.size();
-  TokenizerDefaults defaults = DefaultsOf(data.pre, n);
+  TokenizerDefaults defaults = DefaultsOf(data.model, data.pre, n);
   data.bos = defaults.bos;
   data.eos = defaults.eos;
   data.add_bos = defaults.add_bos;

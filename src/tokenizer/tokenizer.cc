@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "tokenizer/bpe.h"
 #include "tokenizer/gguf_keys.h"
 #include "tokenizer/pretokenizer.h"
 #include "tokenizer/special_tokens.h"
+#include "tokenizer/spm.h"
 
 namespace pb {
 namespace {
@@ -72,15 +74,11 @@ Status CheckIds(const TokenizerData& data) {
   return {};
 }
 
-class BpeTokenizer : public Tokenizer {
+// What both kinds of tokenisers do with their tables and with special tokens.
+class TableTokenizer : public Tokenizer {
  public:
-  BpeTokenizer(TokenizerData data, const StringIds& ids, PreTokenizer pre, bool ignore_merges,
-               std::vector<std::string> findings)
-      : data_(std::move(data)),
-        findings_(std::move(findings)),
-        pre_(std::move(pre)),
-        special_(data_, ids),
-        bpe_(data_.merges, ids, ignore_merges, &findings_) {}
+  TableTokenizer(TokenizerData data, const StringIds& ids, std::vector<std::string> findings)
+      : data_(std::move(data)), findings_(std::move(findings)), special_(data_, ids) {}
 
   Result<std::vector<int32_t>> Encode(std::string_view text, const TokenizeOptions& options) const override;
   Result<std::string> Decode(std::span<const int32_t> ids, bool special) const override;
@@ -88,18 +86,76 @@ class BpeTokenizer : public Tokenizer {
   bool IsEndOfGeneration(int32_t id) const override { return special_.IsEndOfGeneration(id); }
   const std::vector<std::string>& findings() const override { return findings_; }
 
- private:
-  void AppendPiece(int32_t id, bool special, std::string* out) const;
+ protected:
+  // Appends the ids of text between special tokens; `begins`: at the start, or right behind one.
+  virtual Status AppendText(std::string_view text, bool begins, std::vector<int32_t>* ids) const = 0;
+  // The bytes of a normal token.
+  virtual std::string BytesOf(const std::string& token) const = 0;
 
   TokenizerData data_;
   std::vector<std::string> findings_;
-  PreTokenizer pre_;
   SpecialTokens special_;
+
+ private:
+  void AppendPiece(int32_t id, bool special, std::string* out) const;
+};
+
+class BpeTokenizer : public TableTokenizer {
+ public:
+  BpeTokenizer(TokenizerData data, const StringIds& ids, PreTokenizer pre, bool ignore_merges,
+               std::vector<std::string> findings)
+      : TableTokenizer(std::move(data), ids, std::move(findings)),
+        pre_(std::move(pre)),
+        bpe_(data_.merges, ids, ignore_merges, &findings_) {}
+
+ private:
+  Status AppendText(std::string_view text, bool begins, std::vector<int32_t>* ids) const override;
+  std::string BytesOf(const std::string& token) const override {
+    std::string bytes;
+    return ReadByteText(token, &bytes) ? bytes : token;
+  }
+
+  PreTokenizer pre_;
   Bpe bpe_;
 };
 
-Result<std::vector<int32_t>> BpeTokenizer::Encode(std::string_view text,
-                                                  const TokenizeOptions& options) const {
+constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
+
+std::string Replaced(std::string_view text, std::string_view what, std::string_view with) {
+  std::string out;
+  for (size_t at; (at = text.find(what)) != text.npos; text.remove_prefix(at + what.size()))
+    out.append(text.substr(0, at)).append(with);
+  return out.append(text);
+}
+
+class SpmTokenizer : public TableTokenizer {
+ public:
+  static Result<std::unique_ptr<const Tokenizer>> Create(TokenizerData data, StringIds ids,
+                                                         std::vector<std::string> findings) {
+    std::unique_ptr<SpmTokenizer> made(
+        new SpmTokenizer(std::move(data), std::move(ids), std::move(findings)));
+    PB_ASSIGN(made->spm_, Spm::Create(made->data_, made->ids_));
+    return std::unique_ptr<const Tokenizer>(std::move(made));
+  }
+
+ private:
+  SpmTokenizer(TokenizerData data, StringIds ids, std::vector<std::string> findings)
+      : TableTokenizer(std::move(data), ids, std::move(findings)), ids_(std::move(ids)) {}
+
+  Status AppendText(std::string_view text, bool begins, std::vector<int32_t>* ids) const override {
+    std::string escaped = data_.add_space_prefix && begins ? std::string(kSpace) : "";
+    escaped += Replaced(text, " ", kSpace);
+    spm_->Append(escaped, ids);
+    return {};
+  }
+  std::string BytesOf(const std::string& token) const override { return Replaced(token, kSpace, " "); }
+
+  StringIds ids_;
+  std::optional<Spm> spm_;  // once the tables stand where they stay
+};
+
+Result<std::vector<int32_t>> TableTokenizer::Encode(std::string_view text,
+                                                    const TokenizeOptions& options) const {
   // U+FFFD is three bytes long where the text had one.
   constexpr size_t kMaxText = std::numeric_limits<int32_t>::max() / 3;
   if (text.size() > kMaxText) {
@@ -107,29 +163,33 @@ Result<std::vector<int32_t>> BpeTokenizer::Encode(std::string_view text,
                      text.size(), kMaxText);
   }
   std::vector<int32_t> ids;
-  Bpe::Scratch scratch;
   if (options.add_special && data_.add_bos) ids.push_back(data_.bos);
+  bool begins = true;
   for (const Fragment& fragment : special_.Partition(text, options.parse_special)) {
     if (fragment.token >= 0) {
       ids.push_back(fragment.token);
-      continue;
-    }
-    auto words = pre_.Split(fragment.text);
-    if (!words.ok()) {
-      return std::move(words).error().In(
+    } else if (Status status = AppendText(fragment.text, begins, &ids); !status.ok()) {
+      return std::move(status).error().In(
           fmt::format("in the text from byte {}", fragment.text.data() - text.data()));
     }
-    size_t begin = 0;
-    for (size_t end : words->ends) {
-      bpe_.Append(std::string_view(words->text).substr(begin, end - begin), &scratch, &ids);
-      begin = end;
-    }
+    begins = fragment.token >= 0;
   }
   if (options.add_special && data_.add_eos) ids.push_back(data_.eos);
   return ids;
 }
 
-Result<std::string> BpeTokenizer::Decode(std::span<const int32_t> ids, bool special) const {
+Status BpeTokenizer::AppendText(std::string_view text, bool, std::vector<int32_t>* ids) const {
+  PB_ASSIGN(const auto words, pre_.Split(text));
+  Bpe::Scratch scratch;
+  size_t begin = 0;
+  for (size_t end : words.ends) {
+    bpe_.Append(std::string_view(words.text).substr(begin, end - begin), &scratch, ids);
+    begin = end;
+  }
+  return {};
+}
+
+Result<std::string> TableTokenizer::Decode(std::span<const int32_t> ids, bool special) const {
   std::string out;
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || static_cast<size_t>(ids[i]) >= data_.tokens.size()) {
@@ -141,7 +201,7 @@ Result<std::string> BpeTokenizer::Decode(std::span<const int32_t> ids, bool spec
   return out;
 }
 
-void BpeTokenizer::AppendPiece(int32_t id, bool special, std::string* out) const {
+void TableTokenizer::AppendPiece(int32_t id, bool special, std::string* out) const {
   const std::string& text = data_.tokens[id];
   uint8_t flags = special_.flags(id);
   if (flags & (kControl | kUnknown)) {
@@ -149,8 +209,7 @@ void BpeTokenizer::AppendPiece(int32_t id, bool special, std::string* out) const
   } else if (flags & kUserDefined) {
     *out += text;
   } else if (flags & kNormal) {
-    std::string bytes;
-    *out += ReadByteText(text, &bytes) ? bytes : text;
+    *out += BytesOf(text);
   } else if (flags & kByte) {  // <0x41>
     out->push_back(static_cast<char>(
         std::strtol(text.substr(std::min<size_t>(text.size(), 3), 2).c_str(), nullptr, 16)));
@@ -159,7 +218,8 @@ void BpeTokenizer::AppendPiece(int32_t id, bool special, std::string* out) const
 
 }  // namespace
 
-TokenizerDefaults DefaultsOf(std::string_view pre, size_t n_tokens) {
+TokenizerDefaults DefaultsOf(std::string_view model, std::string_view pre, size_t n_tokens) {
+  if (model == "llama") return {n_tokens > 1 ? 1 : -1, n_tokens > 2 ? 2 : -1, true};
   int32_t usual = n_tokens > 11 ? 11 : -1;
   const PreTokenizerRow* row = FindPreTokenizer(pre);
   if (row == nullptr) return {usual, usual, false};
@@ -167,24 +227,30 @@ TokenizerDefaults DefaultsOf(std::string_view pre, size_t n_tokens) {
 }
 
 Status CheckTokenizerModel(std::string_view model) {
-  if (model == "gpt2") return {};
-  const char* kind = model == "llama"  ? " (SentencePiece)"
-                     : model == "bert" ? " (WordPiece)"
-                     : model == "t5"   ? " (Unigram)"
-                                       : "";
+  if (model == "gpt2" || model == "llama") return {};
+  const char* kind = model == "bert" ? " (WordPiece)" : model == "t5" ? " (Unigram)" : "";
   return MakeError(Code::kUnsupported,
-                   "tokenizer.ggml.model {}{} is not supported (gpt2, byte-level BPE, is)",
+                   "tokenizer.ggml.model {}{} is not supported (gpt2, byte-level BPE, and llama, "
+                   "SentencePiece, are)",
                    model.substr(0, 64), kind);
 }
 
 Result<std::unique_ptr<const Tokenizer>> Tokenizer::Create(TokenizerData data) {
   PB_TRY(CheckTokenizerModel(data.model));
+  std::vector<std::string> findings;
+  if (data.model == "llama") {
+    PB_ASSIGN(StringIds ids, CheckTokens(&data, &findings));
+    PB_TRY(CheckIds(data));
+    if (!data.scores.empty() && data.scores.size() < data.tokens.size())
+      return MakeError(Code::kMalformed, "tokenizer.ggml.scores has {} entries for {} tokens",
+                       data.scores.size(), data.tokens.size());
+    return SpmTokenizer::Create(std::move(data), std::move(ids), std::move(findings));
+  }
   const PreTokenizerRow* row = FindPreTokenizer(data.pre);
   if (row == nullptr) {
     return MakeError(Code::kUnsupported, "tokenizer.ggml.pre is \"{}\"; supported: {}", data.pre,
                      PreTokenizerNames());
   }
-  std::vector<std::string> findings;
   if (data.pre.empty()) {
     findings.push_back(
         "tokenizer.ggml.pre is missing: words are cut as for \"default\", as llama.cpp does, which is hardly "

@@ -18,13 +18,15 @@ namespace pb {
 // tokenizer.ggml.* of a GGUF file. token_type as there: 1 normal, 2 unknown, 3 control, 4
 // user-defined, 5 unused, 6 byte.
 struct TokenizerData {
-  std::string model;  // "gpt2": byte-level BPE
+  std::string model;  // "gpt2": byte-level BPE; "llama": SentencePiece's BPE over scores
   // "llama-bpe" "smollm" ...; the pre-tokeniser; empty: "default", and a finding
   std::string pre;
   std::vector<std::string> tokens;
   std::vector<int32_t> token_types;  // empty: all normal
-  std::vector<std::string> merges;   // "a b"
-  int32_t bos = -1, eos = -1;        // -1: none
+  std::vector<std::string> merges;   // "a b"; of byte-level BPE
+  std::vector<float> scores;         // of each token; of SentencePiece; empty: all 0
+  bool add_space_prefix = true;  // SentencePiece: text begins with a space, and what follows a special token
+  int32_t bos = -1, eos = -1;    // -1: none
   bool add_bos = false, add_eos = false;
   std::string chat_template;  // Jinja; empty: none
 

@@ -49,6 +49,63 @@ std::string Decode(const Tokenizer& t, const Ids& ids, bool special = true) {
   return text.ok() ? *text : "error: " + text.error().message;
 }
 
+// Byte tokens 0-255, the space (U+2581) 256, letters a-z 257-282; further tokens follow, with these
+// scores.
+TokenizerData Scored(std::vector<std::pair<std::string, float>> more = {}) {
+  TokenizerData data;
+  data.model = "llama";
+  for (int byte = 0; byte < 256; ++byte) data.tokens.push_back(fmt::format("<0x{:02X}>", byte));
+  data.token_types.assign(256, 6);
+  data.tokens.emplace_back("\xE2\x96\x81");
+  for (char c = 'a'; c <= 'z'; ++c) data.tokens.emplace_back(1, c);
+  data.scores.assign(data.tokens.size(), 0);
+  for (auto& [text, score] : more) data.tokens.push_back(text), data.scores.push_back(score);
+  data.token_types.resize(data.tokens.size(), 1);
+  return data;
+}
+constexpr int32_t kSpaceId = 256, kA = 257, kNext = 283;
+
+TEST(Spm, TheBestScoreIsJoinedFirstThenFromTheLeft) {
+  auto t = Make(Scored({{"ab", -2}, {"bc", -1}, {"abc", -3}, {"aa", -4}}));
+  EXPECT_EQ(Encode(*t, "abc"), (Ids{kSpaceId, kNext + 2}));  // b and c, then a and bc
+  EXPECT_EQ(Encode(*t, "abd"), (Ids{kSpaceId, kNext, kA + 3}));
+  EXPECT_EQ(Encode(*t, "aaa"), (Ids{kSpaceId, kNext + 3, kA}));
+  EXPECT_EQ(Encode(*t, ""), Ids{});
+}
+
+TEST(Spm, ASpaceComesBeforeTextAndBehindSpecialTokens) {
+  TokenizerData data = Scored({{"<s>", 0},
+                               {"\xE2\x96\x81"
+                                "a",
+                                -1}});
+  data.token_types[kNext] = 3;
+  data.bos = kNext, data.add_bos = true;
+  auto t = Make(data);
+  EXPECT_EQ(Encode(*t, "a", true), (Ids{kNext, kNext + 1}));
+  EXPECT_EQ(Encode(*t, "b<s>a", false, true), (Ids{kSpaceId, kA + 1, kNext, kNext + 1}));
+  EXPECT_EQ(Decode(*t, {kNext, kNext + 1, kA}), "<s> aa");
+  EXPECT_EQ(Decode(*t, {kNext, kNext + 1, kA}, false), " aa");
+  data.add_space_prefix = false;
+  EXPECT_EQ(Encode(*Make(data), "a a", true), (Ids{kNext, kA, kNext + 1}));
+}
+
+TEST(Spm, WhatIsNoTokenIsSpeltInBytes) {
+  auto t = Make(Scored());
+  EXPECT_EQ(Encode(*t, "\xC3\xA9!"), (Ids{kSpaceId, 0xC3, 0xA9, '!'}));
+  EXPECT_EQ(Encode(*t, "\xFF"), (Ids{kSpaceId, 0xFF}));
+  EXPECT_EQ(Encode(*t, "\xE2"), (Ids{kSpaceId, 0xE2}));  // a character that ends before it should
+  EXPECT_EQ(Decode(*t, {0xC3, 0xA9}), "\xC3\xA9");
+}
+
+TEST(Spm, TablesThatCannotBe) {
+  TokenizerData data = Scored();
+  data.scores.pop_back();
+  EXPECT_NE(RefusedWith(data).find("tokenizer.ggml.scores"), std::string::npos);
+  data = Scored();
+  data.tokens[7] = "seven";
+  EXPECT_NE(RefusedWith(data).find("<0x07>"), std::string::npos);
+}
+
 TEST(Bpe, MergesByRankThenFromTheLeft) {
   auto t = Make(Letters({"bc", "ab", "abc", "aa"}, {"b c", "a b", "ab c", "a a"}));
   // "b c" outranks "a b", and then nothing joins a and bc
@@ -198,8 +255,10 @@ TEST(Tokenizer, RefusesTablesThatContradictThemselves) {
     change(&data);
     return RefusedWith(std::move(data));
   };
-  EXPECT_EQ(with([](auto* d) { d->model = "llama"; }),
-            "tokenizer.ggml.model llama (SentencePiece) is not supported (gpt2, byte-level BPE, is)");
+  EXPECT_EQ(with([](auto* d) { d->model = "bert"; }),
+            "tokenizer.ggml.model bert (WordPiece) is not supported (gpt2, byte-level BPE, and llama, "
+            "SentencePiece, "
+            "are)");
   EXPECT_NE(with([](auto* d) {
               d->pre = "viking";
             }).find("tokenizer.ggml.pre is \"viking\"; supported: llama-bpe "),
@@ -282,7 +341,7 @@ TEST(Tokenizer, ThreadsShareOne) {
 
 TEST(Tokenizer, DefaultsOfMissingKeys) {
   auto is = [](std::string_view pre, size_t n, int32_t bos, int32_t eos, bool add_bos) {
-    TokenizerDefaults d = DefaultsOf(pre, n);
+    TokenizerDefaults d = DefaultsOf("gpt2", pre, n);
     return d.bos == bos && d.eos == eos && d.add_bos == add_bos;
   };
   EXPECT_TRUE(is("llama-bpe", 100, 11, 11, true));

@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Architectures beside llama and BitNet: the native engine against the reference on the same file, op by op, and what goes wrong in
+ports of them.
+
+architectures_test.py BUILD_DIRECTORY"""
+import pathlib
+import tempfile
+
+import driver
+from driver import run
+
+REFERENCE = "llama.cpp,cpu.library=haswell"
+PROMPT = "the quick brown fox jumps over the lazy dog and runs away from all of them"
+# What gen-fixtures is asked for, and ops that the architecture adds.
+MODELS = {
+    "qwen2": (("--architecture", "qwen2", "--weights", "Q8_0"), ()),
+    "qwen3": (("--architecture", "qwen3", "--head-dim", "96", "--weights", "Q6_K", "--d-model", "512", "--heads", "8"), ("q_norm", "k_norm")),
+    "llama3": (("--llama3-rope", "--weights", "Q4_K"), ()),
+}
+
+
+class Architectures(driver.Case):
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory(prefix="paritybit-test-")
+        cls.addClassCleanup(holder.cleanup)
+        cls.models = {}
+        for name, (shape, _) in MODELS.items():
+            cls.models[name] = pathlib.Path(holder.name) / name / "model.gguf"
+            made = run("gen-fixtures", "--out", cls.models[name], "--distribution", "gaussian", "--vocab", "320", *shape)
+            assert made.code == 0, made
+
+    def test_both_engines_agree_op_by_op(self):
+        for name, (_, added) in MODELS.items():
+            with self.subTest(name):
+                result = self.crossval("--model", self.models[name], "--prompt", PROMPT, "-n", "2", "--reference", REFERENCE)
+                self.assertEqual((result.code, result.json["scope"]), (0, "local"), result)
+                self.assertIn("ops-within-bounds", result.codes(), result)
+                stages = {point["stage"] for point in result.json["points"]}
+                self.assertLessEqual(set(added), stages)
+
+    def test_what_ports_forget_is_placed_and_named(self):
+        for name, defect, stage, layer, cause in (("qwen2", "bias_missing", "k_proj", 1, "product.bias=0"),
+                                                  ("qwen3", "norm_missing", "q_norm", 1, "norm.repeat=0"),
+                                                  ("qwen3", "norm_unweighted", "k_norm", 0, "norm.unweighted"),
+                                                  ("llama3", "rope_unfactored", "q_rope", 0, "rope.factors=0")):
+            with self.subTest(f"{name} {defect}"):
+                wrong = f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer={layer}"
+                result = self.crossval("--model", self.models[name], "--prompt", PROMPT, "--candidate", wrong, "--reference", "native")
+                self.assertEqual((result.json["verdict"], result.json["blame"]), ("diverged", "candidate"), result)
+                place = result.json["first_divergence"]
+                self.assertEqual((place["layer"], place["stage"]), (layer, stage), result)
+                self.assertTrue(result.json["diagnosis"]["named"].startswith(cause), result)
+
+    def test_an_audit_of_the_reference_and_a_bundle_of_a_defect(self):
+        for name in MODELS:
+            audit = run("audit", "--model", self.models[name], "--engine", REFERENCE, "--prompt", PROMPT, "--format", "json")
+            self.assertEqual((audit.json["verdict"], audit.code), ("match", 0), audit)
+
+
+if __name__ == "__main__":
+    driver.main()
