@@ -32,21 +32,17 @@ class Refused(Case):
                    "--kv-heads", 2, "--d-ff", 512, "--layers", 2, "--vocab", 512)
         assert made.code == 0, made
         shape = Gguf(plain).tensors["token_embd.weight"][1]
-        # One f32 a pair of rotated dimensions, all 1: the rotation stays as it is.
-        factors = struct.pack("<32f", *[1.0] * 32)
         bias = struct.pack(f"<{WIDTH}f", *[0.001] * WIDTH)
         cls.models = {
             "levels": (rewrite(plain, folder / "levels" / "m.gguf", tensors={
                 "token_embd.weight": (IQ3_S, shape, iq3_s(shape[0] * shape[1]))}), "weight type IQ3_S of token_embd.weight"),
-            "rope_freqs": (rewrite(plain, folder / "rope_freqs" / "m.gguf", tensors={"rope_freqs.weight": (F32, [32], factors)}),
-                           "rope_freqs.weight"),
-            "biases": (rewrite(plain, folder / "biases" / "m.gguf", tensors={"blk.0.attn_q.bias": (F32, [WIDTH], bias)}),
-                       "the bias blk.0.attn_q.bias"),
-            "qwen2": (rewrite(plain, folder / "qwen2" / "m.gguf", keys={"general.architecture": (STRING, "qwen2")},
-                              rename=("llama.", "qwen2.")), 'architecture "qwen2"'),
-            "sentencepiece": (rewrite(plain, folder / "sentencepiece" / "m.gguf", keys={
-                "tokenizer.ggml.model": (STRING, "llama"), "tokenizer.ggml.merges": None}),
-                              "tokenizer.ggml.model llama (SentencePiece)"),
+            "yarn": (rewrite(plain, folder / "yarn" / "m.gguf", keys={"llama.rope.scaling.type": (STRING, "yarn")}), 'rope scaling "yarn"'),
+            "norm_bias": (rewrite(plain, folder / "norm_bias" / "m.gguf", tensors={"blk.0.attn_norm.bias": (F32, [WIDTH], bias)}),
+                          "the bias blk.0.attn_norm.bias"),
+            "gemma2": (rewrite(plain, folder / "gemma2" / "m.gguf", keys={"general.architecture": (STRING, "gemma2")},
+                               rename=("llama.", "gemma2.")), 'architecture "gemma2"'),
+            "unigram": (rewrite(plain, folder / "unigram" / "m.gguf", keys={
+                "tokenizer.ggml.model": (STRING, "t5"), "tokenizer.ggml.merges": None}), "tokenizer.ggml.model t5 (Unigram)"),
             "shards": (rewrite(plain, folder / "shards" / "m-00001-of-00002.gguf", keys={
                 "split.no": (UINT16, 0), "split.count": (UINT16, 2)}), "shard 1 of 2"),
         }
@@ -82,7 +78,7 @@ class Refused(Case):
                 self.assertTrue(all(nexts.values()), nexts)
 
     def test_two_libraries_of_the_reference_do_work(self):
-        for name in ("levels", "rope_freqs", "biases"):
+        for name in ("levels", "yarn"):
             with self.subTest(name):
                 model, words = self.models[name]
                 _, following = self.refused(self.crossval("--model", model, "--reference", "llama.cpp", "--prompt", PROMPT), words)

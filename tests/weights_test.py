@@ -23,25 +23,30 @@ class Weights(driver.Case):
         cls.addClassCleanup(holder.cleanup)
         cls.folder = pathlib.Path(holder.name)
 
-    def model(self, weights, *more):
-        path = self.folder / f"{weights}{len(more)}" / "model.gguf"
-        made = run("gen-fixtures", "--out", path, "--weights", weights, "--distribution", "gaussian", "--vocab", "320", *more)
+    def model(self, weights, *more, distribution="gaussian"):
+        path = self.folder / "-".join((weights, *more)).replace("--", "") / "model.gguf"
+        made = run("gen-fixtures", "--out", path, "--weights", weights, "--distribution", distribution, "--vocab", "320", *more)
         self.assertEqual(made.code, 0, made)
         return path
+
+    def agree(self, result):
+        """A top-1 that flips between tokens as good as equal is no difference of engines."""
+        self.assertEqual(result.code, 0, result)
+        self.assertIn(result.json["verdict"], ("match", "near-tie"), result)
+        self.assertIn("ops-within-bounds", result.codes(), result)
 
     def test_both_engines_agree_op_by_op(self):
         for weights in TYPES:
             with self.subTest(weights):
                 result = self.crossval("--model", self.model(weights), "--prompt", PROMPT, "-n", "2", "--reference", REFERENCE)
-                self.assertEqual((result.json["verdict"], result.code), ("match", 0), result)
-                self.assertEqual(result.json["scope"], "local")
+                self.agree(result)
 
     def test_a_ternary_model_with_an_embedding_of_six_bits(self):
         """Most ternary files on the hubs: the reference's quantiser gives them a Q6_K or Q4_K embedding, which is the output matrix, too."""
         for embedding in ("Q6_K", "Q4_K"):
-            model = self.model("TQ2_0", "--embedding", embedding, "--architecture", "bitnet", "--distribution", "ternary")
+            model = self.model("TQ2_0", "--embedding", embedding, "--architecture", "bitnet", distribution="ternary")
             result = self.crossval("--model", model, "--prompt", PROMPT, "-n", "2", "--reference", REFERENCE)
-            self.assertEqual((result.json["verdict"], result.code), ("match", 0), result)
+            self.agree(result)
 
     def test_a_defect_in_such_a_product_is_placed_and_named(self):
         for weights in ("Q4_K", "IQ4_XS"):
@@ -50,7 +55,7 @@ class Weights(driver.Case):
             self.assertEqual((result.json["verdict"], result.json["blame"]), ("diverged", "candidate"), result)
             place = result.json["first_divergence"]
             self.assertEqual((place["layer"], place["stage"]), (1, "up_proj"))
-            self.assertIn("product.factor=1.05", str(result.json["diagnosis"]), result)
+            self.assertEqual(result.json["diagnosis"]["named"], "factor=1.05", result)
 
     def test_rows_that_are_no_whole_blocks_are_refused_with_the_shape_that_would_do(self):
         made = run("gen-fixtures", "--out", self.folder / "odd" / "model.gguf", "--weights", "Q6_K", "--d-model", "96")

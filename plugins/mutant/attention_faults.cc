@@ -14,6 +14,7 @@ struct Rotation {
   double base, scale, offset;
   int64_t dims;
   bool halves;
+  bool factors = true;  // frequencies have those of the model
 };
 
 // Pairs of each head turned by position * base^(-2i/dims).
@@ -26,8 +27,10 @@ void Rotate(Op& op, const Rotation& r, bool from_batch) {
     std::copy_n(x, op.width, y);
     for (int64_t h = 0; h < op.width; h += d) {
       for (int64_t i = 0; i < r.dims / 2; i++) {
+        const std::vector<float>& factors = op.params().rope_factors;
+        const double factor = factors.empty() || !r.factors ? 1 : double(factors[static_cast<size_t>(i)]);
         const double angle =
-            position * std::pow(r.base, -2.0 * static_cast<double>(i) / static_cast<double>(r.dims));
+            position * std::pow(r.base, -2.0 * static_cast<double>(i) / static_cast<double>(r.dims)) / factor;
         const int64_t a = h + (r.halves ? i : 2 * i), b = h + (r.halves ? i + r.dims / 2 : 2 * i + 1);
         y[a] = static_cast<float>(x[a] * std::cos(angle) - x[b] * std::sin(angle));
         y[b] = static_cast<float>(x[a] * std::sin(angle) + x[b] * std::cos(angle));
@@ -131,8 +134,12 @@ void Attend(Op& op, const Reading& r) {
 
 Rotation Declared(const Op& op) {
   const HyperParameters& p = op.params();
-  return {p.rope_base.value, p.rope_scale.value, 0, p.rope_dims,
-          p.rope_pairing.value == RopePairing::kHalves};
+  return {p.rope_base.value,
+          p.rope_scale.value,
+          0,
+          p.rope_dims,
+          p.rope_pairing.value == RopePairing::kHalves,
+          true};
 }
 
 }  // namespace
@@ -145,6 +152,7 @@ void Rope(Op& op, double parameter) {
   if (kind == RopeFault::kOffset) r.offset = parameter;
   if (kind == RopeFault::kNone) r.dims = 0;
   if (kind == RopeFault::kScale) r.scale *= parameter;
+  if (kind == RopeFault::kFactors) r.factors = false;
   if (kind == RopeFault::kDims) r.dims = static_cast<int64_t>(static_cast<double>(r.dims) * parameter);
   Rotate(op, r, kind == RopeFault::kFromBatch);
 }
@@ -155,6 +163,7 @@ template void Rope<RopeFault::kNone>(Op&, double);
 template void Rope<RopeFault::kScale>(Op&, double);
 template void Rope<RopeFault::kDims>(Op&, double);
 template void Rope<RopeFault::kFromBatch>(Op&, double);
+template void Rope<RopeFault::kFactors>(Op&, double);
 
 void ScoresScale(Op& op, double power) {
   Reading r;

@@ -58,6 +58,8 @@ constexpr Defect kDefects[] = {
      "rope.dims=", Need::kNothing},
     {"rope_from_batch", "rotation", kRope, Rope<RopeFault::kFromBatch>, 0, Spot::kAll,
      "rope.offset=- rope=none", Need::kNothing},
+    {"rope_unfactored", "rotation", kRope, Rope<RopeFault::kFactors>, 0, Spot::kAll, "rope.factors=0",
+     Need::kFactors},
     {"norm_missing", "norm", kNorms, NormFault, 0, Spot::kAll, "norm.repeat=0", Need::kNothing},
     {"norm_twice", "norm", kNorms, NormFault, 1, Spot::kAll, "norm.repeat=2", Need::kNothing},
     {"norm_unweighted", "norm", kNorms, NormFault, 2, Spot::kAll, "norm.unweighted", Need::kNothing},
@@ -116,6 +118,7 @@ constexpr Defect kDefects[] = {
     {"tail_rows_8", "tail", kProducts, TailZero, 8, Spot::kAll, "drop.rows=8", Need::kNothing},
     {"tail_rows_32", "tail", kProducts, TailZero, 32, Spot::kAll, "drop.rows=32", Need::kNothing},
     {"bias_added", "bias", kProducts, Bias, 0.05, Spot::kAll, "bias", Need::kNothing},
+    {"bias_missing", "bias", kProducts, NoBias, 0, Spot::kAll, "product.bias=0", Need::kBias},
     {"quant_none", "quantiser", kProducts, OtherScheme, double(ActScheme::kNone), Spot::kAll,
      "act.quant=none", Need::kNothing},
     {"quant_f16", "quantiser", kLayerProducts, OtherScheme, double(ActScheme::kF16), Spot::kAll,
@@ -233,6 +236,9 @@ std::string Obstacle(const Defect& defect, const Op& op) {
   if (defect.need == Need::kTwoHeads && HeadsOf(op) < 2) return "there is one head";
   if (defect.need == Need::kGrouped && (p.n_kv_heads < 2 || p.n_kv_heads == p.n_heads))
     return "each query head has its own keys, or all have the same";
+  if (defect.need == Need::kFactors && p.rope_factors.empty()) return "the frequencies have no factors";
+  if (defect.need == Need::kBias && MatrixOf(*op.model, op.stage, op.layer).bias.empty())
+    return "the product has no bias";
   if (kProducts.Contains(op.stage)) return MatrixObstacle(defect.need, defect.parameter, op);
   return "";
 }

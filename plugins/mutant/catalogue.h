@@ -25,7 +25,9 @@ enum class Need {
   kBlocks,
   kQuantised,
   kTwoHeads,
-  kGrouped
+  kGrouped,
+  kFactors,  // of the rotation's frequencies
+  kBias
 };
 
 struct Defect {
@@ -77,6 +79,7 @@ void CodesUncentred(Op& op, double sign);
 void OtherMatrix(Op& op, double which);
 void TailColumns(Op& op, double n);
 void Bias(Op& op, double size);
+void NoBias(Op& op, double);
 void OtherScheme(Op& op, double scheme);
 void QuantiserBlock(Op& op, double block);
 void QuantiserTruncates(Op& op, double);
@@ -90,7 +93,7 @@ struct FaultyQuantiser {
 std::optional<FaultyQuantiser> QuantiserOf(const Defect& defect, const Op& op);
 
 // attention_faults.cc: rotation and attention.
-enum class RopeFault { kPairing, kBase, kOffset, kNone, kScale, kDims, kFromBatch };
+enum class RopeFault { kPairing, kBase, kOffset, kNone, kScale, kDims, kFromBatch, kFactors };
 template <RopeFault kind>
 void Rope(Op& op, double parameter);
 void ScoresScale(Op& op, double power);

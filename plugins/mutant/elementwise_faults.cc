@@ -55,20 +55,22 @@ void OtherSumProduct(Op& op, bool backwards) {
   for (int64_t i = 0; i < op.n; i++) x.push_back(Rounded(op.in(0, i), w.n_in(), OwnScheme(op), {}));
   for (int64_t r = 0; r < w.n_out(); r++) {
     const std::vector<float> row = w.Row(r);
-    for (int64_t i = 0; i < op.n; i++) op.row(i)[r] = BackwardsDot(x[static_cast<size_t>(i)], row) * w.scale;
+    for (int64_t i = 0; i < op.n; i++)
+      op.row(i)[r] = BackwardsDot(x[static_cast<size_t>(i)], row) * w.scale + static_cast<float>(w.BiasOf(r));
   }
 }
 
 void OtherSumNorm(Op& op, const std::vector<float>& weight, bool backwards) {
-  for (int64_t i = 0; i < op.n; i++) {
-    const float* x = op.in(0, i);
+  const auto n = static_cast<int64_t>(weight.size());  // the row, or a head of it
+  for (int64_t at = 0; at < op.n * op.width; at += n) {
+    const float* x = op.inputs[0].values.data() + at;
     float sum = 0;
-    for (int64_t k = 0; k < op.width; k++) {
-      const float v = x[backwards ? op.width - 1 - k : k];
+    for (int64_t k = 0; k < n; k++) {
+      const float v = x[backwards ? n - 1 - k : k];
       sum += v * v;
     }
-    const float inverse = 1.0f / std::sqrt(sum / static_cast<float>(op.width) + op.params().norm_eps.value);
-    for (int64_t k = 0; k < op.width; k++) op.row(i)[k] = x[k] * inverse * weight[static_cast<size_t>(k)];
+    const float inverse = 1.0f / std::sqrt(sum / static_cast<float>(n) + op.params().norm_eps.value);
+    for (int64_t k = 0; k < n; k++) op.out[at + k] = x[k] * inverse * weight[static_cast<size_t>(k)];
   }
 }
 

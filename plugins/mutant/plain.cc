@@ -52,7 +52,7 @@ std::vector<float> Weights::Row(int64_t r) const {
 Weights MatrixOf(const Model& model, pb_stage stage, int32_t layer) {
   if (!stages::kProducts.Contains(stage)) return {};
   const StageWeights& w = model.weights(stage, layer);
-  return {w.matrix.data ? &w.matrix : nullptr, w.scale};
+  return {w.matrix.data ? &w.matrix : nullptr, w.scale, w.bias};
 }
 
 const std::vector<float>* NormWeight(const Model& model, pb_stage stage, int32_t layer) {
@@ -107,7 +107,7 @@ void SumInF16(Op& op) {
         lanes[k % kLanes] =
             RoundF16(lanes[k % kLanes] + row[static_cast<size_t>(k)] * RoundF16(op.in(0, i)[k]));
       for (float lane : lanes) sum = RoundF16(sum + lane);
-      op.row(i)[r] = sum * w.scale;
+      op.row(i)[r] = sum * w.scale + static_cast<float>(w.BiasOf(r));
     }
   }
 }

@@ -4,6 +4,7 @@
 #define PARITYBIT_PLUGINS_MUTANT_PLAIN_H_
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -50,9 +51,11 @@ struct Op {
 struct Weights {
   const WeightView* view = nullptr;  // null: the stage reads none
   float scale = 1;
+  std::span<const float> bias = {};  // of each output; may be empty
   int64_t n_out() const { return view->n_rows; }
   int64_t n_in() const { return view->n_columns; }
   std::vector<float> Row(int64_t r) const;  // without the scale
+  double BiasOf(int64_t r) const { return bias.empty() ? 0 : double(bias[static_cast<size_t>(r)]); }
 };
 Weights MatrixOf(const Model& model, pb_stage stage, int32_t layer);
 // The weight of a norm; null: the stage is none.
@@ -87,7 +90,7 @@ void ProductWith(Op& op, const Weights& w, ActScheme scheme, const QuantiserFaul
     for (int64_t i = 0; i < op.n; i++) {
       double sum = 0;
       for (size_t k = 0; k < row.size(); k++) sum += x[static_cast<size_t>(i)][k] * double(row[k]);
-      op.row(i)[r] = static_cast<float>(sum * double(w.scale));
+      op.row(i)[r] = static_cast<float>(sum * double(w.scale) + w.BiasOf(r));
     }
   }
 }

@@ -20,6 +20,13 @@ void NormRow(const float* x, int64_t n, double eps, const std::vector<double>& w
     out[k] = static_cast<float>((x[k] - mean) * inverse * weight[static_cast<size_t>(k)]);
 }
 
+// Each run of values that a norm is taken over: a row, or each head of it.
+template <typename Body>
+void ForNorms(Op& op, Body body) {
+  const auto n = static_cast<int64_t>(NormWeight(*op.model, op.stage, op.layer)->size());
+  for (int64_t at = 0; at < op.n * op.width; at += n) body(op.inputs[0].values.data() + at, n, op.out + at);
+}
+
 std::vector<double> OwnNormWeight(const Op& op) {
   const std::vector<float>& w = *NormWeight(*op.model, op.stage, op.layer);
   return {w.begin(), w.end()};
@@ -85,29 +92,27 @@ void NormFault(Op& op, double which) {
   const double eps = op.params().norm_eps.value;
   const int kind = static_cast<int>(which);
   for (double& w : weight) w = kind == kUnweighted ? 1 : kind == kPlusOne ? w + 1 : w;
-  for (int64_t i = 0; i < op.n; i++) {
-    if (kind == kMissing) {
-      std::copy_n(op.in(0, i), op.width, op.row(i));
-      continue;
-    }
-    NormRow(op.in(0, i), op.width, eps, weight, kind == kCentred, op.row(i));
-    if (kind != kTwice) continue;
-    const std::vector<float> once(op.row(i), op.row(i) + op.width);
-    NormRow(once.data(), op.width, eps, declared, false, op.row(i));
-  }
+  ForNorms(op, [&](const float* x, int64_t n, float* y) {
+    if (kind == kMissing) return static_cast<void>(std::copy_n(x, n, y));
+    NormRow(x, n, eps, weight, kind == kCentred, y);
+    if (kind != kTwice) return;
+    const std::vector<float> once(y, y + n);
+    NormRow(once.data(), n, eps, declared, false, y);
+  });
 }
 
 void NormEps(Op& op, double eps) {
   const std::vector<double> weight = OwnNormWeight(op);
-  for (int64_t i = 0; i < op.n; i++) NormRow(op.in(0, i), op.width, eps, weight, false, op.row(i));
+  ForNorms(op, [&](const float* x, int64_t n, float* y) { NormRow(x, n, eps, weight, false, y); });
 }
 
 void NormOfOtherTensor(Op& op, double which) {
   const NormSource from = OtherNorm(op, which > 0);
   const std::vector<float>& other = *NormWeight(*op.model, from.stage, from.layer);
   const std::vector<double> weight(other.begin(), other.end());
-  for (int64_t i = 0; i < op.n; i++)
-    NormRow(op.in(0, i), op.width, op.params().norm_eps.value, weight, false, op.row(i));
+  ForNorms(op, [&](const float* x, int64_t n, float* y) {
+    NormRow(x, n, op.params().norm_eps.value, weight, false, y);
+  });
 }
 
 void FeatureFactor(Op& op, double factor) {
@@ -230,6 +235,12 @@ void Bias(Op& op, double size) {
     const double b = size * random.Normal();
     for (int64_t i = 0; i < op.n; i++) op.row(i)[j] = static_cast<float>(double(op.row(i)[j]) + b);
   }
+}
+
+void NoBias(Op& op, double) {
+  Weights w = MatrixOf(*op.model, op.stage, op.layer);
+  w.bias = {};
+  Product(op, w, OwnScheme(op), {});
 }
 
 namespace {

@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "model/generate.h"
+#include "model/hyper.h"
 
 namespace pb::cli {
 namespace {
@@ -124,7 +125,7 @@ Action DeclareGenFixtures(Flags& flags) {
   auto shape = [&](const char* flag, int64_t& value, const char* help) {
     flags.Option(flag, value, help).ShowDefault().Group("Shape of one model");
   };
-  flags.Option("--architecture", spec.architecture, "llama bitnet bitnet-b1.58 bitnet-25")
+  flags.Option("--architecture", spec.architecture, ArchitectureNames().c_str())
       .ShowDefault()
       .Group("Shape of one model");
   shape("--layers", spec.n_layers, "layers");
@@ -138,6 +139,8 @@ Action DeclareGenFixtures(Flags& flags) {
   flags.Option("--distribution", args->distribution, "weights: ternary or gaussian")
       .OneOf({"ternary", "gaussian"})
       .ShowDefault()
+      .Group("Shape of one model");
+  flags.Switch("--llama3-rope", spec.llama3_rope, "frequencies with factors, as LLaMA 3.1 has them")
       .Group("Shape of one model");
   flags.Option("--activation", args->activation, "activation declared in config.json: silu relu2 relu gelu")
       .ShowDefault()

@@ -76,7 +76,11 @@ class Product {
   bool Holds(ActScheme scheme) const {
     const WeightView& w = *product_.weights;
     if (!Fits(scheme, w.n_columns)) return false;
-    const ExactOutputs exact = Multiply(w, product_.scale, RoundRow(input_, scheme), features_);
+    ExactOutputs exact = Multiply(w, product_.scale, RoundRow(input_, scheme), features_);
+    for (size_t i = 0; !product_.bias.empty() && i < features_.size(); i++) {
+      exact.values[i] += double(product_.bias[static_cast<size_t>(features_[i])]);
+      exact.units[i] = static_cast<float>(std::hypot(double(exact.units[i]), exact.values[i]));
+    }
     const compare::LocalBound bound = scheme == ActScheme::kF16Sums
                                           ? compare::F16SumsFromUnits(exact.units)
                                           : compare::BoundFromUnits(PB_STAGE_Q_PROJ, exact.units);

@@ -43,7 +43,7 @@ ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer) {
   const StageWeights& w = model.weights(stage, layer);
   if (!stages::kProducts.Contains(stage) || !w.matrix.data) return {};
   return {&w.matrix, w.scale,
-          stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage};
+          stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage, w.bias};
 }
 
 std::string PartsFrom(ActScheme scheme, const host::Codes& codes, std::span<const float> x) {

@@ -22,6 +22,7 @@ struct ProductWeights {
   const WeightView* weights = nullptr;  // null: the stage is no product
   double scale = 1;
   pb_stage input = PB_STAGE_UNMAPPED;
+  std::span<const float> bias = {};  // of each output; may be empty
 };
 ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer);
 

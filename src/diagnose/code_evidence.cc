@@ -211,17 +211,22 @@ Summed SumCodes(const OpWeights& weights, const host::Codes& codes, const std::v
       sums[i * static_cast<size_t>(w.n_rows) + static_cast<size_t>(j)] = SumRow(row, codes, rows[i]);
   }
   for (const Sums& s : sums) {
-    out.exact.push_back(static_cast<float>(s.exact * double(weights.scale)));
+    const size_t j = out.exact.size() % static_cast<size_t>(w.n_rows);
+    const double bias = weights.bias ? double((*weights.bias)[j]) : 0;
+    out.exact.push_back(static_cast<float>(s.exact * double(weights.scale) + bias));
     out.integer.insert(out.integer.end(), s.integer.begin(), s.integer.end());
   }
   return out;
 }
 
 void CompareProducts(const Culprit& culprit, const CodeSubject& subject, const std::vector<int64_t>& rows,
-                     float scale, CodeSide* side) {
+                     const OpWeights& weights, CodeSide* side) {
   const int64_t width = static_cast<int64_t>(subject.output.size()) / culprit.shape[0];
   std::vector<float> products = RowsOf(side->codes->products, rows, width);
-  for (float& p : products) p *= scale;
+  for (size_t i = 0; i < products.size(); i++) {
+    products[i] *= weights.scale;
+    if (weights.bias) products[i] += (*weights.bias)[i % static_cast<size_t>(width)];
+  }
   side->n_products = static_cast<int64_t>(products.size());
   side->n_products_equal = CountEqual(products, RowsOf(subject.output, rows, width));
   side->product_bound_ratio = Differ(culprit, subject, rows, products).bound_ratio;
@@ -296,7 +301,7 @@ std::optional<CodeEvidence> CompareCodes(const Culprit& culprit, std::span<const
     sums.back() = SumCodes(weights, *side.codes, out.rows);
     const compare::PointRow row = Differ(culprit, subjects[i], out.rows, sums.back().exact);
     side.sum_error = std::max(row.worst_row, row.worst_feature), side.sum_bound_ratio = row.bound_ratio;
-    if (!side.codes->products.empty()) CompareProducts(culprit, subjects[i], out.rows, weights.scale, &side);
+    if (!side.codes->products.empty()) CompareProducts(culprit, subjects[i], out.rows, weights, &side);
   }
   for (size_t i = 0; i < out.sides.size(); i++) {
     for (size_t j = i + 1; j < out.sides.size(); j++) {

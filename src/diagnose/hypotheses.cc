@@ -177,7 +177,10 @@ class Search {
               "positions from the batch's start");
     attempt(kRope, "rope.dims", static_cast<double>(p.rope_dims) / 2, "rotates half of each head",
             "half of each head rotated");
+    if (!p.rope_factors.empty())
+      attempt(kRope, "rope.factors", 0, "leaves out the factors of the frequencies", "no frequency factors");
     const OpWeights weights = WeightsOf(s_.arbiter->model(), c.place.stage, c.place.layer);
+    if (weights.bias) attempt(kProducts, "product.bias", 0, "leaves out the bias", "no bias");
     if (weights.matrix && !BlockMinima(*weights.matrix, 0).empty())
       attempt(kProducts, "weight.minimum", 0, "leaves out the minimum of the weight's blocks", "no minimum");
     if (const float step = TernaryStep(weights); step > 0) {

@@ -8,7 +8,8 @@ namespace pb::diagnose {
 
 OpWeights WeightsOf(const Model& model, int32_t stage, int32_t layer) {
   const StageWeights& w = model.weights(stage, layer);
-  return {w.name, w.matrix.data ? &w.matrix : nullptr, w.scale, w.vector.empty() ? nullptr : &w.vector};
+  return {w.name, w.matrix.data ? &w.matrix : nullptr, w.scale, w.vector.empty() ? nullptr : &w.vector,
+          w.bias.empty() ? nullptr : &w.bias};
 }
 
 float TernaryStep(const OpWeights& weights) {

@@ -16,6 +16,7 @@ struct OpWeights {
   const WeightView* matrix = nullptr;
   float scale = 1;                             // a factor of its own beside the matrix
   const std::vector<float>* vector = nullptr;  // a norm's weight
+  const std::vector<float>* bias = nullptr;    // beside a matrix
 };
 // A layer that the model does not have reads nothing.
 OpWeights WeightsOf(const Model& model, int32_t stage, int32_t layer);

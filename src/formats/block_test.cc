@@ -187,7 +187,7 @@ TEST(Block, TensorBytesChecksShapes) {
   EXPECT_EQ(bytes(34, {512, 3}).value(), 324u);
   EXPECT_EQ(bytes(36, {256, 4}).value(), 288u);  // n/4 + 32
   EXPECT_EQ(bytes(12, {256}).value(), 144u);     // Q4_K: known, not decoded
-  EXPECT_EQ(FindBlockFormat(12), nullptr);
+  EXPECT_EQ(FindBlockFormat(16), nullptr);
   EXPECT_EQ(BlockTypeName(12), "Q4_K");
   EXPECT_EQ(bytes(35, {255}).error().code, Code::kMalformed);
   EXPECT_EQ(bytes(0, {1ull << 40, 1ull << 40}).error().code, Code::kMalformed);

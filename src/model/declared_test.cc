@@ -252,13 +252,13 @@ TEST_F(Declared, WhatIsNotOfferedOrUnknownIsNotHeard) {
 }
 
 TEST_F(Declared, OtherArchitecturesAreHeldAgainstWhatAllMeanAlike) {
-  Make("llama", {{"general.architecture", Text("qwen2")},
-                 {"qwen2.attention.layer_norm_rms_epsilon", Float(1e-6)},
-                 {"qwen2.embedding_length", U32(32)}});
+  Make("llama", {{"general.architecture", Text("gemma2")},
+                 {"gemma2.attention.layer_norm_rms_epsilon", Float(1e-6)},
+                 {"gemma2.embedding_length", U32(32)}});
   EXPECT_FALSE(Read().params);
   ExpectContradiction(R"({"rope_theta": 1000000.0, "something_new": 1, "intermediate_size": 9})",
                       "rope_theta", "says 1000000",
-                      "has no qwen2.rope.freq_base, for which engines take 10000",
+                      "has no gemma2.rope.freq_base, for which engines take 10000",
                       {"rope.base=1000000", "rope.base=10000"});
   ExpectContradiction(R"({"rms_norm_eps": 1e-5})", "rms_norm_eps", "says 1e-05", "says 1e-06",
                       {"norm.eps=1e-05", "norm.eps=1e-06"});

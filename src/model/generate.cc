@@ -9,12 +9,15 @@
 #include "base/file.h"
 #include "base/half.h"
 #include "base/random.h"
+#include "model/hyper.h"
+#include "model/rope_freqs.h"
 
 namespace pb {
 namespace {
 
 constexpr int64_t kMaxDimension = 1 << 24;
 constexpr double kMaxElements = 4e10;
+constexpr float kRopeBase = 10000;
 
 Status CheckRow(BlockType type, const char* what, int64_t n) {
   const BlockFormat& format = GetBlockFormat(type);
@@ -40,7 +43,12 @@ Status Complete(GenerateSpec& s) {
   if (s.n_heads % s.n_kv_heads != 0) {
     return MakeError(Code::kUsage, "{} heads are no multiple of {} KV heads", s.n_heads, s.n_kv_heads);
   }
-  bool bitnet = s.architecture.starts_with("bitnet");
+  const Architecture* architecture = FindArchitecture(s.architecture);
+  if (!architecture)
+    return MakeError(Code::kUsage, "cannot generate architecture {} ({} can be)", s.architecture,
+                     ArchitectureNames());
+  // What has norms before the output projections takes the width of the heads for that of the rows.
+  const bool bitnet = architecture->optional.Contains(PB_STAGE_ATTN_SUB_NORM);
   if ((s.head_dim == 0 || bitnet) && s.d_model % s.n_heads != 0) {
     return MakeError(Code::kUsage, "d_model {} is no multiple of {} heads: give head_dim", s.d_model,
                      s.n_heads);
@@ -51,13 +59,9 @@ Status Complete(GenerateSpec& s) {
   if (bitnet && s.head_dim * s.n_heads != s.d_model) {
     return MakeError(Code::kUsage, "architecture {} needs n_heads * head_dim = d_model", s.architecture);
   }
-  if (!bitnet && (s.architecture != "llama" || s.activation != Activation::kSilu)) {
-    return MakeError(
-        Code::kUsage,
-        "cannot generate architecture {} with activation {} (llama with silu; bitnet, bitnet-25, "
-        "bitnet-b1.58 with any)",
-        s.architecture, ActivationName(s.activation));
-  }
+  if (architecture->activation && s.activation != *architecture->activation)
+    return MakeError(Code::kUsage, "architecture {} runs {}, not {}", s.architecture,
+                     ActivationName(*architecture->activation), ActivationName(s.activation));
   double elements = 2.0 * static_cast<double>(s.n_vocab) * static_cast<double>(s.d_model) +
                     static_cast<double>(s.n_layers * s.d_model) *
                         static_cast<double>(3 * s.d_ff + 4 * s.n_heads * s.head_dim);
@@ -101,6 +105,19 @@ class Builder {
     std::vector<float> values(static_cast<size_t>(n));
     for (float& v : values) v = RoundF16(1.0 + 0.125 * Normal(random));
     Write(name, BlockType::kF32, {static_cast<uint64_t>(n)}, values);
+  }
+
+  void Bias(const std::string& name, int64_t n) {
+    Random random = StreamOf(spec_.seed, name);
+    std::vector<float> values(static_cast<size_t>(n));
+    for (float& v : values) v = RoundF16(0.25 * Normal(random));
+    Write(name, BlockType::kF32, {static_cast<uint64_t>(n)}, values);
+  }
+
+  void RopeFactors(int64_t n_dims) {
+    const std::vector<double> factors = pb::RopeFactors(RopeFreqRule(), kRopeBase, n_dims);
+    Write("rope_freqs.weight", BlockType::kF32, {static_cast<uint64_t>(factors.size())},
+          {factors.begin(), factors.end()});
   }
 
   void Embedding(const std::string& name) {
@@ -164,7 +181,7 @@ void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
     count("attention.value_length", s.head_dim);
   }
   out.AddFloat32(s.architecture + ".attention.layer_norm_rms_epsilon", 1e-5f);
-  out.AddFloat32(s.architecture + ".rope.freq_base", 10000.0f);
+  out.AddFloat32(s.architecture + ".rope.freq_base", kRopeBase);
   Vocabulary vocabulary = MakeVocabulary(s.n_vocab);
   out.AddString("tokenizer.ggml.model", "gpt2");
   out.AddString("tokenizer.ggml.pre", "llama-bpe");
@@ -178,6 +195,7 @@ void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
 
 void AddTensors(const GenerateSpec& s, GgufWriter& out) {
   Builder build(s, out);
+  const Architecture& architecture = *FindArchitecture(s.architecture);
   const stages::ModelShape shape = {s.d_model, s.d_ff, s.n_heads, s.n_kv_heads, s.head_dim, s.n_vocab};
   auto add = [&](pb_stage stage, int32_t layer) {
     const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, shape);
@@ -188,21 +206,21 @@ void AddTensors(const GenerateSpec& s, GgufWriter& out) {
   };
   build.Embedding("token_embd.weight");
   for (int32_t layer = 0; layer < s.n_layers; ++layer) {
-    for (pb_stage stage : stages::kAll - stages::kOptional)
+    for (pb_stage stage : (stages::kAll - stages::kOptional) | architecture.optional)
       if (stages::Of(stage).per_layer) add(stage, layer);
-    if (s.architecture == "llama") continue;
-    add(PB_STAGE_ATTN_SUB_NORM, layer);
-    add(PB_STAGE_FFN_SUB_NORM, layer);
+    for (pb_stage stage : architecture.biased)
+      build.Bias(stages::TensorName(stage, layer, "bias"), stages::WeightShapeOf(stage, shape).n_rows);
   }
+  if (s.llama3_rope) build.RopeFactors(s.head_dim);
   build.Norm("output_norm.weight", s.d_model);
   if (!s.output_tied) build.Embedding("output.weight");
 }
 
 std::string ConfigJsonOf(const GenerateSpec& s) {
-  bool bitnet = s.architecture != "llama";
+  const Architecture& architecture = *FindArchitecture(s.architecture);
   nlohmann::ordered_json json = {
-      {"architectures", {bitnet ? "BitNetForCausalLM" : "LlamaForCausalLM"}},
-      {"model_type", bitnet ? "bitnet" : "llama"},
+      {"architectures", {architecture.hf_class}},
+      {"model_type", architecture.model_types.substr(0, architecture.model_types.find(' '))},
       {"hidden_act", ActivationName(s.activation)},
       {"hidden_size", s.d_model},
       {"intermediate_size", s.d_ff},
@@ -212,12 +230,19 @@ std::string ConfigJsonOf(const GenerateSpec& s) {
       {"head_dim", s.head_dim},
       {"max_position_embeddings", s.n_ctx},
       {"rms_norm_eps", 1e-5},
-      {"rope_theta", 10000.0},
+      {"rope_theta", kRopeBase},
       {"vocab_size", s.n_vocab},
       {"tie_word_embeddings", s.output_tied},
       {"bos_token_id", s.n_vocab - 2},
       {"eos_token_id", s.n_vocab - 1},
   };
+  const RopeFreqRule rule;
+  if (s.llama3_rope)
+    json["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", rule.factor},
+                            {"low_freq_factor", rule.low},
+                            {"high_freq_factor", rule.high},
+                            {"original_max_position_embeddings", rule.n_ctx}};
   return json.dump(2) + "\n";
 }
 

@@ -31,6 +31,7 @@ struct GenerateSpec {
   Distribution distribution = Distribution::kTernary;
   Activation activation = Activation::kSilu;  // goes to config.json; llama has SiLU alone
   bool output_tied = true;
+  bool llama3_rope = false;  // frequencies with factors, as LLaMA 3.1 has them
   uint64_t seed = 1;
 };
 

@@ -8,15 +8,53 @@ namespace pb {
 namespace {
 
 constexpr stages::Set kSubNorms = {PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_SUB_NORM};
+constexpr stages::Set kHeadNorms = {PB_STAGE_Q_NORM, PB_STAGE_K_NORM};
+constexpr stages::Set kQkv = {PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ};
 constexpr Architecture kArchitectures[] = {
     // GGUF files of `llama` hold Q and K with rows permuted for adjacent pairs.
-    {"llama", RopePairing::kAdjacent, {}, Activation::kSilu, true, "llama mistral mixtral"},
-    {"bitnet", RopePairing::kHalves, kSubNorms, std::nullopt, false, "bitnet llama"},
-    {"bitnet-25", RopePairing::kHalves, kSubNorms, std::nullopt, false, "bitnet llama"},
-    {"bitnet-b1.58", RopePairing::kHalves, kSubNorms, std::nullopt, false, "bitnet llama"},
+    {"llama",
+     RopePairing::kAdjacent,
+     {},
+     {},
+     Activation::kSilu,
+     true,
+     "llama mistral mixtral",
+     "LlamaForCausalLM"},
+    {"qwen2", RopePairing::kHalves, {}, kQkv, Activation::kSilu, true, "qwen2", "Qwen2ForCausalLM"},
+    {"qwen3", RopePairing::kHalves, kHeadNorms, {}, Activation::kSilu, true, "qwen3", "Qwen3ForCausalLM"},
+    {"bitnet", RopePairing::kHalves, kSubNorms, {}, std::nullopt, false, "bitnet llama", "BitNetForCausalLM"},
+    {"bitnet-25",
+     RopePairing::kHalves,
+     kSubNorms,
+     {},
+     std::nullopt,
+     false,
+     "bitnet llama",
+     "BitNetForCausalLM"},
+    {"bitnet-b1.58",
+     RopePairing::kHalves,
+     kSubNorms,
+     {},
+     std::nullopt,
+     false,
+     "bitnet llama",
+     "BitNetForCausalLM"},
 };
 
 }  // namespace
+
+const Architecture* FindArchitecture(std::string_view name) {
+  for (const Architecture& a : kArchitectures)
+    if (a.name == name) return &a;
+  return nullptr;
+}
+
+std::string ArchitectureNames() {
+  std::string names;
+  for (const Architecture& a : kArchitectures)
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", a.name);
+  return names;
+}
 
 Result<const Architecture*> ArchitectureOf(const GgufFile& file) {
   auto name = file.String("general.architecture");
@@ -24,12 +62,9 @@ Result<const Architecture*> ArchitectureOf(const GgufFile& file) {
     return MakeError(Code::kMalformed, "metadata key general.architecture is missing");
   }
   if (!name.ok()) return std::move(name).error();
-  for (const Architecture& a : kArchitectures) {
-    if (a.name == *name) return &a;
-  }
-  return MakeError(Code::kUnsupported,
-                   "architecture \"{}\" is not supported (llama, bitnet, bitnet-25, bitnet-b1.58 are)",
-                   name->substr(0, 64));
+  if (const Architecture* found = FindArchitecture(*name)) return found;
+  return MakeError(Code::kUnsupported, "architecture \"{}\" is not supported ({} are)", name->substr(0, 64),
+                   ArchitectureNames());
 }
 
 namespace {

@@ -4,6 +4,7 @@
 #define PARITYBIT_MODEL_HYPER_H_
 
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "model/keys.h"
@@ -16,14 +17,20 @@ struct Architecture {
   std::string_view name;
   RopePairing pairing;
   stages::Set optional;                  // the optional stages that it has
+  stages::Set biased;                    // products that always have a bias; others may have one
   std::optional<Activation> activation;  // none: the architecture allows several
   bool full_rotation;                    // rope dims must equal head_dim
-  std::string_view model_types;          // of config.json files that are converted into it
+  std::string_view model_types;          // of config.json files that are converted into it, the usual first
+  std::string_view hf_class;             // what such a config.json names as its class
 };
 
 // What engines take where a file has no rope.freq_base.
 inline constexpr float kDefaultRopeBase = 10000.0f;
 
+// nullptr: there is none of this name.
+const Architecture* FindArchitecture(std::string_view name);
+// "llama, qwen2, ...".
+std::string ArchitectureNames();
 // kUnsupported, by name: an architecture that is not read.
 Result<const Architecture*> ArchitectureOf(const GgufFile& file);
 // All of them, as the file alone declares them.

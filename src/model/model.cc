@@ -37,6 +37,8 @@ std::string Plain(std::string_view name) {
   return plain;
 }
 
+constexpr const char* kRopeFactors = "rope_freqs.weight";
+
 Result<float> Number(std::string_view key, std::string_view text, float least) {
   float v = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
@@ -139,6 +141,12 @@ Status Model::ReadWeights() {
                      file_.tensors().size());
   }
   TensorTable table(file_);
+  if (table.Has(kRopeFactors)) {
+    PB_ASSIGN(params_.rope_factors, table.Vector(kRopeFactors, params_.rope_dims / 2));
+    for (float f : params_.rope_factors)
+      if (!(f > 0) || !std::isfinite(f))
+        return MakeError(Code::kMalformed, "tensor {}: a factor of {} divides a frequency", kRopeFactors, f);
+  }
   weights_.resize(static_cast<size_t>(params_.n_layers) + 1);
   for (int32_t layer = -1; layer < params_.n_layers; ++layer) {
     auto& here = weights_[static_cast<size_t>(layer + 1)];
@@ -165,6 +173,9 @@ Result<StageWeights> Model::ReadStage(TensorTable& table, pb_stage stage, int32_
     return w;
   }
   PB_ASSIGN(w.matrix, table.Matrix(w.name, n_rows, n_columns));
+  if (const std::string bias = stages::TensorName(stage, layer, "bias"); layer >= 0 && table.Has(bias)) {
+    PB_ASSIGN(w.bias, table.Vector(bias, n_rows));
+  }
   // Only BitNet files carry factors beside a layer's matrices.
   if (layer >= 0 && params_.has_sub_norms()) {
     PB_ASSIGN(w.scale, table.OptionalScale(stages::TensorName(stage, layer, "scale")));

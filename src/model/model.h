@@ -35,13 +35,16 @@ struct Declared {
 };
 
 struct HyperParameters {
-  std::string architecture;  // llama bitnet bitnet-b1.58 bitnet-25
+  std::string architecture;  // the row of the architecture table (hyper.cc)
   int64_t n_layers = 0, d_model = 0, d_ff = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, n_vocab = 0,
           n_ctx_train = 0;
   int64_t rope_dims = 0;
   Declared<RopePairing> rope_pairing;
   Declared<float> rope_base;
   Declared<float> rope_scale;  // linear: positions are divided by it
+  // Of each rotated pair, what its frequency is divided by (rope_freqs.weight: LLaMA 3.1 and later);
+  // empty: nothing.
+  std::vector<float> rope_factors;
   Declared<float> norm_eps;
   std::optional<Declared<Activation>>
       ffn_activation;  // none: undeclared where the architecture allows several
@@ -50,6 +53,7 @@ struct HyperParameters {
 
   stages::ModelShape shape() const { return {d_model, d_ff, n_heads, n_kv_heads, head_dim, n_vocab}; }
   bool has_sub_norms() const { return ops.Contains(PB_STAGE_ATTN_SUB_NORM); }
+  bool has_head_norms() const { return ops.Contains(PB_STAGE_Q_NORM); }
 };
 
 // What a stage reads of the file: a matrix (of the embeddings: a row for each token), a norm's
@@ -60,6 +64,8 @@ struct StageWeights {
   // a factor beside the matrix that some BitNet files carry (blk.N.attn_q.scale)
   float scale = 1;
   std::vector<float> vector;  // empty where there is none
+  // Added to the outputs of a product (blk.N.attn_q.bias); empty where there is none.
+  std::vector<float> bias;
 };
 
 // What the user says that counts, whatever the files declare.

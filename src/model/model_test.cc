@@ -245,8 +245,8 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
           .ok());
   EXPECT_TRUE(key("llama.attention.sliding_window", U32(64)).ok());
   EXPECT_TRUE(key("llama.expert_count", U32(0)).ok());
-  for (const char* name : {"blk.0.attn_q.bias", "rope_freqs.weight", "blk.0.ffn_gate_inp.weight",
-                           "blk.0.attn_q.scale", "blk.1.attn_q.weight"}) {
+  for (const char* name :
+       {"blk.0.attn_norm.bias", "blk.0.ffn_gate_inp.weight", "blk.0.attn_q.scale", "blk.1.attn_q.weight"}) {
     ExpectError(Load(Edited(base, "", {}, name, {8})), Code::kUnsupported, name);
   }
   // A type with a known layout that nothing here decodes.

@@ -7,11 +7,12 @@
 
 namespace pb::native {
 
-RopeTable::RopeTable(int64_t dims, float base, float scale)
+RopeTable::RopeTable(int64_t dims, float base, float scale, std::span<const float> factors)
     : dims_(dims),
       factor_(static_cast<float>(
           std::pow(static_cast<double>(base), static_cast<double>(-2.0f / static_cast<float>(dims))))),
-      frequency_scale_(1.0f / scale) {}
+      frequency_scale_(1.0f / scale),
+      factors_(factors) {}
 
 void RopeTable::Reach(int64_t n_positions) {
   int64_t have = static_cast<int64_t>(rows_.size()) / std::max<int64_t>(dims_, 1);
@@ -21,7 +22,8 @@ void RopeTable::Reach(int64_t n_positions) {
     float* row = rows_.data() + p * dims_;
     float theta = static_cast<float>(p);
     for (int64_t i = 0; i < dims_ / 2; i++, theta *= factor_) {
-      double angle = static_cast<double>(theta * frequency_scale_);
+      const float slowed = factors_.empty() ? theta : theta / factors_[static_cast<size_t>(i)];
+      double angle = static_cast<double>(slowed * frequency_scale_);
       row[i] = static_cast<float>(std::cos(angle));
       row[dims_ / 2 + i] = static_cast<float>(std::sin(angle));
     }
@@ -34,7 +36,7 @@ Ops::Ops(std::shared_ptr<const Weights> weights, const Kernels& kernels, ThreadP
       kernels_(kernels),
       pool_(pool),
       params_(params),
-      rope_(hyper().rope_dims, params.rope_base, params.rope_scale),
+      rope_(hyper().rope_dims, params.rope_base, params.rope_scale, hyper().rope_factors),
       attention_scale_(1.0f / std::sqrt(static_cast<float>(hyper().head_dim))) {}
 
 int64_t Ops::Width(pb_stage stage, const Span& span) const {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -23,11 +24,12 @@ struct Span {
 };
 
 // cos and sin of every position's angles, grown as positions are reached: ggml's f32 angles,
-// position * scale^i by repeated multiplication, scale = base^(-2 / dims) rounded to f32; cos and
-// sin of that f32 angle by libm in f64, rounded to f32.
+// position * scale^i by repeated multiplication, scale = base^(-2 / dims) rounded to f32, over the
+// factor of pair i, if any; cos and sin of that f32 angle by libm in f64, rounded to f32.
 class RopeTable {
  public:
-  RopeTable(int64_t dims, float base, float scale);
+  // `factors`: of each pair, or empty; outlives this.
+  RopeTable(int64_t dims, float base, float scale, std::span<const float> factors);
   void Reach(int64_t n_positions);
   const float* Row(int64_t position) const {
     return rows_.data() + position * dims_;
@@ -36,6 +38,7 @@ class RopeTable {
  private:
   int64_t dims_;
   float factor_, frequency_scale_;
+  std::span<const float> factors_;
   std::vector<float> rows_;
 };
 

@@ -19,8 +19,8 @@ pb_point PointOf(pb_stage stage, int32_t layer, const Span& span) {
 
 Session::Buffers::Buffers(const HyperParameters& h, int64_t n) {
   for (auto* p : {&x, &residual, &norm, &out}) *p = MakeAligned<float>(n * h.d_model);
-  for (auto* p : {&q, &q_rope, &context, &sub}) *p = MakeAligned<float>(n * h.n_heads * h.head_dim);
-  for (auto* p : {&k, &k_rope, &v}) *p = MakeAligned<float>(n * h.n_kv_heads * h.head_dim);
+  for (auto* p : {&q, &q_norm, &q_rope, &context, &sub}) *p = MakeAligned<float>(n * h.n_heads * h.head_dim);
+  for (auto* p : {&k, &k_norm, &k_rope, &v}) *p = MakeAligned<float>(n * h.n_kv_heads * h.head_dim);
   for (auto* p : {&gate, &up, &act, &gated, &ffn}) *p = MakeAligned<float>(n * h.d_ff);
 }
 
@@ -166,11 +166,11 @@ Status Session::Logits(const pb_eval& eval, const Span& span, int64_t first_toke
   return {};
 }
 
-// The whole model, once: Llama, and BitNet where the sub-norms are. n rows of one sequence from
+// The whole model, once: Llama, BitNet where the sub-norms are, Qwen3 where the norms of heads are. n rows of one sequence from
 // position span.first on.
 Status Session::Forward(const pb_eval& eval, const Span& span, int64_t first_token) {
   Buffers& b = buffers_;
-  const bool sub_norms = ops_.hyper().has_sub_norms();
+  const bool sub_norms = ops_.hyper().has_sub_norms(), head_norms = ops_.hyper().has_head_norms();
   auto run = [&](pb_stage stage, int32_t layer, std::initializer_list<Input> inputs,
                  AlignedArray<float>& out) { return Run(eval, stage, layer, span, inputs, out.get()); };
   PB_TRY(Embed(eval, span, first_token));  // x (n, d_model)
@@ -183,10 +183,14 @@ Status Session::Forward(const pb_eval& eval, const Span& span, int64_t first_tok
     PB_TRY(run(PB_STAGE_K_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.k));
     // (n, n_kv_heads, head_dim)
     PB_TRY(run(PB_STAGE_V_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.v));
-    // (n, n_heads, head_dim)
-    PB_TRY(run(PB_STAGE_Q_ROPE, l, {{PB_STAGE_Q_PROJ, b.q.get()}}, b.q_rope));
-    // (n, n_kv_heads, head_dim)
-    PB_TRY(run(PB_STAGE_K_ROPE, l, {{PB_STAGE_K_PROJ, b.k.get()}}, b.k_rope));
+    Input q{PB_STAGE_Q_PROJ, b.q.get()}, k{PB_STAGE_K_PROJ, b.k.get()};
+    if (head_norms) {
+      PB_TRY(run(PB_STAGE_Q_NORM, l, {q}, b.q_norm));
+      PB_TRY(run(PB_STAGE_K_NORM, l, {k}, b.k_norm));
+      q = {PB_STAGE_Q_NORM, b.q_norm.get()}, k = {PB_STAGE_K_NORM, b.k_norm.get()};
+    }
+    PB_TRY(run(PB_STAGE_Q_ROPE, l, {q}, b.q_rope));  // (n, n_heads, head_dim)
+    PB_TRY(run(PB_STAGE_K_ROPE, l, {k}, b.k_rope));  // (n, n_kv_heads, head_dim)
     cache_.StoreKeys(ops_.kernels(), l, span.first, span.n, b.k_rope.get());
     cache_.StoreValues(ops_.kernels(), l, span.first, span.n, b.v.get());
     PB_TRY(Attention(eval, l, span));  // (n, n_heads, head_dim)

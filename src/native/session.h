@@ -31,11 +31,11 @@ class Session {
   // Everything one pass writes; rows are tokens. Sized for `ubatch` rows.
   struct Buffers {
     Buffers(const HyperParameters& h, int64_t n);
-    AlignedArray<float> x, residual;                // (n, d_model)
-    AlignedArray<float> norm, out;                  // (n, d_model)
-    AlignedArray<float> q, q_rope, context, sub;    // (n, n_heads, head_dim)
-    AlignedArray<float> k, k_rope, v;               // (n, n_kv_heads, head_dim)
-    AlignedArray<float> gate, up, act, gated, ffn;  // (n, d_ff)
+    AlignedArray<float> x, residual;                      // (n, d_model)
+    AlignedArray<float> norm, out;                        // (n, d_model)
+    AlignedArray<float> q, q_norm, q_rope, context, sub;  // (n, n_heads, head_dim)
+    AlignedArray<float> k, k_norm, k_rope, v;             // (n, n_kv_heads, head_dim)
+    AlignedArray<float> gate, up, act, gated, ffn;        // (n, d_ff)
   };
   // An input of an op: rows null means all visible positions, from the cache.
   struct Input {

@@ -11,8 +11,8 @@ namespace {
 
 constexpr int64_t kRowGrain = 16;  // rows of a float matrix a thread takes at once
 
-Matrix LoadMatrix(const WeightView& view, float post_scale, ThreadPool& pool) {
-  Matrix m{view, nullptr, post_scale, false};
+Matrix LoadMatrix(const WeightView& view, float post_scale, std::span<const float> bias, ThreadPool& pool) {
+  Matrix m{view, nullptr, post_scale, bias, false};
   if (!IsPackable(view.type)) return m;
   auto packed = std::make_unique<PackedMatrix>(MakePacked(view));
   pool.For(packed->n_groups(), 1,
@@ -64,10 +64,10 @@ std::shared_ptr<const Weights> Weights::Load(std::shared_ptr<const Model> model,
   for (size_t layer = 0; layer < w->layers.size(); layer++) {
     for (pb_stage stage : stages::kLayerProducts) {
       const StageWeights& own = model->weights(stage, static_cast<int32_t>(layer));
-      w->layers[layer][static_cast<size_t>(stage)] = LoadMatrix(own.matrix, own.scale, pool);
+      w->layers[layer][static_cast<size_t>(stage)] = LoadMatrix(own.matrix, own.scale, own.bias, pool);
     }
   }
-  w->output = LoadMatrix(model->output(), 1, pool);
+  w->output = LoadMatrix(model->output(), 1, {}, pool);
   w->output.is_output = true;
   w->model = std::move(model);
   return w;
@@ -88,8 +88,37 @@ Result<QuantRows> Quantise(const Kernels& k, ThreadPool& pool, const Matrix& w, 
   return q;
 }
 
-Status Product(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme, const float* x,
-               int64_t n, float* out) {
+namespace {
+
+// Q8_1 stores the sum of a block's codes rounded: what a minimum meets of that beyond the values of
+// the codes.
+void AddStoredSums(ThreadPool& pool, const Matrix& w, const QuantRows& q, float* out) {
+  const WeightView& v = w.view;
+  const int64_t n_blocks = q.n_columns / kSub;
+  if (static_cast<int64_t>(BlockMinima(v, 0).size()) != n_blocks) return;
+  std::vector<double> beyond;  // (n_rows, n_blocks)
+  for (int64_t t = 0; t < q.n_rows; t++) {
+    for (int64_t b = 0; b < n_blocks; b++) {
+      const int32_t* prefix = q.prefix.get() + t * (n_blocks + 1) + b;
+      beyond.push_back(double(q.sums[t * n_blocks + b]) -
+                       double(q.scales[t * q.n_blocks + b]) * (prefix[1] - prefix[0]));
+    }
+  }
+  pool.For(v.n_rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; r++) {
+      const std::vector<double> minima = BlockMinima(v, r);
+      for (int64_t t = 0; t < q.n_rows; t++) {
+        double sum = 0;
+        for (int64_t b = 0; b < n_blocks; b++)
+          sum += minima[static_cast<size_t>(b)] * beyond[static_cast<size_t>(t * n_blocks + b)];
+        out[t * v.n_rows + r] += static_cast<float>(sum * double(w.post_scale));
+      }
+    }
+  });
+}
+
+Status Multiply(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme, const float* x,
+                int64_t n, float* out) {
   if (!IsIntegerScheme(scheme)) {
     AlignedArray<float> rounded;
     const int64_t n_values = n * w.view.n_columns;
@@ -103,11 +132,23 @@ Status Product(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme sc
   PB_ASSIGN(const QuantRows q, Quantise(k, pool, w, scheme, x, n));
   if (!w.packed) {
     FloatProduct(k, pool, w, Decoded(q).get(), n, out);
+    if (scheme == ActScheme::kQ8_1) AddStoredSums(pool, w, q, out);
     return {};
   }
   PackedProduct product{w.packed.get(), &q, w.post_scale, out, w.view.n_rows};
   pool.For(w.packed->n_groups(), 1,
            [&](int64_t begin, int64_t end, int) { k.packed_product(product, begin, end); });
+  return {};
+}
+
+}  // namespace
+
+Status Product(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme scheme, const float* x,
+               int64_t n, float* out) {
+  PB_TRY(Multiply(k, pool, w, scheme, x, n, out));
+  const int64_t width = w.view.n_rows;
+  for (int64_t t = 0; !w.bias.empty() && t < n; t++)
+    k.add(out + t * width, w.bias.data(), width, out + t * width);
   return {};
 }
 

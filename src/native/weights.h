@@ -4,6 +4,7 @@
 
 #include <array>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -18,6 +19,7 @@ struct Matrix {
   WeightView view;
   std::unique_ptr<const PackedMatrix> packed;  // null: a float type
   float post_scale = 1;
+  std::span<const float> bias;  // (n_rows), added to every output row; may be empty
   bool is_output = false;
 };
 

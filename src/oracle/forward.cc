@@ -50,17 +50,21 @@ Result<Rows> Ops::Embeddings(std::span<const int32_t> tokens) const {
 Ops::Operand Ops::OperandOf(pb_stage stage, int32_t layer, const OpConfig& c) const {
   const bool output = stage == PB_STAGE_LOGITS;
   auto operand = [&](const WeightView& w, float scale) {
-    return Operand{&w, scale, c.act_quant.SchemeFor(w.type, w.n_rows, output)};
+    return Operand{&w, scale, c.act_quant.SchemeFor(w.type, w.n_rows, output), nullptr};
   };
   if (output) return operand(c.output_is_embeddings ? model_->token_embedding() : model_->output(), 1);
   if (!stages::kProducts.Contains(stage)) return {};
   const StageWeights& w = model_->weights(stage, layer);
-  return operand(w.matrix, w.scale);
+  Operand with_bias = operand(w.matrix, w.scale);
+  with_bias.bias = &w.bias;
+  return with_bias;
 }
 
 Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& c, Rows* units) {
   const Operand w = OperandOf(stage, layer, c);
-  return Product(x, *w.view, w.scale, w.scheme, c, pool_, units);
+  PB_ASSIGN(Rows y, Product(x, *w.view, w.scale, w.scheme, c, pool_, units));
+  if (w.bias && !w.bias->empty() && !c.no_bias) AddBias(*w.bias, &y, units);
+  return y;
 }
 
 Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const Rows& x,
@@ -144,6 +148,10 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
     PB_ASSIGN(Rows q, step(PB_STAGE_Q_PROJ, l, {&h}));     // (n, n_heads * head_dim)
     PB_ASSIGN(Rows k, step(PB_STAGE_K_PROJ, l, {&h}));     // (n, n_kv_heads * head_dim)
     PB_ASSIGN(Rows v, step(PB_STAGE_V_PROJ, l, {&h}));     // (n, n_kv_heads * head_dim)
+    if (p.has_head_norms()) {
+      PB_ASSIGN(q, step(PB_STAGE_Q_NORM, l, {&q}));
+      PB_ASSIGN(k, step(PB_STAGE_K_NORM, l, {&k}));
+    }
     PB_ASSIGN(Rows q_rope, step(PB_STAGE_Q_ROPE, l, {&q}));
     PB_ASSIGN(Rows k_rope, step(PB_STAGE_K_ROPE, l, {&k}));
     Append(keys, k_rope);

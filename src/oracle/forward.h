@@ -48,6 +48,7 @@ class Ops {
     const WeightView* view = nullptr;
     double scale = 1;
     ActScheme scheme = ActScheme::kNone;
+    const std::vector<float>* bias = nullptr;  // none: null, or empty
   };
   Operand OperandOf(pb_stage stage, int32_t layer, const OpConfig& config) const;
   Result<Rows> Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& config, Rows* units);

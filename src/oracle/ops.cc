@@ -191,7 +191,7 @@ OpConfig OpConfig::Declare(const HyperParameters& p, ActQuant act_quant, bool kv
   c.norm_eps = p.norm_eps.value;
   c.act_quant = act_quant;
   c.rope_pairing = p.rope_pairing.value, c.rope_base = p.rope_base.value, c.rope_scale = p.rope_scale.value;
-  c.rope_dims = p.rope_dims;
+  c.rope_dims = p.rope_dims, c.rope_factors = p.rope_factors;
   c.cache_f16 = kv_f16;
   c.attention_f16 = kv_f16 && act_quant.all != ActScheme::kNone;
   switch (p.ffn_activation ? p.ffn_activation->value : Activation::kSilu) {
@@ -308,6 +308,15 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
   return y;
 }
 
+void AddBias(std::span<const float> bias, Rows* y, Rows* units) {
+  for (int64_t t = 0; t < y->n; t++) {
+    for (int64_t j = 0; j < y->width; j++) {
+      y->row(t)[j] += double(bias[static_cast<size_t>(j)]);
+      if (units) units->row(t)[j] = std::hypot(units->row(t)[j], y->row(t)[j]);
+    }
+  }
+}
+
 Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units) {
   Rows y = x;
   OwnUnits(x, units);  // of what is not rotated
@@ -317,8 +326,10 @@ Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units)
     for (int64_t start = 0; start < x.width; start += c.head_dim) {
       double* head = y.row(t) + start;
       for (int64_t i = 0; i < half; i++) {
-        const double angle = position * std::pow(c.rope_base, -2.0 * static_cast<double>(i) /
-                                                                  static_cast<double>(c.rope_dims));
+        const double frequency =
+            std::pow(c.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(c.rope_dims));
+        const double angle = position * frequency /
+                             (c.rope_factors.empty() ? 1 : double(c.rope_factors[static_cast<size_t>(i)]));
         const bool adjacent = c.rope_pairing == RopePairing::kAdjacent;
         const int64_t at_a = adjacent ? 2 * i : i, at_b = adjacent ? 2 * i + 1 : i + half;
         double &a = head[at_a], &b = head[at_b];

@@ -53,14 +53,16 @@ struct OpConfig {
   int64_t drop_columns = 0, drop_rows = 0;  // tail of the weight matrix that is left out
   bool transposed = false;                  // square matrices alone
   BlockOrder block_order = BlockOrder::kDeclared;
-  double weight_offset = 0;                 // added to every weight: codes that are not centred
-  bool no_minimum = false;                  // Q4_1: weights are scale * code alone
+  double weight_offset = 0;  // added to every weight: codes that are not centred
+  bool no_minimum = false;   // weights are scale * code alone, without their minimum
+  bool no_bias = false;
   int64_t cell_row = -1, cell_column = -1;  // one weight that cell_delta is added to; -1: none
   double cell_delta = 0;
   bool output_is_embeddings = false;  // logits: the output matrix is taken for tied
   // rotary embedding
   RopePairing rope_pairing = RopePairing::kAdjacent;
   double rope_base = 0, rope_scale = 1, rope_offset = 0;
+  std::vector<float> rope_factors;  // of each pair, dividing its frequency; empty: none
   int64_t rope_dims = 0;
   // attention
   double attn_scale_factor = 1;
@@ -91,6 +93,8 @@ Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows*
 // ggml block formats). Units: sqrt(sum of squares of the partial sums).
 Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme scheme, const OpConfig& c,
                      ThreadPool& pool, Rows* units);
+// Adds a bias to each row of a product. Its sum is rounded once more.
+void AddBias(std::span<const float> bias, Rows* y, Rows* units);
 
 // Rotates pairs of each head by position * base^(-2i/dims) (Su et al. 2021, eq. 15). x: (n, heads *
 // head_dim).

@@ -53,6 +53,11 @@ const std::map<std::string_view, NumberField>& NumberFields() {
       {"weight.transposed", [](OpConfig& c, double v) { c.transposed = v != 0; }},
       {"weight.offset", [](OpConfig& c, double v) { c.weight_offset = v; }},
       {"weight.minimum", [](OpConfig& c, double v) { c.no_minimum = v == 0; }},
+      {"product.bias", [](OpConfig& c, double v) { c.no_bias = v == 0; }},
+      {"rope.factors",
+       [](OpConfig& c, double v) {
+         if (v == 0) c.rope_factors.clear();
+       }},
       {"norm.centred", [](OpConfig& c, double v) { c.norm_centred = v != 0; }},
       {"norm.unweighted", [](OpConfig& c, double v) { c.norm_unweighted = v != 0; }},
       {"output.tied", [](OpConfig& c, double v) { c.output_is_embeddings = v != 0; }},

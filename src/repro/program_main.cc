@@ -195,12 +195,13 @@ Quantised Quantise(const Vector& x, const std::string& scheme) {
   return q;
 }
 
-// y = scale * W x, x quantised. A weight format with a minimum (Q4_1) multiplies it by the stored sum of the codes.
+// y = scale * W x + bias, x quantised. A weight format with a minimum (Q4_1) multiplies it by the stored sum of the codes.
 Values Product(const Data& d, size_t n) {
   const Quantised x = Quantise(d.Numbers("x"), d.Text("scheme"));
   const size_t width = x.values.size(), n_blocks = width / 32;
   const Vector weight = d.Numbers("weight", n * width);
   const Vector minimum = d.Has("minimum") ? d.Numbers("minimum", n * n_blocks) : Vector();
+  const Vector bias = d.Has("bias") ? d.Numbers("bias", n) : Vector(n, 0.0);
   const double scale = d.Number("scale");
   if (!minimum.empty() && x.sum_error.size() != n_blocks) Bad("a minimum, and a scheme without sums");
   Values y;
@@ -210,18 +211,22 @@ Values Product(const Data& d, size_t n) {
     y.push_back(sum.Times(scale));
     for (size_t b = 0; b < n_blocks && !minimum.empty(); b++)
       y.back().value += minimum[i * n_blocks + b] * x.sum_error[b] * scale;
+    y.back().value += bias[i];
+    if (bias[i] != 0) y.back().unit = std::hypot(y.back().unit, y.back().value);
   }
   return y;
 }
 
 //: rotate
-// Pair i of a head is turned by position * base^(-2i / dims) (Su et al. 2021: RoPE). x: the head.
+// Pair i of a head is turned by position * base^(-2i / dims) (Su et al. 2021: RoPE), over a factor of its own where the
+// model has them (LLaMA 3.1). x: the head.
 Values Rotate(const Data& d, size_t n) {
   const Vector x = d.Numbers("x");
   const std::vector<size_t> features = d.Indices("feature", x.size());
   const size_t dims = d.Indices("rope_dims", x.size() + 1).at(0), half = dims / 2;
   const bool adjacent = d.Text("rope_pairing") == "adjacent";
   if (!adjacent && d.Text("rope_pairing") != "halves") Bad("rope_pairing " + d.Text("rope_pairing"));
+  const Vector factors = d.Has("rope_factors") ? d.Numbers("rope_factors", half) : Vector(half, 1.0);
   Values y;
   for (size_t i = 0; i < n; i++) {
     const size_t f = features[i], pair = adjacent ? f / 2 : f % std::max<size_t>(half, 1);
@@ -233,7 +238,7 @@ Values Rotate(const Data& d, size_t n) {
     const double a = x[at_a], b = x[at_b];
     const double angle =
         d.Number("position") / d.Number("rope_scale") *
-        std::pow(d.Number("rope_base"), -2.0 * static_cast<double>(pair) / static_cast<double>(dims));
+        std::pow(d.Number("rope_base"), -2.0 * static_cast<double>(pair) / static_cast<double>(dims)) / factors[pair];
     // The angle is multiplied up, pair by pair, in float32.
     y.push_back(
         {f == at_a ? a * std::cos(angle) - b * std::sin(angle) : a * std::sin(angle) + b * std::cos(angle),

@@ -167,6 +167,11 @@ class Fields {
     Add("scheme", scheme);
     Add("scale", fmt::format("{}", w.scale));
     if (!minimum.empty()) Add("minimum", minimum);
+    if (w.bias) {
+      std::vector<float> bias;
+      for (int64_t f : piece_.features) bias.push_back((*w.bias)[static_cast<size_t>(f)]);
+      Add("bias", bias);
+    }
     Add("weight", weight);
     Add("x", Part(expected_.inputs[0], piece_.row, 0, 1));
   }
@@ -176,6 +181,7 @@ class Fields {
     Add("rope_base", fmt::format("{}", p_.rope_base.value));
     Add("rope_scale", fmt::format("{}", p_.rope_scale.value));
     Add("rope_dims", fmt::format("{}", p_.rope_dims));
+    if (!p_.rope_factors.empty()) Add("rope_factors", p_.rope_factors);
     Add("x", Head(0));
   }
 
