@@ -16,6 +16,10 @@ namespace {
 
 using Key = std::pair<int32_t, int32_t>;  // (stage, layer)
 
+// Tensors of up to this many bytes are copied before they are compared, so that the candidate goes
+// on computing meanwhile.
+constexpr size_t kCopiedBytes = 32 << 20;
+
 // A point's rows as they arrive; an engine may show them in several pieces.
 struct Tensor {
   std::vector<int64_t> shape;
@@ -131,6 +135,16 @@ struct LockStep::State {
   std::map<Key, int64_t> n_shown;  // rows of each that the reference has shown
   int32_t candidate_order = 0, reference_order = 0;
   bool reference_done = false;
+  bool reference_stands = false;  // at an event that was taken, until more is needed of it
+  // Memory of tensors that are done with, for those to come.
+  std::vector<std::vector<float>> spare;
+  std::vector<float> copy;  // of what the candidate showed
+
+  void Recycle(std::vector<float> values) {
+    constexpr size_t kMost = 32;
+    values.clear();
+    if (spare.size() < kMost) spare.push_back(std::move(values));
+  }
 };
 
 LockStep::LockStep(Participant& candidate, Participant& reference, PointPlan plan, LockStepOptions options)
@@ -138,6 +152,7 @@ LockStep::LockStep(Participant& candidate, Participant& reference, PointPlan pla
       reference_(reference),
       plan_(std::move(plan)),
       options_(std::move(options)),
+      side_by_side_(MayRunSideBySide(candidate.record(), reference.record())),
       state_(new State) {}
 
 LockStep::~LockStep() = default;
@@ -155,6 +170,11 @@ void LockStep::Missing(const std::pair<int32_t, int32_t>& point, const std::stri
   state_->result.missing.push_back(fmt::format("prompt {}, step {}, layer {}, {}: {}", state_->prompt,
                                                state_->step, point.second, pb_vocabulary[point.first].name,
                                                why));
+}
+
+Status LockStep::GoOnWithReference() {
+  state_->reference_stands = !side_by_side_;
+  return side_by_side_ ? reference_.Noted(reference_.engine().Continue()) : Status();
 }
 
 Status LockStep::OnReferenceEvent(const host::Event& event) {
@@ -181,49 +201,76 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     if (begin != n_shown || begin + shape[0] > s.n_tokens) {
       Missing(key, fmt::format("the reference showed rows {} to {} where row {} of {} was due", begin,
                                begin + shape[0], n_shown, s.n_tokens));
-      return reference_.Noted(reference_.engine().Continue());
+      return GoOnWithReference();
     }
     n_shown += shape[0];
     Tensor& t = s.waiting[key];
     if (t.shape.empty()) {
       t.shape = shape;
+      if (!s.spare.empty()) t.values = std::move(s.spare.back()), s.spare.pop_back();
     } else {
       t.shape[0] += shape[0];
     }
     t.values.insert(t.values.end(), event.tensor.data.begin(), event.tensor.data.end());
   }
-  return reference_.Noted(reference_.engine().Continue());
+  return GoOnWithReference();
 }
 
 // Takes the reference's next event.
 Status LockStep::PullReference() {
+  if (state_->reference_stands) {
+    state_->reference_stands = false;
+    PB_TRY(reference_.Noted(reference_.engine().Continue()));
+  }
   auto event = reference_.engine().Wait();
   if (!event.ok()) return reference_.Noted(std::move(event).error());
   PB_TRY(Observe(1, *event));
   return OnReferenceEvent(*event);
 }
 
-Status LockStep::Compare(const host::Event& event, const std::vector<float>& reference) {
+Status LockStep::Compare(const host::Event& event, std::span<const float> candidate,
+                         std::span<const float> reference) {
   State& s = *state_;
-  const auto& t = event.tensor;
-  const int64_t features = Features(t.shape);
+  const std::vector<int64_t>& shape = event.tensor.shape;
+  const int64_t features = Features(shape);
   const auto stage = static_cast<pb_stage>(event.point.stage);
   const int64_t n_positions = s.first_position + s.n_tokens;
   const compare::LocalBound bound = options_.fused_attention && stage == PB_STAGE_ATTN_CONTEXT
                                         ? compare::FusedAttentionBound(n_positions)
                                         : compare::BoundOf(stage, options_.shape, n_positions);
   const compare::PointPlace place{s.prompt, s.step, stage, event.point.layer, event.point.first_position};
-  PB_ASSIGN(compare::PointRow row, compare::ComparePoint({t.data, t.shape[0], features},
-                                                         {reference, t.shape[0], features}, place, bound));
+  PB_ASSIGN(compare::PointRow row, compare::ComparePoint({candidate, shape[0], features},
+                                                         {reference, shape[0], features}, place, bound));
   // In a free run errors are described, whatever they come from.
   const bool judged = options_.overwrite != Overwrite::kReference || !plan_.unequal.count(stage);
   if (!judged) {
     row.bound = row.bound_ratio = 0;
     row.first_row_above = -1, row.feature_alone = false;
   }
-  if (options_.on_pair) PB_TRY(options_.on_pair({event.point, t.shape, t.data, reference, &row, &bound}));
+  if (options_.on_pair) PB_TRY(options_.on_pair({event.point, shape, candidate, reference, &row, &bound}));
   if (judged) s.result.rows.push_back(std::move(row));
   return {};
+}
+
+// Lets the candidate go on from a point; `reference` is empty where there is nothing to put there.
+Status LockStep::GoOnWithCandidate(const host::Event& event, std::span<const float> reference) {
+  host::Engine& engine = candidate_.engine();
+  if (options_.overwrite == Overwrite::kItself) return candidate_.Noted(engine.Overwrite(event.tensor.data));
+  const bool goes_on = options_.overwrite == Overwrite::kNothing || reference.empty();
+  return candidate_.Noted(goes_on ? engine.Continue() : engine.Overwrite(reference));
+}
+
+// Compares a point with rows of the reference's, and lets the candidate go on, before where its
+// tensor is small enough to be copied.
+Status LockStep::CompareAndGoOn(const host::Event& event, std::span<const float> reference) {
+  std::vector<float>& copy = state_->copy;
+  if (!side_by_side_ || event.tensor.data.size_bytes() > kCopiedBytes) {
+    PB_TRY(Compare(event, event.tensor.data, reference));
+    return GoOnWithCandidate(event, reference);
+  }
+  copy.assign(event.tensor.data.begin(), event.tensor.data.end());
+  PB_TRY(GoOnWithCandidate(event, reference));
+  return Compare(event, copy, reference);
 }
 
 // Handles a point, or a piece of its rows, at which the candidate stands.
@@ -242,34 +289,35 @@ Status LockStep::Candidate(const host::Event& event) {
   while (!arrived() && !s.reference_done && s.reference_order <= s.candidate_order + 1)
     PB_TRY(PullReference());
   auto found = s.waiting.find(key);
-  std::string missing;
-  std::vector<float> reference;
   if (found == s.waiting.end()) {
-    missing = s.n_shown[key] == 0 ? "the reference did not show it"
-                                  : fmt::format("the candidate showed rows {} to {} once more", begin, end);
-  } else if (Tensor& t = found->second; begin < 0 || !arrived() || t.shape.size() != shape.size() ||
-                                        !std::equal(shape.begin() + 1, shape.end(), t.shape.begin() + 1)) {
-    missing = fmt::format("rows {} to {} of shape {} against the reference's {}", begin, end,
-                          ShapeText(shape), ShapeText(t.shape));
-  } else {
-    reference.assign(t.values.begin() + begin * Features(shape), t.values.begin() + end * Features(shape));
-    PB_TRY(Compare(event, reference));
-    t.n_taken += shape[0];
-    if (t.n_taken == s.n_tokens) s.waiting.erase(found);
+    Missing(key, s.n_shown[key] == 0
+                     ? "the reference did not show it"
+                     : fmt::format("the candidate showed rows {} to {} once more", begin, end));
+    return GoOnWithCandidate(event, {});
   }
-  if (!missing.empty()) Missing(key, missing);
-  if (options_.overwrite == Overwrite::kItself)
-    reference.assign(event.tensor.data.begin(), event.tensor.data.end());
-  const bool goes_on = options_.overwrite == Overwrite::kNothing || reference.empty();
-  return candidate_.Noted(goes_on ? candidate_.engine().Continue()
-                                  : candidate_.engine().Overwrite(reference));
+  Tensor& t = found->second;
+  if (begin < 0 || !arrived() || t.shape.size() != shape.size() ||
+      !std::equal(shape.begin() + 1, shape.end(), t.shape.begin() + 1)) {
+    Missing(key, fmt::format("rows {} to {} of shape {} against the reference's {}", begin, end,
+                             ShapeText(shape), ShapeText(t.shape)));
+    return GoOnWithCandidate(event, {});
+  }
+  const int64_t features = Features(shape);
+  PB_TRY(CompareAndGoOn(event, std::span<const float>(t.values).subspan(static_cast<size_t>(begin * features),
+                                                                        event.tensor.data.size())));
+  t.n_taken += shape[0];
+  if (t.n_taken == s.n_tokens) {
+    s.Recycle(std::move(t.values));
+    s.waiting.erase(found);
+  }
+  return {};
 }
 
 // Waits until the candidate has something to say, letting the reference run ahead by at most one
 // layer meanwhile.
 Result<bool> LockStep::CandidateReady() {
   State& s = *state_;
-  for (;;) {
+  for (; side_by_side_;) {
     const bool may_run = !s.reference_done && s.reference_order <= s.candidate_order + 1;
     pollfd fds[2] = {{candidate_.engine().ready_fd(), POLLIN, 0},
                      {reference_.engine().ready_fd(), POLLIN, 0}};
@@ -277,6 +325,7 @@ Result<bool> LockStep::CandidateReady() {
     if (n <= 0 || fds[0].revents) return true;  // on silence the candidate's own limit decides
     PB_TRY(PullReference());
   }
+  return true;
 }
 
 Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, int32_t prompt, int32_t step) {
@@ -285,7 +334,7 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
   s.n_tokens = static_cast<int64_t>(tokens.size());
   s.waiting.clear(), s.n_shown.clear();
   s.candidate_order = s.reference_order = 0;
-  s.reference_done = false;
+  s.reference_done = s.reference_stands = false;
   host::EvalRequest request;
   request.tokens.assign(tokens.begin(), tokens.end());
   request.first_position = first_position;

@@ -78,8 +78,9 @@ struct LockStepResult {
   std::string shown_sha256[2];
 };
 
-// Drives two open sessions (at position 0) over a sequence in passes. The reference runs ahead of
-// the candidate by at most one layer and then waits. Positions, steps and chunks are the caller's:
+// Drives two open sessions (at position 0) over a sequence in passes. Where there are processors for
+// both, the reference runs ahead of the candidate by at most one layer and then waits, and a point
+// is compared while the candidate computes on; else one computes at a time. Positions, steps and chunks are the caller's:
 // one call of Pass is one evaluation in both engines.
 class LockStep {
  public:
@@ -102,12 +103,18 @@ class LockStep {
   Result<bool> CandidateReady();
   Status Observe(int side, const host::Event& event);
   bool IsCompared(const host::Event& event) const;
-  Status Compare(const host::Event& event, const std::vector<float>& reference);
+  Status GoOnWithReference();
+  Status GoOnWithCandidate(const host::Event& event, std::span<const float> reference);
+  Status CompareAndGoOn(const host::Event& event, std::span<const float> reference);
+  Status Compare(const host::Event& event, std::span<const float> candidate,
+                 std::span<const float> reference);
 
   Participant& candidate_;
   Participant& reference_;
   PointPlan plan_;
   LockStepOptions options_;
+  // Both may compute at the same time; else each stands while the other does.
+  bool side_by_side_;
   std::unique_ptr<State> state_;
 };
 

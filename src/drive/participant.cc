@@ -236,6 +236,11 @@ std::string TooManyThreads(int64_t n_threads, int n_processors) {
       n_threads, n_processors, n_processors == 1 ? "" : "s", n_processors);
 }
 
+bool MayRunSideBySide(const EngineRecord& one, const EngineRecord& other) {
+  return host::FactNumber(one.session, "threads", 1) + host::FactNumber(other.session, "threads", 1) <=
+         ProcessorCount();
+}
+
 Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) != 0) return MakeError(Code::kNotFound, "{}: no such file", path.string());

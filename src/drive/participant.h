@@ -94,6 +94,8 @@ inline constexpr std::string_view kPromiseFact = "promise.equal_bits", kLibrarie
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions = 0);
 // What to expect of more threads than there are processors; empty where there are enough.
 std::string TooManyThreads(int64_t n_threads, int n_processors);
+// Whether both engines may compute at the same time: there are processors for the threads of both.
+bool MayRunSideBySide(const EngineRecord& one, const EngineRecord& other);
 // sha256 of a file, remembered in the cache by path, size and time of change.
 Result<std::string> CachedFileSha256(const std::filesystem::path& path);
 // The id of the largest value, the lowest of equals; -1 when no value is finite.
