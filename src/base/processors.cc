@@ -18,6 +18,16 @@ int ProcessorsOfQuota(std::string_view cpu_max) {
   return static_cast<int>(std::min(1L + (quota - 1) / period, 1L << 20));
 }
 
+std::string ProcessorText() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string text;
+  for (std::string line; std::getline(file, line) && !line.empty();)  // of the first processor
+    if (line.starts_with("model name") || line.starts_with("flags") || line.starts_with("Features") ||
+        line.starts_with("CPU "))
+      text += line + "; ";
+  return text;
+}
+
 int ProcessorCount() {
   const int n = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   // Inside a container this is the group of the container itself; elsewhere the file is not there.

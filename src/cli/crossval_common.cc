@@ -128,6 +128,9 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   request.user = args.user;
   PB_ASSIGN(request.user.precision, PolicyOf(args.precision));
   request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;
+  request.reuse = args.reuse == "auto"     ? run::Reuse::kAuto
+                  : args.reuse == "always" ? run::Reuse::kAlways
+                                           : run::Reuse::kNever;
   PB_ASSIGN(request.keep, ReadKeep(args));
   return request;
 }
@@ -206,6 +209,14 @@ void AddComparisonArguments(Flags& flags, CrossvalArguments& args) {
 
 void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
   AddComparisonArguments(flags, args);
+  flags
+      .Option("--reuse", args.reuse,
+              "what the reference computed over a prompt is kept in the cache (at most 4 GiB), sealed, and "
+              "used again while engine, settings, model, tokens and processor are the same: auto: where "
+              "model and prompt are large; always; never")
+      .OneOf({"auto", "always", "never"})
+      .ShowDefault()
+      .Group("Engines");
   flags
       .Option("--scope", args.scope,
               "local: every tracepoint is judged by its own error, then the logits; logits-only: the logits "

@@ -22,6 +22,7 @@ struct CrossvalArguments {
   std::string reference_model, receipt, keep_traces, trace_level;
   int max_tokens = 0;
   std::string scope = "local";
+  std::string reuse = "auto";
   compare::UserLimits user;
   bool all = false, quiet = false;
 };

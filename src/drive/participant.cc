@@ -138,11 +138,17 @@ Status Participant::EvaluateLast(std::span<const int32_t> tokens, int32_t first_
 Status Participant::Evaluate(const host::EvalRequest& request,
                              const std::function<Status(const host::Event&)>& on_event) {
   bool taken = true;
-  Status status = engine_->Eval(request, [&](const host::Event& event) -> Status {
+  auto take = [&](const host::Event& event) -> Status {
     Status of_caller = on_event(event);
     taken = of_caller.ok();
     return of_caller;
-  });
+  };
+  const bool begun = begun_ && begun_->tokens == request.tokens &&
+                     begun_->first_position == request.first_position && request.logits_from == 0 &&
+                     !request.tap.outputs && !request.tap.inputs;
+  if (!begun) GiveUpBegun();
+  begun_.reset();
+  Status status = begun ? engine_->Finish(take) : engine_->Eval(request, take);
   if (status.ok() || (!taken && status.error().code != Code::kEngine)) return status;
   return Noted(std::move(status));
 }
@@ -161,6 +167,20 @@ Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row, c
                     rows.data.subspan(static_cast<size_t>(i) * n_vocab, n_vocab)));
     return {};
   });
+}
+
+Status Participant::Begin(std::span<const int32_t> tokens, int32_t first_position) {
+  host::EvalRequest request{{tokens.begin(), tokens.end()}, first_position, 0, {}};
+  PB_TRY(Noted(engine_->BeginEval(request)));
+  begun_ = std::move(request);
+  return {};
+}
+
+void Participant::GiveUpBegun() {
+  if (!begun_) return;
+  begun_.reset();
+  auto event = engine_->Wait();  // what is wrong with the engine it says again
+  if (event.ok() && event->kind != host::Event::kDone) (void)engine_->Stop().ok();
 }
 
 std::optional<compare::Obstacle> Participant::ObstacleOf(const Error& error) {

@@ -59,6 +59,16 @@ class Participant {
   // has not failed, or the call made no sense; the error ends the command.
   std::optional<compare::Obstacle> ObstacleOf(const Error& error);
 
+  // Puts an engine in front of the one that was started.
+  void Wrap(const std::function<std::unique_ptr<host::Engine>(std::unique_ptr<host::Engine>)>& with) {
+    engine_ = with(std::move(engine_));
+  }
+  // Begins an evaluation that the next call of Evaluate asks for with the same tokens at the same
+  // position, without taps: the engine computes meanwhile.
+  Status Begin(std::span<const int32_t> tokens, int32_t first_position);
+  // Gives up an evaluation that was begun and that nobody asked for.
+  void GiveUpBegun();
+
   host::Engine& engine() { return *engine_; }
   const EngineRecord& record() const { return record_; }
   const host::Limits& limits() const { return limits_; }
@@ -72,6 +82,7 @@ class Participant {
   EngineRecord& record_;
   host::Limits limits_;
   std::unique_ptr<host::Engine> engine_;
+  std::optional<host::EvalRequest> begun_;
 };
 
 // Settings of a session whose results are comparable with another engine's, where the user gave

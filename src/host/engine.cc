@@ -41,6 +41,10 @@ Result<std::unique_ptr<Engine>> Engine::Start(const std::filesystem::path& plugi
 
 Status Engine::Eval(const EvalRequest& request, const std::function<Status(const Event&)>& on_event) {
   PB_TRY(BeginEval(request));
+  return Finish(on_event);
+}
+
+Status Engine::Finish(const std::function<Status(const Event&)>& on_event) {
   for (;;) {
     PB_ASSIGN(Event event, Wait());
     if (event.kind == Event::kDone) return {};

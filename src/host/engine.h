@@ -135,6 +135,8 @@ class Engine {
   // Whole evaluation without overwriting: on_event for each point and logits block; its error ends
   // the evaluation and is returned. Logits come in blocks of at most 16 MiB.
   Status Eval(const EvalRequest& request, const std::function<Status(const Event&)>& on_event);
+  // The same of an evaluation that was begun.
+  Status Finish(const std::function<Status(const Event&)>& on_event);
 
   // The child's last stderr lines (at most 64 KiB kept).
   virtual std::string LastWords() const = 0;

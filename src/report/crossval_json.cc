@@ -61,6 +61,7 @@ Json DefaultConfiguration(const run::Comparison& c, JsonWriter* writer) {
               {"rel_l2", writer->Number(d.rel_l2)},
               {"n_positions", d.n_positions},
               {"n_top1_differs", d.n_top1_differs},
+              {"from_cache", d.cached},
               {"error", d.error.empty() ? Json(nullptr) : Json(d.error)}};
 }
 

@@ -73,7 +73,15 @@ Json JsonWriter::Prompt(const run::PromptRecord& p) {
   // The same logits with every point tapped, and in the same passes untapped: null where nothing
   // was.
   auto digest = [](const std::string& hex) { return hex.empty() ? Json(nullptr) : Json(hex); };
+  Json part;
+  if (p.reference_part)
+    part = {{"folder", p.reference_part->folder.string()},
+            {"data_blake3", p.reference_part->data_blake3},
+            {"recorded", p.reference_part->recorded},
+            {"n_bytes", p.reference_part->n_bytes},
+            {"proofs", {"observer effect", "shown is delivered"}}};
   return Json{{"text", p.text},
+              {"reference_from_cache", part},
               {"origin", p.origin},
               {"tokens", p.tokens},
               {"tokens_equal", p.tokens_of[0] == p.tokens_of[1]},

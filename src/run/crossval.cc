@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <set>
 
 #include "base/blake3.h"
@@ -20,6 +21,7 @@
 #include "run/local_run.h"
 #include "run/observed_precision.h"
 #include "run/precision_effect.h"
+#include "run/reference_part.h"
 
 namespace pb::run {
 namespace {
@@ -82,7 +84,13 @@ class CrossvalRun {
   Result<drive::RowStore> RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence);
   Status RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence,
                       const drive::RowStore& reference);
-  Status CompareLocally();
+  // Opens the candidate's session and lets it begin with the prompt, where there is a processor for
+  // it beside the reference.
+  Status BeginCandidate(const PromptRecord& prompt);
+  Status CompareLocally(PromptRecord& prompt, int32_t index);
+  void OpenLocalRun();
+  void FinishLocally();
+  void TellOfReuse();
   void CompareDefaultConfiguration();
   void CollectTokenText();
   Status TakeFloor();
@@ -102,6 +110,9 @@ class CrossvalRun {
   host::Settings session_[2];  // of the sessions compared
   noise::FloorSource floor_;
   std::optional<drive::RowStore> first_rows_;  // the reference's, of the first prompt
+  std::optional<ReferencePart> part_;
+  std::optional<LocalRun> local_run_;
+  bool local_decided_ = false;
   std::optional<compare::LocalEvidence> local_;
   std::shared_ptr<const Model> model_;  // the candidate's
   ObservedPrecision precision_;
@@ -239,11 +250,17 @@ Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& 
     return {};
   };
   auto start = Clock::now();
-  PB_TRY(engine.OpenSession(session_[kCandidate]));
   Status status = drive::EvaluateSequence(engine, sequence, compare_row);
   prompt.wall_seconds[kCandidate] = SecondsSince(start);
   digest.Store(kCandidate, &prompt);
   return status;
+}
+
+Status CrossvalRun::BeginCandidate(const PromptRecord& prompt) {
+  drive::Participant& engine = sides_[kCandidate];
+  PB_TRY(engine.OpenSession(session_[kCandidate]));
+  if (!drive::MayRunSideBySide(engine.record(), sides_[kReference].record())) return {};
+  return engine.Begin(prompt.tokens, 0);
 }
 
 Status CrossvalRun::ComparePrompt(size_t index) {
@@ -252,8 +269,14 @@ Status CrossvalRun::ComparePrompt(size_t index) {
   if (prompt.tokens.empty()) return {};
   if (request_.progress)
     request_.progress("prompts", static_cast<int64_t>(index), static_cast<int64_t>(out_.prompts.size()));
+  PB_TRY(Absorb(BeginCandidate(prompt)));
+  if (failed_) return {};
+  part_->Find(&prompt);
   auto rows = RunReference(prompt, evidence);
-  if (!rows) return Absorb(std::move(rows).error());
+  if (!rows) {
+    sides_[kCandidate].GiveUpBegun();
+    return Absorb(std::move(rows).error());
+  }
   PB_TRY(Absorb(RunCandidate(prompt, evidence, *rows)));
   if (failed_) return {};
   drive::Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size()),
@@ -264,16 +287,18 @@ Status CrossvalRun::ComparePrompt(size_t index) {
     floor_.GiveUp("logits are not finite");
     finite_ = false;
   }
+  if (!evidence.rows.empty()) PB_TRY(Absorb(CompareLocally(prompt, static_cast<int32_t>(index))));
+  if (failed_) return {};
   PB_TRY(Absorb(floor_.Add(sequence, &*rows)));
   if (index == 0) first_rows_ = std::move(*rows);
   return {};
 }
 
-// Local errors of every point, where both engines show their points.
-Status CrossvalRun::CompareLocally() {
-  if (request_.scope != compare::Scope::kLocal) return {};
+void CrossvalRun::OpenLocalRun() {
+  local_decided_ = true;
+  if (request_.scope != compare::Scope::kLocal) return;
   out_.why_logits_only = drive::WhyNoLocalScope(sides_[kCandidate], sides_[kReference]);
-  if (!out_.why_logits_only.empty()) return {};
+  if (!out_.why_logits_only.empty()) return;
   std::shared_ptr<const Model> models[2];
   for (int side : {kCandidate, kReference}) {
     const drive::EngineRecord& record = sides_[side].record();
@@ -286,24 +311,32 @@ Status CrossvalRun::CompareLocally() {
     if (model.ok()) models[side] = *model;
   }
   model_ = models[kCandidate];
-  LocalRun run(sides_[kCandidate], sides_[kReference], session_, models, request_);
-  for (size_t i = 0; i < out_.prompts.size(); ++i) {
-    if (out_.prompts[i].tokens.empty()) continue;
-    PB_TRY(Absorb(run.Add(out_.prompts[i], static_cast<int32_t>(i))));
-    if (failed_) return {};
-  }
+  local_run_.emplace(sides_[kCandidate], sides_[kReference], session_, models, request_, *part_);
+}
+
+// Local errors of every point, where both engines show their points.
+Status CrossvalRun::CompareLocally(PromptRecord& prompt, int32_t index) {
+  if (!local_decided_) OpenLocalRun();
+  return local_run_ ? local_run_->Add(prompt, index) : Status();
+}
+
+void CrossvalRun::FinishLocally() {
+  if (!local_run_) return;
   local_.emplace();
-  run.Finish(out_.prompts, &*local_, &out_.accumulated, &evidence_.obstacles);
-  precision_ = run.precision();
+  local_run_->Finish(out_.prompts, &*local_, &out_.accumulated, &evidence_.obstacles);
+  precision_ = local_run_->precision();
   out_.points = CondensePoints(local_->points, true);
   out_.accumulated = CondensePoints(out_.accumulated, false);
-  return {};
 }
 
 // For information: the reference as it runs when nobody tells it anything about flash attention.
 void CrossvalRun::CompareDefaultConfiguration() {
   const PromptRecord& prompt = out_.prompts.front();
   DefaultConfiguration row;
+  if (part_->FindDefault(prompt, &row)) {
+    out_.reference_default = std::move(row);
+    return;
+  }
   drive::Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   auto measure = [&]() -> Status {
     host::Settings automatic = session_[kReference];
@@ -327,6 +360,7 @@ void CrossvalRun::CompareDefaultConfiguration() {
   if (!status.ok() && (status.error().code == Code::kUsage || status.error().code == Code::kUnsupported))
     return;
   if (!status.ok()) row.error = status.error().message;
+  part_->KeepDefault(prompt, row);
   out_.reference_default = std::move(row);
 }
 
@@ -381,6 +415,19 @@ void CrossvalRun::TellOfDoubts() {
              &out_.notes);
 }
 
+// What this run does not show by itself is named, whatever the verdict.
+void CrossvalRun::TellOfReuse() {
+  for (size_t i = 0; i < out_.prompts.size(); ++i) {
+    const std::optional<KeptPart>& part = out_.prompts[i].reference_part;
+    if (!part) continue;
+    out_.notes.push_back(fmt::format(
+        "the reference did not run over prompt {}: its logits and tensors are those that the same engine, "
+        "with the same settings, model file, tokens and processor, gave {} hours ago ({:.12}); so are the "
+        "proofs that watching changes nothing and that it delivers what it shows; --reuse never runs it",
+        i, (std::time(nullptr) - part->recorded) / 3600, part->data_blake3));
+  }
+}
+
 void CrossvalRun::ObserveForLogits() {
   const bool may_round_otherwise = out_.verdict.Has(compare::ReasonCode::kKlWorstAboveLimit) ||
                                    out_.verdict.Has(compare::ReasonCode::kKlMeanAboveLimit) ||
@@ -414,6 +461,7 @@ void CrossvalRun::Judge() {
   evidence_.n_prompts_asked = static_cast<int64_t>(request_.prompts.size());
   evidence_.user = request_.user;
   TellOfDoubts();
+  TellOfReuse();
   auto judge = [&] {
     out_.verdict = local_ ? compare::JudgeLocal(&evidence_, *local_) : compare::JudgeLogits(&evidence_);
   };
@@ -456,10 +504,11 @@ Result<Comparison> CrossvalRun::Run() {
     go = equal && !failed_;
   }
   if (go) PB_TRY(OpenSessions());
+  if (go) part_.emplace(sides_[kCandidate], sides_[kReference], session_[kReference], request_);
   for (size_t i = 0; go && i < out_.prompts.size() && !failed_; ++i) PB_TRY(ComparePrompt(i));
   bool compared = std::any_of(evidence_.prompts.begin(), evidence_.prompts.end(),
                               [](const compare::PromptEvidence& prompt) { return !prompt.rows.empty(); });
-  if (compared && !failed_) PB_TRY(CompareLocally());
+  if (compared && !failed_) FinishLocally();
   if (compared && !failed_) {
     PB_TRY(Absorb(floor_.Calibrate()));
   }

@@ -27,11 +27,12 @@ stages::ModelShape ShapeOf(const stages::ModelShape& candidate, const stages::Mo
 
 LocalRun::LocalRun(drive::Participant& candidate, drive::Participant& reference,
                    const host::Settings (&session)[2], std::shared_ptr<const Model> (&models)[2],
-                   const Request& request)
+                   const Request& request, ReferencePart& part)
     : sides_{&candidate, &reference},
       session_{&session[0], &session[1]},
       models_{models[0], models[1]},
-      request_(request) {}
+      request_(request),
+      part_(part) {}
 
 Result<drive::PointPlan> LocalRun::OpenSessions() {
   std::vector<host::StageVisibility> stages[2];
@@ -174,8 +175,12 @@ Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   // An engine that rounds what it gets back cannot prove that it computes with what it shows.
   const bool rounds = !sides_[0]->record().session_facts().overwrite_exact;
   if (rounds) evidence_.shown_is_used = false;
-  PB_ASSIGN(drive::LockStepResult result,
-            Pass(prompt, index, rounds ? drive::Overwrite::kNothing : drive::Overwrite::kItself, true));
+  part_.BeginRecording(prompt);
+  auto pass = Pass(prompt, index, rounds ? drive::Overwrite::kNothing : drive::Overwrite::kItself, true);
+  part_.EndRecording(prompt, pass);
+  if (!pass.ok()) return std::move(pass).error();
+  drive::LockStepResult result = std::move(pass).value();
+  shown_not_used_[1] |= result.missing.empty() && result.shown_sha256[1] != result.logits_sha256[1];
   for (int side : {0, 1}) {
     prompt.untapped_sha256[side] = prompt.logits_sha256[side];
     if (result.logits_sha256[side] != prompt.logits_sha256[side] &&

@@ -16,6 +16,7 @@
 #include "model/model.h"
 #include "run/kept_traces.h"
 #include "run/observed_precision.h"
+#include "run/reference_part.h"
 #include "run/request.h"
 
 namespace pb::run {
@@ -24,9 +25,9 @@ class LocalRun {
  public:
   // The sessions of both sides are replaced by every pass. `model`: the candidate's file, for
   // explaining codes; may be null. `request` outlives this: what to keep, and how to tell of
-  // progress.
+  // progress. `part` records the reference, and serves it.
   LocalRun(drive::Participant& candidate, drive::Participant& reference, const host::Settings (&session)[2],
-           std::shared_ptr<const Model> (&models)[2], const Request& request);
+           std::shared_ptr<const Model> (&models)[2], const Request& request, ReferencePart& part);
 
   // Runs one prompt with its decode steps, in lock-step and on its own; keeps the errors, and the
   // digests of the logits as they came with taps in prompt.tapped_sha256.
@@ -67,6 +68,7 @@ class LocalRun {
   ObservedPrecision precision_;
   std::optional<codes::SchemeCheck> scheme_check_;  // once both engines were asked
   const Request& request_;
+  ReferencePart& part_;
   compare::LocalEvidence evidence_;
   std::vector<compare::PointRow> accumulated_;
   int64_t n_expected_ = 0;  // points of the prompt at hand

@@ -26,6 +26,14 @@ struct KeptTrace {
   uint64_t n_bytes = 0;
 };
 
+// A recording of the reference that stood for it.
+struct KeptPart {
+  std::filesystem::path folder;
+  std::string data_blake3;  // of its tensors and logits
+  int64_t recorded = 0;     // seconds since 1970
+  uint64_t n_bytes = 0;
+};
+
 struct PromptRecord {
   std::string text;
   std::string origin;                 // "--prompt", "prompts.txt:3", "stdin"
@@ -44,6 +52,8 @@ struct PromptRecord {
   bool observer_effect(int side) const {
     return !tapped_sha256[side].empty() && tapped_sha256[side] != untapped_sha256[side];
   }
+  // The reference did not run over this prompt: its logits and tensors are of an earlier run.
+  std::optional<KeptPart> reference_part;
   double wall_seconds[2] = {0, 0};     // candidate, reference: prefill and decode together
   std::optional<KeptTrace> traces[2];  // candidate, reference: of the free run; none: not kept
 };
@@ -61,6 +71,7 @@ struct DefaultConfiguration {
   double mean_kl = 0, worst_kl = 0, rel_l2 = 0;
   int64_t n_positions = 0, n_top1_differs = 0;
   std::string error;  // why there is no figure
+  bool cached = false;
 };
 
 // A command to go on with: whole, as it can be pasted into a shell, and what it is for.

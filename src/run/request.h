@@ -28,6 +28,13 @@ struct KeepRequest {
   trace::Level level = trace::Level::kFull;
 };
 
+// Whether what the reference computed over a prompt is kept and used again.
+enum class Reuse {
+  kNever,
+  kAuto,    // where it is work enough and fits
+  kAlways,  // whatever it takes
+};
+
 struct Request {
   drive::EngineSpec candidate, reference;
   // predicts what a difference of precision does to the logits
@@ -48,6 +55,7 @@ struct Request {
   std::vector<Choice> choices;
   drive::Progress progress;  // may be empty
   KeepRequest keep;
+  Reuse reuse = Reuse::kNever;
   drive::PairObserver observe;  // sees every pair of the lock-step, prompt by prompt; may be empty
 };
 

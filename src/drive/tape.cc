@@ -1,0 +1,320 @@
+// The tape on disk (a sealed index beside one file of float32 values), and the engine that records
+// and plays it.
+#include "drive/tape.h"
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include "base/kept.h"
+#include "base/system_error.h"
+
+namespace pb::drive {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* kSchema = "paritybit.tape/0";
+constexpr const char *kIndexFile = "tape.json", *kDataFile = "tape.f32";
+constexpr uint64_t kMaxIndexBytes = 1 << 30;
+
+Json ToJson(const TapeItem& i) {
+  return {static_cast<int>(i.kind),
+          i.point.stage,
+          i.point.layer,
+          i.point.first_position,
+          i.point.occurrence,
+          i.point.native_name,
+          i.point.op,
+          i.shape,
+          i.offset,
+          i.n_values};
+}
+
+// Throws on what is not as ToJson writes it; the file's digest was right.
+TapeItem ReadItem(const Json& j) {
+  TapeItem i;
+  i.kind = j.at(0).get<int>() == host::Event::kLogits ? host::Event::kLogits : host::Event::kPoint;
+  i.point = {j.at(1), j.at(2), j.at(3), j.at(4), j.at(5), j.at(6)};
+  i.shape = j.at(7).get<std::vector<int64_t>>();
+  i.offset = j.at(8), i.n_values = j.at(9);
+  return i;
+}
+
+// Gives back the whole pages among bytes of a mapped file.
+void GiveBack(std::span<const std::byte> bytes) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+std::string Blake3OfMapped(std::span<const std::byte> bytes) {
+  constexpr size_t kPiece = 16 << 20;
+  Blake3 digest;
+  for (size_t at = 0; at < bytes.size(); at += kPiece) {
+    const auto piece = bytes.subspan(at, std::min(kPiece, bytes.size() - at));
+    digest.Update(piece);
+    GiveBack(piece);
+  }
+  return ToHex(digest.Finish());
+}
+
+bool Holds(const std::vector<int32_t>& all, const std::vector<int32_t>& some) {
+  return std::ranges::all_of(some, [&](int32_t s) { return std::ranges::find(all, s) != all.end(); });
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Tape>> Tape::Open(const std::filesystem::path& folder, const Json& provenance) {
+  PB_ASSIGN(const Json index, ReadSealed(folder / kIndexFile, kMaxIndexBytes));
+  if (index.value("schema", Json()) != kSchema || index.value("provenance", Json()) != provenance)
+    return MakeError(Code::kMalformed, "{}: is of something else", folder.string());
+  PB_ASSIGN(MappedFile data, MappedFile::Open(folder / kDataFile));
+  std::shared_ptr<Tape> tape(new Tape(std::move(data)));
+  tape->data_blake3_ = Blake3OfMapped(tape->data_.bytes());
+  if (index.value("data_blake3", Json()) != tape->data_blake3_)
+    return MakeError(Code::kMalformed, "{}: does not have its digest", (folder / kDataFile).string());
+  tape->note_ = index.value("note", Json::object());
+  if (!tape->note_.is_object()) return MakeError(Code::kMalformed, "{}: no note", folder.string());
+  PB_TRY(tape->ReadPasses(index));
+  return std::shared_ptr<const Tape>(std::move(tape));
+}
+
+Status Tape::ReadPasses(const Json& index) {
+  try {
+    n_prefill_ = index.at("n_prefill");
+    for (const Json& j : index.at("passes")) {
+      TapePass pass{j.at("first_position"), j.at("tokens"), j.at("stages"), {}};
+      for (const Json& item : j.at("items")) {
+        pass.items.push_back(ReadItem(item));
+        const TapeItem& i = pass.items.back();
+        uint64_t n = 1;
+        for (const int64_t extent : i.shape) n *= static_cast<uint64_t>(extent);
+        if (i.shape.empty() || n != i.n_values || i.offset + n > data_.bytes().size() / sizeof(float))
+          return MakeError(Code::kMalformed, "a tape whose items lie beyond its data");
+      }
+      passes_.push_back(std::move(pass));
+    }
+  } catch (const Json::exception& e) {
+    return MakeError(Code::kMalformed, "a tape's index: {}", e.what());
+  }
+  return {};
+}
+
+std::span<const float> Tape::Values(const TapeItem& item) const {
+  return {reinterpret_cast<const float*>(data_.bytes().data()) + item.offset, item.n_values};
+}
+
+void Tape::Release(std::span<const float> values) const { GiveBack(std::as_bytes(values)); }
+
+bool Tape::Serves(const host::EvalRequest& request) const {
+  const host::TapFilter& tap = request.tap;
+  if (tap.inputs || tap.unmapped || !tap.layers.empty() || request.logits_from != 0) return false;
+  if (tap.outputs && tap.stages.empty()) return false;
+  const auto is_pass = [&](const TapePass& pass) {
+    return pass.first_position == request.first_position && pass.tokens == request.tokens &&
+           (!tap.outputs || Holds(pass.stages, tap.stages));
+  };
+  if (tap.outputs || request.first_position >= n_prefill_) return std::ranges::any_of(passes_, is_pass);
+  // Unwatched, a prefill is evaluated whole: bits may depend on where it is cut.
+  std::vector<int32_t> prefill;
+  for (const TapePass& pass : passes_)
+    if (pass.first_position < n_prefill_)
+      prefill.insert(prefill.end(), pass.tokens.begin(), pass.tokens.end());
+  return request.first_position == 0 && request.tokens == prefill;
+}
+
+Result<std::unique_ptr<TapeWriter>> TapeWriter::Create(const std::filesystem::path& folder,
+                                                       uint64_t max_bytes) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  // What was there is no longer whole from here on.
+  if (!error) std::filesystem::remove(folder / kIndexFile, error);
+  if (error) return MakeError(Code::kIo, "{}: {}", folder.string(), error.message());
+  // In a file of its own until it is whole: another process may be recording the same.
+  const std::filesystem::path data = folder / fmt::format("{}.{}", kDataFile, getpid());
+  std::FILE* file = std::fopen(data.c_str(), "wbe");
+  if (!file) return SystemError(data.string(), errno);
+  return std::unique_ptr<TapeWriter>(new TapeWriter(folder, file, max_bytes));
+}
+
+TapeWriter::~TapeWriter() {
+  if (!file_) return;
+  std::fclose(file_);
+  std::error_code ignored;
+  std::filesystem::remove(folder_ / fmt::format("{}.{}", kDataFile, getpid()), ignored);
+}
+
+void TapeWriter::BeginPass(const host::EvalRequest& request) {
+  passes_.push_back({request.first_position,
+                     request.tokens,
+                     request.tap.outputs ? request.tap.stages : std::vector<int32_t>(),
+                     {}});
+  if (request.logits_from != 0 || request.tap.inputs || request.tap.unmapped || !request.tap.layers.empty())
+    failure_ = "an evaluation of another kind";
+}
+
+void TapeWriter::Add(const host::Event& event) {
+  if (!failure_.empty() || passes_.empty()) return;
+  TapeItem item{event.kind, event.point, event.tensor.shape, n_values_, event.tensor.data.size()};
+  // The logits that a point shows are those that are delivered next (PlaceLogitsPoints).
+  const bool again = event.kind == host::Event::kPoint && event.point.stage == PB_STAGE_LOGITS;
+  if (!again) {
+    const auto bytes = std::as_bytes(event.tensor.data);
+    n_values_ += event.tensor.data.size();
+    if (n_values_ * sizeof(float) > max_bytes_)
+      failure_ = "it would take more than it may";
+    else if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size())
+      failure_ = ErrnoText(errno);
+    digest_.Update(bytes);
+  }
+  passes_.back().items.push_back(std::move(item));
+}
+
+// Points a pass's logits, as the tap showed them, at those that were delivered. False: they do not
+// lie in one piece.
+bool TapeWriter::PlaceLogitsPoints() {
+  for (TapePass& pass : passes_) {
+    std::vector<TapeItem> logits;
+    for (const TapeItem& item : pass.items)
+      if (item.kind == host::Event::kLogits) logits.push_back(item);
+    for (size_t i = 1; i < logits.size(); ++i)
+      if (logits[i].offset != logits[i - 1].offset + logits[i - 1].n_values) return false;
+    for (TapeItem& item : pass.items) {
+      if (item.kind != host::Event::kPoint || item.point.stage != PB_STAGE_LOGITS) continue;
+      if (logits.empty() || logits[0].shape.size() != 2 || item.shape.empty()) return false;
+      const auto row = static_cast<uint64_t>(logits[0].shape[1]);
+      const int64_t begin = item.point.first_position - logits[0].point.first_position;
+      if (begin < 0 || item.n_values != static_cast<uint64_t>(item.shape[0]) * row) return false;
+      item.offset = logits[0].offset + static_cast<uint64_t>(begin) * row;
+      if (item.offset + item.n_values > logits.back().offset + logits.back().n_values) return false;
+    }
+  }
+  return true;
+}
+
+Result<std::shared_ptr<const Tape>> TapeWriter::Finish(const Json& provenance, const Json& note,
+                                                       int32_t n_prefill) {
+  if (failure_.empty() && !PlaceLogitsPoints()) failure_ = "the logits are not in one piece";
+  if (failure_.empty() && std::fflush(file_) != 0) failure_ = ErrnoText(errno);
+  if (!failure_.empty()) return MakeError(Code::kIo, "{}: {}", folder_.string(), failure_);
+  Json passes = Json::array();
+  for (const TapePass& pass : passes_) {
+    Json items = Json::array();
+    for (const TapeItem& item : pass.items) items.push_back(ToJson(item));
+    passes.push_back({{"first_position", pass.first_position},
+                      {"tokens", pass.tokens},
+                      {"stages", pass.stages},
+                      {"items", std::move(items)}});
+  }
+  std::fclose(std::exchange(file_, nullptr));
+  std::error_code error;
+  std::filesystem::rename(folder_ / fmt::format("{}.{}", kDataFile, getpid()), folder_ / kDataFile, error);
+  if (error) return MakeError(Code::kIo, "{}: {}", folder_.string(), error.message());
+  PB_TRY(WriteSealed(folder_ / kIndexFile, {{"schema", kSchema},
+                                            {"provenance", provenance},
+                                            {"note", note},
+                                            {"n_prefill", n_prefill},
+                                            {"data_blake3", ToHex(digest_.Finish())},
+                                            {"passes", std::move(passes)}}));
+  // Read back, so that what is served is what is on the disk.
+  return Tape::Open(folder_, provenance);
+}
+
+TapedEngine::TapedEngine(std::unique_ptr<host::Engine> live)
+    : live_(std::move(live)), always_ready_(eventfd(1, EFD_CLOEXEC)) {}
+
+TapedEngine::~TapedEngine() {
+  if (always_ready_ >= 0) close(always_ready_);
+}
+
+void TapedEngine::Play(std::shared_ptr<const Tape> tape, host::Settings session) {
+  tape_ = std::move(tape);
+  tape_session_ = std::move(session);
+  from_tape_ = playing_ = false;
+}
+
+Result<host::Facts> TapedEngine::OpenSession(const host::Settings& overrides) {
+  from_tape_ = tape_ && overrides == tape_session_;
+  playing_ = false;
+  n_positions_ = 0;
+  return live_->OpenSession(overrides);
+}
+
+Status TapedEngine::Reset(int32_t n_keep) {
+  playing_ = false, n_positions_ = n_keep;
+  return live_->Reset(n_keep);
+}
+
+// The events of an evaluation, as the engine gave them.
+void TapedEngine::Queue(const host::EvalRequest& request) {
+  queue_.clear(), next_ = 0;
+  const int64_t first = request.first_position, end = first + static_cast<int64_t>(request.tokens.size());
+  for (const TapePass& pass : tape_->passes()) {
+    if (request.tap.outputs && pass.first_position != first) continue;
+    for (const TapeItem& item : pass.items) {
+      host::Event event{item.kind, item.point, {}, {"", item.shape, tape_->Values(item), {}}};
+      if (item.kind == host::Event::kPoint) {
+        if (!request.tap.outputs || !Holds(request.tap.stages, {item.point.stage})) continue;
+      } else {
+        // The rows asked for.
+        const int64_t begin = item.point.first_position;
+        const int64_t from = std::max(first, begin), to = std::min(end, begin + item.shape[0]);
+        if (from >= to) continue;
+        const auto row = static_cast<size_t>(item.shape[1]);
+        event.point.first_position = static_cast<int32_t>(from);
+        event.tensor.shape[0] = to - from;
+        event.tensor.data = event.tensor.data.subspan(static_cast<size_t>(from - begin) * row,
+                                                      static_cast<size_t>(to - from) * row);
+      }
+      queue_.push_back(std::move(event));
+    }
+  }
+  queue_.emplace_back();
+}
+
+Status TapedEngine::BeginEval(const host::EvalRequest& request) {
+  if (from_tape_ && request.first_position == n_positions_ && (playing_ || n_positions_ == 0)) {
+    if (tape_->Serves(request)) {
+      playing_ = true;
+      n_positions_ += static_cast<int32_t>(request.tokens.size());
+      Queue(request);
+      return {};
+    }
+    // The engine itself stands at position 0.
+    if (playing_)
+      return MakeError(Code::kInternal, "a tape holds the first {} positions of a sequence alone",
+                       n_positions_);
+  }
+  from_tape_ = false;
+  if (writer_) writer_->BeginPass(request);
+  return live_->BeginEval(request);
+}
+
+Result<host::Event> TapedEngine::Wait() {
+  if (playing_) return queue_[std::min(next_++, queue_.size() - 1)];
+  auto event = live_->Wait();
+  if (writer_ && event.ok() && event->kind != host::Event::kDone) writer_->Add(*event);
+  return event;
+}
+
+Status TapedEngine::Continue() {
+  if (!playing_) return live_->Continue();
+  if (next_ > 0 && next_ <= queue_.size()) tape_->Release(queue_[next_ - 1].tensor.data);
+  return {};
+}
+
+Status TapedEngine::Overwrite(std::span<const float> values) {
+  if (playing_) return MakeError(Code::kUnsupported, "a tape cannot be overwritten");
+  return live_->Overwrite(values);
+}
+
+Status TapedEngine::Stop() { return playing_ ? Status() : live_->Stop(); }
+
+}  // namespace pb::drive

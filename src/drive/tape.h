@@ -1,0 +1,149 @@
+// What an engine showed and delivered over one sequence, on disk: recorded while it runs, and served
+// in its place afterwards, the same events with the same bits. An engine that nobody overwrites or
+// disturbs computes the same again, so what is on the tape need not be computed twice.
+#ifndef PARITYBIT_DRIVE_TAPE_H_
+#define PARITYBIT_DRIVE_TAPE_H_
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/blake3.h"
+#include "base/file.h"
+#include "host/engine.h"
+
+namespace pb::drive {
+
+// One event of a pass: a point's output, or rows of logits.
+struct TapeItem {
+  host::Event::Kind kind = host::Event::kPoint;
+  host::PointRef point;
+  std::vector<int64_t> shape;
+  uint64_t offset = 0, n_values = 0;  // in the data, in values
+};
+
+// One evaluation.
+struct TapePass {
+  int32_t first_position = 0;
+  std::vector<int32_t> tokens, stages;  // stages whose outputs were asked for
+  std::vector<TapeItem> items;          // in the engine's order
+};
+
+// A tape that was read. The data are mapped, not held.
+class Tape {
+ public:
+  // Of a folder, whatever it is of when `provenance` is not. kNotFound: there is none; kMalformed:
+  // it is of something else, or its data do not have their digest.
+  static Result<std::shared_ptr<const Tape>> Open(const std::filesystem::path& folder,
+                                                  const nlohmann::json& provenance);
+
+  const std::vector<TapePass>& passes() const { return passes_; }
+  std::span<const float> Values(const TapeItem& item) const;
+  // Gives back the memory of values that were used; they are read again when they are needed.
+  void Release(std::span<const float> values) const;
+  // What the recorder noted beside it.
+  const nlohmann::json& note() const { return note_; }
+  const std::string& data_blake3() const { return data_blake3_; }
+  uint64_t n_bytes() const { return data_.bytes().size(); }
+
+  // Whether an evaluation can be served: a pass as it was recorded with at least these stages
+  // watched; or logits alone, of the whole prefill or of a step.
+  bool Serves(const host::EvalRequest& request) const;
+
+ private:
+  explicit Tape(MappedFile data) : data_(std::move(data)) {}
+  Status ReadPasses(const nlohmann::json& index);
+
+  MappedFile data_;
+  std::vector<TapePass> passes_;
+  int32_t n_prefill_ = 0;
+  nlohmann::json note_;
+  std::string data_blake3_;
+};
+
+// Writes a tape: events as they come, then Finish. Without it nothing is left of it.
+class TapeWriter {
+ public:
+  // `max_bytes`: what the data may take; beyond, and where the disk is full, it gives up.
+  static Result<std::unique_ptr<TapeWriter>> Create(const std::filesystem::path& folder, uint64_t max_bytes);
+  ~TapeWriter();
+
+  void BeginPass(const host::EvalRequest& request);
+  void Add(const host::Event& event);
+  // Why it gave up; empty: it has all so far.
+  const std::string& failure() const { return failure_; }
+  // Seals it with its provenance and opens it. The prefill's logits, evaluated whole and unwatched,
+  // were those that its passes delivered.
+  Result<std::shared_ptr<const Tape>> Finish(const nlohmann::json& provenance, const nlohmann::json& note,
+                                             int32_t n_prefill);
+
+ private:
+  TapeWriter(std::filesystem::path folder, std::FILE* file, uint64_t max_bytes)
+      : folder_(std::move(folder)), file_(file), max_bytes_(max_bytes) {}
+  bool PlaceLogitsPoints();
+
+  std::filesystem::path folder_;
+  std::FILE* file_;
+  uint64_t max_bytes_, n_values_ = 0;
+  Blake3 digest_;
+  std::vector<TapePass> passes_;
+  std::string failure_;
+};
+
+// An engine whose evaluations can be recorded and served from a tape. All else is the engine's, so
+// what it is, tells and replays is always its own.
+class TapedEngine : public host::Engine {
+ public:
+  explicit TapedEngine(std::unique_ptr<host::Engine> live);
+  ~TapedEngine() override;
+
+  // Evaluations of the sessions to come, from position 0 on, go to `writer` as well; null: no
+  // longer. It outlives that.
+  void Record(TapeWriter* writer) { writer_ = writer; }
+  // Serves the evaluations to come of sessions with these settings from a tape, as far as it holds
+  // them; null: none.
+  void Play(std::shared_ptr<const Tape> tape, host::Settings session);
+
+  uint64_t capabilities() const override { return live_->capabilities(); }
+  const host::Facts& description() const override { return live_->description(); }
+  Result<host::Facts> OpenModel(const std::filesystem::path& path) override { return live_->OpenModel(path); }
+  Result<std::vector<int32_t>> Tokenize(std::string_view text, uint32_t flags) override {
+    return live_->Tokenize(text, flags);
+  }
+  Result<std::string> Detokenize(std::span<const int32_t> ids) override { return live_->Detokenize(ids); }
+  Result<host::Facts> OpenSession(const host::Settings& overrides) override;
+  Result<std::vector<host::StageVisibility>> Stages() override { return live_->Stages(); }
+  Status Reset(int32_t n_keep) override;
+  Result<host::TensorRef> Replay(const host::ReplayRequest& request) override {
+    return live_->Replay(request);
+  }
+  Status BeginEval(const host::EvalRequest& request) override;
+  Result<host::Event> Wait() override;
+  Status Continue() override;
+  Status Overwrite(std::span<const float> values) override;
+  Status Stop() override;
+  int ready_fd() const override { return playing_ ? always_ready_ : live_->ready_fd(); }
+  std::string LastWords() const override { return live_->LastWords(); }
+
+ private:
+  void Queue(const host::EvalRequest& request);
+
+  std::unique_ptr<host::Engine> live_;
+  int always_ready_;
+  TapeWriter* writer_ = nullptr;
+  std::shared_ptr<const Tape> tape_;
+  host::Settings tape_session_;
+  bool from_tape_ = false;  // the session has the tape's settings
+  bool playing_ = false;    // and what was evaluated in it came from the tape
+  std::vector<host::Event> queue_;
+  size_t next_ = 0;
+  int32_t n_positions_ = 0;  // of a session that is played
+};
+
+}  // namespace pb::drive
+
+#endif  // PARITYBIT_DRIVE_TAPE_H_

@@ -1,0 +1,136 @@
+"""What the reference computed over a prompt is kept and used again: the same verdict and figures as of the live run, and nothing of it
+where anything that it depends on is another, or where it is not what was written."""
+import json
+import pathlib
+import shutil
+
+from driver import CACHE, RELU2, SILU, Case, main, sealed
+
+MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
+OTHER = RELU2 / "tiny-bitnet-relu2-tq2_0.gguf"
+PROMPT = "And God said, Let there be light"
+BAD = "mutant,mutant.defect=rope_late,mutant.stage=q_rope,mutant.layer=1"
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def figures(result):
+    """All that a run told, but for where it took it from and how long that took."""
+    told = dict(result.json)
+    for key in ("wall_seconds", "command", "notes", "host", "next", "choices"):
+        told.pop(key)
+    told["prompts"] = [{k: v for k, v in p.items() if k != "reference_from_cache"} for p in told["prompts"]]
+    told["noise_floor"] = {k: v for k, v in told["noise_floor"].items() if k != "runs_from_cache"}
+    if told["reference_default"]:
+        told["reference_default"].pop("from_cache")
+    return told
+
+
+class Reuse(Case):
+    def setUp(self):
+        super().setUp()
+        self.cache = self.folder / "cache"
+        self.cache.mkdir()
+        for name in ("references", "models"):
+            (self.cache / name).symlink_to((pathlib.Path(CACHE.name) / name).resolve())
+
+    def judge(self, *args, candidate="native", reference="oracle", model=MODEL, prompt=PROMPT, steps=2, reuse="always"):
+        return self.crossval("--model", model, "--candidate", candidate, "--reference", reference, "--prompt", prompt, "-n", steps,
+                             "--reuse", reuse, *args, env={"PARITYBIT_CACHE": self.cache})
+
+    def tapes(self):
+        return sorted((self.cache / "reference").glob("*/tape.json"))
+
+    def reused(self, result):
+        return [p["reference_from_cache"] is not None for p in result.json["prompts"]]
+
+    def test_it_gives_what_the_live_run_gives(self):
+        for candidate in ("native", BAD):
+            with self.subTest(candidate):
+                live = self.judge(candidate=candidate, reuse="never")
+                self.assertEqual(self.reused(live), [False])
+                shutil.rmtree(self.cache / "reference", ignore_errors=True)
+                kept = self.judge(candidate=candidate)
+                self.assertEqual(self.reused(kept), [False])
+                again = self.judge(candidate=candidate)
+                self.assertEqual(self.reused(again), [True])
+                self.assertEqual(figures(kept), figures(live))
+                self.assertEqual(figures(again), figures(live))
+                named = [note for note in again.json["notes"] if "the reference did not run over prompt 0" in note]
+                self.assertEqual(len(named), 1, again.json["notes"])
+                part = again.json["prompts"][0]["reference_from_cache"]
+                self.assertIn(part["data_blake3"][:12], named[0])
+                self.assertEqual(part["proofs"], ["observer effect", "shown is delivered"])
+
+    def test_a_candidate_that_changed_meets_the_same_reference(self):
+        self.assertEqual(self.reused(self.judge()), [False])
+        bad = self.judge(candidate=BAD)
+        self.assertEqual(self.reused(bad), [True])
+        self.expect(bad, "diverged", 1)
+        self.assertEqual((bad.json["first_divergence"]["stage"], bad.json["first_divergence"]["layer"]), ("q_rope", 1))
+
+    def test_llama_cpp_too(self):
+        for reuse in ("always", "never"):
+            result = self.judge(reference="llama.cpp,cpu.library=haswell", reuse=reuse)
+            self.assertEqual(self.reused(result), [False])
+        again = self.judge(reference="llama.cpp,cpu.library=haswell")
+        self.assertEqual(self.reused(again), [True])
+        self.assertEqual(figures(again), figures(result))
+        self.assertTrue(again.json["reference_default"]["from_cache"])
+
+    def test_nothing_serves_where_anything_is_another(self):
+        first = self.judge()
+        self.assertEqual(self.reused(first), [False])
+        for name, change in {
+                "tokens": {"prompt": PROMPT + "."},
+                "model": {"model": OTHER},
+                "engine": {"reference": "native"},
+                "setting": {"reference": "oracle,kv.type=f32"},
+                "steps": {"steps": 3},
+                "batches": {"candidate": "native,ubatch=4"},
+        }.items():
+            with self.subTest(name):
+                self.assertEqual(self.reused(self.judge(**change)), [False])
+        self.assertEqual(self.reused(self.judge()), [True])
+
+    def test_what_is_not_what_was_written_is_computed_anew(self):
+        honest = self.judge()
+        index, = self.tapes()
+        data = index.with_name("tape.f32")
+        good = index.read_text()
+        other = self.judge(prompt=PROMPT + ".")
+        self.assertEqual(self.reused(other), [False])
+        another = next(path for path in self.tapes() if path != index)
+        without = {k: v for k, v in json.loads(good).items() if k != "sha256"}
+        bent = json.loads(good)["passes"]
+        bent[0]["items"][0][8] = 10**15
+        spoils = {
+            "a bit of the data": lambda: flip(data, data.stat().st_size // 2),
+            "the last bit": lambda: flip(data, data.stat().st_size - 4),
+            "data cut": lambda: data.write_bytes(data.read_bytes()[:-4]),
+            "no data": data.unlink,
+            "a bit of the index": lambda: flip(index, good.index('"offset"') if '"offset"' in good else len(good) // 2),
+            "index cut": lambda: index.write_text(good[:-20]),
+            "of other tokens": lambda: [shutil.copy(another.with_name(n), index.with_name(n)) for n in ("tape.json", "tape.f32")],
+            "data of other tokens": lambda: shutil.copy(another.with_name("tape.f32"), data),
+            "items beyond the data": lambda: index.write_text(sealed({**without, "passes": bent})),
+            "no list of passes": lambda: index.write_text(sealed({**without, "passes": [{"tokens": "x"}]})),
+            "nested": lambda: index.write_text("[" * 200000),
+        }
+        for name, spoil in spoils.items():
+            with self.subTest(name):
+                spoil()
+                result = self.judge()
+                self.assertEqual(self.reused(result), [False])
+                self.assertEqual(figures(result), figures(honest))
+                again = self.judge()
+                self.assertEqual(self.reused(again), [True])
+                self.assertEqual(figures(again), figures(honest))
+
+
+if __name__ == "__main__":
+    main()
