@@ -4,7 +4,7 @@ import json
 import pathlib
 import shutil
 
-from driver import CACHE, RELU2, SILU, Case, main, sealed
+from driver import CACHE, RELU2, SILU, Case, main, run, sealed
 
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 OTHER = RELU2 / "tiny-bitnet-relu2-tq2_0.gguf"
@@ -95,6 +95,17 @@ class Reuse(Case):
         }.items():
             with self.subTest(name):
                 self.assertEqual(self.reused(self.judge(**change)), [False])
+        with self.subTest("a variable of the reference's libraries"):
+            result = run("crossval", "--format", "json", "--model", MODEL, "--reference", "oracle", "--prompt", PROMPT, "-n", 2,
+                         "--reuse", "always", env={"PARITYBIT_CACHE": self.cache, "GGML_ANYTHING": 1})
+            self.assertEqual(self.reused(result), [False])
+        with self.subTest("the model's config.json"):
+            shutil.copytree(SILU, self.folder / "model")
+            model = self.folder / "model" / MODEL.name
+            self.assertEqual(self.reused(self.judge(model=model)), [True])  # the same files elsewhere
+            config = model.with_name("config.json")
+            config.write_text(config.read_text() + "\n")
+            self.assertEqual(self.reused(self.judge(model=model)), [False])
         self.assertEqual(self.reused(self.judge()), [True])
 
     def test_what_is_not_what_was_written_is_computed_anew(self):

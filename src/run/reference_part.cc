@@ -2,6 +2,9 @@
 // which one was used.
 #include "run/reference_part.h"
 
+#include <gnu/libc-version.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -39,6 +42,19 @@ fs::path CacheFolder() { return CacheDir() / "reference"; }
 Json FactsJson(const host::Facts& facts) {
   Json out = Json::array();
   for (const host::Fact& fact : facts) out.push_back({fact.key, fact.value, fact.origin});
+  return out;
+}
+
+// What an engine may read beside its settings and files: variables of the mathematical libraries and
+// of the loader, and the C library, which computes exponentials.
+Json Surroundings() {
+  Json out = {std::string("libc ") + gnu_get_libc_version()};
+  std::vector<std::string> variables;
+  for (char** v = environ; *v; ++v)
+    for (const char* prefix : {"GGML_", "LLAMA_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "LD_"})
+      if (std::string_view(*v).starts_with(prefix)) variables.emplace_back(*v);
+  std::ranges::sort(variables);
+  for (std::string& v : variables) out.push_back(std::move(v));
   return out;
 }
 
@@ -93,6 +109,10 @@ ReferencePart::ReferencePart(drive::Participant& candidate, drive::Participant& 
 
 Json ReferencePart::Provenance(const PromptRecord& prompt) const {
   const drive::EngineRecord& r = reference_.record();
+  // The config.json that it reads, if any, by its content.
+  const std::string* config = drive::FindSetting(r.settings, "hf.config");
+  const auto config_sha256 =
+      drive::CachedFileSha256(config ? fs::path(*config) : r.model_path.parent_path() / "config.json");
   return {{"engine", r.spec},
           {"engine_identity", r.identity},
           {"description", FactsJson(r.description)},
@@ -104,6 +124,8 @@ Json ReferencePart::Provenance(const PromptRecord& prompt) const {
           {"pass_rows", drive::PassRows({&candidate_.record(), &r})},
           {"tokens", prompt.tokens},
           {"steps", prompt.steps_asked},
+          {"config_sha256", config_sha256.ok() ? *config_sha256 : std::string("none")},
+          {"surroundings", Surroundings()},
           {"processor", ProcessorText()}};
 }
 
