@@ -179,9 +179,8 @@ class LocalCheck {
     found_defect_ = true;
     std::string feature = first->feature_alone ? fmt::format(", feature {}", first->worst_feature_index) : "";
     Add(ReasonCode::kLocalErrorAboveBound,
-        fmt::format("{}{}: local error {:.1e}, bound {}; {} points before it agree, {} of {} points are "
-                    "beyond their "
-                    "bound",
+        fmt::format("{}{}: error {:.1e}, bound {}; {} points before it agree, {} of {} points are beyond "
+                    "their bound",
                     PointName(first->stage, first->layer), feature,
                     std::max(first->worst_row, first->worst_feature), BoundText(first->bound), n_before,
                     n_above, order_.size()));

@@ -100,7 +100,7 @@ TEST(JudgeLocal, TheFirstPointInDependencyOrderIsNamed) {
   EXPECT_EQ(v.outcome, Outcome::kDiverged);
   EXPECT_STREQ(ReasonName(v.reasons[0].code), "local-error-above-bound");
   EXPECT_EQ(v.reasons[0].text,
-            "layer 0, ffn_gated, feature 6: local error 4.0e-02, bound 1.0e-06; 4 points before it agree, 4 "
+            "layer 0, ffn_gated, feature 6: error 4.0e-02, bound 1.0e-06; 4 points before it agree, 4 "
             "of 12 points are "
             "beyond their bound");
   ASSERT_TRUE(v.first_divergence);

@@ -373,7 +373,7 @@ LocalBound BoundFromUnits(pb_stage stage, std::span<const float> units) {
 
 std::string BoundText(double bound) {
   constexpr double kUnderflow = 1e-30;  // far above what underflow allows, far below any rounding
-  return bound < kUnderflow ? "0, as 0 is the exact result" : fmt::format("{:.1e}", bound);
+  return bound < kUnderflow ? "none, as exact zeros are expected here" : fmt::format("{:.1e}", bound);
 }
 
 Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const PointPlace& place,

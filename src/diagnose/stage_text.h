@@ -8,9 +8,9 @@
 
 namespace pb::diagnose {
 
-// "GLU output" of ffn_gated.
+// "gated product" of ffn_gated.
 const char* StageText(int32_t stage);
-// "layer 0, GLU output (ffn_gated), feature 3".
+// "layer 0, gated product (ffn_gated), feature 3".
 std::string PlaceText(int32_t layer, int32_t stage, std::optional<int64_t> feature);
 
 }  // namespace pb::diagnose
