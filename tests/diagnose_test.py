@@ -45,7 +45,7 @@ class Activation(Diagnose):
     def test_the_reference_is_to_blame(self):
         result = self.diagnose("--model", RELU2_MODEL, "--reference", "llama.cpp", "--prompt", PROMPT)
         d = self.expect_diagnosis(result, "reference", 0, "ffn_gated", "^ffn.activation=silu$")
-        self.assertEqual(d["sentence"], "layer 0, GLU output (ffn_gated): the reference runs SiLU, the model declares squared "
+        self.assertEqual(d["sentence"], "layer 0, gated product (ffn_gated): the reference runs SiLU, the model declares squared "
                                         "ReLU; agreement restored with SiLU")
         self.assertEqual([h["name"] for h in d["hypotheses"] if h["restores"]], ["ffn.activation=silu"])
         self.assertEqual([f["agrees"] for f in d["evidence"]], [True, False, False])

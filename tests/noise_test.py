@@ -119,7 +119,7 @@ class Points(Case):
         written = json.loads(receipt.read_text())
         self.assertEqual(written["noise_floor"]["points"], result.json["noise_floor"]["points"])
         self.assertEqual(written["distance"], result.json["distance"])
-        text = run("crossval", "--model", MODEL, "--reference", "llama.cpp", "--prompt", PROMPT).out
+        text = run("crossval", "--model", MODEL, "--reference", "llama.cpp", "--prompt", PROMPT, "-v").out
         self.assertIn("there the reference against itself", " ".join(text.split()))
 
     def points(self, *args):

@@ -68,7 +68,7 @@ class Kept(Replay):
     def test_reports_tell_of_the_traces_of_every_prompt(self):
         kept, receipt = self.folder / "kept", self.folder / "receipt.json"
         args = ["crossval", "--model", SILU_MODEL, "--reference", "native", "--prompt", "And", "--prompt", "God said",
-                "--keep-traces", kept, "--trace-level", "sketch", "--receipt", receipt]
+                "--keep-traces", kept, "--trace-level", "sketch", "--receipt", receipt, "-v"]
         text = run(*args)
         self.assertEqual(text.code, 0, text)
         for n in (0, 1):

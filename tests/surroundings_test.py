@@ -3,6 +3,7 @@ other, prompts are no text."""
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -357,11 +358,12 @@ class Names(Case):
     def test_what_a_next_line_says_can_be_run(self):
         defect = "mutant,mutant.defect=rope_late,mutant.stage=q_rope,mutant.layer=1"
         prompt = "And \x1b[31mGod\x07 said\u202e 'x'"
-        result = run("crossval", "-m", self.model, "-c", defect, "-r", "native", "-p", prompt)
+        result = run("crossval", "-m", self.model, "-c", defect, "-r", "native", "-p", prompt, "-v")
         self.assertEqual(result.code, 1, result)
         self.assertEqual([c for c in result.out + result.err if ord(c) < 32 and c != "\n" or c in "\x7f\u202e"], [], result)
-        lines = [line for line in result.out.splitlines() if "paritybit diagnose" in line or "paritybit crossval-per-token" in line]
-        self.assertTrue(lines, result)
+        whole = re.sub(r" \\\n +", " ", result.out)  # a command goes on behind a backslash
+        lines = [line for line in whole.splitlines() if "paritybit diagnose" in line or "paritybit crossval-per-token" in line]
+        self.assertEqual(len(lines), 2, result)
         for line in ["paritybit diagnose", *lines]:  # without arguments: the run that diverged last
             command = line[line.index("paritybit "):]
             again = subprocess.run(["bash", "-c", f'paritybit() {{ "{PARITYBIT}" "$@"; }}; {command} --format json'],

@@ -160,7 +160,8 @@ int Run(AuditArguments args) {
         "the arbiter reads the same model file as the engine: what is wrong in the file itself is not seen "
         "(--reference-model names a good one)");
   audit->run.next = NextCommands(args, *audit);
-  const report::TextOptions options{UseColour(STDOUT_FILENO), args.all, false, TerminalWidth(STDOUT_FILENO)};
+  report::TextOptions options{UseColour(STDOUT_FILENO), args.all, false, TerminalWidth(STDOUT_FILENO)};
+  options.details = args.all;
   PrintOut(args.output.json() ? report::RenderAuditJson(*audit, context)
                               : report::RenderAuditText(*audit, context, options));
   return compare::ExitCode(audit->run.verdict.outcome);

@@ -12,6 +12,7 @@
 #include <fstream>
 
 #include "base/file.h"
+#include "base/kept.h"
 #include "base/processors.h"
 #include "base/system_error.h"
 #include "base/text.h"
@@ -204,7 +205,7 @@ void AddComparisonArguments(Flags& flags, CrossvalArguments& args) {
       .Range(0, 1 << 20)
       .ShowDefault()
       .Group("Prompts");
-  AddOutputArguments(flags, args.output);
+  AddOutputArguments(flags, args.output, "all that is known, and logs to stderr");
 }
 
 void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
@@ -235,7 +236,7 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
       .OneOf({"digest", "sketch", "full"})
       .Group("Output");
   flags.Option("--receipt", args.receipt, "write the evidence to this file").Group("Output");
-  flags.Switch("--all", args.all, "show every position").Group("Output");
+  flags.Switch("--all", args.all, "show every position, and all that is known (as -v does)").Group("Output");
   flags.Switch("-q,--quiet", args.quiet, "one line").Group("Output");
 }
 
@@ -329,6 +330,10 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
       context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
   }
   RememberRun(args, {}, command, comparison->verdict);
+  // Without arguments it is of this run, if that could be kept.
+  if (!comparison->next.empty() && comparison->next[0].command.starts_with(Call("diagnose") + " ") &&
+      CacheTrouble().empty())
+    context.next_in_short = Call("diagnose");
   size_t n_positions = 0;
   for (const run::PromptRecord& prompt : comparison->prompts)
     n_positions = std::max(n_positions, prompt.tokens.size() + prompt.decoded.size());
@@ -343,12 +348,11 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));
     if (!written.ok()) context.not_written = "the receipt: " + written.error().message;
   }
-  // The view by position is made of the wide table's columns, whatever the terminal.
-  constexpr int kWideTable = 110;
-  int width = std::max(TerminalWidth(STDOUT_FILENO), command == "crossval-per-token" ? kWideTable : 0);
+  report::TextOptions options{UseColour(STDOUT_FILENO), args.all, args.quiet, TerminalWidth(STDOUT_FILENO)};
+  // The view by position has all of them anyway.
+  options.details = args.output.verbose || (args.all && command == "crossval");
   PrintOut(args.output.json() ? report::RenderJson(*comparison, context)
-                              : report::RenderText(*comparison, context,
-                                                   {UseColour(STDOUT_FILENO), args.all, args.quiet, width}));
+                              : report::RenderText(*comparison, context, options));
   if (!context.not_written.empty() && !args.output.json())
     PrintError(fmt::format("error: {}\n", EscapeUnsafe(context.not_written)));
   return report::ExitCodeOf(*comparison, context);

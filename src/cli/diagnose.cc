@@ -165,11 +165,10 @@ int Run(DiagnoseArguments args) {
     next.push_back(EveryPosition(args.compared));
   else if (!diagnose::IsDivergence(judged.comparison.verdict))
     next = NextCommands(args.compared, "diagnose", judged);
-  constexpr int kWidth = 80;
+  report::TextOptions options{UseColour(STDOUT_FILENO), false, false, TerminalWidth(STDOUT_FILENO)};
+  options.details = output.verbose;
   PrintOut(output.json() ? report::RenderDiagnosisJson(judged.comparison, report, context)
-                         : report::RenderDiagnosisText(judged.comparison, report, context,
-                                                       {UseColour(STDOUT_FILENO), false, false,
-                                                        std::max(kWidth, TerminalWidth(STDOUT_FILENO))}));
+                         : report::RenderDiagnosisText(judged.comparison, report, context, options));
   return compare::ExitCode(judged.comparison.verdict.outcome);
 }
 

@@ -64,7 +64,8 @@ int Run(const NoiseArguments& args) {
     refusal.reason = noise->run.verdict.reasons[0].text;
     noise->run.next = NextAfterRefusal(refusal);
   }
-  const report::TextOptions options{UseColour(STDOUT_FILENO), false, false, TerminalWidth(STDOUT_FILENO)};
+  report::TextOptions options{UseColour(STDOUT_FILENO), false, false, TerminalWidth(STDOUT_FILENO)};
+  options.details = args.output.verbose;
   PrintOut(args.output.json() ? report::RenderNoiseJson(*noise, context)
                               : report::RenderNoiseText(*noise, context, options));
   return compare::ExitCode(noise->run.verdict.outcome);
@@ -84,7 +85,7 @@ Action DeclareNoise(Flags& flags) {
       .Range(0, 1 << 20)
       .ShowDefault()
       .Group("Prompts");
-  AddOutputArguments(flags, args->output);
+  AddOutputArguments(flags, args->output, "all that is known, and logs to stderr");
   return [args] { return Run(*args); };
 }
 

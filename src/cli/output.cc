@@ -107,8 +107,13 @@ bool UseColour(int fd) {
 }
 
 int TerminalWidth(int fd) {
+  constexpr int kLeast = 40, kMost = 1000;
+  if (const char* columns = std::getenv("COLUMNS")) {
+    const int width = std::atoi(columns);
+    if (width >= kLeast && width <= kMost) return width;
+  }
   winsize size{};
-  return isatty(fd) && ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40 ? size.ws_col : 80;
+  return isatty(fd) && ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col >= kLeast ? size.ws_col : 80;
 }
 
 nlohmann::ordered_json Envelope(std::string_view schema, std::string_view verdict, int exit_code) {

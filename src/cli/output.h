@@ -35,7 +35,7 @@ void AddOutputArguments(Flags& flags, OutputArguments& args, const char* logs = 
 
 // True when colour helps: a terminal, and NO_COLOR is not set.
 bool UseColour(int fd);
-// Columns of the terminal at fd; 80 when there is none.
+// $COLUMNS where it is set, else the columns of the terminal at fd; 80 when there is none.
 int TerminalWidth(int fd);
 
 // The fields that every JSON object of this program begins with.

@@ -1,6 +1,7 @@
 // paritybit self-check: which injected defects are found, placed, blamed and named, and whether
 // anything harmless raises an alarm.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <memory>
@@ -92,9 +93,11 @@ int Run(const SelfCheckArguments& args) {
   const bool incomplete = report.results.empty() || m.total.failed + m.n_benign_failed > 0;
   report.exit_code = m.broken_goals.empty() ? kExitOk : incomplete ? kExitIncomplete : 1;
   report::Context context = MakeContext("self-check");
+  report::TextOptions options;
+  options.width = TerminalWidth(STDOUT_FILENO);
   PrintOut(args.output.format == "markdown" ? report::RenderSelfCheckMarkdown(report, context)
            : args.output.json()             ? report::RenderSelfCheckJson(report, context)
-                                            : report::RenderSelfCheckText(report, context));
+                                            : report::RenderSelfCheckText(report, options));
   return report.exit_code;
 }
 

@@ -1,8 +1,10 @@
 // paritybit trace-diff: two traces against each other. No engine is run but the reference's own,
 // for its noise floor, where that is not kept beside its trace.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -122,11 +124,14 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   context.manifests[0] = candidate.manifest();
   context.manifests[1] = reference.manifest();
   context.next = NextCommands(args, diff, context.manifests);
-  context.table = args.table;
+  std::error_code ignored;
+  context.same_folder = std::filesystem::equivalent(args.folders[0], args.folders[1], ignored);
   if (args.output.json()) {
     PrintOut(report::RenderJson(diff, context));
   } else {
-    PrintText(report::RenderText(diff, context));
+    report::TextOptions shown;
+    shown.width = TerminalWidth(STDOUT_FILENO), shown.details = args.table;
+    PrintText(report::RenderText(diff, context, shown));
   }
   return compare::ExitCode(diff.verdict.outcome);
 }

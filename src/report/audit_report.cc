@@ -10,13 +10,14 @@
 #include "base/text.h"
 #include "report/diagnosis_report.h"
 #include "report/escape.h"
+#include "report/headline.h"
 #include "report/json.h"
+#include "report/table.h"
 #include "report/text_blocks.h"
 
 namespace pb::report {
 namespace {
 
-using compare::Outcome;
 using Json = JsonWriter::Json;
 
 class AuditText {
@@ -29,9 +30,13 @@ class AuditText {
     Ops();
     if (options_.all) Stages();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
-    out_ += LastWords(run_.candidate) + "\n" + VerdictBlock(run_.verdict, Sentence(), options_);
+    out_ += LastWords(run_.candidate, options_.width);
+    Headline headline = AuditHeadline(run_, a_.findings.empty() ? nullptr : &a_.findings[0].diagnosis);
+    out_ += ReasonLines(run_.verdict, headline.tells_reason ? 1 : 0, options_);
     Findings();
-    out_ += NextLines(run_.next);
+    if (const size_t more = a_.findings.size(); more > 1)
+      headline.sentence += fmt::format("; the first of {} findings", more);
+    out_ += "\n" + HeadlineBlock(run_.verdict.outcome, headline, options_) + NextLines(run_.next, options_);
     return std::move(out_);
   }
 
@@ -74,13 +79,10 @@ class AuditText {
     if (run_.points.empty()) return;
     std::string text =
         fmt::format("{} tensors judged, each from those that it was made of", run_.verdict.coverage.compared);
-    if (const compare::PointRow* worst = Worst())
-      text += fmt::format("; worst local error {:.1e} ({:.2g} of its bound) in {}",
-                          std::max(worst->worst_row, worst->worst_feature), worst->bound_ratio,
-                          OpName(worst->stage, worst->layer, std::nullopt));
+    if (const compare::PointRow* worst = Worst()) text += "; the worst in " + WorstText(*worst);
     Line("ops", text);
     for (const std::string& stage : run_.verdict.coverage.unobservable)
-      Line("", "not observable: " + Escape(stage));
+      Line("", "not shown: " + Escape(stage));
     if (!a_.recomputed.empty())
       Line("", fmt::format("computed by the arbiter, as the engine does not show it: {}",
                            fmt::join(a_.recomputed, ", ")));
@@ -91,7 +93,7 @@ class AuditText {
       watched |= !p.tapped_sha256[0].empty();
       changed |= p.observer_effect(0);
     }
-    if (watched)
+    if (watched && (changed || options_.details))
       Line("observer", changed ? "logits CHANGE when the engine is watched"
                                : "logits have the same bits with and without taps");
   }
@@ -114,43 +116,25 @@ class AuditText {
       auto [at, fresh] = worst.try_emplace(p.stage, &p);
       if (!fresh && !(p.bound_ratio <= at->second->bound_ratio)) at->second = &p;
     }
-    out_ += fmt::format("{:<{}}{:<20} {:>5} {:>8} {:>9}  of bound\n", "stages", kLabel, "", "layer", "error",
-                        "bound");
-    for (const auto& [stage, p] : worst) {
-      std::string text =
-          fmt::format("{:<20} {:>5} {:>8.1e} {:>9.1e}  {:<7.2g}", pb_vocabulary[stage].name, p->layer,
-                      std::max(p->worst_row, p->worst_feature), p->bound, p->bound_ratio);
-      if (n_by_codes[stage] > 0) text += fmt::format(" {} more by codes", n_by_codes[stage]);
-      out_ += std::string(kLabel, ' ') + text.substr(0, text.find_last_not_of(' ') + 1) + "\n";
-    }
-  }
-
-  // What it means to somebody who knows nothing of bounds.
-  std::string Sentence() const {
-    const compare::Verdict& v = run_.verdict;
-    switch (v.outcome) {
-      case Outcome::kMatch:
-        return fmt::format("at all {} {} the engine computes what the model declares", v.coverage.compared,
-                           v.coverage.unit);
-      case Outcome::kDiverged:
-        if (!v.first_divergence) return "the engine does not compute what the model declares";
-        return fmt::format("at {}: the first op that is not what the model declares", WhereDiverged(run_));
-      case Outcome::kIncomplete:
-        return "not everything could be judged, so this is not a pass";
-      case Outcome::kEngineFailed:
-        return "the engine failed before the audit was done";
-      default:
-        return "there is nothing here that could be judged, so this is not a pass";
-    }
+    Table table(
+        {{"stage", true}, {"layer"}, {"error"}, {"bound", false, 2}, {"of bound"}, {"by codes", false, 1}},
+        kLabel);
+    for (const auto& [stage, p] : worst)
+      table.Row({pb_vocabulary[stage].name, p->layer < 0 ? "-" : std::to_string(p->layer),
+                 fmt::format("{:.1e}", std::max(p->worst_row, p->worst_feature)),
+                 IsBoundOfZeros(p->bound) ? "zeros" : fmt::format("{:.1e}", p->bound),
+                 IsBoundOfZeros(p->bound) && p->above_bound() ? "-" : fmt::format("{:.2g}", p->bound_ratio),
+                 n_by_codes[stage] > 0 ? fmt::format("{} more", n_by_codes[stage]) : ""});
+    std::string text = table.Render(static_cast<size_t>(options_.width));
+    out_ += "stages" + text.substr(std::string_view("stages").size());
   }
 
   void Findings() {
     for (const audit::AuditFinding& f : a_.findings) {
-      out_ += BlameLines(f.diagnosis, options_.width);
+      Line("finding", EscapeLines(f.diagnosis.sentence));
+      out_ += EvidenceLines(f.diagnosis, options_);
       if (!f.also.empty()) Line("", "the same explains " + AlsoText(f.also));
     }
-    if (a_.findings.empty() && run_.verdict.blame != compare::Blame::kNone)
-      Line("blame", compare::BlameName(run_.verdict.blame));
   }
 
   // "layers 1, 2, 3", or how many points.

@@ -16,6 +16,9 @@ namespace pb::report {
 struct Context {
   std::string command = "crossval";
   std::string tool_version;
+  // Of the first command to go on with a form that is shorter and, after this run, the same; may be
+  // empty.
+  std::string next_in_short;
   std::vector<std::string> notes;  // what could loosen a limit, what is left out: one sentence each
   std::string explains;            // of which earlier run diagnose and repro speak; empty: of this one
   std::string os, cpu, isa;        // the host
@@ -32,10 +35,13 @@ struct TextOptions {
   bool colour = false;
   bool all = false;    // every position; else the worst few and those beyond a limit
   bool quiet = false;  // one line
-  int width = 80;      // columns; from 110 on the table of positions has all metrics
+  int width = 80;      // columns; tables have as many as fit
+  // What else is known: other measures, where limits come from, all commands to go on with.
+  bool details = false;
 };
 
-// For people; ends with the verdict and the next commands. Ends with a newline.
+// For people; ends with the verdict in plain words, the place, and one command to go on with. Ends
+// with a newline.
 std::string RenderText(const run::Comparison& comparison, const Context& context, const TextOptions& options);
 // One JSON object, indented, schema paritybit.crossval/0 (ARCHITECTURE.md). Numbers that are not
 // finite are null and counted in "non_finite_numbers".

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/sha256.h"
+#include "base/text.h"
 #include "report/escape.h"
 
 namespace pb::report {
@@ -114,26 +115,27 @@ tokens     3 and 3, equal
 noise      reference against itself, 8 runs of random rounding over 403 tokens:
            mean KL 4.5e-05, worst 5.7e-04
 
-  pos  token            KL    limit   rel-L2  top-1 cand. | reference margin
-    0  "<bos>"     2.1e-01  1.7e-03  2.1e+00  " the"     | " of"        0.41 )~"
+pos  token          KL    limit   rel-L2  candidate  reference  margin
+  0  "<bos>"   2.1e-01  1.7e-03  2.1e+00  " the"     " of"        0.41  )~"
             "\xe2\x9c\x97"
             R"~(
-    1  "And"       1.0e-04  1.7e-03  1.0e-03  " the"     | " the"       0.41
-    2  " God\n"    2.0e-04  1.7e-03  2.0e-03  " the"     | " the"       0.41
+  1  "And"     1.0e-04  1.7e-03  1.0e-03  " the"     " the"       0.41
+  2  " God\n"  2.0e-04  1.7e-03  2.0e-03  " the"     " the"       0.41
+  positions count from 0; candidate, reference: the next token that each
+  chooses; margin: nats from the reference's choice to its second; )~"
+            "\xe2\x9c\x97"
+            R"~( beyond a
+  limit
 
-prefill, 3 positions        mean    worst
-  KL (nats)              7.0e-02  2.1e-01  at 0
-  rel-L2                 7.0e-01  2.1e+00  at 0
-  max |change of log p|  1.4e+00  4.2e+00  at 0
-  1 - cosine             3.5e-02  1.0e-01  at 0
-  top-1 equal at 2 of 3; of the best 2, 1.67 in common, 1 at worst
-
-limits     kl.worst 1.7e-03 nats: 3 x the largest single value in 8 runs
-
-DIVERGED   at position 0 ("<bos>"): the engines do not compute the same (exit 1)
-           - KL is above the limit of a single position at 1 position, first at
+prefill    3 positions: KL 7.0e-02 on average, 2.1e-01 at worst, at 0; the
+           choice is equal at 2 of 3
+limits     kl.worst 1.7e-03 nats, of the reference's noise
+reasons    - KL is above the limit of a single position at 1 position, first at
              position 0: 2.1e-01 at worst, limit 1.7e-03
-blame      undetermined
+
+DIVERGED   the logits differ by more than noise explains at 1 of 3 positions; 1
+           of 3 next-token choices differs (exit 1)
+           from the first token; blame: undetermined
 next       paritybit crossval-per-token --model /models/tiny.gguf --all
 )~");
 }
@@ -148,7 +150,8 @@ TEST(RenderText, NoReference) {
   c.rows.clear();
   c.floor = {};
   c.verdict = {};
-  c.verdict.reasons = {{compare::ReasonCode::kNoReference, "no reference named \"llama.cpp\" is set up"}};
+  c.verdict.reasons = {{compare::ReasonCode::kNoReference,
+                        "no reference named \"llama.cpp\" is set up.\n       set one up:   paritybit setup"}};
   c.verdict.outcome = compare::Outcome::kIncomplete;
   c.next = {{"paritybit setup-cpp-auto", "the reference"}, {"paritybit preflight", "what is here"}};
   EXPECT_EQ(RenderText(c, MakeContext(), {}),
@@ -158,10 +161,9 @@ candidate  native 0.1.0 (avx2, 1 thread)
            ffn relu2  rope halves 10000  eps 1e-05  act ggml  kv f16
 reference  llama.cpp
 
-INCOMPLETE not everything could be judged, so this is not a pass (exit 3)
-           - no reference named "llama.cpp" is set up
+INCOMPLETE not all was judged, so this is not a pass: no reference named
+           "llama.cpp" is set up (exit 3)
 next       paritybit setup-cpp-auto
-           paritybit preflight
 )~");
 }
 
@@ -184,11 +186,12 @@ TEST(RenderText, WideManyPromptsMatchWithNotes) {
   c.next.clear();
   c.verdict.outcome = compare::Outcome::kNearTie;
   c.verdict.reasons = {{compare::ReasonCode::kNearTie, "top-1 differs at 1 position"}};
+  c.floor.worst_gap = 0.09;
   c.verdict.coverage = {"positions", 7, 7, {}, {}, {}};
   Context context = MakeContext();
   context.notes = {"CROSSVAL_ALLOW_CPP_FAIL=1 is set and changes nothing"};
   TextOptions options;
-  options.width = 120;
+  options.width = 120, options.details = true;
   EXPECT_EQ(RenderText(c, context, options),
             R"~(model      tiny.gguf, bitnet, 6 layers, d_model 256, TQ2_0 x42, F32 x25, sha256:aaaaaaaaaaaa
 candidate  native 0.1.0 (avx2, 1 thread)
@@ -200,16 +203,18 @@ noise      reference against itself, 8 runs of random rounding over 403 tokens: 
 default    reference as it comes (flash attention on) against as compared: mean KL 1.0e-03, worst 2.0e-03; for
            information
 
-  pos  token            KL    limit   rel-L2  max abs    1-cos  top-k  top-1 cand. | reference margin
+pos  token          KL  limit   rel-L2  max abs    1-cos  top-k  candidate  reference  margin
 prompt 0  "And God"
-    0  "<bos>"     3.0e-04        -  3.0e-03  6.0e-03  1.5e-04    2/2  " the"     | " the"       0.41
-    1  "And"       1.0e-04        -  1.0e-03  2.0e-03  5.0e-05    2/2  " the"     | " the"       0.41
-    2  " God\n"    2.0e-04        -  2.0e-03  4.0e-03  1.0e-04    2/2  " the"     | " the"       0.41
+  0  "<bos>"   3.0e-04      -  3.0e-03  6.0e-03  1.5e-04    2/2  " the"     " the"       0.41
+  1  "And"     1.0e-04      -  1.0e-03  2.0e-03  5.0e-05    2/2  " the"     " the"       0.41
+  2  " God\n"  2.0e-04      -  2.0e-03  4.0e-03  1.0e-04    2/2  " the"     " the"       0.41
 prompt 1  "a\tb"
-    0  "<bos>"     1.0e-06        -  1.0e-05  2.0e-05  5.0e-07    2/2  " the"     | " the"       0.41
-    1  "And"       1.0e-06        -  1.0e-05  2.0e-05  5.0e-07    1/2  " the"     | " of"        0.41 ~
-    3  " the"      2.0e-06        -  2.0e-05  4.0e-05  1.0e-06    2/2  " the"     | " the"       0.41
+  0  "<bos>"   1.0e-06      -  1.0e-05  2.0e-05  5.0e-07    2/2  " the"     " the"       0.41
+  1  "And"     1.0e-06      -  1.0e-05  2.0e-05  5.0e-07    1/2  " the"     " of"        0.41
+  3  " the"    2.0e-06      -  2.0e-05  4.0e-05  1.0e-06    2/2  " the"     " the"       0.41
   ...  (1 more, 0 of them beyond a limit; --all shows them)
+  positions and prompts count from 0; candidate, reference: the next token that each chooses; margin: nats from the
+  reference's choice to its second
 
 prefill, 6 positions        mean    worst
   KL (nats)              1.0e-04  3.0e-04  at 0 of prompt 0
@@ -226,10 +231,34 @@ decode, 1 steps             mean    worst
   top-1 equal at 1 of 1; of the best 2, 2.00 in common, 2 at worst
 
 note       CROSSVAL_ALLOW_CPP_FAIL=1 is set and changes nothing
+reasons    - top-1 differs at 1 position
 
-NEAR-TIE   the engines agree within noise; where they choose different tokens, those are as good as tied
-           - top-1 differs at 1 position
+NEAR-TIE   every difference lies within the noise; 1 of 7 next-token choices differs, by less than rounding moves them
+           after position 1 ("And"): " the" in native, " of" in llama.cpp; the gap moved by 0.01, and rounding alone
+           moves gaps by up to 0.09
 )~");
+}
+
+// A mark and a sentence stand only where a limit of the gap is in force.
+TEST(RenderText, AnotherChoiceWithinTheNoise) {
+  run::Comparison c = Diverged();
+  c.rows[0] = Row(0, 1, 1e-4, 4, 5);
+  c.rows[0].top_k[1] = {5, 4}, c.rows[0].top_k_logp[1] = {-1.5, -1.75};
+  c.verdict.outcome = compare::Outcome::kNearTie;
+  c.verdict.reasons = {{compare::ReasonCode::kNearTie, "top-1 differs at 1 position"}};
+  c.verdict.first_divergence.reset();
+  c.verdict.blame = compare::Blame::kNone;
+  c.verdict.limits.push_back({"gap.change", 0.3, "nats", "3 x the largest"});
+  c.floor.worst_gap = 0.1;
+  const std::string text = RenderText(c, MakeContext(), {});
+  EXPECT_NE(text.find("\" of\"        0.41  ~\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("after position 0 (\"<bos>\"): \" the\" in native, \" of\" in llama.cpp,\n"
+                      "           which prefers it by 0.25 nats; the gap moved by 0.01, and rounding\n"
+                      "           alone moves gaps by up to 0.1\n"),
+            std::string::npos)
+      << text;
+  c.verdict.limits.pop_back();
+  EXPECT_EQ(RenderText(c, MakeContext(), {}).find("~"), std::string::npos);
 }
 
 TEST(RenderText, EngineFailedShowsLastWordsEscaped) {
@@ -244,9 +273,7 @@ TEST(RenderText, EngineFailedShowsLastWordsEscaped) {
           "           \\x1b[31mred\n"),
       std::string::npos)
       << text;
-  EXPECT_NE(text.find("ENGINE-FAILED an engine failed before the comparison was done (exit 4)\n"),
-            std::string::npos)
-      << text;
+  EXPECT_NE(text.find("ENGINE-FAILED the reference failed: signal 6 (exit 4)\n"), std::string::npos) << text;
 }
 
 TEST(RenderText, WhatLimitsHaveInCommonIsSaidOnce) {
@@ -254,7 +281,15 @@ TEST(RenderText, WhatLimitsHaveInCommonIsSaidOnce) {
   c.verdict.limits = {{"kl.worst", 1.7e-3, "nats", "3 x the largest value in 8 runs of an engine"},
                       {"kl.prefill.mean", 9e-5, "nats", "2 x the largest mean in 8 runs of an engine"},
                       {"cosine.min", 0.999, "", "given by the user", true}};
-  std::string text = RenderText(c, MakeContext(), {});
+  TextOptions options;
+  EXPECT_NE(RenderText(c, MakeContext(), options)
+                .find("limits     kl.worst 1.7e-03 nats, kl.prefill.mean 9.0e-05 nats, of the\n"
+                      "           reference's noise\n"
+                      "           cosine.min 0.999: given by the user\n"),
+            std::string::npos)
+      << RenderText(c, MakeContext(), options);
+  options.details = true;
+  std::string text = RenderText(c, MakeContext(), options);
   EXPECT_NE(text.find("limits     kl.worst 1.7e-03 nats: 3 x the largest value\n"
                       "           kl.prefill.mean 9.0e-05 nats: 2 x the largest mean\n"
                       "           cosine.min 0.999: given by the user\n"
@@ -262,19 +297,18 @@ TEST(RenderText, WhatLimitsHaveInCommonIsSaidOnce) {
             std::string::npos)
       << text;
   c.verdict.limits[1].origin = "2 x the largest mean in 4 variations of an engine";
-  TextOptions wide;
-  wide.width = 120;
-  text = RenderText(c, MakeContext(), wide);
+  options.width = 120;
+  text = RenderText(c, MakeContext(), options);
   EXPECT_NE(text.find("largest mean in 4 variations of an engine\n"), std::string::npos) << text;
 }
 
 TEST(RenderText, Quiet) {
   TextOptions options;
   options.quiet = true;
-  EXPECT_EQ(RenderText(Diverged(), MakeContext(), options),
-            "DIVERGED 3 of 3 positions, first at position 0 (\"<bos>\"): KL is above the limit of a single "
-            "position at 1 "
-            "position, first at position 0: 2.1e-01 at worst, limit 1.7e-03\n");
+  EXPECT_EQ(
+      RenderText(Diverged(), MakeContext(), options),
+      "DIVERGED from the first token; blame: undetermined; the logits differ by more than noise explains at "
+      "1 of 3 positions; 1 of 3 next-token choices differs\n");
 }
 
 TEST(RenderText, ColourOnlyWhenAsked) {
@@ -285,18 +319,66 @@ TEST(RenderText, ColourOnlyWhenAsked) {
             std::string::npos);
 }
 
+TEST(RenderText, NothingThatATerminalObeysGetsThrough) {
+  const std::string evil = "a\x1b[2Jb\x07\xc2\x9b\xe2\x80\xae\r";
+  run::Comparison c = Diverged();
+  for (drive::EngineRecord* e : {&c.candidate, &c.reference}) {
+    e->spec = e->last_words = evil;
+    e->model_path = "/" + evil;
+    for (host::Facts* facts : {&e->description, &e->model, &e->session})
+      for (host::Fact& fact : *facts) fact.value = fact.origin = evil + e->role;
+  }
+  for (auto& [id, text] : c.token_text) text = evil;
+  c.prompts.push_back(c.prompts[0]);
+  for (run::PromptRecord& p : c.prompts) {
+    p.text = evil;
+    p.traces[0] = run::KeptTrace{evil, "full", "", "", 1, 1};
+  }
+  c.rows.push_back(c.rows[0]);
+  c.rows.back().prompt = 1;
+  c.floor.method = evil;
+  c.reference_default = run::DefaultConfiguration{evil, 1, 1, 1, 1, 0, evil};
+  c.verdict.reasons[0].text = evil;
+  c.verdict.limits.push_back({"rel_l2", 1, "", evil});
+  c.verdict.coverage = {"points", 3, 3, {evil}, {evil}, {evil + ": reference: " + evil}};
+  c.points.resize(1);
+  c.points[0].stage = PB_STAGE_Q_ROPE, c.points[0].layer = 1;
+  diagnose::Diagnosis d;
+  d.place = {0, 0, PB_STAGE_Q_ROPE, 1};
+  d.sentence = d.why_undetermined = evil;
+  d.blame = compare::Blame::kReference;
+  d.findings = {{"candidate against arbiter", 1, 1e-6, 1e6, false, evil}};
+  d.file_differences = d.shared = {evil};
+  Context context = MakeContext();
+  context.notes = {evil};
+  c.next = {{"paritybit " + evil, evil}, {evil, evil}};
+  for (const diagnose::Diagnosis* diagnosis :
+       {static_cast<const diagnose::Diagnosis*>(nullptr), &std::as_const(d)})
+    for (bool details : {false, true})
+      for (bool quiet : {false, true})
+        for (int outcome = 0; outcome <= static_cast<int>(compare::Outcome::kInvalid); ++outcome) {
+          context.diagnosis = diagnosis;
+          c.verdict.outcome = static_cast<compare::Outcome>(outcome);
+          TextOptions options;
+          options.details = details, options.quiet = quiet;
+          const std::string text = RenderText(c, context, options);
+          EXPECT_EQ(text, EscapeUnsafe(text));
+          EXPECT_EQ(text.find('\t'), std::string::npos);
+        }
+}
+
 TEST(RenderText, RowsBeyondALimitAreNeverHidden) {
   run::Comparison c = Diverged();
   c.rows.clear();
   for (int i = 0; i < 100; ++i) c.rows.push_back(Row(i, 2, i == 10 ? 1.0 : 1e-4, 4, 4));
   c.rows[77].above_limit = true;
   std::string text = RenderText(c, MakeContext(), {});
-  EXPECT_NE(text.find("\n   77  "), std::string::npos) << text;
+  EXPECT_NE(text.find("\n 77  "), std::string::npos) << text;
   EXPECT_NE(text.find("(94 more, 0 of them beyond a limit; --all shows them)"), std::string::npos) << text;
   TextOptions all;
   all.all = true;
   text = RenderText(c, MakeContext(), all);
-  for (int i = 0; i < 100; ++i) EXPECT_NE(text.find(fmt::format("\n{:>5}  \"And\"", i)), std::string::npos);
+  for (int i = 0; i < 100; ++i) EXPECT_NE(text.find(fmt::format("\n{:>3}  \"And\"", i)), std::string::npos);
 }
 
 // The contract of ARCHITECTURE.md.

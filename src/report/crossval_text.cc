@@ -1,21 +1,19 @@
 // The text of a comparison: tables, limits, notes, verdict, what to do next.
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
+#include <map>
 
 #include "report/crossval_report.h"
 #include "report/diagnosis_report.h"
 #include "report/escape.h"
 #include "report/growth.h"
+#include "report/headline.h"
 #include "report/metrics_table.h"
 #include "report/text_blocks.h"
 
 namespace pb::report {
 namespace {
-
-using compare::LogitsRow;
-using compare::Outcome;
 
 class TextReport {
  public:
@@ -23,22 +21,24 @@ class TextReport {
       : c_(c), context_(context), options_(options) {}
 
   std::string Render() {
-    if (options_.quiet) return Quiet();
+    const Headline headline = HeadlineOf(c_, context_.diagnosis);
+    if (options_.quiet) return HeadlineInOne(c_.verdict.outcome, headline, options_);
     Head();
     if (!c_.rows.empty()) {
       out_ += '\n';
       out_ += PositionTable(c_, options_);
-      out_ += MetricsTable(c_);
-      out_ += '\n';
+      out_ += options_.details ? MetricsTable(c_) + "\n" : "\n" + MetricsLines(c_, options_);
     }
     Points();
     Traces();
     Limits();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
-    for (const drive::EngineRecord* e : {&c_.candidate, &c_.reference}) out_ += LastWords(*e);
+    for (const drive::EngineRecord* e : {&c_.candidate, &c_.reference}) out_ += LastWords(*e, options_.width);
+    out_ += ReasonLines(c_.verdict, headline.tells_reason ? 1 : 0, options_);
+    if (context_.diagnosis) out_ += EvidenceLines(*context_.diagnosis, options_);
     if (out_.size() > 1 && out_[out_.size() - 2] != '\n') out_ += '\n';
-    VerdictLines();
-    out_ += NextLines(c_.next);
+    out_ += HeadlineBlock(c_.verdict.outcome, headline, options_);
+    out_ += NextLines(c_.next, options_, context_.next_in_short);
     return std::move(out_);
   }
 
@@ -48,7 +48,7 @@ class TextReport {
   }
 
   void Head() {
-    Line("model", ModelLine(c_.candidate));
+    if (!c_.candidate.model_path.empty()) Line("model", ModelLine(c_.candidate));
     bool other_model =
         !c_.reference.model_sha256.empty() && c_.reference.model_sha256 != c_.candidate.model_sha256;
     if (other_model) Line("", "reference: " + ModelLine(c_.reference));
@@ -57,12 +57,14 @@ class TextReport {
     Differences();
     Tokens();
     Noise();
-    Distance();
-    DefaultConfiguration();
+    if (options_.details || (c_.verdict.rank && c_.verdict.rank->distinguishable())) Distance();
+    if (options_.details) DefaultConfiguration();
   }
 
   void EngineLines(const drive::EngineRecord& e) {
-    Line(e.role, EngineLine(e));
+    const std::string engine = EngineLine(e);
+    if (engine.empty()) return;  // it was never started
+    Line(e.role, engine);
     std::string facts = FactsLine(e, c_.candidate, c_.reference);
     if (!facts.empty()) Line("", facts);
   }
@@ -93,7 +95,7 @@ class TextReport {
     if (f.n_runs == 0) return;
     Line("noise",
          fmt::format("{} against itself, {} runs of {} over {} tokens: mean KL {:.1e}, worst {:.1e}{}",
-                     f.side, f.n_runs, f.method, f.n_positions, f.mean_kl, f.worst_kl,
+                     f.side, f.n_runs, Escape(f.method), f.n_positions, f.mean_kl, f.worst_kl,
                      f.weaker ? " (weaker than usual: see the verdict)" : ""));
   }
 
@@ -131,19 +133,33 @@ class TextReport {
   void Points() {
     if (c_.points.empty()) return;
     const compare::PointRow* worst = &c_.points[0];
-    for (const compare::PointRow& p : c_.points)
+    int64_t n_beyond = 0;
+    for (const compare::PointRow& p : c_.points) {
+      n_beyond += p.is_defect() && c_.verdict.differing.empty();
       if (!(p.bound_ratio <= worst->bound_ratio)) worst = &p;
-    Line("ops",
-         fmt::format(
-             "{} tensors compared on equal inputs; worst local error {:.1e} ({:.2g} of its bound) in {}",
-             c_.verdict.coverage.compared, std::max(worst->worst_row, worst->worst_feature),
-             worst->bound_ratio, OpName(worst->stage, worst->layer, std::nullopt)));
-    for (const std::string& stage : c_.verdict.coverage.unobservable)
-      Line("", "not observable: " + Escape(stage));
+    }
+    std::string text = fmt::format("{} tensors compared on equal inputs", c_.verdict.coverage.compared);
+    if (n_beyond > 0) text += fmt::format(", {} beyond what rounding explains", n_beyond);
+    Line("ops", text + "; the worst in " + WorstText(*worst));
+    NotShown();
     Uncompared("not in both engines", c_.verdict.coverage.unmapped);
     Uncompared("missing", c_.verdict.coverage.missing);
     Growth();
     Observer();
+  }
+
+  // By engine, without the reasons, which are details: "not shown by the reference: ffn_act".
+  void NotShown() {
+    std::map<std::string, std::vector<std::string>> by_side;
+    for (const std::string& text : c_.verdict.coverage.unobservable) {
+      const size_t side = text.find(": "), why = side == std::string::npos ? side : text.find(": ", side + 2);
+      if (options_.details || why == std::string::npos)
+        Line("", "not shown: " + Escape(text));
+      else
+        by_side[text.substr(side + 2, why - side - 2)].push_back(Escape(text.substr(0, side)));
+    }
+    for (const auto& [side, stages] : by_side)
+      Line("", fmt::format("not shown by the {}: {}", Escape(side), fmt::join(stages, ", ")));
   }
 
   // Up to a few names of points that were not compared; the JSON has all.
@@ -170,9 +186,9 @@ class TextReport {
     Line("growth", curve(errors) +
                        "; rel-L2 of the layers' outputs in the free run, each step of the curve is a "
                        "factor of ten");
-    if (noise.size() == errors.size())
+    if (options_.details && noise.size() == errors.size())
       Line("", fmt::format("{}; there the {} against itself, largest of {} runs of {}", curve(noise),
-                           c_.floor.side, c_.floor.n_runs, c_.floor.method));
+                           c_.floor.side, c_.floor.n_runs, Escape(c_.floor.method)));
   }
 
   // Whether watching changed what an engine computes; a change is a reason of the verdict too.
@@ -184,6 +200,7 @@ class TextReport {
         changed[side] |= p.observer_effect(side);
       }
     if (!watched) return;
+    if (!changed[0] && !changed[1] && !options_.details) return;
     if (!changed[0] && !changed[1])
       Line("observer", "logits have the same bits with and without taps, in both engines");
     else
@@ -220,80 +237,33 @@ class TextReport {
     return n > 1 ? common : "";
   }
 
+  static std::string ValueOf(const compare::Limit& l) {
+    std::string value =
+        l.name == "cosine.min" ? fmt::format("{:g}", l.value) : fmt::format("{:.1e}", l.value);
+    return Together(fmt::format("{} {}{}{}", l.name, value, l.unit.empty() ? "" : " ", l.unit));
+  }
+
+  // Where each comes from is a detail, but for the user's own.
   void Limits() {
+    if (options_.details) return LimitsWithOrigins();
+    std::string measured, own;
+    for (const compare::Limit& l : c_.verdict.limits) {
+      std::string& text = l.by_user ? own : measured;
+      text += (text.empty() ? "" : ", ") + ValueOf(l);
+    }
+    if (!measured.empty()) Line("limits", fmt::format("{}, of {}'s noise", measured, "the " + c_.floor.side));
+    if (!own.empty()) Line(measured.empty() ? "limits" : "", own + ": given by the user");
+  }
+
+  void LimitsWithOrigins() {
     std::string common = CommonOrigin();
     bool first = true;
     for (const compare::Limit& l : c_.verdict.limits) {
-      std::string value =
-          l.name == "cosine.min" ? fmt::format("{:g}", l.value) : fmt::format("{:.1e}", l.value);
       std::string origin = l.by_user ? l.origin : l.origin.substr(0, l.origin.size() - common.size());
-      Line(first ? "limits" : "",
-           fmt::format("{} {}{}{}: {}", l.name, value, l.unit.empty() ? "" : " ", l.unit, origin));
+      Line(first ? "limits" : "", ValueOf(l) + ": " + Escape(origin));
       first = false;
     }
-    if (!common.empty()) Line("", "..." + common);
-  }
-
-  // What it means to somebody who has never heard of KL.
-  std::string Sentence() const {
-    const compare::Verdict& v = c_.verdict;
-    switch (v.outcome) {
-      case Outcome::kMatch:
-        return fmt::format("at all {} {} the engines agree as closely as the {} agrees with itself",
-                           v.coverage.compared, v.coverage.unit, c_.floor.side);
-      case Outcome::kNearTie:
-        return "the engines agree within noise; where they choose different tokens, those are as good as "
-               "tied";
-      case Outcome::kDrift:
-        return "every op agrees on equal inputs; rounding alone has carried the logits beyond the "
-               "reference's noise";
-      case Outcome::kDiverged:
-        if (!v.first_divergence) return "the engines do not compute the same";
-        return fmt::format("at {}{}", WhereDiverged(c_),
-                           v.first_divergence->stage ? ": the first op whose error its inputs do not explain"
-                                                     : ": the engines do not compute the same");
-      case Outcome::kIncomplete:
-        return "not everything could be judged, so this is not a pass";
-      case Outcome::kEngineFailed:
-        return "an engine failed before the comparison was done";
-      case Outcome::kInvalid:
-        return "there is nothing here that could be judged, so this is not a pass";
-    }
-    return {};
-  }
-
-  void VerdictLines() {
-    out_ += VerdictBlock(c_.verdict, Sentence(), options_);
-    FirstError();
-    if (context_.diagnosis)
-      out_ += BlameLines(*context_.diagnosis, options_.width);
-    else if (c_.verdict.blame != compare::Blame::kNone)
-      Line("blame", compare::BlameName(c_.verdict.blame));
-  }
-
-  // The error where the engines part: on equal inputs, and as it arrived in the free run.
-  void FirstError() {
-    const auto& d = c_.verdict.first_divergence;
-    if (!d || !d->stage) return;
-    auto find = [&](const std::vector<compare::PointRow>& rows) {
-      return std::find_if(rows.begin(), rows.end(), [&](const compare::PointRow& p) {
-        return p.prompt == d->prompt && p.stage == *d->stage && p.layer == d->layer &&
-               p.first_position <= d->position && d->position < p.first_position + p.n_rows;
-      });
-    };
-    auto local = find(c_.points), accumulated = find(c_.accumulated);
-    if (local == c_.points.end() || accumulated == c_.accumulated.end()) return;
-    Line("error", fmt::format("{:.1e} on equal inputs, {:.1e} as it arrives in the free run (rel-L2)",
-                              local->rel_l2, accumulated->rel_l2));
-  }
-
-  std::string Quiet() const {
-    const compare::Verdict& v = c_.verdict;
-    std::string text = fmt::format("{} {} of {} {}", VerdictWord(v.outcome, options_.colour),
-                                   v.coverage.compared, v.coverage.expected, v.coverage.unit);
-    if (v.first_divergence) text += ", first at " + WhereDiverged(c_);
-    if (!v.reasons.empty()) text += ": " + EscapeLines(v.reasons[0].text);
-    return text + "\n";
+    if (!common.empty()) Line("", "..." + Escape(common));
   }
 
   const run::Comparison& c_;

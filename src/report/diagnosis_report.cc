@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "report/escape.h"
+#include "report/headline.h"
 #include "report/injection_report.h"
 #include "report/text_blocks.h"
 
@@ -35,17 +36,21 @@ class Block {
   bool first_ = true;
 };
 
-std::string FindingText(const diagnose::Finding& f) {
-  std::string text = fmt::format("{:<29}{:.1e}  bound {}  {}", f.what, f.error, compare::BoundText(f.bound),
-                                 f.bound_ratio <= 1 ? "agrees"
-                                 : f.agrees         ? "agrees, by codes"
-                                                    : "beyond it");
-  return f.note.empty() ? text : text + ": " + f.note;
+// `of_op`: else of tokens, which have no error.
+std::string FindingText(const diagnose::Finding& f, bool of_op) {
+  std::string text = fmt::format("{:<27}  ", f.what);
+  if (of_op) text += ErrorText(f.error, f.bound) + ": ";
+  text += f.bound_ratio <= 1 ? "agrees" : f.agrees ? "agrees, by codes" : "DIFFERS";
+  return f.note.empty() ? text : text + ", " + EscapeLines(f.note);
 }
 
-void EvidenceLines(const Diagnosis& d, int width, std::string* out) {
+// What of the sentence the headline leaves out, and the comparisons that blame rests on.
+void Evidence(const Diagnosis& d, int width, std::string* out) {
   Block evidence("evidence", width, out);
-  for (const diagnose::Finding& f : d.findings) evidence.Add(FindingText(f));
+  for (const diagnose::Finding& f : d.findings) evidence.Add(FindingText(f, d.place.stage >= 0));
+  if (const diagnose::Trial* named = d.Named(); named && named->short_text != "that")
+    evidence.Add(fmt::format("with {} the {} agrees, of {} variations tried", Escape(named->short_text),
+                             named->side, d.trials.size()));
   if (!d.recomputed.empty())
     evidence.Add(fmt::format("computed by the arbiter, as an engine does not show it: {}",
                              fmt::join(d.recomputed, ", ")));
@@ -70,7 +75,7 @@ void TrialLines(const Diagnosis& d, int width, std::string* out) {
   for (const diagnose::Trial& t : d.trials) {
     if (!t.restores && ++misses > kMisses) continue;
     tried.Add(
-        fmt::format("{} {:.1e}  {}: {}{}{}", t.restores ? "+" : "-", t.error, t.side, t.text,
+        fmt::format("{} {:.1e}  {}: {}{}{}", t.restores ? "+" : "-", t.error, t.side, Escape(t.text),
                     t.n_fitted > 0 ? fmt::format(" ({} fitted)", t.n_fitted) : "",
                     t.n_rows < t.of_rows ? fmt::format(" (on {} of {} rows)", t.n_rows, t.of_rows) : ""));
   }
@@ -157,13 +162,12 @@ Json DiagnosisJson(const Diagnosis& d, JsonWriter* writer) {
   return out;
 }
 
-std::string BlameLines(const Diagnosis& d, int width) {
+std::string EvidenceLines(const Diagnosis& d, const TextOptions& options) {
   std::string out;
-  Block blame("blame", width, &out);
-  blame.Add(compare::BlameName(d.blame));
-  blame.Add(Escape(d.sentence));
-  for (const diagnose::Finding& f : d.findings) blame.Add(FindingText(f));
-  for (const std::string& shared : d.shared) blame.Add("not judged: " + shared);
+  Evidence(d, options.width, &out);
+  if (!options.details) return out;
+  Block shared("not judged", options.width, &out);
+  for (const std::string& text : d.shared) shared.Add(Escape(text));
   return out;
 }
 
@@ -171,13 +175,11 @@ std::string RenderDiagnosisText(const run::Comparison& comparison, const Diagnos
                                 const Context& context, const TextOptions& options) {
   const int width = options.width;
   std::string out;
-  if (!report.diagnosis) {
-    out += Wrap(report.why_none, static_cast<size_t>(width), 0) + "\n";
-    out += LabelledLine("verdict", compare::OutcomeName(comparison.verdict.outcome), width);
-  } else {
+  Headline headline = HeadlineOf(comparison, report.diagnosis ? &*report.diagnosis : nullptr);
+  if (report.diagnosis) {
     const Diagnosis& d = *report.diagnosis;
-    out += Wrap(Escape(d.sentence), static_cast<size_t>(width), 0) + "\n\n";
-    EvidenceLines(d, width, &out);
+    out += Wrap(EscapeLines(d.sentence), static_cast<size_t>(width), 0) + "\n\n";
+    Evidence(d, width, &out);
     CodeLines(d, width, &out);
     TrialLines(d, width, &out);
     if (report.injection)
@@ -187,11 +189,13 @@ std::string RenderDiagnosisText(const run::Comparison& comparison, const Diagnos
       perplexity.Add(fmt::format("{:7.2f}  {}", row.perplexity, Escape(row.what)));
     if (!report.perplexities.empty()) perplexity.Add("over " + report.perplexity_text);
     Block shared("not judged", width, &out);
-    for (const std::string& text : d.shared) shared.Add(text);
-    for (const std::string& note : context.notes) out += LabelledLine("note", Escape(note), width);
-    out += LabelledLine("blame", compare::BlameName(d.blame), width);
+    for (const std::string& text : d.shared) shared.Add(Escape(text));
+  } else {
+    out += Wrap(EscapeLines(report.why_none), static_cast<size_t>(width), 0) + "\n";
   }
-  return out + NextLines(comparison.next);
+  for (const std::string& note : context.notes) out += LabelledLine("note", Escape(note), width);
+  return out + "\n" + HeadlineBlock(comparison.verdict.outcome, headline, options) +
+         NextLines(comparison.next, options);
 }
 
 std::string RenderDiagnosisJson(const run::Comparison& comparison, const DiagnosisReport& report,

@@ -30,8 +30,9 @@ struct DiagnosisReport {
 
 // Place, blame, sentence, evidence, hypotheses. Part of a report, a receipt and `diagnose`.
 JsonWriter::Json DiagnosisJson(const diagnose::Diagnosis& d, JsonWriter* writer);
-// The lines under a diverged verdict: "blame      reference" and why.
-std::string BlameLines(const diagnose::Diagnosis& d, int width);
+// What blame rests on, as it stands above a diverged verdict; with options.details what the arbiter
+// shares with an engine, too.
+std::string EvidenceLines(const diagnose::Diagnosis& d, const TextOptions& options);
 
 std::string RenderDiagnosisText(const run::Comparison& comparison, const DiagnosisReport& report,
                                 const Context& context, const TextOptions& options);

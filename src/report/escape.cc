@@ -62,6 +62,12 @@ std::string Fit(std::string_view text, size_t columns) {
   return std::string(text.substr(0, end)) + std::string(columns < 2 ? columns : 2, '.');
 }
 
+std::string Together(std::string_view text) {
+  std::string out;
+  for (char c : text) out += c == ' ' ? std::string(kNoBreak) : std::string(1, c);
+  return out;
+}
+
 std::string Wrap(std::string_view text, size_t width, size_t indent) {
   std::string out;
   size_t column = indent;
@@ -72,6 +78,7 @@ std::string Wrap(std::string_view text, size_t width, size_t indent) {
     size_t n = Columns(word);
     bool first = out.empty();
     if (!first && column + 1 + n > width) {
+      out.resize(out.find_last_not_of(' ') + 1);
       out += '\n';
       out.append(indent, ' ');
       column = indent;
@@ -82,6 +89,8 @@ std::string Wrap(std::string_view text, size_t width, size_t indent) {
     out += word;
     column += n;
   }
+  for (size_t at = 0; (at = out.find(kNoBreak, at)) != std::string::npos; ++at)
+    out.replace(at, kNoBreak.size(), " ");
   return out;
 }
 

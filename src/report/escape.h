@@ -15,8 +15,12 @@ std::string Escape(std::string_view text);
 size_t Columns(std::string_view text);
 // Cut to `columns` with an ellipsis, or padded with blanks on the right.
 std::string Fit(std::string_view text, size_t columns);
+// Stands for a blank at which Wrap ends no line.
+inline constexpr std::string_view kNoBreak = "\xc2\xa0";
+// With kNoBreak for every blank.
+std::string Together(std::string_view text);
 // Breaks at blanks into lines of at most `width` columns; every line but the first begins with
-// `indent` blanks.
+// `indent` blanks. kNoBreak becomes a blank.
 std::string Wrap(std::string_view text, size_t width, size_t indent);
 
 }  // namespace pb::report

@@ -1,12 +1,14 @@
 // Columns and rows of both tables, with those that are beyond a limit marked.
 #include "report/metrics_table.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "report/escape.h"
+#include "report/table.h"
+#include "report/text_blocks.h"
 
 namespace pb::report {
 namespace {
@@ -14,7 +16,9 @@ namespace {
 using compare::LogitsRow;
 
 constexpr size_t kRowsShown = 6;
-constexpr int kWide = 110;
+constexpr int kWide = 110;                          // columns from which on all metrics are shown
+constexpr const char* kAboveMark = "\xe2\x9c\x97";  // a cross
+constexpr const char* kFlipMark = "~";
 
 std::string Number(double v) {
   return std::isfinite(v) ? fmt::format("{:.1e}", v) : std::isnan(v) ? "NaN" : "inf";
@@ -51,25 +55,38 @@ std::vector<size_t> ChooseRows(const std::vector<LogitsRow>& rows, bool all) {
 class Positions {
  public:
   Positions(const run::Comparison& c, const TextOptions& options)
-      : c_(c), options_(options), many_prompts_(c.prompts.size() > 1), wide_(options.width >= kWide) {}
+      : c_(c),
+        options_(options),
+        many_prompts_(c.prompts.size() > 1),
+        more_(options.all || options.details || options.width >= kWide),
+        table_(ColumnsOf(more_)) {}
 
-  std::string Render() const {
-    std::string out = Heading();
+  std::string Render() {
+    const auto width = static_cast<size_t>(options_.width);
     std::vector<size_t> chosen = ChooseRows(c_.rows, options_.all);
     int32_t prompt = -1;
     for (size_t i : chosen) {
-      if (many_prompts_ && c_.rows[i].prompt != prompt) out += PromptLine(prompt = c_.rows[i].prompt);
-      out += Row(c_.rows[i]);
+      if (many_prompts_ && c_.rows[i].prompt != prompt) table_.Line(PromptLine(prompt = c_.rows[i].prompt));
+      Row(c_.rows[i]);
     }
+    std::string out = table_.Render(width);
     if (chosen.size() < c_.rows.size()) out += Omitted(chosen);
+    out += Legend(table_.LeftOut(width));
+    if (options_.colour && any_above_) Colour(&out);
     return out;
   }
 
  private:
-  std::string Heading() const {
-    return fmt::format("{:>5}  {:<10}  {:>7}  {:>7}  {:>7}  {}{:<23} {:>6}\n", "pos", "token", "KL", "limit",
-                       "rel-L2", wide_ ? "max abs    1-cos  top-k  " : "", "top-1 cand. | reference",
-                       "margin");
+  static std::vector<Column> ColumnsOf(bool more) {
+    std::vector<Column> columns{
+        {"pos"}, {"token", true, 0, 10, 6}, {"KL"}, {"limit", false, 1}, {"rel-L2", false, 2}};
+    if (more)
+      for (const Column& column : {Column{"max abs", false, 4}, {"1-cos", false, 5}, {"top-k", false, 3}})
+        columns.push_back(column);
+    for (const Column& column :
+         {Column{"candidate", true, 0, 10, 6}, {"reference", true, 0, 10, 6}, {"margin", false, 1}, {""}})
+      columns.push_back(column);
+    return columns;
   }
 
   std::string PromptLine(int32_t prompt) const {
@@ -77,35 +94,58 @@ class Positions {
                            ? Escape(c_.prompts[static_cast<size_t>(prompt)].text)
                            : "";
     if (Columns(text) > 50) text = Fit(text, 50);
-    return fmt::format("prompt {}  \"{}\"\n", prompt, text);
+    return fmt::format("prompt {}  \"{}\"", prompt, text);
   }
 
-  std::string Token(int32_t id, bool quoted, size_t columns) const {
+  std::string Token(int32_t id) const {
     auto it = c_.token_text.find(id);
-    std::string text = it == c_.token_text.end() ? (id < 0 ? "-" : std::to_string(id)) : Escape(it->second);
-    if (!quoted || it == c_.token_text.end()) return Fit(text, columns);
-    if (Columns(text) + 2 > columns) {
-      std::string cut = Fit(text, columns - 2);
-      return "\"" + cut + "\"";
-    }
-    return Fit("\"" + text + "\"", columns);
+    if (it != c_.token_text.end()) return "\"" + Escape(it->second) + "\"";
+    return id < 0 ? "-" : std::to_string(id);
   }
 
-  std::string Row(const LogitsRow& row) const {
-    const compare::Limit* limit = FindLimit(c_.verdict, "kl.worst");
-    std::string line =
-        fmt::format("{:>5}  {}  {:>7}  {:>7}  {:>7}  ", row.position, Token(row.token, true, 10),
-                    Number(row.kl), limit ? Number(limit->value) : "-", Number(row.rel_l2));
-    if (wide_)
-      line += fmt::format("{:>7}  {:>7}  {:>5}  ", Number(row.max_abs), Number(1 - row.cosine),
-                          fmt::format("{}/{}", row.top_k_overlap, row.top_k[1].size()));
-    line += fmt::format("{} | {} {:>6}", Token(row.top1[0], true, 10), Token(row.top1[1], true, 10),
-                        std::isfinite(row.gap_reference) ? fmt::format("{:.2f}", row.gap_reference) : "NaN");
-    if (row.above_limit)
-      line += options_.colour ? " \x1b[31m\xe2\x9c\x97\x1b[0m" : " \xe2\x9c\x97";
-    else if (row.flipped())
-      line += " ~";
-    return line + "\n";
+  void Row(const LogitsRow& row) {
+    const compare::Limit *limit = FindLimit(c_.verdict, "kl.worst"),
+                         *gap = FindLimit(c_.verdict, "gap.change");
+    any_above_ |= row.above_limit;
+    // Without a limit of the gap a change of choice is not held against anything.
+    const bool tied = !row.above_limit && row.flipped() && gap;
+    any_tied_ |= tied;
+    std::vector<std::string> cells{std::to_string(row.position), Token(row.token), Number(row.kl),
+                                   limit ? Number(limit->value) : "-", Number(row.rel_l2)};
+    if (more_)
+      for (std::string cell : {Number(row.max_abs), Number(1 - row.cosine),
+                               fmt::format("{}/{}", row.top_k_overlap, row.top_k[1].size())})
+        cells.push_back(std::move(cell));
+    for (int side : {0, 1}) cells.push_back(Token(row.top1[side]));
+    cells.push_back(std::isfinite(row.gap_reference) ? fmt::format("{:.2f}", row.gap_reference) : "NaN");
+    cells.emplace_back(row.above_limit ? kAboveMark : tied ? kFlipMark : "");
+    table_.Row(std::move(cells));
+  }
+
+  // What columns and marks mean.
+  std::string Legend(const std::vector<std::string>& left_out) const {
+    std::vector<std::string> parts{many_prompts_ ? "positions and prompts count from 0"
+                                                 : "positions count from 0"};
+    auto shown = [&](const char* head) {
+      return std::find(left_out.begin(), left_out.end(), head) == left_out.end();
+    };
+    parts.push_back("candidate, reference: the next token that each chooses");
+    if (shown("margin")) parts.push_back("margin: nats from the reference's choice to its second");
+    if (any_above_) parts.push_back(fmt::format("{} beyond a limit", kAboveMark));
+    if (any_tied_)
+      parts.push_back(fmt::format("{} another choice, by less than noise moves them", kFlipMark));
+    if (options_.all && !left_out.empty())
+      parts.push_back(fmt::format("not enough room for {}", fmt::join(left_out, ", ")));
+    return "  " + Wrap(fmt::format("{}", fmt::join(parts, "; ")), static_cast<size_t>(options_.width), 2) +
+           "\n";
+  }
+
+  // The marks of lines beyond a limit.
+  static void Colour(std::string* text) {
+    const std::string mark = std::string(kAboveMark), line_end = mark + "\n",
+                      red = "\x1b[31m" + mark + "\x1b[0m\n";
+    for (size_t at = 0; (at = text->find(line_end, at)) != std::string::npos; at += red.size())
+      text->replace(at, line_end.size(), red);
   }
 
   std::string Omitted(const std::vector<size_t>& chosen) const {
@@ -118,7 +158,10 @@ class Positions {
 
   const run::Comparison& c_;
   const TextOptions& options_;
-  const bool many_prompts_, wide_;
+  const bool many_prompts_;
+  bool any_above_ = false, any_tied_ = false;
+  const bool more_;  // columns for whom everything interests
+  Table table_;
 };
 
 // Mean and worst of one metric over some rows.
@@ -189,10 +232,40 @@ class Metrics {
   std::string out_;
 };
 
+// "15 positions: KL 7.6e-01 on average, 3.5e+00 at worst, at 0; 7 choices of 15 are equal".
+std::string PhaseLine(const std::vector<const LogitsRow*>& rows, bool prefill, bool many_prompts) {
+  Summary s;
+  int64_t n_equal = 0;
+  for (const LogitsRow* row : rows) {
+    s.Add(*row, row->kl);
+    n_equal += row->finite && !row->flipped();
+  }
+  const char* unit = prefill ? "position" : "step";
+  std::string text = fmt::format("{} {}{}: KL {} on average, {} at worst, at {}", rows.size(), unit,
+                                 rows.size() == 1 ? "" : "s", Number(s.sum / static_cast<double>(s.n)),
+                                 Number(s.worst), s.at->position);
+  if (many_prompts) text += fmt::format(" of prompt {}", s.at->prompt);
+  return text + fmt::format("; the choice is equal at {} of {}", n_equal, rows.size());
+}
+
 }  // namespace
 
 std::string PositionTable(const run::Comparison& comparison, const TextOptions& options) {
   return Positions(comparison, options).Render();
+}
+
+std::string MetricsLines(const run::Comparison& comparison, const TextOptions& options) {
+  std::string out;
+  for (compare::Phase phase : {compare::Phase::kPrefill, compare::Phase::kDecode}) {
+    std::vector<const LogitsRow*> rows;
+    for (const LogitsRow& row : comparison.rows)
+      if (row.phase == phase) rows.push_back(&row);
+    if (!rows.empty())
+      out += LabelledLine(compare::PhaseName(phase),
+                          PhaseLine(rows, phase == compare::Phase::kPrefill, comparison.prompts.size() > 1),
+                          options.width);
+  }
+  return out;
 }
 
 std::string MetricsTable(const run::Comparison& comparison) { return Metrics(comparison).Render(); }

@@ -10,9 +10,11 @@
 namespace pb::report {
 
 // Positions beyond a limit first of all, else the worst by KL, in order of position; all of them
-// with options.all.
+// with options.all. A legend follows.
 std::string PositionTable(const run::Comparison& comparison, const TextOptions& options);
+// All metrics of prefill and decode; the same in a line or two each.
 std::string MetricsTable(const run::Comparison& comparison);
+std::string MetricsLines(const run::Comparison& comparison, const TextOptions& options);
 
 }  // namespace pb::report
 

@@ -9,7 +9,9 @@
 #include "base/text.h"
 #include "report/escape.h"
 #include "report/growth.h"
+#include "report/headline.h"
 #include "report/json.h"
+#include "report/table.h"
 #include "report/text_blocks.h"
 
 namespace pb::report {
@@ -39,7 +41,12 @@ class NoiseText {
     Provenance();
     Axes();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
-    out_ += LastWords(run_.reference) + "\n" + Verdict() + NextLines(run_.next);
+    out_ += LastWords(run_.reference, options_.width);
+    const bool measured = run_.verdict.outcome == Outcome::kMatch;
+    const Headline headline = NoiseHeadline(run_);
+    out_ += ReasonLines(run_.verdict, headline.tells_reason ? 1 : 0, options_) + "\n";
+    out_ += measured ? Measured() : HeadlineBlock(run_.verdict.outcome, headline, options_);
+    out_ += NextLines(run_.next, options_);
     return std::move(out_);
   }
 
@@ -68,7 +75,7 @@ class NoiseText {
     Line("noise",
          fmt::format("against itself, {} runs of {} over {} positions: mean KL {}, worst {}, top-1/top-2 "
                      "gap changes by up to {}{}",
-                     f.n_runs, f.method, f.n_positions, Figure(f.mean_kl), Figure(f.worst_kl),
+                     f.n_runs, Escape(f.method), f.n_positions, Figure(f.mean_kl), Figure(f.worst_kl),
                      Figure(f.worst_gap), f.weaker ? " (weaker than usual: see below)" : ""));
     for (size_t i = 0; i < run_.verdict.limits.size(); ++i) {
       const compare::Limit& limit = run_.verdict.limits[i];
@@ -115,47 +122,41 @@ class NoiseText {
 
   void Axes() {
     if (n_.axes.empty()) return;
-    out_ += fmt::format("\n  {:<26}{:<6}{:>8}{:>8}{:>9}{:>6}  {}\n", "varied", "bits", "rel-L2", "mean KL",
-                        "worst KL", "top-1", "floor");
+    const auto width = static_cast<size_t>(options_.width);
+    Table table({{"varied", true, 0, 30, 12},
+                 {"bits", true},
+                 {"rel-L2", false, 3},
+                 {"mean KL", false, 2},
+                 {"worst KL"},
+                 {"choices", false, 1},
+                 {"floor", true}},
+                2);
     for (const noise::AxisRow& row : n_.axes) {
       const std::string name = fmt::format("{} {}", row.axis, Escape(row.value));
       if (!row.refused.empty()) {
-        out_ += fmt::format(
-            "  {:<26}{}\n", name,
-            Wrap("not offered: " + EscapeLines(row.refused), static_cast<size_t>(options_.width), 28));
+        table.Line("  " + Wrap(name + " is not offered: " + EscapeLines(row.refused), width, 4));
         continue;
       }
-      out_ += fmt::format("  {:<26}{:<6}{:>8}{:>8}{:>9}{:>6}  {}\n", name,
-                          row.first_other ? "differ" : "equal", Figure(row.rel_l2), Figure(row.mean_kl),
-                          Figure(row.worst_kl), row.n_flips, JudgementOf(row));
-      if (!row.why.empty())
-        out_ += fmt::format("  {:<26}{}\n", "", Wrap(row.why, static_cast<size_t>(options_.width), 28));
+      table.Row({name, row.first_other ? "differ" : "equal", Figure(row.rel_l2), Figure(row.mean_kl),
+                 Figure(row.worst_kl), std::to_string(row.n_flips), JudgementOf(row)});
+      if (!row.why.empty()) table.Line("    " + Wrap(EscapeLines(row.why), width, 4));
     }
-  }
-
-  std::string Sentence() const {
-    switch (run_.verdict.outcome) {
-      case Outcome::kMatch:
-        return "";
-      case Outcome::kDiverged:
-        return "the engine does not keep its promise of equal bits";
-      case Outcome::kIncomplete:
-        return "not everything could be measured";
-      case Outcome::kEngineFailed:
-        return "the engine failed before the measurement was done";
-      default:
-        return "there is nothing here that could be measured, so this is not a pass";
-    }
+    out_ +=
+        "\n" + table.Render(width) + "  " +
+        Wrap(
+            "floor: whether the KL lies inside what random rounding moves it by; choices: next tokens that "
+            "are others",
+            width, 2) +
+        "\n\n";
   }
 
   // A measurement is no comparison that could match.
-  std::string Verdict() const {
-    if (run_.verdict.outcome != Outcome::kMatch) return VerdictBlock(run_.verdict, Sentence(), options_);
-    std::string out = "OK         the engine was measured against itself\n";
-    for (const compare::Reason& r : run_.verdict.reasons)
-      out += fmt::format("{}- {}\n", std::string(kLabel, ' '),
-                         Wrap(EscapeLines(r.text), static_cast<size_t>(options_.width), kLabel + 2));
-    return out;
+  std::string Measured() const {
+    std::string text = "the engine was measured against itself";
+    if (const noise::FloorRecord& f = run_.floor; f.n_runs > 0)
+      text += fmt::format(": rounding moves its logits by a KL of {} on average, {} at worst",
+                          Figure(f.mean_kl), Figure(f.worst_kl));
+    return LabelledLine("OK", text, options_.width);
   }
 
   const run::SelfNoise& n_;

@@ -8,7 +8,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "report/escape.h"
 #include "report/json.h"
+#include "report/table.h"
+#include "report/text_blocks.h"
 
 namespace pb::report {
 namespace {
@@ -93,24 +96,38 @@ Json ResultJson(const SelfResult& r) {
 
 }  // namespace
 
-std::string RenderSelfCheckText(const SelfCheckReport& report, const Context&) {
+std::string RenderSelfCheckText(const SelfCheckReport& report, const TextOptions& options) {
   const SelfMatrix& m = report.matrix;
-  std::string out =
-      fmt::format("{:<16}{:>8}{:>10}{:>9}{:>12}{:>10}{:>8}{:>7}{:>13}\n", "kind", "defects", "detected",
-                  "exact op", "within one", "row/head", "blamed", "named", "not counted");
+  const auto width = static_cast<size_t>(options.width);
+  Table table({{"kind", true, 0, 16},
+               {"defects"},
+               {"found"},
+               {"exact op"},
+               {"next to", false, 4},
+               {"row/head", false, 3},
+               {"blamed"},
+               {"named"},
+               {"too small", false, 2}});
   std::vector<SelfRow> rows = m.rows;
   rows.push_back(m.total);
   for (const SelfRow& r : rows)
-    out += fmt::format("{:<16}{:>8}{:>10}{:>9}{:>12}{:>10}{:>8}{:>7}{:>13}\n", r.kind, r.n, r.detected,
-                       r.exact, r.within_one, Spots(r), r.blamed, r.named, r.skipped);
-  out += fmt::format("harmless changes: {} change bits, {} false alarms; {} change nothing\n", m.n_benign,
-                     m.n_alarms, m.n_unchanged);
+    table.Row({r.kind, std::to_string(r.n), std::to_string(r.detected), std::to_string(r.exact),
+               std::to_string(r.within_one), Spots(r), std::to_string(r.blamed), std::to_string(r.named),
+               std::to_string(r.skipped)});
+  std::string out = table.Render(width);
+  auto line = [&](const std::string& text, size_t indent) {
+    out += std::string(indent, ' ') + Wrap(EscapeLines(text), width, indent + 2) + "\n";
+  };
+  line("too small: not counted, as their error is below ten times its bound", 2);
+  line(fmt::format("harmless changes: {} change bits, {} false alarms; {} change nothing", m.n_benign,
+                   m.n_alarms, m.n_unchanged),
+       0);
   for (size_t i = 0; i < std::min(kMissesShown, m.misses.size()); i++)
-    out += fmt::format("  {}: {}\n", m.misses[i]->key, MissText(*m.misses[i]));
+    line(fmt::format("{}: {}", m.misses[i]->key, MissText(*m.misses[i])), 2);
   if (m.misses.size() > kMissesShown)
-    out += fmt::format("  and {} more (--format json)\n", m.misses.size() - kMissesShown);
-  out += fmt::format("{} in {:.0f} s: {}\n", report.what, report.wall_seconds, Summary(report));
-  for (const std::string& goal : m.broken_goals) out += fmt::format("goal missed: {}\n", goal);
+    line(fmt::format("and {} more (--format json)", m.misses.size() - kMissesShown), 2);
+  line(fmt::format("{} in {:.0f} s: {}", report.what, report.wall_seconds, Summary(report)), 0);
+  for (const std::string& goal : m.broken_goals) line("goal missed: " + goal, 0);
   out += fmt::format("{}  (exit {})\n",
                      report.exit_code == 0   ? "ALL GOALS HOLD"
                      : report.exit_code == 1 ? "FAILED"

@@ -20,7 +20,7 @@ struct SelfCheckReport {
   int exit_code = 0;
 };
 
-std::string RenderSelfCheckText(const SelfCheckReport& report, const Context& context);
+std::string RenderSelfCheckText(const SelfCheckReport& report, const TextOptions& options);
 // The page docs/self_check.md.
 std::string RenderSelfCheckMarkdown(const SelfCheckReport& report, const Context& context);
 // Schema paritybit.self-check/0.

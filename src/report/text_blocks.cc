@@ -7,6 +7,7 @@
 #include <charconv>
 #include <set>
 
+#include "base/text.h"
 #include "report/escape.h"
 
 namespace pb::report {
@@ -30,16 +31,65 @@ bool SameValue(const std::string& a, const std::string& b) {
   return parse(a, &x) && parse(b, &y) && x == y;
 }
 
+// "yes" and "no" however an engine spells them.
+std::string Spelt(const std::string& value) {
+  return value == "true" ? "yes" : value == "false" ? "no" : value;
+}
+
+// The words of a shell's command line as they stand, with their quotes.
+std::vector<std::string_view> ShellWords(std::string_view command) {
+  std::vector<std::string_view> words;
+  size_t begin = 0;
+  for (size_t i = 0; i < command.size(); ++i) {
+    if (command[i] == '\'') {
+      const bool escapes = i > 0 && command[i - 1] == '$';
+      for (++i; i < command.size() && command[i] != '\''; ++i) i += escapes && command[i] == '\\';
+    } else if (command[i] == '\\') {
+      ++i;
+    } else if (command[i] == ' ') {
+      words.push_back(command.substr(begin, i - begin));
+      begin = i + 1;
+    }
+  }
+  words.push_back(command.substr(begin));
+  return words;
+}
+
+std::string WrapCommand(const std::string& command, size_t width) {
+  std::string out;
+  size_t column = kLabel;
+  const std::vector<std::string_view> words = ShellWords(command);
+  for (size_t i = 0; i < words.size(); ++i) {
+    const size_t n = Columns(words[i]), behind = i + 1 < words.size() ? 2 : 0;
+    // The program and its command stay together.
+    if (i > 1 && column + 1 + n + behind > width) {
+      out += fmt::format(" \\\n{:{}}", "", kLabel);
+      column = kLabel;
+    } else if (i > 0) {
+      out += ' ';
+      ++column;
+    }
+    out += words[i];
+    column += n;
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string LabelledLine(std::string_view label, const std::string& text, int width) {
   return fmt::format("{:<{}}{}\n", label, kLabel, Wrap(text, static_cast<size_t>(width), kLabel));
 }
 
-std::string NextLines(const std::vector<run::NextCommand>& commands) {
+std::string NextLines(const std::vector<run::NextCommand>& commands, const TextOptions& options,
+                      const std::string& in_short) {
   std::string out;
-  for (const run::NextCommand& next : commands)
-    out += fmt::format("{:<{}}{}\n", out.empty() ? "next" : "", kLabel, next.command);
+  for (const run::NextCommand& next : commands) {
+    if (!out.empty() && !options.details) break;
+    const std::string& shown = options.details || in_short.empty() ? next.command : in_short;
+    out += fmt::format("{:<{}}{}\n", out.empty() ? "next" : "", kLabel,
+                       WrapCommand(EscapeUnsafe(shown), static_cast<size_t>(options.width)));
+  }
   return out;
 }
 
@@ -94,11 +144,12 @@ std::string FactsLine(const drive::EngineRecord& e, const drive::EngineRecord& c
     size_t columns = std::max(c ? Columns(shown(candidate)) : 0, r ? Columns(shown(reference)) : 0);
     if (columns == 0) continue;
     any |= FindIn(e, s.key) != nullptr;
-    if (!text.empty()) text += *s.label ? "  " : " ";
-    text += s.label + Fit(shown(e), columns);
+    if (!text.empty()) text += *s.label ? "  " : std::string(kNoBreak);
+    text += Together(s.label + Fit(shown(e), columns));
   }
-  size_t end = any ? text.find_last_not_of(' ') : std::string::npos;
-  return end == std::string::npos ? "" : text.substr(0, end + 1);
+  while (text.ends_with(' ') || text.ends_with(kNoBreak))
+    text.resize(text.size() - (text.ends_with(' ') ? 1 : kNoBreak.size()));
+  return any ? text : "";
 }
 
 std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
@@ -111,9 +162,9 @@ std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
   for (const std::string& key : keys) {
     const host::Fact *c = FindIn(candidate, key), *r = FindIn(reference, key);
     // room, not arithmetic
-    if (!c || !r || SameValue(c->value, r->value) || key == "n_ctx") continue;
+    if (!c || !r || SameValue(Spelt(c->value), Spelt(r->value)) || key == "n_ctx") continue;
     auto side = [](const host::Fact& f) {
-      std::string value = Escape(f.value);
+      std::string value = Escape(Spelt(f.value));
       if (Columns(value) > 40) value = Fit(value, 40);
       return fmt::format("{} [{}]", value, Escape(f.origin));
     };
@@ -122,7 +173,7 @@ std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
   return differing;
 }
 
-std::string LastWords(const drive::EngineRecord& e) {
+std::string LastWords(const drive::EngineRecord& e, int width) {
   if (e.last_words.empty()) return "";
   std::vector<std::string> lines;
   std::string_view rest = e.last_words;
@@ -134,7 +185,7 @@ std::string LastWords(const drive::EngineRecord& e) {
   constexpr size_t kShown = 8;
   std::string out = fmt::format("{:<{}}last words of the {}:\n", "stderr", kLabel, e.role);
   for (size_t i = lines.size() > kShown ? lines.size() - kShown : 0; i < lines.size(); ++i)
-    out += std::string(kLabel, ' ') + lines[i] + "\n";
+    out += LabelledLine("", lines[i], width);
   return out;
 }
 
@@ -145,15 +196,22 @@ std::string OpName(int32_t stage, int32_t layer, std::optional<int64_t> feature)
   return text;
 }
 
-std::string WhereDiverged(const run::Comparison& c) {
-  const compare::FirstDivergence& d = *c.verdict.first_divergence;
-  auto token = c.token_text.find(d.token);
-  std::string text = c.prompts.size() > 1 ? fmt::format("prompt {}, ", d.prompt) : "";
-  text += fmt::format("position {} ({})", d.position,
-                      token == c.token_text.end() ? fmt::format("token {}", d.token)
-                                                  : fmt::format("\"{}\"", Escape(token->second)));
-  if (d.stage) text += ", " + OpName(*d.stage, d.layer, d.feature);
-  return text;
+bool IsBoundOfZeros(double bound) {
+  constexpr double kUnderflow = 1e-30;  // far above what underflow allows, far below any rounding
+  return bound < kUnderflow;
+}
+
+std::string ErrorText(double error, double bound) {
+  if (!IsBoundOfZeros(bound)) return fmt::format("error {:.1e}, bound {:.1e}", error, bound);
+  return error == 0 ? "exact zeros, as expected"
+                    : fmt::format("error {:.1e} where exact zeros are expected", error);
+}
+
+std::string WorstText(const compare::PointRow& p) {
+  const double error = std::max(p.worst_row, p.worst_feature);
+  const std::string place = OpName(p.stage, p.layer, std::nullopt) + ": ";
+  if (!p.above_bound()) return place + fmt::format("error {:.1e}, {:.2g} of its bound", error, p.bound_ratio);
+  return place + ErrorText(error, p.bound);
 }
 
 std::string VerdictWord(Outcome outcome, bool colour) {
@@ -168,29 +226,23 @@ std::string VerdictWord(Outcome outcome, bool colour) {
   return code + word + "\x1b[0m";
 }
 
-std::string VerdictBlock(const compare::Verdict& verdict, const std::string& sentence,
-                         const TextOptions& options) {
-  const std::string word = VerdictWord(verdict.outcome, false);
-  const size_t indent = std::max(word.size() + 1, kLabel);
-  const int exit_code = compare::ExitCode(verdict.outcome);
-  const std::string exit = exit_code == 0 ? "" : fmt::format(" (exit {})", exit_code);
-  std::string out = VerdictWord(verdict.outcome, options.colour) + std::string(indent - word.size(), ' ') +
-                    Wrap(sentence + exit, static_cast<size_t>(options.width), indent) + "\n";
-  for (const compare::Reason& r : verdict.reasons)
-    out += fmt::format("{}- {}\n", std::string(kLabel, ' '),
-                       Wrap(EscapeLines(r.text), static_cast<size_t>(options.width), kLabel + 2));
+std::string ReasonLines(const compare::Verdict& verdict, size_t skip, const TextOptions& options) {
+  std::string out;
+  for (size_t i = skip; i < verdict.reasons.size(); ++i)
+    out += fmt::format(
+        "{:<{}}- {}\n", out.empty() ? "reasons" : "", kLabel,
+        Wrap(EscapeLines(verdict.reasons[i].text), static_cast<size_t>(options.width), kLabel + 2));
   return out;
 }
 
 std::string EscapeLines(std::string_view text) {
   std::string out;
   for (size_t begin = 0; begin <= text.size();) {
-    size_t end = std::min(text.find('\n', begin), text.size());
-    if (begin > 0) out += ' ';
-    std::string line = Escape(text.substr(begin, end - begin));
-    for (size_t at; (at = line.find("\\\"")) != std::string::npos;)
-      line.erase(at, 1);  // quotes do no harm here
-    out += line;
+    const size_t end = std::min(text.find_first_of(" \n", begin), text.size());
+    std::string word = Escape(text.substr(begin, end - begin));
+    for (size_t at; (at = word.find("\\\"")) != std::string::npos;)
+      word.erase(at, 1);  // quotes do no harm here
+    if (!word.empty()) out += (out.empty() ? "" : " ") + word;
     begin = end + 1;
   }
   return out;

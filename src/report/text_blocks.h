@@ -15,8 +15,10 @@ namespace pb::report {
 constexpr size_t kLabel = 11;  // columns before the text of a line
 // A line of text behind its label, wrapped to `width` columns.
 std::string LabelledLine(std::string_view label, const std::string& text, int width);
-// The commands to go on with, each whole, to be pasted.
-std::string NextLines(const std::vector<run::NextCommand>& commands);
+// What to go on with: the first command, in short where that is given; with options.details all. A
+// command that is too wide goes on behind a backslash, so it can be pasted as it stands.
+std::string NextLines(const std::vector<run::NextCommand>& commands, const TextOptions& options,
+                      const std::string& in_short = "");
 
 // "tiny.gguf, bitnet, 6 layers, d_model 256, TQ2_0 x42, sha256:0b3e8bc49d01".
 std::string ModelLine(const drive::EngineRecord& e);
@@ -32,18 +34,22 @@ std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
                                          const drive::EngineRecord& reference);
 
 // The last lines that a failed engine wrote, with a heading; empty where it has none.
-std::string LastWords(const drive::EngineRecord& e);
+std::string LastWords(const drive::EngineRecord& e, int width);
 
 // "layer 3, ffn_gated, feature 7".
 std::string OpName(int32_t stage, int32_t layer, std::optional<int64_t> feature);
-// "position 0 ("And"), layer 0, ffn_gated" of the first divergence, which the verdict has.
-std::string WhereDiverged(const run::Comparison& comparison);
+// Whether nothing but underflow is allowed, because the exact result is 0.
+bool IsBoundOfZeros(double bound);
+// "error 5.0e+00, bound 9.5e-07"; "error 5.0e+00 where exact zeros are expected".
+std::string ErrorText(double error, double bound);
+// "layer 0, ffn_gated: error 5.0e+00, bound 9.5e-07"; within the bound its share of that.
+std::string WorstText(const compare::PointRow& point);
 // "DIVERGED", in its colour where colour is on.
 std::string VerdictWord(compare::Outcome outcome, bool colour);
-// The word with a sentence and the exit code, then every reason.
-std::string VerdictBlock(const compare::Verdict& verdict, const std::string& sentence,
-                         const TextOptions& options);
-// Text of an engine on one line.
+// The reasons of a verdict but for the first `skip`, each on lines of its own; empty where there
+// are none.
+std::string ReasonLines(const compare::Verdict& verdict, size_t skip, const TextOptions& options);
+// Text of an engine on one line, with single blanks.
 std::string EscapeLines(std::string_view text);
 
 }  // namespace pb::report

@@ -4,15 +4,16 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/text.h"
+#include "diagnose/stage_text.h"
 #include "report/escape.h"
+#include "report/headline.h"
 #include "report/json.h"
+#include "report/table.h"
 #include "report/text_blocks.h"
 
 namespace pb::report {
@@ -23,7 +24,6 @@ using compare::TraceDiff;
 using compare::TracePoint;
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kWidth = 80, kIndent = 11;
 constexpr const char* kSides[] = {"candidate", "reference"};
 
 // The larger of tensor and worst row.
@@ -36,7 +36,7 @@ bool IsWorse(const TracePoint& a, const TracePoint& b) {
 
 // "2.1e-06", "~2.1e-03" from sketches, ">=2e-05" from digests, "<1e-03" below a sketch's floor, "0"
 // for equal bits.
-std::string ErrorText(const TracePoint& p, double error) {
+std::string ErrorOf(const TracePoint& p, double error) {
   if (p.equal) return "0";
   if (p.below_floor) return fmt::format("<{:.0e}", trace::kSketchFloor);
   const char* mark = p.confidence == Confidence::kSketch   ? "~"
@@ -47,88 +47,11 @@ std::string ErrorText(const TracePoint& p, double error) {
 
 // "-" where no row is known by itself, as in sketches of whole tensors.
 std::string WorstRowText(const TracePoint& p) {
-  return p.row.worst_row_position < 0 && !p.equal ? "-" : ErrorText(p, p.row.worst_row);
+  return p.row.worst_row_position < 0 && !p.equal ? "-" : ErrorOf(p, p.row.worst_row);
 }
 
 std::string Place(const TracePoint& p) {
   return p.row.layer >= 0 ? fmt::format("layer {}, {}", p.row.layer, p.stage) : p.stage;
-}
-
-std::string Line(std::string_view label, std::string_view text) {
-  return fmt::format("{:<11}{}\n", label, Wrap(text, kWidth, kIndent));
-}
-
-std::string TraceLine(const TraceDiffContext& c, int side) {
-  const trace::Manifest& m = c.manifests[side];
-  std::string engine = m.engine.empty() ? "engine not recorded" : m.engine;
-  const trace::EngineFacts facts = trace::ReadEngineFacts(m.engine_facts);
-  if (!facts.version.empty()) engine += fmt::format(" {}", facts.version);
-  if (!facts.isa.empty()) engine += fmt::format(" ({})", facts.isa);
-  return Line(kSides[side],
-              fmt::format("{}: {}, {} records, level {}{}", c.folders[side], Escape(engine), m.n_records,
-                          trace::LevelName(m.level), m.complete ? "" : ", INCOMPLETE"));
-}
-
-std::string Identity(const TraceDiffContext& c) {
-  const trace::Manifest &a = c.manifests[0], &b = c.manifests[1];
-  std::string text;
-  if (!a.model_sha256.empty() && !b.model_sha256.empty())
-    text += Line("model",
-                 a.model_sha256 == b.model_sha256
-                     ? fmt::format("{}  sha256:{}", b.model_path, b.model_sha256.substr(0, 12))
-                     : fmt::format("{}  sha256:{} | {}  sha256:{}", a.model_path,
-                                   a.model_sha256.substr(0, 12), b.model_path, b.model_sha256.substr(0, 12)));
-  if (!a.tokens.empty() && !b.tokens.empty())
-    text += Line("tokens", fmt::format("{} and {}{}; prefill of {} and {}", a.tokens.size(), b.tokens.size(),
-                                       a.tokens == b.tokens ? ", equal" : "", a.n_prompt, b.n_prompt));
-  return text;
-}
-
-std::string Compared(const TraceDiff& diff) {
-  const compare::Coverage& coverage = diff.verdict.coverage;
-  int64_t n[3] = {0, 0, 0};
-  for (const TracePoint& p : diff.points)
-    if (!p.equal) ++n[static_cast<int>(p.confidence)];
-  std::string text =
-      fmt::format("{} of {} points: {} have equal bits", coverage.compared, coverage.expected, diff.n_equal);
-  const char* how[] = {"differ, by their values", "differ, by sketches (+-25 % in 99 of 100)",
-                       "differ, by digests (how far is not known)"};
-  for (int i : {0, 1, 2})
-    if (n[i] > 0) text += fmt::format(", {} {}", n[i], how[i]);
-  std::string out = Line("compared", text);
-  for (const std::string& name : coverage.unobservable)
-    out += Line("", fmt::format("not observable: {}", name));
-  for (const std::string& note : diff.notes) out += Line("note", note);
-  return out;
-}
-
-// All that is known of the first point that differs.
-std::string FirstDifference(const TraceDiff& diff) {
-  if (!diff.first_difference) return "";
-  const TracePoint& p = diff.points[*diff.first_difference];
-  const int32_t position = p.row.worst_row_position >= 0 ? p.row.worst_row_position : p.row.first_position;
-  std::string out =
-      Line("first diff", fmt::format("{}, step {}, position {}: rel-L2 {}, worst row {}", Place(p),
-                                     p.row.step, position, ErrorText(p, p.row.rel_l2), WorstRowText(p)));
-  if (p.confidence == Confidence::kExact)
-    out += Line(
-        "", fmt::format("max abs {:.1e} at position {}, feature {}; fits {:.6g} x + {:.1e}; 1-cos {:.1e}; "
-                        "non-finite {} and {}",
-                        p.row.max_abs, p.max_abs_position, p.max_abs_feature, p.row.scale, p.row.offset,
-                        std::max(0.0, 1 - p.row.cosine), p.row.n_non_finite[0], p.row.n_non_finite[1]));
-  out += Line("", fmt::format("blake3 {} and {}", p.blake3[0].substr(0, 16), p.blake3[1].substr(0, 16)));
-  switch (p.own) {
-    case compare::OwnError::kNone:
-      return out + Line("", "its inputs are not known to be equal, so the error may have arrived with them");
-    case compare::OwnError::kWithin:
-      return out + Line("", "its inputs have equal bits: rounding, within its bound");
-    case compare::OwnError::kAbove:
-      return out + Line("", fmt::format("its inputs have equal bits: error {:.1e}, bound {:.1e} ({})",
-                                        p.own_error, p.own_bound, p.own_origin));
-    case compare::OwnError::kUnknown:
-      return out + Line("", "its inputs have equal bits; whether it is rounding cannot be told");
-  }
-  return out;
 }
 
 // Worst error of each stage and layer over all steps.
@@ -142,35 +65,11 @@ std::map<int32_t, std::map<std::string, Cell>> Cells(const TraceDiff& diff) {
   return cells;
 }
 
-// How the error grows: each layer's output and the worst of its points.
-std::string Growth(const TraceDiff& diff) {
-  if (diff.n_equal == static_cast<int64_t>(diff.points.size())) return "";
-  std::string out =
-      fmt::format("{:<11}{:>5}  {:>9}  {:>9}  {}\n", "growth", "layer", "layer_out", "worst", "at");
-  for (const auto& [layer, stages] : Cells(diff)) {
-    if (layer < 0) continue;
-    Cell worst = nullptr;
-    for (const auto& [stage, cell] : stages)
-      if (!worst || IsWorse(*cell, *worst)) worst = cell;
-    const auto at = stages.find("layer_out");
-    out += fmt::format("{:<11}{:>5}  {:>9}  {:>9}  {}\n", "", layer,
-                       at == stages.end() ? "-" : ErrorText(*at->second, Error(*at->second)),
-                       ErrorText(*worst, Error(*worst)), worst->stage);
-  }
-  for (const char* stage : {"final_norm", "logits"}) {
-    const auto outer = Cells(diff);
-    if (!outer.count(-1) || !outer.at(-1).count(stage)) continue;
-    const Cell cell = outer.at(-1).at(stage);
-    out += fmt::format("{:<11}{:>5}  {:>9}  {:>9}  {}\n", "", "", "", ErrorText(*cell, Error(*cell)), stage);
-  }
-  return out;
-}
-
 // What is known of a point's own error; the column's head says "on equal inputs".
 const char* OwnText(const TracePoint& p) {
   switch (p.own) {
     case compare::OwnError::kNone:
-      return "no row has such inputs";
+      return "inputs differ: not judged";
     case compare::OwnError::kWithin:
       return p.equal ? "equal" : "within its bound";
     case compare::OwnError::kAbove:
@@ -181,34 +80,202 @@ const char* OwnText(const TracePoint& p) {
   return "";
 }
 
-std::string Table(const TraceDiff& diff) {
-  const auto cells = Cells(diff);
-  std::string out;
-  for (const auto& [layer, stages] : cells) {
-    std::vector<Cell> sorted;
-    for (const auto& [stage, cell] : stages) sorted.push_back(cell);
-    std::stable_sort(sorted.begin(), sorted.end(), [](Cell a, Cell b) {
-      return stages::Order(a->row.stage, a->row.layer) < stages::Order(b->row.stage, b->row.layer);
-    });
-    for (Cell cell : sorted)
-      out += fmt::format("{:>5}  {:<20}  {:>9}  {:>9}  {}\n", layer < 0 ? "-" : fmt::format("{}", layer),
-                         Fit(cell->stage, 20), ErrorText(*cell, cell->row.rel_l2), WorstRowText(*cell),
-                         OwnText(*cell));
-  }
-  return fmt::format("{:>5}  {:<20}  {:>9}  {:>9}  on equal inputs\n", "layer", "stage", "rel-L2",
-                     "worst row") +
-         out;
-}
+class TraceDiffText {
+ public:
+  TraceDiffText(const TraceDiff& diff, const TraceDiffContext& context, const TextOptions& options)
+      : diff_(diff), c_(context), options_(options) {}
 
-std::string Verdict(const TraceDiff& diff, const TraceDiffContext& c) {
-  std::string word = compare::OutcomeName(diff.verdict.outcome);
-  for (char& ch : word) ch = static_cast<char>(std::toupper(static_cast<unsigned char>(ch)));
-  std::string out;
-  for (const compare::Reason& reason : diff.verdict.reasons)
-    out += Line(out.empty() ? word : "", fmt::format("{}{}", out.empty() ? "" : "- ", reason.text));
-  out += Line("", fmt::format("(exit {})", compare::ExitCode(diff.verdict.outcome)));
-  return out + NextLines(c.next);
-}
+  std::string Render() {
+    for (int side : {0, 1}) Trace(side);
+    Identity();
+    if (!diff_.points.empty()) {
+      Compared();
+      FirstDifference();
+      Growth();
+    }
+    if (options_.details) Stages();
+    const Headline headline = HeadlineOfTraces();
+    out_ += ReasonLines(diff_.verdict, headline.tells_reason ? 1 : 0, options_);
+    out_ += "\n" + HeadlineBlock(diff_.verdict.outcome, headline, options_) + NextLines(c_.next, options_);
+    return std::move(out_);
+  }
+
+ private:
+  void Line(std::string_view label, const std::string& text) {
+    out_ += LabelledLine(label, text, options_.width);
+  }
+
+  void Trace(int side) {
+    const trace::Manifest& m = c_.manifests[side];
+    std::string engine = m.engine.empty() ? "engine not recorded" : m.engine;
+    const trace::EngineFacts facts = trace::ReadEngineFacts(m.engine_facts);
+    if (!facts.version.empty()) engine += fmt::format(" {}", facts.version);
+    if (!facts.isa.empty()) engine += fmt::format(" ({})", facts.isa);
+    Line(kSides[side], fmt::format("{}: {}, {} records, level {}{}", Escape(c_.folders[side]), Escape(engine),
+                                   m.n_records, trace::LevelName(m.level), m.complete ? "" : ", INCOMPLETE"));
+  }
+
+  void Identity() {
+    const trace::Manifest &a = c_.manifests[0], &b = c_.manifests[1];
+    auto model = [](const trace::Manifest& m) {
+      return fmt::format("{}, sha256:{}", Escape(m.model_path), m.model_sha256.substr(0, 12));
+    };
+    if (!a.model_sha256.empty() && !b.model_sha256.empty())
+      Line("model", a.model_sha256 == b.model_sha256 ? model(b) : model(a) + " | " + model(b));
+    if (!a.tokens.empty() && !b.tokens.empty())
+      Line("tokens", fmt::format("{} and {}{}; prefill of {} and {}", a.tokens.size(), b.tokens.size(),
+                                 a.tokens == b.tokens ? ", equal" : "", a.n_prompt, b.n_prompt));
+  }
+
+  void Compared() {
+    const compare::Coverage& coverage = diff_.verdict.coverage;
+    int64_t n[3] = {0, 0, 0};
+    for (const TracePoint& p : diff_.points)
+      if (!p.equal) ++n[static_cast<int>(p.confidence)];
+    std::string text = fmt::format("{} of {} points: {} have equal bits", coverage.compared,
+                                   coverage.expected, diff_.n_equal);
+    const char* how[] = {"differ, by their values", "differ, by sketches",
+                         "differ, by digests (how far is not known)"};
+    for (int i : {0, 1, 2})
+      if (n[i] > 0) text += fmt::format(", {} {}", n[i], how[i]);
+    Line("compared", text);
+    if (n[1] > 0) Line("", "~ is estimated from a sketch: within 25 % in 99 of 100 cases");
+    for (const std::string& name : coverage.unobservable) Line("", "not shown: " + Escape(name));
+    for (const std::string& note : diff_.notes) Line("note", Escape(note));
+  }
+
+  // What is known of the first point that differs.
+  void FirstDifference() {
+    if (!diff_.first_difference) return;
+    const TracePoint& p = diff_.points[*diff_.first_difference];
+    int32_t position = p.row.worst_row_position >= 0 ? p.row.worst_row_position : p.row.first_position;
+    if (p.own == compare::OwnError::kAbove && p.own_position >= 0) position = p.own_position;
+    std::string text = fmt::format("{}, step {}, position {}: ", Escape(Place(p)), p.row.step, position);
+    switch (p.own) {
+      case compare::OwnError::kNone:
+        text +=
+            fmt::format("rel-L2 {}; its inputs are not known to be equal, so that may have arrived with them",
+                        ErrorOf(p, Error(p)));
+        break;
+      case compare::OwnError::kWithin:
+        text += "its inputs have equal bits: rounding, within its bound";
+        break;
+      case compare::OwnError::kAbove:
+        text += fmt::format("its inputs have equal bits: {}{} ({})",
+                            p.confidence == Confidence::kSketch ? "estimated " : "",
+                            ErrorText(p.own_error, p.own_bound), p.own_origin);
+        break;
+      case compare::OwnError::kUnknown:
+        text += "its inputs have equal bits; whether it is rounding cannot be told";
+    }
+    Line("first diff", text);
+    if (options_.details) FirstInFull(p);
+  }
+
+  void FirstInFull(const TracePoint& p) {
+    Line("", fmt::format("rel-L2 {}, worst row {}", ErrorOf(p, p.row.rel_l2), WorstRowText(p)));
+    if (p.confidence == Confidence::kExact)
+      Line("", fmt::format("max abs {:.1e} at position {}, feature {}; fits {:.6g} x + {:.1e}; 1-cos {:.1e}; "
+                           "non-finite {} and {}",
+                           p.row.max_abs, p.max_abs_position, p.max_abs_feature, p.row.scale, p.row.offset,
+                           std::max(0.0, 1 - p.row.cosine), p.row.n_non_finite[0], p.row.n_non_finite[1]));
+    Line("", fmt::format("blake3 {} and {}", p.blake3[0].substr(0, 16), p.blake3[1].substr(0, 16)));
+  }
+
+  // How the error grows: each layer's output and the worst of its points.
+  void Growth() {
+    if (diff_.n_equal == static_cast<int64_t>(diff_.points.size())) return;
+    Table table({{"layer"}, {"layer_out"}, {"worst"}, {"at", true}}, kLabel);
+    const auto cells = Cells(diff_);
+    for (const auto& [layer, stages] : cells) {
+      if (layer < 0) continue;
+      Cell worst = nullptr;
+      for (const auto& [stage, cell] : stages)
+        if (!worst || IsWorse(*cell, *worst)) worst = cell;
+      const auto at = stages.find("layer_out");
+      table.Row({std::to_string(layer), at == stages.end() ? "-" : ErrorOf(*at->second, Error(*at->second)),
+                 ErrorOf(*worst, Error(*worst)), Escape(worst->stage)});
+    }
+    for (const char* stage : {"final_norm", "logits"}) {
+      const auto outer = cells.find(-1);
+      if (outer == cells.end() || !outer->second.count(stage)) continue;
+      const Cell cell = outer->second.at(stage);
+      table.Row({"", "", ErrorOf(*cell, Error(*cell)), stage});
+    }
+    Line("growth", "of what differs, arrived errors included: rel-L2, of a tensor or its worst row");
+    out_ += table.Render(static_cast<size_t>(options_.width));
+  }
+
+  void Stages() {
+    Table table({{"layer"},
+                 {"stage", true, 0, 20, 8},
+                 {"rel-L2"},
+                 {"worst row", false, 1},
+                 {"on equal inputs", true, 0, 40, 10}});
+    for (const auto& [layer, stages] : Cells(diff_)) {
+      std::vector<Cell> sorted;
+      for (const auto& [stage, cell] : stages) sorted.push_back(cell);
+      std::stable_sort(sorted.begin(), sorted.end(), [](Cell a, Cell b) {
+        return stages::Order(a->row.stage, a->row.layer) < stages::Order(b->row.stage, b->row.layer);
+      });
+      for (Cell cell : sorted)
+        table.Row({layer < 0 ? "-" : std::to_string(layer), Escape(cell->stage),
+                   ErrorOf(*cell, cell->row.rel_l2), WorstRowText(*cell), OwnText(*cell)});
+    }
+    out_ += "\n" + table.Render(static_cast<size_t>(options_.width)) + "\n";
+  }
+
+  // Whether both are recordings of one build of an engine.
+  bool OneEngine() const {
+    const trace::EngineFacts a = trace::ReadEngineFacts(c_.manifests[0].engine_facts),
+                             b = trace::ReadEngineFacts(c_.manifests[1].engine_facts);
+    return !c_.manifests[0].engine.empty() && c_.manifests[0].engine == c_.manifests[1].engine &&
+           a.version == b.version && a.isa == b.isa;
+  }
+
+  Headline OfMatch() const {
+    const auto n = static_cast<int64_t>(diff_.points.size());
+    const std::string over = fmt::format("over {} tokens", c_.manifests[1].tokens.size());
+    const bool equal = diff_.n_equal == n;
+    if (c_.same_folder)
+      return {"this trace was compared with itself: its bits are its own",
+              "which shows nothing of an engine; compare it with another engine's trace"};
+    const std::string sentence = equal ? fmt::format("all {} points have equal bits in both traces", n)
+                                       : "no op differs by more than rounding on equal inputs, and what has "
+                                         "arrived at the end is within "
+                                         "its limits";
+    if (OneEngine())
+      return {sentence,
+              over + "; both are of one engine, which shows that it repeats itself and not that it is right"};
+    return {sentence, over};
+  }
+
+  Headline HeadlineOfTraces() const {
+    const compare::Verdict& v = diff_.verdict;
+    if (v.outcome == compare::Outcome::kMatch) return OfMatch();
+    const std::string reason = v.reasons.empty() ? "nothing was compared" : EscapeLines(v.reasons[0].text);
+    std::string place;
+    if (v.first_divergence) {
+      const compare::FirstDivergence& d = *v.first_divergence;
+      if (d.stage) place = "at " + diagnose::PlaceText(d.layer, *d.stage, d.feature) + ", ";
+      place += d.position == 0 ? "from the first token"
+                               : fmt::format("from position {} (token {})", d.position, d.token);
+    }
+    if (v.blame != compare::Blame::kNone)
+      place += (place.empty() ? "" : "; ") + Together(fmt::format("blame: {}", compare::BlameName(v.blame)));
+    const bool own = v.Has(compare::ReasonCode::kOwnErrorAboveBound);
+    if (v.outcome == compare::Outcome::kDiverged && own && v.first_divergence && v.first_divergence->stage)
+      return {fmt::format("given inputs of equal bits, the engines do not agree on the {}",
+                          diagnose::StageText(*v.first_divergence->stage)),
+              place};
+    return {reason, place, true};
+  }
+
+  const TraceDiff& diff_;
+  const TraceDiffContext& c_;
+  const TextOptions& options_;
+  std::string out_;
+};
 
 Json Number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
@@ -293,11 +360,8 @@ Json TraceJson(const TraceDiffContext& c, int side) {
 
 }  // namespace
 
-std::string RenderText(const TraceDiff& diff, const TraceDiffContext& c) {
-  std::string out = TraceLine(c, 0) + TraceLine(c, 1) + Identity(c);
-  if (!diff.points.empty()) out += Compared(diff) + FirstDifference(diff) + Growth(diff);
-  if (c.table) out += fmt::format("\n{}", Table(diff));
-  return fmt::format("{}\n{}", out, Verdict(diff, c));
+std::string RenderText(const TraceDiff& diff, const TraceDiffContext& c, const TextOptions& options) {
+  return TraceDiffText(diff, c, options).Render();
 }
 
 std::string RenderJson(const TraceDiff& diff, const TraceDiffContext& c) {

@@ -6,19 +6,22 @@
 #include <vector>
 
 #include "compare/trace_diff.h"
+#include "report/crossval_report.h"
 #include "run/record.h"
 
 namespace pb::report {
 
 struct TraceDiffContext {
-  std::string folders[2];         // candidate, reference
-  trace::Manifest manifests[2];   // likewise
+  std::string folders[2];              // candidate, reference
+  trace::Manifest manifests[2];        // likewise
   std::vector<run::NextCommand> next;  // the most useful first
-  bool table = false;             // text: every stage of every layer
+  bool same_folder = false;            // a trace is compared with itself
 };
 
-// For people; ends with the verdict and the next commands.
-std::string RenderText(const compare::TraceDiff& diff, const TraceDiffContext& context);
+// For people; ends with the verdict in plain words, the place, and one command to go on with.
+// options.details: every stage of every layer.
+std::string RenderText(const compare::TraceDiff& diff, const TraceDiffContext& context,
+                       const TextOptions& options);
 // One JSON object, schema paritybit.trace-diff/0 (docs/format_trace.md).
 std::string RenderJson(const compare::TraceDiff& diff, const TraceDiffContext& context);
 
