@@ -1,10 +1,16 @@
 """The command line without any reference engine: help, usage, exit codes, JSON, the ways to pass on nothing, interruption."""
+import fcntl
 import json
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import signal
+import struct
 import subprocess
+import termios
+import threading
 import time
 
 from driver import PARITYBIT, PLUGINS, RELU2, SILU, Case, main, run
@@ -12,6 +18,25 @@ from driver import PARITYBIT, PLUGINS, RELU2, SILU, Case, main, run
 COMMANDS = ["crossval", "crossval-per-token", "trace", "trace-diff", "diagnose", "repro", "infer", "setup-cpp-auto", "setup-crossval", "preflight", "gen-fixtures",
             "check-features"]
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
+def on_terminal(*args, width=80, interrupt_after=None):
+    """(exit code, what a terminal of so many columns is sent, CR LF as LF); interrupted after so many seconds."""
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    process = subprocess.Popen(["paritybit", *map(str, args)], executable=str(PARITYBIT), stdin=subprocess.DEVNULL, stdout=follower,
+                               stderr=follower)
+    os.close(follower)
+    shown = b""
+    if interrupt_after:
+        threading.Timer(interrupt_after, process.send_signal, [signal.SIGINT]).start()
+    while True:
+        try:
+            shown += os.read(leader, 65536)
+        except OSError:
+            break
+    os.close(leader)
+    return process.wait(timeout=60), shown.decode(errors="replace").replace("\r\n", "\n")
+
+
 FIRST_FIELDS = ["schema", "verdict", "scope", "exit_code", "reasons", "next"]
 
 
@@ -25,6 +50,19 @@ class Help(Case):
             self.assertEqual(result.code, 0, result)
             self.assertIn(f"Example:\n  paritybit {command}", result.out)
             self.assertIn("--format", result.out)
+            self.assertLessEqual(max(map(len, result.out.splitlines())), 80, result)
+            example = result.out.split("Example:\n")[1].replace("\\\n", "")
+            self.assertTrue(shlex.split(example)[:2] == ["paritybit", command], example)
+        for code in ("125", "143", "SIGTERM", "git bisect"):
+            self.assertIn(code, top.out)
+
+    def test_on_a_narrow_terminal_it_still_reads(self):
+        listed = re.findall(r"^  ([a-z-]+) ", run("--help").out, re.MULTILINE)
+        self.assertGreaterEqual(set(listed), set(COMMANDS))
+        for command in listed:
+            text = on_terminal(command, "--help", width=60)[1]
+            self.assertLessEqual(max(map(len, text.splitlines())), 60, text)
+            self.assertEqual(re.sub(r"[\s\\]+", " ", text), re.sub(r"[\s\\]+", " ", run(command, "--help").out))
 
     def test_version(self):
         result = run("--version")
@@ -66,6 +104,72 @@ class Usage(Case):
                 self.assertEqual(result.code, 2, result)
                 self.assertIn(word, result.err)
                 self.assertEqual(result.out, "")
+
+    def test_slips_are_named(self):
+        model = ["-m", MODEL, "-p", "hi", "-r", "native"]
+        for args, code, words in (
+                (["crossval", "--promt", "x"], 2, "error: --promt is no flag of crossval, did you mean --prompt?\n"),
+                (["crossval", "--promt=x"], 2, "did you mean --prompt?"), (["crossval", *model, "word"], 2, "`word` is one word too much"),
+                (["crosval"], 2, "`crosval` is no command, did you mean crossval?"),
+                (["crossval", "-m", "smollm3", "-p", "hi"], 5, "smollm3: no such model file, did you mean smollm2?"),
+                (["crossval", *model, "--set", "ffn.activaton=silu"], 2, "did you mean ffn.activation?"),
+                (["crossval", *model, "--set", "no.such=1"], 2, "ffn.activation act.quant kv.type attn.flash"),
+                (["infer", *model[:4], "--set", "no.such=1"], 2, "ffn.activation act.quant kv.type attn.flash"),
+                (["crossval", *model, "--timeout", "-1"], 2, "error: --timeout: `-1` is not above 0\n"),
+                (["crossval", *model, "--timeout", "soon"], 2, "error: --timeout: `soon` is no number\n"),
+                (["crossval", *model, "-n", "abc"], 2, "error: --max-tokens: `abc` is no whole number\n"),
+                (["crossval", *model, "-n", "1.5"], 2, "`1.5` is no whole number"),
+                (["crossval", *model, "-n", "9999999"], 2, "`9999999` is not from 0 to 1048576"),
+                (["trace-diff", "a", "b", "--rel-l2", "-1"], 2, "`-1` is not 0 or above"),
+                (["crossval", *model, "--format", "xml"], 2, "error: --format: `xml` is none of text, json\n")):
+            said = run(*args)
+            self.assertEqual((said.code, words in said.err), (code, True), (args, said))
+            self.assertLess(len(said.err), 500)
+
+    def test_an_engine_that_there_is_not(self):
+        for args in (["crossval", "-m", MODEL, "-p", "hi", "-c", "bitnet.cpp"], ["audit", "-m", MODEL, "-p", "hi", "-e", "foo"],
+                     ["infer", "-m", MODEL, "-p", "hi", "-e", "natve"]):
+            said = run(*args)
+            self.assertEqual(said.code, 2, said)
+            self.assertRegex(said.err, r'no engine named "\S+" is known.*\n.* faulty, mutant, native, oracle, replay\n'
+                                       r".* llama\.cpp \(paritybit setup-cpp-auto\)\n.*the path of its plugin")
+        self.assertIn("did you mean native?", said.err)
+
+    def test_a_place_that_there_is_not(self):
+        common = ["diagnose", "-m", MODEL, "-r", "native", "-p", "hi", "-n", 1, "--stage", "down_proj", "--layer"]
+        for place, words in ((["99"], "the model has 6 layers"), (["1", "--step", 2], "1 decode steps"),
+                             (["1", "--prompt-index", 1], "there is 1 prompt")):
+            said = run(*common, *place)
+            self.assertEqual((said.code, words in said.err), (2, True), said)
+
+    def test_a_prompt_that_the_context_does_not_hold_is_refused_before_anything_runs(self):
+        long = self.folder / "long.txt"
+        long.write_text("a b " * 5000)
+        hangs = "faulty,faulty.mode=hang"
+        for args in (["crossval", "-r", "native"], ["crossval", "-r", "native", "-c", hangs], ["crossval-per-token", "-r", "native"],
+                     ["diagnose", "-r", "native"], ["infer"], ["audit"], ["noise"], ["trace", "--out", self.folder / "t"]):
+            said = run(*args, "-m", MODEL, "--prompt-file", long, timeout=60)
+            self.assertEqual(said.code, 2, said)
+            self.assertRegex(said.err, r"the prompt \(\S+long\.txt\) has \d{5} tokens, and the model's context has \d+")
+        self.assertFalse((self.folder / "t").exists())
+        little = run("infer", "-m", MODEL, "-p", "And God said", "--set", "n_ctx=3")
+        self.assertEqual((little.code, "n_ctx=3 leaves room for 3" in little.err), (2, True), little)
+        beyond = run("infer", "-m", MODEL, "-p", "a b " * 200, "--set", "n_ctx=900", "-n", 2)
+        self.assertEqual(beyond.code, 0, beyond)
+
+    def test_what_infer_does_not_take_is_told(self):
+        for args, words in ((["-p", "hi", "-p", "ho"], "infer takes one prompt, and 2 were given"), (["-p", "hi", "--system", "Be kind"], "--chat"),
+                            (["-p", ""], "is empty")):
+            said = run("infer", "-m", MODEL, *args)
+            self.assertEqual((said.code, words in said.err), (2, True), said)
+        self.assertNotIn("repeated", re.search(r"--prompt TEXT.*\n", run("infer", "--help").out).group())
+
+    def test_a_model_by_name_serves_the_reference_too(self):
+        said = run("crossval", "-m", MODEL, "--reference-model", "smollm3", "-p", "hi", "-r", "native")
+        self.assertEqual((said.code, "did you mean smollm2?" in said.err), (5, True), said)
+        nothing = run("crossval", "-m", MODEL, "--reference-model", "smollm2", "-p", "hi", "-r", "native",
+                      env={"PARITYBIT_CACHE": self.folder})
+        self.assertIn("model smollm2 is not here", nothing.err)
 
     def test_commands_of_later_versions_are_unsupported_by_name(self):
         for command in ["sweep", "history", "verify"]:
@@ -331,7 +435,39 @@ class Output(Case):
         self.assertEqual([c["origin"] for c in result.json["choices"] if c["key"] == "model"], ["variable CROSSVAL_GGUF"])
 
 
+class Progress(Case):
+    """On a terminal a line that is cleared again; elsewhere nothing, or with -v a few lines."""
+
+    HANGS = ["-m", MODEL, "-p", "And God said", "-e", "faulty,faulty.mode=hang"]
+
+    def test_of_a_terminal_that_waits(self):
+        for args in (["infer", *self.HANGS, "--timeout", 2], ["trace", *self.HANGS, "--timeout", 2, "--out", self.folder / "t"]):
+            code, shown = on_terminal(*args)
+            self.assertEqual(code, 4, shown)
+            self.assertRegex(shown, r"\r\x1b\[K\[\.+\] 0/\d+ [a-z ]+, 1 s")
+            self.assertRegex(shown, r"\r\x1b\[Kerror: ", shown)  # nothing is left on its line
+
+    def test_an_interruption_leaves_the_terminal_clean(self):
+        code, shown = on_terminal("infer", *self.HANGS, interrupt_after=2.5)
+        self.assertEqual(code, 130, shown)
+        self.assertTrue(shown.endswith("\r\x1b[Kinterrupted\n"), shown)
+
+    def test_elsewhere_nothing_and_with_v_no_flood(self):
+        args = ["crossval", "-m", MODEL, "-p", "And", "-p", "God", "-p", "said", "-r", "native", "--scope", "logits-only"]
+        self.assertEqual(run(*args).err, "")
+        told = run(*args, "-v").err.splitlines()
+        self.assertTrue(0 < len(told) < 12, told)
+        self.assertFalse([line for line in told if "\x1b" in line or "0/1" in line], told)
+        self.assertIn("prompts: 0 of 3", told)
+
+
 class Inference(Case):
+    def test_one_token_has_no_rate(self):
+        one = run("infer", "-m", MODEL, "-p", "And", "-n", 1)
+        self.assertRegex(one.err, r"^\d+ prompt tokens, [\d.]+ tokens/s; 1 generated$")
+        self.assertIsNone(run("infer", "-m", MODEL, "-p", "And", "-n", 1, "--format", "json").json["decode_tokens_per_second"])
+        self.assertGreater(run("infer", "-m", MODEL, "-p", "And", "-n", 4, "--format", "json").json["decode_tokens_per_second"], 0)
+
     def test_greedy_is_what_the_sampler_at_temperature_zero_gives_and_seeds_repeat(self):
         def text(*args, **kwargs):
             result = run("infer", "-m", MODEL, "-p", "And God said", "-n", "16", "--format", "json", *args, **kwargs)

@@ -291,16 +291,17 @@ class Prompts(Case):
         self.assertFalse((self.folder / "t").exists())
 
     def test_positions_beyond_the_trained_context_are_told(self):
+        """Decode steps may go beyond it; a prompt that does is refused (cli_test.py), unless n_ctx is said."""
         short = self.folder / "short.gguf"
         made = run("gen-fixtures", "--out", short, "--architecture", "llama", "--context", 64)
         self.assertEqual(made.code, 0, made)
-        for prompt, told in (("a" * 10, False), ("a b " * 60, True)):
-            result = self.crossval("-m", short, "-p", prompt, "-r", "llama.cpp")
+        for steps, told in ((2, False), (70, True)):
+            result = self.crossval("-m", short, "-p", "a" * 10, "-n", steps, "-r", "llama.cpp")
             self.assertIn(result.json["verdict"], ("match", "near-tie"), result)
             self.assertEqual(any("trained context has 64" in note for note in result.json["notes"]), told, result.json["notes"])
-            said = run("infer", "-m", short, "-p", prompt, "-n", 2).err
+            said = run("infer", "-m", short, "-p", "a" * 10, "-n", steps, "--ignore-eos").err
             self.assertEqual("trained context has 64" in said, told, said)
-        out = run("trace", "-m", short, "-p", "a b " * 60, "--level", "digest", "--out", self.folder / "t").out
+        out = run("trace", "-m", short, "-p", "a b " * 60, "--set", "n_ctx=400", "--level", "digest", "--out", self.folder / "t").out
         self.assertIn("trained context has 64", out)
 
 

@@ -15,6 +15,7 @@
 #include "codes/precision.h"
 #include "compare/judge_precision.h"
 #include "diagnose/blame.h"
+#include "drive/context_room.h"
 #include "drive/participant.h"
 #include "drive/passes.h"
 #include "run/doubts.h"
@@ -206,6 +207,7 @@ Status AuditRun::Tokenize() {
     } else if (!prompt.text.empty()) {
       auto ids = engine_.Tokenize(prompt.text);
       if (!ids.ok()) return Absorb(std::move(ids).error());
+      PB_TRY(drive::CheckRoom(engine_.record(), ids->size(), prompt.origin));
       prompt.tokens = std::move(ids).value();
     }
     prompt.tokens_of[0] = prompt.tokens;

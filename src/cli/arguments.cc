@@ -1,7 +1,7 @@
 // Declares the shared flags, and finds what they name: engines, models, prompts, limits.
 #include "cli/arguments.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,8 +12,11 @@
 
 #include "base/file.h"
 #include "base/processors.h"
+#include "base/program.h"
 #include "base/sha256.h"
+#include "base/suggest.h"
 #include "base/system_error.h"
+#include "cli/output.h"
 #include "drive/participant.h"
 #include "report/escape.h"
 #include "setup/setup.h"
@@ -75,6 +78,24 @@ Status CheckText(const run::PromptSpec& prompt) {
   return {};
 }
 
+std::filesystem::path PluginFolder() { return ExecutableDir().parent_path() / "lib" / "paritybit"; }
+
+// Which there are, and how one that is not comes here.
+Error NoSuchEngine(const std::string& name) {
+  std::vector<std::string> bundled, known;
+  for (const std::filesystem::path& plugin : BundledPlugins()) bundled.push_back(plugin.stem().string());
+  const std::vector<std::string> references = setup::KnownReferences();
+  known = bundled;
+  known.insert(known.end(), references.begin(), references.end());
+  return MakeError(Code::kUsage,
+                   "no engine named \"{}\" is known{}\n"
+                   "       they are:        {}\n"
+                   "       by set-up:       {} ({} setup-cpp-auto)\n"
+                   "       any other:       the path of its plugin, as ./libmine.so (docs/plugin_abi.md)",
+                   name, DidYouMean(name, known), fmt::join(bundled, ", "), fmt::join(references, ", "),
+                   ProgramName());
+}
+
 }  // namespace
 
 std::string KeepPromptText(std::string_view text) {
@@ -110,14 +131,19 @@ Result<run::Choice> ChooseModel(const ModelArguments& args) {
     if (!variable) return MakeError(Code::kUsage, "no model: name one with --model or in CROSSVAL_GGUF");
     choice = {"model", variable, "variable CROSSVAL_GGUF"};
   }
-  std::error_code ignored;
-  auto known = setup::KnownModels();
-  if (std::filesystem::exists(choice.value, ignored) ||
-      std::find(known.begin(), known.end(), choice.value) == known.end())
-    return choice;
-  PB_ASSIGN(std::filesystem::path path, setup::FindModel(choice.value));
-  choice.value = path.string();
+  PB_ASSIGN(choice.value, FindModelFile(choice.value));
   return choice;
+}
+
+Result<std::string> FindModelFile(const std::string& name) {
+  std::error_code ignored;
+  if (name.empty() || std::filesystem::exists(name, ignored)) return name;
+  const auto known = setup::KnownModels();
+  if (std::find(known.begin(), known.end(), name) != known.end()) {
+    PB_ASSIGN(std::filesystem::path path, setup::FindModel(name));
+    return path.string();
+  }
+  return MakeError(Code::kNotFound, "{}: no such model file{}", name, DidYouMean(name, known));
 }
 
 void AddEngineArguments(Flags& flags, EngineArguments& args) {
@@ -193,19 +219,32 @@ Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std:
   return settings;
 }
 
+std::vector<std::filesystem::path> BundledPlugins() {
+  std::vector<std::filesystem::path> plugins;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(PluginFolder(), ignored))
+    if (entry.path().extension() == ".so") plugins.push_back(entry.path());
+  std::sort(plugins.begin(), plugins.end());
+  return plugins;
+}
+
 Result<drive::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings) {
   PB_ASSIGN(drive::EngineName engine, drive::ParseEngineName(text));
   drive::EngineSpec spec;
   spec.text = text;
-  std::filesystem::path bundled = ExecutableDir().parent_path() / "lib" / "paritybit" / (engine.name + ".so");
+  const std::filesystem::path bundled = PluginFolder() / (engine.name + ".so");
   std::error_code ignored;
   if (engine.name.find('/') != std::string::npos || engine.name.ends_with(".so")) {
     spec.plugin = std::filesystem::absolute(engine.name, ignored);
     if (!std::filesystem::is_regular_file(spec.plugin, ignored))
-      return MakeError(Code::kNotFound, "{}: no such engine plugin", engine.name);
+      return MakeError(Code::kNotFound, "{}: no such engine plugin (a shared library, docs/plugin_abi.md)",
+                       engine.name);
   } else if (std::filesystem::is_regular_file(bundled, ignored)) {
     spec.plugin = bundled;
   } else {
+    const auto references = setup::KnownReferences();
+    if (std::find(references.begin(), references.end(), engine.name) == references.end())
+      return NoSuchEngine(engine.name);
     PB_ASSIGN(setup::Reference reference, setup::FindReference(engine.name));
     spec.plugin = reference.plugin;
     spec.settings = reference.settings;
@@ -251,7 +290,7 @@ void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads) {
   const std::string* own = drive::FindSetting(spec.settings, "threads");
   const int64_t n = std::strtoll((own ? *own : threads).c_str(), nullptr, 10);
   const std::string text = drive::TooManyThreads(n, ProcessorCount());
-  if (!text.empty()) fmt::print(stderr, "note: {}: {}\n", report::Escape(spec.text), text);
+  if (!text.empty()) PrintError(fmt::format("note: {}: {}\n", report::Escape(spec.text), text));
 }
 
 void AddPromptArguments(Flags& flags, PromptArguments& args) {
@@ -288,12 +327,23 @@ Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args) {
   return prompts;
 }
 
-Result<std::string> ReadOnePrompt(const PromptArguments& args, std::string_view command) {
+void AddOnePromptArguments(Flags& flags, PromptArguments& args) {
+  flags.Option("-p,--prompt", args.prompts, "the prompt").OneValue().Group("Prompts");
+  flags.Option("--prompt-file", args.prompt_files, "a file that is the prompt, line ends and all; - is stdin")
+      .OneValue()
+      .Group("Prompts");
+  flags.Option("--prompts", args.prompt_lists, "a file with one line, which is the prompt; - is stdin")
+      .OneValue()
+      .Group("Prompts");
+}
+
+Result<run::PromptSpec> ReadOnePrompt(const PromptArguments& args, std::string_view command) {
   PB_ASSIGN(auto prompts, ReadPrompts(args));
-  if (prompts.size() != 1 || prompts[0].text.empty())
-    return MakeError(Code::kUsage, "{} takes one prompt that is not empty; {} given", command,
-                     prompts.size() == 1 ? "an empty one was" : fmt::format("{} were", prompts.size()));
-  return std::move(prompts[0].text);
+  if (prompts.size() != 1)
+    return MakeError(Code::kUsage, "{} takes one prompt, and {} were given: run it once for each", command,
+                     prompts.size());
+  if (prompts[0].text.empty()) return MakeError(Code::kUsage, "the prompt ({}) is empty", prompts[0].origin);
+  return std::move(prompts[0]);
 }
 
 Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArguments& engines,

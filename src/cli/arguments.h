@@ -25,6 +25,10 @@ void AddModelArguments(Flags& flags, ModelArguments& args);
 // The model's path with the origin of the choice; kUsage when neither flag nor variable names one.
 Result<run::Choice> ChooseModel(const ModelArguments& args);
 
+// A path of a file that is there, or that of the model that is set up by this name. kNotFound:
+// neither. Of the empty name nothing.
+Result<std::string> FindModelFile(const std::string& name);
+
 struct EngineArguments {
   std::string candidate = "native", reference;
   std::vector<std::string> set, set_reference;
@@ -44,6 +48,8 @@ struct PromptArguments {
 };
 // --prompt, --prompt-file, --prompts; "-" is stdin.
 void AddPromptArguments(Flags& flags, PromptArguments& args);
+// The same of a command that takes one prompt.
+void AddOnePromptArguments(Flags& flags, PromptArguments& args);
 // All prompts in the order prompt, prompt-file, prompts. kUsage when no flag was given; an empty
 // list is no error here.
 Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args);
@@ -62,9 +68,11 @@ struct PrecisionArguments {
 void AddPrecisionArguments(Flags& flags, PrecisionArguments& args);
 Result<compare::PrecisionPolicy> PolicyOf(const PrecisionArguments& args);
 
+// The engines that come with paritybit.
+std::vector<std::filesystem::path> BundledPlugins();
 // Finds the plugin: a path, a plugin that comes with paritybit, or a reference that is set up.
 // `settings` are the user's own (flags), laid over those in `text` and those of the set-up.
-// kNotFound: no such engine.
+// kUsage: no such engine is known. kNotFound: its plugin is not here.
 Result<drive::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings);
 Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std::string_view flag);
 
@@ -79,7 +87,7 @@ void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads);
 
 // The one prompt of a command that takes no more; kUsage, naming the command, where it is empty or
 // not one.
-Result<std::string> ReadOnePrompt(const PromptArguments& args, std::string_view command);
+Result<run::PromptSpec> ReadOnePrompt(const PromptArguments& args, std::string_view command);
 
 // One engine and its model, for commands that run no other.
 struct OneEngine {

@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/next.h"
+#include "cli/progress.h"
 #include "cli/refusal.h"
 #include "drive/participant.h"
 #include "report/audit_report.h"
@@ -80,7 +81,7 @@ Result<audit::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   PB_ASSIGN(OneEngine one, ChooseOneEngine(of_engine, args.engines, args.engine, request.choices));
   request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;
   if (args.engines.threads) drive::PutSetting(request.engine.settings, "threads", one.threads);
-  request.good_model = args.good_model;
+  PB_ASSIGN(request.good_model, FindModelFile(args.good_model));
   PB_ASSIGN(request.precision, PolicyOf(args.precision));
   request.max_tokens = args.max_tokens;
   host::Settings declared;
@@ -143,11 +144,10 @@ std::vector<NextCommand> NextCommands(const AuditArguments& args, const audit::A
 int Run(AuditArguments args) {
   auto request = MakeAuditRequest(args);
   if (!request) return Fail(args.output, request.error());
-  ProgressBar bar;
-  request->progress = [&](std::string_view what, int64_t done, int64_t total) {
-    bar.Update(what, done, total);
-  };
+  Progress progress(args.output);
+  request->progress = progress.Callback();
   auto audit = audit::RunAudit(*request);
+  progress.End();
   if (!audit) return Fail(args.output, audit.error());
   report::Context context = MakeContext("audit");
   size_t n_positions = 0;

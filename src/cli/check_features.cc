@@ -1,11 +1,9 @@
 // paritybit check-features: what this build contains, asked of the build itself.
 #include <fmt/core.h>
 
-#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "base/file.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
@@ -16,16 +14,6 @@ namespace pb::cli {
 namespace {
 
 constexpr uint32_t kMaxTypeId = 63;
-
-std::vector<std::filesystem::path> Plugins() {
-  std::vector<std::filesystem::path> plugins;
-  std::error_code ignored;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(ExecutableDir().parent_path() / "lib" / "paritybit", ignored))
-    if (entry.path().extension() == ".so") plugins.push_back(entry.path());
-  std::sort(plugins.begin(), plugins.end());
-  return plugins;
-}
 
 int CheckFeatures(const OutputArguments& output) {
   auto object = Envelope("paritybit.features/0", "ok", kExitOk);
@@ -39,7 +27,7 @@ int CheckFeatures(const OutputArguments& output) {
   }
   text += "\n";
   object["engines"] = nlohmann::ordered_json::array();
-  for (const std::filesystem::path& plugin : Plugins()) {
+  for (const std::filesystem::path& plugin : BundledPlugins()) {
     std::string name = plugin.stem().string();
     nlohmann::ordered_json engine = {{"name", name}, {"plugin", plugin.string()}};
     text += fmt::format("engine     {:<10}", name);

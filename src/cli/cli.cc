@@ -16,8 +16,10 @@
 #include <system_error>
 
 #include "base/program.h"
+#include "base/suggest.h"
 #include "base/system_error.h"
 #include "cli/command.h"
+#include "cli/help.h"
 #include "cli/next.h"
 #include "cli/output.h"
 
@@ -42,6 +44,23 @@ run::NextCommand Help(std::string_view command = {}) {
   return {Call(command.empty() ? "--help" : fmt::format("{} --help", command)), "what there is to say"};
 }
 
+std::vector<std::string> Names(std::span<const Command> commands) {
+  std::vector<std::string> names;
+  for (const Command& command : commands) names.emplace_back(command.name);
+  return names;
+}
+
+// What is left over of the arguments, the first of it: a flag that there is not, or a word too much.
+std::string Unexpected(const CLI::App& command, const std::vector<std::string>& left) {
+  const std::string name = left.empty() ? "" : left[0].substr(0, left[0].find('='));
+  if (!name.starts_with('-')) return fmt::format("`{}` is one word too much", name);
+  std::vector<std::string> known;
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& flag : option->get_lnames()) known.push_back("--" + flag);
+  const std::string of = command.get_parent() ? " of " + command.get_name() : "";
+  return fmt::format("{} is no flag{}{}", name, of, DidYouMean(name, known));
+}
+
 int RunCommand(int argc, char** argv, const OutputArguments& output) {
   if (argc > 1 && IsUnsupportedCommand(argv[1]))
     return FailWith(output, kExitUsage, "error", "unsupported",
@@ -50,35 +69,39 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), [&](const Command& c) {
         return std::string_view(c.name) == argv[1];
       }))
-    return FailWith(output, kExitUsage, "error", "usage", fmt::format("`{}` is no command", argv[1]),
+    return FailWith(output, kExitUsage, "error", "usage",
+                    fmt::format("`{}` is no command{}", argv[1], DidYouMean(argv[1], Names(commands))),
                     {Help()});
-  CLI::App app(
-      "Proves that one LLM inference engine computes what another computes, or says where they part.",
-      "paritybit");
+  CLI::App app("", "paritybit");
   app.set_version_flag("--version", std::string("paritybit " PB_VERSION));
   app.require_subcommand(1);
-  app.footer(
-      "`paritybit COMMAND --help` explains a command, with an example.\n"
-      "Exit codes: 0 match, drift or near-tie; 1 diverged; 2 usage; 3 incomplete or\n"
-      "invalid; 4 an engine failed; 5 environment; 70 a bug in paritybit; 129, 130,\n"
-      "143 ended by SIGHUP, SIGINT, SIGTERM; never 125, git bisect's \"skip\".");
   std::map<const CLI::App*, std::pair<const Command*, Action>> actions;
   for (const Command& command : commands) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
-    sub->footer(fmt::format("Example:\n  {}", command.example));
+    sub->set_help_flag("-h,--help", "this page");
     Flags flags(*sub);
     actions[sub] = {&command, command.declare(flags)};
   }
+  const auto chosen = [&]() -> const CLI::App* {
+    return app.get_subcommands().empty() ? nullptr : app.get_subcommands().front();
+  };
   try {
     app.parse(argc, argv);
-  } catch (const CLI::Success& success) {  // --help, --version
+  } catch (const CLI::CallForHelp&) {
+    PrintOut(chosen() ? HelpOf(*actions.at(chosen()).first, *chosen(), HelpWidth())
+                      : HelpOfAll(commands, HelpWidth()));
+    return ReportLostOutput(kExitOk);
+  } catch (const CLI::Success& success) {  // --version
     std::ostringstream out, err;
     const int exit_code = app.exit(success, out, err);
     PrintOut(out.str());
     return ReportLostOutput(exit_code);
+  } catch (const CLI::ExtrasError&) {
+    const CLI::App& of = chosen() ? *chosen() : app;
+    return FailWith(output, kExitUsage, "error", "usage", Unexpected(of, of.remaining()),
+                    {Help(chosen() ? argv[1] : "")});
   } catch (const CLI::ParseError& error) {
-    const char* command = app.get_subcommands().empty() ? "" : argv[1];
-    return FailWith(output, kExitUsage, "error", "usage", error.what(), {Help(command)});
+    return FailWith(output, kExitUsage, "error", "usage", error.what(), {Help(chosen() ? argv[1] : "")});
   }
   const auto& [command, action] = actions.at(app.get_subcommands().front());
   HandleInterrupts(output.json(), command->kept);

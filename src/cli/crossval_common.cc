@@ -18,6 +18,7 @@
 #include "base/text.h"
 #include "cli/last_run.h"
 #include "cli/next.h"
+#include "cli/progress.h"
 #include "drive/participant.h"
 #include "formats/gguf.h"
 #include "report/text_blocks.h"
@@ -63,7 +64,9 @@ Status ResolveReference(const CrossvalArguments& args, const host::Settings& set
   }
   if (reference.error().code != Code::kNotFound) return std::move(reference).error();
   request->reference.text = name;
-  request->no_reference = reference.error().message;
+  // What mends it stands among the next commands.
+  const std::string& why = reference.error().message;
+  request->no_reference = why.substr(0, why.find('\n'));
   return {};
 }
 
@@ -108,7 +111,7 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   PB_ASSIGN(run::Choice model, ChooseModel(args.model));
   request.model = model.value;
   request.choices.push_back(model);
-  request.reference_model = args.reference_model;
+  PB_ASSIGN(request.reference_model, FindModelFile(args.reference_model));
   PB_ASSIGN(request.prompts, ReadPrompts(args.prompts));
   request.max_tokens = args.max_tokens;
   PB_ASSIGN(request.limits, ChooseLimits(args.engines, request.choices));
@@ -242,11 +245,8 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
 
 Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
                                                   std::optional<diagnose::Place> place) {
-  ProgressBar bar;
-  request.progress = [&](std::string_view what, int64_t done, int64_t total) {
-    Log(args.output, fmt::format("{} {}/{}", what, done, total));
-    bar.Update(what, done, total);
-  };
+  Progress progress(args.output);
+  request.progress = progress.Callback();
   return diagnose::CompareAndExplain(std::move(request), ResolveEngine("oracle", {}), place);
 }
 

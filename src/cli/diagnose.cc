@@ -9,6 +9,7 @@
 #include "cli/crossval_common.h"
 #include "cli/last_run.h"
 #include "cli/next.h"
+#include "cli/progress.h"
 #include "diagnose/file_arbiter.h"
 #include "drive/perplexity.h"
 #include "report/diagnosis_report.h"
@@ -139,10 +140,8 @@ int Run(DiagnoseArguments args) {
   report.diagnosis = judged.diagnosis;
   if (!report.diagnosis) report.why_none = "there is nothing to diagnose: " + WhyNone(judged);
   if (WantsInjection(args, request, judged)) {
-    ProgressBar bar;
-    request.progress = [&](std::string_view what, int64_t done, int64_t total) {
-      bar.Update(what, done, total);
-    };
+    Progress progress(args.compared.output);
+    request.progress = progress.Callback();
     auto found = SearchInjection(request, judged);
     if (found)
       report.injection = std::move(found).value();
@@ -151,10 +150,8 @@ int Run(DiagnoseArguments args) {
   }
   const std::string setting = report.diagnosis && !args.no_perplexity ? GlobalSetting(*report.diagnosis) : "";
   if (!setting.empty()) {
-    ProgressBar bar;
-    request.progress = [&](std::string_view what, int64_t done, int64_t total) {
-      bar.Update(what, done, total);
-    };
+    Progress progress(args.compared.output);
+    request.progress = progress.Callback();
     Status measured = MeasurePerplexities(request, setting, &report);
     if (!measured.ok()) context.notes.push_back("no perplexity: " + measured.error().message);
   }

@@ -116,12 +116,18 @@ Result<int> GenFixtures(const FixtureArguments& args) {
 Action DeclareGenFixtures(Flags& flags) {
   auto args = std::make_shared<FixtureArguments>();
   GenerateSpec& spec = args->spec;
-  flags.Option("-o,--out", args->out, "a folder for the standard set, or FILE.gguf for one model").Required();
-  flags.Option("--convert", args->convert,
-               "rewrite this model's linear weights as --weights instead of making one");
-  flags.Option("--weights", args->weights, "type of the linear weights").ShowDefault();
-  flags.Option("--embedding", args->embedding,
-               "type of embedding and output matrix (default: kept; of one made: F16)");
+  flags.Option("-o,--out", args->out, "a folder for the standard set, or FILE.gguf for one model")
+      .Required()
+      .Group("What to write");
+  flags
+      .Option("--convert", args->convert,
+              "rewrite this model's linear weights as --weights instead of making one")
+      .Group("What to write");
+  flags.Option("--weights", args->weights, "type of the linear weights").ShowDefault().Group("What to write");
+  flags
+      .Option("--embedding", args->embedding,
+              "type of embedding and output matrix (default: kept; of one made: F16)")
+      .Group("What to write");
   auto shape = [&](const char* flag, int64_t& value, const char* help) {
     flags.Option(flag, value, help).ShowDefault().Group("Shape of one model");
   };

@@ -12,7 +12,9 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "cli/refusal.h"
+#include "drive/context_room.h"
 #include "drive/generate.h"
 #include "report/escape.h"
 #include "run/doubts.h"
@@ -82,10 +84,14 @@ class Stream {
 Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
   std::vector<run::Choice> choices;
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
-  PB_ASSIGN(std::string text, ReadOnePrompt(args.prompts, "infer"));
+  if (!args.system.empty() && !args.chat)
+    return MakeError(Code::kUsage, "--system: is part of a chat; say --chat besides");
+  PB_ASSIGN(const run::PromptSpec prompt, ReadOnePrompt(args.prompts, "infer"));
+  std::string text = prompt.text;
   for (const run::Choice& choice : choices)
     Log(args.output, fmt::format("{}: {} [{}]", choice.key, choice.value, choice.origin));
 
+  std::optional<Progress> progress(std::in_place, args.output);
   record.role = one.spec.text;
   drive::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
@@ -96,6 +102,7 @@ Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
   drive::GenerateRequest request;
   PB_ASSIGN(request.tokens, engine.Tokenize(text));
   if (request.tokens.empty()) return MakeError(Code::kUsage, "the prompt has no tokens");
+  PB_TRY(drive::CheckRoom(record, request.tokens.size(), prompt.origin));
   request.max_tokens = args.max_tokens;
   request.sampling = args.sampling;
   if (!args.ignore_eos) request.stop = record.model_facts().ends;
@@ -103,15 +110,21 @@ Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
       {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
   if (!drive::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);
   PB_ASSIGN([[maybe_unused]] host::Settings taken, engine.OpenSessionWishing(std::move(wishes)));
+  request.progress = progress->Callback();
   Stream stream(!args.output.json());
   std::vector<int32_t> ids;
   bool read = true;
   auto generated = drive::Generate(engine, request, [&](int32_t id) -> Status {
     PB_ASSIGN(std::string piece, engine.Detokenize(std::span(&id, 1)));
+    if (args.output.json())
+      progress->Update("tokens", static_cast<int64_t>(ids.size()), args.max_tokens);
+    else
+      progress.reset();  // the text that streams tells the rest
     read = stream.Add(piece);
     ids.push_back(id);
     return read ? Status() : Status(MakeError(Code::kInterrupted, "nobody reads on"));
   });
+  progress.reset();
   if (!read) return kExitOk;
   PB_ASSIGN(drive::GenerateSummary summary, std::move(generated));
   stream.End();
@@ -121,7 +134,9 @@ Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
     notes.push_back(std::move(note));
   run::NoteTokens(record, request.tokens, args.chat ? "as the chat template frames it" : "as given", &notes);
   double prompt_rate = summary.n_prompt / std::max(summary.prompt_seconds, 1e-9);
-  double decode_rate = std::max(summary.n_generated - 1, 0) / std::max(summary.decode_seconds, 1e-9);
+  // The first token comes of the prompt's evaluation.
+  const bool decoded = summary.n_generated > 1;
+  double decode_rate = (summary.n_generated - 1) / std::max(summary.decode_seconds, 1e-9);
   if (args.output.json()) {
     auto object = Envelope("paritybit.infer/0", "ok", kExitOk);
     object["engine"] = one.spec.text;
@@ -132,7 +147,7 @@ Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
     object["text"] = stream.all();
     object["stopped"] = summary.stopped;
     object["prompt_tokens_per_second"] = prompt_rate;
-    object["decode_tokens_per_second"] = decode_rate;
+    object["decode_tokens_per_second"] = decoded ? nlohmann::json(decode_rate) : nlohmann::json();
     PrintJson(object);
   } else {
     PrintOut("\n");
@@ -141,8 +156,9 @@ Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
         drive::TooManyThreads(host::FactNumber(record.session, "threads", 1), ProcessorCount());
     for (const std::string& note : notes)
       if (told.empty() || !note.ends_with(told)) PrintError(fmt::format("note: {}\n", report::Escape(note)));
-    PrintError(fmt::format("{} prompt tokens, {:.1f} tokens/s; {} generated, {:.1f} tokens/s\n",
-                           summary.n_prompt, prompt_rate, summary.n_generated, decode_rate));
+    PrintError(fmt::format("{} prompt tokens, {:.1f} tokens/s; {} generated{}\n", summary.n_prompt,
+                           prompt_rate, summary.n_generated,
+                           decoded ? fmt::format(", {:.1f} tokens/s", decode_rate) : ""));
   }
   return kExitOk;
 }
@@ -171,7 +187,7 @@ std::string GenerationWords(const InferArguments& args) {
 Action DeclareInfer(Flags& flags) {
   auto args = std::make_shared<InferArguments>();
   AddModelArguments(flags, args->model);
-  AddPromptArguments(flags, args->prompts);
+  AddOnePromptArguments(flags, args->prompts);
   flags.Option("-e,--engine", args->engine, "engine that generates: NAME|PATH[,key=value...]")
       .ShowDefault()
       .Group("Engines");

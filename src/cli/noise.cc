@@ -7,6 +7,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/progress.h"
 #include "cli/refusal.h"
 #include "drive/participant.h"
 #include "report/noise_report.h"
@@ -45,12 +46,10 @@ Result<run::SelfNoiseRequest> MakeNoiseRequest(const NoiseArguments& args) {
 int Run(const NoiseArguments& args) {
   auto request = MakeNoiseRequest(args);
   if (!request) return Fail(args.output, request.error());
-  ProgressBar bar;
-  request->progress = [&](std::string_view what, int64_t done, int64_t total) {
-    Log(args.output, fmt::format("{} {}/{}", what, done, total));
-    bar.Update(what, done, total);
-  };
+  Progress progress(args.output);
+  request->progress = progress.Callback();
   auto noise = run::MeasureSelfNoise(*request);
+  progress.End();
   if (!noise) return Fail(args.output, noise.error());
   report::Context context = MakeContext("noise");
   size_t n_positions = 0;

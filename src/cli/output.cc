@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -27,13 +28,16 @@ constexpr int kInterrupting[] = {SIGINT, SIGTERM, SIGHUP};
 
 // Complete before the handler is installed: a handler may not allocate.
 std::string g_interrupted_text, g_interrupted_json[std::size(kInterrupting)];
-volatile sig_atomic_t g_json = 0;
+volatile sig_atomic_t g_json = 0, g_line_is_drawn = 0;
 int g_lost_output = 0;  // errno of the write to stdout that failed
 
 int ExitCodeOfSignal(int number) { return 128 + number; }
 
 void OnInterrupt(int number) {
-  ssize_t ignored = write(STDERR_FILENO, g_interrupted_text.data(), g_interrupted_text.size());
+  constexpr std::string_view kClear = "\r\033[K", kNewLine = "\n";
+  const std::string_view before = g_line_is_drawn ? kClear : kNewLine;
+  ssize_t ignored = write(STDERR_FILENO, before.data(), before.size());
+  ignored = write(STDERR_FILENO, g_interrupted_text.data(), g_interrupted_text.size());
   for (size_t i = 0; i < std::size(kInterrupting); ++i) {
     if (!g_json || kInterrupting[i] != number) continue;
     ignored = write(STDOUT_FILENO, g_interrupted_json[i].data(), g_interrupted_json[i].size());
@@ -66,6 +70,16 @@ const char* ReasonCode(Code code) {
       return "bug";
   }
   return "bug";
+}
+
+// On a terminal the sentence is broken into lines; what stands below it, as a remedy, is whole.
+std::string ErrorText(const std::string& message) {
+  const std::string text = "error: " + message;
+  if (!isatty(STDERR_FILENO)) return text;
+  constexpr size_t kIndent = 7;
+  const size_t end = std::min(text.find('\n'), text.size());
+  return report::Wrap(text.substr(0, end), static_cast<size_t>(TerminalWidth(STDERR_FILENO)), kIndent) +
+         text.substr(end);
 }
 
 }  // namespace
@@ -137,7 +151,7 @@ int FailWith(const OutputArguments& output, int exit_code, std::string_view verd
     PrintJson(object);
     return exit_code;
   }
-  std::string text = fmt::format("error: {}\n", EscapeUnsafe(message));
+  std::string text = ErrorText(EscapeUnsafe(message)) + "\n";
   for (const run::NextCommand& command : next)
     text += fmt::format("       next: {}\n", EscapeUnsafe(command.command));
   if (verdict != "error") {
@@ -200,29 +214,11 @@ void Log(const OutputArguments& output, std::string_view line) {
   if (output.verbose) PrintError(EscapeUnsafe(line) + "\n");
 }
 
-ProgressBar::ProgressBar() : terminal_(isatty(STDERR_FILENO)), start_(Clock::now()), last_(start_) {}
-
-ProgressBar::~ProgressBar() {
-  if (drawn_) std::fputs("\r\033[K", stderr);
-}
-
-void ProgressBar::Update(std::string_view what, int64_t done, int64_t total) {
-  using std::chrono::milliseconds;
-  if (!terminal_) return;
-  auto now = Clock::now();
-  if (now - start_ < milliseconds(1000) || now - last_ < milliseconds(100)) return;
-  last_ = now;
-  drawn_ = true;
-  constexpr int kCells = 24;
-  int full = total > 0 ? static_cast<int>(done * kCells / total) : 0;
-  PrintError(fmt::format("\r\033[K[{:#<{}}{:.<{}}] {}/{} {}", "", full, "", kCells - full, done, total,
-                         EscapeUnsafe(what)));
-  std::fflush(stderr);
-}
+void TellOfDrawnLine(bool drawn) { g_line_is_drawn = drawn; }
 
 void HandleInterrupts(bool json, std::string_view kept) {
   g_json = json;
-  g_interrupted_text = fmt::format("\ninterrupted{}{}\n", kept.empty() ? "" : ": ", kept);
+  g_interrupted_text = fmt::format("interrupted{}{}\n", kept.empty() ? "" : ": ", kept);
   struct sigaction action {};
   action.sa_handler = OnInterrupt;
   sigemptyset(&action.sa_mask);

@@ -5,7 +5,6 @@
 
 #include <signal.h>
 
-#include <chrono>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -67,19 +66,8 @@ void PrintJson(const nlohmann::ordered_json& object);
 // A line to stderr when -v was given.
 void Log(const OutputArguments& output, std::string_view line);
 
-// A bar on stderr for work of more than a second; draws on a terminal only.
-class ProgressBar {
- public:
-  ProgressBar();
-  ~ProgressBar();
-  void Update(std::string_view what, int64_t done, int64_t total);
-
- private:
-  using Clock = std::chrono::steady_clock;
-  bool terminal_;
-  bool drawn_ = false;
-  Clock::time_point start_, last_;
-};
+// Whether a line of progress stands on the terminal, which an interruption has to clear.
+void TellOfDrawnLine(bool drawn);
 
 // Keeps SIGINT, SIGTERM and SIGHUP waiting while it lives.
 class HoldInterrupts {

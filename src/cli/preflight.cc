@@ -53,7 +53,8 @@ Action DeclarePreflight(Flags& flags) {
     bool require_cpp = false;
   };
   auto args = std::make_shared<Arguments>();
-  flags.Switch("--require-cpp", args->require_cpp, "exit 3 when no reference engine is usable");
+  flags.Switch("--require-cpp", args->require_cpp, "exit 3 when no reference engine is usable")
+      .Group("Verdict");
   AddOutputArguments(flags, args->output, nullptr);
   return [args] { return Preflight(args->output, args->require_cpp); };
 }

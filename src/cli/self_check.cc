@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/next.h"
+#include "cli/progress.h"
 #include "model/generate.h"
 #include "report/self_check_report.h"
 #include "setup/setup.h"
@@ -71,15 +72,13 @@ int Run(const SelfCheckArguments& args) {
     return FailWith(args.output, kExitIncomplete, "incomplete", "not-found", request.error().message,
                     {SetUpReference(), {Call("self-check --no-reference"), "without what needs it"}});
   if (!request) return Fail(args.output, request.error());
-  ProgressBar bar;
-  request->progress = [&](std::string_view what, int64_t done, int64_t total) {
-    Log(args.output, fmt::format("{}/{} {}", done, total, what));
-    bar.Update(what, done, total);
-  };
   const auto start = std::chrono::steady_clock::now();
   auto cases = selfcheck::PlanSelfCheck(*request);
   if (!cases) return Fail(args.output, cases.error());
+  Progress progress(args.output);
+  request->progress = progress.Callback();
   auto results = selfcheck::RunSelfCheck(*request, *cases);
+  progress.End();
   if (!results) return Fail(args.output, results.error());
   report::SelfCheckReport report;
   report.results = std::move(results).value();

@@ -13,9 +13,12 @@
 namespace pb::cli {
 
 void AddSetupArguments(Flags& flags, SetupArguments& args) {
-  flags.Option("reference", args.reference, "reference engine").OneOf(setup::KnownReferences()).ShowDefault();
-  flags.Switch("--rebuild", args.rebuild, "do it again although it is there");
-  flags.Switch("--offline", args.offline, "use no network; else $BITNET_OFFLINE");
+  flags.Option("reference", args.reference, "reference engine")
+      .OneOf(setup::KnownReferences())
+      .ShowDefault()
+      .Group("Set-up");
+  flags.Switch("--rebuild", args.rebuild, "do it again although it is there").Group("Set-up");
+  flags.Switch("--offline", args.offline, "use no network; else $BITNET_OFFLINE").Group("Set-up");
   AddOutputArguments(flags, args.output, nullptr);
 }
 

@@ -10,7 +10,7 @@ Action DeclareSetupCrossval(Flags& flags) {
   auto args = std::make_shared<SetupArguments>();
   auto model = std::make_shared<std::string>(setup::KnownModels().front());
   AddSetupArguments(flags, *args);
-  flags.Option("--model", *model, "model to fetch").OneOf(setup::KnownModels()).ShowDefault();
+  flags.Option("--model", *model, "model to fetch").OneOf(setup::KnownModels()).ShowDefault().Group("Set-up");
   return [args, model] { return RunSetup(*args, *model); };
 }
 

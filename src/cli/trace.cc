@@ -10,8 +10,10 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "cli/refusal.h"
 #include "drive/capture.h"
+#include "drive/context_room.h"
 #include "report/escape.h"
 #include "run/doubts.h"
 #include "trace/reader.h"
@@ -54,8 +56,10 @@ Status ReadSequence(const TraceArguments& args, drive::Participant& engine, driv
                     std::string* prompt) {
   request->max_tokens = args.max_tokens;
   if (args.like.empty()) {
-    PB_ASSIGN(*prompt, ReadOnePrompt(args.prompts, "trace"));
+    PB_ASSIGN(const run::PromptSpec spec, ReadOnePrompt(args.prompts, "trace"));
+    *prompt = spec.text;
     PB_ASSIGN(request->tokens, engine.Tokenize(*prompt));
+    PB_TRY(drive::CheckRoom(engine.record(), request->tokens.size(), spec.origin));
     request->n_prefill = args.prefill;
   } else {
     PB_ASSIGN(trace::Trace like, trace::Trace::Open(args.like));
@@ -156,6 +160,9 @@ Result<int> RunTrace(const TraceArguments& args, drive::EngineRecord& record) {
   PB_ASSIGN(trace::Level level, trace::ParseLevel(args.level));
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
 
+  // Each point that is told says how far it is.
+  std::optional<Progress> progress;
+  if (!IsVerbose(args)) progress.emplace(args.output);
   record.role = one.spec.text;
   drive::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
@@ -175,12 +182,13 @@ Result<int> RunTrace(const TraceArguments& args, drive::EngineRecord& record) {
   manifest.prompt = prompt;
   manifest.filter = filter.text();
   PB_ASSIGN(auto writer, trace::Writer::Create(folder.value, std::move(manifest)));
-  if (IsVerbose(args)) writer->OnRecord(LogRecord);
-  ProgressBar bar;
-  request.progress = [&](std::string_view what, int64_t done, int64_t total) {
-    bar.Update(what, done, total);
-  };
+  if (!progress) {
+    writer->OnRecord(LogRecord);
+  } else {
+    request.progress = progress->Callback();
+  }
   PB_ASSIGN(drive::TraceSummary summary, drive::RecordTrace(engine, request, *writer, filter));
+  progress.reset();
   const Outcome outcome = Judge(writer->manifest());
   const auto n_positions = static_cast<int64_t>(writer->manifest().tokens.size());
   std::vector<std::string> notes = drive::FindingsOf(record, n_positions);
@@ -216,7 +224,7 @@ std::string RecordingWords(const TraceArguments& args) {
 Action DeclareTrace(Flags& flags) {
   auto args = std::make_shared<TraceArguments>();
   AddModelArguments(flags, args->model);
-  AddPromptArguments(flags, args->prompts);
+  AddOnePromptArguments(flags, args->prompts);
   flags.Option("-n,--max-tokens", args->max_tokens, "greedy decode steps after the prompt")
       .Range(0, 1 << 20)
       .ShowDefault()

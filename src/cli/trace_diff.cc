@@ -13,6 +13,7 @@
 #include "cli/crossval_common.h"
 #include "cli/next.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "report/trace_diff_report.h"
 #include "run/trace_floor.h"
 
@@ -103,10 +104,8 @@ Result<compare::NoiseFloor> FloorOf(const trace::Trace& reference, int64_t n_tok
                      "the reference's engine ({}) is not here, so its noise floor cannot be measured",
                      name.empty() ? "not recorded" : name);
   PB_ASSIGN(request.calibration, ReadCalibration());
-  ProgressBar bar;
-  request.progress = [&](std::string_view what, int64_t done, int64_t total) {
-    bar.Update(what, done, total);
-  };
+  Progress progress({});
+  request.progress = progress.Callback();
   return run::FloorOfTrace(reference, n_tokens, request);
 }
 

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "drive/passes.h"
+
 namespace pb::drive {
 
 int32_t Sampler::Choose(std::span<const float> row) {
@@ -34,6 +36,19 @@ int32_t Sampler::Choose(std::span<const float> row) {
   return candidates_.back().second;
 }
 
+namespace {
+
+// In batches of the engine's own size, so that somebody hears how far it is; of the last the last row.
+Status EvaluatePrompt(Participant& engine, const GenerateRequest& request, const RowFn& on_last) {
+  const auto n = static_cast<int64_t>(request.tokens.size());
+  return ForEachPass(request.tokens, PassRows({&engine.record()}), NoSteps(), [&](const Pass& pass) -> Status {
+    if (request.progress) request.progress("prompt", pass.position, n);
+    return engine.EvaluateLast(pass.tokens, pass.position, on_last);
+  });
+}
+
+}  // namespace
+
 Result<GenerateSummary> Generate(Participant& engine, const GenerateRequest& request,
                                  const std::function<Status(int32_t id)>& on_token) {
   using Clock = std::chrono::steady_clock;
@@ -49,7 +64,7 @@ Result<GenerateSummary> Generate(Participant& engine, const GenerateRequest& req
     return {};
   };
   auto start = Clock::now();
-  PB_TRY(engine.EvaluateLast(request.tokens, 0, choose));
+  PB_TRY(EvaluatePrompt(engine, request, choose));
   auto prompt_end = Clock::now();
   summary.prompt_seconds = seconds(start, prompt_end);
   for (int32_t position = summary.n_prompt; summary.n_generated < request.max_tokens; ++position) {

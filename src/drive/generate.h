@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 #include "drive/participant.h"
+#include "drive/progress.h"
 
 namespace pb::drive {
 
@@ -36,6 +37,7 @@ struct GenerateRequest {
   int32_t max_tokens = 0;
   std::vector<int32_t> stop;  // ids that end the text; not handed over
   Sampling sampling;
+  Progress progress;  // of the prompt's tokens; may be empty
 };
 
 struct GenerateSummary {

@@ -2,6 +2,7 @@
 // digests of files.
 #include "drive/participant.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "base/kept.h"
 #include "base/processors.h"
 #include "base/sha256.h"
+#include "base/suggest.h"
 
 namespace pb::drive {
 namespace {
@@ -20,15 +22,23 @@ std::string TextSha256(std::string_view text) {
   return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
 }
 
-// Whether a message is about a setting in force that the ABI names (abi/engine.h: pb_setting).
-bool NamesKnownSetting(const std::string& message, const host::Settings& settings) {
-  static constexpr std::string_view kKnown[] = {"ffn.activation", "act.quant", "kv.type", "attn.flash",
-                                                "threads",        "ubatch",    "n_ctx",   "cpu.library",
-                                                "noise.seed",     "hf.config"};
-  return std::any_of(settings.begin(), settings.end(), [&](const auto& setting) {
-    return std::find(std::begin(kKnown), std::end(kKnown), setting.first) != std::end(kKnown) &&
-           message.find(setting.first) != std::string::npos;
-  });
+// The settings that the ABI names (docs/plugin_abi.md); an engine may have its own besides.
+const std::vector<std::string>& KnownSettings() {
+  static const std::vector<std::string> known = {
+      "ffn.activation", "act.quant", "kv.type", "attn.flash",  "hf.config", "norm.eps",  "rope.base",
+      "rope.scale",     "threads",   "ubatch",  "cpu.library", "n_ctx",     "noise.seed"};
+  return known;
+}
+
+// The setting in force that a message is about; nullptr: about none.
+const std::string* NamedIn(const std::string& message, const host::Settings& settings) {
+  for (const auto& [key, value] : settings)
+    if (message.find(key) != std::string::npos) return &key;
+  return nullptr;
+}
+
+bool IsKnownSetting(const std::string& key) {
+  return std::find(KnownSettings().begin(), KnownSettings().end(), key) != KnownSettings().end();
 }
 
 }  // namespace
@@ -61,8 +71,12 @@ Status Participant::Start(const EngineSpec& spec) {
     Error error = std::move(engine).error();
     // A key that no engine knows is a slip of the command line; one that this engine understands
     // and does not offer it refuses.
-    if (error.code == Code::kUnsupported && !NamesKnownSetting(error.message, spec.settings))
-      error.code = Code::kUsage;
+    const std::string* named = NamedIn(error.message, spec.settings);
+    if (error.code == Code::kUnsupported && !(named && IsKnownSetting(*named))) error.code = Code::kUsage;
+    const bool unknown = named && !IsKnownSetting(*named) && error.message.find(*named + "=") == std::string::npos;
+    if (error.code == Code::kUsage && unknown)
+      error.message += fmt::format("{}\n       settings that engines may offer: {}", DidYouMean(*named, KnownSettings()),
+                                   fmt::join(KnownSettings(), " "));
     return Note(std::move(error));
   }
   engine_ = std::move(engine).value();

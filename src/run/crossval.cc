@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "compare/logits.h"
+#include "drive/context_room.h"
 #include "drive/local_scope.h"
 #include "drive/participant.h"
 #include "drive/row_store.h"
@@ -179,6 +180,7 @@ Result<bool> CrossvalRun::TokenizePrompts() {
           PB_TRY(Absorb(std::move(ids).error()));
           break;
         }
+        PB_TRY(drive::CheckRoom(sides_[side].record(), ids->size(), prompt.origin));
         prompt.tokens_of[side] = evidence.tokens[side] = std::move(ids).value();
       }
     }

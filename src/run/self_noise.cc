@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/sha256.h"
+#include "drive/context_room.h"
 #include "noise/floor.h"
 #include "run/doubts.h"
 #include "run/observed_precision.h"
@@ -92,6 +93,7 @@ Status SelfNoiseRun::OpenSession() {
       return {};
     }
     PB_ASSIGN(prompt.tokens, engine_.Tokenize(spec.text));
+    PB_TRY(drive::CheckRoom(engine_.record(), prompt.tokens.size(), spec.origin));
     if (prompt.tokens.empty()) {
       Add(ReasonCode::kEmptyPrompt, fmt::format("the prompt ({}) has no tokens", spec.origin));
       return {};
