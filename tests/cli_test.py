@@ -13,7 +13,7 @@ import termios
 import threading
 import time
 
-from driver import PARITYBIT, PLUGINS, RELU2, SILU, Case, main, run
+from driver import BUILD, PARITYBIT, PLUGINS, RELU2, ROOT, SILU, Case, main, run
 
 COMMANDS = ["crossval", "crossval-per-token", "trace", "trace-diff", "diagnose", "repro", "infer", "setup-cpp-auto", "setup-crossval", "preflight", "gen-fixtures",
             "check-features"]
@@ -80,7 +80,7 @@ class Threads(Case):
             for flags in [("--threads", many), ("--set", f"threads={many}")]:
                 result = run(*args, *flags, "--format", "json")
                 shutil.rmtree(self.folder / "t", ignore_errors=True)
-                self.assertIn(f"note: native: {told}", result.err, result)
+                self.assertEqual(result.err.count(f"note: native: {told}"), 1, result)
                 self.assertTrue(any(note.startswith(f"native: {told}") for note in result.json["notes"]), result)
             result = run(*args, "--threads", enough, "--format", "json")
             shutil.rmtree(self.folder / "t", ignore_errors=True)
@@ -433,6 +433,16 @@ class Output(Case):
         self.assertEqual([c["origin"] for c in result.json["choices"] if c["key"] == "model"], ["flag --model"])
         result = self.crossval("-p", "And God", "-r", "native", env={"CROSSVAL_GGUF": MODEL})
         self.assertEqual([c["origin"] for c in result.json["choices"] if c["key"] == "model"], ["variable CROSSVAL_GGUF"])
+
+
+class Example(Case):
+    def test_the_smallest_plugin_reaches_a_verdict(self):
+        """As docs/plugin_abi.md shows it: on any file it generates, on any GGUF file it is compared."""
+        plugin = BUILD / "examples" / "minimal.so"
+        text = run("infer", "-m", ROOT / "models" / "heldout.txt", "-e", plugin, "-p", "And God", "-n", 8)
+        self.assertEqual((text.code, len(text.out.encode())), (0, 9), text)
+        limits = ["--kl-mean", "1e-9", "--kl-worst", "1e-9"]
+        self.expect(self.crossval("-m", MODEL, "-c", plugin, "-r", plugin, "-p", "And God", *limits), "match", 0)
 
 
 class Progress(Case):

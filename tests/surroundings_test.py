@@ -134,6 +134,18 @@ class Limits(Readers):
                                            self.folder / "tVALUE", "--level", "full"), {5})
         self.assertIn(5, self.expect_limit("f", (0, 1, 4, 16, 256), *SAME, "--receipt", self.folder / "r.json"))
 
+    def test_few_processes(self):
+        """Of a user whose processes count: the superuser's do not."""
+        common = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"] if os.geteuid() == 0 else []
+        self.folder.chmod(0o777)
+        if common and subprocess.run([*common, "test", "-r", str(MODEL), "-a", "-x", str(PARITYBIT)]).returncode != 0:
+            return print("this tree is the superuser's alone", end=" ")
+        for args in (SAME, ["audit", *SAME[1:5]], ["infer", *SAME[1:5]]):
+            command = ["bash", "-c", 'ulimit -u 1; exec "$@"', "bash", str(PARITYBIT), *map(str, args)]
+            said = subprocess.run([*common, *command], capture_output=True, text=True, timeout=300,
+                                  env=dict(os.environ, PARITYBIT_CACHE=str(self.folder / "cache")))
+            self.assertEqual((said.returncode, "ulimit -u is 1" in said.stderr), (5, True), said)
+
     def test_little_memory(self):
         # Below the least of these not even the program's libraries have room, which the system's loader tells.
         loads = [v for v in range(12000, 80000, 4000) if self.shell("", "--version", limits=f"ulimit -v {v};").returncode == 0]
@@ -166,6 +178,17 @@ class Files(Case):
         self.assertEqual(process.returncode, 0, process.stderr)
         told = json.loads(process.stdout)
         self.assertEqual((told["verdict"], told["noise_floor"]["n_runs"]), ("match", 8))
+
+    def test_traces_that_the_disk_does_not_take_are_no_engines_fault(self):
+        for size in ("4096", "65536", "1M"):
+            command = [*self.tmpfs(size), str(PARITYBIT), *map(str, SAME), "--keep-traces", str(self.folder / "kept")]
+            process = subprocess.run(command, capture_output=True, text=True)
+            if "Operation not permitted" in process.stderr:  # a container without name spaces
+                process = subprocess.run([*command[len(self.tmpfs(size)):-1], "/dev/full/kept"], capture_output=True, text=True)
+                self.assertEqual(process.returncode, 5, process)
+                continue
+            self.assertEqual(process.returncode, 5, process)
+            self.assertRegex(process.stderr, r"^error: \S+/kept/\S+: cannot \w+: No space left on device\n$")
 
     def test_a_receipt_that_the_disk_does_not_take_costs_neither_verdict_nor_honesty(self):
         for extra, verdict, code in (([], "MATCH", 5), (["--format", "json"], "match", 5),
@@ -328,6 +351,7 @@ class Names(Case):
         shown = run("crossval", *run_)
         self.assertEqual(shown.code, 0, shown)
         self.assertIn("m\\xfe.gguf", shown.out)
+        self.assertEqual(self.crossval(*run_).json["noise_floor"]["runs_from_cache"], 8)  # kept under that name
 
     def test_in_every_other_place(self):
         folder = os.fsdecode(os.fsencode(str(self.folder)) + b"/t\xfc")

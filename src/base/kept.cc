@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/json_text.h"
 #include "base/sha256.h"
+#include "base/text.h"
 
 namespace pb {
 namespace {
@@ -57,7 +58,7 @@ bool HasDigest(std::string_view text) {
 
 std::string Sealed(const Json& object) {
   PB_CHECK(object.is_object() && !object.empty());
-  std::string text = object.dump(-1, ' ', true, Json::error_handler_t::replace);
+  std::string text = DumpJson(object, -1, true);
   text.pop_back();
   const std::string digest = DigestOf(text);
   return fmt::format("{}{}{}{}", text, kBeforeDigest, digest, kAfterDigest);

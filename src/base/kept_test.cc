@@ -63,6 +63,14 @@ TEST_F(Kept, ASealIsNoReasonToParseWithoutLimits) {
   EXPECT_EQ(OpenSealed(deep).error().message, "it does not end with the digest of its content");
 }
 
+// Names of files and engines need be no UTF-8, which JSON cannot hold.
+TEST_F(Kept, BytesThatAreNoUtf8AreEscapedAndNotLost) {
+  auto read = OpenSealed(Sealed({{"one", "nat\xff.so"}, {"other", "nat\xfe.so"}}));
+  ASSERT_TRUE(read.ok());
+  EXPECT_EQ((*read)["one"], "nat\\xff.so");
+  EXPECT_EQ((*read)["other"], "nat\\xfe.so");
+}
+
 TEST_F(Kept, CacheEntriesAreMadeAnewWhateverStandsThere) {
   const std::filesystem::path entry = folder_ / "x" / "y" / "entry.json";
   EXPECT_FALSE(ReadCacheEntry(entry, 1000));

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <optional>
+#include <set>
 #include <span>
 
 #include "base/file.h"
@@ -290,7 +291,10 @@ void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads) {
   const std::string* own = drive::FindSetting(spec.settings, "threads");
   const int64_t n = std::strtoll((own ? *own : threads).c_str(), nullptr, 10);
   const std::string text = drive::TooManyThreads(n, ProcessorCount());
-  if (!text.empty()) PrintError(fmt::format("note: {}: {}\n", report::Escape(spec.text), text));
+  if (text.empty()) return;
+  static std::set<std::string> told;  // two engines of one name are told of once
+  const std::string note = fmt::format("note: {}: {}\n", report::Escape(spec.text), text);
+  if (told.insert(note).second) PrintError(note);
 }
 
 void AddPromptArguments(Flags& flags, PromptArguments& args) {

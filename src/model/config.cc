@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/json_text.h"
+#include "base/text.h"
 #include "model/rope_freqs.h"
 
 namespace pb {
@@ -27,8 +28,7 @@ Result<Json> ParseObject(const std::filesystem::path& path) {
 
 // A value for people: at most 64 characters.
 std::string Text(const Json& value) {
-  std::string text = value.is_string() ? value.get<std::string>()
-                                       : value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string text = value.is_string() ? value.get<std::string>() : DumpJson(value);
   return text.size() > 64 ? text.substr(0, 61) + "..." : text;
 }
 

@@ -76,20 +76,20 @@ Json NoiseMeter::Provenance(const drive::Sequence& sequence, const compare::Nois
   for (const char* key : {"ffn.activation", "norm.eps", "rope.base", "rope.scale", "rope.pairing"})
     if (const host::Fact* fact = host::FindFact(record.model, key)) settings[key] = fact->value;
   std::span tokens(sequence.tokens);
-  return {{"model_sha256", record.model_sha256},
+  // Escaped as it will be where it is kept, to be held against that.
+  return EscapeInvalidIn(Json{{"model_sha256", record.model_sha256},
           {"engine", record.spec},
           {"engine_identity", record.identity},
           {"settings", settings},
           {"variation", run.variation},
           {"n_prefill", sequence.n_prefill},
           {"n_positions", sequence.tokens.size()},
-          {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}};
+          {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}});
 }
 
 std::filesystem::path NoiseMeter::EntryPath(const drive::Sequence& sequence,
                                             const compare::NoiseRun& run) const {
-  const std::string provenance =
-      Provenance(sequence, run).dump(-1, ' ', false, Json::error_handler_t::replace);
+  const std::string provenance = DumpJson(Provenance(sequence, run));
   return folder_ / fmt::format("{:.24}.json", TextSha256(provenance));
 }
 
