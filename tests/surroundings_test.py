@@ -351,7 +351,7 @@ class Names(Case):
         shown = run("crossval", *run_)
         self.assertEqual(shown.code, 0, shown)
         self.assertIn("m\\xfe.gguf", shown.out)
-        self.assertEqual(self.crossval(*run_).json["noise_floor"]["runs_from_cache"], 8)  # kept under that name
+        self.assertGreaterEqual(self.crossval(*run_).json["noise_floor"]["runs_from_cache"], 8)  # kept under that name
 
     def test_in_every_other_place(self):
         folder = os.fsdecode(os.fsencode(str(self.folder)) + b"/t\xfc")
