@@ -44,6 +44,8 @@ class Findings(Next):
         self.expect(result, "diverged", 1)
         for again in self.follow(result, 1, ["diagnose", "crossval-per-token"]):
             self.assertEqual([r["code"] for r in again["reasons"]], result.codes())
+        said = " ".join(paste(result.json["next"][0]).out.split())
+        self.assertIn("not placed at an op; KL is above the limit of a single position", said)
         self.assertTrue(all("--kl-worst 1e-30" in c and "--strict-precision" in c for c in result.json["next"]))
 
     def test_of_the_logits_alone(self):

@@ -302,8 +302,11 @@ std::string WhyNone(const diagnose::ExplainedRun& judged) {
   std::vector<std::string> why;
   if (!judged.why_none.empty()) why.push_back(judged.why_none);
   if (!judged.comparison.why_logits_only.empty()) why.push_back(judged.comparison.why_logits_only);
-  if (verdict.outcome != compare::Outcome::kDiverged && compare::ExitCode(verdict.outcome) != kExitOk)
-    for (const compare::Reason& reason : verdict.reasons) why.push_back(reason.text);
+  // Of a divergence that no op explains, what is beyond its limit.
+  const bool told = verdict.outcome == compare::Outcome::kDiverged && judged.why_none.empty();
+  if (!told && compare::ExitCode(verdict.outcome) != kExitOk)
+    for (const compare::Reason& reason : verdict.reasons)
+      if (compare::ExitCode(reason.outcome) != kExitOk) why.push_back(reason.text);
   if (why.empty()) why.emplace_back("the engines do not part at any op");
   return fmt::format("{}", fmt::join(why, "; "));
 }

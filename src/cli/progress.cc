@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <system_error>
 
 #include "base/text.h"
 #include "report/escape.h"
@@ -68,7 +69,13 @@ Progress::Progress(const OutputArguments& output, std::string_view what)
       phase_start_(start_),
       last_line_(start_ - kLogEvery) {
   advance_.what = what;
-  if (terminal_) ticker_ = std::thread([this] { Tick(); });
+  if (!terminal_) return;
+  HoldInterrupts hold;  // of the new thread: signals are the first one's
+  try {
+    ticker_ = std::thread([this] { Tick(); });
+  } catch (const std::system_error&) {
+    // Nobody has to hear how far it is where not even a thread can be had.
+  }
 }
 
 Progress::~Progress() { End(); }

@@ -493,6 +493,8 @@ Result<Comparison> CrossvalRun::Run() {
     PB_TRY(CheckModelFile(request_.model, request_.candidate.settings, &out_.doubts));
     out_.candidate.role = "candidate";
     out_.reference.role = "reference";
+    out_.candidate.spec = request_.candidate.text, out_.reference.spec = request_.reference.text;
+    out_.candidate.model_path = request_.model;
     if (!request_.no_reference.empty())
       evidence_.obstacles.push_back(compare::NoReference(request_.no_reference));
     Judge();
