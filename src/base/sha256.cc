@@ -3,17 +3,31 @@
 
 #include <openssl/evp.h>
 
+#include <new>
+
 #include "base/file.h"
 
 namespace pb {
 
+namespace {
+
+// OpenSSL's calls fail where there is no memory, and for no other reason here.
+void Need(bool done) {
+  if (!done) throw std::bad_alloc();
+}
+
+}  // namespace
+
 struct Sha256::State {
-  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  State() : context(EVP_MD_CTX_new()) { Need(context != nullptr); }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
   ~State() { EVP_MD_CTX_free(context); }
+  EVP_MD_CTX* context;
 };
 
 Sha256::Sha256() : state_(std::make_unique<State>()) {
-  PB_CHECK(state_->context && EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1);
+  Need(EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1);
 }
 
 Sha256::~Sha256() = default;
@@ -26,8 +40,8 @@ std::string Sha256::Hex() const {
   State copy;  // finishing a copy leaves the original open for more
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned int n = 0;
-  PB_CHECK(copy.context && EVP_MD_CTX_copy_ex(copy.context, state_->context) == 1 &&
-           EVP_DigestFinal_ex(copy.context, digest, &n) == 1);
+  Need(EVP_MD_CTX_copy_ex(copy.context, state_->context) == 1);
+  PB_CHECK(EVP_DigestFinal_ex(copy.context, digest, &n) == 1);
   std::string hex;
   for (unsigned int i = 0; i < n; i++) fmt::format_to(std::back_inserter(hex), "{:02x}", digest[i]);
   return hex;

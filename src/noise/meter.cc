@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <thread>
@@ -178,6 +179,16 @@ Status NoiseMeter::DisturbAll(const drive::Sequence& sequence, const std::vector
       (*measured)[missing[i]] = std::move(run).value();
     }
   };
+  // Memory that is missing in one thread ends the work of all, and then the command.
+  std::atomic<bool> no_memory = false;
+  auto guarded = [&](auto&& body) {
+    try {
+      body();
+    } catch (const std::bad_alloc&) {
+      no_memory = true;
+      next = missing.size();
+    }
+  };
   // An engine belongs to the thread that starts it. One that does not start leaves its share to the
   // others.
   auto start_and_work = [&] {
@@ -191,11 +202,13 @@ Status NoiseMeter::DisturbAll(const drive::Sequence& sequence, const std::vector
   };
   std::vector<std::thread> helpers;
   try {
-    for (size_t i = 1; i < Workers(sequence, missing.size()); ++i) helpers.emplace_back(start_and_work);
+    for (size_t i = 1; i < Workers(sequence, missing.size()); ++i)
+      helpers.emplace_back([&] { guarded(start_and_work); });
   } catch (const std::system_error&) {  // those that there are do the work
   }
-  work(reference_, true);
+  guarded([&] { work(reference_, true); });
   for (std::thread& helper : helpers) helper.join();
+  if (no_memory) throw std::bad_alloc();
   return of_twin ? reference_.Noted(std::move(failure)) : failure;
 }
 
