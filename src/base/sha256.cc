@@ -3,6 +3,7 @@
 
 #include <openssl/evp.h>
 
+#include <exception>
 #include <new>
 
 #include "base/file.h"
@@ -11,9 +12,10 @@ namespace pb {
 
 namespace {
 
-// OpenSSL's calls fail where there is no memory, and for no other reason here.
+// OpenSSL's calls fail where there is no memory, and for no other reason here: told as operator new
+// tells it.
 void Need(bool done) {
-  if (!done) throw std::bad_alloc();
+  if (!done) std::rethrow_exception(std::make_exception_ptr(std::bad_alloc()));
 }
 
 }  // namespace

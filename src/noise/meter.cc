@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -180,12 +181,13 @@ Status NoiseMeter::DisturbAll(const drive::Sequence& sequence, const std::vector
     }
   };
   // Memory that is missing in one thread ends the work of all, and then the command.
-  std::atomic<bool> no_memory = false;
+  std::exception_ptr no_memory;
   auto guarded = [&](auto&& body) {
     try {
       body();
     } catch (const std::bad_alloc&) {
-      no_memory = true;
+      std::lock_guard lock(mutex);
+      no_memory = std::current_exception();
       next = missing.size();
     }
   };
@@ -208,7 +210,7 @@ Status NoiseMeter::DisturbAll(const drive::Sequence& sequence, const std::vector
   }
   guarded([&] { work(reference_, true); });
   for (std::thread& helper : helpers) helper.join();
-  if (no_memory) throw std::bad_alloc();
+  if (no_memory) std::rethrow_exception(no_memory);
   return of_twin ? reference_.Noted(std::move(failure)) : failure;
 }
 
