@@ -159,7 +159,9 @@ std::vector<std::string> CommandWords(const CrossvalArguments& args, std::string
     words.Add(taken & kReference ? "--candidate" : "--engine", args.engines.candidate);
   if (taken & kReference) words.Add("--reference", args.engines.reference);
   if (taken & kReferenceModel) words.Add("--reference-model", args.reference_model);
-  if ((taken & kScope) && args.scope != "local") words.Add("--scope", args.scope);
+  const CrossvalArguments unsaid;
+  if ((taken & kScope) && args.scope != unsaid.scope) words.Add("--scope", args.scope);
+  if ((taken & kScope) && args.reuse != unsaid.reuse) words.Add("--reuse", args.reuse);
   words.Add("--set", args.engines.set);
   if (taken & kReference) words.Add("--set-reference", args.engines.set_reference);
   words.Add("--threads", args.engines.threads);
