@@ -15,6 +15,7 @@ PROMPT = "the quick brown fox jumps over the lazy dog and runs away from all of 
 MODELS = {
     "qwen2": (("--architecture", "qwen2", "--weights", "Q8_0"), ()),
     "qwen3": (("--architecture", "qwen3", "--head-dim", "96", "--weights", "Q6_K", "--d-model", "512", "--heads", "8"), ("q_norm", "k_norm")),
+    "phi3": (("--architecture", "phi3", "--weights", "Q8_0", "--head-dim", "96", "--d-model", "384"), ()),
     "llama3": (("--llama3-rope", "--weights", "Q4_K"), ()),
 }
 
@@ -43,6 +44,8 @@ class Architectures(driver.Case):
         for name, defect, stage, layer, cause in (("qwen2", "bias_missing", "k_proj", 1, "product.bias=0"),
                                                   ("qwen3", "norm_missing", "q_norm", 1, "norm.repeat=0"),
                                                   ("qwen3", "norm_unweighted", "k_norm", 0, "norm.unweighted"),
+                                                  ("phi3", "scores_unscaled", "attn_scores", 1, "attn.scale=none"),
+                                                  ("phi3", "factor_1.05", "v_proj", 0, "factor=1.05"),
                                                   ("llama3", "rope_unfactored", "q_rope", 0, "rope.factors=0")):
             with self.subTest(f"{name} {defect}"):
                 wrong = f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer={layer}"

@@ -66,7 +66,10 @@ int64_t KvHead(const Op& op, int64_t head, const Reading& r) {
 
 void ScoresOf(Op& op, const Reading& r) {
   const int64_t d = op.params().head_dim, p = op.n_visible(), heads = op.params().n_heads;
-  const double scale = std::pow(static_cast<double>(d), -0.5 * r.scale_power);
+  const bool of_queries = op.params().scale_queries;
+  const float query_scale = of_queries ? 1.0f / std::sqrt(static_cast<float>(d)) : 1;
+  // The queries' own scale is the first power of it.
+  const double scale = std::pow(static_cast<double>(d), -0.5 * (r.scale_power - (of_queries ? 1 : 0)));
   const bool rounds = RoundsAttention(op);
   for (int64_t t = 0; t < op.n; t++) {
     const int64_t own = op.first + t;
@@ -82,7 +85,8 @@ void ScoresOf(Op& op, const Reading& r) {
         double sum = 0;
         for (int64_t i = 0; k && i < d; i++) {
           const float key = k[KvHead(op, h, r) * d + i];
-          sum += double(rounds ? RoundF16(q[i]) : q[i]) * double(op.kv_f16 ? RoundF16(key) : key);
+          const float query = q[i] * query_scale;
+          sum += double(rounds ? RoundF16(query) : query) * double(op.kv_f16 ? RoundF16(key) : key);
         }
         *to = static_cast<float>(sum * scale);
       }

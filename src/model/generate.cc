@@ -176,6 +176,10 @@ void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
   count("attention.head_count_kv", s.n_kv_heads);
   count("rope.dimension_count", s.head_dim);
   count("vocab_size", s.n_vocab);
+  if (s.architecture == "phi3") {  // the reference asks for both
+    count("attention.sliding_window", s.n_ctx);
+    count("rope.scaling.original_context_length", s.n_ctx);
+  }
   if (s.n_heads * s.head_dim != s.d_model) {
     count("attention.key_length", s.head_dim);
     count("attention.value_length", s.head_dim);
@@ -206,7 +210,15 @@ void AddTensors(const GenerateSpec& s, GgufWriter& out) {
   };
   build.Embedding("token_embd.weight");
   for (int32_t layer = 0; layer < s.n_layers; ++layer) {
-    for (pb_stage stage : (stages::kAll - stages::kOptional) | architecture.optional)
+    stages::Set apart = (stages::kAll - stages::kOptional) | architecture.optional;
+    if (architecture.fused) {
+      apart = apart - stages::Set{PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_GATE_PROJ,
+                                  PB_STAGE_UP_PROJ};
+      build.Linear(fmt::format("blk.{}.attn_qkv.weight", layer), (s.n_heads + 2 * s.n_kv_heads) * s.head_dim,
+                   s.d_model);
+      build.Linear(fmt::format("blk.{}.ffn_up.weight", layer), 2 * s.d_ff, s.d_model);
+    }
+    for (pb_stage stage : apart)
       if (stages::Of(stage).per_layer) add(stage, layer);
     for (pb_stage stage : architecture.biased)
       build.Bias(stages::TensorName(stage, layer, "bias"), stages::WeightShapeOf(stage, shape).n_rows);

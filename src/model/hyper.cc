@@ -18,16 +18,48 @@ constexpr Architecture kArchitectures[] = {
      {},
      Activation::kSilu,
      true,
+     false,
+     false,
      "llama mistral mixtral",
      "LlamaForCausalLM"},
-    {"qwen2", RopePairing::kHalves, {}, kQkv, Activation::kSilu, true, "qwen2", "Qwen2ForCausalLM"},
-    {"qwen3", RopePairing::kHalves, kHeadNorms, {}, Activation::kSilu, true, "qwen3", "Qwen3ForCausalLM"},
-    {"bitnet", RopePairing::kHalves, kSubNorms, {}, std::nullopt, false, "bitnet llama", "BitNetForCausalLM"},
+    {"qwen2",
+     RopePairing::kHalves,
+     {},
+     kQkv,
+     Activation::kSilu,
+     true,
+     false,
+     false,
+     "qwen2",
+     "Qwen2ForCausalLM"},
+    {"qwen3",
+     RopePairing::kHalves,
+     kHeadNorms,
+     {},
+     Activation::kSilu,
+     true,
+     false,
+     false,
+     "qwen3",
+     "Qwen3ForCausalLM"},
+    {"phi3", RopePairing::kHalves, {}, {}, Activation::kSilu, false, true, true, "phi3", "Phi3ForCausalLM"},
+    {"bitnet",
+     RopePairing::kHalves,
+     kSubNorms,
+     {},
+     std::nullopt,
+     false,
+     false,
+     false,
+     "bitnet llama",
+     "BitNetForCausalLM"},
     {"bitnet-25",
      RopePairing::kHalves,
      kSubNorms,
      {},
      std::nullopt,
+     false,
+     false,
      false,
      "bitnet llama",
      "BitNetForCausalLM"},
@@ -36,6 +68,8 @@ constexpr Architecture kArchitectures[] = {
      kSubNorms,
      {},
      std::nullopt,
+     false,
+     false,
      false,
      "bitnet llama",
      "BitNetForCausalLM"},
@@ -151,13 +185,12 @@ Status ReadActivation(const Keys& keys, const Architecture& architecture, HyperP
   return {};
 }
 
-Status CheckSlidingWindow(const Keys& keys, int64_t n_ctx_train) {
+// A window shorter than the context limits how many positions are computed.
+Status ReadSlidingWindow(const Keys& keys, HyperParameters& p) {
   if (!keys.Has("attention.sliding_window")) return {};
-  auto window = keys.Count("attention.sliding_window");
-  if (window.ok() && *window >= n_ctx_train) return {};
-  return MakeError(Code::kUnsupported,
-                   "a sliding attention window ({}) shorter than the context is not supported",
-                   keys.Full("attention.sliding_window"));
+  PB_ASSIGN(const int64_t window, keys.Count("attention.sliding_window"));
+  if (window < p.n_ctx_train) p.window = window;
+  return {};
 }
 
 // n_vocab and output_tied, which the tensors decide.
@@ -188,12 +221,13 @@ Result<HyperParameters> ReadHyperParameters(const Keys& keys, const Architecture
   p.architecture = architecture.name;
   p.ops = (stages::kAll - stages::kOptional) | architecture.optional;
   p.rope_pairing = {architecture.pairing, Origin::kDefault};
+  p.scale_queries = architecture.scale_queries;
   PB_TRY(ReadActivation(keys, architecture, p));
   PB_ASSIGN(p.n_layers, keys.Count("block_count"));
   PB_ASSIGN(p.d_model, keys.Count("embedding_length"));
   PB_ASSIGN(p.d_ff, keys.Count("feed_forward_length"));
   PB_ASSIGN(p.n_ctx_train, keys.Count("context_length"));
-  PB_TRY(CheckSlidingWindow(keys, p.n_ctx_train));
+  PB_TRY(ReadSlidingWindow(keys, p));
   PB_TRY(ReadHeads(keys, architecture, p));
   PB_ASSIGN(double eps, keys.Real("attention.layer_norm_rms_epsilon", 0));
   p.norm_eps = {static_cast<float>(eps), Origin::kMetadata};

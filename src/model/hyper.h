@@ -20,6 +20,8 @@ struct Architecture {
   stages::Set biased;                    // products that always have a bias; others may have one
   std::optional<Activation> activation;  // none: the architecture allows several
   bool full_rotation;                    // rope dims must equal head_dim
+  bool scale_queries;                    // by 1 / sqrt(head_dim) before the scores, in place of those
+  bool fused;                            // its files hold Q, K and V, and gate and up, in one tensor each
   std::string_view model_types;          // of config.json files that are converted into it, the usual first
   std::string_view hf_class;             // what such a config.json names as its class
 };

@@ -135,8 +135,8 @@ Status Model::TakeDeclarations(const ModelOptions& options) {
 }
 
 Status Model::ReadWeights() {
-  // Each layer needs nine tensors: a layer count that the file cannot hold allocates nothing.
-  if (static_cast<uint64_t>(params_.n_layers) > file_.tensors().size() / 9) {
+  // Each layer needs six tensors at least: a layer count that the file cannot hold allocates nothing.
+  if (static_cast<uint64_t>(params_.n_layers) > file_.tensors().size() / 6) {
     return MakeError(Code::kMalformed, "{} layers are declared, the file has {} tensors", params_.n_layers,
                      file_.tensors().size());
   }
@@ -158,6 +158,49 @@ Status Model::ReadWeights() {
   return table.CheckAllUsed();
 }
 
+namespace {
+
+// A tensor that holds the rows of several stages, one after the other.
+struct FusedTensor {
+  const char* name;
+  stages::Set holds;  // in the vocabulary's order
+};
+constexpr FusedTensor kFused[] = {{"attn_qkv", {PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ}},
+                                  {"ffn_up", {PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ}}};
+
+std::string PartName(const char* tensor, int32_t layer, std::string_view part) {
+  return fmt::format("blk.{}.{}.{}", layer, tensor, part);
+}
+
+// The tensor that holds a stage's rows among others: none where the stage has one of its own.
+const FusedTensor* FusedWith(const TensorTable& table, pb_stage stage, int32_t layer) {
+  for (const FusedTensor& fused : kFused) {
+    if (!fused.holds.Contains(stage)) continue;
+    const pb_stage first = *fused.holds.begin();
+    if (!table.Has(stages::TensorName(first, layer)) && table.Has(PartName(fused.name, layer, "weight")))
+      return &fused;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Result<StageWeights> Model::ReadFused(TensorTable& table, const FusedRows& fused, pb_stage stage) const {
+  StageWeights w;
+  w.name = PartName(fused.tensor, fused.layer, "weight");
+  const int64_t n_rows = stages::WeightShapeOf(stage, params_.shape()).n_rows,
+                n_columns = stages::WeightShapeOf(stage, params_.shape()).n_columns;
+  PB_ASSIGN(const WeightView whole, table.Matrix(w.name, fused.n_rows, n_columns));
+  w.matrix = whole;
+  w.matrix.data += static_cast<uint64_t>(fused.first) * whole.row_bytes;
+  w.matrix.n_rows = n_rows;
+  if (const std::string bias = PartName(fused.tensor, fused.layer, "bias"); table.Has(bias)) {
+    PB_ASSIGN(const std::vector<float> all, table.Vector(bias, fused.n_rows));
+    w.bias.assign(all.begin() + fused.first, all.begin() + fused.first + n_rows);
+  }
+  return w;
+}
+
 // The one place that finds a stage's numbers in the file. What a file keeps in one tensor for
 // several stages (queries, keys and values; gate and up) is found here too: the rows of it that are
 // this stage's.
@@ -167,6 +210,14 @@ Result<StageWeights> Model::ReadStage(TensorTable& table, pb_stage stage, int32_
   const bool tied = stage == PB_STAGE_LOGITS && params_.output_tied;
   StageWeights w;
   if (kind == stages::WeightKind::kNone) return w;
+  if (const FusedTensor* fused = FusedWith(table, stage, layer)) {
+    FusedRows rows{fused->name, layer};
+    for (pb_stage part : fused->holds) {
+      if (part == stage) rows.first = rows.n_rows;
+      rows.n_rows += stages::WeightShapeOf(part, params_.shape()).n_rows;
+    }
+    return ReadFused(table, rows, stage);
+  }
   w.name = stages::TensorName(tied ? PB_STAGE_EMBEDDINGS : stage, layer);
   if (kind == stages::WeightKind::kVector) {
     PB_ASSIGN(w.vector, table.Vector(w.name, n_columns));

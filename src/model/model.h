@@ -38,6 +38,10 @@ struct HyperParameters {
   std::string architecture;  // the row of the architecture table (hyper.cc)
   int64_t n_layers = 0, d_model = 0, d_ff = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, n_vocab = 0,
           n_ctx_train = 0;
+  // Positions that attention sees; 0: all of them. Texts that are longer are not computed.
+  int64_t window = 0;
+  // Queries, not scores, are divided by sqrt(head_dim): it decides what a f16 cache's rounding meets.
+  bool scale_queries = false;
   int64_t rope_dims = 0;
   Declared<RopePairing> rope_pairing;
   Declared<float> rope_base;
@@ -113,6 +117,13 @@ class Model {
   Status TakeDeclarations(const ModelOptions& options);
   Status ReadWeights();
   Result<StageWeights> ReadStage(class TensorTable& table, pb_stage stage, int32_t layer) const;
+  // Rows [first, first + the stage's own) of a tensor of n_rows that several stages share.
+  struct FusedRows {
+    const char* tensor;
+    int32_t layer;
+    int64_t first = 0, n_rows = 0;
+  };
+  Result<StageWeights> ReadFused(class TensorTable& table, const FusedRows& fused, pb_stage stage) const;
 
   GgufFile file_;
   HyperParameters params_;

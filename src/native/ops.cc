@@ -77,14 +77,17 @@ void Ops::Scores(int64_t position, int64_t head, const float* q, const KvCache& 
   const HyperParameters& h = hyper();
   const std::byte* keys = cache.Keys(cache_layer, head / (h.n_heads / h.n_kv_heads));
   bool rounds = cache.f16() && params_.act_quant.all != ActScheme::kNone;
-  AlignedArray<float> rounded = rounds ? MakeAligned<float>(h.head_dim) : nullptr;
-  if (rounds) kernels_.round_f16(q, h.head_dim, rounded.get()), q = rounded.get();
+  AlignedArray<float> ready = rounds || h.scale_queries ? MakeAligned<float>(h.head_dim) : nullptr;
+  for (int64_t i = 0; h.scale_queries && i < h.head_dim; i++) ready[i] = q[i] * attention_scale_;
+  if (h.scale_queries) q = ready.get();
+  if (rounds) kernels_.round_f16(q, h.head_dim, ready.get()), q = ready.get();
+  const float scale = h.scale_queries ? 1 : attention_scale_;
   if (cache.f16()) {
     kernels_.scores_f16(q, reinterpret_cast<const uint16_t*>(keys), h.head_dim, position + 1, h.head_dim,
-                        attention_scale_, out);
+                        scale, out);
   } else {
-    kernels_.scores_f32(q, reinterpret_cast<const float*>(keys), h.head_dim, position + 1, h.head_dim,
-                        attention_scale_, out);
+    kernels_.scores_f32(q, reinterpret_cast<const float*>(keys), h.head_dim, position + 1, h.head_dim, scale,
+                        out);
   }
 }
 

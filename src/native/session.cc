@@ -232,6 +232,10 @@ Status Session::Eval(const pb_eval& eval) {
     return MakeError(Code::kUsage, "eval at position {}, the session holds {}", eval.first_position,
                      n_positions_);
   }
+  if (const int64_t window = ops_.hyper().window; window > 0 && n_positions_ + eval.n_tokens > window)
+    return MakeError(Code::kUnsupported,
+                     "{} positions: attention sees the last {}, and texts that are longer are not supported",
+                     n_positions_ + eval.n_tokens, window);
   if (n_positions_ + eval.n_tokens > n_ctx()) {
     return MakeError(Code::kUsage, "{} positions do not fit n_ctx={}: set a larger one",
                      n_positions_ + eval.n_tokens, n_ctx());

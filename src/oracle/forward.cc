@@ -131,6 +131,10 @@ void Sequence::Truncate(int64_t n_keep) {
 Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& tap) {
   const HyperParameters& p = ops_.model().params();
   const int64_t first = n_positions_;
+  if (p.window > 0 && first + static_cast<int64_t>(tokens.size()) > p.window)
+    return MakeError(Code::kUnsupported,
+                     "{} positions: attention sees the last {}, and texts that are longer are not supported",
+                     first + static_cast<int64_t>(tokens.size()), p.window);
   // Computes one op on what came before it and shows it.
   auto step = [&](pb_stage stage, int32_t layer, std::initializer_list<const Rows*> inputs) -> Result<Rows> {
     PB_ASSIGN(Rows y,

@@ -192,6 +192,7 @@ OpConfig OpConfig::Declare(const HyperParameters& p, ActQuant act_quant, bool kv
   c.act_quant = act_quant;
   c.rope_pairing = p.rope_pairing.value, c.rope_base = p.rope_base.value, c.rope_scale = p.rope_scale.value;
   c.rope_dims = p.rope_dims, c.rope_factors = p.rope_factors;
+  c.scale_queries = p.scale_queries;
   c.cache_f16 = kv_f16;
   c.attention_f16 = kv_f16 && act_quant.all != ActScheme::kNone;
   switch (p.ffn_activation ? p.ffn_activation->value : Activation::kSilu) {
@@ -348,11 +349,16 @@ Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units)
 }
 
 Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const OpConfig& c, Rows* units) {
-  const Rows q = RoundedF16(q_in, c.attention_f16), k = RoundedF16(k_in, c.cache_f16);
+  Rows ready = q_in;
+  const float query_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  for (size_t i = 0; c.scale_queries && i < ready.v.size(); i++)
+    ready.v[i] = static_cast<float>(ready.v[i]) * query_scale;
+  const Rows q = RoundedF16(ready, c.attention_f16), k = RoundedF16(k_in, c.cache_f16);
   const int64_t p = k.n;
   Rows y(q.n, c.n_heads * p);
   if (units) *units = Rows(q.n, c.n_heads * p);
-  const double scale = c.attn_scale_factor / std::sqrt(static_cast<double>(c.head_dim));
+  const double scale =
+      c.attn_scale_factor / (c.scale_queries ? 1 : std::sqrt(static_cast<double>(c.head_dim)));
   for (int64_t t = 0; t < q.n; t++) {
     const int64_t visible = std::clamp<int64_t>(first_position + t + 1 + c.mask_shift, 0, p);
     for (int64_t h = 0; h < c.n_heads; h++) {

@@ -66,8 +66,9 @@ struct OpConfig {
   int64_t rope_dims = 0;
   // attention
   double attn_scale_factor = 1;
-  int mask_shift = 0;  // +1: one position of the future is seen; -1: a position does not see itself
-  int kv_shift = 0;    // +1: keys and values of the position before (a stale cache)
+  bool scale_queries = false;  // by 1 / sqrt(head_dim) in float32, in place of the scores
+  int mask_shift = 0;          // +1: one position of the future is seen; -1: a position does not see itself
+  int kv_shift = 0;            // +1: keys and values of the position before (a stale cache)
   OwnCell own_cell = OwnCell::kWritten;
   HeadMap head_map = HeadMap::kGrouped;
   double softmax_scale = 1;  // of the scores, as the softmax reads them

@@ -250,7 +250,11 @@ Values Rotate(const Data& d, size_t n) {
 //: scores
 // y_j = q.k_j / sqrt(head_dim) for the positions j up to the row's own, -inf for later ones. k: a key for each feature.
 Values Scores(const Data& d, size_t n) {
-  const Vector q = Rounded(d.Numbers("q"), d.Text("attention_precision"));
+  // Some models scale the queries, before they are rounded, and not the scores.
+  const bool of_queries = d.Has("query_scale");
+  Vector raw = d.Numbers("q");
+  for (double& v : raw) v = of_queries ? static_cast<float>(v) * static_cast<float>(d.Number("query_scale")) : v;
+  const Vector q = Rounded(raw, d.Text("attention_precision"));
   const Vector k = Rounded(d.Numbers("k", n * q.size()), d.Text("cache_precision"));
   const std::vector<size_t> positions = d.Indices("feature", kAny);
   Values y;
@@ -258,7 +262,7 @@ Values Scores(const Data& d, size_t n) {
     Sum sum;
     for (size_t c = 0; c < q.size(); c++) sum.Add(q[c] * k[i * q.size() + c]);
     const bool hidden = static_cast<double>(positions[i]) > d.Number("position");
-    y.push_back(hidden ? Value{-INFINITY, 0} : sum.Times(1 / std::sqrt(static_cast<double>(q.size()))));
+    y.push_back(hidden ? Value{-INFINITY, 0} : sum.Times(of_queries ? 1 : 1 / std::sqrt(static_cast<double>(q.size()))));
   }
   return y;
 }

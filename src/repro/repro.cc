@@ -195,6 +195,8 @@ class Fields {
 
   void Scores() {
     Precisions();
+    if (p_.scale_queries)
+      Add("query_scale", fmt::format("{}", 1.0f / std::sqrt(static_cast<float>(p_.head_dim))));
     Add("q", Head(0));
     std::vector<float> keys;
     for (int64_t j : piece_.features) {
