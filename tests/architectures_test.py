@@ -3,11 +3,13 @@
 ports of them.
 
 architectures_test.py BUILD_DIRECTORY"""
+import os
 import pathlib
 import tempfile
 
 import driver
 from driver import run
+from gguf_edit import Gguf, rewrite
 
 REFERENCE = "llama.cpp,cpu.library=haswell"
 PROMPT = "the quick brown fox jumps over the lazy dog and runs away from all of them"
@@ -54,6 +56,21 @@ class Architectures(driver.Case):
                 place = result.json["first_divergence"]
                 self.assertEqual((place["layer"], place["stage"]), (layer, stage), result)
                 self.assertTrue(result.json["diagnosis"]["named"].startswith(cause), result)
+
+    def test_a_ternary_model_as_the_hubs_have_it(self):
+        """BitNet b1.58 with LLaMA 2's SentencePiece vocabulary and a Q6_K embedding, which is the output matrix, too."""
+        vocabulary = Gguf(pathlib.Path(os.environ["PARITYBIT_CACHE"]) / "references/llama.cpp/vocabularies/ggml-vocab-llama-spm.gguf")
+        plain = self.models["qwen2"].parent.parent / "ternary/plain.gguf"
+        made = run("gen-fixtures", "--out", plain, "--architecture", "bitnet", "--weights", "TQ2_0", "--embedding", "Q6_K", "--vocab", "32000")
+        self.assertEqual(made.code, 0, made)
+        tables = {key: vocabulary.raw(key) for key in vocabulary.values if key.startswith("tokenizer.")}
+        model = rewrite(plain, plain.parent / "hub/model.gguf", keys={"tokenizer.ggml.merges": None, **tables})
+        for prompt in ("The quick brown fox", "caf\u00e9 \u4f60\u597d \U0001f600  two  spaces\n\tand </s> a token"):
+            result = self.crossval("--model", model, "--prompt", prompt, "-n", "2", "--reference", REFERENCE,
+                                   "--set", "ffn.activation=silu")
+            self.assertEqual(result.code, 0, result)
+            self.assertIn("ops-within-bounds", result.codes(), result)
+            self.assertEqual(result.json["prompts"][0]["tokens"][0], 1, result)  # <s>
 
     def test_an_audit_of_the_reference_and_a_bundle_of_a_defect(self):
         for name in MODELS:

@@ -65,6 +65,11 @@ class Gguf:
         else:
             self.at += SCALAR_BYTES[kind]
 
+    def raw(self, key):
+        """Type and bytes of a key's value, as rewrite takes them."""
+        kind, at = self.values[key]
+        return kind, bytes(self.data[at:self.ends[key]])
+
     def scale_ternary(self, name, factor):
         """Multiplies the f16 scale of every block of a TQ1_0 or TQ2_0 tensor: the last two bytes of each."""
         kind, _, offset, size = self.tensors[name]
@@ -82,6 +87,8 @@ def _text(text):
 
 
 def _value(kind, value):
+    if isinstance(value, bytes):  # as raw() has it
+        return value
     if kind == STRING:
         return _text(value)
     return struct.pack({UINT16: "<H", UINT32: "<I", FLOAT32: "<f"}[kind], value)

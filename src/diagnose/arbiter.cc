@@ -22,19 +22,19 @@ void KeepRows(Recorded& all, int64_t rows) {
 
 }  // namespace
 
-void Recording::BeginPass(int32_t first_position) {
+void PassTensors::BeginPass(int32_t first_position) {
   first_position_ = first_position;
   layer_ = -1;
   outputs_.clear(), outer_.clear(), entering_.clear();
   for (auto& [key, tensor] : positions_) KeepRows(tensor, first_position);
 }
 
-void Recording::Clear() {
+void PassTensors::Clear() {
   positions_.clear();
   BeginPass(0);
 }
 
-void Recording::Enter(int32_t layer) {
+void PassTensors::Enter(int32_t layer) {
   if (layer < 0 || layer == layer_) return;
   if (layer_ >= 0) entering_.clear();
   if (auto out = outputs_.find(PB_STAGE_LAYER_OUT); out != outputs_.end())
@@ -43,7 +43,7 @@ void Recording::Enter(int32_t layer) {
   layer_ = layer;
 }
 
-void Recording::Add(pb_stage stage, int32_t layer, Recorded tensor) {
+void PassTensors::Add(pb_stage stage, int32_t layer, Recorded tensor) {
   if (layer < 0) {
     if (stage == PB_STAGE_EMBEDDINGS) entering_[0] = tensor;
     outer_[stage] = std::move(tensor);
@@ -54,14 +54,14 @@ void Recording::Add(pb_stage stage, int32_t layer, Recorded tensor) {
   outputs_[stage] = std::move(tensor);
 }
 
-const Recorded* Recording::Output(pb_stage stage, int32_t layer) const {
+const Recorded* PassTensors::Output(pb_stage stage, int32_t layer) const {
   const auto& from = layer < 0 ? outer_ : outputs_;
   if (layer >= 0 && layer != layer_) return nullptr;
   auto found = from.find(stage);
   return found == from.end() ? nullptr : &found->second;
 }
 
-const Recorded* Recording::Find(const stages::Input& input, int32_t layer) const {
+const Recorded* PassTensors::Find(const stages::Input& input, int32_t layer) const {
   if (input.previous_layer) {
     // Outside the layers (final_norm) the layer before is the last one, still at hand.
     if (layer < 0) return Output(PB_STAGE_LAYER_OUT, layer_);
@@ -75,7 +75,7 @@ const Recorded* Recording::Find(const stages::Input& input, int32_t layer) const
   return Output(input.stage, layer);
 }
 
-Result<Recorded> Arbiter::Input(const Recording& recording, const stages::Input& input, pb_stage reader,
+Result<Recorded> Arbiter::Input(const PassTensors& recording, const stages::Input& input, pb_stage reader,
                                 int32_t layer, const std::string& variation,
                                 std::vector<std::string>* recomputed) {
   const char* name = stages::Of(input.stage).name;
@@ -90,7 +90,7 @@ Result<Recorded> Arbiter::Input(const Recording& recording, const stages::Input&
   return std::move(e.output);
 }
 
-Result<Expectation> Arbiter::Expect(const Recording& recording, pb_stage stage, int32_t layer,
+Result<Expectation> Arbiter::Expect(const PassTensors& recording, pb_stage stage, int32_t layer,
                                     const std::string& variation) {
   Expectation e;
   host::ReplayRequest request;

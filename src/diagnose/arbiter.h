@@ -25,7 +25,7 @@ struct Recorded {
 // What was recorded of one pass over some token rows: outputs of the layer at hand, what enters it,
 // and keys and values of all positions so far. Feed points in dependency order; a new layer forgets
 // the layer before but for its output.
-class Recording {
+class PassTensors {
  public:
   // Begins a pass whose first row stands at this position; earlier positions' keys and values are
   // kept.
@@ -78,7 +78,7 @@ class Arbiter {
   // Recomputes one op from the recording. kNotFound: an input is neither recorded nor can be
   // recomputed. `variation`: empty, or "key=value" (PB_CAP_VARY), applied to the op and to inputs
   // recomputed for it.
-  Result<Expectation> Expect(const Recording& recording, pb_stage stage, int32_t layer,
+  Result<Expectation> Expect(const PassTensors& recording, pb_stage stage, int32_t layer,
                              const std::string& variation);
 
   // What its replay of a stage takes, in order.
@@ -87,7 +87,7 @@ class Arbiter {
   }
 
  private:
-  Result<Recorded> Input(const Recording& recording, const stages::Input& input, pb_stage reader,
+  Result<Recorded> Input(const PassTensors& recording, const stages::Input& input, pb_stage reader,
                          int32_t layer, const std::string& variation, std::vector<std::string>* recomputed);
   pb_visibility See(pb_stage stage) const { return stages_[static_cast<size_t>(stage)].visibility; }
   host::Engine& oracle_;

@@ -25,7 +25,7 @@ struct Culprit {
   std::vector<float> candidate, reference;  // outputs on equal inputs
   compare::PointRow row;                    // candidate against reference
   compare::LocalBound bound;
-  Recording inputs;  // the reference's tensors up to here
+  PassTensors inputs;  // the reference's tensors up to here
 };
 
 // Watches the pairs of a lock-step in order and keeps one: the point asked for, or the first in
@@ -46,7 +46,7 @@ class PointCapture {
 
   std::optional<Place> wanted_;
   std::optional<Culprit> culprit_;
-  Recording recording_;
+  PassTensors recording_;
   // (prompt, step, first position); then the layer in the pass: (embeddings, layers, outer), layer.
   // Within a layer engines go in orders of their own.
   std::optional<std::tuple<int32_t, int32_t, int32_t>> pass_;

@@ -62,7 +62,7 @@ std::string TensorDonor::WhyNot(pb_stage stage) const {
 }
 
 Result<std::vector<float>> TensorDonor::Give(const host::PointRef& point, const host::TensorRef& own,
-                                             const diagnose::Recording&) {
+                                             const diagnose::PassTensors&) {
   const Key key{point.stage, point.layer, point.first_position};
   auto differs = [&](const std::vector<int64_t>& shape) {
     return MakeError(Code::kNotFound, "shape ({}) against the recipient's ({})", fmt::join(shape, ", "),
@@ -106,7 +106,7 @@ void OpDonor::AddInputs(pb_stage stage, std::set<int32_t>* stages) const {
 }
 
 Result<std::vector<float>> OpDonor::Give(const host::PointRef& point, const host::TensorRef& own,
-                                         const diagnose::Recording& recording) {
+                                         const diagnose::PassTensors& recording) {
   if (point.stage == PB_STAGE_EMBEDDINGS) return embeddings_->Give(point, own, recording);
   PB_ASSIGN(diagnose::Expectation made,
             ops_.Expect(recording, static_cast<pb_stage>(point.stage), point.layer, ""));

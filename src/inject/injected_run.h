@@ -27,7 +27,7 @@ class Donor {
   // Values in the shape of `own`, the recipient's tensor at this point. kNotFound, kUnsupported,
   // kUsage: not to be had.
   virtual Result<std::vector<float>> Give(const host::PointRef& point, const host::TensorRef& own,
-                                          const diagnose::Recording& recording) = 0;
+                                          const diagnose::PassTensors& recording) = 0;
 };
 
 // Tensors as an engine or a trace gave them in a free run.
@@ -43,7 +43,7 @@ class TensorDonor : public Donor {
   std::string WhyNot(pb_stage stage) const override;
   void AddInputs(pb_stage, std::set<int32_t>*) const override {}
   Result<std::vector<float>> Give(const host::PointRef& point, const host::TensorRef& own,
-                                  const diagnose::Recording&) override;
+                                  const diagnose::PassTensors&) override;
 
  private:
   using Key = std::tuple<int32_t, int32_t, int32_t>;  // stage, layer, first position
@@ -65,7 +65,7 @@ class OpDonor : public Donor {
   std::string WhyNot(pb_stage stage) const override;
   void AddInputs(pb_stage stage, std::set<int32_t>* stages) const override;
   Result<std::vector<float>> Give(const host::PointRef& point, const host::TensorRef& own,
-                                  const diagnose::Recording& recording) override;
+                                  const diagnose::PassTensors& recording) override;
 
  private:
   OpDonor(diagnose::Arbiter ops, std::vector<host::StageVisibility> stages,
@@ -97,7 +97,7 @@ class InjectedRun {
   Donor& donor_;
   std::vector<drive::Pass> passes_;
   const std::set<InjectionPoint>* points_ = nullptr;
-  diagnose::Recording recording_;
+  diagnose::PassTensors recording_;
   std::map<int32_t, std::string> refused_;
 };
 

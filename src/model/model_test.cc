@@ -232,7 +232,6 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
   ExpectError(key("general.architecture", Text("mamba")), Code::kUnsupported, "mamba");
   ExpectError(key("llama.expert_count", U32(8)), Code::kUnsupported, "llama.expert_count");
   ExpectError(key("llama.rope.scaling.type", Text("yarn")), Code::kUnsupported, "yarn");
-  ExpectError(key("llama.attention.sliding_window", U32(16)), Code::kUnsupported, "sliding");
   ExpectError(key("llama.attention.causal", {GgufType::kBool, {}, false, 0}), Code::kUnsupported,
               "llama.attention.causal");
   ExpectError(key("llama.attention.value_length", U32(8)), Code::kUnsupported, "unequal lengths");
@@ -243,7 +242,12 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
   EXPECT_TRUE(
       key("llama.attention.head_count", {GgufType::kArray, GgufType::kU32, std::vector<uint64_t>{2, 2}, 0})
           .ok());
-  EXPECT_TRUE(key("llama.attention.sliding_window", U32(64)).ok());
+  // A window is no reason to refuse a file: it limits how many positions are computed.
+  for (auto [window, limit] : {std::pair<uint32_t, int64_t>{64, 0}, {16, 16}}) {
+    auto model = key("llama.attention.sliding_window", U32(window));
+    ASSERT_TRUE(model.ok());
+    EXPECT_EQ((*model)->params().window, limit);
+  }
   EXPECT_TRUE(key("llama.expert_count", U32(0)).ok());
   for (const char* name :
        {"blk.0.attn_norm.bias", "blk.0.ffn_gate_inp.weight", "blk.0.attn_q.scale", "blk.1.attn_q.weight"}) {

@@ -39,7 +39,7 @@ Ops::Ops(std::shared_ptr<const Weights> weights, const Kernels& kernels, ThreadP
       rope_(hyper().rope_dims, params.rope_base, params.rope_scale, hyper().rope_factors),
       attention_scale_(1.0f / std::sqrt(static_cast<float>(hyper().head_dim))) {}
 
-int64_t Ops::Width(pb_stage stage, const Span& span) const {
+int64_t Ops::Width(pb_stage stage, const TokenRows& span) const {
   return stages::RowWidth(stage, hyper().shape(), span.n_visible());
 }
 
@@ -63,7 +63,7 @@ void Ops::Rows(int64_t n, int64_t width, const std::function<void(int64_t row)>&
 }
 
 template <typename Body>
-void Ops::ForHeads(const Span& span, Body body) {
+void Ops::ForHeads(const TokenRows& span, Body body) {
   int64_t n_heads = hyper().n_heads;
   int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, span.n_visible() * hyper().head_dim));
   pool_.For(n_heads * span.n, grain, [&](int64_t begin, int64_t end, int) {
@@ -107,7 +107,8 @@ void Ops::Context(int64_t position, int64_t head, const float* p, const KvCache&
   }
 }
 
-void Ops::Attention(const Span& span, const float* q, const KvCache& cache, int64_t cache_layer, float* out) {
+void Ops::Attention(const TokenRows& span, const float* q, const KvCache& cache, int64_t cache_layer,
+                    float* out) {
   int64_t n_heads = hyper().n_heads, d = hyper().head_dim;
   ForHeads(span, [&](int64_t row, int64_t head) {
     int64_t position = span.first + row;
@@ -118,7 +119,7 @@ void Ops::Attention(const Span& span, const float* q, const KvCache& cache, int6
   });
 }
 
-void Ops::Rope(const Span& span, const float* x, int64_t n_heads, float* out) {
+void Ops::Rope(const TokenRows& span, const float* x, int64_t n_heads, float* out) {
   const HyperParameters& h = hyper();
   rope_.Reach(span.n_visible());
   Rows(span.n, n_heads * h.head_dim, [&](int64_t row) {
@@ -141,7 +142,7 @@ Result<QuantRows> Ops::Codes(pb_stage stage, int64_t layer, int64_t n, const flo
   return Quantise(kernels_, pool_, w, scheme, x, n);
 }
 
-Status Ops::Compute(pb_stage stage, int64_t layer, const Span& span, std::span<const float* const> in,
+Status Ops::Compute(pb_stage stage, int64_t layer, const TokenRows& span, std::span<const float* const> in,
                     const KvCache& cache, int64_t cache_layer, float* out) {
   const HyperParameters& h = hyper();
   const int64_t n = span.n, width = Width(stage, span), p = span.n_visible();

@@ -18,7 +18,7 @@ namespace pb::native {
 
 // Rows [first, first + n) of a sequence, and the positions before them that attention sees:
 // n_visible = first + n.
-struct Span {
+struct TokenRows {
   int64_t first = 0, n = 0;
   int64_t n_visible() const { return first + n; }
 };
@@ -52,28 +52,29 @@ class Ops {
   const OpParams& params() const { return params_; }
   const Kernels& kernels() const { return kernels_; }
   // Values of one row of a stage's output.
-  int64_t Width(pb_stage stage, const Span& span) const;
+  int64_t Width(pb_stage stage, const TokenRows& span) const;
 
   Status Embed(std::span<const int32_t> tokens, float* out) const;
   // Computes a stage from its inputs in the order of the vocabulary; keys and values of all visible
   // positions come from the cache (layer `cache_layer`), so their inputs are ignored. out: (n,
   // Width).
-  Status Compute(pb_stage stage, int64_t layer, const Span& span, std::span<const float* const> inputs,
+  Status Compute(pb_stage stage, int64_t layer, const TokenRows& span, std::span<const float* const> inputs,
                  const KvCache& cache, int64_t cache_layer, float* out);
   // The codes that Compute makes of a product's input x (n, K). kUnsupported: the op is no product,
   // or rounds x to no codes.
   Result<QuantRows> Codes(pb_stage stage, int64_t layer, int64_t n, const float* x);
   // attn_scores, attn_scores_softmax and attn_context in one go, row by row, with the same bits.
-  void Attention(const Span& span, const float* q, const KvCache& cache, int64_t cache_layer, float* out);
+  void Attention(const TokenRows& span, const float* q, const KvCache& cache, int64_t cache_layer,
+                 float* out);
 
  private:
   template <typename Body>
-  void ForHeads(const Span& span, Body body);
+  void ForHeads(const TokenRows& span, Body body);
   void Scores(int64_t position, int64_t head, const float* q, const KvCache& cache, int64_t cache_layer,
               float* out) const;
   void Context(int64_t position, int64_t head, const float* probabilities, const KvCache& cache,
                int64_t cache_layer, float* out) const;
-  void Rope(const Span& span, const float* x, int64_t n_heads, float* out);
+  void Rope(const TokenRows& span, const float* x, int64_t n_heads, float* out);
   void Rows(int64_t n, int64_t width, const std::function<void(int64_t row)>& body);
 
   std::shared_ptr<const Weights> weights_;

@@ -47,7 +47,7 @@ Status Session::Replay(const pb_replay& r) {
     return MakeError(Code::kUsage, "replay: {} takes {} inputs, {} were given", stages::Of(stage).name,
                      reads.size(), r.n_inputs);
   }
-  const Span span{r.first_position, r.inputs[0].shape[0]};
+  const TokenRows span{r.first_position, r.inputs[0].shape[0]};
   if (span.n <= 0 || span.n_visible() > n_ctx())
     return MakeError(Code::kUsage, "replay: {} rows from position {}", span.n, span.first);
   OpParams params = ops_.params();

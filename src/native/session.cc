@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kLogitsRows = 64;  // rows of logits computed and handed over at once
 
-pb_point PointOf(pb_stage stage, int32_t layer, const Span& span) {
+pb_point PointOf(pb_stage stage, int32_t layer, const TokenRows& span) {
   const char* name = pb_vocabulary[stage].name;
   return {sizeof(pb_point), stage, layer, static_cast<int32_t>(span.first), 0, name, name};
 }
@@ -42,20 +42,20 @@ Session::Session(std::shared_ptr<const Weights> weights, const Config& config, K
       cache_(std::move(cache)),
       buffers_(weights_->model->params(), config.ubatch) {}
 
-pb_tensor Session::Describe(pb_stage stage, const Span& span, float* data) const {
+pb_tensor Session::Describe(pb_stage stage, const TokenRows& span, float* data) const {
   const int64_t width = ops_.Width(stage, span), heads = stages::RowHeads(stage, ops_.hyper().shape());
   pb_tensor t{sizeof(pb_tensor), PB_F32, 2, {span.n, width, 1, 1}, data, pb_vocabulary[stage].name};
   if (stages::Of(stage).row.n_axes == 2) t.n_dims = 3, t.shape[1] = heads, t.shape[2] = width / heads;
   return t;
 }
 
-uint32_t Session::Wanted(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span) const {
+uint32_t Session::Wanted(const pb_eval& eval, pb_stage stage, int32_t layer, const TokenRows& span) const {
   if (!eval.tap) return 0;
   pb_point point = PointOf(stage, layer, span);
   return eval.tap->want(eval.tap->ctx, &point);
 }
 
-void Session::ShowInputs(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span,
+void Session::ShowInputs(const pb_eval& eval, pb_stage stage, int32_t layer, const TokenRows& span,
                          std::span<const Input> inputs) {
   std::vector<pb_tensor> tensors;
   std::vector<AlignedArray<float>> loaded;
@@ -64,7 +64,7 @@ void Session::ShowInputs(const pb_eval& eval, pb_stage stage, int32_t layer, con
       tensors.push_back(Describe(in.stage, span, const_cast<float*>(in.rows)));
       continue;
     }
-    Span all{0, span.n_visible()};
+    TokenRows all{0, span.n_visible()};
     loaded.push_back(MakeAligned<float>(all.n * ops_.Width(in.stage, all)));
     float* rows = loaded.back().get();
     in.stage == PB_STAGE_K_ROPE ? cache_.LoadKeys(ops_.kernels(), layer, all.n, rows)
@@ -75,7 +75,7 @@ void Session::ShowInputs(const pb_eval& eval, pb_stage stage, int32_t layer, con
   eval.tap->inputs(eval.tap->ctx, &point, tensors.data(), tensors.size());
 }
 
-Status Session::ShowOutput(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span,
+Status Session::ShowOutput(const pb_eval& eval, pb_stage stage, int32_t layer, const TokenRows& span,
                            uint32_t wanted, float* out) {
   if (config_.noise_seed && stage != PB_STAGE_LOGITS) Disturb(stage, layer, span, out);
   if (!(wanted & PB_WANT_OUTPUT)) return {};
@@ -88,7 +88,7 @@ Status Session::ShowOutput(const pb_eval& eval, pb_stage stage, int32_t layer, c
 
 // Random rounding (Monte Carlo arithmetic, Parker 1997): x (1 + r 2^-24), r drawn from -1, 0, 1 by
 // seed, point, position, head and element, so that threads and batches do not matter.
-void Session::Disturb(pb_stage stage, int32_t layer, const Span& span, float* out) const {
+void Session::Disturb(pb_stage stage, int32_t layer, const TokenRows& span, float* out) const {
   const bool by_position = stages::kOverPositions.Contains(stage);
   const int64_t width = ops_.Width(stage, span), heads = by_position ? ops_.hyper().n_heads : 1;
   for (int64_t row = 0; row < span.n; row++) {
@@ -108,7 +108,7 @@ void Session::Disturb(pb_stage stage, int32_t layer, const Span& span, float* ou
   }
 }
 
-Status Session::Run(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span,
+Status Session::Run(const pb_eval& eval, pb_stage stage, int32_t layer, const TokenRows& span,
                     std::initializer_list<Input> inputs, float* out) {
   uint32_t wanted = Wanted(eval, stage, layer, span);
   if (wanted & PB_WANT_INPUTS) ShowInputs(eval, stage, layer, span, {inputs.begin(), inputs.size()});
@@ -118,7 +118,7 @@ Status Session::Run(const pb_eval& eval, pb_stage stage, int32_t layer, const Sp
   return ShowOutput(eval, stage, layer, span, wanted, out);
 }
 
-Status Session::Embed(const pb_eval& eval, const Span& span, int64_t first_token) {
+Status Session::Embed(const pb_eval& eval, const TokenRows& span, int64_t first_token) {
   uint32_t wanted = Wanted(eval, PB_STAGE_EMBEDDINGS, -1, span);
   if (wanted & PB_WANT_INPUTS) ShowInputs(eval, PB_STAGE_EMBEDDINGS, -1, span, {});
   PB_TRY(ops_.Embed({eval.tokens + first_token, static_cast<size_t>(span.n)}, buffers_.x.get()));
@@ -127,7 +127,7 @@ Status Session::Embed(const pb_eval& eval, const Span& span, int64_t first_token
 
 // Nobody looks and nothing is disturbed: row by row, so that no (n, n_heads, p) tensor is ever
 // held.
-Status Session::Attention(const pb_eval& eval, int32_t l, const Span& span) {
+Status Session::Attention(const pb_eval& eval, int32_t l, const TokenRows& span) {
   Buffers& b = buffers_;
   const uint32_t wanted = Wanted(eval, PB_STAGE_ATTN_CONTEXT, l, span);
   const bool seen = (Wanted(eval, PB_STAGE_ATTN_SCORES, l, span) |
@@ -148,14 +148,14 @@ Status Session::Attention(const pb_eval& eval, int32_t l, const Span& span) {
              {{PB_STAGE_ATTN_SCORES_SOFTMAX, weights.get()}, {PB_STAGE_V_PROJ, nullptr}}, b.context.get());
 }
 
-Status Session::Logits(const pb_eval& eval, const Span& span, int64_t first_token) {
+Status Session::Logits(const pb_eval& eval, const TokenRows& span, int64_t first_token) {
   const HyperParameters& h = ops_.hyper();
   int64_t begin = std::max<int64_t>(0, eval.logits_from - first_token);
   if (begin >= span.n || !eval.logits) return {};
   // (rows, n_vocab)
   auto logits = MakeAligned<float>(std::min(kLogitsRows, span.n - begin) * h.n_vocab);
   for (int64_t row = begin; row < span.n; row += kLogitsRows) {
-    Span part{span.first + row, std::min(kLogitsRows, span.n - row)};
+    TokenRows part{span.first + row, std::min(kLogitsRows, span.n - row)};
     const float* norm = buffers_.norm.get() + row * h.d_model;
     PB_TRY(Run(eval, PB_STAGE_LOGITS, -1, part, {{PB_STAGE_FINAL_NORM, norm}}, logits.get()));
     if (eval.logits(eval.logits_ctx, static_cast<int32_t>(part.first), logits.get(), part.n, h.n_vocab) !=
@@ -168,7 +168,7 @@ Status Session::Logits(const pb_eval& eval, const Span& span, int64_t first_toke
 
 // The whole model, once: Llama, BitNet where the sub-norms are, Qwen3 where the norms of heads are. n rows of one sequence from
 // position span.first on.
-Status Session::Forward(const pb_eval& eval, const Span& span, int64_t first_token) {
+Status Session::Forward(const pb_eval& eval, const TokenRows& span, int64_t first_token) {
   Buffers& b = buffers_;
   const bool sub_norms = ops_.hyper().has_sub_norms(), head_norms = ops_.hyper().has_head_norms();
   auto run = [&](pb_stage stage, int32_t layer, std::initializer_list<Input> inputs,
@@ -241,7 +241,7 @@ Status Session::Eval(const pb_eval& eval) {
                      n_positions_ + eval.n_tokens, n_ctx());
   }
   for (int64_t t = 0; t < eval.n_tokens; t += config_.ubatch) {
-    Span span{n_positions_ + t, std::min<int64_t>(config_.ubatch, eval.n_tokens - t)};
+    TokenRows span{n_positions_ + t, std::min<int64_t>(config_.ubatch, eval.n_tokens - t)};
     PB_TRY(Forward(eval, span, t));
   }
   n_positions_ += eval.n_tokens;

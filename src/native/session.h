@@ -45,21 +45,21 @@ class Session {
 
   Session(std::shared_ptr<const Weights> weights, const Config& config, KvCache cache);
 
-  Status Forward(const pb_eval& eval, const Span& span, int64_t first_token);
-  Status Attention(const pb_eval& eval, int32_t layer, const Span& span);
-  Status Logits(const pb_eval& eval, const Span& span, int64_t first_token);
-  Status Embed(const pb_eval& eval, const Span& span, int64_t first_token);
+  Status Forward(const pb_eval& eval, const TokenRows& span, int64_t first_token);
+  Status Attention(const pb_eval& eval, int32_t layer, const TokenRows& span);
+  Status Logits(const pb_eval& eval, const TokenRows& span, int64_t first_token);
+  Status Embed(const pb_eval& eval, const TokenRows& span, int64_t first_token);
   // Runs one op: shows its inputs, computes, disturbs, shows the output and takes what the tap
   // wrote.
-  Status Run(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span,
+  Status Run(const pb_eval& eval, pb_stage stage, int32_t layer, const TokenRows& span,
              std::initializer_list<Input> inputs, float* out);
-  uint32_t Wanted(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span) const;
-  void ShowInputs(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span,
+  uint32_t Wanted(const pb_eval& eval, pb_stage stage, int32_t layer, const TokenRows& span) const;
+  void ShowInputs(const pb_eval& eval, pb_stage stage, int32_t layer, const TokenRows& span,
                   std::span<const Input> inputs);
-  Status ShowOutput(const pb_eval& eval, pb_stage stage, int32_t layer, const Span& span, uint32_t wanted,
-                    float* out);
-  void Disturb(pb_stage stage, int32_t layer, const Span& span, float* out) const;
-  pb_tensor Describe(pb_stage stage, const Span& span, float* data) const;
+  Status ShowOutput(const pb_eval& eval, pb_stage stage, int32_t layer, const TokenRows& span,
+                    uint32_t wanted, float* out);
+  void Disturb(pb_stage stage, int32_t layer, const TokenRows& span, float* out) const;
+  pb_tensor Describe(pb_stage stage, const TokenRows& span, float* data) const;
 
   Config config_;
   std::shared_ptr<const Weights> weights_;
