@@ -169,6 +169,14 @@ class TinyBitNet(Engine):
         # stricter than the rounding of logits allows: the limit must bite
         strict = run(*args, "--cos-tolerance", "1")
         self.assertEqual((strict.code, strict.json["verdict"]), (1, "diverged"), strict)
+        # As a tolerance, how far below 1: a candidate whose logits are some thousandths off lies beyond one of 1e-4, not of 1e-1.
+        far = [*args, "--candidate", "mutant,mutant.defect=factor_1.05,mutant.stage=down_proj,mutant.layer=5", "--scope", "logits-only",
+               "--kl-mean", "9", "--kl-worst", "9"]
+        for tolerance, code in (("1e-4", 1), ("0.1", 0)):
+            result = run(*far, "--cos-tolerance", tolerance)
+            self.assertEqual(result.code, code, result)
+            limit = next(l for l in result.json["limits"] if l["name"] == "cosine.min")
+            self.assertAlmostEqual(limit["value"], 1 - float(tolerance))
 
 
 class EndOfText(Engine):

@@ -130,6 +130,9 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   TellOfThreads(request.reference, threads);
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
+  // A tolerance is how far below 1 the cosine may lie; nobody means a cosine of less than a half.
+  if (args.user.min_cosine && *args.user.min_cosine < 0.5)
+    request.user.min_cosine = 1 - *args.user.min_cosine;
   PB_ASSIGN(request.user.precision, PolicyOf(args.precision));
   request.scope = args.scope == "local" ? compare::Scope::kLocal : compare::Scope::kLogitsOnly;
   request.reuse = args.reuse == "auto"     ? run::Reuse::kAuto
@@ -165,8 +168,9 @@ namespace {
 void AddLimitArguments(Flags& flags, compare::UserLimits& user) {
   flags
       .Option("--cos-tolerance", user.min_cosine,
-              "least cosine that a position may have (default: no such limit)")
-      .Range(-1.0, 1.0)
+              "least cosine that a position may have; below 0.5 how far it may lie below 1 "
+              "(default: no such limit)")
+      .Range(0.0, 1.0)
       .Group("Limits");
   flags.Option("--kl-mean", user.kl_mean, "largest mean KL in nats, instead of the noise floor's")
       .NonNegative()
