@@ -30,10 +30,13 @@ const std::vector<std::string>& KnownSettings() {
   return known;
 }
 
-// The setting in force that a message is about; nullptr: about none.
+// The setting in force that a message is about; nullptr: about none. A key may be a common word, so
+// what is said to be a setting goes before what only occurs.
 const std::string* NamedIn(const std::string& message, const host::Settings& settings) {
-  for (const auto& [key, value] : settings)
-    if (message.find(key) != std::string::npos) return &key;
+  constexpr std::pair<const char*, const char*> kAround[] = {{"setting ", ""}, {"", "="}, {"", ""}};
+  for (const auto& [before, after] : kAround)
+    for (const auto& [key, value] : settings)
+      if (message.find(before + key + after) != std::string::npos) return &key;
   return nullptr;
 }
 
@@ -73,10 +76,11 @@ Status Participant::Start(const EngineSpec& spec) {
     // and does not offer it refuses.
     const std::string* named = NamedIn(error.message, spec.settings);
     if (error.code == Code::kUnsupported && !(named && IsKnownSetting(*named))) error.code = Code::kUsage;
-    const bool unknown = named && !IsKnownSetting(*named) && error.message.find(*named + "=") == std::string::npos;
+    const bool unknown =
+        named && !IsKnownSetting(*named) && error.message.find(*named + "=") == std::string::npos;
     if (error.code == Code::kUsage && unknown)
-      error.message += fmt::format("{}\n       settings that engines may offer: {}", DidYouMean(*named, KnownSettings()),
-                                   fmt::join(KnownSettings(), " "));
+      error.message += fmt::format("{}\n       settings that engines may offer: {}",
+                                   DidYouMean(*named, KnownSettings()), fmt::join(KnownSettings(), " "));
     return Note(std::move(error));
   }
   engine_ = std::move(engine).value();
