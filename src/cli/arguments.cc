@@ -201,7 +201,7 @@ Result<compare::PrecisionPolicy> PolicyOf(const PrecisionArguments& args) {
       return MakeError(
           Code::kUsage,
           "--accept-precision {}: a weight type and a scheme are expected, as TQ2_0=none; schemes "
-          "are none f16 bf16 q8_0 q8_1 q8_k bitnet",
+          "are none f16 bf16 f16_sums q8_0 q8_1 q8_k bitnet",
           text);
     policy.accepted.emplace_back(parsed->exceptions[0].weight, parsed->exceptions[0].scheme);
   }
