@@ -131,6 +131,16 @@ class Precision(driver.Case):
         wrong = self.compare(self.f16, "--candidate", "mutant,mutant.defect=factor_1.05,mutant.stage=down_proj,mutant.layer=1",
                              "--reference", UNROUNDED, "--scope", "logits-only")
         self.assertEqual((wrong.json["verdict"], wrong.code), ("diverged", 1), wrong)
+        # Without an f16 cache there is hardly any noise, so that the effect decides.
+        small = ("--reference", UNROUNDED, "--scope", "logits-only", "--set", "kv.type=f32", "--set-reference", "kv.type=f32")
+        for flags, verdict, code in (((), "drift", 0), (("--strict-precision",), "diverged", 1), (
+                ("--candidate", "mutant,mutant.defect=factor_1.05,mutant.stage=down_proj,mutant.layer=1"), "diverged", 1)):
+            result = self.compare(self.f16, *small, *flags)
+            self.assertEqual((result.json["verdict"], result.code), (verdict, code), result)
+            limits = {l["name"] for l in result.json["limits"]}
+            self.assertEqual("kl.worst.precision" in limits, not flags or flags[0] == "--candidate", result)
+        told = run("crossval", "--model", self.f16, "--prompt", PROMPT, *small)
+        self.assertIn("no more than both ways of rounding", " ".join(told.out.split()))
 
     def test_a_defect_among_products_that_differ_is_placed(self):
         """A library that rounds otherwise hides nothing: the one wrong weight is found where it is, in the engine that has it."""

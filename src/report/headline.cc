@@ -217,7 +217,10 @@ Headline OfDrift(const run::Comparison& c) {
   if (v.Has(ReasonCode::kPrecisionDiffers)) why += "; the engines round the inputs of products differently";
   if (v.first_divergence)
     why += fmt::format("; what rounding adds up to is more than the noise of {}", names.of[1]);
-  Headline h{AndChoices("every op that both show agrees on equal inputs" + why, c), PlaceOf(c, nullptr)};
+  const bool by_logits = v.scope == compare::Scope::kLogitsOnly;
+  const char* what = by_logits ? "the logits differ by no more than both ways of rounding make of them"
+                               : "every op that both show agrees on equal inputs";
+  Headline h{AndChoices(what + why, c), PlaceOf(c, nullptr)};
   if (h.place.empty())
     h.place = "over " + Plural(PositionsOf(c), "token") + "; the logits are within their limits";
   return h;
