@@ -55,6 +55,8 @@ std::string Sha256Hex(std::span<const std::byte> bytes) {
   return digest.Hex();
 }
 
+std::string Sha256Hex(std::string_view text) { return Sha256Hex(std::as_bytes(std::span(text))); }
+
 Result<std::string> Sha256File(const std::filesystem::path& path) {
   PB_ASSIGN(MappedFile file, MappedFile::Open(path));
   return Sha256Hex(file.bytes());

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 
@@ -28,6 +29,7 @@ class Sha256 {
 };
 
 std::string Sha256Hex(std::span<const std::byte> bytes);
+std::string Sha256Hex(std::string_view text);
 Result<std::string> Sha256File(const std::filesystem::path& path);
 
 }  // namespace pb

@@ -237,7 +237,7 @@ std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& 
   std::vector<PrecisionDifference> differences;
   for (const ClassPrecision& c : candidate) {
     for (const ClassPrecision& r : reference) {
-      if (c.of < r.of || r.of < c.of || !c.scheme || !r.scheme || *c.scheme == *r.scheme) continue;
+      if (!(c.of == r.of) || !c.scheme || !r.scheme || *c.scheme == *r.scheme) continue;
       differences.push_back({c.of, {*c.scheme, *r.scheme}, std::min(c.n_matrices, r.n_matrices), 0, {}});
     }
   }
@@ -247,7 +247,7 @@ std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& 
 PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const WeightView& w) {
   const ProductClass of = ClassOf(w);
   auto found = std::find_if(differences.begin(), differences.end(),
-                            [&](const PrecisionDifference& d) { return !(d.of < of) && !(of < d.of); });
+                            [&](const PrecisionDifference& d) { return d.of == of; });
   return found == differences.end() ? nullptr : &*found;
 }
 

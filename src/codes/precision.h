@@ -45,6 +45,9 @@ struct ProductClass {
   friend bool operator<(const ProductClass& a, const ProductClass& b) {
     return std::tie(a.weight, a.rows_32) < std::tie(b.weight, b.rows_32);
   }
+  friend bool operator==(const ProductClass& a, const ProductClass& b) {
+    return a.weight == b.weight && a.rows_32 == b.rows_32;
+  }
 };
 inline ProductClass ClassOf(const WeightView& w) { return {w.type, w.n_rows % 32 == 0}; }
 

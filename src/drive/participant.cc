@@ -18,10 +18,6 @@
 namespace pb::drive {
 namespace {
 
-std::string TextSha256(std::string_view text) {
-  return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
-}
-
 // The settings that the ABI names (docs/plugin_abi.md); an engine may have its own besides.
 const std::vector<std::string>& KnownSettings() {
   static const std::vector<std::string> known = {
@@ -238,7 +234,7 @@ std::string EngineIdentity(const EngineRecord& record) {
         fact.key == "build" || fact.key.starts_with("digest."))
       all += fact.key + "=" + fact.value + "\n";
   }
-  return TextSha256(all);
+  return Sha256Hex(all);
 }
 
 std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positions) {
@@ -289,7 +285,7 @@ Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
   std::string stamp =
       fmt::format("{} {} {}.{:09} {}.{:09} {}", absolute.string(), info.st_size, info.st_mtim.tv_sec,
                   info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec, info.st_ino);
-  const std::filesystem::path entry = CacheDir() / "sha256" / (TextSha256(stamp) + ".json");
+  const std::filesystem::path entry = CacheDir() / "sha256" / (Sha256Hex(stamp) + ".json");
   constexpr uint64_t kMaxBytes = 1 << 16;
   if (const auto known = ReadCacheEntry(entry, kMaxBytes);
       known && known->value("file", nlohmann::json()) == stamp && known->contains("file_sha256") &&

@@ -27,7 +27,7 @@ constexpr Row kGgml[] = {
     {"IQ2_XXS", ActScheme::kQ8_K}, {"IQ2_XS", ActScheme::kQ8_K}, {"IQ2_S", ActScheme::kQ8_K},
     {"IQ3_XXS", ActScheme::kQ8_K}, {"IQ3_S", ActScheme::kQ8_K},  {"IQ1_S", ActScheme::kQ8_K},
     {"IQ1_M", ActScheme::kQ8_K},   {"IQ4_XS", ActScheme::kQ8_K}, {"TQ1_0", ActScheme::kQ8_K},
-    {"TQ2_0", ActScheme::kQ8_K},   {"NVFP4", ActScheme::kQ8_0},   {"Q1_0", ActScheme::kQ8_0},
+    {"TQ2_0", ActScheme::kQ8_K},   {"NVFP4", ActScheme::kQ8_0},  {"Q1_0", ActScheme::kQ8_0},
     {"Q2_0", ActScheme::kQ8_0},    {"I2_S", ActScheme::kBitnet},
 };
 

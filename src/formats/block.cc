@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/half.h"
+#include "formats/encode.h"
 #include "formats/k_quants.h"
 #include "formats/small_floats.h"
 
@@ -161,18 +162,6 @@ void EncodeF16(const float* in, std::byte* out, int64_t n) {
 
 void EncodeBf16(const float* in, std::byte* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) StoreLe(out + 2 * i, F32ToBf16(in[i]));
-}
-
-float MaxAbs(const float* in, int64_t n) {
-  float most = 0;
-  for (int64_t i = 0; i < n; ++i) most = std::max(most, std::fabs(in[i]));
-  return most;
-}
-
-// 0 where the reciprocal does not exist in float32: such a block encodes as zeros.
-float Inverse(float d) {
-  float inverse = 1.0f / d;
-  return std::isfinite(inverse) ? inverse : 0.0f;
 }
 
 void EncodeQ8_0(const float* in, std::byte* out, int64_t n) {

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/half.h"
+#include "formats/encode.h"
 
 namespace pb {
 namespace {
@@ -48,10 +49,6 @@ void PackQ3(int j, int scale, uint8_t (&s)[12]) {
   s[8 + j % 4] = static_cast<uint8_t>(s[8 + j % 4] | scale >> 4 << (j / 4 * 2));
 }
 
-float Inverse(float d) {
-  const float inverse = 1.0f / d;
-  return std::isfinite(inverse) ? inverse : 0.0f;
-}
 int Nearest(float v, float inverse, int low, int high) {
   return static_cast<int>(std::clamp(std::nearbyint(v * inverse), float(low), float(high)));
 }

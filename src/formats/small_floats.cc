@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/half.h"
 #include "formats/block.h"
+#include "formats/encode.h"
 
 namespace pb {
 namespace {
@@ -26,17 +27,6 @@ uint8_t Nearest(const Value (&values)[16], float x) {
     if (std::fabs(static_cast<float>(values[code]) - x) < std::fabs(static_cast<float>(values[best]) - x))
       best = code;
   return best;
-}
-
-float MaxAbs(const float* in, int64_t n) {
-  float most = 0;
-  for (int64_t i = 0; i < n; ++i) most = std::max(most, std::fabs(in[i]));
-  return most;
-}
-
-float Inverse(float d) {
-  const float inverse = 1.0f / d;
-  return std::isfinite(inverse) ? inverse : 0.0f;
 }
 
 // Scale of block b of IQ4_XS, 0 to 63.

@@ -29,10 +29,6 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kMaxEntryBytes = 1 << 30;
 
-std::string TextSha256(std::string_view text) {
-  return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
-}
-
 // What an engine that cannot be disturbed is asked to vary instead.
 constexpr const char* kVariations[] = {"threads=2", "threads=3", "ubatch=1", "ubatch=32"};
 
@@ -80,19 +76,19 @@ Json NoiseMeter::Provenance(const drive::Sequence& sequence, const compare::Nois
   std::span tokens(sequence.tokens);
   // Escaped as it will be where it is kept, to be held against that.
   return EscapeInvalidIn(Json{{"model_sha256", record.model_sha256},
-          {"engine", record.spec},
-          {"engine_identity", record.identity},
-          {"settings", settings},
-          {"variation", run.variation},
-          {"n_prefill", sequence.n_prefill},
-          {"n_positions", sequence.tokens.size()},
-          {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}});
+                              {"engine", record.spec},
+                              {"engine_identity", record.identity},
+                              {"settings", settings},
+                              {"variation", run.variation},
+                              {"n_prefill", sequence.n_prefill},
+                              {"n_positions", sequence.tokens.size()},
+                              {"tokens_sha256", Sha256Hex(std::as_bytes(tokens))}});
 }
 
 std::filesystem::path NoiseMeter::EntryPath(const drive::Sequence& sequence,
                                             const compare::NoiseRun& run) const {
   const std::string provenance = DumpJson(Provenance(sequence, run));
-  return folder_ / fmt::format("{:.24}.json", TextSha256(provenance));
+  return folder_ / fmt::format("{:.24}.json", Sha256Hex(provenance));
 }
 
 bool NoiseMeter::Load(const drive::Sequence& sequence, Watch watch, compare::NoiseRun* run) const {
@@ -290,7 +286,7 @@ std::vector<std::vector<double>> NoiseMeter::PromptKl() const {
 
 Status NoiseMeter::Calibrate(std::string_view text) {
   PB_ASSIGN(const std::vector<drive::Sequence> sequences, drive::CalibrationSequences(reference_, text));
-  calibration_ = "calibration.txt " + TextSha256(text);
+  calibration_ = "calibration.txt " + Sha256Hex(text);
   for (const drive::Sequence& sequence : sequences) {
     PB_TRY(Measure(sequence, nullptr));
     n_calibration_ += static_cast<int64_t>(sequence.tokens.size());

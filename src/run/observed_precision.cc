@@ -24,7 +24,7 @@ ObservedPrecision ObserveBoth(drive::Participant* (&sides)[2], const host::Setti
   observed.differences = codes::Differences(observed.classes[0], observed.classes[1]);
   for (codes::PrecisionDifference& d : observed.differences)
     for (const codes::ClassPrecision& c : observed.classes[0])
-      if (!(c.of < d.of) && !(d.of < c.of)) d.n_products = c.n_products;
+      if (c.of == d.of) d.n_products = c.n_products;
   return observed;
 }
 

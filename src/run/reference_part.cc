@@ -14,6 +14,7 @@
 #include "base/kept.h"
 #include "base/processors.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "drive/passes.h"
 #include "stages/stages.h"
 
@@ -30,12 +31,6 @@ constexpr uint64_t kCacheBytes = 4ull << 30;  // of all; those longest not used 
 constexpr double kWorthWork = 1e10;
 constexpr const char* kDefaultFile = "default.json";
 constexpr uint64_t kMaxDefaultBytes = 1 << 20;
-
-std::string TextSha256(std::string_view text) {
-  return Sha256Hex(std::as_bytes(std::span(text.data(), text.size())));
-}
-
-std::string DumpOf(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 fs::path CacheFolder() { return CacheDir() / "reference"; }
 
@@ -130,7 +125,7 @@ Json ReferencePart::Provenance(const PromptRecord& prompt) const {
 }
 
 fs::path ReferencePart::FolderOf(const PromptRecord& prompt) const {
-  return CacheFolder() / TextSha256(DumpOf(Provenance(prompt))).substr(0, 24);
+  return CacheFolder() / Sha256Hex(DumpJson(Provenance(prompt))).substr(0, 24);
 }
 
 void ReferencePart::Find(PromptRecord* prompt) {
