@@ -63,6 +63,20 @@ struct GgufTensor {
   uint64_t n_elements() const;
 };
 
+// What is wrong with the place of one tensor in a file whose header can be read.
+struct GgufFault {
+  enum class Kind {
+    kType,       // a type, or a shape of it, whose size is not known
+    kAlignment,  // an offset that is no multiple of the alignment
+    kExtent,     // data beyond the end of the file
+    kOverlap,    // bytes that are another tensor's, too
+    kSpace,      // more bytes than an I2_S tensor has
+  };
+  Kind kind = Kind::kType;
+  std::string tensor;
+  Error error;
+};
+
 // A parsed file. Owns the map (or the bytes given); tensors' data views live as long as it does.
 // Immutable, so shared between threads freely. Every count, length and offset is checked against
 // the file before anything is allocated.
@@ -70,11 +84,15 @@ class GgufFile {
  public:
   static Result<GgufFile> Open(const std::filesystem::path& path);
   static Result<GgufFile> Parse(std::vector<std::byte> bytes);  // for tests and fuzzing
+  // Opens a file of which only the header has to be sound: what is wrong with tensors goes to
+  // `faults`, in the order of the file, and those that have no place have no data.
+  static Result<GgufFile> Survey(const std::filesystem::path& path, std::vector<GgufFault>* faults);
 
   const std::filesystem::path& path() const { return path_; }  // empty after Parse
   uint32_t version() const { return version_; }
   uint64_t alignment() const { return alignment_; }
   uint64_t file_bytes() const { return bytes_.size(); }
+  uint64_t data_start() const { return data_start_; }  // where the tensors' bytes may begin
   const std::map<std::string, GgufValue, std::less<>>& metadata() const { return metadata_; }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }  // in the order of the file
 
@@ -91,7 +109,8 @@ class GgufFile {
 
  private:
   GgufFile() = default;
-  Status ReadHeader();
+  // Without `faults` the first of them is the error.
+  Status ReadHeader(std::vector<GgufFault>* faults = nullptr);
   Status ReadAlignment();
   Result<const GgufValue*> Get(std::string_view key) const;
 
@@ -100,7 +119,7 @@ class GgufFile {
   std::vector<std::byte> owned_;
   std::span<const std::byte> bytes_;  // of map_ or owned_
   uint32_t version_ = 0;
-  uint64_t alignment_ = 32;
+  uint64_t alignment_ = 32, data_start_ = 0;
   std::map<std::string, GgufValue, std::less<>> metadata_;
   std::vector<GgufTensor> tensors_;
   std::map<std::string, size_t, std::less<>> index_;

@@ -255,64 +255,75 @@ Result<GgufTensor> ReadTensorInfo(Cursor& cursor) {
   return t;
 }
 
+using Kind = GgufFault::Kind;
+using Faults = std::vector<GgufFault>;
+
 // Checks size, alignment and end of one tensor and points `data` at its bytes.
-Status PlaceTensor(GgufTensor& t, uint64_t data_start, uint64_t alignment, std::span<const std::byte> file) {
+void PlaceTensor(GgufTensor& t, uint64_t data_start, uint64_t alignment, std::span<const std::byte> file,
+                 Faults* faults) {
   auto where = [&] { return fmt::format("byte {}: tensor {}", t.info_offset, Printable(t.name)); };
+  auto fault = [&](Kind kind, Error error) { faults->push_back({kind, t.name, std::move(error)}); };
   uint64_t elements = 1;
   for (uint64_t d : t.shape) {
-    if (__builtin_mul_overflow(elements, d, &elements) || elements > (1ull << 62)) {
-      return MakeError(Code::kMalformed, "{}: the product of its dimensions overflows", where());
-    }
+    if (__builtin_mul_overflow(elements, d, &elements) || elements > (1ull << 62))
+      return fault(Kind::kType,
+                   MakeError(Code::kMalformed, "{}: the product of its dimensions overflows", where()));
   }
   auto bytes = TensorBytes(t.type_id, t.shape);
-  if (!bytes.ok()) return std::move(bytes).error().In(where());
-  if (t.offset % alignment != 0) {
-    return MakeError(Code::kMalformed, "{}: offset {} is no multiple of the alignment {}", where(), t.offset,
-                     alignment);
-  }
+  if (!bytes.ok()) return fault(Kind::kType, std::move(bytes).error().In(where()));
+  if (t.offset % alignment != 0)
+    return fault(Kind::kAlignment,
+                 MakeError(Code::kMalformed, "{}: offset {} is no multiple of the alignment {}", where(),
+                           t.offset, alignment));
   uint64_t begin, end;
-  if (__builtin_add_overflow(data_start, t.offset, &begin) || __builtin_add_overflow(begin, *bytes, &end)) {
-    return MakeError(Code::kMalformed, "{}: offset {} overflows", where(), t.offset);
-  }
-  if (end > file.size()) {
-    return MakeError(Code::kMalformed,
-                     "tensor {}: data ends at byte {}, the file has {} ({} missing): truncated download?",
-                     Printable(t.name), end, file.size(), end - file.size());
-  }
+  if (__builtin_add_overflow(data_start, t.offset, &begin) || __builtin_add_overflow(begin, *bytes, &end))
+    return fault(Kind::kExtent, MakeError(Code::kMalformed, "{}: offset {} overflows", where(), t.offset));
+  if (end > file.size())
+    return fault(
+        Kind::kExtent,
+        MakeError(Code::kMalformed,
+                  "tensor {}: data ends at byte {}, the file has {} ({} missing): truncated download?",
+                  Printable(t.name), end, file.size(), end - file.size()));
   t.offset = begin;
   t.data = file.subspan(begin, *bytes);
-  return {};
 }
 
 // Type number 36 names layouts of several programs. All of them that are I2_S have n/4 + 32 bytes;
 // another size shows in the distance to what follows.
-Status CheckI2SSpace(const GgufTensor& t, uint64_t next, uint64_t alignment) {
+void CheckI2SSpace(const GgufTensor& t, uint64_t next, uint64_t alignment, Faults* faults) {
   uint64_t space = next - t.offset;
-  if (t.type_id != static_cast<uint32_t>(BlockType::kI2_S) || space < t.data.size() + alignment) return {};
-  return MakeError(Code::kUnsupported,
-                   "byte {}: tensor {}: type 36 as I2_S has {} bytes for this shape, but {} lie before what "
-                   "follows: another "
-                   "layout under the same type number; convert the model again",
-                   t.info_offset, Printable(t.name), t.data.size(), space);
+  if (t.type_id != static_cast<uint32_t>(BlockType::kI2_S) || space < t.data.size() + alignment) return;
+  faults->push_back(
+      {Kind::kSpace, t.name,
+       MakeError(Code::kUnsupported,
+                 "byte {}: tensor {}: type 36 as I2_S has {} bytes for this shape, but {} lie before what "
+                 "follows: another "
+                 "layout under the same type number; convert the model again",
+                 t.info_offset, Printable(t.name), t.data.size(), space)});
 }
 
-Status CheckOverlaps(const std::vector<GgufTensor>& tensors, uint64_t file_bytes, uint64_t alignment) {
+// Of tensors that have a place.
+void CheckOverlaps(const std::vector<GgufTensor>& tensors, uint64_t file_bytes, uint64_t alignment,
+                   Faults* faults) {
   std::vector<const GgufTensor*> sorted;
   sorted.reserve(tensors.size());
-  for (const GgufTensor& t : tensors) sorted.push_back(&t);
+  for (const GgufTensor& t : tensors)
+    if (!t.data.empty()) sorted.push_back(&t);
   std::sort(sorted.begin(), sorted.end(), [](auto* a, auto* b) { return a->offset < b->offset; });
   for (size_t i = 0; i < sorted.size(); ++i) {
     const GgufTensor& t = *sorted[i];
     uint64_t next = i + 1 < sorted.size() ? sorted[i + 1]->offset : file_bytes;
     if (t.offset + t.data.size() > next) {
-      return MakeError(Code::kMalformed,
-                       "byte {}: tensors {} and {} overlap: one ends at byte {}, the other begins at byte {}",
-                       t.info_offset, Printable(t.name), Printable(sorted[i + 1]->name),
-                       t.offset + t.data.size(), next);
+      faults->push_back(
+          {Kind::kOverlap, t.name,
+           MakeError(Code::kMalformed,
+                     "byte {}: tensors {} and {} overlap: one ends at byte {}, the other begins at byte {}",
+                     t.info_offset, Printable(t.name), Printable(sorted[i + 1]->name),
+                     t.offset + t.data.size(), next)});
+    } else {
+      CheckI2SSpace(t, next, alignment, faults);
     }
-    PB_TRY(CheckI2SSpace(t, next, alignment));
   }
-  return {};
 }
 
 }  // namespace
@@ -329,13 +340,15 @@ uint64_t GgufTensor::n_rows() const {
   return n;
 }
 
-Result<GgufFile> GgufFile::Open(const std::filesystem::path& path) {
+Result<GgufFile> GgufFile::Open(const std::filesystem::path& path) { return Survey(path, nullptr); }
+
+Result<GgufFile> GgufFile::Survey(const std::filesystem::path& path, std::vector<GgufFault>* faults) {
   PB_ASSIGN(MappedFile map, MappedFile::Open(path));
   GgufFile file;
   file.path_ = path;
   file.bytes_ = map.bytes();
   file.map_ = std::move(map);
-  Status status = file.ReadHeader();
+  Status status = file.ReadHeader(faults);
   if (!status.ok()) return std::move(status).error().In(path.string());
   return file;
 }
@@ -348,7 +361,7 @@ Result<GgufFile> GgufFile::Parse(std::vector<std::byte> bytes) {
   return file;
 }
 
-Status GgufFile::ReadHeader() {
+Status GgufFile::ReadHeader(std::vector<GgufFault>* faults) {
   Cursor cursor(bytes_);
   PB_TRY(CheckVersion(cursor, &version_));
   PB_ASSIGN(uint64_t n_tensors, cursor.Read<uint64_t>("the number of tensors"));
@@ -368,9 +381,18 @@ Status GgufFile::ReadHeader() {
     }
     tensors_.push_back(std::move(t));
   }
-  uint64_t data_start = (cursor.offset() + alignment_ - 1) / alignment_ * alignment_;
-  for (GgufTensor& t : tensors_) PB_TRY(PlaceTensor(t, data_start, alignment_, bytes_));
-  return CheckOverlaps(tensors_, bytes_.size(), alignment_);
+  data_start_ = (cursor.offset() + alignment_ - 1) / alignment_ * alignment_;
+  Faults found;
+  for (GgufTensor& t : tensors_) {
+    PlaceTensor(t, data_start_, alignment_, bytes_, &found);
+    if (!faults && !found.empty()) return std::move(found.front().error);
+  }
+  CheckOverlaps(tensors_, bytes_.size(), alignment_, &found);
+  if (faults)
+    *faults = std::move(found);
+  else if (!found.empty())
+    return std::move(found.front().error);
+  return {};
 }
 
 Status GgufFile::ReadAlignment() {
