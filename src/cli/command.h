@@ -37,6 +37,7 @@ Action DeclareRepro(Flags& flags);
 Action DeclareAudit(Flags& flags);
 Action DeclareNoise(Flags& flags);
 Action DeclareSelfCheck(Flags& flags);
+Action DeclareVerify(Flags& flags);
 Action DeclareInfer(Flags& flags);
 Action DeclareSetupCppAuto(Flags& flags);
 Action DeclareSetupCrossval(Flags& flags);

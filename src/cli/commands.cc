@@ -39,6 +39,8 @@ constexpr std::array kCommands = {
     Command{"self-check", "which injected defects paritybit finds, and what raises false alarms",
             "paritybit self-check --share 0.05 --seed 7", DeclareSelfCheck,
             "finished cases are kept: --resume goes on"},
+    Command{"verify", "what is wrong with a model file, without running it",
+            "paritybit verify model.gguf --strict", DeclareVerify},
     Command{"infer", "generate text with one engine",
             "paritybit infer --model model.gguf --prompt \"In the beginning\" --max-tokens 32", DeclareInfer},
     Command{"setup-cpp-auto", "find, fetch or build a reference engine and prove that it works",
@@ -54,10 +56,10 @@ constexpr std::array kCommands = {
 };
 
 constexpr std::string_view kUnsupported[] = {
-    "full-crossval", "parity-both",   "sweep",       "verify",         "verify-receipt",
-    "gate",          "logit-parity",  "nll-parity",  "greedy-parity",  "tokenizer-parity",
-    "benchmark",     "bench-compare", "fetch-cpp",   "download-model", "tokenizer",
-    "gen-mini-gguf", "gpu-preflight", "clean-cache", "history",
+    "full-crossval", "parity-both", "sweep",          "verify-receipt",   "gate",
+    "logit-parity",  "nll-parity",  "greedy-parity",  "tokenizer-parity", "benchmark",
+    "bench-compare", "fetch-cpp",   "download-model", "tokenizer",        "gen-mini-gguf",
+    "gpu-preflight", "clean-cache", "history",
 };
 
 }  // namespace

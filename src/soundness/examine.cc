@@ -1,0 +1,38 @@
+// Runs the parts of an examination one after the other.
+#include "soundness/examine.h"
+
+#include "soundness/parts.h"
+
+namespace pb::soundness {
+namespace {
+
+Part StructureOf(const Subject& subject) {
+  const GgufFile& file = subject.main();
+  return {"structure",
+          fmt::format("GGUF {}, {} file{}, {} bytes, {} tensors, {} keys, alignment {}", file.version(),
+                      subject.files().size(), subject.files().size() == 1 ? "" : "s", subject.bytes(),
+                      subject.n_tensors(), file.metadata().size(), file.alignment()),
+          true};
+}
+
+}  // namespace
+
+Result<Examination> Examine(const Request& request) {
+  Examination out;
+  PB_ASSIGN(const Subject subject, Subject::Open(request.model, &out.findings));
+  if (subject.empty()) {
+    out.parts.push_back({"structure", "the header cannot be read", true});
+    return out;
+  }
+  ThreadPool pool(request.n_threads);
+  Context context{subject, request, pool, out.findings, nullptr, {}};
+  out.parts.push_back(StructureOf(subject));
+  for (Part (*examine)(Context&) : {ExamineDeclarations, ExamineTensors, ExamineValues, ExamineArrangement,
+                                    ExamineTokenizer, CompareTokenizer}) {
+    Part part = examine(context);
+    if (!part.name.empty()) out.parts.push_back(std::move(part));
+  }
+  return out;
+}
+
+}  // namespace pb::soundness
