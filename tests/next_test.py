@@ -55,6 +55,27 @@ class Findings(Next):
         self.assertEqual(diagnosed["diagnosis"]["place"]["stage"], "q_rope")
         self.assertEqual(by_token["scope"], "logits-only")
 
+    def test_of_an_engine_that_fails(self):
+        for deed, kinds in (("crash", ["audit"]), ("hang", ["crossval", "audit"])):
+            for sides in ("candidate", "reference"):
+                other = "reference" if sides == "candidate" else "candidate"
+                result = self.crossval("--model", MODEL, f"--{sides}", f"faulty,faulty.mode={deed}", f"--{other}", "faulty", "--prompt",
+                                       "hi", "--timeout", "0.3")
+                self.expect(result, "engine-failed", 4)
+                self.assertEqual([command.split()[1] for command in result.json["next"]], kinds, result.json["next"])
+                alone = paste(result.json["next"][-1] + " --format json", cwd=self.folder)
+                self.assertEqual((alone.code, alone.json["verdict"]), (4, "engine-failed"), alone)
+                if deed == "hang":
+                    self.assertIn("--timeout 3", result.json["next"][0])
+
+    def test_a_setting_of_the_same_key_is_replaced(self):
+        result = self.crossval("--model", MODEL, "--candidate", "native", "--reference", "native", "--prompt", PROMPT, "--set",
+                               "act.quant=q8_k", "--set-reference", "act.quant=none")
+        self.expect(result, "incomplete", 3)
+        command = result.json["next"][0]
+        self.assertIn(" --set act.quant=none --set-reference act.quant=none", command)
+        self.assertEqual(paste(command + " --format json").json["verdict"], "match")
+
     def test_of_prompts_that_came_from_stdin(self):
         for flag, text in (("--prompts", "And God\nsaid, Let there be light\n"), ("--prompt-file", "And God\nsaid\n")):
             result = self.crossval("--model", MODEL, "--candidate", BAD, "--reference", "native", flag, "-", "--max-tokens", 2,
@@ -88,7 +109,7 @@ class Findings(Next):
         for command in (["crossval", "--reference", "native"], ["audit"]):
             result = run(*command, "--model", "bare.gguf", "--prompt", "And", "--format", "json", cwd=self.folder)
             self.assertEqual(result.code, 3, result)
-            self.assertEqual([c.split("ffn.activation=")[1] for c in result.json["next"]], ["relu2", "silu"])
+            self.assertEqual([c.split("ffn.activation=")[1].split()[0] for c in result.json["next"]], ["relu2", "silu"])
         self.follow(result, 0, ["audit", "audit"])
 
     def test_of_a_model_that_a_variable_names(self):

@@ -79,7 +79,7 @@ class Screen(Case):
         self.assertEqual(block[0].split(" ")[0], word, "\n".join(lines))
         self.assertEqual(lines[-len(block) - 1], "", "\n".join(lines))
         if columns == 80:
-            self.assertLessEqual(len(block), 8, "\n".join(block))
+            self.assertLessEqual(len(block), 9, "\n".join(block))
         self.assertRegex(sentence(block), place)
         commands = [line for line in block if line.startswith("next ")]
         self.assertEqual(len(commands), next_line is not None, "\n".join(block))

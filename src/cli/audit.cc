@@ -161,7 +161,7 @@ int Run(AuditArguments args) {
         "(--reference-model names a good one)");
   audit->run.next = NextCommands(args, *audit);
   report::TextOptions options{UseColour(STDOUT_FILENO), args.all, false, TerminalWidth(STDOUT_FILENO)};
-  options.details = args.all;
+  options.details = args.all || args.output.verbose;
   PrintOut(args.output.json() ? report::RenderAuditJson(*audit, context)
                               : report::RenderAuditText(*audit, context, options));
   return compare::ExitCode(audit->run.verdict.outcome);
@@ -191,7 +191,8 @@ Action DeclareAudit(Flags& flags) {
       .ShowDefault()
       .Group("Prompts");
   flags.Switch("--all", args->all, "show the worst place of every stage").Group("Output");
-  AddOutputArguments(flags, args->output, nullptr);
+  AddOutputArguments(flags, args->output,
+                     "all settings of the engine and all next commands; log each step to stderr");
   return [args] { return Run(*args); };
 }
 

@@ -95,10 +95,34 @@ NextCommand AuditOfCandidate(const CrossvalArguments& args) {
   return {CommandLine(alone, "audit"), "judges the candidate alone"};
 }
 
+// An engine that failed is asked again, alone; one that was ended for want of progress is given
+// more time.
+std::vector<NextCommand> NextAfterFailure(const CrossvalArguments& args, const std::string& command,
+                                          const run::Comparison& comparison) {
+  std::vector<NextCommand> next;
+  const bool of_reference = comparison.candidate.error.empty();
+  const std::string& error = (of_reference ? comparison.reference : comparison.candidate).error;
+  const auto limit = std::find_if(comparison.choices.begin(), comparison.choices.end(),
+                                  [](const run::Choice& choice) { return choice.key == "timeout_seconds"; });
+  if (error.find("no progress for") != std::string::npos && limit != comparison.choices.end()) {
+    CrossvalArguments longer = args;
+    longer.engines.timeout_seconds = 10 * std::strtod(limit->value.c_str(), nullptr);
+    next.push_back({CommandLine(longer, command), "the same with ten times the time"});
+  }
+  CrossvalArguments alone = args;
+  alone.reference_model.clear();
+  if (of_reference) {
+    if (!args.reference_model.empty()) alone.model.model = args.reference_model;
+    alone.engines.candidate = comparison.reference.spec, alone.engines.set = args.engines.set_reference;
+  }
+  next.push_back({CommandLine(alone, "audit"), "whether it fails alone, too"});
+  return next;
+}
+
 std::vector<NextCommand> WithActivation(const CrossvalArguments& args, const std::string& command) {
   std::vector<NextCommand> next;
   for (const char* activation : {"relu2", "silu"})
-    next.push_back({CommandLine(args, command, fmt::format("--set ffn.activation={}", activation)),
+    next.push_back({CommandLine(With(args, "--set", fmt::format("ffn.activation={}", activation)), command),
                     fmt::format("if the model runs {}", activation)});
   return next;
 }
@@ -121,7 +145,7 @@ std::vector<NextCommand> WithReferencesActivation(const CrossvalArguments& args,
   const trace::Fact ours = comparison.candidate.model_facts().activation,
                     theirs = comparison.reference.model_facts().activation;
   if (ours.value.empty() || theirs.value.empty() || ours.value == theirs.value) return {};
-  return {{CommandLine(args, command, "--set " + ShellQuote("ffn.activation=" + theirs.value)),
+  return {{CommandLine(With(args, "--set", "ffn.activation=" + theirs.value), command),
            "whether they agree on the reference's activation"}};
 }
 
@@ -183,6 +207,14 @@ std::string CommandLine(const CrossvalArguments& args, std::string_view command,
   return more.empty() ? line : fmt::format("{} {}", line, more);
 }
 
+CrossvalArguments With(CrossvalArguments args, std::string_view flag, const std::string& setting) {
+  auto& settings = flag == "--set-reference" ? args.engines.set_reference : args.engines.set;
+  const std::string key = setting.substr(0, setting.find('=') + 1);
+  std::erase_if(settings, [&key](const std::string& given) { return given.starts_with(key); });
+  settings.push_back(setting);
+  return args;
+}
+
 std::vector<std::string> PlaceWords(const PlaceArguments& place) {
   if (place.stage.empty()) return {};
   std::vector<std::string> words{"--stage", place.stage};
@@ -219,8 +251,9 @@ std::vector<NextCommand> NextCommands(const CrossvalArguments& args, const std::
   if (verdict.Has(ReasonCode::kNoReference))
     return {SetUpReference(), {Call("preflight"), "what is usable here"}, AuditOfCandidate(args)};
   if (verdict.Has(ReasonCode::kKvCacheOverflow))
-    return {{CommandLine(args, command, "--set kv.type=f32 --set-reference kv.type=f32"),
+    return {{CommandLine(With(With(args, "--set", "kv.type=f32"), "--set-reference", "kv.type=f32"), command),
              "the same with a cache that holds such values"}};
+  if (verdict.outcome == compare::Outcome::kEngineFailed) return NextAfterFailure(args, command, comparison);
   if (verdict.Has(ReasonCode::kUndeclared)) return WithActivation(args, command);
   if (verdict.outcome == compare::Outcome::kIncomplete) {
     std::vector<NextCommand> deciding;

@@ -24,6 +24,10 @@ std::vector<std::string> CommandWords(const CrossvalArguments& args, std::string
 // The same as a command line; `more`: further words, quoted by the caller.
 std::string CommandLine(const CrossvalArguments& args, std::string_view command, std::string_view more = {});
 
+// What was asked for with one setting more, in place of one of that key; `flag`: "--set", of the
+// candidate or of both, or "--set-reference".
+CrossvalArguments With(CrossvalArguments args, std::string_view flag, const std::string& setting);
+
 // The op that is asked for, as typed; none where none is.
 std::vector<std::string> PlaceWords(const PlaceArguments& place);
 

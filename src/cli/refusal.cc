@@ -142,17 +142,17 @@ std::vector<NextCommand> NextToEqualSettings(const CrossvalArguments& args, cons
                                              const compare::Verdict& verdict) {
   // Other engines tell their settings and need not take them.
   if (NameOf(args.engines.candidate) != "native") return {};
-  std::string more;
+  CrossvalArguments equal = args;
   for (const compare::SettingDifference& d : verdict.differing) {
     // several schemes: no one value says them
     if (d.values[1].find('+') != std::string::npos) return {};
     // which paritybit's own engines do not offer
     const bool flash = d.key == "attn.flash";
-    more += fmt::format("{}{} {}={}", more.empty() ? "" : " ", flash ? "--set-reference" : "--set", d.key,
-                        flash ? d.values[0] : d.values[1]);
+    equal = With(std::move(equal), flash ? "--set-reference" : "--set",
+                 fmt::format("{}={}", d.key, d.values[flash ? 0 : 1]));
   }
-  if (more.empty()) return {};
-  return {{CommandLine(args, command, more), "both engines by the same settings"}};
+  if (verdict.differing.empty()) return {};
+  return {{CommandLine(equal, command), "both engines by the same settings"}};
 }
 
 Refusal OneEngineRefusal(const std::string& command, const ModelArguments& model,

@@ -3,6 +3,7 @@
 
 #include <fmt/core.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -107,10 +108,10 @@ void Print(const ReproArguments& args, const diagnose::Diagnosis& diagnosis, con
     PrintJson(object);
     return;
   }
-  constexpr size_t kWidth = 80;
-  std::string text = report::Wrap(report::Escape(diagnosis.sentence), kWidth, 0) + "\n\n";
+  const auto width = static_cast<size_t>(TerminalWidth(STDOUT_FILENO));
+  std::string text = report::Wrap(report::Escape(diagnosis.sentence), width, 0) + "\n\n";
   auto line = [&](std::string_view label, const std::string& words) {
-    text += fmt::format("{:<{}}{}\n", label, kLabel, report::Wrap(words, kWidth, kLabel));
+    text += fmt::format("{:<{}}{}\n", label, kLabel, report::Wrap(words, width, kLabel));
   };
   line("bundle", fmt::format("{}: README.md, repro.cc, data.txt, {:.1f} KB", args.out,
                              static_cast<double>(n_bytes) / 1000));

@@ -94,7 +94,8 @@ std::vector<NextCommand> NextCommands(const TraceDiffArguments& args, const comp
 }
 
 // Kept beside the trace, else measured with the engine that it names.
-Result<compare::NoiseFloor> FloorOf(const trace::Trace& reference, int64_t n_tokens) {
+Result<compare::NoiseFloor> FloorOf(const trace::Trace& reference, int64_t n_tokens,
+                                    const OutputArguments& output) {
   run::TraceFloorRequest request;
   const std::string& name = reference.manifest().engine;
   auto engine = ResolveEngine(name, {});
@@ -104,7 +105,7 @@ Result<compare::NoiseFloor> FloorOf(const trace::Trace& reference, int64_t n_tok
                      "the reference's engine ({}) is not here, so its noise floor cannot be measured",
                      name.empty() ? "not recorded" : name);
   PB_ASSIGN(request.calibration, ReadCalibration());
-  Progress progress({});
+  Progress progress(output);
   request.progress = progress.Callback();
   return run::FloorOfTrace(reference, n_tokens, request);
 }
@@ -116,7 +117,7 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   for (const std::string& rule : args.filters) PB_TRY(options.filter.Add(rule));
   PB_ASSIGN(trace::Trace candidate, trace::Trace::Open(args.folders[0]));
   PB_ASSIGN(trace::Trace reference, trace::Trace::Open(args.folders[1]));
-  options.floor = [&](int64_t n_tokens) { return FloorOf(reference, n_tokens); };
+  options.floor = [&](int64_t n_tokens) { return FloorOf(reference, n_tokens, args.output); };
   PB_ASSIGN(compare::TraceDiff diff, compare::DiffTraces(candidate, reference, options));
   report::TraceDiffContext context;
   for (int side : {0, 1}) context.folders[side] = args.folders[side];
@@ -129,7 +130,7 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
     PrintOut(report::RenderJson(diff, context));
   } else {
     report::TextOptions shown;
-    shown.width = TerminalWidth(STDOUT_FILENO), shown.details = args.table;
+    shown.width = TerminalWidth(STDOUT_FILENO), shown.details = args.table || args.output.verbose;
     PrintText(report::RenderText(diff, context, shown));
   }
   return compare::ExitCode(diff.verdict.outcome);
@@ -156,7 +157,7 @@ Action DeclareTraceDiff(Flags& flags) {
       .NonNegative()
       .Group("Limits");
   flags.Switch("--table", args->table, "show every stage of every layer").Group("Output");
-  AddOutputArguments(flags, args->output, nullptr);
+  AddOutputArguments(flags, args->output, "as --table, and log each step to stderr");
   return [args] {
     auto exit_code = RunTraceDiff(*args);
     return exit_code ? *exit_code : Fail(args->output, exit_code.error());
