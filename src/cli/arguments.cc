@@ -17,6 +17,7 @@
 #include "base/sha256.h"
 #include "base/suggest.h"
 #include "base/system_error.h"
+#include "chat/prompt_template.h"
 #include "cli/output.h"
 #include "drive/participant.h"
 #include "report/escape.h"
@@ -297,6 +298,22 @@ void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads) {
   if (told.insert(note).second) PrintError(note);
 }
 
+namespace {
+
+void AddFramingArguments(Flags& flags, PromptArguments& args) {
+  const auto names = chat::PromptTemplateNames();
+  flags
+      .Option("--prompt-template,--template", args.framed,
+              "how prompts are framed before they are tokenised (auto: not at all)")
+      .OneOf({names.begin(), names.end()})
+      .ShowDefault()
+      .Group("Prompts");
+  flags.Option("--system-prompt,--system", args.system, "what the template says before the prompt")
+      .Group("Prompts");
+}
+
+}  // namespace
+
 void AddPromptArguments(Flags& flags, PromptArguments& args) {
   flags.Option("-p,--prompt", args.prompts, "a prompt; may be repeated").OneValue().Group("Prompts");
   flags.Option("--prompt-file", args.prompt_files, "a file that is one prompt, line ends and all; - is stdin")
@@ -305,11 +322,16 @@ void AddPromptArguments(Flags& flags, PromptArguments& args) {
   flags.Option("--prompts", args.prompt_lists, "a file with one prompt on each line; - is stdin")
       .OneValue()
       .Group("Prompts");
+  AddFramingArguments(flags, args);
 }
 
 Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args) {
   if (args.empty())
     return MakeError(Code::kUsage, "no prompt: give one with --prompt, --prompt-file or --prompts");
+  if (!args.system.empty() && (args.framed == "raw" || args.framed == "auto"))
+    return MakeError(
+        Code::kUsage,
+        "--system-prompt: a raw prompt has none; say --prompt-template besides, or --chat in infer");
   std::vector<run::PromptSpec> prompts;
   for (const std::string& text : args.prompts) prompts.push_back({text, "--prompt"});
   for (const std::string& path : args.prompt_files) {
@@ -327,7 +349,10 @@ Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args) {
       begin = end + 1;
     }
   }
-  for (const run::PromptSpec& prompt : prompts) PB_TRY(CheckText(prompt));
+  for (run::PromptSpec& prompt : prompts) {
+    if (!prompt.text.empty()) prompt.text = chat::FramePrompt(args.framed, args.system, prompt.text);
+    PB_TRY(CheckText(prompt));
+  }
   return prompts;
 }
 
@@ -339,6 +364,7 @@ void AddOnePromptArguments(Flags& flags, PromptArguments& args) {
   flags.Option("--prompts", args.prompt_lists, "a file with one line, which is the prompt; - is stdin")
       .OneValue()
       .Group("Prompts");
+  AddFramingArguments(flags, args);
 }
 
 Result<run::PromptSpec> ReadOnePrompt(const PromptArguments& args, std::string_view command) {

@@ -43,14 +43,15 @@ void AddSettingArguments(Flags& flags, EngineArguments& args);
 
 struct PromptArguments {
   std::vector<std::string> prompts, prompt_files, prompt_lists;
+  std::string framed = "raw", system;  // chat/prompt_template.h
   // no flag
   bool empty() const { return prompts.empty() && prompt_files.empty() && prompt_lists.empty(); }
 };
-// --prompt, --prompt-file, --prompts; "-" is stdin.
+// --prompt, --prompt-file, --prompts ("-" is stdin), --prompt-template, --system-prompt.
 void AddPromptArguments(Flags& flags, PromptArguments& args);
 // The same of a command that takes one prompt.
 void AddOnePromptArguments(Flags& flags, PromptArguments& args);
-// All prompts in the order prompt, prompt-file, prompts. kUsage when no flag was given; an empty
+// All prompts in the order prompt, prompt-file, prompts, each as the template frames it. kUsage when no flag was given; an empty
 // list is no error here.
 Result<std::vector<run::PromptSpec>> ReadPrompts(const PromptArguments& args);
 

@@ -167,7 +167,7 @@ namespace {
 
 void AddLimitArguments(Flags& flags, compare::UserLimits& user) {
   flags
-      .Option("--cos-tolerance", user.min_cosine,
+      .Option("--cos-tolerance,--cos-tol", user.min_cosine,
               "least cosine that a position may have; below 0.5 how far it may lie below 1 "
               "(default: no such limit)")
       .Range(0.0, 1.0)
@@ -315,6 +315,18 @@ std::string WhyNone(const diagnose::ExplainedRun& judged) {
   return fmt::format("{}", fmt::join(why, "; "));
 }
 
+namespace {
+
+void DumpIds(const CrossvalArguments& args, const run::Comparison& comparison) {
+  for (int side : {0, 1})
+    for (const run::PromptRecord& prompt : comparison.prompts)
+      if (args.dump_ids[side])
+        PrintError(fmt::format("{} ids of {}: [{}]\n", side == 0 ? "candidate" : "reference",
+                               EscapeUnsafe(prompt.origin), fmt::join(prompt.tokens_of[side], ", ")));
+}
+
+}  // namespace
+
 int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   if (Status writable = CheckReceipt(args.receipt); !writable.ok())
     return Fail(args.output, writable.error());
@@ -327,6 +339,7 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   auto judged = CompareAndDiagnose(args, std::move(request).value(), std::nullopt);
   if (!judged) return fail(judged.error());
   run::Comparison* comparison = &judged->comparison;
+  DumpIds(args, *comparison);
   report::Context context = MakeContext(command);
   comparison->next = NextCommands(args, command, *judged);
   if (judged->diagnosis) context.diagnosis = &*judged->diagnosis;

@@ -25,6 +25,7 @@ struct CrossvalArguments {
   std::string reuse = "auto";
   compare::UserLimits user;
   bool all = false, quiet = false;
+  bool dump_ids[2] = {false, false};  // of candidate and reference, to stderr
 };
 
 // Flags of both commands.

@@ -39,7 +39,31 @@ Status CheckTokenizer(const std::string& tokenizer, const std::string& model) {
                    tokenizer, model);
 }
 
-Result<int> Run(const CrossvalArguments& args) {
+// What the documented system's command takes besides.
+void AddDocumentedFlags(Flags& flags, CrossvalArguments& args, std::string& backend) {
+  flags
+      .Option("--cpp-backend", backend,
+              "the reference by what it is: llama (llama.cpp) or bitnet (bitnet.cpp); else --reference")
+      .OneOf({"bitnet", "llama"})
+      .Group("Engines");
+  flags.Switch("--dump-ids", args.dump_ids[0], "the candidate's token ids, to stderr").Group("Output");
+  flags.Switch("--dump-cpp-ids", args.dump_ids[1], "the reference's token ids, to stderr").Group("Output");
+  flags.Refuse("--positions", "every position is compared, always; --all shows every one");
+  flags.Refuse(
+      "--ladder",
+      "all its rungs are one command here: tokens first, then every op with its mask, then the logits "
+      "of every position; --max-tokens decodes besides");
+  flags.Moot("--metrics",
+             "KL, rel-L2, cosine, the largest difference and the top choices are always measured");
+}
+
+Result<int> Run(CrossvalArguments args, const std::string& backend) {
+  if (!backend.empty()) {
+    if (!args.engines.reference.empty())
+      return MakeError(Code::kUsage,
+                       "--cpp-backend and --reference both name the reference: give one of them");
+    args.engines.reference = backend + ".cpp";
+  }
   std::string tokenizer = args.model.tokenizer;
   const char* variable = std::getenv("CROSSVAL_GGUF_TOKENIZER");
   if (tokenizer.empty() && variable) tokenizer = variable;
@@ -54,6 +78,7 @@ Result<int> Run(const CrossvalArguments& args) {
 
 Action DeclareCrossvalPerToken(Flags& flags) {
   auto args = std::make_shared<CrossvalArguments>();
+  auto backend = std::make_shared<std::string>();
   args->all = true;
   AddCrossvalArguments(flags, *args);
   flags
@@ -61,8 +86,9 @@ Action DeclareCrossvalPerToken(Flags& flags) {
               "the model file itself; a tokenizer apart from the model is unsupported; else "
               "$CROSSVAL_GGUF_TOKENIZER")
       .Group("Model");
-  return [args] {
-    auto exit_code = Run(*args);
+  AddDocumentedFlags(flags, *args, *backend);
+  return [args, backend] {
+    auto exit_code = Run(*args, *backend);
     return exit_code ? *exit_code : Fail(args->output, exit_code.error());
   };
 }

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "cli/output.h"
+
 namespace pb::cli {
 namespace {
 
@@ -71,10 +73,11 @@ Flag& Flag::NonNegative() {
              option_, [](double value) { return value >= 0; }, "0 or above"),
          *this;
 }
-Flag& Flag::OneOf(const std::vector<std::string>& values) {
+Flag& Flag::OneOf(const std::vector<std::string>& values, const std::vector<std::string>& silent) {
   option_->type_name(fmt::format("{}", fmt::join(values, "|")));
-  option_->check([values](const std::string& text) {
-    if (std::find(values.begin(), values.end(), text) != values.end()) return std::string();
+  option_->check([values, silent](const std::string& text) {
+    for (const auto* taken : {&values, &silent})
+      if (std::find(taken->begin(), taken->end(), text) != taken->end()) return std::string();
     return fmt::format("`{}` is {}{}", text, values.size() == 1 ? "not " : "none of ",
                        fmt::join(values, ", "));
   });
@@ -110,6 +113,25 @@ Flag Flags::Option(const char* names, std::optional<double>& target, const std::
 }
 Flag Flags::Switch(const char* names, bool& target, const std::string& help) {
   return Flag(app_.add_flag(names, target, help));
+}
+
+void Flags::Refuse(const char* name, const std::string& instead) {
+  app_.add_option_function<std::vector<std::string>>(
+          name,
+          [name, instead](const std::vector<std::string>&) {
+            throw CLI::ValidationError(fmt::format("{}: {}", name, instead));
+          })
+      ->expected(0, 1)
+      ->group("");
+}
+void Flags::Moot(const char* name, const std::string& always) {
+  app_.add_option_function<std::vector<std::string>>(
+          name,
+          [name, always](const std::vector<std::string>&) {
+            PrintError(fmt::format("note: {}: {}\n", name, always));
+          })
+      ->expected(0, 1)
+      ->group("");
 }
 
 Status ReadWords(const std::vector<std::string>& words, const std::function<void(Flags&)>& declare) {

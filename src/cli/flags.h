@@ -31,7 +31,8 @@ class Flag {
   Flag& Range(double low, double high);
   Flag& Positive();
   Flag& NonNegative();
-  Flag& OneOf(const std::vector<std::string>& values);
+  // `silent`: what is taken besides and not shown.
+  Flag& OneOf(const std::vector<std::string>& values, const std::vector<std::string>& silent = {});
 
  private:
   CLI::Option* option_;
@@ -53,6 +54,11 @@ class Flags {
   Flag Option(const char* names, std::optional<double>& target, const std::string& help);
   // True when given.
   Flag Switch(const char* names, bool& target, const std::string& help);
+
+  // Flags of the documented system that stand in no help. Refused: an error that says `instead`.
+  // Moot: taken, as what it asks for is always so, which is told on stderr. With a value or without.
+  void Refuse(const char* name, const std::string& instead);
+  void Moot(const char* name, const std::string& always);
 
  private:
   CLI::App& app_;

@@ -1,6 +1,7 @@
 // paritybit gen-fixtures: small deterministic models of any shape, and conversions of models.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cctype>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -15,7 +16,7 @@ namespace {
 
 struct FixtureArguments {
   OutputArguments output;
-  std::string out, convert, weights = "F16", embedding, distribution = "ternary", activation = "silu";
+  std::string out, size, convert, weights = "F16", embedding, distribution = "ternary", activation = "silu";
   GenerateSpec spec;
 };
 
@@ -70,6 +71,30 @@ Status WriteSet(const FixtureArguments& args, nlohmann::ordered_json& files) {
   return {};
 }
 
+// The documented system's three sizes (vocabulary, width, layers), with its names.
+struct Size {
+  const char* name;
+  int64_t n_vocab, d_model, n_layers;
+};
+constexpr Size kSizes[] = {{"tiny", 100, 64, 2}, {"small", 1000, 128, 4}, {"medium", 10000, 256, 8}};
+
+// OUT/llama-f16-SIZE/model.gguf. What the documented system leaves open: feed-forward of four
+// widths, heads of 16 values, one key head to two.
+Status WriteSize(const FixtureArguments& args, nlohmann::ordered_json& files) {
+  const Size& size =
+      *std::find_if(std::begin(kSizes), std::end(kSizes), [&](const Size& s) { return s.name == args.size; });
+  GenerateSpec spec = args.spec;
+  spec.architecture = "llama", spec.weights = BlockType::kF16, spec.distribution = Distribution::kGaussian;
+  spec.n_vocab = size.n_vocab, spec.d_model = size.d_model, spec.n_layers = size.n_layers;
+  spec.d_ff = 4 * size.d_model, spec.n_heads = size.d_model / 16, spec.n_kv_heads = spec.n_heads / 2;
+  const std::filesystem::path path =
+      std::filesystem::path(args.out) / fmt::format("llama-f16-{}", size.name) / "model.gguf";
+  PB_TRY(MakeFolder(path.parent_path()));
+  PB_TRY(GenerateFile(spec, path));
+  files.push_back(path.string());
+  return {};
+}
+
 Result<int> GenFixtures(const FixtureArguments& args) {
   auto object = Envelope("paritybit.fixtures/0", "ok", kExitOk);
   object["files"] = nlohmann::ordered_json::array();
@@ -90,6 +115,9 @@ Result<int> GenFixtures(const FixtureArguments& args) {
     note = fmt::format("{} tensors converted, {} of them changed a value (by {:.1e} at most)\n",
                        report.n_converted, report.n_inexact, report.max_change);
     object["files"].push_back(args.out);
+  } else if (!args.size.empty()) {
+    if (one_file) return MakeError(Code::kUsage, "--size writes into a folder: name it with --out");
+    PB_TRY(WriteSize(args, object["files"]));
   } else if (one_file) {
     GenerateSpec spec = args.spec;
     spec.weights = weights, spec.embedding = embedding;
@@ -116,12 +144,17 @@ Result<int> GenFixtures(const FixtureArguments& args) {
 Action DeclareGenFixtures(Flags& flags) {
   auto args = std::make_shared<FixtureArguments>();
   GenerateSpec& spec = args->spec;
-  flags.Option("-o,--out", args->out, "a folder for the standard set, or FILE.gguf for one model")
+  flags.Option("-o,--out,--output", args->out, "a folder for the standard set, or FILE.gguf for one model")
       .Required()
       .Group("What to write");
   flags
       .Option("--convert", args->convert,
               "rewrite this model's linear weights as --weights instead of making one")
+      .Group("What to write");
+  flags
+      .Option("--size", args->size,
+              "one LLaMA in F16 of 100, 1000 or 10000 tokens instead of the standard set")
+      .OneOf({"tiny", "small", "medium"})
       .Group("What to write");
   flags.Option("--weights", args->weights, "type of the linear weights").ShowDefault().Group("What to write");
   flags

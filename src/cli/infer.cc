@@ -27,7 +27,7 @@ struct InferArguments {
   EngineArguments engines;
   PromptArguments prompts;
   OutputArguments output;
-  std::string engine = "native", system;
+  std::string engine = "native";
   int max_tokens = 128;
   drive::Sampling sampling;
   std::optional<uint64_t> seed;
@@ -46,7 +46,7 @@ Result<std::string> Frame(drive::Participant& engine, const InferArguments& args
     PB_ASSIGN(special[i], engine.Detokenize(std::span(&ids[i], 1)));
   }
   std::vector<chat::ChatMessage> messages;
-  if (!args.system.empty()) messages.push_back({"system", args.system});
+  if (!args.prompts.system.empty()) messages.push_back({"system", args.prompts.system});
   messages.push_back({"user", prompt});
   PB_ASSIGN(std::string text,
             chat::ApplyChatTemplate(facts.chat_template, messages, true, special[0], special[1]));
@@ -84,9 +84,13 @@ class Stream {
 Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
   std::vector<run::Choice> choices;
   PB_ASSIGN(const OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, choices));
-  if (!args.system.empty() && !args.chat)
-    return MakeError(Code::kUsage, "--system: is part of a chat; say --chat besides");
-  PB_ASSIGN(const run::PromptSpec prompt, ReadOnePrompt(args.prompts, "infer"));
+  PromptArguments typed = args.prompts;
+  if (args.chat) {
+    if (typed.framed != PromptArguments().framed)
+      return MakeError(Code::kUsage, "--chat and --prompt-template both frame the prompt: give one of them");
+    typed.system.clear();  // the model's template says it
+  }
+  PB_ASSIGN(const run::PromptSpec prompt, ReadOnePrompt(typed, "infer"));
   std::string text = prompt.text;
   for (const run::Choice& choice : choices)
     Log(args.output, fmt::format("{}: {} [{}]", choice.key, choice.value, choice.origin));
@@ -177,7 +181,6 @@ std::string GenerationWords(const InferArguments& args) {
   if (args.sampling.top_k != unsaid.sampling.top_k) add("--top-k", std::to_string(args.sampling.top_k));
   if (args.seed) add("--seed", std::to_string(*args.seed));
   if (args.chat) add("--chat", "");
-  if (!args.system.empty()) add("--system", args.system);
   if (args.ignore_eos) add("--ignore-eos", "");
   return words;
 }
@@ -192,7 +195,7 @@ Action DeclareInfer(Flags& flags) {
       .ShowDefault()
       .Group("Engines");
   AddSettingArguments(flags, args->engines);
-  flags.Option("-n,--max-tokens", args->max_tokens, "tokens to generate at most")
+  flags.Option("-n,--max-tokens,--max-new-tokens", args->max_tokens, "tokens to generate at most")
       .Range(1, 1 << 20)
       .ShowDefault()
       .Group("Generation");
@@ -205,11 +208,17 @@ Action DeclareInfer(Flags& flags) {
       .ShowDefault()
       .Group("Generation");
   flags.Option("--seed", args->seed, "seed of the sampling; else $BITNET_SEED, else 0").Group("Generation");
-  flags.Switch("--chat", args->chat, "frame the prompt with the model's chat template").Group("Generation");
-  flags.Option("--system", args->system, "system message for --chat").Group("Generation");
+  flags
+      .Switch("--chat", args->chat,
+              "frame the prompt, and --system-prompt, with the model's own chat template")
+      .Group("Generation");
   flags.Switch("--ignore-eos", args->ignore_eos, "go on after a token that ends the text")
       .Group("Generation");
   AddOutputArguments(flags, args->output);
+  flags.Refuse("--allow-mock", "no engine here is a mock");
+  flags.Refuse("--gpu", "the native engine computes on the processor; name another engine with --engine");
+  flags.Refuse("--auto-download", "`paritybit download-model` fetches a model, and nothing else does");
+  flags.Moot("--deterministic", "the same seed gives the same text, always");
   return [args] {
     if (args->seed) {
       args->sampling.seed = *args->seed;

@@ -77,6 +77,8 @@ void AddPrompts(const PromptArguments& prompts, Words* words) {
   const auto copied = [](const std::string& file) { return file == "-" ? StdinCopy() : file; };
   for (const std::string& file : prompts.prompt_files) words->Add("--prompt-file", copied(file));
   for (const std::string& file : prompts.prompt_lists) words->Add("--prompts", copied(file));
+  if (prompts.framed != PromptArguments().framed) words->Add("--prompt-template", prompts.framed);
+  words->Add("--system-prompt", prompts.system);
 }
 
 void AddLimits(const compare::UserLimits& user, Words* words) {

@@ -108,8 +108,9 @@ int ExitCodeOf(Code code) {
 
 void AddOutputArguments(Flags& flags, OutputArguments& args, const char* logs,
                         const std::vector<std::string>& formats) {
+  // The documented system's name of text.
   flags.Option("--format", args.format, "text for people, json alone on stdout for programs")
-      .OneOf(formats)
+      .OneOf(formats, {"human"})
       .ShowDefault()
       .Group("Output");
   if (logs) flags.Switch("-v,--verbose", args.verbose, logs).Group("Output");

@@ -1,0 +1,94 @@
+"""The documented system's command lines, as its users type them: each flag works with the meaning that it had, or refuses and names
+what there is instead. What a flag does is tested where its command is; here it is that none is unknown."""
+import json
+import re
+
+from driver import SILU, Case, main, run
+
+MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
+LLAMA = "llama.cpp,cpu.library=haswell"
+
+
+class Documented(Case):
+    def taken(self, *args, code=0, err="", **kwargs):
+        result = run(*args, **kwargs)
+        self.assertEqual(result.code, code, result)
+        if err:
+            self.assertRegex(result.err, err)
+        return result
+
+    def refused(self, *args, instead):
+        """A usage error whose words name what to do: a command, a flag, or why there is nothing to."""
+        result = run(*args)
+        self.assertEqual(result.code, 2, result)
+        self.assertNotRegex(result.err, "is no flag|one word too much|is no command")
+        self.assertRegex(result.err, instead)
+
+    def test_per_token(self):
+        base = ["crossval-per-token", "--model", MODEL, "--tokenizer", MODEL, "--prompt", "What is 2+2?", "--max-tokens", 2]
+        receipt = self.folder / "receipt.json"
+        result = self.taken(*base, "--cos-tol", "0.999", "--format", "text", "--prompt-template", "auto", "--cpp-backend", "llama",
+                            "--verbose", "--dump-ids", "--dump-cpp-ids", "--receipt", receipt, "--metrics", "mse,kl,topk",
+                            err=r"candidate ids of --prompt: \[2046, ")
+        self.assertIn("reference ids of --prompt: [2046, ", result.err)
+        self.assertIn("MATCH", result.out)
+        self.assertEqual(json.loads(receipt.read_text())["verdict"], "match")
+        # The flag that only showed there decides here, and its exit code does not depend on the format.
+        for form in ("text", "json"):
+            self.taken(*base, "--set", "ffn.activation=relu2", "--cos-tol", "0.999", "--format", form, code=1)
+        self.refused(*base, "--positions", 8, instead="every position is compared")
+        self.refused(*base, "--ladder", "tokens", instead="all its rungs are one command")
+        self.refused(*base, "--cpp-backend", "llama", "--reference", LLAMA, instead="give one of them")
+        self.refused(*base, "--prompt-template", "chatml", instead="none of auto, raw, instruct, llama3-chat")
+
+    def test_prompt_templates(self):
+        def ids(*more):
+            return json.loads(self.taken("infer", "--model", MODEL, "--max-new-tokens", 1, "--format", "json", *more).out)["prompt_tokens"]
+        self.assertEqual(ids("--prompt", "Hi", "--template", "auto"), ids("--prompt", "Hi"))
+        self.assertEqual(ids("--prompt", "Hi", "--template", "instruct"), ids("--prompt", "Q: Hi\nA:"))
+        self.assertEqual(ids("--prompt", "Hi", "--template", "instruct", "--system-prompt", "Be brief."),
+                         ids("--prompt", "System: Be brief.\n\nQ: Hi\nA:"))
+        self.assertNotEqual(ids("--prompt", "Hi", "--template", "llama3-chat"), ids("--prompt", "Hi"))
+        self.refused("infer", "-m", MODEL, "-p", "Hi", "--system-prompt", "Be brief.", instead="--prompt-template")
+        self.refused("infer", "-m", MODEL, "-p", "Hi", "--chat", "--template", "instruct", instead="both frame the prompt")
+        # A next command keeps how the prompt was framed.
+        result = self.crossval("-m", MODEL, "-r", "native", "-p", "Hi", "--set", "ffn.activation=relu2", "--prompt-template", "instruct")
+        self.assertTrue(result.json["next"])
+        for command in result.json["next"]:
+            self.assertIn("--prompt-template instruct", command)
+
+    def test_infer(self):
+        base = ["infer", "--model", MODEL, "--prompt", "Hi", "--max-new-tokens", 2, "--temperature", 0, "--seed", 42]
+        self.taken(*base, "--deterministic", "--format", "human", err="note: --deterministic: ")
+        self.taken(*base, "--deterministic", "true")
+        self.refused(*base, "--allow-mock", instead="no engine here is a mock")
+        self.refused(*base, "--gpu", instead="--engine")
+        self.refused(*base, "--auto-download", instead="paritybit download-model")
+
+    def test_crossval(self):
+        base = ["crossval", "--model", MODEL, "--prompt", "Hi", "--reference", LLAMA]
+        self.taken(*base, "--release", err="note: --release: ")
+        self.refused(*base, "--cpp-dir", "/tmp", instead="setup-cpp-auto --from DIR")
+        self.refused(*base, "--dry-run", instead="paritybit preflight")
+
+    def test_gen_fixtures(self):
+        shapes = {}
+        for size in ("tiny", "small"):
+            result = self.taken("gen-fixtures", "--size", size, "--output", self.folder / "fixtures")
+            path = result.out.strip()
+            self.assertTrue(path.endswith("/model.gguf"), path)
+            said = self.crossval("--model", path, "--reference", LLAMA, "--prompt", "Hi").json
+            self.assertEqual(said["verdict"], "match")
+            facts = said["engines"][1]["model_facts"]
+            shapes[size] = tuple(int(facts[key]["value"]) for key in ("n_vocab", "d_model", "n_layers"))
+        self.assertEqual(shapes, {"tiny": (100, 64, 2), "small": (1000, 128, 4)})
+        self.refused("gen-fixtures", "--size", "huge", "--output", self.folder, instead="tiny, small, medium")
+
+    def test_no_help_shows_what_is_only_taken(self):
+        for command in ("crossval", "infer"):
+            page = run(command, "--help").out
+            self.assertFalse(re.search("--allow-mock|--release|--gpu|human", page), page)
+
+
+if __name__ == "__main__":
+    main()
