@@ -104,6 +104,8 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
     return FailWith(output, kExitUsage, "error", "usage", error.what(), {Help(chosen() ? argv[1] : "")});
   }
   const auto& [command, action] = actions.at(app.get_subcommands().front());
+  if (!RefusedFlag().empty())
+    return FailWith(output, kExitUsage, "error", "usage", RefusedFlag(), {Help(argv[1])});
   HandleInterrupts(output.json(), command->kept);
   const int exit_code = ReportLostOutput(action());
   TellCacheTrouble();

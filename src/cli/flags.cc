@@ -44,6 +44,11 @@ Flag AddNumber(CLI::App& app, const char* names, Number& target, const std::stri
   return Flag(option);
 }
 
+std::string& Refused() {
+  static std::string answer;
+  return answer;
+}
+
 }  // namespace
 
 Flag& Flag::Group(const char* heading) { return option_->group(heading), *this; }
@@ -116,11 +121,11 @@ Flag Flags::Switch(const char* names, bool& target, const std::string& help) {
 }
 
 void Flags::Refuse(const char* name, const std::string& instead) {
-  app_.add_option_function<std::vector<std::string>>(
-          name,
-          [name, instead](const std::vector<std::string>&) {
-            throw CLI::ValidationError(fmt::format("{}: {}", name, instead));
-          })
+  app_.add_option_function<std::vector<std::string>>(name,
+                                                     [name, instead](const std::vector<std::string>&) {
+                                                       if (Refused().empty())
+                                                         Refused() = fmt::format("{}: {}", name, instead);
+                                                     })
       ->expected(0, 1)
       ->group("");
 }
@@ -133,6 +138,8 @@ void Flags::Moot(const char* name, const std::string& always) {
       ->expected(0, 1)
       ->group("");
 }
+
+const std::string& RefusedFlag() { return Refused(); }
 
 Status ReadWords(const std::vector<std::string>& words, const std::function<void(Flags&)>& declare) {
   CLI::App app;

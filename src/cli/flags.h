@@ -55,14 +55,17 @@ class Flags {
   // True when given.
   Flag Switch(const char* names, bool& target, const std::string& help);
 
-  // Flags of the documented system that stand in no help. Refused: an error that says `instead`.
-  // Moot: taken, as what it asks for is always so, which is told on stderr. With a value or without.
+  // Flags of the documented system that stand in no help, with a value or without. Refused: a usage
+  // error that says `instead`. Moot: taken, as what it asks for is always so; told on stderr.
   void Refuse(const char* name, const std::string& instead);
   void Moot(const char* name, const std::string& always);
 
  private:
   CLI::App& app_;
 };
+
+// What the first refused flag of the command line was answered with; empty: none was given.
+const std::string& RefusedFlag();
 
 // Reads the words of a command, which is the first of them, as the flags that `declare` declares.
 // kUsage: they are not its.

@@ -35,11 +35,12 @@ std::string ValueName(const CLI::Option& option) {
   return name == "FLOAT" ? "X" : name;
 }
 
-// "-m, --model TEXT"; what has no flag is named by its place.
+// "-m, --model TEXT"; what has no flag is named by its place. Of several long names, the others
+// being the documented system's, the first.
 std::string NamesOf(const CLI::Option& option) {
   std::vector<std::string> names;
   for (const std::string& name : option.get_snames()) names.push_back("-" + name);
-  for (const std::string& name : option.get_lnames()) names.push_back("--" + name);
+  if (!option.get_lnames().empty()) names.push_back("--" + option.get_lnames().front());
   if (names.empty()) return option.get_name(true);
   std::string text = fmt::format("{}", fmt::join(names, ", "));
   if (option.get_items_expected_max() > 0) text += " " + ValueName(option);
