@@ -452,7 +452,8 @@ class Command(Verify):
         source = (ROOT / "tests/verify_test.py").read_text()
         self.assertGreater(len(documented()), 40)
         for code in documented():
-            self.assertIn(f'"{code}"', source)
+            if not code.startswith(("checkpoint-", "conversion", "values-")):  # conversion_test.py
+                self.assertIn(f'"{code}"', source)
 
 
 class Damage(Verify):

@@ -25,7 +25,7 @@ using soundness::Severity;
 struct VerifyArguments {
   OutputArguments output;
   ModelArguments model;
-  std::string position;
+  std::string position, checkpoint;
   std::vector<std::string> set;
   bool strict = false;
 };
@@ -152,6 +152,14 @@ Result<int> Verify(VerifyArguments& args) {
       return taken.ok() ? Status() : Status(std::move(taken).error());
     }());
   if (!args.model.tokenizer.empty()) request.tokenizer = args.model.tokenizer;
+  if (!args.checkpoint.empty()) {
+    request.checkpoint = args.checkpoint;
+    // The checkpoint's own, unless another was named.
+    const std::filesystem::path config = *request.checkpoint / "config.json";
+    std::error_code error;
+    if (args.model.hf_config.empty() && std::filesystem::exists(config, error))
+      request.options.hf_config = config;
+  }
   request.n_threads = ProcessorCount();
   Progress progress(args.output, "opening");
   request.progress = [&](std::string_view what, int64_t done, int64_t total) {
@@ -177,6 +185,8 @@ Action DeclareVerify(Flags& flags) {
   flags
       .Option("--hf-config", args->model.hf_config,
               "config.json to hold it against (default: the one beside it; none: none)")
+      .Group("Input");
+  flags.Option("--hf", args->checkpoint, "folder of the checkpoint (safetensors) that it was converted from")
       .Group("Input");
   flags
       .Option("--tokenizer", args->model.tokenizer, "tokenizer.json or GGUF file whose tokens it should have")

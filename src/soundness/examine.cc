@@ -28,7 +28,7 @@ Result<Examination> Examine(const Request& request) {
   Context context{subject, request, pool, out.findings, nullptr, {}};
   out.parts.push_back(StructureOf(subject));
   for (Part (*examine)(Context&) : {ExamineDeclarations, ExamineTensors, ExamineValues, ExamineArrangement,
-                                    ExamineTokenizer, CompareTokenizer}) {
+                                    ExamineTokenizer, CompareTokenizer, CompareCheckpoint}) {
     Part part = examine(context);
     if (!part.name.empty()) out.parts.push_back(std::move(part));
   }

@@ -1,5 +1,5 @@
 // Examines a model file without running it: what its bytes, its declarations, its values, its
-// tokeniser say of it.
+// tokeniser and the checkpoint that it was made from say of it.
 #ifndef PARITYBIT_SOUNDNESS_EXAMINE_H_
 #define PARITYBIT_SOUNDNESS_EXAMINE_H_
 
@@ -18,8 +18,9 @@ namespace pb::soundness {
 
 struct Request {
   std::filesystem::path model;
-  ModelOptions options;                            // --hf-config and settings
-  std::optional<std::filesystem::path> tokenizer;  // a tokeniser that the model's own should be
+  ModelOptions options;                             // --hf-config and settings
+  std::optional<std::filesystem::path> tokenizer;   // a tokeniser that the model's own should be
+  std::optional<std::filesystem::path> checkpoint;  // a folder of safetensors files
   int n_threads = 1;
   // What is done now, of how much; may be empty.
   std::function<void(std::string_view what, int64_t done, int64_t total)> progress;

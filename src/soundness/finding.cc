@@ -75,11 +75,11 @@ constexpr FindingKind kKinds[] = {
     {"scale-zero", kWarning, "Blocks with codes and a scale of 0: what they held has become 0.",
      kQuantiseAgain},
     {"norm-band", kWarning, "A norm far from what such models have: scaled, shifted, or another tensor's.",
-     "Hold it against the checkpoint's own: converters add 1, or forget to."},
+     "Compare with the checkpoint (--hf DIR): converters add 1, or forget to."},
     {"norm-usual", kNote, "The documented band is one for generated weights; trained norms leave it.",
      kNothing},
     {"projection-band", kNote, "The documented band of a projection's RMS; the scale may be kept elsewhere.",
-     "Hold it against the checkpoint's own: converters divide by a scale that they should multiply with."},
+     "Compare with the checkpoint (--hf DIR): a scale divided instead of multiplied shows there."},
     // I2_S
     {"i2s-code3", kError, "No arrangement of I2_S has code 3: damage, or another format under type 36.",
      kFetchAgain},
@@ -93,10 +93,9 @@ constexpr FindingKind kKinds[] = {
      "bitnet.cpp on x86 without ACT_PARALLEL keeps four rows in a byte; other builds read garbage.",
      "Run it on the builds that wrote it, or convert the checkpoint again (groups of 128)."},
     {"i2s-arrangement", kNote, "Three arrangements share type 36, and these weights do not tell them apart.",
-     "Compare it with another format of the same weights."},
+     "Compare with the checkpoint (--hf DIR), or with another format of the same weights."},
     {"i2s-readers", kNote, "bitnet.cpp and the native engine read I2_S; llama.cpp does not.",
-     "For llama.cpp: paritybit gen-fixtures --convert FILE --weights TQ2_0 --out OUT.gguf changes no "
-     "weight."},
+     "For llama.cpp: paritybit convert FILE --weights TQ2_0 --out OUT.gguf changes no weight."},
     // the tokeniser
     {"tokenizer-missing", kWarning, "No text can be tokenised: engines take token ids alone.", kConvertAgain},
     {"tokenizer-foreign", kNote, "A kind of tokeniser that nothing here checks.",
@@ -111,6 +110,17 @@ constexpr FindingKind kKinds[] = {
      kConvertAgain},
     {"tokenizer-differs", kError, "Texts get other ids than the tokeniser that was given makes of them.",
      "Convert again with the tokeniser's files of the same revision beside the checkpoint."},
+    // the checkpoint
+    {"checkpoint-unreadable", kError, "Nothing was compared with the checkpoint.",
+     "Give a folder with config.json and model.safetensors, or its index with all of its files."},
+    {"checkpoint-missing", kWarning, "Where the tensor's values come from is not known.", kConvertAgain},
+    {"checkpoint-unread", kWarning, "The converter left the tensor out: what it computes is lost.",
+     kConvertAgain},
+    {"conversion", kError, "The file computes another model than the checkpoint is.", kConvertAgain},
+    {"values-differ", kError, "The file computes another model than the checkpoint is.",
+     "See that both are of one revision; then convert again."},
+    {"values-not-compared", kWarning, "Whether the tensor holds the checkpoint's values is not known.",
+     "Compare a file in another weight type, or another form of the checkpoint."},
 };
 
 }  // namespace

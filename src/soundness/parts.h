@@ -28,6 +28,7 @@ Part ExamineValues(Context& context);
 Part ExamineArrangement(Context& context);
 Part ExamineTokenizer(Context& context);
 Part CompareTokenizer(Context& context);
+Part CompareCheckpoint(Context& context);
 
 }  // namespace pb::soundness
 
