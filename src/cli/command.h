@@ -38,6 +38,8 @@ Action DeclareAudit(Flags& flags);
 Action DeclareNoise(Flags& flags);
 Action DeclareSelfCheck(Flags& flags);
 Action DeclareVerify(Flags& flags);
+Action DeclareInspect(Flags& flags);
+Action DeclareConvert(Flags& flags);
 Action DeclareInfer(Flags& flags);
 Action DeclareSetupCppAuto(Flags& flags);
 Action DeclareSetupCrossval(Flags& flags);

@@ -1,12 +1,12 @@
-// paritybit gen-fixtures: small deterministic models of any shape, and conversions of models.
+// paritybit gen-fixtures: small deterministic models of any shape.
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cctype>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/model_files.h"
 #include "cli/output.h"
 #include "model/generate.h"
 #include "model/hyper.h"
@@ -36,22 +36,6 @@ constexpr Fixture kFixtures[] = {
     {"llama-f16/model.gguf", "llama", BlockType::kF16, Distribution::kGaussian, 256, 512, 4, 2},
     {"llama-awkward-q4_1/model.gguf", "llama", BlockType::kQ4_1, Distribution::kGaussian, 768, 1056, 12, 4},
 };
-
-Result<BlockType> ParseWeights(std::string name, const char* flag) {
-  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  constexpr uint32_t kMaxTypeId = 63;
-  for (uint32_t id = 0; id <= kMaxTypeId; ++id)
-    if (const BlockFormat* format = FindBlockFormat(id); format && format->name == name) return format->type;
-  return MakeError(Code::kUnsupported,
-                   "{} {}: unsupported; `paritybit check-features` lists the weight types", flag, name);
-}
-
-Status MakeFolder(const std::filesystem::path& folder) {
-  std::error_code error;
-  if (!folder.empty()) std::filesystem::create_directories(folder, error);
-  if (error) return MakeError(Code::kIo, "{}: {}", folder.string(), error.message());
-  return {};
-}
 
 Status WriteSet(const FixtureArguments& args, nlohmann::ordered_json& files) {
   for (const Fixture& fixture : kFixtures) {
@@ -96,26 +80,20 @@ Status WriteSize(const FixtureArguments& args, nlohmann::ordered_json& files) {
 }
 
 Result<int> GenFixtures(const FixtureArguments& args) {
+  if (!args.convert.empty()) {
+    if (!args.out.ends_with(".gguf"))
+      return MakeError(Code::kUsage, "--convert writes one file: give its name with --out FILE.gguf");
+    return ConvertModel({args.output, args.convert, args.weights, args.embedding, args.out});
+  }
   auto object = Envelope("paritybit.fixtures/0", "ok", kExitOk);
   object["files"] = nlohmann::ordered_json::array();
-  std::string note;
   bool one_file = args.out.ends_with(".gguf");
   PB_ASSIGN(BlockType weights, ParseWeights(args.weights, "--weights"));
   std::optional<BlockType> embedding;
   if (!args.embedding.empty()) {
     PB_ASSIGN(embedding, ParseWeights(args.embedding, "--embedding"));
   }
-  if (!args.convert.empty()) {
-    if (!one_file)
-      return MakeError(Code::kUsage, "--convert writes one file: give its name with --out FILE.gguf");
-    PB_TRY(MakeFolder(std::filesystem::path(args.out).parent_path()));
-    PB_ASSIGN(ConvertReport report, Convert(args.convert, weights, embedding, args.out));
-    object["converted"] = {
-        {"tensors", report.n_converted}, {"inexact", report.n_inexact}, {"max_change", report.max_change}};
-    note = fmt::format("{} tensors converted, {} of them changed a value (by {:.1e} at most)\n",
-                       report.n_converted, report.n_inexact, report.max_change);
-    object["files"].push_back(args.out);
-  } else if (!args.size.empty()) {
+  if (!args.size.empty()) {
     if (one_file) return MakeError(Code::kUsage, "--size writes into a folder: name it with --out");
     PB_TRY(WriteSize(args, object["files"]));
   } else if (one_file) {
@@ -132,7 +110,7 @@ Result<int> GenFixtures(const FixtureArguments& args) {
   if (args.output.json()) {
     PrintJson(object);
   } else {
-    std::string text = note;
+    std::string text;
     for (const auto& file : object["files"]) text += file.get<std::string>() + "\n";
     PrintText(text);
   }
@@ -147,9 +125,7 @@ Action DeclareGenFixtures(Flags& flags) {
   flags.Option("-o,--out,--output", args->out, "a folder for the standard set, or FILE.gguf for one model")
       .Required()
       .Group("What to write");
-  flags
-      .Option("--convert", args->convert,
-              "rewrite this model's linear weights as --weights instead of making one")
+  flags.Option("--convert", args->convert, "the older spelling of `convert MODEL --weights TYPE --out FILE`")
       .Group("What to write");
   flags
       .Option("--size", args->size,
