@@ -177,9 +177,11 @@ Status AuditRun::OpenArbiters() {
   if (!stopped_) PB_TRY(open(&arbiter_));
   if (stopped_) return {};
   arbiter.spec = request_.arbiter.text, arbiter.plugin = request_.arbiter.plugin;
+  PB_ASSIGN(arbiter.plugin_sha256, drive::CachedFileSha256(arbiter.plugin));
   arbiter.model_path = side.model_path;
   PB_ASSIGN(arbiter.model_sha256, drive::CachedFileSha256(side.model_path));
   arbiter.description = arbiter_->description();
+  arbiter.identity = drive::EngineIdentity(arbiter);
   arbiter.model = arbiter_->facts(), arbiter.session = arbiter_->session();
   const std::string flash = side.session_facts().flash.value;
   if (!flash.empty() && flash != "off")

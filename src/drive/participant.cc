@@ -58,6 +58,24 @@ Status Participant::Noted(Status status) {
   return status.ok() ? Status() : Status(Note(std::move(status).error()));
 }
 
+namespace {
+
+// Libraries that an engine names by their path alone are told by what is in them, too.
+void DigestLibraries(host::Facts* description) {
+  constexpr std::string_view kPath = "path.";
+  host::Facts digests;
+  for (const host::Fact& fact : *description) {
+    if (!fact.key.starts_with(kPath)) continue;
+    const std::string key = "digest." + fact.key.substr(kPath.size());
+    if (host::FindFact(*description, key)) continue;
+    if (auto digest = CachedFileSha256(fact.value); digest.ok())
+      digests.push_back({key, *digest, "observed"});
+  }
+  description->insert(description->end(), digests.begin(), digests.end());
+}
+
+}  // namespace
+
 Status Participant::Start(const EngineSpec& spec) {
   record_.spec = spec.text;
   record_.plugin = spec.plugin;
@@ -81,6 +99,7 @@ Status Participant::Start(const EngineSpec& spec) {
   }
   engine_ = std::move(engine).value();
   record_.description = engine_->description();
+  DigestLibraries(&record_.description);
   record_.identity = EngineIdentity(record_);
   return {};
 }
