@@ -140,6 +140,12 @@ const char* OutcomeName(Outcome o) {
   return "invalid";
 }
 
+std::optional<Outcome> FindOutcome(std::string_view name) {
+  for (int i = 0; i <= static_cast<int>(Outcome::kInvalid); ++i)
+    if (OutcomeName(static_cast<Outcome>(i)) == name) return static_cast<Outcome>(i);
+  return std::nullopt;
+}
+
 int ExitCode(Outcome o) {
   switch (o) {
     case Outcome::kMatch:
@@ -158,6 +164,12 @@ int ExitCode(Outcome o) {
 }
 
 const char* ReasonName(ReasonCode code) { return RowOf(code).name; }
+
+std::optional<ReasonCode> FindReason(std::string_view name) {
+  for (const Row& row : kReasons)
+    if (row.name == name) return row.code;
+  return std::nullopt;
+}
 
 std::optional<Outcome> FixedOutcome(ReasonCode code) { return RowOf(code).outcome; }
 

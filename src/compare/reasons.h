@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace pb::compare {
@@ -13,6 +14,7 @@ namespace pb::compare {
 enum class Outcome { kMatch, kNearTie, kDrift, kIncomplete, kDiverged, kEngineFailed, kInvalid };
 const char* OutcomeName(
     Outcome o);           // "match" "near-tie" "drift" "incomplete" "diverged" "engine-failed" "invalid"
+std::optional<Outcome> FindOutcome(std::string_view name);
 int ExitCode(Outcome o);  // 0 0 0 3 1 4 3
 
 // In the order of their codes: kNoNoiseFloor is "no-noise-floor".
@@ -102,6 +104,8 @@ enum class ReasonCode {
 };
 // The code as JSON and receipts have it.
 const char* ReasonName(ReasonCode code);
+// The code of that name; none: there is none.
+std::optional<ReasonCode> FindReason(std::string_view name);
 // The outcome of every reason with this code; none: it depends on what the reason is given for.
 std::optional<Outcome> FixedOutcome(ReasonCode code);
 

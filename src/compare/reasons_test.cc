@@ -23,6 +23,12 @@ TEST(Reasons, EachHasACodeOfItsOwn) {
   std::set<std::string> names;
   for (int i = 0; i <= static_cast<int>(ReasonCode::kWithinLimits); ++i)
     EXPECT_TRUE(names.insert(ReasonName(static_cast<ReasonCode>(i))).second);
+  for (int i = 0; i <= static_cast<int>(ReasonCode::kWithinLimits); ++i)
+    EXPECT_EQ(FindReason(ReasonName(static_cast<ReasonCode>(i))), static_cast<ReasonCode>(i));
+  EXPECT_EQ(FindReason("no such reason"), std::nullopt);
+  EXPECT_EQ(FindOutcome("near-tie"), Outcome::kNearTie);
+  EXPECT_EQ(FindOutcome("invalid"), Outcome::kInvalid);
+  EXPECT_EQ(FindOutcome("passed"), std::nullopt);
   EXPECT_EQ(names.size(), static_cast<size_t>(ReasonCode::kWithinLimits) + 1);
 }
 

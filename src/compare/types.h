@@ -29,6 +29,7 @@ struct Limit {
   std::string origin;  // "2 x the largest mean of any 9-position window over 8 runs of random rounding of the
                        // reference, 409 positions"
   bool by_user = false;
+  int64_t window = 0;  // of a mean: over so many positions; 0: over any number
 };
 
 enum class Phase { kPrefill, kDecode };
