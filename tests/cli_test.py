@@ -16,7 +16,7 @@ import time
 from driver import BUILD, PARITYBIT, PLUGINS, RELU2, ROOT, SILU, Case, main, run
 
 COMMANDS = ["crossval", "crossval-per-token", "trace", "trace-diff", "diagnose", "repro", "infer", "setup-cpp-auto", "setup-crossval", "preflight", "gen-fixtures",
-            "check-features"]
+            "check-features", "verify-receipt"]
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 def on_terminal(*args, width=80, interrupt_after=None):
     """(exit code, what a terminal of so many columns is sent, CR LF as LF); interrupted after so many seconds."""
@@ -415,7 +415,7 @@ class Output(Case):
         result = run("crossval", "-m", MODEL, "-p", "And God said", "-r", "native", "-q", "--receipt", receipt)
         self.assertEqual(result.code, 0, result)
         self.assertEqual(result.out.count("\n"), 1, result)
-        self.assertEqual(json.loads(receipt.read_text())["schema"], "paritybit.receipt/0")
+        self.assertEqual(json.loads(receipt.read_text())["schema"], "paritybit.receipt/1")
         nowhere = run("crossval", "-m", MODEL, "-p", "And God said", "-r", "native", "--receipt", "/no/such/dir/r.json")
         self.assertEqual(nowhere.code, 5, nowhere)
 

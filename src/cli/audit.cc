@@ -10,8 +10,10 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/last_run.h"
 #include "cli/next.h"
 #include "cli/progress.h"
+#include "cli/receipts.h"
 #include "cli/refusal.h"
 #include "drive/participant.h"
 #include "report/audit_report.h"
@@ -29,7 +31,7 @@ struct AuditArguments {
   PrecisionArguments precision;
   PromptArguments prompts;
   OutputArguments output;
-  std::string engine = "native", good_model, trace;
+  std::string engine = "native", good_model, trace, receipt;
   int max_tokens = 0;
   bool all = false;
 };
@@ -90,14 +92,28 @@ Result<audit::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   return request;
 }
 
-// The command line again, with more words.
-std::string AuditCommand(const AuditArguments& args, const std::string& more) {
+// What was typed as a comparison without a reference, whose words are those of the command.
+CrossvalArguments Alone(const AuditArguments& args) {
   CrossvalArguments alone;
   alone.model = args.model, alone.reference_model = args.good_model;
   alone.prompts = args.prompts, alone.max_tokens = args.max_tokens, alone.precision = args.precision;
   alone.engines = args.engines;
   alone.engines.candidate = args.trace.empty() ? args.engine : "native";
   std::erase_if(alone.engines.set, [](const std::string& setting) { return setting.starts_with("trace="); });
+  return alone;
+}
+
+std::vector<std::string> WordsAgain(const AuditArguments& args) {
+  std::vector<std::string> words = LastingWords(Alone(args), "audit");
+  std::error_code ignored;
+  if (!args.trace.empty())
+    words.insert(words.end(), {"--trace", std::filesystem::absolute(args.trace, ignored).string()});
+  return words;
+}
+
+// The command line again, with more words.
+std::string AuditCommand(const AuditArguments& args, const std::string& more) {
+  const CrossvalArguments alone = Alone(args);
   const std::string of = args.trace.empty() ? "" : "--trace " + ShellQuote(args.trace) + " ";
   return CommandLine(alone, "audit", of + more);
 }
@@ -142,6 +158,8 @@ std::vector<NextCommand> NextCommands(const AuditArguments& args, const audit::A
 }
 
 int Run(AuditArguments args) {
+  if (Status writable = CheckReceiptPath(args.receipt); !writable.ok())
+    return Fail(args.output, writable.error());
   auto request = MakeAuditRequest(args);
   if (!request) return Fail(args.output, request.error());
   Progress progress(args.output);
@@ -164,7 +182,10 @@ int Run(AuditArguments args) {
   options.details = args.all || args.output.verbose;
   PrintOut(args.output.json() ? report::RenderAuditJson(*audit, context)
                               : report::RenderAuditText(*audit, context, options));
-  return compare::ExitCode(audit->run.verdict.outcome);
+  const int exit_code = compare::ExitCode(audit->run.verdict.outcome);
+  if (args.receipt.empty()) return exit_code;
+  return WriteReceipt(args.receipt, report::RenderReceipt(*audit, context, HeadOf(WordsAgain(args))),
+                      exit_code);
 }
 
 }  // namespace
@@ -190,6 +211,7 @@ Action DeclareAudit(Flags& flags) {
       .Range(0, 1 << 20)
       .ShowDefault()
       .Group("Prompts");
+  AddReceiptArgument(flags, args->receipt);
   flags.Switch("--all", args->all, "show the worst place of every stage").Group("Output");
   AddOutputArguments(flags, args->output,
                      "all settings of the engine and all next commands; log each step to stderr");

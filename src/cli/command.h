@@ -48,6 +48,7 @@ Action DeclareSetupCrossval(Flags& flags);
 Action DeclarePreflight(Flags& flags);
 Action DeclareGenFixtures(Flags& flags);
 Action DeclareCheckFeatures(Flags& flags);
+Action DeclareVerifyReceipt(Flags& flags);
 
 }  // namespace pb::cli
 

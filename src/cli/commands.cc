@@ -37,6 +37,8 @@ constexpr std::array kCommands = {
             "how far one engine lies from itself: random rounding, repeats, threads, batches, libraries",
             "paritybit noise --model model.gguf --engine llama.cpp --prompt \"And God said\"", DeclareNoise,
             kNoiseRunsAlone},
+    Command{"verify-receipt", "check a receipt by eight gates and, with --recompute, by running it again",
+            "paritybit verify-receipt receipt.json --recompute", DeclareVerifyReceipt},
     Command{"self-check", "which injected defects paritybit finds, and what raises false alarms",
             "paritybit self-check --share 0.05 --seed 7", DeclareSelfCheck,
             "finished cases are kept: --resume goes on"},
@@ -66,10 +68,9 @@ constexpr std::array kCommands = {
 };
 
 constexpr std::string_view kUnsupported[] = {
-    "full-crossval", "parity-both", "sweep",         "verify-receipt",   "gate",
-    "logit-parity",  "nll-parity",  "greedy-parity", "tokenizer-parity", "benchmark",
-    "bench-compare", "fetch-cpp",   "gen-mini-gguf", "gpu-preflight",    "clean-cache",
-    "history",
+    "full-crossval", "parity-both",      "sweep",     "gate",          "logit-parity", "nll-parity",
+    "greedy-parity", "tokenizer-parity", "benchmark", "bench-compare", "fetch-cpp",    "gen-mini-gguf",
+    "gpu-preflight", "clean-cache",      "history",
 };
 
 }  // namespace

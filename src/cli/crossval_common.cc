@@ -19,6 +19,7 @@
 #include "cli/last_run.h"
 #include "cli/next.h"
 #include "cli/progress.h"
+#include "cli/receipts.h"
 #include "drive/participant.h"
 #include "formats/gguf.h"
 #include "report/text_blocks.h"
@@ -36,20 +37,6 @@ std::string CpuName() {
   for (std::string line; std::getline(info, line);)
     if (line.starts_with("model name")) return line.substr(std::min(line.find(':') + 2, line.size()));
   return "unknown";
-}
-
-// Whether a receipt can be written there: known before the engines run, not after.
-Status CheckReceipt(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (path.empty()) return {};
-  if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored))
-    return MakeError(Code::kIo, "{}: not a regular file", path.string());
-  std::string temporary = path.string() + ".XXXXXX";
-  const int fd = mkstemp(temporary.data());
-  if (fd < 0) return MakeError(Code::kIo, "{}: cannot create: {}", path.string(), ErrnoText(errno));
-  close(fd);
-  unlink(temporary.c_str());
-  return {};
 }
 
 // The reference, or why there is none.
@@ -242,7 +229,7 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
               "what kept traces hold: digest, sketch, or full, which can be replayed (default full)")
       .OneOf({"digest", "sketch", "full"})
       .Group("Output");
-  flags.Option("--receipt", args.receipt, "write the evidence to this file").Group("Output");
+  AddReceiptArgument(flags, args.receipt);
   flags.Switch("--all", args.all, "show every position, and all that is known (as -v does)").Group("Output");
   flags.Switch("-q,--quiet", args.quiet, "one line").Group("Output");
 }
@@ -328,7 +315,7 @@ void DumpIds(const CrossvalArguments& args, const run::Comparison& comparison) {
 }  // namespace
 
 int RunCrossval(const CrossvalArguments& args, const std::string& command) {
-  if (Status writable = CheckReceipt(args.receipt); !writable.ok())
+  if (Status writable = CheckReceiptPath(args.receipt); !writable.ok())
     return Fail(args.output, writable.error());
   auto fail = [&](const Error& error) {
     RememberFailure(args, {}, command, error);
@@ -365,7 +352,8 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   context.notes.insert(context.notes.end(), findings.begin(), findings.end());
   context.notes.insert(context.notes.end(), comparison->notes.begin(), comparison->notes.end());
   if (!args.receipt.empty()) {
-    Status written = WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context));
+    Status written = WriteFileAtomic(
+        args.receipt, report::RenderReceipt(*comparison, context, HeadOf(LastingWords(args, command))));
     if (!written.ok()) context.not_written = "the receipt: " + written.error().message;
   }
   report::TextOptions options{UseColour(STDOUT_FILENO), args.all, args.quiet, TerminalWidth(STDOUT_FILENO)};

@@ -63,8 +63,8 @@ std::string AbsoluteEngine(const std::string& spec) {
 }
 
 // The prompts as texts, whatever becomes of the files that they were read from. Where they are
-// long, as copies in the cache.
-PromptArguments LastingPrompts(const PromptArguments& typed) {
+// longer than `short_enough`, as copies in the cache.
+PromptArguments LastingPrompts(const PromptArguments& typed, size_t short_enough) {
   auto prompts = ReadPrompts(typed);
   if (!prompts.ok()) return typed;
   PromptArguments lasting;
@@ -76,14 +76,14 @@ PromptArguments LastingPrompts(const PromptArguments& typed) {
     lines = lines && prompt.text.find('\n') == std::string::npos && !prompt.text.ends_with('\r');
     list += prompt.text + "\n";
   }
-  if (n_bytes > kShortPrompts && lines) {
+  if (n_bytes > short_enough && lines) {
     if (const std::string copy = KeepPromptText(list); !copy.empty()) {
       lasting.prompt_lists = {copy};
       return lasting;
     }
   }
   for (const run::PromptSpec& prompt : *prompts) {
-    const std::string copy = n_bytes > kShortPrompts ? KeepPromptText(prompt.text) : "";
+    const std::string copy = n_bytes > short_enough ? KeepPromptText(prompt.text) : "";
     if (copy.empty())
       lasting.prompts.push_back(prompt.text);
     else
@@ -94,16 +94,17 @@ PromptArguments LastingPrompts(const PromptArguments& typed) {
   return lasting;
 }
 
-CrossvalArguments Lasting(const CrossvalArguments& typed) {
+CrossvalArguments Lasting(const CrossvalArguments& typed, size_t short_enough = kShortPrompts) {
   CrossvalArguments args = typed;
   if (auto model = ChooseModel(typed.model); model.ok()) args.model.model = model->value;
-  for (std::string* path : {&args.model.model, &args.reference_model}) *path = Absolute(*path);
+  for (std::string* path : {&args.model.model, &args.model.tokenizer, &args.reference_model})
+    *path = Absolute(*path);
   if (args.model.hf_config != "none") args.model.hf_config = Absolute(args.model.hf_config);
   for (std::string* engine : {&args.engines.candidate, &args.engines.reference})
     *engine = AbsoluteEngine(*engine);
   for (auto* settings : {&args.engines.set, &args.engines.set_reference})
     for (std::string& setting : *settings) setting = AbsoluteSetting(setting);
-  args.prompts = LastingPrompts(typed.prompts);
+  args.prompts = LastingPrompts(typed.prompts, short_enough);
   return args;
 }
 
@@ -237,6 +238,10 @@ bool SaysWhat(const CrossvalArguments& args) {
 }
 
 }  // namespace
+
+std::vector<std::string> LastingWords(const CrossvalArguments& args, const std::string& command) {
+  return CommandWords(Lasting(args, std::string::npos), command);
+}
 
 void RememberRun(const CrossvalArguments& args, const PlaceArguments& place, const std::string& command,
                  const compare::Verdict& verdict) {

@@ -14,6 +14,10 @@ void RememberRun(const CrossvalArguments& args, const PlaceArguments& place, con
 void RememberFailure(const CrossvalArguments& args, const PlaceArguments& place, const std::string& command,
                      const Error& error);
 
+// What was typed as words that do the same from any folder and at any time: paths absolute, prompts
+// as texts of any length.
+std::vector<std::string> LastingWords(const CrossvalArguments& args, const std::string& command);
+
 // Where `args` do not say what to compare, the last run that diverged takes their place (their output
 // and limits of time and memory stay); what is returned says which it is, how old it is, how it
 // ended, and whether a later run ended otherwise. Empty: they do. kNotFound: nothing was

@@ -8,12 +8,15 @@
 #include <memory>
 #include <optional>
 
+#include "base/blake3.h"
+#include "base/file.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/next.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/receipts.h"
 #include "report/trace_diff_report.h"
 #include "run/trace_floor.h"
 
@@ -25,6 +28,7 @@ using run::NextCommand;
 struct TraceDiffArguments {
   std::string folders[2];  // candidate, reference
   std::optional<double> max_rel_l2;
+  std::string receipt;
   bool different_models = false, table = false;
   std::vector<std::string> filters;
   OutputArguments output;
@@ -69,6 +73,15 @@ std::optional<NextCommand> CrossvalCommand(const TraceDiffArguments& args, const
   return NextCommand{CommandLine(compared, "crossval"), "each op on equal inputs"};
 }
 
+// What was asked for again, of these folders.
+std::vector<std::string> WordsAgain(const TraceDiffArguments& args, const std::string (&folders)[2]) {
+  std::vector<std::string> words{"trace-diff", folders[0], folders[1]};
+  for (const std::string& rule : args.filters) words.insert(words.end(), {"--filter", rule});
+  if (args.different_models) words.emplace_back("--different-models");
+  if (args.max_rel_l2) words.insert(words.end(), {"--rel-l2", fmt::format("{}", *args.max_rel_l2)});
+  return words;
+}
+
 // What mends or goes on from here, with the traces' own paths filled in.
 std::vector<NextCommand> NextCommands(const TraceDiffArguments& args, const compare::TraceDiff& diff,
                                       const trace::Manifest (&m)[2]) {
@@ -84,10 +97,7 @@ std::vector<NextCommand> NextCommands(const TraceDiffArguments& args, const comp
     return next;
   if (auto compared = CrossvalCommand(args, m)) next.push_back(*std::move(compared));
   if (args.table) return next;
-  std::vector<std::string> self{"trace-diff", args.folders[0], args.folders[1]};
-  for (const std::string& rule : args.filters) self.insert(self.end(), {"--filter", rule});
-  if (args.different_models) self.emplace_back("--different-models");
-  if (args.max_rel_l2) self.insert(self.end(), {"--rel-l2", fmt::format("{}", *args.max_rel_l2)});
+  std::vector<std::string> self = WordsAgain(args, args.folders);
   self.emplace_back("--table");
   next.push_back({Call(self), "every stage of every layer"});
   return next;
@@ -110,7 +120,27 @@ Result<compare::NoiseFloor> FloorOf(const trace::Trace& reference, int64_t n_tok
   return run::FloorOfTrace(reference, n_tokens, request);
 }
 
+// The digest of the records, which hold those of every tensor.
+std::string RecordsDigest(const std::string& folder) {
+  auto records = MappedFile::Open(std::filesystem::path(folder) / trace::kRecordsFile);
+  return records.ok() ? ToHex(Blake3Of(records->bytes())) : "";
+}
+
+int WriteTraceDiffReceipt(const TraceDiffArguments& args, const compare::TraceDiff& diff,
+                          report::TraceDiffContext context) {
+  std::error_code ignored;
+  for (int side : {0, 1}) {
+    context.records_blake3[side] = RecordsDigest(args.folders[side]);
+    context.folders[side] = std::filesystem::absolute(args.folders[side], ignored).string();
+  }
+  return WriteReceipt(args.receipt,
+                      report::RenderReceipt(diff, context, MakeContext("trace-diff"),
+                                            HeadOf(WordsAgain(args, context.folders))),
+                      compare::ExitCode(diff.verdict.outcome));
+}
+
 Result<int> RunTraceDiff(const TraceDiffArguments& args) {
+  PB_TRY(CheckReceiptPath(args.receipt));
   compare::TraceDiffOptions options;
   options.max_rel_l2 = args.max_rel_l2;
   options.different_models = args.different_models;
@@ -133,6 +163,7 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
     shown.width = TerminalWidth(STDOUT_FILENO), shown.details = args.table || args.output.verbose;
     PrintText(report::RenderText(diff, context, shown));
   }
+  if (!args.receipt.empty()) return WriteTraceDiffReceipt(args, diff, std::move(context));
   return compare::ExitCode(diff.verdict.outcome);
 }
 
@@ -156,6 +187,7 @@ Action DeclareTraceDiff(Flags& flags) {
               "limit)")
       .NonNegative()
       .Group("Limits");
+  AddReceiptArgument(flags, args->receipt);
   flags.Switch("--table", args->table, "show every stage of every layer").Group("Output");
   AddOutputArguments(flags, args->output, "as --table, and log each step to stderr");
   return [args] {

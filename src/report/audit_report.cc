@@ -162,6 +162,28 @@ std::string RenderAuditText(const audit::Audit& audit, const Context& context, c
   return AuditText(audit, context, options).Render();
 }
 
+Json AuditFindingJson(const audit::AuditFinding& f, JsonWriter* writer) {
+  Json finding = DiagnosisJson(f.diagnosis, writer);
+  finding["also"] = Json::array();
+  for (const diagnose::Place& p : f.also)
+    finding["also"].push_back(Json{{"prompt", p.prompt},
+                                   {"step", p.step},
+                                   {"layer", p.layer},
+                                   {"stage", pb_vocabulary[p.stage].name}});
+  return finding;
+}
+
+Json AuditedPromptJson(const run::PromptRecord& p) {
+  return Json{{"text", p.text},
+              {"origin", p.origin},
+              {"tokens", p.tokens},
+              {"tokens_by_the_model", p.tokens_of[1]},
+              {"steps_asked", p.steps_asked},
+              {"decoded", p.decoded},
+              {"logits_sha256", p.logits_sha256[0]},
+              {"logits_sha256_tapped", p.tapped_sha256[0]}};
+}
+
 std::string RenderAuditJson(const audit::Audit& audit, const Context& context) {
   const run::Comparison& run = audit.run;
   JsonWriter writer(run);
@@ -178,31 +200,12 @@ std::string RenderAuditJson(const audit::Audit& audit, const Context& context) {
   out["first_divergence"] = writer.FirstDivergence();
   out["blame"] = compare::BlameName(v.blame);
   out["findings"] = Json::array();
-  for (const audit::AuditFinding& f : audit.findings) {
-    Json finding = DiagnosisJson(f.diagnosis, &writer);
-    finding["also"] = Json::array();
-    for (const diagnose::Place& p : f.also)
-      finding["also"].push_back(Json{{"prompt", p.prompt},
-                                     {"step", p.step},
-                                     {"layer", p.layer},
-                                     {"stage", pb_vocabulary[p.stage].name}});
-    out["findings"].push_back(std::move(finding));
-  }
+  for (const audit::AuditFinding& f : audit.findings) out["findings"].push_back(AuditFindingJson(f, &writer));
   out["recomputed"] = audit.recomputed;
   out["points"] = Json::array();
   for (const compare::PointRow& p : run.points) out["points"].push_back(writer.Point(p));
   out["prompts"] = Json::array();
-  for (const run::PromptRecord& p : run.prompts) {
-    Json prompt{{"text", p.text},
-                {"origin", p.origin},
-                {"tokens", p.tokens},
-                {"tokens_by_the_model", p.tokens_of[1]},
-                {"steps_asked", p.steps_asked},
-                {"decoded", p.decoded}};
-    prompt["logits_sha256"] = p.logits_sha256[0];
-    prompt["logits_sha256_tapped"] = p.tapped_sha256[0];
-    out["prompts"].push_back(std::move(prompt));
-  }
+  for (const run::PromptRecord& p : run.prompts) out["prompts"].push_back(AuditedPromptJson(p));
   out["choices"] = writer.Choices();
   out["notes"] = context.notes;
   out["command"] = context.command;

@@ -2,6 +2,7 @@
 #ifndef PARITYBIT_REPORT_AUDIT_REPORT_H_
 #define PARITYBIT_REPORT_AUDIT_REPORT_H_
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "audit/audit.h"
@@ -13,6 +14,10 @@ namespace pb::report {
 std::string RenderAuditText(const audit::Audit& audit, const Context& context, const TextOptions& options);
 // Schema paritybit.audit/0. In points, index "candidate" is the engine, "reference" the arbiter.
 std::string RenderAuditJson(const audit::Audit& audit, const Context& context);
+
+// Parts that the receipt has as well.
+nlohmann::ordered_json AuditFindingJson(const audit::AuditFinding& finding, class JsonWriter* writer);
+nlohmann::ordered_json AuditedPromptJson(const run::PromptRecord& prompt);
 
 }  // namespace pb::report
 

@@ -1,9 +1,8 @@
-// The JSON report of a comparison and its receipt.
+// The JSON report of a comparison.
 #include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
 
-#include "base/sha256.h"
 #include "base/text.h"
 #include "report/crossval_report.h"
 #include "report/diagnosis_report.h"
@@ -106,38 +105,6 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
   out["wall_seconds"] = writer.Number(c.wall_seconds);
   out["non_finite_numbers"] = writer.non_finite_numbers();
   return DumpJson(out, 2) + "\n";
-}
-
-std::string RenderReceipt(const run::Comparison& c, const Context& context) {
-  JsonWriter writer(c);
-  Json out = ContractFields(c, "paritybit.receipt/0", &writer);
-  PutNext(c.next, &out);
-  out["engines"] = Engines(c, &writer);
-  out["model"] =
-      Json{{"name", c.candidate.model_path.filename().string()}, {"sha256", c.candidate.model_sha256}};
-  out["coverage"] = writer.CoverageOf();
-  out["first_divergence"] = writer.FirstDivergence();
-  out["blame"] = compare::BlameName(c.verdict.blame);
-  out["diagnosis"] = context.diagnosis ? DiagnosisJson(*context.diagnosis, &writer) : Json(nullptr);
-  out["limits"] = writer.Limits();
-  out["positions"] = Positions(c, false, &writer);
-  out["points"] = Points(c.points, &writer);
-  out["accumulated"] = Points(c.accumulated, &writer);
-  out["growth"] = writer.Growth();
-  out["prompts"] = Prompts(c, &writer);
-  out["noise_floor"] = writer.Floor();
-  out["distance"] = writer.Distance();
-  out["choices"] = writer.Choices();
-  out["notes"] = context.notes;
-  out["command"] = context.command;
-  out["tool_version"] = context.tool_version;
-  out["host"] = HostJson(context);
-  out["non_finite_numbers"] = writer.non_finite_numbers();
-  // its objects are sorted by key
-  nlohmann::json canonical = nlohmann::json::parse(DumpJson(out, -1));
-  std::string body = DumpJson(canonical, -1);
-  canonical["receipt_sha256"] = Sha256Hex(std::as_bytes(std::span(body)));
-  return DumpJson(canonical, -1) + "\n";
 }
 
 }  // namespace pb::report

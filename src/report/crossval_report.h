@@ -1,4 +1,4 @@
-// What a comparison tells: renderings of run::Comparison as text, JSON and receipt. Strings out; no
+// What a comparison tells: renderings of run::Comparison as text and JSON. Strings out; no
 // printing, no file, no clock. Escapes control characters of token texts; numbers that are not
 // finite become null in JSON and are counted.
 #ifndef PARITYBIT_REPORT_CROSSVAL_REPORT_H_
@@ -46,9 +46,6 @@ std::string RenderText(const run::Comparison& comparison, const Context& context
 // One JSON object, indented, schema paritybit.crossval/0 (ARCHITECTURE.md). Numbers that are not
 // finite are null and counted in "non_finite_numbers".
 std::string RenderJson(const run::Comparison& comparison, const Context& context);
-// The evidence in canonical JSON (keys sorted, no white space), schema paritybit.receipt/0;
-// "receipt_sha256" is the digest of the object without that field.
-std::string RenderReceipt(const run::Comparison& comparison, const Context& context);
 
 }  // namespace pb::report
 

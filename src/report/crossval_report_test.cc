@@ -443,32 +443,6 @@ TEST(RenderJson, BytesThatAreNoUtf8DoNotBreakIt) {
   c.prompts[0].text = "\x80";
   c.reference.last_words = "\xfe";
   EXPECT_FALSE(json::parse(RenderJson(c, MakeContext()), nullptr, false).is_discarded());
-  EXPECT_FALSE(json::parse(RenderReceipt(c, MakeContext()), nullptr, false).is_discarded());
-}
-
-TEST(RenderReceipt, IsCanonicalAndBindsItself) {
-  std::string text = RenderReceipt(Diverged(), MakeContext());
-  json j = json::parse(text);
-  EXPECT_EQ(j["schema"], "paritybit.receipt/0");
-  std::string digest = j["receipt_sha256"];
-  EXPECT_EQ(text, j.dump() + "\n");  // sorted, no white space
-  j.erase("receipt_sha256");
-  std::string body = j.dump();
-  EXPECT_EQ(digest, Sha256Hex(std::as_bytes(std::span(body))));
-  for (const char* evidence :
-       {"model", "engines", "prompts", "positions", "limits", "coverage", "host", "noise_floor"})
-    EXPECT_TRUE(j.contains(evidence)) << evidence;
-  EXPECT_EQ(j["prompts"][0]["logits_sha256"]["candidate"], std::string(64, 'c'));
-  EXPECT_EQ(j["prompts"][0]["tokens"], json::parse("[1,2,3]"));
-  EXPECT_EQ(text, RenderReceipt(Diverged(), MakeContext()));  // nothing of the moment is in it
-}
-
-// Changing any number of the evidence changes the digest.
-TEST(RenderReceipt, EvidenceChangesTheDigest) {
-  std::string before = json::parse(RenderReceipt(Diverged(), MakeContext()))["receipt_sha256"];
-  run::Comparison c = Diverged();
-  c.rows[2].kl = std::nextafter(c.rows[2].kl, 1);
-  EXPECT_NE(before, json::parse(RenderReceipt(c, MakeContext()))["receipt_sha256"]);
 }
 
 TEST(Escape, ControlsAndInvalidBytes) {

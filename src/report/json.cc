@@ -37,6 +37,12 @@ Json Pair(int64_t candidate, int64_t reference) {
 
 }  // namespace
 
+Json LimitJson(const compare::Limit& l) {
+  return Json{{"name", l.name},       {"value", std::isfinite(l.value) ? Json(l.value) : Json(nullptr)},
+              {"unit", l.unit},       {"origin", l.origin},
+              {"by_user", l.by_user}, {"window", l.window}};
+}
+
 void PutNext(const std::vector<run::NextCommand>& commands, Json* object) {
   for (const char* list : {"next", "next_for"}) (*object)[list] = Json::array();
   for (const run::NextCommand& next : commands) {
@@ -226,12 +232,10 @@ Json JsonWriter::Distance() {
 
 Json JsonWriter::Limits() {
   Json out = Json::array();
-  for (const compare::Limit& l : c_.verdict.limits)
-    out.push_back(Json{{"name", l.name},
-                       {"value", Number(l.value)},
-                       {"unit", l.unit},
-                       {"origin", l.origin},
-                       {"by_user", l.by_user}});
+  for (const compare::Limit& l : c_.verdict.limits) {
+    Number(l.value);  // counts
+    out.push_back(LimitJson(l));
+  }
   return out;
 }
 

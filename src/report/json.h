@@ -13,6 +13,9 @@ namespace pb::report {
 // "next", the commands alone, and "next_for", what each is for, behind what the object has so far.
 void PutNext(const std::vector<run::NextCommand>& commands, nlohmann::ordered_json* object);
 
+// null: a value that is not finite.
+nlohmann::ordered_json LimitJson(const compare::Limit& limit);
+
 class JsonWriter {
  public:
   using Json = nlohmann::ordered_json;

@@ -14,6 +14,7 @@ namespace pb::report {
 struct TraceDiffContext {
   std::string folders[2];              // candidate, reference
   trace::Manifest manifests[2];        // likewise
+  std::string records_blake3[2];       // of their records.jsonl, which hold the digests of all tensors
   std::vector<run::NextCommand> next;  // the most useful first
   bool same_folder = false;            // a trace is compared with itself
 };
