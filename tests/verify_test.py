@@ -196,6 +196,11 @@ class Declarations(Verify):
         self.expect_finding(self.with_key("llama.attention.head_count", U32, 3, name="b"), "metadata")
         self.expect_finding(self.with_key("general.architecture", U32, 3, name="c"), "metadata")
 
+    def test_what_the_engines_own_reader_refuses(self):
+        file = tiny()
+        file.tensors["rope_freqs.weight"] = vector([1.0] * 7 + [-2.0])
+        self.expect_finding(self.model(file), "metadata", text="rope_freqs.weight")
+
     def test_what_nothing_here_runs(self):
         self.expect_finding(self.model(tiny("falcon9")), "architecture-foreign")
         self.expect_finding(self.with_key("llama.expert_count", U32, 4, name="b"), "not-offered", text="llama.expert_count")

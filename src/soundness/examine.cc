@@ -15,6 +15,17 @@ Part StructureOf(const Subject& subject) {
           true};
 }
 
+// The reader that the native engine and the arbiter have has the last word.
+void OpenAsModel(const Context& context) {
+  if (!context.params || context.subject.sharded() || context.findings.Count(Severity::kError) > 0) return;
+  const auto model = Model::Open(context.request.model, context.request.options);
+  if (model.ok()) return;
+  if (model.error().code == Code::kMalformed)
+    context.findings.Add("metadata", "", model.error().message);
+  else if (model.error().code == Code::kUnsupported && !context.findings.Has("not-offered"))
+    context.findings.Add("not-offered", "", model.error().message);
+}
+
 }  // namespace
 
 Result<Examination> Examine(const Request& request) {
@@ -32,6 +43,7 @@ Result<Examination> Examine(const Request& request) {
     Part part = examine(context);
     if (!part.name.empty()) out.parts.push_back(std::move(part));
   }
+  OpenAsModel(context);
   return out;
 }
 
