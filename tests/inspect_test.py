@@ -63,6 +63,12 @@ class Inspect(Case):
         path.write_bytes(b"no model")
         self.assertEqual(run("inspect", path).code, 5)
 
+    def test_the_documented_statistics_are_verify_s(self):
+        for flag in ("--ln-stats", "--gate", "--policy"):
+            result = run("inspect", TQ2_0, flag)
+            self.assertEqual(result.code, 2, result)
+            self.assertIn("paritybit verify", result.err)
+
     def test_the_model_is_named_once(self):
         self.assertEqual(run("inspect", "--model", TQ2_0).out, run("inspect", TQ2_0).out)
         self.assertEqual(run("inspect", TQ2_0, "--model", TQ2_0).code, 2)

@@ -224,6 +224,8 @@ Action DeclareInspect(Flags& flags) {
       .Group("Input");
   flags.Switch("--digests", args->digests, "SHA-256 of the file and of each tensor's bytes").Group("Output");
   flags.Switch("--full", args->full, "all elements of arrays, whole strings").Group("Output");
+  for (const char* flag : {"--ln-stats", "--gate", "--policy", "--policy-key"})
+    flags.Refuse(flag, "`paritybit verify` holds norms and projections against the documented bands");
   AddOutputArguments(flags, args->output, nullptr);
   return [args] {
     auto exit_code = Inspect(*args);
