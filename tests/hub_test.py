@@ -113,15 +113,24 @@ class Plain(HubCase):
         self.assertEqual([f["how"] for f in result.json["files"]], ["there, and the hub has no other"] * 2 + ["fetched"])
         self.download("--file", parts[1], "--sha256", SHA256, code=2)
 
-    def test_two_at_once_fetch_one_file(self):
+    def two_at_once(self, *args):
         self.hub.faults[PATH] = [slowly(200000, 0.1)]
-        both = [subprocess.Popen([PARITYBIT, *map(str, self.args())], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        both = [subprocess.Popen([PARITYBIT, *map(str, self.args(*args))], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
                 for _ in range(2)]
         for process in both:
             out, err = process.communicate(timeout=60)
             self.assertEqual(process.returncode, 0, (out, err))
         self.assert_whole()
+
+    def test_two_at_once_fetch_one_file(self):
+        self.two_at_once()
         self.assertEqual(sum(path == PATH and "If-None-Match" not in headers for path, headers in self.hub.requests), 1)
+
+    def test_two_at_once_by_force_do_not_meet(self):
+        """The second may not write into what has become the target while it waited."""
+        self.two_at_once("--force")
+        self.assertEqual(len(self.hub.requests), 2)
+        self.assertEqual(self.hub.asked("Range"), [None, None])
 
 
 class Interrupted(HubCase):

@@ -427,6 +427,7 @@ Result<Fetched> Download::Run() {
     // It may have come while this one waited.
     if (!request_.force) {
       PB_ASSIGN(there, LookAtTarget());
+      if (there && partial.bytes() == 0) partial.Drop();
     }
     for (bool again = true; !there; again = false) {
       PB_TRY(Receive(partial));

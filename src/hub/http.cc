@@ -123,8 +123,6 @@ Result<Response> Perform(const Get& get, const Sink& sink) {
   if (!exchange.failed.ok()) return std::move(exchange.failed).error();
   if (code == CURLE_OK) Begin(exchange);
   if (code == CURLE_OK || exchange.unwanted) return exchange.response;
-  long connect_error = 0;
-  curl_easy_getinfo(curl.get(), CURLINFO_OS_ERRNO, &connect_error);
   const double seconds = get.seconds;
   curl_off_t taken = 0;
   curl_easy_getinfo(curl.get(), CURLINFO_TOTAL_TIME_T, &taken);

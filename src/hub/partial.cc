@@ -49,13 +49,10 @@ Result<Partial> Partial::Open(const fs::path& target, const std::function<void()
         if (errno != EINTR) return Failed(path, "cannot be locked");
       }
     }
-    // Whoever held it may have finished it, and it has another name now.
+    // Whoever held it may have finished it: these bytes have the target's name now, and are not ours.
     struct stat there;
-    if (::stat(path.c_str(), &there) != 0 || there.st_ino != here.st_ino || there.st_dev != here.st_dev) {
-      std::error_code error;
-      if (fs::exists(target, error)) return partial;  // the caller looks there first
+    if (::stat(path.c_str(), &there) != 0 || there.st_ino != here.st_ino || there.st_dev != here.st_dev)
       continue;
-    }
     if (::fstat(fd, &here) != 0) return Failed(path, "cannot be read");
     partial.bytes_ = static_cast<uint64_t>(here.st_size);
     partial.ReadSideCar();
