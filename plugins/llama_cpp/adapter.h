@@ -147,6 +147,9 @@ struct pb_session {
   pb::llama_cpp::GraphRecorder* recorder = nullptr;  // during the warm-up only
   int32_t n_past = 0;
   pb::llama_cpp::Pass pass;
+  // Memory of the tensor at hand, as it lies and as it is shown, used again for the next one.
+  std::vector<float> native;
+  pb::llama_cpp::Canonical canonical;
 
   ~pb_session() {
     if (ctx) llama_free(ctx);

@@ -47,33 +47,32 @@ struct ScoreIndex {
 
 bool IsAttention(const Shape& shape) { return shape.form == Form::kScores || shape.form == Form::kWeights; }
 
-bool ScoresToCanonical(const ggml_tensor* t, const std::vector<float>& native, int64_t first,
-                       const Shape& shape, Canonical* out) {
+void ScoresToCanonical(const ggml_tensor* t, std::span<const float> native, int64_t first, const Shape& shape,
+                       std::vector<float>* out) {
   const ScoreIndex at(t, first);
-  if (at.p > at.n_cells || t->ne[3] != 1) return false;
   const float hidden = shape.form == Form::kScores ? kHidden : 0.0f;
-  out->shape = {at.n_rows, at.n_heads, at.p};
-  out->values.assign(static_cast<size_t>(at.n_rows * at.n_heads * at.p), hidden);
+  out->resize(static_cast<size_t>(at.n_rows * at.n_heads * at.p));
   for (int64_t row = 0; row < at.n_rows; ++row) {
+    const int64_t n = at.Visible(row);
     for (int64_t head = 0; head < at.n_heads; ++head) {
-      for (int64_t cell = 0; cell < at.Visible(row); ++cell) {
-        out->values[at.Flat(row, head, cell)] = native[at.Native(row, head, cell)] * shape.scale;
-      }
+      const float* from = native.data() + at.Native(row, head, 0);
+      float* to = out->data() + at.Flat(row, head, 0);
+      for (int64_t cell = 0; cell < n; ++cell) to[cell] = from[cell] * shape.scale;
+      std::fill(to + n, to + at.p, hidden);
     }
   }
-  return true;
 }
 
 void ScoresToNative(const ggml_tensor* t, const Canonical& c, int64_t first, const Shape& shape,
-                    std::vector<float>* native) {
+                    std::span<float> native) {
   const ScoreIndex at(t, first);
   for (int64_t row = 0; row < at.n_rows; ++row) {
+    const int64_t n = at.Visible(row);
     for (int64_t head = 0; head < at.n_heads; ++head) {
-      for (int64_t cell = 0; cell < at.Visible(row); ++cell) {
-        float& to = (*native)[at.Native(row, head, cell)];
-        const float value = c.values[at.Flat(row, head, cell)];
-        if (to * shape.scale != value) to = value / shape.scale;
-      }
+      float* to = native.data() + at.Native(row, head, 0);
+      const float* from = c.values.data() + at.Flat(row, head, 0);
+      for (int64_t cell = 0; cell < n; ++cell)
+        to[cell] = to[cell] * shape.scale != from[cell] ? from[cell] / shape.scale : to[cell];
     }
   }
 }
@@ -93,38 +92,57 @@ bool ReadTensor(const ggml_tensor* t, std::vector<float>* out) {
   return true;
 }
 
-bool ToCanonical(const ggml_tensor* t, const std::vector<float>& native, int64_t first, const Shape& shape,
-                 Canonical* out) {
-  if (IsAttention(shape)) return ScoresToCanonical(t, native, first, shape, out);
-  const bool heads = shape.form == Form::kHeads;
+std::span<float> InPlace(const ggml_tensor* t) {
+  const ggml_backend_buffer_t buffer = t->view_src ? t->view_src->buffer : t->buffer;
+  if (t->type != GGML_TYPE_F32 || !ggml_is_contiguous(t) || !t->data || !buffer ||
+      !ggml_backend_buffer_is_host(buffer))
+    return {};
+  return {static_cast<float*>(t->data), static_cast<size_t>(ggml_nelements(t))};
+}
+
+bool CanonicalShape(const ggml_tensor* t, size_t n_values, int64_t first, const Shape& shape,
+                    std::vector<int64_t>* out) {
+  if (IsAttention(shape)) {
+    const ScoreIndex at(t, first);
+    *out = {at.n_rows, at.n_heads, at.p};
+    return at.p <= at.n_cells && t->ne[3] == 1;
+  }
+  const bool heads = shape.form == Form::kHeads, part = shape.columns.n > 0;
   // A row of heads may lie in several of the tensor's own rows; columns are of a row as it lies.
-  const bool part = shape.columns.n > 0;
-  const int64_t total = static_cast<int64_t>(native.size());
+  const int64_t total = static_cast<int64_t>(n_values);
   const int64_t width = heads && !part ? shape.n_heads * shape.head_dim : t->ne[0];
-  const int64_t begin = part ? shape.columns.first : 0, end = part ? begin + shape.columns.n : width;
-  if (width <= 0 || total % width != 0 || end > width) return false;
-  if (heads && end - begin != shape.n_heads * shape.head_dim) return false;
-  const int64_t n_rows = total / width;
-  out->shape = heads ? std::vector<int64_t>{n_rows, shape.n_heads, shape.head_dim}
-                     : std::vector<int64_t>{n_rows, end - begin};
-  if (!part) return out->values = native, true;
-  out->values.clear();
-  for (int64_t r = 0; r < n_rows; ++r)
-    out->values.insert(out->values.end(), native.begin() + r * width + begin,
-                       native.begin() + r * width + end);
+  const int64_t n_columns = part ? shape.columns.n : width;
+  if (width <= 0 || total % width != 0 || (part && shape.columns.first + n_columns > width)) return false;
+  if (heads && n_columns != shape.n_heads * shape.head_dim) return false;
+  *out = heads ? std::vector<int64_t>{total / width, shape.n_heads, shape.head_dim}
+               : std::vector<int64_t>{total / width, n_columns};
   return true;
 }
 
-void ToNative(const ggml_tensor* t, Canonical c, int64_t first, const Shape& shape,
-              std::vector<float>* native) {
+bool IsAsItStands(const Shape& shape) { return !IsAttention(shape) && shape.columns.n == 0; }
+
+bool ToCanonical(const ggml_tensor* t, std::span<const float> native, int64_t first, const Shape& shape,
+                 Canonical* out) {
+  if (!CanonicalShape(t, native.size(), first, shape, &out->shape)) return false;
+  if (IsAttention(shape)) return ScoresToCanonical(t, native, first, shape, &out->values), true;
+  if (IsAsItStands(shape)) return out->values.assign(native.begin(), native.end()), true;
+  const int64_t width = t->ne[0], n = shape.columns.n;
+  out->values.resize(static_cast<size_t>(out->shape[0] * n));
+  for (int64_t r = 0; r < out->shape[0]; ++r)
+    std::copy_n(native.begin() + r * width + shape.columns.first, n, out->values.begin() + r * n);
+  return true;
+}
+
+void ToNative(const ggml_tensor* t, const Canonical& c, int64_t first, const Shape& shape,
+              std::span<float> native) {
   if (IsAttention(shape)) return ScoresToNative(t, c, first, shape, native);
-  if (shape.columns.n == 0) {
-    *native = std::move(c.values);
+  if (IsAsItStands(shape)) {
+    std::copy(c.values.begin(), c.values.end(), native.begin());
     return;
   }
   const int64_t width = t->ne[0], n = shape.columns.n;
   for (int64_t r = 0; r < c.shape[0]; ++r)
-    std::copy_n(c.values.begin() + r * n, n, native->begin() + r * width + shape.columns.first);
+    std::copy_n(c.values.begin() + r * n, n, native.begin() + r * width + shape.columns.first);
 }
 
 bool CacheToCanonical(const ggml_tensor* t, bool transposed, int64_t p, Canonical* out) {

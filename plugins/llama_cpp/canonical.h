@@ -3,7 +3,9 @@
 #ifndef PARITYBIT_PLUGINS_LLAMA_CPP_CANONICAL_H_
 #define PARITYBIT_PLUGINS_LLAMA_CPP_CANONICAL_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "ggml.h"
@@ -17,19 +19,27 @@ struct Canonical {
   std::vector<float> values;
 };
 
+// The values of a tensor where they lie, if they can be read and written there: float32, contiguous, in this
+// process's memory. Else empty.
+std::span<float> InPlace(const ggml_tensor* t);
+
 // Values of a tensor in ggml's order (ne[0] fastest), whatever its strides; other types are widened, blocks
 // decoded. False: a type of whole numbers.
 bool ReadTensor(const ggml_tensor* t, std::vector<float>* out);
 
-// `native` holds the values of t as ReadTensor gives them; first is the position of its first row. False: t
-// does not have the declared shape.
-bool ToCanonical(const ggml_tensor* t, const std::vector<float>& native, int64_t first, const Shape& shape,
+// Which shape `native`, the values of t in ggml's order, have as a canonical tensor; first is the position of
+// its first row. False: t does not have the declared shape.
+bool CanonicalShape(const ggml_tensor* t, size_t n_values, int64_t first, const Shape& shape,
+                    std::vector<int64_t>* out);
+// Whether the canonical tensor has the native values in their order.
+bool IsAsItStands(const Shape& shape);
+bool ToCanonical(const ggml_tensor* t, std::span<const float> native, int64_t first, const Shape& shape,
                  Canonical* out);
 
 // The inverse, into `native`. Cells that are hidden or padding stay as they are; an unchanged value keeps its
 // bits.
-void ToNative(const ggml_tensor* t, Canonical c, int64_t first, const Shape& shape,
-              std::vector<float>* native);
+void ToNative(const ggml_tensor* t, const Canonical& c, int64_t first, const Shape& shape,
+              std::span<float> native);
 
 // Keys ([head][cell][dim], stage k_rope) or values ([head][dim][cell]) of the cache's view -> (p, heads,
 // head_dim).

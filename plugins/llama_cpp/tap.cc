@@ -18,16 +18,14 @@ uint64_t SplitMix(uint64_t* state) {
 
 // Random rounding: each value times 1 + r * 2^-24, r in {-1, 0, 1}, rounded to float. The stream depends on
 // seed, point and position alone, so that a run can be repeated whatever came before it.
-void Disturb(std::vector<float>* values, uint64_t seed, const pb_point& point) {
+void Disturb(std::span<float> values, uint64_t seed, const pb_point& point) {
   uint64_t state = seed;
   for (const int64_t part : {point.stage, point.layer, point.first_position}) {
     state ^= static_cast<uint64_t>(part) + 1;
     state = SplitMix(&state);
   }
-  for (float& v : *values) {
-    const int r = static_cast<int>(SplitMix(&state) % 3) - 1;
-    v = static_cast<float>(static_cast<double>(v) * (1.0 + r * 0x1p-24));
-  }
+  constexpr double kFactors[] = {1.0 - 0x1p-24, 1.0, 1.0 + 0x1p-24};
+  for (float& v : values) v = static_cast<float>(static_cast<double>(v) * kFactors[SplitMix(&state) % 3]);
 }
 
 // Ends the evaluation with an error of ours.
@@ -45,7 +43,7 @@ void CaptureInputs(pb_session* s, const ggml_tensor* reader) {
     const InputRule& input = rule->inputs[index];
     const ggml_tensor* source = reader->src[input.src];
     Canonical& c = pass.inputs[{rule, index}];
-    std::vector<float> native;
+    std::vector<float>& native = s->native;
     const bool ok =
         input.from_cache
             ? CacheToCanonical(source, input.cache_transposed, pass.first_position + pass.n_rows, &c)
@@ -128,34 +126,38 @@ bool Ask(pb_session* s, const ggml_tensor* t) {
 }
 
 // Hands a point of the node to the tap and takes an overwrite back into `native`. Returns what the tap answered.
-int Offer(pb_session* s, const ggml_tensor* t, const Shape& shape, std::vector<float>* native) {
+int Offer(pb_session* s, const ggml_tensor* t, const Shape& shape, std::span<float> native) {
   Pass& pass = s->pass;
-  Canonical c;
-  if (!ToCanonical(t, *native, pass.first_position, shape, &c)) {
+  Canonical& c = s->canonical;
+  // Values that are canonical as they stand are shown, and overwritten, where they are.
+  const bool as_it_stands = IsAsItStands(shape);
+  if (as_it_stands ? !CanonicalShape(t, native.size(), pass.first_position, shape, &c.shape)
+                   : !ToCanonical(t, native, pass.first_position, shape, &c)) {
     Fail(&pass, pass.key + ": has another shape than the warm-up showed");
     return PB_STOP;
   }
   if (pass.rules)
     pass.point.first_position = pass.first_position + pass.n_rows - static_cast<int32_t>(c.shape[0]);
   pb_tensor tensor = TensorOf(&c, pass.native_name.c_str());
+  if (as_it_stands) tensor.data = native.data();
   const int action = pass.tap->output(pass.tap->ctx, &pass.point, &tensor);
-  if (action == PB_OVERWRITTEN) ToNative(t, std::move(c), pass.first_position, shape, native);
+  if (action == PB_OVERWRITTEN && !as_it_stands) ToNative(t, c, pass.first_position, shape, native);
   return action;
 }
 
 // Random rounding of one point of a node, in the order of its memory.
 void DisturbPoint(Pass* pass, const ggml_tensor* t, const PointRule& rule, uint64_t seed,
-                  std::vector<float>* native) {
+                  std::span<float> native) {
   if (rule.shape.columns.n == 0) return Disturb(native, seed, pass->point);
   Canonical part;
-  if (!ToCanonical(t, *native, pass->first_position, rule.shape, &part))
+  if (!ToCanonical(t, native, pass->first_position, rule.shape, &part))
     return Fail(pass, pass->key + ": has another shape than the warm-up showed");
-  Disturb(&part.values, seed, pass->point);
-  ToNative(t, std::move(part), pass->first_position, rule.shape, native);
+  Disturb(part.values, seed, pass->point);
+  ToNative(t, part, pass->first_position, rule.shape, native);
 }
 
 // The points of a node that has run, one after the other, on its values. Returns whether they are to be written back.
-bool HandOverPoints(pb_session* s, const ggml_tensor* t, std::vector<float>* native) {
+bool HandOverPoints(pb_session* s, const ggml_tensor* t, std::span<float> native) {
   Pass& pass = s->pass;
   bool changed = false;
   for (size_t i = 0; i < pass.want.size() && !pass.stopped; ++i) {
@@ -179,19 +181,19 @@ bool HandOver(pb_session* s, ggml_tensor* t) {
   if (pass.stopped) return false;
   const bool noisy = s->settings.noise_seed && pass.rules && pass.rules->front().stage != PB_STAGE_LOGITS;
   if (!noisy && !WantsOutput(pass)) return true;
-  std::vector<float> native;
-  if (!ReadTensor(t, &native)) {
+  const std::span<float> in_place = InPlace(t);
+  if (in_place.empty() && !ReadTensor(t, &s->native)) {
     Fail(&pass, pass.key + ": cannot be read");
     return false;
   }
-  const bool changed = HandOverPoints(s, t, &native);
+  const bool changed = HandOverPoints(s, t, in_place.empty() ? std::span(s->native) : in_place);
   if (pass.stopped) return false;
-  if (!changed) return true;
+  if (!changed || !in_place.empty()) return true;
   if (!ggml_is_contiguous(t)) {
     Fail(&pass, pass.key + ": is not contiguous, so it cannot be overwritten");
     return false;
   }
-  ggml_backend_tensor_set(t, native.data(), 0, native.size() * sizeof(float));
+  ggml_backend_tensor_set(t, s->native.data(), 0, s->native.size() * sizeof(float));
   return true;
 }
 
