@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "base/sha256.h"
 #include "stages/stages.h"
@@ -16,15 +17,18 @@ namespace {
 
 using Key = std::pair<int32_t, int32_t>;  // (stage, layer)
 
-// Tensors of up to this many bytes are copied before they are compared, so that the candidate goes
-// on computing meanwhile.
+// Tensors of up to this many bytes are copied before they are compared, so that both engines go on
+// computing meanwhile. Before a larger one they stand still.
 constexpr size_t kCopiedBytes = 32 << 20;
 
 // A point's rows as they arrive; an engine may show them in several pieces.
 struct Tensor {
   std::vector<int64_t> shape;
   std::vector<float> values;
-  int64_t n_taken = 0;  // rows the candidate has been compared with
+  std::span<const float> in_place;  // in place of values, while they can be read where they lie
+  int64_t n_taken = 0;              // rows the candidate has been compared with
+
+  std::span<const float> Values() const { return in_place.empty() ? std::span(values) : in_place; }
 };
 
 int64_t Features(const std::vector<int64_t>& shape) {
@@ -136,6 +140,7 @@ struct LockStep::State {
   int32_t candidate_order = 0, reference_order = 0;
   bool reference_done = false;
   bool reference_stands = false;  // at an event that was taken, until more is needed of it
+  std::optional<Key> stands_at;   // then: the tensor that is read in the engine's memory
   // Memory of tensors that are done with, for those to come.
   std::vector<std::vector<float>> spare;
   std::vector<float> copy;  // of what the candidate showed
@@ -143,7 +148,23 @@ struct LockStep::State {
   void Recycle(std::vector<float> values) {
     constexpr size_t kMost = 32;
     values.clear();
-    if (spare.size() < kMost) spare.push_back(std::move(values));
+    if (values.capacity() > 0 && spare.size() < kMost) spare.push_back(std::move(values));
+  }
+
+  // Memory for a tensor's values.
+  std::vector<float> Spare() {
+    if (spare.empty()) return {};
+    std::vector<float> values = std::move(spare.back());
+    spare.pop_back();
+    return values;
+  }
+
+  // Copies what lies in the engine's memory, before the engine goes on.
+  void TakeOver(Tensor* t) {
+    if (t->in_place.empty()) return;
+    t->values = Spare();
+    t->values.assign(t->in_place.begin(), t->in_place.end());
+    t->in_place = {};
   }
 };
 
@@ -205,10 +226,21 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     }
     n_shown += shape[0];
     Tensor& t = s.waiting[key];
-    if (t.shape.empty()) {
+    const bool fresh = t.shape.empty();
+    const bool small = side_by_side_ && event.tensor.data.size_bytes() <= kCopiedBytes;
+    if (fresh && (event.tensor.lasting || !small)) {
       t.shape = shape;
-      if (!s.spare.empty()) t.values = std::move(s.spare.back()), s.spare.pop_back();
+      t.in_place = event.tensor.data;
+      if (event.tensor.lasting) return GoOnWithReference();
+      s.reference_stands = true;
+      s.stands_at = key;
+      return {};
+    }
+    if (fresh) {
+      t.shape = shape;
+      t.values = s.Spare();
     } else {
+      s.TakeOver(&t);
       t.shape[0] += shape[0];
     }
     t.values.insert(t.values.end(), event.tensor.data.begin(), event.tensor.data.end());
@@ -220,6 +252,11 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
 Status LockStep::PullReference() {
   if (state_->reference_stands) {
     state_->reference_stands = false;
+    if (state_->stands_at) {
+      auto found = state_->waiting.find(*state_->stands_at);
+      if (found != state_->waiting.end()) state_->TakeOver(&found->second);
+      state_->stands_at.reset();
+    }
     PB_TRY(reference_.Noted(reference_.engine().Continue()));
   }
   auto event = reference_.engine().Wait();
@@ -303,8 +340,8 @@ Status LockStep::Candidate(const host::Event& event) {
     return GoOnWithCandidate(event, {});
   }
   const int64_t features = Features(shape);
-  PB_TRY(CompareAndGoOn(event, std::span<const float>(t.values).subspan(static_cast<size_t>(begin * features),
-                                                                        event.tensor.data.size())));
+  PB_TRY(CompareAndGoOn(event,
+                        t.Values().subspan(static_cast<size_t>(begin * features), event.tensor.data.size())));
   t.n_taken += shape[0];
   if (t.n_taken == s.n_tokens) {
     s.Recycle(std::move(t.values));
@@ -335,6 +372,7 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
   s.waiting.clear(), s.n_shown.clear();
   s.candidate_order = s.reference_order = 0;
   s.reference_done = s.reference_stands = false;
+  s.stands_at.reset();
   host::EvalRequest request;
   request.tokens.assign(tokens.begin(), tokens.end());
   request.first_position = first_position;

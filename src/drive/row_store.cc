@@ -58,6 +58,12 @@ Status RowStore::Append(std::span<const float> values) {
   return {};
 }
 
+void RowStore::Release() const {
+  if (data_)
+    madvise(data_, static_cast<size_t>(capacity_) * static_cast<size_t>(n_columns_) * sizeof(float),
+            MADV_DONTNEED);
+}
+
 std::span<const float> RowStore::Row(int64_t row) const {
   PB_CHECK(row >= 0 && row < n_rows_);
   return {data_ + row * n_columns_, static_cast<size_t>(n_columns_)};

@@ -28,6 +28,8 @@ class RowStore {
   // asked.
   Status Append(std::span<const float> values);
   std::span<const float> Row(int64_t row) const;
+  // Gives the memory of all rows back; they are read again from the file when they are needed.
+  void Release() const;
 
  private:
   RowStore(float* data, int64_t capacity, int64_t n_columns)

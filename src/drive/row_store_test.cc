@@ -2,7 +2,9 @@
 #include "drive/row_store.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <vector>
 
 namespace pb::drive {
@@ -18,6 +20,30 @@ TEST(RowStore, GivesBackWhatWasAppended) {
   EXPECT_EQ(moved.n_rows(), 3);
   EXPECT_EQ(moved.Row(1)[0], 3);
   EXPECT_EQ(moved.Row(2)[1], 6);
+}
+
+// Bytes of this process's memory that are of files.
+int64_t OfFiles() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t size = 0, resident = 0, of_files = 0;
+  statm >> size >> resident >> of_files;
+  return of_files * sysconf(_SC_PAGESIZE);
+}
+
+TEST(RowStore, GivesItsMemoryBackAndKeepsItsRows) {
+  constexpr int64_t kRows = 64, kColumns = 1 << 16, kBytes = kRows * kColumns * 4;
+  auto store = RowStore::Create(kRows, kColumns);
+  ASSERT_TRUE(store.ok());
+  const int64_t before = OfFiles();
+  std::vector<float> row(kColumns);
+  for (int64_t r = 0; r < kRows; ++r) {
+    row.assign(row.size(), static_cast<float>(r));
+    ASSERT_TRUE(store->Append(row).ok());
+  }
+  EXPECT_GE(OfFiles(), before + kBytes);
+  store->Release();
+  EXPECT_LT(OfFiles(), before + kBytes / 2);
+  for (int64_t r = 0; r < kRows; ++r) EXPECT_EQ(store->Row(r)[kColumns - 1], static_cast<float>(r));
 }
 
 TEST(RowStore, RefusesMoreThanThereIsRoomForAndPartsOfRows) {

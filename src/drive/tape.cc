@@ -71,13 +71,14 @@ bool Holds(const std::vector<int32_t>& all, const std::vector<int32_t>& some) {
 
 }  // namespace
 
-Result<std::shared_ptr<const Tape>> Tape::Open(const std::filesystem::path& folder, const Json& provenance) {
+Result<std::shared_ptr<const Tape>> Tape::Open(const std::filesystem::path& folder, const Json& provenance,
+                                               const std::string& written) {
   PB_ASSIGN(const Json index, ReadSealed(folder / kIndexFile, kMaxIndexBytes));
   if (index.value("schema", Json()) != kSchema || index.value("provenance", Json()) != provenance)
     return MakeError(Code::kMalformed, "{}: is of something else", folder.string());
   PB_ASSIGN(MappedFile data, MappedFile::Open(folder / kDataFile));
   std::shared_ptr<Tape> tape(new Tape(std::move(data)));
-  tape->data_blake3_ = Blake3OfMapped(tape->data_.bytes());
+  tape->data_blake3_ = written.empty() ? Blake3OfMapped(tape->data_.bytes()) : written;
   if (index.value("data_blake3", Json()) != tape->data_blake3_)
     return MakeError(Code::kMalformed, "{}: does not have its digest", (folder / kDataFile).string());
   tape->note_ = index.value("note", Json::object());
@@ -109,6 +110,15 @@ Status Tape::ReadPasses(const Json& index) {
 
 std::span<const float> Tape::Values(const TapeItem& item) const {
   return {reinterpret_cast<const float*>(data_.bytes().data()) + item.offset, item.n_values};
+}
+
+void Tape::Prepare(std::span<const float> values) const {
+#ifdef MADV_POPULATE_READ
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(values.data()) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(values.data() + values.size());
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_READ);
+#endif
 }
 
 void Tape::Release(std::span<const float> values) const { GiveBack(std::as_bytes(values)); }
@@ -217,14 +227,14 @@ Result<std::shared_ptr<const Tape>> TapeWriter::Finish(const Json& provenance, c
   std::error_code error;
   std::filesystem::rename(folder_ / fmt::format("{}.{}", kDataFile, getpid()), folder_ / kDataFile, error);
   if (error) return MakeError(Code::kIo, "{}: {}", folder_.string(), error.message());
+  const std::string data_blake3 = ToHex(digest_.Finish());
   PB_TRY(WriteSealed(folder_ / kIndexFile, {{"schema", kSchema},
                                             {"provenance", provenance},
                                             {"note", note},
                                             {"n_prefill", n_prefill},
-                                            {"data_blake3", ToHex(digest_.Finish())},
+                                            {"data_blake3", data_blake3},
                                             {"passes", std::move(passes)}}));
-  // Read back, so that what is served is what is on the disk.
-  return Tape::Open(folder_, provenance);
+  return Tape::Open(folder_, provenance, data_blake3);
 }
 
 TapedEngine::TapedEngine(std::unique_ptr<host::Engine> live)
@@ -238,6 +248,7 @@ void TapedEngine::Play(std::shared_ptr<const Tape> tape, host::Settings session)
   tape_ = std::move(tape);
   tape_session_ = std::move(session);
   from_tape_ = playing_ = false;
+  queue_.clear(), next_ = 0;
 }
 
 Result<host::Facts> TapedEngine::OpenSession(const host::Settings& overrides) {
@@ -260,6 +271,7 @@ void TapedEngine::Queue(const host::EvalRequest& request) {
     if (request.tap.outputs && pass.first_position != first) continue;
     for (const TapeItem& item : pass.items) {
       host::Event event{item.kind, item.point, {}, {"", item.shape, tape_->Values(item), {}}};
+      event.tensor.lasting = true;
       if (item.kind == host::Event::kPoint) {
         if (!request.tap.outputs || !Holds(request.tap.stages, {item.point.stage})) continue;
       } else {
@@ -280,6 +292,8 @@ void TapedEngine::Queue(const host::EvalRequest& request) {
 }
 
 Status TapedEngine::BeginEval(const host::EvalRequest& request) {
+  for (const host::Event& event : queue_) tape_->Release(event.tensor.data);
+  queue_.clear(), next_ = 0;
   if (from_tape_ && request.first_position == n_positions_ && (playing_ || n_positions_ == 0)) {
     if (tape_->Serves(request)) {
       playing_ = true;
@@ -298,7 +312,11 @@ Status TapedEngine::BeginEval(const host::EvalRequest& request) {
 }
 
 Result<host::Event> TapedEngine::Wait() {
-  if (playing_) return queue_[std::min(next_++, queue_.size() - 1)];
+  if (playing_) {
+    const host::Event& next = queue_[std::min(next_++, queue_.size() - 1)];
+    tape_->Prepare(next.tensor.data);
+    return next;
+  }
   auto event = live_->Wait();
   if (writer_ && event.ok() && event->kind != host::Event::kDone) writer_->Add(*event);
   return event;
@@ -306,7 +324,9 @@ Result<host::Event> TapedEngine::Wait() {
 
 Status TapedEngine::Continue() {
   if (!playing_) return live_->Continue();
-  if (next_ > 0 && next_ <= queue_.size()) tape_->Release(queue_[next_ - 1].tensor.data);
+  // Values that were shown a layer ago are used up; one that is still waited for is read again.
+  constexpr size_t kInUse = 24;
+  if (next_ > kInUse && next_ <= queue_.size()) tape_->Release(queue_[next_ - 1 - kInUse].tensor.data);
   return {};
 }
 

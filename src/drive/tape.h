@@ -38,11 +38,15 @@ class Tape {
  public:
   // Of a folder, whatever it is of when `provenance` is not. kNotFound: there is none; kMalformed:
   // it is of something else, or its data do not have their digest.
+  // `written`: the digest of the data, by who wrote them just now; empty: they are read for it.
   static Result<std::shared_ptr<const Tape>> Open(const std::filesystem::path& folder,
-                                                  const nlohmann::json& provenance);
+                                                  const nlohmann::json& provenance,
+                                                  const std::string& written = {});
 
   const std::vector<TapePass>& passes() const { return passes_; }
   std::span<const float> Values(const TapeItem& item) const;
+  // Maps values that are about to be read, at once and not page by page.
+  void Prepare(std::span<const float> values) const;
   // Gives back the memory of values that were used; they are read again when they are needed.
   void Release(std::span<const float> values) const;
   // What the recorder noted beside it.

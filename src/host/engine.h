@@ -70,6 +70,7 @@ struct TensorRef {
   std::span<const float>
       units;  // Replay alone, where asked for: one for each value (abi/engine.h: pb_replay)
   std::optional<Codes> codes = std::nullopt;  // Replay alone, where asked for: of its input
+  bool lasting = false;                       // data lives until the engine's next evaluation
 };
 
 struct PointRef {

@@ -363,7 +363,8 @@ Status RemoteEngine::Overwrite(std::span<const float> values) {
     return MakeError(Code::kUsage, "{}: {} values to overwrite an output of {}", name_, values.size(),
                      output_values_);
   }
-  std::memmove(memory_.values(output_offset_), values.data(), values.size_bytes());
+  float* output = memory_.values(output_offset_);
+  if (values.data() != output) std::memmove(output, values.data(), values.size_bytes());
   state_ = State::kRunning;
   Progress();
   return Send(FrameWriter(MessageType::kOverwrite));
