@@ -124,10 +124,10 @@ class TextReport {
     if (!d.error.empty())
       Line("default", "the reference's default configuration gives no figure: " + Escape(d.error));
     else
-      Line("default",
-           fmt::format("reference as it comes (flash attention {}) against as compared: mean KL {:.1e}, "
-                       "worst {:.1e}; for information",
-                       Escape(d.flash), d.mean_kl, d.worst_kl));
+      Line("default", fmt::format("reference as it comes (flash attention {}) against as compared, over {} "
+                                  "positions: mean KL {:.1e}, "
+                                  "worst {:.1e}; for information",
+                                  Escape(d.flash), d.n_positions, d.mean_kl, d.worst_kl));
   }
 
   void Points() {

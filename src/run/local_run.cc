@@ -60,11 +60,21 @@ Result<drive::LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index
     if (models_[0])
       explainer.emplace(models_[0], scheme_check_ ? &*scheme_check_ : nullptr, &precision_.differences);
   }
+  // Positions, of which each point is a share: a prefill's are many, a step's one.
+  int64_t n_rows_done = 0, n_points = 0;
+  for (const int32_t s : plan.compared) n_points += pb_vocabulary[s].per_layer ? options.n_layers : 1;
+  const auto n_positions = static_cast<int64_t>(prompt.tokens.size() + prompt.decoded.size());
+  const std::string doing = WhatIsDone(overwrite, index);
   options.on_pair = [&](const drive::PointPair& pair) -> Status {
+    n_rows_done += pair.shape[0];
+    if (request_.progress)
+      request_.progress(doing, std::min(n_rows_done / std::max<int64_t>(n_points, 1), n_positions),
+                        n_positions);
     if (explainer) explainer->OnPair(pair);
     if (request_.observe && in_lock_step) request_.observe(pair);
+    // Later steps only show the same products again.
     for (int side : {0, 1})
-      if (!in_lock_step && observers_[side])
+      if (!in_lock_step && observers_[side] && pair.row->step <= 1)
         observers_[side]->OnPoint(pair.point, pair.shape, side == 0 ? pair.candidate : pair.reference,
                                   pair.row->step > 0);
     return {};
@@ -85,6 +95,12 @@ Result<drive::LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index
   if (kept && !status.ok()) kept->Abandon(status.error().message);
   if (!status.ok()) return std::move(status).error();
   return lock_step.Finish();
+}
+
+std::string LocalRun::WhatIsDone(drive::Overwrite overwrite, int32_t index) const {
+  const char* pass = overwrite == drive::Overwrite::kReference ? "lock-step" : "run with taps";
+  if (request_.prompts.size() < 2) return pass;
+  return fmt::format("{}, prompt {} of {}", pass, index + 1, request_.prompts.size());
 }
 
 Status LocalRun::AskForSchemes() {
@@ -152,7 +168,6 @@ Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
 }
 
 Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
-  if (request_.progress) request_.progress("lock-step", index, index + 1);
   PB_ASSIGN(const drive::LockStepResult result, Pass(prompt, index, drive::Overwrite::kReference, false));
   // A point is compared when all its rows were, in however many pieces they came.
   std::map<std::tuple<int32_t, int32_t, int32_t>, int64_t> rows;  // by step, stage, layer
@@ -171,7 +186,6 @@ Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
 }
 
 Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
-  if (request_.progress) request_.progress("run with taps", index, index + 1);
   // An engine that rounds what it gets back cannot prove that it computes with what it shows.
   const bool rounds = !sides_[0]->record().session_facts().overwrite_exact;
   if (rounds) evidence_.shown_is_used = false;

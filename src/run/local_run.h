@@ -48,6 +48,8 @@ class LocalRun {
   Status AddAccumulated(PromptRecord& prompt, int32_t index);
   // Takes what was observed of both engines' products in the first prompt's free run.
   void TakePrecision();
+  // For who waits: the pass at hand.
+  std::string WhatIsDone(drive::Overwrite overwrite, int32_t index) const;
   // Asks both engines, once, how they quantise, where they say that they do so alike: codes may
   // then explain differences.
   Status AskForSchemes();
