@@ -70,7 +70,8 @@ def grid(model):
 
 
 def check(model, candidate, prompts):
-    args = ["crossval", "--format", "json", "--model", model, "--candidate", candidate, "--reference", "llama.cpp", "--max-tokens", STEPS]
+    args = ["crossval", "--format", "json", "--model", model, "--candidate", candidate, "--reference", "llama.cpp", "--max-tokens", STEPS,
+            "--noise", "whole"]
     result = call(*args, *(part for prompt in prompts for part in ("--prompt", prompt)))
     if not result.stdout:
         sys.exit(f"{candidate}: exit {result.returncode}: {result.stderr[-500:]}")

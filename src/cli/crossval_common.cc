@@ -125,6 +125,7 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   request.reuse = args.reuse == "auto"     ? run::Reuse::kAuto
                   : args.reuse == "always" ? run::Reuse::kAlways
                                            : run::Reuse::kNever;
+  request.noise = args.noise == "auto" ? run::NoiseRuns::kAuto : run::NoiseRuns::kWhole;
   PB_ASSIGN(request.keep, ReadKeep(args));
   return request;
 }
@@ -212,6 +213,13 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
       .OneOf({"auto", "always", "never"})
       .ShowDefault()
       .Group("Engines");
+  flags
+      .Option("--noise", args.noise,
+              "how much of the reference's noise is measured: auto: of a large model no more than shows that "
+              "all is within its limits; whole: all of it")
+      .OneOf({"auto", "whole"})
+      .ShowDefault()
+      .Group("Limits");
   flags
       .Option("--scope", args.scope,
               "local: every tracepoint is judged by its own error, then the logits; logits-only: the logits "

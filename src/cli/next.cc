@@ -188,6 +188,7 @@ std::vector<std::string> CommandWords(const CrossvalArguments& args, std::string
   const CrossvalArguments unsaid;
   if ((taken & kScope) && args.scope != unsaid.scope) words.Add("--scope", args.scope);
   if ((taken & kScope) && args.reuse != unsaid.reuse) words.Add("--reuse", args.reuse);
+  if ((taken & kScope) && args.noise != unsaid.noise) words.Add("--noise", args.noise);
   words.Add("--set", args.engines.set);
   if (taken & kReference) words.Add("--set-reference", args.engines.set_reference);
   words.Add("--threads", args.engines.threads);

@@ -306,6 +306,16 @@ void CheckLogits(Evidence* evidence, Outcome beyond_noise, Verdict* verdict) {
   LogitsCheck(evidence, beyond_noise, verdict).Check();
 }
 
+bool IsWithin(const NoiseFloor& floor, Evidence evidence) {
+  evidence.floor = floor;
+  Verdict verdict;
+  CheckLogits(&evidence, Outcome::kDiverged, &verdict);
+  const auto undecided = {ReasonCode::kNoiseFloorUnusable, ReasonCode::kNoiseFloorZero,
+                          ReasonCode::kKlWorstAboveLimit, ReasonCode::kKlMeanAboveLimit,
+                          ReasonCode::kTop1Flip};
+  return std::none_of(undecided.begin(), undecided.end(), [&](ReasonCode code) { return verdict.Has(code); });
+}
+
 void CheckRank(const Evidence& evidence, Outcome beyond_noise, Verdict* verdict) {
   const std::optional<double>& asked = evidence.user.confidence;
   std::vector<double> candidate;

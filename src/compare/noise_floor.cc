@@ -25,8 +25,11 @@ double LargestOf(const NoiseFloor& floor, Values values) {
 std::string Describe(const NoiseFloor& floor) {
   bool rounding = floor.method == NoiseFloor::Method::kRandomRounding;
   std::string text = fmt::format("{} {} of {} over {} positions", floor.runs.size(),
-                                 rounding ? "runs of random rounding" : "variations",
+                                 !rounding                ? "variations"
+                                 : floor.runs.size() == 1 ? "run of random rounding"
+                                                          : "runs of random rounding",
                                  floor.engine.empty() ? "the reference" : floor.engine, floor.n_positions());
+  if (floor.partial) text += ", which the rest of the floor could only widen";
   std::string weakness = WeaknessOf(floor);
   return weakness.empty() ? text : fmt::format("{}; weaker: {}", text, weakness);
 }
@@ -100,6 +103,7 @@ Status CheckNoiseFloor(const NoiseFloor& floor) {
 
 std::string WeaknessOf(const NoiseFloor& floor) {
   if (!floor.caveat.empty()) return floor.caveat;
+  if (floor.partial) return {};
   if (floor.method == NoiseFloor::Method::kVariations)
     return "the engine cannot be disturbed, so only its settings were varied";
   if (floor.runs.size() < static_cast<size_t>(kMinNoiseRuns))
@@ -124,6 +128,8 @@ double LargestWindowMean(std::span<const double> values, int64_t n) {
 Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name) {
   double largest = 0;
   for (const NoiseRun& run : floor.runs) largest = std::max(largest, LargestWindowMean(run.kl, n));
+  if (floor.partial && n > floor.n_positions())
+    largest *= static_cast<double>(floor.n_positions()) / static_cast<double>(n);
   return {name, kMeanFactor * largest, "nats",
           fmt::format("{:g} x the largest mean of any {}-position window in {}", kMeanFactor,
                       std::min(n, floor.n_positions()), Describe(floor)),

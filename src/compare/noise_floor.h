@@ -43,6 +43,9 @@ struct NoiseFloor {
   int64_t n_calibration_positions = 0;
   // why limits from it are weaker than its method and size say; empty: they are not
   std::string caveat;
+  // Only the first runs or positions of a floor. Every limit is then at most that of the whole one,
+  // so what is within it is within that; what is beyond it is not judged yet.
+  bool partial = false;
   std::vector<NoiseRun> runs;
 
   int64_t n_positions() const { return runs.empty() ? 0 : static_cast<int64_t>(runs[0].kl.size()); }
@@ -69,7 +72,8 @@ std::string WeaknessOf(const NoiseFloor& floor);
 // not empty, n > 0.
 double LargestWindowMean(std::span<const double> values, int64_t n);
 
-// The limits in force; each prints its origin. The floor must have passed CheckNoiseFloor.
+// The limits in force; each prints its origin. The floor must have passed CheckNoiseFloor. Of a
+// partial floor the positions that are missing count as zeros.
 Limit MeanKlLimit(const NoiseFloor& floor, int64_t n,
                   const std::string& name);   // kMeanFactor x largest n-window of any run
 Limit WorstKlLimit(const NoiseFloor& floor);  // "kl.worst": kWorstFactor x largest value

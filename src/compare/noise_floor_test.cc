@@ -77,6 +77,61 @@ TEST(NoiseFloor, AnotherRunNeverLowersALimit) {
   }
 }
 
+// Heavy-tailed, as noise is.
+NoiseFloor RandomFloor(size_t n_runs, size_t n_positions, uint64_t seed) {
+  Random random(seed);
+  NoiseFloor floor;
+  for (size_t r = 0; r < n_runs; ++r) {
+    NoiseRun run;
+    for (size_t i = 0; i < n_positions; ++i) {
+      run.kl.push_back(std::exp(8 * random.Normal() - 20));
+      run.gap_change.push_back(std::exp(3 * random.Normal() - 5));
+    }
+    floor.runs.push_back(std::move(run));
+  }
+  return floor;
+}
+
+NoiseFloor PartOf(const NoiseFloor& whole, size_t n_runs, size_t n_positions) {
+  NoiseFloor part = whole;
+  part.partial = true;
+  part.runs.resize(n_runs);
+  for (NoiseRun& run : part.runs) run.kl.resize(n_positions), run.gap_change.resize(n_positions);
+  return part;
+}
+
+// So what a part finds within its limits the whole does too, of as many positions as there may be.
+TEST(NoiseFloor, APartNeverAllowsMoreThanTheWhole) {
+  for (uint64_t seed = 1; seed <= 50; ++seed) {
+    const NoiseFloor whole = RandomFloor(8, 90, seed);
+    for (size_t n_runs : {1, 3, 8}) {
+      for (size_t n_positions : {1, 9, 60, 90}) {
+        const NoiseFloor part = PartOf(whole, n_runs, n_positions);
+        EXPECT_LE(WorstKlLimit(part).value, WorstKlLimit(whole).value);
+        EXPECT_LE(GapLimit(part).value, GapLimit(whole).value);
+        for (int64_t n : {1, 9, 50, 90, 91, 400})
+          EXPECT_LE(MeanKlLimit(part, n, "m").value, MeanKlLimit(whole, n, "m").value)
+              << "seed " << seed << ", " << n_runs << " runs of " << n_positions << ", mean of " << n;
+      }
+    }
+  }
+}
+
+// Positions that were not measured count as zeros, and a part is not weak: it only allows less.
+TEST(NoiseFloor, APartByHand) {
+  NoiseFloor part;
+  part.engine = "E 1";
+  part.runs = {MakeRun({0, 1, 0, 2})};
+  part.partial = true;
+  EXPECT_EQ(MeanKlLimit(part, 2, "m").value, 2);
+  EXPECT_EQ(MeanKlLimit(part, 4, "m").value, 1.5);
+  EXPECT_EQ(MeanKlLimit(part, 12, "m").value, 0.5);
+  EXPECT_EQ(WeaknessOf(part), "");
+  EXPECT_EQ(WorstKlLimit(part).origin,
+            "3 x the largest single value in 1 run of random rounding of E 1 over 4 positions, which the "
+            "rest of the floor could only widen");
+}
+
 TEST(NoiseFloor, OriginSaysWhatIsWeaker) {
   NoiseFloor floor;
   floor.engine = "E 1";

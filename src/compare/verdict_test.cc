@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "compare/logits_judge.h"
+
 namespace pb::compare {
 namespace {
 
@@ -462,6 +464,32 @@ TEST(JudgeLogits, AFloorOfZerosPassesOnlyEqualBits) {
   e.user = {};
   for (LogitsRow& row : e.prompts[0].rows) row.kl = 0;
   Expect(e, Outcome::kMatch, "equal");
+}
+
+// What it takes to be decided by a part of the floor; limits as of Floor().
+TEST(IsWithin, EverythingThatNoiseLimits) {
+  NoiseFloor part = Floor();
+  part.runs.resize(1);
+  part.partial = true;
+  EXPECT_TRUE(IsWithin(part, Good()));
+  Evidence e = Good();
+  e.prompts[0].rows[3].kl = 3.1e-3;
+  EXPECT_FALSE(IsWithin(part, e)) << "a position";
+  e = Good();
+  for (LogitsRow& row : e.prompts[0].rows) row.kl = 2.1e-3;
+  EXPECT_FALSE(IsWithin(part, e)) << "a mean";
+  e = Good();
+  e.prompts[0].rows[3].top1[0] = 8;
+  e.prompts[0].rows[3].gap_change = 0.29;
+  EXPECT_TRUE(IsWithin(part, e)) << "a near-tie";
+  e.prompts[0].rows[3].gap_change = 0.31;
+  EXPECT_FALSE(IsWithin(part, e)) << "a flip";
+  EXPECT_TRUE(IsWithin(part, Good(400, 0)));
+  EXPECT_FALSE(IsWithin(part, Good(9000, 0))) << "a mean of more positions than were measured";
+  for (NoiseRun& run : part.runs) run.kl.assign(400, 0);
+  EXPECT_FALSE(IsWithin(part, Good())) << "no noise was seen";
+  part.runs.clear();
+  EXPECT_FALSE(IsWithin(part, Good())) << "nothing was measured";
 }
 
 TEST(JudgeLogits, AWeakerFloorSaysSo) {

@@ -10,6 +10,10 @@
 namespace pb::noise {
 namespace {
 
+// Bytes of a model with which the whole floor takes some ten seconds or more. No clock decides, so
+// that a run tells the same on every machine.
+constexpr uint64_t kWorthSparing = 32 << 20;
+
 // Why a floor is not that of the recorded engine on its model; empty: it is.
 std::string WhyNotOf(const RecordedFloor& recorded, const drive::EngineRecord& recording,
                      const std::filesystem::path& folder) {
@@ -76,19 +80,49 @@ void FloorSource::Decide() {
     why_none_ = "it was not asked for";
     return;
   }
-  meter_.emplace(*sides_[side_], *session_[side_], request_.n_runs,
-                 request_.confidence ? compare::RunsFor(*request_.confidence) : 0, request_.local,
+  OpenMeter(!MaySpare());
+}
+
+// What a part of the floor shows counts only where the whole one would be as good as any.
+bool FloorSource::MaySpare() const {
+  std::error_code error;
+  const uint64_t n_bytes = std::filesystem::file_size(sides_[side_]->record().model_path, error);
+  return request_.sparing && side_ == 1 && !request_.confidence && !error && n_bytes >= kWorthSparing &&
+         request_.n_runs >= compare::kMinNoiseRuns && (sides_[side_]->engine().capabilities() & PB_CAP_NOISE);
+}
+
+void FloorSource::OpenMeter(bool whole) {
+  partial_ = !whole;
+  meter_.emplace(*sides_[side_], *session_[side_], whole ? request_.n_runs : 1,
+                 request_.confidence ? compare::RunsFor(*request_.confidence) : 0, whole && request_.local,
                  CacheDir() / "noise", request_.progress);
 }
 
 Status FloorSource::Add(const drive::Sequence& sequence, const drive::RowStore* reference_rows) {
   if (!decided_) Decide();
+  if (partial_) sequences_.push_back(sequence);
   return meter_ ? meter_->Measure(sequence, side_ == 1 ? reference_rows : nullptr) : Status();
 }
 
-Status FloorSource::Calibrate() {
+Status FloorSource::Calibrate(const IsWithin& is_within) {
   if (!decided_) Decide();
-  return meter_ ? meter_->Calibrate(request_.calibration) : Status();
+  if (!meter_) return {};
+  auto is_enough = [&] {
+    compare::NoiseFloor floor = meter_->Floor();
+    floor.partial = true;
+    return compare::CheckNoiseFloor(floor).ok() && is_within && is_within(floor);
+  };
+  if (partial_) {
+    // One run over the prompts shows how far rounding moves these very positions; the calibration
+    // text serves where they are few.
+    if (is_enough()) return {};
+    PB_TRY(meter_->Calibrate(request_.calibration));
+    if (is_enough()) return {};
+    n_measured_before_ = meter_->n_measured();
+    OpenMeter(true);
+    for (const drive::Sequence& sequence : sequences_) PB_TRY(meter_->Measure(sequence, nullptr));
+  }
+  return meter_->Calibrate(request_.calibration);
 }
 
 std::optional<compare::NoiseFloor> FloorSource::Take(FloorRecord* record) const {
@@ -100,14 +134,17 @@ std::optional<compare::NoiseFloor> FloorSource::Take(FloorRecord* record) const 
   } else if (meter_) {
     floor = meter_->Floor();
     floor.caveat = caveat_;
-    record->n_cached = meter_->n_cached();
-    record->n_measured = meter_->n_measured();
+    floor.partial = partial_;
+    // What was measured in this run and then read again was not there before.
+    record->n_cached = std::max(meter_->n_cached() - n_measured_before_, 0);
+    record->n_measured = meter_->n_measured() + n_measured_before_;
     record->provenance = meter_->folder().string();
   } else {
     return std::nullopt;
   }
   record->side = side_ == 0 ? "candidate" : "reference";
   record->method = floor.method == Method::kRandomRounding ? "random rounding" : "natural variations";
+  record->partial = floor.partial;
   record->sha256 = floor.Digest();
   record->n_runs = static_cast<int32_t>(floor.runs.size());
   record->n_positions = floor.n_positions();
@@ -124,6 +161,10 @@ std::optional<compare::NoiseFloor> FloorSource::Take(FloorRecord* record) const 
 
 std::vector<std::vector<double>> FloorSource::NoiseRuns(int64_t n_rows, std::string* why) const {
   std::vector<std::vector<double>> runs;
+  if (partial_) {
+    *why = "no more of the noise was measured than the limits took";
+    return runs;
+  }
   if (meter_ && side_ == 1 && meter_->random_rounding()) return meter_->PromptKl();
   if (meter_) {
     *why = side_ == 1 ? "the reference cannot be disturbed"

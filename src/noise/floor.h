@@ -3,8 +3,10 @@
 #ifndef PARITYBIT_NOISE_FLOOR_H_
 #define PARITYBIT_NOISE_FLOOR_H_
 
+#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "compare/noise_floor.h"
 #include "drive/participant.h"
@@ -20,6 +22,8 @@ struct FloorRequest {
   int32_t n_runs = 8;  // 0: no floor is measured
   // further runs over the prompts, enough to rank the candidate among
   std::optional<double> confidence;
+  // Where measuring it is much work: no more of it than shows that all is within its limits.
+  bool sparing = false;
   std::string calibration;   // text whose tokens join the floor
   drive::Progress progress;  // may be empty
 };
@@ -37,11 +41,15 @@ class FloorSource {
   FloorSource(drive::Participant& candidate, drive::Participant& reference,
               const host::Settings (&session)[2], FloorRequest request);
 
+  // Whether all that was compared is within the limits of a floor.
+  using IsWithin = std::function<bool(const compare::NoiseFloor&)>;
+
   // Adds a sequence that was compared; `reference_rows` are the reference's over it. The engine's
   // session is another one afterwards.
   Status Add(const drive::Sequence& sequence, const drive::RowStore* reference_rows);
-  // Adds the calibration text.
-  Status Calibrate();
+  // Adds the calibration text, after all sequences. Where the floor was asked for sparingly it
+  // stays a part of itself if that is enough for `is_within`, and else is measured whole.
+  Status Calibrate(const IsWithin& is_within = nullptr);
   // There is to be no floor: Add and Calibrate do nothing from here on.
   void GiveUp(std::string why) {
     decided_ = true, meter_.reset(), recorded_.reset(), why_none_ = std::move(why);
@@ -57,6 +65,8 @@ class FloorSource {
  private:
   void Decide();
   bool CandidateMayServe() const;
+  bool MaySpare() const;
+  void OpenMeter(bool whole);
 
   drive::Participant* sides_[2];
   const host::Settings* session_[2];
@@ -67,6 +77,9 @@ class FloorSource {
   std::filesystem::path file_;  // of a recorded floor
   std::optional<compare::NoiseFloor> recorded_;
   std::optional<NoiseMeter> meter_;
+  bool partial_ = false;                    // it measures less than was asked for
+  std::vector<drive::Sequence> sequences_;  // of a partial floor
+  int32_t n_measured_before_ = 0;           // runs, when it was partial
 };
 
 }  // namespace pb::noise

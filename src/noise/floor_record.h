@@ -16,6 +16,8 @@ struct FloorRecord {
       "reference";      // whose it is: "candidate" where the reference can be neither disturbed nor varied
   std::string method;   // "random rounding" or what was varied instead
   bool weaker = false;  // the engine cannot be disturbed: natural variations only
+  // no more of it than it took to find everything within its limits
+  bool partial = false;
   int32_t n_runs = 0;
   int64_t n_positions = 0;  // of one run: prompts and calibration
   int64_t n_calibration = 0;

@@ -94,9 +94,12 @@ class TextReport {
     const noise::FloorRecord& f = c_.floor;
     if (f.n_runs == 0) return;
     Line("noise",
-         fmt::format("{} against itself, {} runs of {} over {} tokens: mean KL {:.1e}, worst {:.1e}{}",
-                     f.side, f.n_runs, Escape(f.method), f.n_positions, f.mean_kl, f.worst_kl,
-                     f.weaker ? " (weaker than usual: see the verdict)" : ""));
+         fmt::format("{} against itself, {} run{} of {} over {} tokens: mean KL {:.1e}, worst {:.1e}{}",
+                     f.side, f.n_runs, f.n_runs == 1 ? "" : "s", Escape(f.method), f.n_positions, f.mean_kl,
+                     f.worst_kl,
+                     f.weaker    ? " (weaker than usual: see the verdict)"
+                     : f.partial ? " (as much as it took; --noise whole measures all of it)"
+                                 : ""));
   }
 
   // Whether the candidate can be told from the reference's own noise, and what it would take.

@@ -183,6 +183,7 @@ Json JsonWriter::Floor() {
   return Json{{"side", f.side},
               {"method", f.method},
               {"weaker", f.weaker},
+              {"partial", f.partial},
               {"n_runs", f.n_runs},
               {"n_positions", f.n_positions},
               {"n_calibration", f.n_calibration},

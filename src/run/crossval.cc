@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "compare/logits.h"
+#include "compare/logits_judge.h"
 #include "drive/context_room.h"
 #include "drive/local_scope.h"
 #include "drive/participant.h"
@@ -63,8 +64,14 @@ struct RowsDigest {
 };
 
 noise::FloorRequest FloorAsked(const Request& request) {
-  return {request.scope == compare::Scope::kLocal, request.n_noise_runs, request.user.confidence,
-          request.calibration, request.progress};
+  // A trace that is kept takes the whole floor along.
+  const bool sparing = request.noise == NoiseRuns::kAuto && request.keep.folder.empty();
+  return {request.scope == compare::Scope::kLocal,
+          request.n_noise_runs,
+          request.user.confidence,
+          sparing,
+          request.calibration,
+          request.progress};
 }
 
 class CrossvalRun {
@@ -94,6 +101,8 @@ class CrossvalRun {
   void TellOfReuse();
   void CompareDefaultConfiguration();
   void CollectTokenText();
+  // Whether all rows are within the limits of a floor.
+  bool IsWithin(const compare::NoiseFloor& floor) const;
   Status TakeFloor();
   void TellOfDoubts();
   // Where ops are not compared: what the engines' products show, if that may be why the logits
@@ -394,6 +403,15 @@ void CrossvalRun::CollectTokenText() {
   }
 }
 
+bool CrossvalRun::IsWithin(const compare::NoiseFloor& floor) const {
+  compare::Evidence evidence;
+  evidence.prompts = evidence_.prompts;
+  evidence.user = request_.user;
+  evidence.settings[kCandidate] = FactsOf(out_.candidate);
+  evidence.settings[kReference] = FactsOf(out_.reference);
+  return compare::IsWithin(floor, std::move(evidence));
+}
+
 // The floor, and a copy of it beside each of the reference's traces, which then bring their limits
 // wherever they go.
 Status CrossvalRun::TakeFloor() {
@@ -521,7 +539,7 @@ Result<Comparison> CrossvalRun::Run() {
                               [](const compare::PromptEvidence& prompt) { return !prompt.rows.empty(); });
   if (compared && !failed_) FinishLocally();
   if (compared && !failed_) {
-    PB_TRY(Absorb(floor_.Calibrate()));
+    PB_TRY(Absorb(floor_.Calibrate([this](const compare::NoiseFloor& floor) { return IsWithin(floor); })));
   }
   if (compared && !failed_)
     PB_TRY(TakeFloor());

@@ -35,6 +35,12 @@ enum class Reuse {
   kAlways,  // whatever it takes
 };
 
+// How much of the reference's noise is measured.
+enum class NoiseRuns {
+  kAuto,   // of a large model no more than shows that all is within its limits
+  kWhole,  // all of it
+};
+
 struct Request {
   drive::EngineSpec candidate, reference;
   // predicts what a difference of precision does to the logits
@@ -49,6 +55,7 @@ struct Request {
   compare::Scope scope = compare::Scope::kLocal;  // logits-only: no tracepoints
   std::string calibration;                        // text whose tokens join the noise floor
   int32_t n_noise_runs = 8;                       // 0: no noise floor, so nothing can match
+  NoiseRuns noise = NoiseRuns::kWhole;
   // also run the reference in its default configuration
   bool default_row = true;
   // what the caller decided and why; copied to the record
