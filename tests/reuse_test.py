@@ -1,6 +1,7 @@
 """What the reference computed over a prompt is kept and used again: the same verdict and figures as of the live run, and nothing of it
 where anything that it depends on is another, or where it is not what was written."""
 import json
+import os
 import pathlib
 import shutil
 
@@ -72,6 +73,18 @@ class Reuse(Case):
         self.assertEqual(self.reused(bad), [True])
         self.expect(bad, "diverged", 1)
         self.assertEqual((bad.json["first_divergence"]["stage"], bad.json["first_divergence"]["layer"]), ("q_rope", 1))
+
+    def test_one_processor_gives_what_several_give(self):
+        """On one an engine stands while the other computes, and its tensors are read where they lie; else both run on."""
+        processors = os.sched_getaffinity(0)
+        self.addCleanup(os.sched_setaffinity, 0, processors)
+        for candidate in ("native", BAD):
+            several = self.judge(candidate=candidate, reuse="never")
+            os.sched_setaffinity(0, {min(processors)})
+            for reuse in ("never", "always", "always"):
+                with self.subTest(candidate, reuse=reuse):
+                    self.assertEqual(figures(self.judge(candidate=candidate, reuse=reuse)), figures(several))
+            os.sched_setaffinity(0, processors)
 
     def test_llama_cpp_too(self):
         for reuse in ("always", "never"):
