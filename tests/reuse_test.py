@@ -4,8 +4,9 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 
-from driver import CACHE, RELU2, SILU, Case, main, run, sealed
+from driver import CACHE, PARITYBIT, RELU2, ROOT, SILU, Case, environment, main, run, sealed
 
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 OTHER = RELU2 / "tiny-bitnet-relu2-tq2_0.gguf"
@@ -85,6 +86,27 @@ class Reuse(Case):
                 with self.subTest(candidate, reuse=reuse):
                     self.assertEqual(figures(self.judge(candidate=candidate, reuse=reuse)), figures(several))
             os.sched_setaffinity(0, processors)
+
+    def peak(self, *args):
+        """The most memory that a process of a comparison takes."""
+        command = [PARITYBIT, "crossval", "--format", "json", "--model", MODEL, "--candidate", "native", "--reference", "native",
+                   "--reuse", "always", *args]
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, env=environment({"PARITYBIT_CACHE": self.cache}))
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        return usage.ru_maxrss * 1024
+
+    def test_of_what_is_kept_only_what_is_at_hand_is_in_memory(self):
+        text = self.folder / "text.txt"
+        text.write_text((ROOT / "models" / "heldout.txt").read_text()[:900])
+        _, short = (self.peak("--prompt", "And God") for _ in range(2))
+        before = self.tapes()
+        _, long = (self.peak("--prompt-file", text) for _ in range(2))
+        tape, = set(self.tapes()) - set(before)
+        n_bytes = tape.with_name("tape.f32").stat().st_size
+        self.assertGreater(n_bytes, 30 << 20)
+        self.assertLess(long, short + n_bytes // 2)
 
     def test_llama_cpp_too(self):
         for reuse in ("always", "never"):

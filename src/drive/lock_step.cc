@@ -141,6 +141,7 @@ struct LockStep::State {
   bool reference_done = false;
   bool reference_stands = false;  // at an event that was taken, until more is needed of it
   std::optional<Key> stands_at;   // then: the tensor that is read in the engine's memory
+  bool reference_lasts = false;   // what it shows need not be computed: nothing is gained ahead of need
   // Memory of tensors that are done with, for those to come.
   std::vector<std::vector<float>> spare;
   std::vector<float> copy;  // of what the candidate showed
@@ -261,6 +262,7 @@ Status LockStep::PullReference() {
   }
   auto event = reference_.engine().Wait();
   if (!event.ok()) return reference_.Noted(std::move(event).error());
+  state_->reference_lasts = event->tensor.lasting;
   PB_TRY(Observe(1, *event));
   return OnReferenceEvent(*event);
 }
@@ -355,7 +357,8 @@ Status LockStep::Candidate(const host::Event& event) {
 Result<bool> LockStep::CandidateReady() {
   State& s = *state_;
   for (; side_by_side_;) {
-    const bool may_run = !s.reference_done && s.reference_order <= s.candidate_order + 1;
+    const bool may_run =
+        !s.reference_done && !s.reference_lasts && s.reference_order <= s.candidate_order + 1;
     pollfd fds[2] = {{candidate_.engine().ready_fd(), POLLIN, 0},
                      {reference_.engine().ready_fd(), POLLIN, 0}};
     const int n = ::poll(fds, may_run ? 2 : 1, 1000);

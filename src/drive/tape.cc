@@ -324,8 +324,8 @@ Result<host::Event> TapedEngine::Wait() {
 
 Status TapedEngine::Continue() {
   if (!playing_) return live_->Continue();
-  // Values that were shown a layer ago are used up; one that is still waited for is read again.
-  constexpr size_t kInUse = 24;
+  // Values that were shown before these are used up; one that is still waited for is read again.
+  constexpr size_t kInUse = 8;
   if (next_ > kInUse && next_ <= queue_.size()) tape_->Release(queue_[next_ - 1 - kInUse].tensor.data);
   return {};
 }
