@@ -1,5 +1,6 @@
 // The engine as a whole: settings, the CPU library, errors, the log, and the table of the ABI.
 #include <dlfcn.h>
+#include <link.h>
 
 #include <algorithm>
 #include <charconv>
@@ -10,6 +11,7 @@
 
 #include "ggml-backend.h"
 #include "llama_cpp/adapter.h"
+#include "llama_cpp/differences.h"
 
 namespace pb::llama_cpp {
 namespace {
@@ -17,13 +19,18 @@ namespace {
 namespace fs = std::filesystem;
 
 // The release as set-up knows it, else as the library says.
+std::string Version() {
 #ifdef PB_REFERENCE_VERSION
-const char* const kVersion = PB_REFERENCE_VERSION;
+  return PB_REFERENCE_VERSION;
 #else
-const char* const kVersion = llama_version();
+  if (const char* version = llama_version()) return version;
+  return std::string("commit ") + ggml_commit();
 #endif
+}
 
 constexpr char kCpuPrefix[] = "libggml-cpu-";
+// The name of a CPU backend that libllama is linked with: there is no other to choose.
+constexpr char kLinked[] = "linked";
 
 bool ParseInt(const char* text, int64_t low, int64_t high, int64_t* value) {
   const char* end = text + std::strlen(text);
@@ -120,6 +127,40 @@ fs::path LibraryDir() {
   return fs::weakly_canonical(info.dli_fname, ignored).parent_path();
 }
 
+// The libraries of llama.cpp that are loaded in this process, as the loader found them.
+std::vector<fs::path> LoadedLibraries() {
+  std::vector<fs::path> found;
+  const auto visit = [](dl_phdr_info* info, size_t, void* to) {
+    const fs::path path = info->dlpi_name ? info->dlpi_name : "";
+    const std::string name = path.filename().string();
+    if (name.rfind("libllama", 0) == 0 || name.rfind("libggml", 0) == 0)
+      static_cast<std::vector<fs::path>*>(to)->push_back(path);
+    return 0;
+  };
+  dl_iterate_phdr(visit, &found);
+  for (fs::path& path : found) {
+    std::error_code error;
+    const fs::path real = fs::weakly_canonical(path.parent_path(), error);
+    if (!error) path = real / path.filename();
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+// The library whose CPU backend is there without being chosen; empty where one has to be loaded.
+fs::path LinkedCpuLibrary() {
+  for (const fs::path& path : LoadedLibraries()) {
+    const std::unique_ptr<void, int (*)(void*)> library(dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD),
+                                                        dlclose);
+    void* init = library ? dlsym(library.get(), "ggml_backend_cpu_init") : nullptr;
+    Dl_info info{};
+    std::error_code ignored;
+    if (init && dladdr(init, &info) && info.dli_fname && fs::equivalent(info.dli_fname, path, ignored))
+      return path;
+  }
+  return {};
+}
+
 // How well a CPU library suits this processor; 0: not at all. -1: it cannot be loaded.
 int Score(const fs::path& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -159,6 +200,14 @@ std::string UsableCpuLibraries(const fs::path& dir) {
 }
 
 pb_error* FindCpuLibrary(const std::string& name, fs::path* path) {
+  static const fs::path linked = LinkedCpuLibrary();  // before any is loaded
+  if (!linked.empty()) {
+    *path = linked;
+    if (name.empty() || name == kLinked) return nullptr;
+    return NewError(PB_UNSUPPORTED, "cpu.library=" + name +
+                                        ": this build of llama.cpp is linked with its one CPU library, " +
+                                        linked.string());
+  }
   const fs::path dir = LibraryDir();
   const std::vector<fs::path> libraries = CpuLibraries(dir);
   if (name.empty()) {
@@ -218,7 +267,7 @@ pb_error* Describe(pb_engine* engine, pb_fact_fn fact, void* ctx) {
     const std::string cpu = CpuLibraryName(engine->cpu_path);
     std::vector<Fact> facts = {
         {"name", "llama.cpp", "observed"},
-        {"version", kVersion, "observed"},
+        {"version", Version(), "observed"},
         {"commit", ggml_commit(), "observed"},
         {"build", llama_print_system_info(), "observed"},
         {"isa", cpu, engine->settings.cpu_library.empty() ? "default" : "set"},
@@ -226,12 +275,11 @@ pb_error* Describe(pb_engine* engine, pb_fact_fn fact, void* ctx) {
         {"path.cpu", engine->cpu_path, "observed"},
         {"cpu.libraries", UsableCpuLibraries(dir), "observed"},
     };
-    std::error_code ignored;
-    for (const auto& entry : fs::directory_iterator(dir, ignored)) {
-      const std::string name = entry.path().filename().string();
-      const bool is_library = name.rfind("lib", 0) == 0 && name.find(".so") != std::string::npos;
-      if (!is_library || name.rfind(kCpuPrefix, 0) == 0 || name.find("common") != std::string::npos) continue;
-      facts.push_back({"path." + name.substr(0, name.find('.')), entry.path().string(), "observed"});
+    for (const fs::path& path : LoadedLibraries()) {
+      const std::string name = path.filename().string();
+      std::error_code ignored;
+      if (fs::equivalent(path, engine->cpu_path, ignored)) continue;
+      facts.push_back({"path." + name.substr(0, name.find('.')), path.string(), "observed"});
     }
     SendFacts(facts, fact, ctx);
     return nullptr;
@@ -295,7 +343,7 @@ pb_error* LoadCpuLibrary(const std::string& name, std::string* path) {
     return NewError(PB_UNSUPPORTED,
                     "cpu.library: this process has loaded " + loaded + " already; one library a process");
   }
-  if (loaded.empty() && !ggml_backend_load(wanted.c_str())) {
+  if (loaded.empty() && LinkedCpuLibrary().empty() && !ggml_backend_load(wanted.c_str())) {
     return NewError(PB_IO, wanted.string() + ": cannot be loaded: " + TakeLogLine());
   }
   *path = loaded = wanted.string();
@@ -303,9 +351,9 @@ pb_error* LoadCpuLibrary(const std::string& name, std::string* path) {
 }
 
 std::string CpuLibraryName(const std::string& path) {
-  std::string name = fs::path(path).stem().string();
-  if (name.rfind(kCpuPrefix, 0) == 0) name.erase(0, sizeof(kCpuPrefix) - 1);
-  return name;
+  const std::string name = fs::path(path).stem().string();
+  if (name.rfind(kCpuPrefix, 0) == 0) return name.substr(sizeof(kCpuPrefix) - 1);
+  return name.rfind("libggml", 0) == 0 ? kLinked : name;
 }
 
 std::string TakeLogLine() {
