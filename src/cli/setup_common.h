@@ -11,8 +11,9 @@ namespace pb::cli {
 
 struct SetupArguments {
   OutputArguments output;
-  std::string reference = setup::KnownReferences().front();
-  bool rebuild = false, offline = false;
+  std::string name = setup::KnownReferences().front();
+  std::string from, version, emit;
+  bool rebuild = false, offline = false, dry_run = false;
 };
 void AddSetupArguments(Flags& flags, SetupArguments& args);
 // Sets up the reference and, where `model` is not empty, fetches it; returns the exit code.

@@ -8,6 +8,8 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "setup/build.h"
+#include "setup/setup.h"
 
 namespace pb::setup {
 
@@ -16,14 +18,13 @@ namespace pb::setup {
 std::filesystem::path ShareDir();
 
 // A digest of everything the adapter is made from but the compiler: its sources, the ABI's headers,
-// the options, and the reference (its packages' digests).
+// the options, and the reference (BuildDigest).
 Result<std::string> AdapterDigest(std::string_view reference_digest);
 
-// Compiles against REFERENCE/include and REFERENCE/lib into `out` (atomically). The adapter finds
-// the libraries at $ORIGIN/../lib, so `out` stands one directory below REFERENCE. kNotFound: no C++
-// compiler; kIo: it failed (its message is in the error).
-Status BuildAdapter(const std::filesystem::path& reference, std::string_view version,
-                    const std::filesystem::path& out);
+// Compiles against the build's headers and libraries into `out` (atomically). The adapter loads
+// exactly these libraries, whatever LD_LIBRARY_PATH says. kNotFound: no C++ compiler; kIo: it
+// failed (its message is in the error).
+Status BuildAdapter(const Build& build, const std::filesystem::path& out, const Progress& progress);
 
 }  // namespace pb::setup
 

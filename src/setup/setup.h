@@ -21,33 +21,57 @@ using Progress = std::function<void(std::string_view line)>;
 // A reference engine that is set up: what host::Engine::Start needs, and what came with it.
 struct Reference {
   std::string name;              // "llama.cpp"
-  std::string version;           // "v0.5.0"
+  std::string version, commit;   // "v0.5.0", as the package or the engine tells it
+  std::string how;               // where it is from: "package node-llama-cpp 3.22.1"
+  std::filesystem::path root;    // the folder of its build
   std::filesystem::path plugin;  // the adapter, compiled against this reference
   host::Settings settings;       // to put before the user's own
-  // libllama*, libggml*, one libggml-cpu-* per instruction set
+  // libllama*, libggml*, and what they load by themselves: libggml-cpu-*
   std::filesystem::path library_dir;
-  std::filesystem::path vocabulary_dir;  // ggml-vocab-*.gguf with their .inp/.out vectors
+  std::filesystem::path vocabulary_dir;  // ggml-vocab-*.gguf with their .inp/.out; may be empty
+  std::string digest;                    // of its libraries and headers
+  std::string proof;                     // what the golden forward pass said
+  // files that its results depend on, with their SHA-256
+  std::vector<std::pair<std::filesystem::path, std::string>> libraries;
 };
 
-// Names that SetUpReference knows, the default one first.
+// The default name, then the others that are set up.
 std::vector<std::string> KnownReferences();
 
-// Looks it up in CacheDir()/references/NAME/adapter-DIGEST/reference.json and checks that all it
-// names is still there. kNotFound: the message says what is missing and the command that mends it.
-// Fast: no process, no network.
+// Looks it up in CacheDir()/references/NAME and checks that all it names is still there and
+// unchanged. kNotFound: the message says what is missing and the command that mends it; kUsage: no
+// such name. Fast: no process, no network.
 Result<Reference> FindReference(std::string_view name);
+
+// A folder that a variable names.
+struct Location {
+  std::string variable;
+  std::filesystem::path path;
+};
 
 struct SetupOptions {
   bool rebuild = false;  // do it again although it is there
   bool offline = false;  // never call a package client
   bool accept_terms = false;  // of a model that has terms of its own
-  Progress progress;     // may be empty
+  bool dry_run = false;       // say what would be done
+  // Where the reference comes from; at most one of from and version.
+  std::filesystem::path from;       // a folder with a build of llama.cpp
+  std::string version;              // a release that comes by package
+  std::vector<Location> locations;  // variables: the first counts
+  Progress progress;                // may be empty
 };
 
-// Finds the reference, else fetches its pinned packages (sha256 checked), unpacks them, compiles
-// the adapter and runs a golden forward pass; remembers it only when that passed. Quick when
-// nothing changed. One set-up at a time (lock file); an interrupted one leaves nothing half.
-// Errors: kIo (network, disk, compiler), kMalformed (digest mismatch).
+// Releases of llama.cpp that SetupOptions::version may name, the default one first.
+std::vector<std::string> KnownReleases();
+
+// Takes the build that the options name; else the one it remembers; else one that the machine has;
+// else the pinned package (sha256 checked). Compiles the adapter against exactly its headers, runs
+// a golden forward pass in a child process, and remembers it under `name` only when that passed.
+// Says on `progress` which it took and what it passed over. Quick when nothing changed. One set-up
+// at a time (lock file); an interrupted one leaves nothing half. With dry_run nothing is done, and
+// a reference without a plugin is returned.
+// Errors: kUsage (a name that is none), kNotFound (no build where one was named), kIo (network,
+// disk, compiler), kMalformed (digest mismatch), kEngine (it computes something else).
 Result<Reference> SetUpReference(std::string_view name, const SetupOptions& options);
 
 // Model packages: "smollm2", the usual one, first.

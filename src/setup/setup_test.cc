@@ -10,10 +10,15 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "setup/adapter_build.h"
+#include "setup/build.h"
+#include "setup/elf.h"
 #include "setup/packages.h"
 #include "setup/process.h"
+#include "setup/record.h"
+#include "setup/release.h"
 #include "setup/work_dir.h"
 
 namespace pb::setup {
@@ -153,31 +158,116 @@ TEST_F(SetupTest, NoReferenceNamesTheCommandThatMendsIt) {
 
 TEST_F(SetupTest, AnUnknownReferenceIsAUsageError) {
   EXPECT_EQ(FindReference("llama.cpq").error().code, Code::kUsage);
-  EXPECT_EQ(SetUpReference("llama.cpq", {}).error().code, Code::kUsage);
+  for (const char* name : {"", ".", "..", "a/b", "-x", ".hidden", "x.so", "a,b", "a b"}) {
+    EXPECT_EQ(SetUpReference(name, {}).error().code, Code::kUsage) << name;
+    EXPECT_EQ(FindReference(name).error().code, Code::kUsage) << name;
+  }
   EXPECT_EQ(FindModel("gpt").error().code, Code::kUsage);
 }
 
+Record SmallRecord(const fs::path& dir) {
+  Record record;
+  record.name = "mine";
+  record.build.how = "--from", record.build.root = dir / "build", record.build.version = "v1";
+  record.build.libraries = {dir / "build/libllama.so"};
+  record.build.include_dirs = {dir / "build/include"};
+  record.digest = "d";
+  record.chosen = true;
+  std::error_code error;
+  record.libraries = {{dir / "build/libllama.so", 1, 0, "s"}};
+  record.libraries[0].changed_ns =
+      fs::last_write_time(dir / "build/libllama.so", error).time_since_epoch().count();
+  return record;
+}
+
 TEST_F(SetupTest, ADamagedRecordIsNoReference) {
-  const Result<std::string> digest =
-      AdapterDigest(fmt::format("{} {}", kLlamaCppLibraries.sha256, kLlamaCppSources.sha256));
-  ASSERT_TRUE(digest.ok()) << digest.error().message;
-  const fs::path home = dir_ / "references/llama.cpp", adapter = home / ("adapter-" + digest->substr(0, 16));
-  const std::string good =
-      fmt::format("{{\"schema\":\"paritybit.reference/1\",\"adapter_digest\":\"{}\"}}", *digest);
-  for (const std::string& text :
-       {std::string(), std::string("{"), std::string("[]"), std::string("null"),
-        std::string("{\"schema\":7,\"adapter_digest\":[]}"), good.substr(0, 40), good}) {
-    Write(adapter / "reference.json", text);
-    const Result<Reference> found = FindReference("llama.cpp");
-    ASSERT_FALSE(found.ok()) << text;
-    EXPECT_EQ(found.error().code, Code::kNotFound) << text;
+  Write(dir_ / "build/libllama.so", "x");
+  ASSERT_TRUE(WriteRecord(SmallRecord(dir_)).ok());
+  const fs::path file = dir_ / "references/mine/reference.json";
+  const Result<std::string> good = ReadFile(file);
+  ASSERT_TRUE(good.ok());
+  for (size_t n = 0; n + 2 < good->size(); ++n) {
+    Write(file, good->substr(0, n));
+    EXPECT_EQ(FindReference("mine").error().code, Code::kNotFound) << n;
   }
-  // A whole record is believed only as long as what it names is there.
-  Write(adapter / "llama_cpp.so", "x");
-  Write(home / "lib/libllama.so", "x");
-  EXPECT_FALSE(FindReference("llama.cpp").ok());
-  Write(home / "vocabularies/v.gguf", "x");
-  EXPECT_TRUE(FindReference("llama.cpp").ok());
+  for (const char* text : {"[]", "null", "{\"schema\":7}", "{\"schema\":\"paritybit.reference/2\"}",
+                           "{\"schema\":\"paritybit.reference/2\",\"name\":\"mine\",\"libraries\":[1,{}]}"}) {
+    Write(file, text);
+    EXPECT_EQ(FindReference("mine").error().code, Code::kNotFound) << text;
+  }
+}
+
+// A whole record is believed only as long as what it names is there and unchanged.
+TEST_F(SetupTest, AReferenceIsWhatWasProved) {
+  Write(dir_ / "build/libllama.so", "x");
+  ASSERT_TRUE(WriteRecord(SmallRecord(dir_)).ok());
+  EXPECT_FALSE(FindReference("mine").ok());  // no adapter
+  const Result<std::string> digest = AdapterDigest("d");
+  ASSERT_TRUE(digest.ok()) << digest.error().message;
+  Write(AdapterDir("mine", *digest) / "llama_cpp.so", "x");
+  EXPECT_FALSE(FindReference("mine").ok());  // nobody has proved it
+  ASSERT_TRUE(WriteProof("mine", *digest, "it was fine").ok());
+  const Result<Reference> found = FindReference("mine");
+  ASSERT_TRUE(found.ok()) << found.error().message;
+  EXPECT_EQ(found->proof, "it was fine");
+  EXPECT_EQ(KnownReferences(), (std::vector<std::string>{"llama.cpp", "mine"}));
+  Write(dir_ / "build/libllama.so", "y");
+  fs::last_write_time(dir_ / "build/libllama.so", fs::file_time_type::clock::now() + std::chrono::hours(1));
+  const Result<Reference> changed = FindReference("mine");
+  ASSERT_FALSE(changed.ok());
+  EXPECT_NE(changed.error().message.find("has changed"), std::string::npos) << changed.error().message;
+  EXPECT_NE(changed.error().message.find("setup-cpp-auto --name mine"), std::string::npos);
+}
+
+// The cache may be moved: what is in it is found again.
+TEST_F(SetupTest, ARecordOfTheCacheMovesWithIt) {
+  Write(dir_ / "references/.package-x/build/libllama.so", "x");
+  ASSERT_TRUE(WriteRecord(SmallRecord(dir_ / "references/.package-x")).ok());
+  fs::rename(dir_ / "references", dir_ / "moved");
+  fs::create_directories(dir_ / "other");
+  fs::rename(dir_ / "moved", dir_ / "other/references");
+  setenv("PARITYBIT_CACHE", (dir_ / "other").c_str(), 1);
+  const Result<Record> record = ReadRecord("mine");
+  ASSERT_TRUE(record.ok());
+  EXPECT_TRUE(IsUnchanged(record->libraries[0])) << record->libraries[0].file;
+}
+
+TEST_F(SetupTest, AFolderWithoutABuildSaysWhatIsMissing) {
+  Write(dir_ / "empty/README", "x");
+  const auto message = [&](const char* folder) { return ReadBuild(dir_ / folder, "test").error().message; };
+  EXPECT_NE(message("empty").find("no libllama.so"), std::string::npos);
+  EXPECT_NE(message("nowhere").find("no such folder"), std::string::npos);
+  Write(dir_ / "static/build/src/libllama.a", "!<arch>");
+  EXPECT_NE(message("static").find("BUILD_SHARED_LIBS=ON"), std::string::npos);
+  Write(dir_ / "text/lib/libllama.so", "INPUT(libllama.so.0)");
+  EXPECT_NE(message("text").find("no ELF file"), std::string::npos);
+  fs::create_directories(dir_ / "other/lib");
+  fs::copy_file("/proc/self/exe", dir_ / "other/lib/libllama.so");
+  EXPECT_NE(message("other").find("does not offer llama_"), std::string::npos) << message("other");
+}
+
+TEST(ElfTest, DamagedFilesAreErrors) {
+  const Result<MappedFile> file = MappedFile::Open("/proc/self/exe");
+  ASSERT_TRUE(file.ok());
+  const auto bytes = file->bytes();
+  const Result<ElfLibrary> whole = ParseElf(bytes);
+  ASSERT_TRUE(whole.ok()) << whole.error().message;
+  EXPECT_NE(std::find(whole->needed.begin(), whole->needed.end(), "libc.so.6"), whole->needed.end());
+  for (size_t n = 0; n < bytes.size(); n = n < 100 ? n + 1 : n * 5 / 4)
+    EXPECT_FALSE(ParseElf(bytes.first(n)).ok());
+  std::vector<std::byte> changed(bytes.begin(), bytes.end());
+  const auto headers = LoadLe<uint64_t>(bytes.data() + 40);
+  for (const size_t from : {size_t{0}, size_t{headers}}) {
+    for (size_t at = from; at < from + 600 && at < changed.size(); ++at) {
+      for (const int value : {0, 0x7f, 0xff}) {
+        changed[at] = std::byte(value);
+        (void)ParseElf(changed).ok();  // ends, and reads nothing beyond the bytes
+      }
+      changed[at] = bytes[at];
+    }
+  }
+  changed[18] = std::byte{183};  // AArch64
+  EXPECT_EQ(ParseElf(changed).error().code, Code::kUnsupported);
 }
 
 TEST_F(SetupTest, OfflineFetchesNothingAndLeavesNothing) {
@@ -197,16 +287,24 @@ TEST_F(SetupTest, AnArchiveWithAnotherDigestIsRefused) {
   fs::permissions(dir_ / "bin/npm", fs::perms::owner_all);
   const std::string path = std::getenv("PATH");
   setenv("PATH", ((dir_ / "bin").string() + ":" + path).c_str(), 1);
-  const Result<fs::path> archive = Fetch(kLlamaCppLibraries, dir_ / "fetch", {});
+  const Result<fs::path> archive = Fetch(FindRelease("v0.5.0")->libraries, dir_ / "fetch", {});
   setenv("PATH", path.c_str(), 1);
   ASSERT_FALSE(archive.ok());
   EXPECT_EQ(archive.error().code, Code::kMalformed) << archive.error().message;
 }
 
+TEST_F(SetupTest, AReleaseIsNamedByEitherVersion) {
+  EXPECT_EQ(FindRelease("v0.4.0")->package, "3.21.1");
+  EXPECT_EQ(FindRelease("3.21.1")->version, "v0.4.0");
+  EXPECT_EQ(FindRelease("3.18.0")->libraries.name, "@node-llama-cpp/linux-x64@3.18.0");
+  for (const char* text : {"", "v0.4", "0.4.0.1", "3.18", "..3", "3.x.1", "latest", "3.18.0 x"})
+    EXPECT_EQ(FindRelease(text).error().code, Code::kUsage) << text;
+}
+
 TEST_F(SetupTest, AMissingClientIsNamedWithItsRemedy) {
   const std::string path = std::getenv("PATH");
   setenv("PATH", (dir_ / "empty").c_str(), 1);
-  const Result<fs::path> archive = Fetch(kLlamaCppLibraries, dir_ / "fetch", {});
+  const Result<fs::path> archive = Fetch(FindRelease("v0.5.0")->libraries, dir_ / "fetch", {});
   setenv("PATH", path.c_str(), 1);
   ASSERT_FALSE(archive.ok());
   EXPECT_NE(archive.error().message.find("apt-get install npm"), std::string::npos);
