@@ -132,7 +132,7 @@ class Usage(Case):
             said = run(*args)
             self.assertEqual(said.code, 2, said)
             self.assertRegex(said.err, r'no engine named "\S+" is known.*\n.* faulty, mutant, native, oracle, replay\n'
-                                       r".* llama\.cpp \(paritybit setup-cpp-auto\)\n.*the path of its plugin")
+                                       r".* llama\.cpp(, \S+)* \(paritybit setup-cpp-auto\)\n.*the path of its plugin")
         self.assertIn("did you mean native?", said.err)
 
     def test_a_place_that_there_is_not(self):

@@ -3,6 +3,7 @@ reference's own libraries in the folders where other makers put them; nothing is
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -163,6 +164,160 @@ class Shells(Setup):
         for shell, line in (("fish", "set -gx BITNET_CPP_DIR 'it\\'s"), ("pwsh", "$env:BITNET_CPP_DIR = "), ("cmd", '@set "BITNET_CPP_DIR=')):
             self.assertIn(line.split("'it")[0], self.setup("--emit", shell).out)
         self.assertEqual(self.setup("--emit", "zsh", code=2).out, "")
+
+
+SHIM = r"""
+#include <dlfcn.h>
+#include "llama.h"
+#define NEXT(name) ((decltype(&name)) dlsym(RTLD_NEXT, #name))
+extern "C" {
+void llama_backend_init(void) { NEXT(llama_backend_init)(); }
+int32_t llama_decode(llama_context *c, llama_batch b) { return NEXT(llama_decode)(c, b); }
+int32_t llama_tokenize(const llama_vocab *v, const char *t, int32_t n, llama_token *o, int32_t m, bool s, bool p) {
+  return NEXT(llama_tokenize)(v, t, n, o, m, s, p);
+}
+float *llama_get_logits_ith(llama_context *c, int32_t i) {
+  float *logits = NEXT(llama_get_logits_ith)(c, i);
+  FAULT
+  return logits;
+}
+}
+"""
+CMAKE = """cmake_minimum_required(VERSION 3.22)
+project(small LANGUAGES CXX)
+file(GLOB libraries ${PREBUILT}/lib/*.so*)
+file(COPY ${libraries} DESTINATION ${CMAKE_BINARY_DIR}/bin)
+add_library(llama SHARED @SHIM@)
+target_include_directories(llama PRIVATE ${CMAKE_SOURCE_DIR}/include)
+target_link_options(llama PRIVATE -Wl,--no-as-needed)
+target_link_libraries(llama PRIVATE ${CMAKE_BINARY_DIR}/bin/libllama.v0.5.0.so)
+set_target_properties(llama PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin BUILD_RPATH "$ORIGIN")
+"""
+
+
+class FromSources(Setup):
+    """Small repositories: a library with llama.h's interface, over the release's own."""
+
+    def git(self, *args):
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "-c", "protocol.file.allow=always", *map(str, args)], check=True,
+                       capture_output=True)
+
+    def commit(self, root, files, submodule=None):
+        for name, text in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        if not (root / ".git").exists():
+            self.git("init", "-q", "-b", "main", root)
+        if submodule:
+            self.git("-C", root, "submodule", "add", submodule, "shim")
+        self.git("-C", root, "add", "-A")
+        self.git("-C", root, "commit", "-qm", "x")
+
+    def repository(self, name="repo", source=SHIM.replace("FAULT", ""), submodule=None):
+        root = self.folder / name
+        shutil.copytree(PACKAGE / "include", root / "include")
+        files = {"CMakeLists.txt": CMAKE.replace("@SHIM@", "shim/shim.cc")}
+        self.commit(root, files if submodule else {**files, "shim/shim.cc": source}, submodule)
+        return root
+
+    def fetch(self, *args, code=0, env=None):
+        result = run("fetch-cpp", "--offline", "--name", "built", "--cmake-flags", f"-DPREBUILT={PACKAGE}", *args,
+                     env={**self.env, **(env or {})}, timeout=900)
+        self.assertEqual(result.code, code, result)
+        return result
+
+    def test_a_repository_with_a_submodule(self):
+        shim = self.folder / "shim repo"
+        self.commit(shim, {"shim.cc": SHIM.replace("FAULT", "")})
+        root = self.repository(submodule=shim)
+        self.git("-C", root, "tag", "good")
+        head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+        self.commit(root, {"CMakeLists.txt": "nonsense("})
+        made = self.fetch("--repo", root, "--tag", "good", "--format", "json")
+        reference = self.reference(made)
+        self.assertEqual(reference["source"], f"fetch-cpp {root.resolve()} at {head[:12]}")
+        loaded = self.libraries("-c", "built,cpu.library=haswell", "-r", "native")[0]
+        self.assertTrue(loaded.startswith(reference["root"]), loaded)
+        # the second time nothing is cloned or built; --clean builds again
+        again = self.fetch("--repo", root, "--rev", "good")
+        self.assertNotIn("cloning", again.err)
+        self.assertNotIn("building", again.err)
+        clean = self.fetch("--repo", root, "--rev", "good", "--clean")
+        self.assertEqual(("cloning" in clean.err, "building" in clean.err), (False, True), clean)
+
+    def test_a_bundle_and_variables(self):
+        root = self.repository()
+        bundle = self.folder / "all.bundle"
+        self.git("-C", root, "bundle", "create", bundle, "main")
+        made = self.fetch(env={"BITNET_CPP_REPO": bundle, "BITNET_CPP_REV": "main"})
+        self.assertIn(f"fetch-cpp {bundle.resolve()} at", made.out)
+
+    def test_a_build_that_breaks_shows_its_errors_and_its_log(self):
+        root = self.repository(source=SHIM.replace("FAULT", "no_such_name();"))
+        result = self.fetch("--repo", root, code=5)
+        self.assertRegex(result.err, r"building failed with \d+:(\n.*)*error: .no_such_name. was not declared")
+        log = pathlib.Path(re.search(r"all that it printed:  (\S+)", result.err).group(1))
+        self.assertIn("no_such_name", log.read_text())
+        self.assertFalse((self.cache / "references/built").exists())
+        # mended upstream, the same command goes on
+        self.commit(root, {"shim/shim.cc": SHIM.replace("FAULT", "")})
+        self.assertIn("is ready", self.fetch("--repo", root, "--force").out)
+
+    def test_what_computes_something_else_is_not_remembered(self):
+        root = self.repository(source=SHIM.replace("FAULT", "if (logits) logits[0] += 0, logits[258] *= 1.5f;"))
+        result = self.fetch("--repo", root, code=4)
+        self.assertIn("the golden forward pass is wrong", result.err)
+        self.assertFalse((self.cache / "references/built/reference.json").exists())
+        self.expect(self.crossval("-m", MODEL, "-p", "hi", "-r", "built", env=self.env), "error", 2)
+
+    def test_what_cannot_be_cloned(self):
+        root = self.repository()
+        self.assertIn("no-such-tag", self.fetch("--repo", root, "--rev", "no-such-tag", code=5).err)
+        self.assertIn("does not exist", self.fetch("--repo", self.folder / "nothing", code=5).err)
+        self.assertIn("begins with a dash", self.fetch("--repo", root, "--rev=--upload-pack=x", code=2).err)
+        self.assertIn("does not end", run("fetch-cpp", "--repo", root, "--cmake-flags", "-DX='a", env=self.env).err)
+        dry = self.fetch("--repo", root, "--dry-run")
+        self.assertIn("would run: git clone", dry.err)
+        self.assertFalse((self.cache / "references/built").exists())
+
+
+class Variables(Setup):
+    def choices(self, *args, env):
+        result = self.crossval("-m", MODEL, "-p", "And", "-r", "native", "--scope", "logits-only", *args, env=env)
+        return {choice["key"]: (choice["value"], choice["origin"]) for choice in result.json["choices"]}, result
+
+    def test_a_flag_beats_a_variable_and_the_receipt_says_which(self):
+        self.assertEqual(self.choices(env={"OMP_NUM_THREADS": "2,1"})[0]["threads"], ("2", "variable OMP_NUM_THREADS"))
+        env = {"OMP_NUM_THREADS": 3, "RAYON_NUM_THREADS": 0, "GGML_NUM_THREADS": 2}
+        self.assertEqual(self.choices(env=env)[0]["threads"], ("2", "variable GGML_NUM_THREADS"))
+        self.assertEqual(self.choices("-t", 1, env=env)[0]["threads"], ("1", "flag --threads"))
+        self.assertEqual(self.choices(env={**env, "BITNET_DETERMINISTIC": 1})[0]["threads"], ("1", "variable BITNET_DETERMINISTIC"))
+        self.assertEqual(self.choices(env={})[0]["threads"], ("1", "default"))
+
+    def test_what_has_no_effect_is_said(self):
+        env = {"CROSSVAL_WORKERS": 4, "BITNET_STRICT_MODE": 1, "CROSSVAL_ALLOW_CPP_FAIL": 1, "HF_TOKEN": "hf_secret"}
+        said = self.choices(env=env)[1].err
+        self.assertRegex(said, r"note: CROSSVAL_WORKERS=4 is ignored: use --threads")
+        self.assertRegex(said, r"note: CROSSVAL_ALLOW_CPP_FAIL=1 is refused: ")
+        self.assertNotIn("hf_secret", said)
+        failed = self.crossval("-m", MODEL, "-p", "hi", "-c", "faulty", "-r", "faulty,faulty.mode=crash", env=env)
+        self.expect(failed, "engine-failed", 4)
+
+    def test_preflight_lists_all_and_the_cures(self):
+        self.setup()
+        shutil.rmtree(self.cache / "references/llama.cpp")
+        result = run("preflight", "--format", "json", "--require-cpp", env={**self.env, "HF_TOKEN": "hf_secret", "OMP_NUM_THREADS": 2})
+        self.assertEqual((result.code, result.json["verdict"]), (3, "incomplete"), result)
+        self.assertNotIn("hf_secret", result.out)
+        self.assertTrue(any("setup-cpp-auto" in command for command in result.json["next"]))
+        variables = {v["name"]: v for v in result.json["variables"]}
+        self.assertEqual((variables["OMP_NUM_THREADS"]["value"], variables["HF_TOKEN"]["value"]), ("2", "(set)"))
+        self.assertGreater(len(variables), 40)
+        self.assertEqual(run("preflight", "--backend", "bitnet", env=self.env).code, 3)
+        self.assertEqual(run("preflight", "--backend", "cuda", env=self.env).code, 2)
+        mended = run("preflight", "--backend", "llama", "--repair", "always", env={**self.env, "BITNET_OFFLINE": 1})
+        self.assertEqual(mended.code, 0, mended)
+        self.assertRegex(mended.out, r"ok +reference llama\.cpp +v0\.5\.0")
 
 
 if __name__ == "__main__":

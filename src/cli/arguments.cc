@@ -19,6 +19,7 @@
 #include "base/system_error.h"
 #include "chat/prompt_template.h"
 #include "cli/output.h"
+#include "cli/variables.h"
 #include "drive/participant.h"
 #include "report/escape.h"
 #include "setup/setup.h"
@@ -29,12 +30,6 @@ namespace pb::cli {
 namespace {
 
 constexpr uint64_t kMaxPromptBytes = 64ull << 20;
-
-// nullptr when unset or empty.
-const char* Variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value && *value ? value : nullptr;
-}
 
 // Of the process: empty until it is read, which is done once.
 std::optional<std::string>& StdinText() {
@@ -98,6 +93,21 @@ Error NoSuchEngine(const std::string& name) {
                    ProgramName());
 }
 
+// A variable names another build than the one that is set up, and set-up alone reads it.
+void TellOfOtherLocation(const setup::Reference& reference) {
+  const std::vector<setup::Location> locations = LocationVariables();
+  if (locations.empty() || reference.name != setup::KnownReferences().front()) return;
+  const setup::Location& named = locations.front();
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::weakly_canonical(named.path, error);
+  if (!error && (folder == reference.root || folder == reference.library_dir)) return;
+  static bool told = false;
+  if (std::exchange(told, true)) return;
+  PrintError(fmt::format("note: {}={} is not what is set up, which is {} of {}; to take it: {} setup-cpp-auto\n",
+                         named.variable, report::Escape(named.path.string()), reference.name,
+                         report::Escape(reference.root.string()), ProgramName()));
+}
+
 }  // namespace
 
 std::string KeepPromptText(std::string_view text) {
@@ -129,9 +139,9 @@ void AddModelArguments(Flags& flags, ModelArguments& args) {
 Result<run::Choice> ChooseModel(const ModelArguments& args) {
   run::Choice choice{"model", args.model, "flag --model"};
   if (choice.value.empty()) {
-    const char* variable = Variable("CROSSVAL_GGUF");
+    const std::optional<run::Choice> variable = FirstVariable("model", kModelVariables);
     if (!variable) return MakeError(Code::kUsage, "no model: name one with --model or in CROSSVAL_GGUF");
-    choice = {"model", variable, "variable CROSSVAL_GGUF"};
+    choice = *variable;
   }
   PB_ASSIGN(choice.value, FindModelFile(choice.value));
   return choice;
@@ -250,6 +260,7 @@ Result<drive::EngineSpec> ResolveEngine(const std::string& text, const host::Set
     PB_ASSIGN(setup::Reference reference, setup::FindReference(engine.name));
     spec.plugin = reference.plugin;
     spec.settings = reference.settings;
+    TellOfOtherLocation(reference);
   }
   for (const auto& [key, value] : engine.settings) drive::PutSetting(spec.settings, key, value);
   for (const auto& [key, value] : settings) drive::PutSetting(spec.settings, key, value);
@@ -262,7 +273,7 @@ Result<host::Limits> ChooseLimits(const EngineArguments& args, std::vector<run::
   if (args.timeout_seconds) {
     limits.progress_seconds = *args.timeout_seconds;
     choice.origin = "flag --timeout";
-  } else if (const char* variable = Variable("CROSSVAL_TIMEOUT_SECS")) {
+  } else if (const char* variable = VariableValue("CROSSVAL_TIMEOUT_SECS")) {
     char* end = nullptr;
     limits.progress_seconds = std::strtod(variable, &end);
     if (*end != '\0' || !(limits.progress_seconds > 0))
@@ -278,13 +289,19 @@ Result<host::Limits> ChooseLimits(const EngineArguments& args, std::vector<run::
   return limits;
 }
 
+std::optional<int> NamedThreads(const EngineArguments& args) {
+  if (args.threads) return args.threads;
+  const std::optional<run::Choice> variable = ThreadsVariable();
+  return variable ? std::optional(std::atoi(variable->value.c_str())) : std::nullopt;
+}
+
 int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices) {
-  int threads = args.threads.value_or(1);
-  const char* deterministic = Variable("BITNET_DETERMINISTIC");
-  const char* origin = args.threads    ? "flag --threads"
-                       : deterministic ? "variable BITNET_DETERMINISTIC"
-                                       : "default";
-  choices.push_back({"threads", std::to_string(threads), origin});
+  const std::optional<run::Choice> variable = ThreadsVariable();
+  const int threads = NamedThreads(args).value_or(1);
+  choices.push_back({"threads", std::to_string(threads),
+                     args.threads ? "flag --threads"
+                     : variable   ? variable->origin
+                                  : "default"});
   return threads;
 }
 

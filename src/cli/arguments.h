@@ -79,7 +79,9 @@ Result<host::Settings> ParseSettings(const std::vector<std::string>& texts, std:
 
 // Limits of both engines, and who set them, appended to choices.
 Result<host::Limits> ChooseLimits(const EngineArguments& args, std::vector<run::Choice>& choices);
-// Threads of each engine: --threads, else one (BITNET_DETERMINISTIC confirms it).
+// Threads of each engine where a flag or a variable names them.
+std::optional<int> NamedThreads(const EngineArguments& args);
+// The same, else one.
 int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices);
 
 // Says on stderr, before an engine starts, what to expect of more threads than there are

@@ -82,7 +82,7 @@ Result<audit::AuditRequest> MakeAuditRequest(AuditArguments& args) {
   if (!args.engine.starts_with("native")) of_engine.hf_config.clear();
   PB_ASSIGN(OneEngine one, ChooseOneEngine(of_engine, args.engines, args.engine, request.choices));
   request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;
-  if (args.engines.threads) drive::PutSetting(request.engine.settings, "threads", one.threads);
+  if (NamedThreads(args.engines)) drive::PutSetting(request.engine.settings, "threads", one.threads);
   PB_ASSIGN(request.good_model, FindModelFile(args.good_model));
   PB_ASSIGN(request.precision, PolicyOf(args.precision));
   request.max_tokens = args.max_tokens;

@@ -22,6 +22,7 @@
 #include "cli/help.h"
 #include "cli/next.h"
 #include "cli/output.h"
+#include "cli/variables.h"
 
 namespace pb::cli {
 namespace {
@@ -107,6 +108,7 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   if (!RefusedFlag().empty())
     return FailWith(output, kExitUsage, "error", "usage", RefusedFlag(), {Help(argv[1])});
   HandleInterrupts(output.json(), command->kept);
+  if (std::string_view(command->name) != "preflight") TellOfVariables();
   const int exit_code = ReportLostOutput(action());
   TellCacheTrouble();
   return exit_code;

@@ -45,6 +45,7 @@ Action DeclareDownloadModel(Flags& flags);
 Action DeclareTokenizer(Flags& flags);
 Action DeclareSetupCppAuto(Flags& flags);
 Action DeclareSetupCrossval(Flags& flags);
+Action DeclareFetchCpp(Flags& flags);
 Action DeclarePreflight(Flags& flags);
 Action DeclareGenFixtures(Flags& flags);
 Action DeclareCheckFeatures(Flags& flags);

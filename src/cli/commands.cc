@@ -54,6 +54,9 @@ constexpr std::array kCommands = {
             "paritybit setup-cpp-auto", DeclareSetupCppAuto},
     Command{"setup-crossval", "setup-cpp-auto, and a model to compare on", "paritybit setup-crossval",
             DeclareSetupCrossval},
+    Command{"fetch-cpp", "build a reference from its sources and prove that it computes",
+            "paritybit fetch-cpp --repo https://github.com/ggml-org/llama.cpp --rev b7347 --name old",
+            DeclareFetchCpp, "the clone is kept, and a build goes on where it stood"},
     Command{"download-model", "a model file from a hub, resumed where it was cut",
             "paritybit download-model --id microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf",
             DeclareDownloadModel, kArrived},
@@ -69,8 +72,8 @@ constexpr std::array kCommands = {
 
 constexpr std::string_view kUnsupported[] = {
     "full-crossval", "parity-both",      "sweep",     "gate",          "logit-parity", "nll-parity",
-    "greedy-parity", "tokenizer-parity", "benchmark", "bench-compare", "fetch-cpp",    "gen-mini-gguf",
-    "gpu-preflight", "clean-cache",      "history",
+    "greedy-parity", "tokenizer-parity", "benchmark", "bench-compare", "gen-mini-gguf", "gpu-preflight",
+    "clean-cache",   "history",
 };
 
 }  // namespace

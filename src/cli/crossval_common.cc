@@ -20,6 +20,7 @@
 #include "cli/next.h"
 #include "cli/progress.h"
 #include "cli/receipts.h"
+#include "cli/variables.h"
 #include "drive/participant.h"
 #include "formats/gguf.h"
 #include "report/text_blocks.h"
@@ -86,7 +87,7 @@ report::Context MakeContext(const std::string& command) {
   if (uname(&os) == 0) context.os = fmt::format("{} {} {}", os.sysname, os.release, os.machine);
   context.cpu = CpuName();
   context.n_cpus = ProcessorCount();
-  if (const char* allow = std::getenv("CROSSVAL_ALLOW_CPP_FAIL"); allow && *allow)
+  if (const char* allow = VariableValue("CROSSVAL_ALLOW_CPP_FAIL"))
     context.notes.push_back(fmt::format(
         "CROSSVAL_ALLOW_CPP_FAIL={} is set and changes nothing: a reference that fails is never a pass",
         allow));
@@ -108,7 +109,7 @@ Result<run::Request> MakeRequest(const CrossvalArguments& args) {
   for (const auto& [key, value] : candidate) request.choices.push_back({key, value, "flag --set"});
   for (const auto& [key, value] : reference) request.choices.push_back({key, value, "flag --set-reference"});
   for (host::Settings* settings : {&candidate, &reference})
-    if (args.engines.threads && !drive::FindSetting(*settings, "threads"))
+    if (NamedThreads(args.engines) && !drive::FindSetting(*settings, "threads"))
       settings->emplace_back("threads", threads);
   if (!args.model.hf_config.empty()) drive::PutSetting(candidate, "hf.config", args.model.hf_config);
   PB_ASSIGN(request.candidate, ResolveEngine(args.engines.candidate, candidate));

@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/variables.h"
 #include "formats/gguf.h"
 
 namespace pb::cli {
@@ -65,8 +66,8 @@ Result<int> Run(CrossvalArguments args, const std::string& backend) {
     args.engines.reference = backend + ".cpp";
   }
   std::string tokenizer = args.model.tokenizer;
-  const char* variable = std::getenv("CROSSVAL_GGUF_TOKENIZER");
-  if (tokenizer.empty() && variable) tokenizer = variable;
+  const std::optional<run::Choice> variable = FirstVariable("tokenizer", kTokenizerVariables);
+  if (tokenizer.empty() && variable) tokenizer = variable->value;
   if (!tokenizer.empty()) {
     PB_ASSIGN(run::Choice model, ChooseModel(args.model));
     PB_TRY(CheckTokenizer(tokenizer, model.value));

@@ -14,6 +14,7 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/refusal.h"
+#include "cli/variables.h"
 #include "drive/context_room.h"
 #include "drive/generate.h"
 #include "report/escape.h"
@@ -222,7 +223,7 @@ Action DeclareInfer(Flags& flags) {
   return [args] {
     if (args->seed) {
       args->sampling.seed = *args->seed;
-    } else if (const char* seed = std::getenv("BITNET_SEED"); seed && *seed) {
+    } else if (const char* seed = VariableValue("BITNET_SEED")) {
       char* end = nullptr;
       args->sampling.seed = std::strtoull(seed, &end, 10);
       if (*end) return Fail(args->output, MakeError(Code::kUsage, "BITNET_SEED: `{}` is not a number", seed));

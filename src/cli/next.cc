@@ -9,6 +9,7 @@
 #include "base/program.h"
 #include "base/text.h"
 #include "cli/refusal.h"
+#include "cli/variables.h"
 #include "repro/repro.h"
 #include "run/doubts.h"
 
@@ -68,8 +69,8 @@ class Words {
 
 // A flag beats the variable, which another shell may not have.
 std::string NamedModel(const ModelArguments& model) {
-  const char* variable = std::getenv("CROSSVAL_GGUF");
-  return model.model.empty() && variable ? variable : model.model;
+  const std::optional<run::Choice> variable = FirstVariable("model", kModelVariables);
+  return model.model.empty() && variable ? variable->value : model.model;
 }
 
 void AddPrompts(const PromptArguments& prompts, Words* words) {
@@ -191,7 +192,7 @@ std::vector<std::string> CommandWords(const CrossvalArguments& args, std::string
   if ((taken & kScope) && args.noise != unsaid.noise) words.Add("--noise", args.noise);
   words.Add("--set", args.engines.set);
   if (taken & kReference) words.Add("--set-reference", args.engines.set_reference);
-  words.Add("--threads", args.engines.threads);
+  words.Add("--threads", NamedThreads(args.engines));
   words.Add("--timeout", args.engines.timeout_seconds);
   words.Add("--memory", args.engines.memory_mib);
   if (taken & kPrecision) {

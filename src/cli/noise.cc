@@ -37,7 +37,7 @@ Result<run::SelfNoiseRequest> MakeNoiseRequest(const NoiseArguments& args) {
   }
   PB_ASSIGN(OneEngine one, ChooseOneEngine(args.model, args.engines, args.engine, request.choices));
   request.model = one.model, request.engine = std::move(one.spec), request.limits = one.limits;
-  if (args.engines.threads) drive::PutSetting(request.engine.settings, "threads", one.threads);
+  if (NamedThreads(args.engines)) drive::PutSetting(request.engine.settings, "threads", one.threads);
   request.max_tokens = args.max_tokens;
   PB_ASSIGN(request.calibration, ReadCalibration());
   return request;

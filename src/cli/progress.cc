@@ -131,6 +131,15 @@ void Progress::Update(std::string_view what, int64_t done, int64_t total) {
   last_line_ = Clock::now();
 }
 
+void Progress::Say(std::string_view line) {
+  std::lock_guard lock(mutex_);
+  Clear();
+  PrintError(EscapeUnsafe(line) + "\n");
+  phase_start_ = Clock::now();
+  advance_ = Advance();
+  advance_.what = line;
+}
+
 drive::Progress Progress::Callback() {
   return [this](std::string_view what, int64_t done, int64_t total) { Update(what, done, total); };
 }

@@ -40,6 +40,8 @@ class Progress {
   // Nothing is drawn any more, and what was is cleared: before the result is printed.
   void End();
   void Update(std::string_view what, int64_t done, int64_t total);
+  // A line of its own; work of its name has begun.
+  void Say(std::string_view line);
   // Update, for rooms below.
   drive::Progress Callback();
 

@@ -11,6 +11,8 @@
 #include "cli/arguments.h"
 #include "cli/emit.h"
 #include "cli/next.h"
+#include "cli/progress.h"
+#include "cli/variables.h"
 #include "report/json.h"
 
 namespace pb::cli {
@@ -26,26 +28,20 @@ Status CheckName(const std::string& name) {
   return {};
 }
 
-// Variables that name a folder with a build, the first of them that is set.
-std::vector<setup::Location> Locations() {
-  std::vector<setup::Location> found;
-  for (const char* name : {"BITNET_CPP_DIR", "BITNET_CPP_PATH", "LLAMA_CPP_DIR", "BITNET_CROSSVAL_LIBDIR",
-                           "LLAMA_CROSSVAL_LIBDIR"})
-    if (const char* value = std::getenv(name); value && *value) found.push_back({name, value});
-  return found;
-}
-
 setup::SetupOptions OptionsOf(const SetupArguments& args) {
-  const char* offline = std::getenv("BITNET_OFFLINE");
+  const char* offline = VariableValue("BITNET_OFFLINE");
   setup::SetupOptions options;
   options.rebuild = args.rebuild;
-  options.offline = args.offline || (offline && *offline && std::string_view(offline) != "0");
+  options.offline = args.offline || (offline && std::string_view(offline) != "0");
   options.dry_run = args.dry_run;
   options.from = args.from, options.version = args.version;
-  options.locations = Locations();
+  options.from_source = args.from_source, options.source = args.source;
+  options.locations = LocationVariables();
   options.progress = [](std::string_view line) { PrintError(EscapeUnsafe(line) + "\n"); };
   return options;
 }
+
+}  // namespace
 
 ordered_json JsonOf(const setup::Reference& reference) {
   ordered_json object = {{"name", reference.name},
@@ -63,9 +59,19 @@ ordered_json JsonOf(const setup::Reference& reference) {
   return object;
 }
 
-int RunChecked(const SetupArguments& args, const std::string& model) {
-  const setup::SetupOptions options = OptionsOf(args);
-  auto reference = setup::SetUpReference(args.name, options);
+Result<setup::Reference> SetUp(const SetupArguments& args) {
+  PB_TRY(CheckName(args.name));
+  setup::SetupOptions options = OptionsOf(args);
+  Progress progress(args.output, "looking around");
+  options.progress = [&](std::string_view line) { progress.Say(line); };
+  options.advance = [&](std::string_view what, int64_t done, int64_t total) {
+    progress.Update(what, done, total);
+  };
+  return setup::SetUpReference(args.name, options);
+}
+
+int RunSetup(const SetupArguments& args, const std::string& model) {
+  const auto reference = SetUp(args);
   if (!reference) return Fail(args.output, reference.error(), {{Call("preflight"), "what is usable here"}});
   auto object = Envelope("paritybit.setup/1", args.dry_run ? "dry-run" : "ok", kExitOk);
   object["reference"] = JsonOf(*reference);
@@ -73,7 +79,7 @@ int RunChecked(const SetupArguments& args, const std::string& model) {
                                  args.dry_run ? "would be set up" : "is ready", reference->how,
                                  reference->library_dir.string());
   if (!model.empty() && !args.dry_run) {
-    auto path = setup::FetchModel(model, options);
+    auto path = setup::FetchModel(model, OptionsOf(args));
     if (!path) return Fail(args.output, path.error(), {{Call("preflight"), "what is usable here"}});
     object["model"] = path->string();
     text += fmt::format("model {} is ready: {}\n", model, path->string());
@@ -94,12 +100,16 @@ int RunChecked(const SetupArguments& args, const std::string& model) {
   return kExitOk;
 }
 
-}  // namespace
-
-void AddSetupArguments(Flags& flags, SetupArguments& args) {
+void AddNameArguments(Flags& flags, SetupArguments& args) {
   flags.Option("--name", args.name, "what to remember it as; --reference takes this name")
       .ShowDefault()
       .Group("Set-up");
+  flags.Switch("--offline", args.offline, "use no network; else $BITNET_OFFLINE").Group("Set-up");
+  flags.Switch("--dry-run", args.dry_run, "say what would be taken, and do nothing").Group("Set-up");
+}
+
+void AddSetupArguments(Flags& flags, SetupArguments& args) {
+  AddNameArguments(flags, args);
   const std::string releases = fmt::format("{}", fmt::join(setup::KnownReleases(), " "));
   const Flag version =
       flags
@@ -108,16 +118,11 @@ void AddSetupArguments(Flags& flags, SetupArguments& args) {
   flags.Option("--from", args.from, "a folder with a build of llama.cpp: libraries and headers")
       .Excludes(version)
       .Group("Set-up");
+  flags.Switch("--from-source", args.from_source, "build it from its sources, as fetch-cpp does")
+      .Excludes(version)
+      .Group("Set-up");
   flags.Switch("--rebuild", args.rebuild, "do it again although it is there").Group("Set-up");
-  flags.Switch("--offline", args.offline, "use no network; else $BITNET_OFFLINE").Group("Set-up");
-  flags.Switch("--dry-run", args.dry_run, "say what would be taken, and do nothing").Group("Set-up");
   AddOutputArguments(flags, args.output, nullptr);
-}
-
-int RunSetup(const SetupArguments& args, const std::string& model) {
-  if (const Status status = CheckName(args.name); !status.ok())
-    return Fail(args.output, status.error(), {{Call("preflight"), "what is usable here"}});
-  return RunChecked(args, model);
 }
 
 }  // namespace pb::cli

@@ -12,6 +12,7 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/refusal.h"
+#include "cli/variables.h"
 #include "drive/capture.h"
 #include "drive/context_room.h"
 #include "report/escape.h"
@@ -35,15 +36,15 @@ struct TraceArguments {
 // The folder with who named it: flag beats variable.
 Result<run::Choice> ChooseFolder(const TraceArguments& args) {
   if (!args.out.empty()) return run::Choice{"out", args.out, "flag --out"};
-  const char* variable = std::getenv("BITNET_TRACE_DIR");
-  if (variable && *variable) return run::Choice{"out", variable, "variable BITNET_TRACE_DIR"};
+  if (const char* variable = VariableValue("BITNET_TRACE_DIR"))
+    return run::Choice{"out", variable, "variable BITNET_TRACE_DIR"};
   return MakeError(Code::kUsage, "no folder for the trace: name one with --out or in BITNET_TRACE_DIR");
 }
 
 // -v, or the variable where it is set to anything but 0.
 bool IsVerbose(const TraceArguments& args) {
-  const char* variable = std::getenv("BITNET_TRACE_VERBOSE");
-  return args.output.verbose || (variable && *variable && std::string_view(variable) != "0");
+  const char* variable = VariableValue("BITNET_TRACE_VERBOSE");
+  return args.output.verbose || (variable && std::string_view(variable) != "0");
 }
 
 void LogRecord(const trace::Record& r) {

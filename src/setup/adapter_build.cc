@@ -60,7 +60,7 @@ std::vector<std::string> CompileFlags(const Build& build) {
 }
 
 // Runs the commands, as many at a time as there are processors; the first error.
-Status RunAll(const std::vector<std::vector<std::string>>& commands, const Progress& progress) {
+Status RunAll(const std::vector<std::vector<std::string>>& commands, const SetupOptions& options) {
   std::atomic<size_t> next = 0;
   std::mutex mutex;
   Status first;
@@ -70,7 +70,7 @@ Status RunAll(const std::vector<std::vector<std::string>>& commands, const Progr
       const Result<Output> output = RunProgramOk(commands[i], kCompileSeconds);
       const std::lock_guard lock(mutex);
       if (!output.ok() && first.ok()) first = output.error(), next = commands.size();
-      if (output.ok() && progress) progress(fmt::format("  compiled {} of {}", ++n_done, commands.size()));
+      if (output.ok() && options.advance) options.advance("compiling", ++n_done, commands.size());
     }
   };
   std::vector<std::thread> threads;
@@ -83,7 +83,8 @@ Status RunAll(const std::vector<std::vector<std::string>>& commands, const Progr
 
 // The folder of the compiled sources. They depend on the headers alone, so builds of one release
 // share them.
-Result<fs::path> CompileSources(const std::string& compiler, const Build& build, const Progress& progress) {
+Result<fs::path> CompileSources(const std::string& compiler, const Build& build,
+                                const SetupOptions& options) {
   PB_ASSIGN(const std::string headers, HeadersDigest(build));
   PB_ASSIGN(const std::string digest, AdapterDigest(headers));
   const fs::path objects = ReferencesDir() / (".objects-" + digest.substr(0, 16));
@@ -100,7 +101,7 @@ Result<fs::path> CompileSources(const std::string& compiler, const Build& build,
     command.insert(command.end(), flags.begin(), flags.end());
     command.insert(command.end(), {"-c", source.string(), "-o", (made / source.stem()).string() + ".o"});
   }
-  PB_TRY(RunAll(commands, progress));
+  PB_TRY(RunAll(commands, options));
   PB_TRY(Replace(made, objects));
   return objects;
 }
@@ -152,9 +153,9 @@ Result<std::string> AdapterDigest(std::string_view reference_digest) {
   return Sha256Hex(std::as_bytes(std::span(all)));
 }
 
-Status BuildAdapter(const Build& build, const fs::path& out, const Progress& progress) {
+Status BuildAdapter(const Build& build, const fs::path& out, const SetupOptions& options) {
   PB_ASSIGN(const std::string compiler, Compiler());
-  PB_ASSIGN(const fs::path compiled, CompileSources(compiler, build, progress));
+  PB_ASSIGN(const fs::path compiled, CompileSources(compiler, build, options));
   PB_ASSIGN(const std::vector<fs::path> objects, FilesIn(compiled, ".o"));
   std::error_code ignored;
   fs::create_directories(out.parent_path(), ignored);

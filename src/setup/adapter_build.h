@@ -24,7 +24,7 @@ Result<std::string> AdapterDigest(std::string_view reference_digest);
 // Compiles against the build's headers and libraries into `out` (atomically). The adapter loads
 // exactly these libraries, whatever LD_LIBRARY_PATH says. kNotFound: no C++ compiler; kIo: it
 // failed (its message is in the error).
-Status BuildAdapter(const Build& build, const std::filesystem::path& out, const Progress& progress);
+Status BuildAdapter(const Build& build, const std::filesystem::path& out, const SetupOptions& options);
 
 }  // namespace pb::setup
 

@@ -15,8 +15,8 @@ struct Proof {
 };
 
 // Starts the reference in a child process, opens the bundled tiny SiLU BitNet and compares its
-// logits at 32 positions with values recorded from Hugging Face transformers. kEngine when it
-// fails, or when what was loaded is not what stands in its library_dir.
+// logits at 32 positions with values recorded from Hugging Face transformers and with all of the
+// oracle's. kEngine when it fails, or when what was loaded is not what stands in its library_dir.
 Result<Proof> GoldenPass(const Reference& reference);
 
 }  // namespace pb::setup

@@ -41,27 +41,53 @@ struct Pipe {
   }
 };
 
+// Cuts a stream into lines.
+class Lines {
+ public:
+  explicit Lines(const LineFn& on_line) : on_line_(on_line) {}
+  void Add(std::string_view text) {
+    if (!on_line_) return;
+    for (const char c : text) {
+      if (c == '\n' || c == '\r')
+        End();
+      else if (line_.size() < kKeptBytes)
+        line_ += c;
+    }
+  }
+  void End() {
+    if (on_line_ && !line_.empty()) on_line_(line_);
+    line_.clear();
+  }
+
+ private:
+  const LineFn& on_line_;
+  std::string line_;
+};
+
 // Appends what is there; false at the end of the stream.
-bool Drain(int fd, std::string* to) {
+bool Drain(int fd, std::string* to, Lines* lines) {
   std::array<char, 8192> buffer;
   const ssize_t n = read(fd, buffer.data(), buffer.size());
   if (n < 0) return errno == EINTR;
   to->append(buffer.data(), static_cast<size_t>(n));
+  lines->Add({buffer.data(), static_cast<size_t>(n)});
+  if (n == 0) lines->End();
   if (to->size() > 2 * kKeptBytes) to->erase(0, to->size() - kKeptBytes);
   return n > 0;
 }
 
 // Reads both streams until both end or the time is up; false then.
-bool Collect(int out_fd, int err_fd, double timeout_seconds, Output* output) {
+bool Collect(int out_fd, int err_fd, double timeout_seconds, const LineFn& on_line, Output* output) {
   using Clock = std::chrono::steady_clock;
   const auto deadline = Clock::now() + std::chrono::duration<double>(timeout_seconds);
+  Lines out(on_line), err(on_line);
   std::array<pollfd, 2> fds = {pollfd{out_fd, POLLIN, 0}, pollfd{err_fd, POLLIN, 0}};
   while (fds[0].fd >= 0 || fds[1].fd >= 0) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
     if (left <= 0) return false;
     if (poll(fds.data(), fds.size(), static_cast<int>(std::min<int64_t>(left, 1000))) <= 0) continue;
-    if (fds[0].revents && !Drain(out_fd, &output->out)) fds[0].fd = -1;
-    if (fds[1].revents && !Drain(err_fd, &output->err)) fds[1].fd = -1;
+    if (fds[0].revents && !Drain(out_fd, &output->out, &out)) fds[0].fd = -1;
+    if (fds[1].revents && !Drain(err_fd, &output->err, &err)) fds[1].fd = -1;
   }
   return true;
 }
@@ -101,7 +127,8 @@ std::filesystem::path FindProgram(std::string_view name) {
   return {};
 }
 
-Result<Output> RunProgram(const std::vector<std::string>& argv, double timeout_seconds) {
+Result<Output> RunProgram(const std::vector<std::string>& argv, double timeout_seconds,
+                          const LineFn& on_line) {
   const std::filesystem::path program = FindProgram(argv.at(0));
   if (program.empty()) return MakeError(Code::kNotFound, "{}: no such program in $PATH", argv[0]);
   Pipe out, err;
@@ -115,7 +142,7 @@ Result<Output> RunProgram(const std::vector<std::string>& argv, double timeout_s
   out.CloseWrite();
   err.CloseWrite();
   Output output;
-  const bool finished = Collect(out.read_fd, err.read_fd, timeout_seconds, &output);
+  const bool finished = Collect(out.read_fd, err.read_fd, timeout_seconds, on_line, &output);
   if (!finished) kill(-pid, SIGKILL);
   int status = 0;
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {

@@ -3,6 +3,7 @@
 #define PARITYBIT_SETUP_PROCESS_H_
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,9 +21,14 @@ struct Output {
 // The full path of a program in $PATH; empty when there is none.
 std::filesystem::path FindProgram(std::string_view name);
 
+// A line of either stream, without its end; a carriage return ends one too.
+using LineFn = std::function<void(std::string_view line)>;
+
 // Runs argv[0] (looked up in $PATH) with stdin closed. kNotFound: no such program; kTimeout: killed
 // after timeout_seconds. A nonzero exit code is no error here.
-Result<Output> RunProgram(const std::vector<std::string>& argv, double timeout_seconds);
+// `on_line` is called with each line as it comes, by the calling thread.
+Result<Output> RunProgram(const std::vector<std::string>& argv, double timeout_seconds,
+                          const LineFn& on_line = nullptr);
 
 // RunProgram, and kIo with the program's last lines when it fails.
 Result<Output> RunProgramOk(const std::vector<std::string>& argv, double timeout_seconds);

@@ -14,6 +14,7 @@
 #include "setup/record.h"
 #include "setup/release.h"
 #include "setup/setup.h"
+#include "setup/source_build.h"
 #include "setup/work_dir.h"
 
 namespace pb::setup {
@@ -76,10 +77,12 @@ struct Candidate {
   std::string how;
   fs::path root;
   std::string release;  // a version: it comes by package
+  bool source = false;  // cloned and built
   bool chosen = false;  // what keeps it from being used is an error, and nothing else is tried
 };
 
 std::string Name(const Candidate& candidate) {
+  if (candidate.source) return "its sources";
   return candidate.release.empty() ? fmt::format("{} ({})", candidate.how, candidate.root.string())
                                    : candidate.how;
 }
@@ -88,21 +91,24 @@ Candidate OfRelease(std::string_view version, bool pinned) {
   return {fmt::format("release {} by package{}", version, pinned ? ", the default" : ""),
           {},
           std::string(version),
+          false,
           true};
 }
 
 // In the order in which they are tried.
 std::vector<Candidate> CandidatesOf(const SetupOptions& options, const Result<Record>& remembered) {
-  if (!options.from.empty()) return {{"--from", options.from, "", true}};
+  if (!options.from.empty()) return {{"--from", options.from, "", false, true}};
+  if (options.from_source) return {{"fetch-cpp", {}, "", true, true}};
   if (!options.version.empty()) return {OfRelease(options.version, false)};
   if (!options.locations.empty())
-    return {{options.locations[0].variable, options.locations[0].path, "", true}};
+    return {{options.locations[0].variable, options.locations[0].path, "", false, true}};
   std::vector<Candidate> candidates;
   if (remembered.ok())
     candidates.push_back(
-        {remembered->build.how, remembered->build.root, remembered->release, remembered->chosen});
+        {remembered->build.how, remembered->build.root, remembered->release, false, remembered->chosen});
   if (!remembered.ok() || !remembered->chosen)
-    for (const Place& place : DiscoverBuilds()) candidates.push_back({place.how, place.root, "", false});
+    for (const Place& place : DiscoverBuilds())
+      candidates.push_back({place.how, place.root, "", false, false});
   candidates.push_back(OfRelease(KnownReleases().front(), true));
   return candidates;
 }
@@ -110,6 +116,7 @@ std::vector<Candidate> CandidatesOf(const SetupOptions& options, const Result<Re
 // Whether what is remembered is what was asked for.
 bool IsWhatWasAskedFor(const SetupOptions& options, const Record& record) {
   std::error_code error;
+  if (options.from_source) return false;  // its sources may have moved on
   if (!options.from.empty()) return fs::canonical(options.from, error) == record.build.root && !error;
   if (!options.version.empty()) {
     const Result<Release> release = FindRelease(options.version);
@@ -144,6 +151,10 @@ class SetUp {
   }
 
   Result<Build> BuildOf(const Candidate& candidate) const {
+    if (candidate.source) {
+      PB_ASSIGN(const SourceTree tree, BuildSources(options_));
+      return ReadBuild(tree.root, tree.how);
+    }
     if (candidate.release.empty()) return ReadBuild(candidate.root, candidate.how);
     PB_ASSIGN(const Release release, FindRelease(candidate.release));
     return FetchRelease(release, options_);
@@ -152,6 +163,12 @@ class SetUp {
   Result<Reference> Foresee(const Candidate& candidate) const {
     Reference reference;
     reference.name = name_, reference.how = candidate.how, reference.version = candidate.release;
+    if (candidate.source) {
+      PB_ASSIGN(const SourceTree tree, BuildSources(options_));
+      reference.root = tree.root, reference.how = tree.how;
+      reference.library_dir = tree.root / "build/bin";
+      return reference;
+    }
     if (candidate.release.empty()) {
       PB_ASSIGN(const Build build, ReadBuild(candidate.root, candidate.how));
       reference.root = build.root, reference.library_dir = build.library_dir();
@@ -174,7 +191,7 @@ class SetUp {
     fs::remove(AdapterDir(name_, digest) / "proof.json", ignored);  // none while it may be half
     Reference reference = Describe(record, digest);
     Say(fmt::format("{}: compiling the adapter against {}", name_, record.build.include_dirs[0].string()));
-    PB_TRY(BuildAdapter(record.build, reference.plugin, options_.progress));
+    PB_TRY(BuildAdapter(record.build, reference.plugin, options_));
     Say(fmt::format("{}: proving it with a golden forward pass", name_));
     PB_ASSIGN(const Proof proof, GoldenPass(reference));
     record.commit = reference.commit = proof.commit;

@@ -154,6 +154,19 @@ fs::path ReleaseDir(const Release& release) {
   return ReferencesDir() / (".package-node-llama-cpp-" + release.package);
 }
 
+fs::path BundleOf(const Release& release) {
+  return ReferencesDir() / (".bundle-node-llama-cpp-" + release.package) / "llama.cpp.bundle";
+}
+
+Status FetchBundle(const Release& release, const SetupOptions& options) {
+  std::error_code error;
+  if (fs::exists(BundleOf(release), error)) return {};
+  PB_ASSIGN(const WorkDir work, WorkDir::Create(ReferencesDir()));
+  PB_ASSIGN(const fs::path archive, Fetch(release.sources, work.path() / "fetch", options));
+  PB_TRY(Unpack(archive, work.path() / "sources"));
+  return Replace(work.path() / "sources/package/llama/gitRelease.bundle", BundleOf(release));
+}
+
 Result<Build> FetchRelease(const Release& release, const SetupOptions& options) {
   if (!IsUnpacked(release) || (options.rebuild && !options.offline)) PB_TRY(FetchPackages(release, options));
   PB_ASSIGN(Build build, ReadBuild(ReleaseDir(release), "package node-llama-cpp " + release.package));

@@ -27,6 +27,10 @@ Result<Release> FindRelease(std::string_view version);
 // llama.cpp's versions, the one that is set up by default first.
 std::vector<std::string> KnownReleases();
 
+// The git bundle of its sources, and its fetching where it is not there yet.
+std::filesystem::path BundleOf(const Release& release);
+Status FetchBundle(const Release& release, const SetupOptions& options);
+
 // Where this release stands once it was fetched.
 std::filesystem::path ReleaseDir(const Release& release);
 // The folder of its libraries and headers: as it is, else fetched, checked and unpacked.

