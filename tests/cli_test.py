@@ -172,13 +172,13 @@ class Usage(Case):
         self.assertIn("model smollm2 is not here", nothing.err)
 
     def test_commands_of_later_versions_are_unsupported_by_name(self):
-        for command in ["sweep", "history", "gpu-preflight"]:
+        for command in ["analyze-library", "vendor-ggml"]:
             result = run(command, "--whatever")
             self.assertEqual(result.code, 2, result)
             self.assertIn(f"unsupported: `{command}`", result.err)
 
     def test_errors_are_json_alone_when_json_is_asked_for(self):
-        for args in [["crossval", "--bogus"], ["crossval", "-m", "/no/such.gguf", "-p", "hi", "-r", "native"], ["sweep"]]:
+        for args in [["crossval", "--bogus"], ["crossval", "-m", "/no/such.gguf", "-p", "hi", "-r", "native"], ["analyze-library"]]:
             result = run(*args, "--format", "json")
             self.assertEqual(list(result.json)[:6], FIRST_FIELDS, result)
             self.assertEqual(result.json["exit_code"], result.code)

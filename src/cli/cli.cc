@@ -63,9 +63,8 @@ std::string Unexpected(const CLI::App& command, const std::vector<std::string>& 
 }
 
 int RunCommand(int argc, char** argv, const OutputArguments& output) {
-  if (argc > 1 && IsUnsupportedCommand(argv[1]))
-    return FailWith(output, kExitUsage, "error", "unsupported",
-                    fmt::format("unsupported: `{}` is not in this version", argv[1]), {Help()});
+  if (const std::string why = argc > 1 ? WhyUnsupported(argv[1]) : std::string(); !why.empty())
+    return FailWith(output, kExitUsage, "error", "unsupported", "unsupported: " + why, {Help()});
   auto commands = Commands();
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), [&](const Command& c) {
         return std::string_view(c.name) == argv[1];

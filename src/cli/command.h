@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "cli/flags.h"
@@ -24,8 +25,9 @@ struct Command {
 
 // What this version can do, in the order of `paritybit --help`.
 std::span<const Command> Commands();
-// A command of the documented set that this version does not have.
-bool IsUnsupportedCommand(std::string_view name);
+// Why a command of the documented set is not here, and which of ours does its work; empty: it is no
+// such command.
+std::string WhyUnsupported(std::string_view name);
 
 // One per file.
 Action DeclareCrossval(Flags& flags);
@@ -48,7 +50,11 @@ Action DeclareSetupCrossval(Flags& flags);
 Action DeclareFetchCpp(Flags& flags);
 Action DeclarePreflight(Flags& flags);
 Action DeclareGenFixtures(Flags& flags);
+Action DeclareGenMiniGguf(Flags& flags);
 Action DeclareCheckFeatures(Flags& flags);
+Action DeclareGpuPreflight(Flags& flags);
+Action DeclareCleanCache(Flags& flags);
+Action DeclareCompletion(Flags& flags);
 Action DeclareVerifyReceipt(Flags& flags);
 
 }  // namespace pb::cli

@@ -1,5 +1,7 @@
 // The table of commands: name, one line of help, an example, and what is left when one is
 // interrupted.
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 
@@ -66,22 +68,58 @@ constexpr std::array kCommands = {
             "paritybit preflight --require-cpp", DeclarePreflight},
     Command{"gen-fixtures", "write small deterministic models", "paritybit gen-fixtures --out fixtures",
             DeclareGenFixtures},
+    Command{"gen-mini-gguf", "write the smallest model that engines load and run",
+            "paritybit gen-mini-gguf --output mini.gguf", DeclareGenMiniGguf},
     Command{"check-features", "what this build contains", "paritybit check-features --format json",
             DeclareCheckFeatures},
+    Command{"gpu-preflight", "which GPUs are usable here", "paritybit gpu-preflight --require",
+            DeclareGpuPreflight},
+    Command{"clean-cache", "show what the cache holds, ask, and delete it",
+            "paritybit clean-cache --only noise", DeclareCleanCache},
+    Command{"completion", "completion of commands and flags for a shell", "paritybit completion bash",
+            DeclareCompletion},
 };
 
 constexpr std::string_view kUnsupported[] = {
-    "full-crossval", "parity-both",      "sweep",     "gate",          "logit-parity", "nll-parity",
-    "greedy-parity", "tokenizer-parity", "benchmark", "bench-compare", "gen-mini-gguf", "gpu-preflight",
-    "clean-cache",   "history",
+    // clang-format off: one a line
+    "full-crossval",
+    "parity-both",
+    "sweep",
+    "gate",
+    "logit-parity",
+    "nll-parity",
+    "greedy-parity",
+    "tokenizer-parity",
+    "benchmark",
+    "bench-compare",
+    "history",
+    // clang-format on
+};
+
+// Commands of the documented system that did another job, or none, and what does it here.
+struct Elsewhere {
+  std::string_view name, ours;
+};
+constexpr Elsewhere kElsewhere[] = {
+    {"analyze-library", "`setup-cpp-auto` checks a reference's libraries, by a golden forward pass"},
+    {"vendor-ggml", "`setup-cpp-auto` fetches a reference; nothing of it is copied into a tree"},
+    {"fetch-models", "`download-model` fetches one by its name on a hub, and `setup-crossval` the one to begin with"},
+    {"gpu-smoke", "`gpu-preflight` tells of GPUs; nothing here computes on one"},
+    {"grid-check", "`check-features` tells what the one build holds; there are no feature gates"},
+    {"demo", "`crossval` is the main job, and tools/demo shows it"},
+    {"detect-breaking", "no command does this: it is about the Rust crates of another project"},
+    {"compare-metrics", "`crossval` compares engines; speed is compared by `bench-compare`"},
 };
 
 }  // namespace
 
 std::span<const Command> Commands() { return kCommands; }
 
-bool IsUnsupportedCommand(std::string_view name) {
-  return std::find(std::begin(kUnsupported), std::end(kUnsupported), name) != std::end(kUnsupported);
+std::string WhyUnsupported(std::string_view name) {
+  for (const Elsewhere& command : kElsewhere)
+    if (command.name == name) return fmt::format("`{}` is not a command here: {}", name, command.ours);
+  if (std::find(std::begin(kUnsupported), std::end(kUnsupported), name) == std::end(kUnsupported)) return {};
+  return fmt::format("`{}` is not in this version", name);
 }
 
 }  // namespace pb::cli
