@@ -95,12 +95,18 @@ report::Context MakeContext(const std::string& command) {
 }
 
 Result<run::Request> MakeRequest(const CrossvalArguments& args) {
+  PB_ASSIGN(std::vector<run::PromptSpec> prompts, ReadPrompts(args.prompts));
+  PB_ASSIGN(run::Request request, MakePairRequest(args));
+  request.prompts = std::move(prompts);
+  return request;
+}
+
+Result<run::Request> MakePairRequest(const CrossvalArguments& args) {
   run::Request request;
   PB_ASSIGN(run::Choice model, ChooseModel(args.model));
   request.model = model.value;
   request.choices.push_back(model);
   PB_ASSIGN(request.reference_model, FindModelFile(args.reference_model));
-  PB_ASSIGN(request.prompts, ReadPrompts(args.prompts));
   request.max_tokens = args.max_tokens;
   PB_ASSIGN(request.limits, ChooseLimits(args.engines, request.choices));
   std::string threads = std::to_string(ChooseThreads(args.engines, request.choices));
@@ -311,8 +317,6 @@ std::string WhyNone(const diagnose::ExplainedRun& judged) {
   return fmt::format("{}", fmt::join(why, "; "));
 }
 
-namespace {
-
 void DumpIds(const CrossvalArguments& args, const run::Comparison& comparison) {
   for (int side : {0, 1})
     for (const run::PromptRecord& prompt : comparison.prompts)
@@ -320,8 +324,6 @@ void DumpIds(const CrossvalArguments& args, const run::Comparison& comparison) {
         PrintError(fmt::format("{} ids of {}: [{}]\n", side == 0 ? "candidate" : "reference",
                                EscapeUnsafe(prompt.origin), fmt::join(prompt.tokens_of[side], ", ")));
 }
-
-}  // namespace
 
 int RunCrossval(const CrossvalArguments& args, const std::string& command) {
   if (Status writable = CheckReceiptPath(args.receipt); !writable.ok())

@@ -37,6 +37,8 @@ void AddComparisonArguments(Flags& flags, CrossvalArguments& args);
 
 // From flags to a request.
 Result<run::Request> MakeRequest(const CrossvalArguments& args);
+// The same without prompts: of commands that need none.
+Result<run::Request> MakePairRequest(const CrossvalArguments& args);
 // The text whose tokens join the noise floor; it comes with paritybit.
 Result<std::string> ReadCalibration();
 report::Context MakeContext(const std::string& command);
@@ -64,6 +66,11 @@ Result<AskedRun> RunAsked(CrossvalArguments* args, PlaceArguments* place, const 
                           std::string* explains);
 // Why a run has no diagnosis; where the comparison itself failed, for what reasons.
 std::string WhyNone(const diagnose::ExplainedRun& judged);
+// The token ids that were asked for, to stderr.
+void DumpIds(const CrossvalArguments& args, const run::Comparison& comparison);
+// Engines tokenise with what their model file holds, so --tokenizer can only confirm it. kUnsupported:
+// it is another one.
+Status CheckTokenizer(const std::string& tokenizer, const std::string& model);
 // Runs, prints, writes the receipt; returns the exit code. `command` is the name typed.
 int RunCrossval(const CrossvalArguments& args, const std::string& command);
 

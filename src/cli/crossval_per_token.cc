@@ -24,7 +24,8 @@ bool SameTokenizer(const GgufFile& a, const GgufFile& b) {
   return covers(a, b) && covers(b, a);
 }
 
-// Engines tokenise with what their model file holds, so --tokenizer can only confirm it.
+}  // namespace
+
 Status CheckTokenizer(const std::string& tokenizer, const std::string& model) {
   std::error_code ignored;
   if (std::filesystem::equivalent(tokenizer, model, ignored)) return {};
@@ -39,6 +40,8 @@ Status CheckTokenizer(const std::string& tokenizer, const std::string& model) {
   return MakeError(Code::kUnsupported, "--tokenizer {}: unsupported: its tokeniser is not the one in {}",
                    tokenizer, model);
 }
+
+namespace {
 
 // What the documented system's command takes besides.
 void AddDocumentedFlags(Flags& flags, CrossvalArguments& args, std::string& backend) {

@@ -31,9 +31,11 @@ enum Takes : unsigned {
 constexpr unsigned kComparison = kReference | kReferenceModel | kPrecision | kLimits;
 
 unsigned TakenBy(std::string_view command) {
-  if (command.starts_with("crossval")) return kComparison | kScope;
+  if (command.starts_with("crossval") || command == "full-crossval") return kComparison | kScope;
+  if (command == "parity-both") return kComparison;
   if (command == "diagnose" || command == "repro") return kComparison;
   if (command == "audit") return kReferenceModel | kPrecision;
+  if (command.ends_with("-parity")) return kReference | kReferenceModel;
   return 0;
 }
 

@@ -162,10 +162,14 @@ Status Participant::Evaluate(std::span<const int32_t> tokens, int32_t first_posi
   return Run({{tokens.begin(), tokens.end()}, first_position, 0, taps.filter}, on_row, taps);
 }
 
+Status Participant::EvaluateFrom(std::span<const int32_t> tokens, int32_t first_position, int32_t index,
+                                 const RowFn& on_row) {
+  return Run({{tokens.begin(), tokens.end()}, first_position, index, {}}, on_row, {});
+}
+
 Status Participant::EvaluateLast(std::span<const int32_t> tokens, int32_t first_position,
                                  const RowFn& on_row) {
-  return Run({{tokens.begin(), tokens.end()}, first_position, static_cast<int32_t>(tokens.size()) - 1, {}},
-             on_row, {});
+  return EvaluateFrom(tokens, first_position, static_cast<int32_t>(tokens.size()) - 1, on_row);
 }
 
 Status Participant::Evaluate(const host::EvalRequest& request,

@@ -45,6 +45,9 @@ class Participant {
   // Evaluates tokens at first_position in one call; rows come for every token.
   Status Evaluate(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row,
                   const Taps& taps = {});
+  // The same with the rows from the index-th token on.
+  Status EvaluateFrom(std::span<const int32_t> tokens, int32_t first_position, int32_t index,
+                      const RowFn& on_row);
   // The same with the row of the last token alone.
   Status EvaluateLast(std::span<const int32_t> tokens, int32_t first_position, const RowFn& on_row);
   // Evaluates and hands everything over as it comes. An error of on_event that is kEngine is this

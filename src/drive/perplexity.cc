@@ -5,9 +5,7 @@
 #include <cmath>
 
 namespace pb::drive {
-namespace {
 
-// -log p of one token, from a row of logits; NaN where the row is not finite.
 double NegativeLogProbability(std::span<const float> row, int32_t token) {
   if (token < 0 || static_cast<size_t>(token) >= row.size()) return NAN;
   const double largest = *std::max_element(row.begin(), row.end());
@@ -15,8 +13,6 @@ double NegativeLogProbability(std::span<const float> row, int32_t token) {
   for (float v : row) sum += std::exp(double(v) - largest);
   return largest + std::log(sum) - double(row[static_cast<size_t>(token)]);
 }
-
-}  // namespace
 
 double Perplexity::value() const { return std::exp(nll); }
 

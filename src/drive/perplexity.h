@@ -18,6 +18,10 @@ struct Perplexity {
   double value() const;  // exp(nll)
 };
 
+// -log p of one token, from a row of logits, nats; NaN where the row is not finite or has no such
+// token.
+double NegativeLogProbability(std::span<const float> row, int32_t token);
+
 // Consecutive windows of `window` tokens (the last may be shorter), each evaluated from an empty
 // session in one pass; needs an open session of that many positions. kUsage: fewer than two tokens.
 // kEngine: rows missing, or a logit that is not finite.

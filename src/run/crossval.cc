@@ -22,6 +22,7 @@
 #include "run/doubts.h"
 #include "run/local_run.h"
 #include "run/observed_precision.h"
+#include "run/open_side.h"
 #include "run/precision_effect.h"
 #include "run/reference_part.h"
 
@@ -34,12 +35,6 @@ constexpr int64_t kCalibrationPositions = compare::kMinNoisePositions;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// Whether neither the file nor a config.json says which activation the model runs.
-bool LeavesActivationOpen(const std::filesystem::path& path, const host::Settings& settings) {
-  auto model = Model::Open(path, DeclaredBy(settings));
-  return model.ok() && !(*model)->params().ffn_activation;
 }
 
 std::vector<compare::Setting> FactsOf(const drive::EngineRecord& engine) {
@@ -84,7 +79,6 @@ class CrossvalRun {
   Result<Comparison> Run();
 
  private:
-  Status OpenSide(int side);
   Status OpenSessions();
   // Whether both engines read the same tokens.
   Result<bool> TokenizePrompts();
@@ -140,36 +134,6 @@ Status CrossvalRun::Absorb(Status status) {
     return {};
   }
   return status;
-}
-
-Status CrossvalRun::OpenSide(int side) {
-  bool candidate = side == kCandidate;
-  const drive::EngineSpec& spec = candidate ? request_.candidate : request_.reference;
-  bool own_model = !candidate && !request_.reference_model.empty();
-  drive::EngineRecord& record = candidate ? out_.candidate : out_.reference;
-  record.role = candidate ? "candidate" : "reference";
-  const std::filesystem::path& model = own_model ? request_.reference_model : request_.model;
-  // One file is looked at once; the settings of the candidate say what counts.
-  const size_t n_doubts = out_.doubts.size();
-  if (candidate || own_model) PB_TRY(CheckModelFile(model, spec.settings, &out_.doubts));
-  for (size_t i = n_doubts; i < out_.doubts.size() && !candidate; ++i)
-    out_.doubts[i].flag = "--set-reference";
-  record.model_path = model;
-  PB_TRY(Absorb(sides_[side].Start(spec)));
-  if (failed_) return {};
-  PB_TRY(Absorb(sides_[side].OpenModel(model)));
-  if (failed_) return {};
-  const trace::ModelFacts facts = record.model_facts();
-  bool undeclared = facts.activation_undeclared();
-  // Whatever the engine runs: if nobody says what is right, agreement shows nothing.
-  if (candidate && !drive::FindSetting(spec.settings, "ffn.activation"))
-    undeclared |= LeavesActivationOpen(model, spec.settings);
-  if (undeclared) {
-    evidence_.obstacles.push_back(
-        compare::UndeclaredActivation(facts.architecture.empty() ? "of this file" : facts.architecture,
-                                      candidate ? "--set" : "--set-reference"));
-  }
-  return {};
 }
 
 Result<bool> CrossvalRun::TokenizePrompts() {
@@ -525,8 +489,10 @@ Result<Comparison> CrossvalRun::Run() {
     Judge();
     return std::move(out_);
   }
+  drive::EngineRecord* records[2] = {&out_.candidate, &out_.reference};
   for (int side : {kCandidate, kReference})
-    if (!failed_) PB_TRY(OpenSide(side));
+    if (!failed_)
+      PB_TRY(Absorb(OpenSide(request_, side, sides_[side], records[side], &out_.doubts, &evidence_.obstacles)));
   bool go = false;
   if (!failed_) {
     PB_ASSIGN(const bool equal, TokenizePrompts());
