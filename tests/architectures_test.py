@@ -19,6 +19,12 @@ MODELS = {
     "qwen3": (("--architecture", "qwen3", "--head-dim", "96", "--weights", "Q6_K", "--d-model", "512", "--heads", "8"), ("q_norm", "k_norm")),
     "phi3": (("--architecture", "phi3", "--weights", "Q8_0", "--head-dim", "96", "--d-model", "384"), ()),
     "llama3": (("--llama3-rope", "--weights", "Q4_K"), ()),
+    # A window of 8 positions, so that the prompt crosses it.
+    "gemma2": (("--architecture", "gemma2", "--weights", "Q8_0"), ("attn_post_norm", "ffn_post_norm")),
+    "gemma3": (("--architecture", "gemma3", "--weights", "Q4_0", "--layers", "6"), ("q_norm", "attn_post_norm", "ffn_post_norm")),
+    "olmo2": (("--architecture", "olmo2", "--weights", "Q8_0"), ("q_norm", "attn_post_norm", "ffn_post_norm")),
+    "granite": (("--architecture", "granite", "--weights", "Q8_0"), ()),
+    "smollm3": (("--architecture", "smollm3", "--weights", "Q8_0", "--layers", "4"), ()),
 }
 
 
@@ -48,9 +54,22 @@ class Architectures(driver.Case):
                                                   ("qwen3", "norm_unweighted", "k_norm", 0, "norm.unweighted"),
                                                   ("phi3", "scores_unscaled", "attn_scores", 1, "attn.scale=none"),
                                                   ("phi3", "factor_1.05", "v_proj", 0, "factor=1.05"),
-                                                  ("llama3", "rope_unfactored", "q_rope", 0, "rope.factors=0")):
+                                                  ("llama3", "rope_unfactored", "q_rope", 0, "rope.factors=0"),
+                                                  ("gemma2", "scores_uncapped", "attn_scores", 1, "attn.cap=0"),
+                                                  ("gemma2", "logits_uncapped", "logits", -1, "logits.cap=0"),
+                                                  ("gemma2", "norm_missing", "ffn_post_norm", 0, "norm.repeat=0"),
+                                                  ("gemma3", "window_longer", "attn_scores", 0, "attn.window_shift=1"),
+                                                  ("gemma3", "window_shorter", "attn_scores", 4, "attn.window_shift=-1"),
+                                                  ("gemma3", "rope_exchanged", "k_rope", 5, "rope."),
+                                                  ("gemma3", "norm_plus_one", "attn_post_norm", 2, "norm.weight_offset=1"),
+                                                  ("gemma3", "act_gelu", "ffn_act", 1, "ffn.activation=gelu"),
+                                                  ("olmo2", "norm_missing", "k_norm", 1, "norm.repeat=0"),
+                                                  ("granite", "residual_unscaled", "attn_residual", 1, "residual.scale=1"),
+                                                  ("granite", "scores_unscaled", "attn_scores", 0, "attn.scale=none"),
+                                                  ("granite", "embeddings_unscaled", "embeddings", -1, "embeddings.unscaled"),
+                                                  ("smollm3", "rope_everywhere", "q_rope", 3, "rope.everywhere=1")):
             with self.subTest(f"{name} {defect}"):
-                wrong = f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer={layer}"
+                wrong = f"mutant,mutant.defect={defect},mutant.stage={stage}" + (f",mutant.layer={layer}" if layer >= 0 else "")
                 result = self.crossval("--model", self.models[name], "--prompt", PROMPT, "--candidate", wrong, "--reference", "native")
                 self.assertEqual((result.json["verdict"], result.json["blame"]), ("diverged", "candidate"), result)
                 place = result.json["first_divergence"]

@@ -39,8 +39,8 @@ class Refused(Case):
             "yarn": (rewrite(plain, folder / "yarn" / "m.gguf", keys={"llama.rope.scaling.type": (STRING, "yarn")}), 'rope scaling "yarn"'),
             "norm_bias": (rewrite(plain, folder / "norm_bias" / "m.gguf", tensors={"blk.0.attn_norm.bias": (F32, [WIDTH], bias)}),
                           "the bias blk.0.attn_norm.bias"),
-            "gemma2": (rewrite(plain, folder / "gemma2" / "m.gguf", keys={"general.architecture": (STRING, "gemma2")},
-                               rename=("llama.", "gemma2.")), 'architecture "gemma2"'),
+            "cohere2": (rewrite(plain, folder / "cohere2" / "m.gguf", keys={"general.architecture": (STRING, "cohere2")},
+                               rename=("llama.", "cohere2.")), 'architecture "cohere2"'),
             "unigram": (rewrite(plain, folder / "unigram" / "m.gguf", keys={
                 "tokenizer.ggml.model": (STRING, "t5"), "tokenizer.ggml.merges": None}), "tokenizer.ggml.model t5 (Unigram)"),
             "shards": (rewrite(plain, folder / "shards" / "m-00001-of-00002.gguf", keys={

@@ -115,6 +115,17 @@ struct Pass {
   pb_point point{};                               // of a rule at hand, or of the node
   std::string native_name, op, key;
   std::vector<uint32_t> want;  // of each rule; of the node where there is none
+  // Scores that have run, and what was known of them then; they are handed over when their softmax is asked about, whose
+  // mask tells what they hide.
+  struct Scores {
+    ggml_tensor* tensor = nullptr;
+    const std::vector<PointRule>* rules = nullptr;
+    std::string native_name, op, key;
+    std::vector<uint32_t> want;
+    int32_t occurrence = 0;
+  };
+  Scores scores;
+  const ggml_tensor* mask = nullptr;  // while they are
 
   bool stopped = false;
   std::string failure;  // why; empty: the tap asked for it

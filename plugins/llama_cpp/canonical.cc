@@ -47,32 +47,40 @@ struct ScoreIndex {
 
 bool IsAttention(const Shape& shape) { return shape.form == Form::kScores || shape.form == Form::kWeights; }
 
-void ScoresToCanonical(const ggml_tensor* t, std::span<const float> native, int64_t first, const Shape& shape,
+// What the row of a mask says of a cell: 0 or -inf, or what else is added.
+struct Mask {
+  std::span<const float> values;  // [row][cell]; empty: each row sees the cells up to its own
+  int64_t n_cells = 0;
+  float Of(const ScoreIndex& at, int64_t row, int64_t cell) const {
+    if (values.empty()) return cell < at.Visible(row) ? 0.0f : kHidden;
+    return values[static_cast<size_t>(row * n_cells + cell)];
+  }
+};
+
+// Scores times the scale, plus what the mask adds; weights as they are.
+void ScoresToCanonical(const ScoreIndex& at, std::span<const float> native, const Shape& shape, const Mask& mask,
                        std::vector<float>* out) {
-  const ScoreIndex at(t, first);
-  const float hidden = shape.form == Form::kScores ? kHidden : 0.0f;
   out->resize(static_cast<size_t>(at.n_rows * at.n_heads * at.p));
+  const bool scores = shape.form == Form::kScores;
   for (int64_t row = 0; row < at.n_rows; ++row) {
-    const int64_t n = at.Visible(row);
     for (int64_t head = 0; head < at.n_heads; ++head) {
       const float* from = native.data() + at.Native(row, head, 0);
       float* to = out->data() + at.Flat(row, head, 0);
-      for (int64_t cell = 0; cell < n; ++cell) to[cell] = from[cell] * shape.scale;
-      std::fill(to + n, to + at.p, hidden);
+      for (int64_t cell = 0; cell < at.p; ++cell) {
+        const float added = scores ? mask.Of(at, row, cell) : 0;
+        to[cell] = added == 0 ? from[cell] * shape.scale : added == kHidden ? kHidden : from[cell] * shape.scale + added;
+      }
     }
   }
 }
 
-void ScoresToNative(const ggml_tensor* t, const Canonical& c, int64_t first, const Shape& shape,
-                    std::span<float> native) {
-  const ScoreIndex at(t, first);
+void ScoresToNative(const ScoreIndex& at, const Canonical& c, const Shape& shape, std::span<float> native) {
   for (int64_t row = 0; row < at.n_rows; ++row) {
-    const int64_t n = at.Visible(row);
     for (int64_t head = 0; head < at.n_heads; ++head) {
       float* to = native.data() + at.Native(row, head, 0);
       const float* from = c.values.data() + at.Flat(row, head, 0);
-      for (int64_t cell = 0; cell < n; ++cell)
-        to[cell] = to[cell] * shape.scale != from[cell] ? from[cell] / shape.scale : to[cell];
+      for (int64_t cell = 0; cell < at.p; ++cell)
+        if (from[cell] != kHidden && to[cell] * shape.scale != from[cell]) to[cell] = from[cell] / shape.scale;
     }
   }
 }
@@ -122,9 +130,15 @@ bool CanonicalShape(const ggml_tensor* t, size_t n_values, int64_t first, const 
 bool IsAsItStands(const Shape& shape) { return !IsAttention(shape) && shape.columns.n == 0; }
 
 bool ToCanonical(const ggml_tensor* t, std::span<const float> native, int64_t first, const Shape& shape,
-                 Canonical* out) {
+                 Canonical* out, const ggml_tensor* mask) {
   if (!CanonicalShape(t, native.size(), first, shape, &out->shape)) return false;
-  if (IsAttention(shape)) return ScoresToCanonical(t, native, first, shape, &out->values), true;
+  if (IsAttention(shape)) {
+    const ScoreIndex at(t, first);
+    std::vector<float> values;
+    if (mask && (!ReadTensor(mask, &values) || mask->ne[0] < at.p || mask->ne[1] < at.n_rows)) return false;
+    ScoresToCanonical(at, native, shape, {values, mask ? mask->ne[0] : 0}, &out->values);
+    return true;
+  }
   if (IsAsItStands(shape)) return out->values.assign(native.begin(), native.end()), true;
   const int64_t width = t->ne[0], n = shape.columns.n;
   out->values.resize(static_cast<size_t>(out->shape[0] * n));
@@ -135,7 +149,7 @@ bool ToCanonical(const ggml_tensor* t, std::span<const float> native, int64_t fi
 
 void ToNative(const ggml_tensor* t, const Canonical& c, int64_t first, const Shape& shape,
               std::span<float> native) {
-  if (IsAttention(shape)) return ScoresToNative(t, c, first, shape, native);
+  if (IsAttention(shape)) return ScoresToNative(ScoreIndex(t, first), c, shape, native);
   if (IsAsItStands(shape)) {
     std::copy(c.values.begin(), c.values.end(), native.begin());
     return;
@@ -163,14 +177,13 @@ bool CacheToCanonical(const ggml_tensor* t, bool transposed, int64_t p, Canonica
   return true;
 }
 
-bool CellsInOrder(const ggml_tensor* mask, int64_t first, int64_t n_rows) {
-  std::vector<float> values;
-  if (!mask || !ReadTensor(mask, &values) || mask->ne[1] < n_rows) return false;
-  for (int64_t r = 0; r < n_rows; ++r) {
-    for (int64_t j = 0; j < mask->ne[0]; ++j) {
-      if (values[r * mask->ne[0] + j] != (j <= first + r ? 0.0f : kHidden)) return false;
-    }
-  }
+bool CellsInOrder(const ggml_tensor* set_rows, int64_t first, int64_t n_rows) {
+  const ggml_tensor* cells = set_rows->src[1];
+  if (!cells || cells->type != GGML_TYPE_I64 || cells->ne[0] != n_rows || !ggml_is_contiguous(cells)) return true;
+  std::vector<int64_t> at(static_cast<size_t>(n_rows));
+  ggml_backend_tensor_get(cells, at.data(), 0, at.size() * sizeof(int64_t));
+  for (int64_t r = 0; r < n_rows; ++r)
+    if (at[static_cast<size_t>(r)] != first + r) return false;
   return true;
 }
 

@@ -33,8 +33,9 @@ bool CanonicalShape(const ggml_tensor* t, size_t n_values, int64_t first, const 
                     std::vector<int64_t>* out);
 // Whether the canonical tensor has the native values in their order.
 bool IsAsItStands(const Shape& shape);
+// `mask`: what the softmax adds to scores; null: each row sees the positions up to its own.
 bool ToCanonical(const ggml_tensor* t, std::span<const float> native, int64_t first, const Shape& shape,
-                 Canonical* out);
+                 Canonical* out, const ggml_tensor* mask = nullptr);
 
 // The inverse, into `native`. Cells that are hidden or padding stay as they are; an unchanged value keeps its
 // bits.
@@ -45,9 +46,9 @@ void ToNative(const ggml_tensor* t, const Canonical& c, int64_t first, const Sha
 // head_dim).
 bool CacheToCanonical(const ggml_tensor* t, bool transposed, int64_t p, Canonical* out);
 
-// Whether the mask shows cell j to row r exactly when j <= first + r; otherwise cells do not stand in the
-// order of positions and every score would be misread.
-bool CellsInOrder(const ggml_tensor* mask, int64_t first, int64_t n_rows);
+// Whether the node that writes a row of the cache for each token puts them into the cells of their positions; of a node
+// that says it otherwise, as values do that are written one by one, nothing is known, and it counts as true.
+bool CellsInOrder(const ggml_tensor* set_rows, int64_t first, int64_t n_rows);
 
 }  // namespace pb::llama_cpp
 

@@ -31,7 +31,8 @@ struct StageRule {
 // v0.5.0). A bias or a scale tensor adds a node behind the product, so those come first.
 const std::vector<StageRule>& Table() {
   static const std::vector<StageRule> table = {
-      {PB_STAGE_EMBEDDINGS, {{"embd", GGML_OP_SCALE}, {"embd", GGML_OP_GET_ROWS}}},
+      {PB_STAGE_EMBEDDINGS,
+       {{"inp_scaled", GGML_OP_SCALE}, {"embd", GGML_OP_SCALE}, {"embd", GGML_OP_GET_ROWS}}},
       {PB_STAGE_ATTN_NORM, {{"attn_norm", GGML_OP_ADD}, {"attn_norm", GGML_OP_MUL}}},
       {PB_STAGE_Q_PROJ, {{"Qcur", GGML_OP_ADD}, {"Qcur", GGML_OP_MUL}, {"Qcur", GGML_OP_MUL_MAT}}},
       {PB_STAGE_K_PROJ, {{"Kcur", GGML_OP_ADD}, {"Kcur", GGML_OP_MUL}, {"Kcur", GGML_OP_MUL_MAT}}},
@@ -40,13 +41,14 @@ const std::vector<StageRule>& Table() {
       {PB_STAGE_K_NORM, {{"Kcur_normed", GGML_OP_MUL}}},
       {PB_STAGE_Q_ROPE, {{"Qcur", GGML_OP_ROPE}}},
       {PB_STAGE_K_ROPE, {{"Kcur", GGML_OP_ROPE}}},
-      {PB_STAGE_ATTN_SCORES, {{"kq", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_ATTN_SCORES, {{"kq_scaled_2", GGML_OP_SCALE}, {"kq", GGML_OP_MUL_MAT}}},
       {PB_STAGE_ATTN_SCORES_SOFTMAX, {{"kq_soft_max", GGML_OP_SOFT_MAX}}},
       {PB_STAGE_ATTN_CONTEXT, {{"kqv_out", GGML_OP_CONT}, {"kqv_out", GGML_OP_RESHAPE}}},
       {PB_STAGE_ATTN_SUB_NORM, {{"attn_sub_norm", GGML_OP_MUL}}},
       {PB_STAGE_ATTN_OUT,
        {{"attn_out", GGML_OP_ADD}, {"attn_out", GGML_OP_MUL}, {"attn_out", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_ATTN_RESIDUAL, {{"ffn_inp", GGML_OP_ADD}}},
+      {PB_STAGE_ATTN_POST_NORM, {{"attn_post_norm", GGML_OP_MUL}}},
+      {PB_STAGE_ATTN_RESIDUAL, {{"ffn_inp", GGML_OP_ADD}, {"sa_out", GGML_OP_ADD}}},
       {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_ADD}, {"ffn_norm", GGML_OP_MUL}}},
       {PB_STAGE_GATE_PROJ,
        {{"ffn_gate_s", GGML_OP_MUL}, {"ffn_gate_b", GGML_OP_ADD}, {"ffn_gate", GGML_OP_MUL_MAT}}},
@@ -64,21 +66,23 @@ const std::vector<StageRule>& Table() {
         {"ffn_out", GGML_OP_ADD},
         {"ffn_down", GGML_OP_MUL_MAT},
         {"ffn_out", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_FFN_POST_NORM, {{"ffn_post_norm", GGML_OP_MUL}}},
       {PB_STAGE_LAYER_OUT, {{"l_out", GGML_OP_ADD}}},
       {PB_STAGE_FINAL_NORM, {{"result_norm", GGML_OP_ADD}, {"result_norm", GGML_OP_MUL}}},
-      {PB_STAGE_LOGITS, {{"result_output", GGML_OP_MUL}, {"result_output", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_LOGITS, {{"result_output", GGML_OP_SCALE}, {"result_output", GGML_OP_MUL}, {"result_output", GGML_OP_MUL_MAT}}},
   };
   return table;
 }
 
-// Steps within a stage: the norm before its weight or bias, the weighted sum before heads are joined, the choice of
+// Steps within a stage: the norm before its weight or bias, scores before they are capped, the weighted sum before heads are joined, the choice of
 // rows that need logits, fused attention before its rows are named, and writing the KV cache. An empty name
 // is any name.
 const std::vector<Alternative>& Parts() {
   static const std::vector<Alternative> parts = {{"norm", GGML_OP_RMS_NORM}, {"norm", GGML_OP_NORM},
                                                  {"norm_w", GGML_OP_MUL},    {"kqv", GGML_OP_MUL_MAT},
                                                  {"", GGML_OP_GET_ROWS},     {"", GGML_OP_FLASH_ATTN_EXT},
-                                                 {"", GGML_OP_SET_ROWS}};
+                                                 {"", GGML_OP_SET_ROWS},
+                                                 {"kq_scaled_1", GGML_OP_SCALE}, {"kq_tanh", GGML_OP_UNARY}};
   return parts;
 }
 
@@ -136,6 +140,10 @@ class Mapper {
     // Some architectures leave these without a name; the graph's edges tell them.
     if (rule.stage == PB_STAGE_ATTN_OUT) return {FindAttentionOutput(layer), {}};
     if (rule.stage == PB_STAGE_ATTN_RESIDUAL) return {FindAttentionSum(layer), {}};
+    if (rule.stage == PB_STAGE_FFN_POST_NORM) return {FindFfnPostNorm(layer), {}};
+    // A layer without rotary embedding: what would be rotated.
+    if (rule.stage == PB_STAGE_Q_ROPE) return FindUnrotated(PB_STAGE_Q_NORM, PB_STAGE_Q_PROJ, layer);
+    if (rule.stage == PB_STAGE_K_ROPE) return FindUnrotated(PB_STAGE_K_NORM, PB_STAGE_K_PROJ, layer);
     return {};
   }
 
@@ -159,6 +167,26 @@ class Mapper {
     return at;
   }
 
+  // Where all layers give it one name: what the layer's last sum reads.
+  const Node* FindFfnPostNorm(int layer) const {
+    const Node* sum = Find("l_out", layer, GGML_OP_ADD);
+    for (int i = 0; sum && i < 2; ++i) {
+      const Node* node = NodeOf(SkipChoice(sum->tensor->src[i]));
+      if (node && node->op == GGML_OP_MUL && node->base == "ffn_post_norm") return node;
+    }
+    return nullptr;
+  }
+
+  // Of layers that do not rotate, in a graph of which some do.
+  Found FindUnrotated(pb_stage norm, pb_stage product, int layer) const {
+    if (std::none_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.op == GGML_OP_ROPE; })) return {};
+    for (const pb_stage stage : {norm, product})
+      for (const StageRule& rule : Table())
+        if (rule.stage == stage)
+          if (const Found found = FindAny(rule, layer); found.node) return found;
+    return {};
+  }
+
   // The sum of that and what enters the layer.
   const Node* FindAttentionSum(int layer) const {
     Found output;
@@ -176,7 +204,9 @@ class Mapper {
   }
 
   bool EntersLayer(const ggml_tensor* tensor, int layer) const {
-    const Node* before = layer > 0 ? Find("l_out", layer - 1, GGML_OP_ADD) : Find("embd", -1, GGML_OP_SCALE);
+    const Node* before =
+        layer > 0 ? Find("l_out", layer - 1, GGML_OP_ADD) : Find("inp_scaled", -1, GGML_OP_SCALE);
+    if (layer == 0 && !before) before = Find("embd", -1, GGML_OP_SCALE);
     if (layer == 0 && !before) before = Find("embd", -1, GGML_OP_GET_ROWS);
     // Chosen rows are compared by what they are chosen of; the embeddings are themselves a choice.
     return before && (SkipViews(tensor) == before->tensor || SkipChoice(tensor) == before->tensor);
@@ -447,7 +477,9 @@ class Mapper {
       const ggml_tensor* t = node.tensor;
       if (node.op == GGML_OP_FLASH_ATTN_EXT) seen.flash = true;
       if (node.op == GGML_OP_RMS_NORM && seen.norm_eps == 0) seen.norm_eps = FloatParam(t, 0);
-      if (node.op == GGML_OP_ROPE && seen.rope_pairing.empty()) ObserveRope(t);
+      if (node.op == GGML_OP_ROPE) ObserveRope(t);
+      if (node.op == GGML_OP_MUL && node.base == "Qcur_normed")
+        seen.norms_rows = t->ne[0] != dims_.head_dim;
       if (seen.activation.empty()) seen.activation = ActivationOf(node);
     }
   }
@@ -460,8 +492,11 @@ class Mapper {
     seen.rope_pairing = mode == 0                     ? "adjacent"
                         : mode == GGML_ROPE_TYPE_NEOX ? "halves"
                                                       : "mode " + std::to_string(mode);
-    seen.rope_base = FloatParam(t, 5);
-    seen.rope_scale = FloatParam(t, 6);
+    // Layers that see a window alone turn faster, by the smaller base.
+    const float base = FloatParam(t, 5);
+    if (seen.rope_base == 0) seen.rope_base = seen.local_rope_base = base, seen.rope_scale = FloatParam(t, 6);
+    if (base > seen.rope_base) seen.rope_base = base, seen.rope_scale = FloatParam(t, 6);
+    seen.local_rope_base = std::min(seen.local_rope_base, base);
   }
 
   static std::string ActivationOf(const Node& node) {

@@ -25,9 +25,9 @@ struct Dims {
 enum class Form {
   kRows,     // (n, width): as it stands
   kHeads,    // (n, heads, head_dim): as it stands, the rows split
-  kScores,   // [head][row][cell] -> (n, heads, p), times the softmax's scale, -inf where hidden, padding
+  kScores,   // [head][row][cell] -> (n, heads, p), times the softmax's scale, -inf where its mask hides, padding
              // dropped
-  kWeights,  // [head][row][cell] -> (n, heads, p), 0 where hidden, padding dropped
+  kWeights,  // [head][row][cell] -> (n, heads, p), padding dropped
 };
 
 // Which columns of a node's rows: one product may hold several tensors, as queries, keys and values of one matrix.
@@ -104,7 +104,9 @@ struct Visibility {
 struct Observed {
   std::string activation;    // "silu"; empty: none seen
   std::string rope_pairing;  // "adjacent" "halves"; empty: no rotary embedding seen
-  float rope_base = 0, rope_scale = 0, norm_eps = 0, attention_scale = 0;
+  float rope_base = 0, rope_scale = 0, norm_eps = 0;
+  float local_rope_base = 0;  // of layers that turn by another; equal where there are none
+  bool norms_rows = false;    // norms of queries and keys are of the row, not of each head
   int rope_dims = 0;
   bool flash = false;
 };

@@ -129,8 +129,10 @@ pb_error* AddObserved(pb_model* m) {
     add("rope.pairing", seen.rope_pairing);
     add("rope.base", Number(seen.rope_base));
     add("rope.scale", Number(seen.rope_scale));
+    if (seen.local_rope_base != seen.rope_base) add("rope.base.local", Number(seen.local_rope_base));
     add("rope.dims", std::to_string(seen.rope_dims));
   }
+  if (seen.norms_rows) add("norms.rows", "yes");
   if (seen.norm_eps > 0) add("norm.eps", Number(seen.norm_eps));
   return nullptr;
 }

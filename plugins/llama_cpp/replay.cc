@@ -274,6 +274,8 @@ pb_error* Replay(pb_session* session, const pb_replay* replay) {
     }
     const PointRule* rule = FindRule(session, replay->stage, replay->layer);
     if (!rule) return NewError(PB_UNSUPPORTED, "replay: this session shows no such point");
+    if (replay->stage == PB_STAGE_ATTN_SCORES && llama_model_n_swa(session->model->model) > 0)
+      return NewError(PB_UNSUPPORTED, "replay: which layers see a window alone is not known outside a pass");
     Canonical out;
     TakeLogLine();
     if (pb_error* error = Replayer(session, *rule, *replay).Run(&out)) return error;

@@ -1,6 +1,7 @@
 // The evaluation callback: which point a node is, canonical tensors out, overwrites in, random rounding, and
 // the inputs of an op as it will see them.
 #include <algorithm>
+#include <utility>
 
 #include "ggml-backend.h"
 #include "llama_cpp/adapter.h"
@@ -48,7 +49,8 @@ void CaptureInputs(pb_session* s, const ggml_tensor* reader) {
         input.from_cache
             ? CacheToCanonical(source, input.cache_transposed, pass.first_position + pass.n_rows, &c)
             : ReadTensor(SkipViews(source), &native) &&
-                  ToCanonical(SkipViews(source), native, pass.first_position, input.shape, &c);
+                  ToCanonical(SkipViews(source), native, pass.first_position, input.shape, &c,
+                              reader->op == GGML_OP_SOFT_MAX ? reader->src[1] : nullptr);
     if (!ok) return Fail(&pass, pass.key + ": an input cannot be read");
   }
 }
@@ -102,29 +104,6 @@ bool WantsOutput(const Pass& pass) {
                      [](uint32_t want) { return (want & PB_WANT_OUTPUT) != 0; });
 }
 
-// The callback's question. Returns whether the graph must stop behind this node.
-bool Ask(pb_session* s, const ggml_tensor* t) {
-  Pass& pass = s->pass;
-  if (!pass.tap && !s->settings.noise_seed) return false;
-  if (pass.stopped) return true;
-  Identify(s, t);
-  if (pass.tap && t->op == GGML_OP_SOFT_MAX && pass.point.layer == 0 &&
-      !CellsInOrder(t->src[1], pass.first_position, pass.n_rows)) {
-    Fail(&pass, "the KV cache's cells are not in the order of positions");
-    return true;
-  }
-  if (pass.need_all) CaptureInputs(s, t);
-  if (pass.stopped) return true;
-  const bool own =
-      !IsView(t) && t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) && !s->map.parts.count(pass.key);
-  if (pass.tap && pass.rules) {
-    for (size_t i = 0; i < pass.rules->size(); ++i) AskForPoint(&pass, (*pass.rules)[i], &pass.want[i]);
-  } else if (pass.tap && own) {
-    pass.want[0] = pass.tap->want(pass.tap->ctx, &pass.point);
-  }
-  return pass.need_all || WantsOutput(pass) || (s->settings.noise_seed && pass.rules);
-}
-
 // Hands a point of the node to the tap and takes an overwrite back into `native`. Returns what the tap answered.
 int Offer(pb_session* s, const ggml_tensor* t, const Shape& shape, std::span<float> native) {
   Pass& pass = s->pass;
@@ -132,7 +111,7 @@ int Offer(pb_session* s, const ggml_tensor* t, const Shape& shape, std::span<flo
   // Values that are canonical as they stand are shown, and overwritten, where they are.
   const bool as_it_stands = IsAsItStands(shape);
   if (as_it_stands ? !CanonicalShape(t, native.size(), pass.first_position, shape, &c.shape)
-                   : !ToCanonical(t, native, pass.first_position, shape, &c)) {
+                   : !ToCanonical(t, native, pass.first_position, shape, &c, pass.mask)) {
     Fail(&pass, pass.key + ": has another shape than the warm-up showed");
     return PB_STOP;
   }
@@ -175,10 +154,9 @@ bool HandOverPoints(pb_session* s, const ggml_tensor* t, std::span<float> native
   return changed;
 }
 
-// The node has run. Returns whether to go on.
-bool HandOver(pb_session* s, ggml_tensor* t) {
+// Returns whether to go on.
+bool HandOverNow(pb_session* s, ggml_tensor* t) {
   Pass& pass = s->pass;
-  if (pass.stopped) return false;
   const bool noisy = s->settings.noise_seed && pass.rules && pass.rules->front().stage != PB_STAGE_LOGITS;
   if (!noisy && !WantsOutput(pass)) return true;
   const std::span<float> in_place = InPlace(t);
@@ -195,6 +173,54 @@ bool HandOver(pb_session* s, ggml_tensor* t) {
   }
   ggml_backend_tensor_set(t, s->native.data(), 0, s->native.size() * sizeof(float));
   return true;
+}
+
+// The node has run. Returns whether to go on.
+bool HandOver(pb_session* s, ggml_tensor* t) {
+  Pass& pass = s->pass;
+  if (pass.stopped) return false;
+  const bool scores = pass.rules && pass.rules->front().shape.form == Form::kScores;
+  if (!scores) return HandOverNow(s, t);
+  pass.scores = {t, pass.rules, pass.native_name, pass.op, pass.key, pass.want, pass.point.occurrence};
+  return true;
+}
+
+// Scores have run, and their softmax is about to: now their mask can be read too.
+void HandOverScores(pb_session* s, const ggml_tensor* mask) {
+  Pass& pass = s->pass;
+  const Pass::Scores scores = std::exchange(pass.scores, {});
+  pass.rules = scores.rules, pass.want = scores.want, pass.key = scores.key;
+  pass.native_name = scores.native_name, pass.op = scores.op;
+  pass.point.native_name = pass.native_name.c_str(), pass.point.op = pass.op.c_str();
+  pass.point.occurrence = scores.occurrence;
+  pass.mask = mask;
+  HandOverNow(s, scores.tensor);
+  pass.mask = nullptr;
+}
+
+// The callback's question. Returns whether the graph must stop behind this node.
+bool Ask(pb_session* s, const ggml_tensor* t) {
+  Pass& pass = s->pass;
+  if (!pass.tap && !s->settings.noise_seed) return false;
+  if (pass.stopped) return true;
+  if (pass.scores.tensor && t->op == GGML_OP_SOFT_MAX && SkipViews(t->src[0]) == pass.scores.tensor)
+    HandOverScores(s, t->src[1]);
+  if (pass.stopped) return true;
+  Identify(s, t);
+  if (pass.tap && t->op == GGML_OP_SET_ROWS && !CellsInOrder(t, pass.first_position, pass.n_rows)) {
+    Fail(&pass, "the KV cache's cells are not in the order of positions");
+    return true;
+  }
+  if (pass.need_all) CaptureInputs(s, t);
+  if (pass.stopped) return true;
+  const bool own =
+      !IsView(t) && t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) && !s->map.parts.count(pass.key);
+  if (pass.tap && pass.rules) {
+    for (size_t i = 0; i < pass.rules->size(); ++i) AskForPoint(&pass, (*pass.rules)[i], &pass.want[i]);
+  } else if (pass.tap && own) {
+    pass.want[0] = pass.tap->want(pass.tap->ctx, &pass.point);
+  }
+  return pass.need_all || WantsOutput(pass) || (s->settings.noise_seed && pass.rules);
 }
 
 }  // namespace

@@ -46,7 +46,9 @@ struct Reading {
   int own = 0;
   int64_t future = 0;        // positions of the future that are seen; -1: not even its own
   bool interleaved = false;  // KV head h mod n_kv_heads
-  double scale_power = 1;    // of 1 / sqrt(head_dim)
+  double scale_power = 1;    // of the attention scale
+  int64_t window_shift = 0;  // added to the layer's window
+  bool capped = true;
 };
 enum Own { kDeclared, kZeros, kBefore, kTwice };
 
@@ -67,9 +69,11 @@ int64_t KvHead(const Op& op, int64_t head, const Reading& r) {
 void ScoresOf(Op& op, const Reading& r) {
   const int64_t d = op.params().head_dim, p = op.n_visible(), heads = op.params().n_heads;
   const bool of_queries = op.params().scale_queries;
-  const float query_scale = of_queries ? 1.0f / std::sqrt(static_cast<float>(d)) : 1;
+  const float query_scale = of_queries ? op.params().attention_scale : 1;
   // The queries' own scale is the first power of it.
-  const double scale = std::pow(static_cast<double>(d), -0.5 * (r.scale_power - (of_queries ? 1 : 0)));
+  const double scale = std::pow(double(op.params().attention_scale), r.scale_power - (of_queries ? 1 : 0));
+  const double cap = r.capped ? double(op.params().score_cap) : 0;
+  const int64_t window = op.params().window_of(op.layer);
   const bool rounds = RoundsAttention(op);
   for (int64_t t = 0; t < op.n; t++) {
     const int64_t own = op.first + t;
@@ -77,7 +81,7 @@ void ScoresOf(Op& op, const Reading& r) {
       const float* q = op.in(0, t) + h * d;
       for (int64_t j = 0; j < p; j++) {
         float* to = op.row(t) + h * p + j;
-        if (j > own + r.future) {
+        if (j > own + r.future || (window > 0 && j <= own - window - r.window_shift)) {
           *to = kHidden;
           continue;
         }
@@ -88,7 +92,7 @@ void ScoresOf(Op& op, const Reading& r) {
           const float query = q[i] * query_scale;
           sum += double(rounds ? RoundF16(query) : query) * double(op.kv_f16 ? RoundF16(key) : key);
         }
-        *to = static_cast<float>(sum * scale);
+        *to = static_cast<float>(cap > 0 ? cap * std::tanh(sum * scale / cap) : sum * scale);
       }
     }
   }
@@ -138,10 +142,11 @@ void Attend(Op& op, const Reading& r) {
 
 Rotation Declared(const Op& op) {
   const HyperParameters& p = op.params();
-  return {p.rope_base.value,
-          p.rope_scale.value,
+  const bool local = p.is_local(op.layer);
+  return {local ? p.local_rope_base.value : p.rope_base.value,
+          local ? p.local_rope_scale.value : p.rope_scale.value,
           0,
-          p.rope_dims,
+          p.rotates(op.layer) ? p.rope_dims : 0,
           p.rope_pairing.value == RopePairing::kHalves,
           true};
 }
@@ -157,6 +162,13 @@ void Rope(Op& op, double parameter) {
   if (kind == RopeFault::kNone) r.dims = 0;
   if (kind == RopeFault::kScale) r.scale *= parameter;
   if (kind == RopeFault::kFactors) r.factors = false;
+  if (kind == RopeFault::kExchanged) {
+    const HyperParameters& p = op.params();
+    const bool local = p.is_local(op.layer);
+    r.base = local ? p.rope_base.value : p.local_rope_base.value;
+    r.scale = local ? p.rope_scale.value : p.local_rope_scale.value;
+  }
+  if (kind == RopeFault::kEverywhere) r.dims = op.params().rope_dims;
   if (kind == RopeFault::kDims) r.dims = static_cast<int64_t>(static_cast<double>(r.dims) * parameter);
   Rotate(op, r, kind == RopeFault::kFromBatch);
 }
@@ -168,6 +180,8 @@ template void Rope<RopeFault::kScale>(Op&, double);
 template void Rope<RopeFault::kDims>(Op&, double);
 template void Rope<RopeFault::kFromBatch>(Op&, double);
 template void Rope<RopeFault::kFactors>(Op&, double);
+template void Rope<RopeFault::kExchanged>(Op&, double);
+template void Rope<RopeFault::kEverywhere>(Op&, double);
 
 void ScoresScale(Op& op, double power) {
   Reading r;
@@ -180,6 +194,21 @@ void Mask(Op& op, double shift) {
   if (op.stage == PB_STAGE_ATTN_SCORES_SOFTMAX) return SoftmaxOf(op, 1, 0);
   if (op.stage == PB_STAGE_ATTN_CONTEXT) return ContextOf(op, r);
   r.future = static_cast<int64_t>(shift);
+  ScoresOf(op, r);
+}
+
+// A layer's window is longer by so many positions.
+void Window(Op& op, double shift) {
+  Reading r;
+  if (op.stage == PB_STAGE_ATTN_SCORES_SOFTMAX) return SoftmaxOf(op, 1, 0);
+  if (op.stage == PB_STAGE_ATTN_CONTEXT) return ContextOf(op, r);
+  r.window_shift = static_cast<int64_t>(shift);
+  ScoresOf(op, r);
+}
+
+void Uncapped(Op& op, double) {
+  Reading r;
+  r.capped = false;
   ScoresOf(op, r);
 }
 

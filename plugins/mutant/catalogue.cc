@@ -60,6 +60,10 @@ constexpr Defect kDefects[] = {
      "rope.offset=- rope=none", Need::kNothing},
     {"rope_unfactored", "rotation", kRope, Rope<RopeFault::kFactors>, 0, Spot::kAll, "rope.factors=0",
      Need::kFactors},
+    {"rope_exchanged", "rotation", kRope, Rope<RopeFault::kExchanged>, 0, Spot::kAll, "rope.exchanged=1",
+     Need::kLocalRope},
+    {"rope_everywhere", "rotation", kRope, Rope<RopeFault::kEverywhere>, 0, Spot::kAll, "rope.everywhere=1",
+     Need::kUnrotated},
     {"norm_missing", "norm", kNorms, NormFault, 0, Spot::kAll, "norm.repeat=0", Need::kNothing},
     {"norm_twice", "norm", kNorms, NormFault, 1, Spot::kAll, "norm.repeat=2", Need::kNothing},
     {"norm_unweighted", "norm", kNorms, NormFault, 2, Spot::kAll, "norm.unweighted", Need::kNothing},
@@ -148,6 +152,12 @@ constexpr Defect kDefects[] = {
     {"mask_future", "mask", kScores, Mask, 1, Spot::kAll, "mask.shift=1", Need::kNothing},
     {"mask_itself", "mask", kScores, Mask, -1, Spot::kAll, "mask.shift=-1", Need::kNothing},
     {"mask_none", "mask", kScores, Mask, 1000000, Spot::kAll, "mask.shift=1000000", Need::kNothing},
+    {"window_longer", "mask", kScores, Window, 1, Spot::kAll, "attn.window_shift=1", Need::kWindow},
+    {"window_shorter", "mask", kScores, Window, -1, Spot::kAll, "attn.window_shift=-1", Need::kWindow},
+    {"window_none", "mask", kScores, Window, 1000000, Spot::kAll, "attn.window_shift=1000000", Need::kWindow},
+    {"scores_uncapped", "cap", kScores, Uncapped, 0, Spot::kAll, "attn.cap=0", Need::kScoreCap},
+    {"logits_uncapped", "cap", PB_STAGE_LOGITS, LogitsUncapped, 0, Spot::kAll, "logits.cap=0",
+     Need::kLogitCap},
     {"kv_stale", "cache", kScores | kContext, StaleCache, 0, Spot::kAll, "kv.shift=1", Need::kNothing},
     {"kv_unwritten", "cache", kScores | kContext, StaleCache, 1, Spot::kAll, "kv.own=zero", Need::kNothing},
     {"kv_own_stale", "cache", kScores | kContext, StaleCache, 2, Spot::kAll, "kv.own=before", Need::kNothing},
@@ -161,6 +171,10 @@ constexpr Defect kDefects[] = {
     {"residual_missing", "residual", kResiduals, Residual, 0, Spot::kAll, "residual=missing", Need::kNothing},
     {"residual_alone", "residual", kResiduals, Residual, 1, Spot::kAll, "residual=alone", Need::kNothing},
     {"residual_twice", "residual", kResiduals, Residual, 2, Spot::kAll, "residual=doubled", Need::kNothing},
+    {"residual_unscaled", "residual", kResiduals, Residual, 3, Spot::kAll, "residual.scale=1",
+     Need::kResidualScale},
+    {"embeddings_unscaled", "embeddings", kEmbeddings, EmbeddingScale, 1, Spot::kAll, "embeddings.unscaled",
+     Need::kEmbeddingScale},
     {"embeddings_scaled", "embeddings", kEmbeddings, EmbeddingScale, 0, Spot::kAll, "embeddings.scale",
      Need::kNothing},
     {"embeddings_factor", "embeddings", kEmbeddings, Factor, 1.05, Spot::kAll, "factor=1.05", Need::kNothing},
@@ -237,6 +251,14 @@ std::string Obstacle(const Defect& defect, const Op& op) {
   if (defect.need == Need::kGrouped && (p.n_kv_heads < 2 || p.n_kv_heads == p.n_heads))
     return "each query head has its own keys, or all have the same";
   if (defect.need == Need::kFactors && p.rope_factors.empty()) return "the frequencies have no factors";
+  if (defect.need == Need::kWindow && p.window_of(op.layer) == 0) return "the layer has no window";
+  if (defect.need == Need::kLocalRope && (p.local.empty() || p.local_rope_base.value == p.rope_base.value))
+    return "all layers rotate alike";
+  if (defect.need == Need::kUnrotated && p.rotates(op.layer)) return "the layer is rotated";
+  if (defect.need == Need::kScoreCap && p.score_cap == 0) return "the scores have no cap";
+  if (defect.need == Need::kLogitCap && p.logit_cap == 0) return "the logits have no cap";
+  if (defect.need == Need::kResidualScale && p.residual_scale == 1) return "what is added has no scale";
+  if (defect.need == Need::kEmbeddingScale && p.embedding_scale == 1) return "the embeddings have no scale";
   if (defect.need == Need::kBias && MatrixOf(*op.model, op.stage, op.layer).bias.empty())
     return "the product has no bias";
   if (kProducts.Contains(op.stage)) return MatrixObstacle(defect.need, defect.parameter, op);
@@ -244,7 +266,8 @@ std::string Obstacle(const Defect& defect, const Op& op) {
 }
 
 bool Carries(const Defect& defect, pb_stage stage) {
-  return defect.commit == Mask && (stage == PB_STAGE_ATTN_SCORES_SOFTMAX || stage == PB_STAGE_ATTN_CONTEXT);
+  return (defect.commit == Mask || defect.commit == Window) &&
+         (stage == PB_STAGE_ATTN_SCORES_SOFTMAX || stage == PB_STAGE_ATTN_CONTEXT);
 }
 
 int64_t SpotFeature(const Op& op) { return static_cast<int64_t>(Choose(op, op.width)); }

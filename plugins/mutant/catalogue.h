@@ -27,7 +27,14 @@ enum class Need {
   kTwoHeads,
   kGrouped,
   kFactors,  // of the rotation's frequencies
-  kBias
+  kBias,
+  kWindow,     // the layer has one
+  kLocalRope,  // local layers rotate otherwise
+  kUnrotated,  // the layer has no rotary embedding
+  kScoreCap,
+  kLogitCap,
+  kResidualScale,
+  kEmbeddingScale,
 };
 
 struct Defect {
@@ -93,11 +100,24 @@ struct FaultyQuantiser {
 std::optional<FaultyQuantiser> QuantiserOf(const Defect& defect, const Op& op);
 
 // attention_faults.cc: rotation and attention.
-enum class RopeFault { kPairing, kBase, kOffset, kNone, kScale, kDims, kFromBatch, kFactors };
+enum class RopeFault {
+  kPairing,
+  kBase,
+  kOffset,
+  kNone,
+  kScale,
+  kDims,
+  kFromBatch,
+  kFactors,
+  kExchanged,
+  kEverywhere
+};
 template <RopeFault kind>
 void Rope(Op& op, double parameter);
 void ScoresScale(Op& op, double power);
 void Mask(Op& op, double shift);
+void Window(Op& op, double shift);
+void Uncapped(Op& op, double);
 void StaleCache(Op& op, double which);
 void InterleavedHeads(Op& op, double);
 void Softmax(Op& op, double scale);
@@ -105,6 +125,7 @@ void SoftmaxSink(Op& op, double sink);
 
 // elementwise_faults.cc: activation, gate, residual, embeddings, and what is no defect.
 void OtherActivation(Op& op, double which);
+void LogitsUncapped(Op& op, double);
 void Gate(Op& op, double which);
 void Residual(Op& op, double which);
 void EmbeddingScale(Op& op, double);

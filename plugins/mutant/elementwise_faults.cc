@@ -37,6 +37,8 @@ int ActivationOf(const Op& op) {
       return 2;
     case Activation::kGelu:
       return 3;
+    case Activation::kGeluTanh:
+      return 4;
   }
   return 0;
 }
@@ -56,7 +58,8 @@ void OtherSumProduct(Op& op, bool backwards) {
   for (int64_t r = 0; r < w.n_out(); r++) {
     const std::vector<float> row = w.Row(r);
     for (int64_t i = 0; i < op.n; i++)
-      op.row(i)[r] = BackwardsDot(x[static_cast<size_t>(i)], row) * w.scale + static_cast<float>(w.BiasOf(r));
+      op.row(i)[r] = Finished(op, double(BackwardsDot(x[static_cast<size_t>(i)], row) * w.scale +
+                                         static_cast<float>(w.BiasOf(r))));
   }
 }
 
@@ -76,10 +79,20 @@ void OtherSumNorm(Op& op, const std::vector<float>& weight, bool backwards) {
 
 }  // namespace
 
+// ggml's table of tanh-GELU, in double: of values rounded to f16, rounded to f16.
+bool Tabulated(const Op& op, int which) {
+  return which == 4 && ActivationOf(op) == 4 && op.act_quant.all != ActScheme::kNone;
+}
+
 void OtherActivation(Op& op, double which) {
-  for (int64_t i = 0; i < op.n * op.width; i++)
-    op.out[i] =
-        static_cast<float>(Active(op.inputs[0].values[static_cast<size_t>(i)], static_cast<int>(which)));
+  const int kind = static_cast<int>(which);
+  const bool tabulated = Tabulated(op, kind);
+  for (int64_t i = 0; i < op.n * op.width; i++) {
+    const float x = op.inputs[0].values[static_cast<size_t>(i)];
+    op.out[i] = tabulated && std::fabs(x) < 10
+                    ? RoundF16(static_cast<float>(Active(double(RoundF16(x)), kind)))
+                    : static_cast<float>(Active(x, kind));
+  }
 }
 
 // 0: up is not multiplied in; 1: it is added.
@@ -90,17 +103,20 @@ void Gate(Op& op, double which) {
   }
 }
 
-// 0: the op's output alone; 1: the stream alone; 2: the stream twice.
+// 0: the op's output alone; 1: the stream alone; 2: the stream twice; 3: unscaled.
 void Residual(Op& op, double which) {
+  const float scale = which == 3 ? 1 : op.params().residual_scale;  // 3: forgotten
   for (int64_t i = 0; i < op.n * op.width; i++) {
-    const float a = op.inputs[0].values[static_cast<size_t>(i)],
+    const float a = op.inputs[0].values[static_cast<size_t>(i)] * scale,
                 b = op.inputs[1].values[static_cast<size_t>(i)];
-    op.out[i] = which == 0 ? a : which == 1 ? b : a + 2 * b;
+    op.out[i] = which == 0 ? a : which == 1 ? b : which == 2 ? a + 2 * b : a + b;
   }
 }
 
-void EmbeddingScale(Op& op, double) {
-  const double scale = std::sqrt(static_cast<double>(op.params().d_model));
+// 0: by sqrt(d_model) once more; 1: not as the model scales.
+void EmbeddingScale(Op& op, double which) {
+  const double scale = which > 0 ? 1 / double(op.params().embedding_scale)
+                                 : std::sqrt(static_cast<double>(op.params().d_model));
   for (int64_t i = 0; i < op.n * op.width; i++) op.out[i] = static_cast<float>(op.out[i] * scale);
 }
 

@@ -91,6 +91,13 @@ std::vector<double> Rounded(const float* x, int64_t n, ActScheme scheme, const Q
   return out;
 }
 
+float Finished(const Op& op, double value, bool capped) {
+  if (op.stage != PB_STAGE_LOGITS) return static_cast<float>(value);
+  const HyperParameters& p = op.params();
+  const double scaled = value * double(p.logit_scale), cap = double(p.logit_cap);
+  return static_cast<float>(capped && cap > 0 ? cap * std::tanh(scaled / cap) : scaled);
+}
+
 void Product(Op& op, const Weights& w, ActScheme scheme, const QuantiserFault& fault) {
   ProductWith(op, w, scheme, fault, [](int64_t, std::vector<float>&) {});
 }
@@ -107,7 +114,7 @@ void SumInF16(Op& op) {
         lanes[k % kLanes] =
             RoundF16(lanes[k % kLanes] + row[static_cast<size_t>(k)] * RoundF16(op.in(0, i)[k]));
       for (float lane : lanes) sum = RoundF16(sum + lane);
-      op.row(i)[r] = sum * w.scale + static_cast<float>(w.BiasOf(r));
+      op.row(i)[r] = Finished(op, double(sum * w.scale + static_cast<float>(w.BiasOf(r))));
     }
   }
 }

@@ -78,10 +78,14 @@ RowCodes CodesOf(const float* x, int64_t n, ActScheme scheme, const QuantiserFau
 // The same as values: codes times scale, or what else the scheme makes of them.
 std::vector<double> Rounded(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault);
 
+// A product's value as the op gives it: of logits scaled, and capped unless that is forgotten.
+float Finished(const Op& op, double value, bool capped = true);
+
 // out = activations x weights^T, written over op.out. `change` may alter a decoded row of weights
 // before it is used.
 template <typename Change>
-void ProductWith(Op& op, const Weights& w, ActScheme scheme, const QuantiserFault& fault, Change change) {
+void ProductWith(Op& op, const Weights& w, ActScheme scheme, const QuantiserFault& fault, Change change,
+                 bool capped = true) {
   std::vector<std::vector<double>> x;
   for (int64_t i = 0; i < op.n; i++) x.push_back(Rounded(op.in(0, i), w.n_in(), scheme, fault));
   for (int64_t r = 0; r < w.n_out(); r++) {
@@ -90,7 +94,7 @@ void ProductWith(Op& op, const Weights& w, ActScheme scheme, const QuantiserFaul
     for (int64_t i = 0; i < op.n; i++) {
       double sum = 0;
       for (size_t k = 0; k < row.size(); k++) sum += x[static_cast<size_t>(i)][k] * double(row[k]);
-      op.row(i)[r] = static_cast<float>(sum * double(w.scale) + w.BiasOf(r));
+      op.row(i)[r] = Finished(op, sum * double(w.scale) + w.BiasOf(r), capped);
     }
   }
 }

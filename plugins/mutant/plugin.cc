@@ -418,8 +418,7 @@ class MutantModel : public plugin::Model {
       if (const std::string why = WhyNot(*plan.defect, plan.stage, plan.layer); !why.empty())
         return MakeError(Code::kUnsupported, "mutant.defect={} at {}: {}", plan.defect->name,
                          pb_vocabulary[plan.stage].name, why);
-    } else if (plan.defect && !plan.defect->at.empty() &&
-               plan.defect->kind != std::string_view("benign") &&
+    } else if (plan.defect && !plan.defect->at.empty() && plan.defect->kind != std::string_view("benign") &&
                plan.defect->kind != std::string_view("quantiser")) {
       return MakeError(Code::kUsage, "mutant.defect={}: say at which op: mutant.stage", plan.defect->name);
     }

@@ -237,6 +237,12 @@ void Bias(Op& op, double size) {
   }
 }
 
+void LogitsUncapped(Op& op, double) {
+  ProductWith(
+      op, MatrixOf(*op.model, op.stage, op.layer), OwnScheme(op), {}, [](int64_t, std::vector<float>&) {},
+      false);
+}
+
 void NoBias(Op& op, double) {
   Weights w = MatrixOf(*op.model, op.stage, op.layer);
   w.bias = {};

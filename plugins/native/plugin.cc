@@ -110,6 +110,10 @@ class NativeModel : public plugin::Model {
     f.Add("rope.pairing", p.rope_pairing.value == RopePairing::kHalves ? "halves" : "adjacent",
           OriginName(p.rope_pairing.origin));
     f.Add("rope.base", fmt::format("{}", p.rope_base.value), OriginName(p.rope_base.origin));
+    if (!p.local.empty() && p.local_rope_base.value != p.rope_base.value)
+      f.Add("rope.base.local", fmt::format("{}", p.local_rope_base.value),
+            OriginName(p.local_rope_base.origin));
+    if (p.norms_rows) f.Add("norms.rows", "yes", "default");
     f.Add("norm.eps", fmt::format("{}", p.norm_eps.value), OriginName(p.norm_eps.origin));
     f.Add("ffn.activation", p.ffn_activation ? ActivationName(p.ffn_activation->value) : "undeclared",
           p.ffn_activation ? OriginName(p.ffn_activation->origin) : "default");

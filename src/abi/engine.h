@@ -8,7 +8,7 @@
  *   - strings are UTF-8 and NUL-terminated unless a length stands beside them; what a call hands to a callback lives until
  *     that callback returns;
  *   - all calls to one engine come from one thread; callbacks run on the thread that called.
- * The ABI is 0.x until replay, vary and overwrite have been driven through two different engines. C11-clean.
+ * C11-clean.
  */
 #ifndef PARITYBIT_ABI_ENGINE_H_
 #define PARITYBIT_ABI_ENGINE_H_
@@ -19,8 +19,8 @@
 extern "C" {
 #endif
 
-#define PB_ABI_MAJOR 0
-#define PB_ABI_MINOR 3
+#define PB_ABI_MAJOR 1
+#define PB_ABI_MINOR 0
 
 typedef struct pb_error pb_error;     /* plugin-owned; see error_* below */
 typedef struct pb_engine pb_engine;   /* the engine, configured */

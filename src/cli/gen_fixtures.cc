@@ -16,7 +16,7 @@ namespace {
 
 struct FixtureArguments {
   OutputArguments output;
-  std::string out, size, convert, weights = "F16", embedding, distribution = "ternary", activation = "silu";
+  std::string out, size, convert, weights = "F16", embedding, distribution = "ternary", activation;
   GenerateSpec spec;
 };
 
@@ -100,7 +100,9 @@ Result<int> GenFixtures(const FixtureArguments& args) {
     GenerateSpec spec = args.spec;
     spec.weights = weights, spec.embedding = embedding;
     spec.distribution = args.distribution == "gaussian" ? Distribution::kGaussian : Distribution::kTernary;
-    PB_ASSIGN(spec.activation, ParseActivation(args.activation));
+    if (!args.activation.empty()) {
+      PB_ASSIGN(spec.activation, ParseActivation(args.activation));
+    }
     PB_TRY(MakeFolder(std::filesystem::path(args.out).parent_path()));
     PB_TRY(GenerateFile(spec, args.out));
     object["files"].push_back(args.out);
@@ -157,8 +159,9 @@ Action DeclareGenFixtures(Flags& flags) {
       .Group("Shape of one model");
   flags.Switch("--llama3-rope", spec.llama3_rope, "frequencies with factors, as LLaMA 3.1 has them")
       .Group("Shape of one model");
-  flags.Option("--activation", args->activation, "activation declared in config.json: silu relu2 relu gelu")
-      .ShowDefault()
+  flags
+      .Option("--activation", args->activation,
+              "activation declared in config.json: silu relu2 relu gelu gelu_tanh (default: the architecture's)")
       .Group("Shape of one model");
   flags.Option("--seed", spec.seed, "of the random weights").ShowDefault().Group("Shape of one model");
   AddOutputArguments(flags, args->output, nullptr);

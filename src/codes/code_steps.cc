@@ -1,12 +1,30 @@
 // Explains a product's error by how its input is rounded: by another scheme, or to codes on a
-// rounding boundary.
+// rounding boundary; and an activation's by how its table was rounded.
 #include "codes/code_steps.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "base/half.h"
 #include "codes/boundary_codes.h"
 
 namespace pb::codes {
+namespace {
+
+double RoundF16(double x) { return F16ToF32(F32ToF16(static_cast<float>(x))); }
+
+// How far apart two makers of ggml's table of tanh-GELU may be at x: an entry is computed in float32,
+// whose last places depend on the compiler and its libm, before it is rounded to f16
+// (docs/numerics.md, "Codes").
+double TableStep(float x) {
+  constexpr double kRoot = 0.79788456080286535588, kCubic = 0.044715;
+  if (!(std::fabs(x) < 10)) return 0;
+  const double h = RoundF16(double(x)), gelu = 0.5 * h * (1 + std::tanh(kRoot * h * (1 + kCubic * h * h)));
+  const double error = std::fabs(h) * 0x1p-23 + std::fabs(gelu) * 0x1p-22;
+  return RoundF16(gelu + error) - RoundF16(gelu - error);
+}
+
+}  // namespace
 
 int64_t CodeExplainer::TakeSteps(const drive::PointPair& pair, const ProductWeights& product,
                                  ActScheme scheme, std::span<const float> input,
@@ -90,8 +108,37 @@ void CodeExplainer::ByCodes(const drive::PointPair& pair, const ProductWeights& 
       n_steps, input.size(), rest->rel_l2, check_->Basis(pair.point.stage, *product.weights));
 }
 
+void CodeExplainer::ByTable(const drive::PointPair& pair) const {
+  const bool gated = pair.point.stage == PB_STAGE_FFN_GATED;
+  const size_t n = pair.reference.size();
+  if (gate_.size() != n || (gated && up_.size() != n)) return;
+  std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
+  int64_t n_entries = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (candidate[i] == pair.reference[i]) continue;
+    const double step = TableStep(gate_[i]) * (gated ? std::fabs(double(up_[i])) : 1);
+    const double rounding = gated ? std::fabs(double(pair.reference[i])) * 0x1p-23 : 0;
+    const double error = std::fabs(double(candidate[i]) - double(pair.reference[i]));
+    if (step == 0 || error > step + rounding) continue;
+    candidate[i] = pair.reference[i], n_entries++;
+  }
+  const auto rest = Rest(pair, candidate, *pair.bound);
+  if (n_entries == 0 || !rest) return;
+  pair.row->explained_by_codes = true;
+  pair.row->explanation = fmt::format(
+      "{} of {} values come from entries of the table of tanh-GELU that lie between two f16 and were rounded "
+      "the other way; without them the error is {:.1e}",
+      n_entries, n, rest->rel_l2);
+}
+
 void CodeExplainer::OnPair(const drive::PointPair& pair) {
   const compare::PointRow& row = *pair.row;
+  const auto& activation = model_->params().ffn_activation;
+  const bool activates = pair.point.stage == PB_STAGE_FFN_ACT || pair.point.stage == PB_STAGE_FFN_GATED;
+  if (activates && row.bound_ratio > 1 && activation && activation->value == Activation::kGeluTanh)
+    ByTable(pair);
+  if (pair.point.stage == PB_STAGE_GATE_PROJ) gate_.assign(pair.reference.begin(), pair.reference.end());
+  if (pair.point.stage == PB_STAGE_UP_PROJ) up_.assign(pair.reference.begin(), pair.reference.end());
   const ProductWeights product = ProductOf(*model_, pair.point.stage, pair.point.layer);
   if (row.bound_ratio > 1 && row.n_non_finite[0] + row.n_non_finite[1] == 0 && product.weights &&
       static_cast<int64_t>(pair.reference.size()) == pair.shape[0] * product.weights->n_rows) {

@@ -1,6 +1,6 @@
 // Explains differences of products by how their inputs are rounded: by the schemes that the engines
 // were observed to follow, where those differ, or by codes on a rounding boundary
-// (docs/numerics.md, "Codes").
+// (docs/numerics.md, "Codes"); and those of tanh-GELU by the table of f16 that takes its place.
 #ifndef PARITYBIT_CODES_CODE_STEPS_H_
 #define PARITYBIT_CODES_CODE_STEPS_H_
 
@@ -34,6 +34,8 @@ class CodeExplainer {
   void OnPair(const drive::PointPair& pair);
 
  private:
+  // An activation, or a gated product, whose entry of ggml's table of tanh-GELU may be either of two.
+  void ByTable(const drive::PointPair& pair) const;
   void ByPrecision(const drive::PointPair& pair, const ProductWeights& product,
                    PrecisionDifference* difference, std::span<const float> input);
   void ByCodes(const drive::PointPair& pair, const ProductWeights& product,
@@ -49,7 +51,8 @@ class CodeExplainer {
   std::shared_ptr<const Model> model_;
   const SchemeCheck* check_;
   std::vector<PrecisionDifference>* differences_;
-  ProductInputs inputs_;  // the reference's
+  ProductInputs inputs_;          // the reference's
+  std::vector<float> gate_, up_;  // the reference's, of the layer at hand
 };
 
 }  // namespace pb::codes

@@ -121,9 +121,11 @@ std::optional<ActScheme> MostHeld(const std::map<ActScheme, int64_t>& held, int6
 }  // namespace
 
 void ProductInputs::OnPoint(const host::PointRef& point, std::span<const float> values) {
-  if (point.stage == PB_STAGE_ATTN_NORM) held_.clear();  // a layer begins
-  if (stages::kProductInputs.Contains(point.stage))
-    held_[point.stage] = {point.first_position, {values.begin(), values.end()}};
+  if (point.stage == PB_STAGE_ATTN_NORM || point.stage == PB_STAGE_EMBEDDINGS) held_.clear();
+  // What enters the first layer is read as what the layer before gave.
+  const int32_t stage = point.stage == PB_STAGE_EMBEDDINGS ? PB_STAGE_LAYER_OUT : point.stage;
+  if (stages::kProductInputs.Contains(stage))
+    held_[stage] = {point.first_position, {values.begin(), values.end()}};
 }
 
 std::span<const float> ProductInputs::Find(const ProductWeights& product, int32_t first_position,

@@ -1,6 +1,9 @@
 // What was recorded of a pass, and an engine that recomputes ops from it.
 #include "diagnose/arbiter.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace pb::diagnose {
 namespace {
 
@@ -76,8 +79,7 @@ const Recorded* PassTensors::Find(const stages::Input& input, int32_t layer) con
 }
 
 Result<Recorded> Arbiter::Input(const PassTensors& recording, const stages::Input& input, pb_stage reader,
-                                int32_t layer, const std::string& variation,
-                                std::vector<std::string>* recomputed) {
+                                int32_t layer, const std::string& variation, Expectation* of) {
   const char* name = stages::Of(input.stage).name;
   if (const Recorded* r = recording.Find(input, layer)) return *r;
   // Keys and values of earlier passes cannot be recomputed from this pass alone.
@@ -85,10 +87,24 @@ Result<Recorded> Arbiter::Input(const PassTensors& recording, const stages::Inpu
       (input.all_positions && recording.first_position() > 0))
     return MakeError(Code::kNotFound, "{}: its input {} was not recorded", stages::Of(reader).name, name);
   PB_ASSIGN(Expectation e, Expect(recording, input.stage, layer, variation));
-  recomputed->push_back(name);
-  recomputed->insert(recomputed->end(), e.recomputed.begin(), e.recomputed.end());
+  const bool first = of->recomputed.empty();
+  of->recomputed.push_back(name);
+  of->recomputed.insert(of->recomputed.end(), e.recomputed.begin(), e.recomputed.end());
+  if (first) of->inner_units = std::move(e.units);
   return std::move(e.output);
 }
+
+namespace {
+
+// A product of two rows of which the first is recomputed, as it is no point of its own: what its
+// units are beyond one rounding of it (a difference that cancels, a table) belongs to the product.
+void AddInnerUnits(std::span<const float> a, std::span<const float> b, Expectation* e) {
+  if (e->inner_units.size() != e->units.size() || a.size() != e->units.size() || b.size() != a.size()) return;
+  for (size_t i = 0; i < a.size(); i++)
+    e->units[i] += std::max(e->inner_units[i] - std::fabs(a[i]), 0.0f) * std::fabs(b[i]);
+}
+
+}  // namespace
 
 Result<Expectation> Arbiter::Expect(const PassTensors& recording, pb_stage stage, int32_t layer,
                                     const std::string& variation) {
@@ -98,7 +114,7 @@ Result<Expectation> Arbiter::Expect(const PassTensors& recording, pb_stage stage
   request.variation = variation;
   request.units = (oracle_.capabilities() & PB_CAP_UNITS) != 0;
   for (const stages::Input& input : ReplayInputs(stage)) {
-    PB_ASSIGN(Recorded r, Input(recording, input, stage, layer, variation, &e.recomputed));
+    PB_ASSIGN(Recorded r, Input(recording, input, stage, layer, variation, &e));
     request.inputs.emplace_back(std::move(r.shape), std::move(r.values));
   }
   if (request.inputs.empty())
@@ -107,6 +123,8 @@ Result<Expectation> Arbiter::Expect(const PassTensors& recording, pb_stage stage
   e.output.shape = out.shape;
   e.output.values.assign(out.data.begin(), out.data.end());
   e.units.assign(out.units.begin(), out.units.end());
+  if (stages::Of(stage).group == stages::Group::kGate && request.inputs.size() == 2)
+    AddInnerUnits(request.inputs[0].second, request.inputs[1].second, &e);
   for (auto& [shape, values] : request.inputs) e.inputs.push_back({std::move(shape), std::move(values)});
   return e;
 }

@@ -60,7 +60,8 @@ struct Expectation {
   // the unit roundoff (docs/numerics.md, "Units"). Empty where the oracle does not tell them
   // (PB_CAP_UNITS).
   std::vector<float> units;
-  std::vector<Recorded> inputs;  // what it was computed from, in the vocabulary's order
+  std::vector<float> inner_units;  // of the first input, where it was recomputed
+  std::vector<Recorded> inputs;    // what it was computed from, in the vocabulary's order
   // inputs that were not recorded and come from their ancestors
   std::vector<std::string> recomputed;
 
@@ -88,7 +89,7 @@ class Arbiter {
 
  private:
   Result<Recorded> Input(const PassTensors& recording, const stages::Input& input, pb_stage reader,
-                         int32_t layer, const std::string& variation, std::vector<std::string>* recomputed);
+                         int32_t layer, const std::string& variation, Expectation* of);
   pb_visibility See(pb_stage stage) const { return stages_[static_cast<size_t>(stage)].visibility; }
   host::Engine& oracle_;
   std::vector<host::StageVisibility> stages_;

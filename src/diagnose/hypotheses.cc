@@ -97,6 +97,17 @@ constexpr Variation kVariations[] = {
     {kSoftmax, "softmax.sink", "1", "adds 1 to the sum of the softmax's exponentials",
      "a sum without that 1"},
     {kSoftmax, "softmax.scale", "0.69314718055994531", "takes powers of 2 in place of e", "powers of 2"},
+    {kRope, "rope.exchanged", "1", "rotates local layers as the others, or these as local ones",
+     "local and global rotation exchanged"},
+    {kRope, "rope.everywhere", "1", "rotates a layer that has no rotary embedding", "rotation everywhere"},
+    {kScores, "attn.window_shift", "1", "sees one position more than its window", "a window longer by one"},
+    {kScores, "attn.window_shift", "-1", "sees one position less than its window", "a window shorter by one"},
+    {kScores, "attn.window_shift", "1000000", "has no window", "no window"},
+    {kScores, "attn.cap", "0", "does not cap the scores", "no cap of the scores"},
+    {PB_STAGE_LOGITS, "logits.cap", "0", "does not cap the logits", "no cap of the logits"},
+    {PB_STAGE_LOGITS, "logits.scale", "1", "does not scale the logits", "unscaled logits"},
+    {stages::kSums, "residual.scale", "1", "does not scale what is added to the residual stream",
+     "an unscaled residual"},
     {kScores, "mask.shift", "1", "sees one position of the future", "a mask off by one"},
     {kScores, "mask.shift", "-1", "hides a position from itself", "a mask off by one"},
     {kScores, "mask.shift", "1000000", "does not mask the future", "no causal mask"},
@@ -124,6 +135,8 @@ std::string DeclaredText(const FileArbiter& arbiter, std::string_view key) {
         return "ReLU";
       case Activation::kGelu:
         return "GELU";
+      case Activation::kGeluTanh:
+        return "tanh-GELU";
     }
   }
   if (key == "rope.pairing")

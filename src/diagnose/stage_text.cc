@@ -8,7 +8,6 @@
 namespace pb::diagnose {
 
 const char* StageText(int32_t stage) {
-  if (stage == PB_STAGE_FFN_GATED) return "gated product";  // GLU means nothing to an outsider
   return stages::IsStage(stage) ? stages::Of(stage).text : "unmapped op";
 }
 

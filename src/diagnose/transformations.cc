@@ -62,8 +62,7 @@ std::vector<KnownFactor> KnownFactors(const Subject& s) {
                                  {2, "doubled", "gives twice the output", "twice the output"},
                                  {0.5, "halved", "gives half the output", "half the output"}};
   const HyperParameters& p = s.arbiter->model().params();
-  const double head = std::sqrt(static_cast<double>(p.head_dim)),
-               width = std::sqrt(static_cast<double>(p.d_model));
+  const double head = 1 / double(p.attention_scale), width = std::sqrt(static_cast<double>(p.d_model));
   if (s.culprit->place.stage == PB_STAGE_ATTN_SCORES) {
     known.push_back({head, "attn.scale=none", "does not divide scores by sqrt(head_dim)", "unscaled scores"});
     known.push_back({1 / head, "attn.scale=twice", "divides scores by head_dim", "scores scaled twice"});
@@ -73,6 +72,9 @@ std::vector<KnownFactor> KnownFactors(const Subject& s) {
   if (s.culprit->place.stage == PB_STAGE_EMBEDDINGS)
     known.push_back(
         {width, "embeddings.scale", "multiplies embeddings by sqrt(d_model)", "scaled embeddings"});
+  if (s.culprit->place.stage == PB_STAGE_EMBEDDINGS && p.embedding_scale != 1)
+    known.push_back({1 / double(p.embedding_scale), "embeddings.unscaled", "does not scale the embeddings",
+                     "unscaled embeddings"});
   if (const double scale = WeightScale(s); scale > 0) {
     known.push_back({1 / scale, "scale=missing", "leaves the weight's scale out", "the scale left out"});
     known.push_back(
@@ -262,7 +264,9 @@ void Inputs(const View& v, std::vector<Guess>* guesses) {
     guesses->push_back(std::move(sum));
   }
   if (!residual) return;
-  const std::vector<float>&op = (*inputs)[0].values, &stream = (*inputs)[1].values;
+  std::vector<float> op = (*inputs)[0].values;
+  for (float& x : op) x *= v.s.arbiter->model().params().residual_scale;
+  const std::vector<float>& stream = (*inputs)[1].values;
   guesses->push_back({"residual=missing", "leaves the residual out", "the residual left out", 0, op});
   guesses->push_back({"residual=alone", "does not add the op's output", "the residual alone", 0, stream});
   Guess twice{"residual=doubled", "adds the residual twice", "the residual twice", 0};

@@ -63,6 +63,11 @@ class Fields {
   Status Bias(const FieldRow& row, const std::string& name, const Json& value);
   Status Window(const FieldRow& row, const std::string& name, const Json& value);
   Status LayerTypes(const FieldRow& row, const std::string& name, const Json& value);
+  Status Pattern(const FieldRow& row, const std::string& name, const Json& value);
+  Status LocalBase(const FieldRow& row, const std::string& name, const Json& value);
+  Status Unrotated(const FieldRow& row, const std::string& name, const Json& value);
+  Status Scale(const FieldRow& row, const std::string& name, const Json& value);
+  Status QueryScalar(const FieldRow& row, const std::string& name, const Json& value);
   Status ModelType(const FieldRow& row, const std::string& name, const Json& value);
   Status TokenId(const FieldRow& row, const std::string& name, const Json& value);
   Status Neutral(const FieldRow& row, const std::string& name, const Json& value);
@@ -99,7 +104,7 @@ class Fields {
     return fmt::format("has no {}, for which engines take {}", reader_.keys.Full(key), taken);
   }
   // Equal as float32, which is what model files store; `taken`: what engines take where the file
-  // has no such key.
+  // has no such key; `setting`: which decides it, null: none does.
   Status Real(const std::string& name, const Json& value, std::string_view key, std::optional<float> taken,
               const char* setting);
   Status LlamaThree(const std::string& name, const Json& rope);
@@ -152,18 +157,25 @@ constexpr FieldRow kFields[] = {
     {"mlp_bias", &Fields::Bias, "biases of the FFN", "ffn_up", ""},
     {"sliding_window", &Fields::Window, "how far back attention sees", "attention.sliding_window", ""},
     {"layer_types", &Fields::LayerTypes, "which attention each layer has", "", ""},
+    {"sliding_window_pattern", &Fields::Pattern, "which attention each layer has", "", ""},
+    {"_sliding_window_pattern", &Fields::Pattern, "the same", "", ""},
+    {"rope_local_base_freq", &Fields::LocalBase, "base of the rotation in layers with a window",
+     "rope.freq_base_swa", ""},
+    {"no_rope_layers", &Fields::Unrotated, "which layers have a rotary embedding", "", ""},
+    {"no_rope_layer_interval", nullptr, "read as no_rope_layers", "", ""},
     {"model_type", &Fields::ModelType, "the family", "", ""},
     {"bos_token_id", &Fields::TokenId, "the token that begins a text", "tokenizer.ggml.bos_token_id", ""},
     {"eos_token_id", &Fields::TokenId, "the token that ends a text", "tokenizer.ggml.eos_token_id", ""},
 
-    {"attn_logit_softcapping", &Fields::Neutral, "a cap of the scores", "", "0"},
-    {"final_logit_softcapping", &Fields::Neutral, "a cap of the logits", "", "0"},
-    {"logits_scaling", &Fields::Neutral, "a scale of the logits", "", "1"},
+    {"attn_logit_softcapping", &Fields::Scale, "a cap of the scores", "attn_logit_softcapping", "0"},
+    {"final_logit_softcapping", &Fields::Scale, "a cap of the logits", "final_logit_softcapping", "0"},
+    {"logits_scaling", &Fields::Scale, "a scale of the logits", "logit_scale", "1"},
     {"logit_scale", &Fields::Neutral, "a scale of the logits", "", "1"},
-    {"residual_multiplier", &Fields::Neutral, "a scale of what is added to the residual stream", "", "1"},
-    {"embedding_multiplier", &Fields::Neutral, "a scale of the embeddings", "", "1"},
-    {"attention_multiplier", &Fields::Neutral, "the scale of the scores", "", ""},
-    {"query_pre_attn_scalar", &Fields::Neutral, "the scale of the scores", "", ""},
+    {"residual_multiplier", &Fields::Scale, "a scale of what is added to the residual stream",
+     "residual_scale", "1"},
+    {"embedding_multiplier", &Fields::Scale, "a scale of the embeddings", "embedding_scale", "1"},
+    {"attention_multiplier", &Fields::Scale, "the scale of the scores", "attention.scale", ""},
+    {"query_pre_attn_scalar", &Fields::QueryScalar, "the scale of the scores", "", ""},
     {"scale_emb", &Fields::Neutral, "a scale of the embeddings", "", "1"},
     {"clip_qkv", &Fields::Neutral, "a limit on queries, keys and values", "", "0"},
     {"use_qk_norm", &Fields::Neutral, "norms of queries and keys", "", "false"},
@@ -396,8 +408,9 @@ Status Fields::Real(const std::string& name, const Json& value, std::string_view
   const float there = static_cast<float>(*read);
   if (here == there) return {};
   const std::string text = fmt::format("{}", there);
-  Differs(name, Text(value), has ? Says(key, text) : Lacks(key, text),
-          {fmt::format("{}={}", setting, here), fmt::format("{}={}", setting, text)});
+  std::vector<std::string> choices;
+  if (setting) choices = {fmt::format("{}={}", setting, here), fmt::format("{}={}", setting, text)};
+  Differs(name, Text(value), has ? Says(key, text) : Lacks(key, text), std::move(choices));
   return {};
 }
 
@@ -571,14 +584,92 @@ Status Fields::Window(const FieldRow& row, const std::string& name, const Json& 
           ? static_cast<int64_t>(std::min<uint64_t>(value.get<uint64_t>(), uint64_t{1} << 40))
           : value.get<int64_t>();
   if (window <= 0 || (n_ctx_ > 0 && window >= n_ctx_)) return {};
+  if (reader_.params && reader_.params->window == window) return {};  // which its files do not say
   Differs(name, Text(value), Lacks(row.key, "none"), {}, window);
   return {};
 }
 
 Status Fields::LayerTypes(const FieldRow&, const std::string& name, const Json& value) {
   if (!value.is_array()) return Wrong(name, "a list");
-  if (std::any_of(value.begin(), value.end(), [](const Json& type) { return type != "full_attention"; }))
-    Unheard(name, value, "has other layers than full_attention, which are not offered");
+  for (size_t layer = 0; layer < value.size(); layer++) {
+    const bool local = reader_.params && reader_.params->is_local(static_cast<int64_t>(layer));
+    if (value[layer] == (local ? "sliding_attention" : "full_attention")) continue;
+    if (reader_.params && !reader_.params->local.empty() && layer < reader_.params->local.size())
+      Differs(
+          fmt::format("{}[{}]", name, layer), Text(value[layer]),
+          fmt::format("has a layer {} that sees {}", layer, local ? "its window alone" : "all positions"));
+    else
+      Unheard(name, value, "has other layers than full_attention, which are not offered");
+    break;
+  }
+  return {};
+}
+
+// Of every n layers the last sees all positions.
+Status Fields::Pattern(const FieldRow&, const std::string& name, const Json& value) {
+  if (!value.is_number_unsigned()) return Wrong(name, "a whole number");
+  if (!reader_.params || reader_.params->local.empty()) return {};  // no layer has a window
+  const auto n = value.get<uint64_t>();
+  for (size_t layer = 0; layer < reader_.params->local.size(); layer++) {
+    if (n > 0 && reader_.params->local[layer] == ((layer + 1) % n != 0)) continue;
+    Differs(name, Text(value), fmt::format("has other layers with a window, first layer {}", layer));
+    break;
+  }
+  return {};
+}
+
+Status Fields::LocalBase(const FieldRow& row, const std::string& name, const Json& value) {
+  if (!value.is_number()) return Wrong(name, "a number");
+  if (!reader_.params || reader_.params->local.empty()) return {};
+  const float here = static_cast<float>(value.get<double>()), there = reader_.params->local_rope_base.value;
+  if (here != there)
+    Differs(name, Text(value),
+            reader_.keys.Has(row.key) ? Says(row.key, fmt::format("{}", there))
+                                      : Lacks(row.key, fmt::format("{}", there)));
+  return {};
+}
+
+// 1: the layer has one.
+Status Fields::Unrotated(const FieldRow&, const std::string& name, const Json& value) {
+  if (!value.is_array()) return Wrong(name, "a list");
+  if (!reader_.params) return {};
+  for (size_t layer = 0; layer < value.size(); layer++) {
+    const bool rotates = reader_.params->rotates(static_cast<int64_t>(layer));
+    if (value[layer] == (rotates ? 1 : 0) || value[layer] == rotates) continue;
+    Differs(fmt::format("{}[{}]", name, layer), Text(value[layer]),
+            fmt::format("is of architecture {}, whose layer {} is {}", reader_.params->architecture, layer,
+                        rotates ? "rotated" : "not rotated"));
+    break;
+  }
+  return {};
+}
+
+Status Fields::Scale(const FieldRow& row, const std::string& name, const Json& value) {
+  const KeyRow* key = FindKey(ArchitectureKeys(), row.key);
+  if (!reader_.architecture || (reader_.architecture->options & key->option) == 0)
+    return Neutral(row, name, value);
+  if (!value.is_number()) return Wrong(name, "a number");
+  if (!reader_.params || reader_.keys.Has(row.key)) return Real(name, value, row.key, std::nullopt, nullptr);
+  const float here = static_cast<float>(value.get<double>());
+  const HyperParameters& p = *reader_.params;
+  const float taken = row.key == "attn_logit_softcapping"    ? p.score_cap
+                      : row.key == "final_logit_softcapping" ? p.logit_cap
+                      : row.key == "attention.scale"         ? p.attention_scale
+                                                             : 1;
+  if (here != taken) Differs(name, Text(value), Lacks(row.key, fmt::format("{}", taken)));
+  return {};
+}
+
+// Gemma's scores are divided by its root.
+Status Fields::QueryScalar(const FieldRow& row, const std::string& name, const Json& value) {
+  if (!reader_.architecture || !reader_.architecture->scales_embeddings) return Neutral(row, name, value);
+  if (!value.is_number()) return Wrong(name, "a number");
+  if (!reader_.params) return {};
+  const double there =
+      1 / (double(reader_.params->attention_scale) * double(reader_.params->attention_scale));
+  if (std::fabs(value.get<double>() - there) > 1e-5 * there)
+    Differs(name, Text(value),
+            fmt::format("is of a shape whose scores are divided by the root of {:.6g}", there));
   return {};
 }
 

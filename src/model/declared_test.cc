@@ -100,6 +100,64 @@ class Declared : public testing::Test {
   std::optional<GgufFile> file_;
 };
 
+// Generated Gemmas: a window of 8, the second layer of gemma2 and the sixth of gemma3 see all
+// positions.
+TEST_F(Declared, WindowsCapsAndScalesAreReadWhereAnArchitectureHasThem) {
+  Make("gemma2", {});
+  HyperParameters p = *Read().params;
+  EXPECT_EQ(p.window_of(0), 8);
+  EXPECT_EQ((std::vector<float>{p.score_cap, p.logit_cap, p.embedding_scale}),
+            (std::vector<float>{4, 6, std::sqrt(32.0f)}));
+  EXPECT_EQ(p.attention_scale, 0.25f);  // heads of 16
+  Make("gemma2",
+       {{"gemma2.attention.sliding_window", std::nullopt}, {"gemma2.attn_logit_softcapping", std::nullopt}});
+  EXPECT_EQ(Read().params->window, 4096);
+  EXPECT_EQ(Read().params->score_cap, 50);
+  Make("gemma3", {{"gemma3.block_count", U32(12)}});
+  p = *Read().params;
+  for (int64_t layer = 0; layer < 12; layer++) EXPECT_EQ(p.is_local(layer), layer % 6 != 5) << layer;
+  EXPECT_EQ((std::vector<float>{p.rope_base.value, p.local_rope_base.value}),
+            (std::vector<float>{1000000, 10000}));
+  Make("granite", {});
+  p = *Read().params;
+  EXPECT_EQ((std::vector<float>{p.attention_scale, p.embedding_scale, p.residual_scale, p.logit_scale}),
+            (std::vector<float>{0.0625f, 12, 0.25f, 0.125f}));
+  Make("smollm3", {{"smollm3.block_count", U32(8)}});
+  p = *Read().params;
+  for (int64_t layer = 0; layer < 8; layer++) EXPECT_EQ(p.rotates(layer), layer % 4 != 3) << layer;
+  // Elsewhere they stay refused.
+  Make("llama", {{"llama.attn_logit_softcapping", Float(50)}});
+  EXPECT_FALSE(Read().params.has_value());
+}
+
+TEST_F(Declared, WhatAConfigSaysOfThemIsHeldAgainstTheFile) {
+  Make("gemma3", {{"gemma3.block_count", U32(6)}});
+  auto fields = [&](const std::string& json) {
+    std::string names;
+    for (const Doubt& doubt : Read(json).doubts)
+      if (doubt.kind == Kind::kContradiction) names += doubt.key + " ";
+    return names;
+  };
+  EXPECT_EQ(
+      fields(R"({"model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 8,
+                       "query_pre_attn_scalar": 16, "rope_local_base_freq": 10000, "final_logit_softcapping": 6,
+                       "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention",
+                                       "sliding_attention", "sliding_attention", "full_attention"]})"),
+      "");
+  EXPECT_EQ(fields(R"({"query_pre_attn_scalar": 32})"), "query_pre_attn_scalar ");
+  EXPECT_EQ(fields(R"({"rope_local_base_freq": 1000000})"), "rope_local_base_freq ");
+  EXPECT_EQ(fields(R"({"final_logit_softcapping": 30})"), "final_logit_softcapping ");
+  EXPECT_EQ(fields(R"({"layer_types": ["full_attention"]})"), "layer_types[0] ");
+  EXPECT_EQ(fields(R"({"sliding_window_pattern": 2})"), "sliding_window_pattern ");
+  Make("granite", {});
+  EXPECT_EQ(fields(R"({"model_type": "granite", "embedding_multiplier": 12, "residual_multiplier": 0.25,
+                       "attention_multiplier": 0.0625, "logits_scaling": 8})"),
+            "");
+  EXPECT_EQ(fields(R"({"residual_multiplier": 0.22})"), "residual_multiplier ");
+  Make("smollm3", {});
+  EXPECT_EQ(fields(R"({"no_rope_layers": [0]})"), "no_rope_layers[0] ");
+}
+
 TEST_F(Declared, TheFilesOwnActivationCounts) {
   for (std::string architecture : {"bitnet", "bitnet-25", "bitnet-b1.58", "llama"}) {
     Make(architecture, {{architecture + ".hidden_activation", Text("relu2")}});
@@ -252,13 +310,13 @@ TEST_F(Declared, WhatIsNotOfferedOrUnknownIsNotHeard) {
 }
 
 TEST_F(Declared, OtherArchitecturesAreHeldAgainstWhatAllMeanAlike) {
-  Make("llama", {{"general.architecture", Text("gemma2")},
-                 {"gemma2.attention.layer_norm_rms_epsilon", Float(1e-6)},
-                 {"gemma2.embedding_length", U32(32)}});
+  Make("llama", {{"general.architecture", Text("cohere2")},
+                 {"cohere2.attention.layer_norm_rms_epsilon", Float(1e-6)},
+                 {"cohere2.embedding_length", U32(32)}});
   EXPECT_FALSE(Read().params);
   ExpectContradiction(R"({"rope_theta": 1000000.0, "something_new": 1, "intermediate_size": 9})",
                       "rope_theta", "says 1000000",
-                      "has no gemma2.rope.freq_base, for which engines take 10000",
+                      "has no cohere2.rope.freq_base, for which engines take 10000",
                       {"rope.base=1000000", "rope.base=10000"});
   ExpectContradiction(R"({"rms_norm_eps": 1e-5})", "rms_norm_eps", "says 1e-05", "says 1e-06",
                       {"norm.eps=1e-05", "norm.eps=1e-06"});

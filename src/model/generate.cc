@@ -18,6 +18,23 @@ namespace {
 constexpr int64_t kMaxDimension = 1 << 24;
 constexpr double kMaxElements = 4e10;
 constexpr float kRopeBase = 10000;
+// Where the architecture's local layers rotate by 10000, the others do by Gemma 3's base.
+constexpr float kGlobalRopeBase = 1000000;
+// Positions that local layers see, caps and scales: such that each shows in a short text.
+constexpr int64_t kWindow = 8;
+constexpr double kScoreCapOfGenerated = 4, kLogitCapOfGenerated = 6;
+struct ScaleKey {
+  const char *key, *field;  // of the model file, of config.json
+  double value;
+};
+constexpr ScaleKey kScaleKeys[] = {{"attention.scale", "attention_multiplier", 0.0625},
+                                   {"embedding_scale", "embedding_multiplier", 12},
+                                   {"residual_scale", "residual_multiplier", 0.25},
+                                   {"logit_scale", "logits_scaling", 8}};
+
+float RopeBaseOf(const GenerateSpec& s) {
+  return FindArchitecture(s.architecture)->local_rope_as_global ? kRopeBase : kGlobalRopeBase;
+}
 
 Status CheckRow(BlockType type, const char* what, int64_t n) {
   const BlockFormat& format = GetBlockFormat(type);
@@ -49,6 +66,8 @@ Status Complete(GenerateSpec& s) {
                      ArchitectureNames());
   // What has norms before the output projections takes the width of the heads for that of the rows.
   const bool bitnet = architecture->optional.Contains(PB_STAGE_ATTN_SUB_NORM);
+  s.output_tied = architecture->tied.value_or(s.output_tied);
+  if (!s.activation) s.activation = architecture->activation.value_or(Activation::kSilu);
   if ((s.head_dim == 0 || bitnet) && s.d_model % s.n_heads != 0) {
     return MakeError(Code::kUsage, "d_model {} is no multiple of {} heads: give head_dim", s.d_model,
                      s.n_heads);
@@ -61,7 +80,7 @@ Status Complete(GenerateSpec& s) {
   }
   if (architecture->activation && s.activation != *architecture->activation)
     return MakeError(Code::kUsage, "architecture {} runs {}, not {}", s.architecture,
-                     ActivationName(*architecture->activation), ActivationName(s.activation));
+                     ActivationName(*architecture->activation), ActivationName(*s.activation));
   double elements = 2.0 * static_cast<double>(s.n_vocab) * static_cast<double>(s.d_model) +
                     static_cast<double>(s.n_layers * s.d_model) *
                         static_cast<double>(3 * s.d_ff + 4 * s.n_heads * s.head_dim);
@@ -180,12 +199,23 @@ void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
     count("attention.sliding_window", s.n_ctx);
     count("rope.scaling.original_context_length", s.n_ctx);
   }
+  const Architecture& architecture = *FindArchitecture(s.architecture);
+  // Shorter than any text: that a window is crossed shows.
+  if (architecture.options & kWindows) count("attention.sliding_window", std::min<int64_t>(s.n_ctx, kWindow));
+  auto real = [&](const char* key, double v) {
+    out.AddFloat32(s.architecture + "." + key, static_cast<float>(v));
+  };
+  // Caps that bite, and Granite's scales.
+  if (architecture.options & kScoreCap) real("attn_logit_softcapping", kScoreCapOfGenerated);
+  if (architecture.options & kLogitCap) real("final_logit_softcapping", kLogitCapOfGenerated);
+  if (architecture.options & kScales)
+    for (const ScaleKey& scale : kScaleKeys) real(scale.key, scale.value);
   if (s.n_heads * s.head_dim != s.d_model) {
     count("attention.key_length", s.head_dim);
     count("attention.value_length", s.head_dim);
   }
   out.AddFloat32(s.architecture + ".attention.layer_norm_rms_epsilon", 1e-5f);
-  out.AddFloat32(s.architecture + ".rope.freq_base", kRopeBase);
+  out.AddFloat32(s.architecture + ".rope.freq_base", RopeBaseOf(s));
   Vocabulary vocabulary = MakeVocabulary(s.n_vocab);
   out.AddString("tokenizer.ggml.model", "gpt2");
   out.AddString("tokenizer.ggml.pre", "llama-bpe");
@@ -200,7 +230,8 @@ void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
 void AddTensors(const GenerateSpec& s, GgufWriter& out) {
   Builder build(s, out);
   const Architecture& architecture = *FindArchitecture(s.architecture);
-  const stages::ModelShape shape = {s.d_model, s.d_ff, s.n_heads, s.n_kv_heads, s.head_dim, s.n_vocab};
+  const stages::ModelShape shape = {
+      s.d_model, s.d_ff, s.n_heads, s.n_kv_heads, s.head_dim, s.n_vocab, architecture.norms_rows};
   auto add = [&](pb_stage stage, int32_t layer) {
     const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, shape);
     const stages::WeightKind kind = stages::Of(stage).weight.kind;
@@ -233,7 +264,7 @@ std::string ConfigJsonOf(const GenerateSpec& s) {
   nlohmann::ordered_json json = {
       {"architectures", {architecture.hf_class}},
       {"model_type", architecture.model_types.substr(0, architecture.model_types.find(' '))},
-      {"hidden_act", ActivationName(s.activation)},
+      {"hidden_act", ActivationName(*s.activation)},
       {"hidden_size", s.d_model},
       {"intermediate_size", s.d_ff},
       {"num_hidden_layers", s.n_layers},
@@ -242,12 +273,19 @@ std::string ConfigJsonOf(const GenerateSpec& s) {
       {"head_dim", s.head_dim},
       {"max_position_embeddings", s.n_ctx},
       {"rms_norm_eps", 1e-5},
-      {"rope_theta", kRopeBase},
+      {"rope_theta", RopeBaseOf(s)},
       {"vocab_size", s.n_vocab},
       {"tie_word_embeddings", s.output_tied},
       {"bos_token_id", s.n_vocab - 2},
       {"eos_token_id", s.n_vocab - 1},
   };
+  if (architecture.options & kWindows) json["sliding_window"] = std::min<int64_t>(s.n_ctx, kWindow);
+  if (!architecture.local_rope_as_global) json["rope_local_base_freq"] = kRopeBase;
+  if (architecture.scales_embeddings) json["query_pre_attn_scalar"] = s.head_dim;
+  if (architecture.options & kScoreCap) json["attn_logit_softcapping"] = kScoreCapOfGenerated;
+  if (architecture.options & kLogitCap) json["final_logit_softcapping"] = kLogitCapOfGenerated;
+  if (architecture.options & kScales)
+    for (const ScaleKey& scale : kScaleKeys) json[scale.field] = scale.value;
   const RopeFreqRule rule;
   if (s.llama3_rope)
     json["rope_scaling"] = {{"rope_type", "llama3"},

@@ -4,6 +4,7 @@
 #define PARITYBIT_MODEL_GENERATE_H_
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,8 @@ struct GenerateSpec {
   // of the embedding, and of the output matrix where it is another; nothing: F32 for F32, else F16
   std::optional<BlockType> embedding;
   Distribution distribution = Distribution::kTernary;
-  Activation activation = Activation::kSilu;  // goes to config.json; llama has SiLU alone
+  // Goes to config.json; none: the architecture's own, or SiLU where it allows several.
+  std::optional<Activation> activation;
   bool output_tied = true;
   bool llama3_rope = false;  // frequencies with factors, as LLaMA 3.1 has them
   uint64_t seed = 1;

@@ -7,72 +7,92 @@
 namespace pb {
 namespace {
 
-constexpr stages::Set kSubNorms = {PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_SUB_NORM};
-constexpr stages::Set kHeadNorms = {PB_STAGE_Q_NORM, PB_STAGE_K_NORM};
-constexpr stages::Set kQkv = {PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ};
+using stages::kHeadNorms, stages::kPostNorms, stages::kPreNorms, stages::kSubNorms;
+
+// Fields that are not named are as Architecture has them.
+constexpr Architecture BitNet(std::string_view name) {
+  Architecture a{name, RopePairing::kHalves, "bitnet llama", "BitNetForCausalLM"};
+  a.optional = kPreNorms | kSubNorms;
+  a.activation = std::nullopt, a.full_rotation = false;
+  return a;
+}
+
+constexpr Architecture Qwen2() {
+  Architecture a{"qwen2", RopePairing::kHalves, "qwen2", "Qwen2ForCausalLM"};
+  a.biased = {PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ};
+  return a;
+}
+
+constexpr Architecture Qwen3() {
+  Architecture a{"qwen3", RopePairing::kHalves, "qwen3", "Qwen3ForCausalLM"};
+  a.optional = kPreNorms | kHeadNorms;
+  return a;
+}
+
+constexpr Architecture Phi3() {
+  Architecture a{"phi3", RopePairing::kHalves, "phi3", "Phi3ForCausalLM"};
+  a.full_rotation = false, a.scale_queries = true, a.fused = true;
+  return a;
+}
+
+// Norms on both sides, and embeddings scaled (Gemma Team 2024, "Gemma 2", section 2).
+constexpr Architecture Gemma2() {
+  Architecture a{"gemma2", RopePairing::kHalves, "gemma2", "Gemma2ForCausalLM"};
+  a.optional = kPreNorms | kPostNorms;
+  a.activation = Activation::kGeluTanh;
+  a.scale_queries = a.scales_embeddings = true;
+  a.tied = true;
+  a.options = kWindows | kScoreCap | kLogitCap;
+  a.window_period = 2, a.layers_of_largest = 46;
+  a.usual_window = 4096, a.usual_score_cap = 50, a.usual_logit_cap = 30;
+  return a;
+}
+
+// Norms of queries and keys in place of the caps (Gemma Team 2025, "Gemma 3", section 2).
+constexpr Architecture Gemma3() {
+  Architecture a = Gemma2();
+  a.name = "gemma3", a.model_types = "gemma3_text gemma3", a.hf_class = "Gemma3ForCausalLM";
+  a.optional |= kHeadNorms;
+  a.options = kWindows | kLogitCap;
+  a.window_period = 6, a.local_rope_as_global = false, a.layers_of_largest = 62;
+  a.usual_window = 0, a.usual_score_cap = 0, a.usual_logit_cap = 0;
+  return a;
+}
+
+// Norms behind attention and FFN alone (OLMo Team 2024, "2 OLMo 2 Furious", section 3).
+constexpr Architecture Olmo2() {
+  Architecture a{"olmo2", RopePairing::kHalves, "olmo2", "Olmo2ForCausalLM"};
+  a.optional = kPostNorms | kHeadNorms, a.norms_rows = true;
+  a.tied = false;
+  return a;
+}
+
+constexpr Architecture Granite() {
+  Architecture a{"granite", RopePairing::kAdjacent, "granite", "GraniteForCausalLM"};
+  a.options = kScales;
+  return a;
+}
+
+constexpr Architecture SmolLm3() {
+  Architecture a{"smollm3", RopePairing::kAdjacent, "smollm3", "SmolLM3ForCausalLM"};
+  a.unrotated_every = 4;
+  return a;
+}
+
 constexpr Architecture kArchitectures[] = {
     // GGUF files of `llama` hold Q and K with rows permuted for adjacent pairs.
-    {"llama",
-     RopePairing::kAdjacent,
-     {},
-     {},
-     Activation::kSilu,
-     true,
-     false,
-     false,
-     "llama mistral mixtral",
-     "LlamaForCausalLM"},
-    {"qwen2",
-     RopePairing::kHalves,
-     {},
-     kQkv,
-     Activation::kSilu,
-     true,
-     false,
-     false,
-     "qwen2",
-     "Qwen2ForCausalLM"},
-    {"qwen3",
-     RopePairing::kHalves,
-     kHeadNorms,
-     {},
-     Activation::kSilu,
-     true,
-     false,
-     false,
-     "qwen3",
-     "Qwen3ForCausalLM"},
-    {"phi3", RopePairing::kHalves, {}, {}, Activation::kSilu, false, true, true, "phi3", "Phi3ForCausalLM"},
-    {"bitnet",
-     RopePairing::kHalves,
-     kSubNorms,
-     {},
-     std::nullopt,
-     false,
-     false,
-     false,
-     "bitnet llama",
-     "BitNetForCausalLM"},
-    {"bitnet-25",
-     RopePairing::kHalves,
-     kSubNorms,
-     {},
-     std::nullopt,
-     false,
-     false,
-     false,
-     "bitnet llama",
-     "BitNetForCausalLM"},
-    {"bitnet-b1.58",
-     RopePairing::kHalves,
-     kSubNorms,
-     {},
-     std::nullopt,
-     false,
-     false,
-     false,
-     "bitnet llama",
-     "BitNetForCausalLM"},
+    {"llama", RopePairing::kAdjacent, "llama mistral mixtral", "LlamaForCausalLM"},
+    Qwen2(),
+    Qwen3(),
+    Phi3(),
+    Gemma2(),
+    Gemma3(),
+    Olmo2(),
+    Granite(),
+    SmolLm3(),
+    BitNet("bitnet"),
+    BitNet("bitnet-25"),
+    BitNet("bitnet-b1.58"),
 };
 
 }  // namespace
@@ -111,12 +131,14 @@ Result<double> AsNumber(const GgufValue& value) {
   return MakeError(Code::kUnsupported, "not a number");
 }
 
-// Keys whose meaning is not offered, unless they hold the value that changes nothing.
-Status CheckRefusedKeys(const Keys& keys) {
+// Keys whose meaning this architecture does not offer, unless they hold the value that changes
+// nothing.
+Status CheckRefusedKeys(const Keys& keys, const Architecture& architecture) {
   for (const auto& [name, value] : keys.file().metadata()) {
     if (!name.starts_with(keys.prefix())) continue;
     const KeyRow* row = FindKey(ArchitectureKeys(), std::string_view(name).substr(keys.prefix().size()));
-    if (!row || row->role != KeyRole::kRefused) continue;
+    if (!row || (row->role != KeyRole::kRefused && row->role != KeyRole::kOption)) continue;
+    if (row->role == KeyRole::kOption && (architecture.options & row->option) != 0) continue;
     auto number = AsNumber(value);
     if (!number.ok() || *number != row->neutral) {
       return MakeError(Code::kUnsupported,
@@ -185,11 +207,80 @@ Status ReadActivation(const Keys& keys, const Architecture& architecture, HyperP
   return {};
 }
 
-// A window shorter than the context limits how many positions are computed.
-Status ReadSlidingWindow(const Keys& keys, HyperParameters& p) {
-  if (!keys.Has("attention.sliding_window")) return {};
-  PB_ASSIGN(const int64_t window, keys.Count("attention.sliding_window"));
-  if (window < p.n_ctx_train) p.window = window;
+// Which layers are local: as the file says, else by the architecture's period.
+Status ReadLocalLayers(const Keys& keys, const Architecture& architecture, HyperParameters& p) {
+  int64_t period = architecture.window_period;
+  constexpr std::string_view kPattern = "attention.sliding_window_pattern";
+  const GgufValue* pattern = keys.file().Find(keys.Full(kPattern));
+  if (pattern && pattern->type == GgufType::kArray) {
+    PB_ASSIGN(p.local, keys.Flags(kPattern));
+    if (static_cast<int64_t>(p.local.size()) < p.n_layers)
+      return MakeError(Code::kMalformed, "byte {}: key {} is of {} layers, and there are {}", pattern->offset,
+                       keys.Full(kPattern), p.local.size(), p.n_layers);
+    p.local.resize(static_cast<size_t>(p.n_layers));
+    return {};
+  }
+  if (pattern) {
+    PB_ASSIGN(period, keys.Count(kPattern));
+  }
+  for (int64_t layer = 0; layer < p.n_layers; layer++) p.local.push_back(layer % period < period - 1);
+  return {};
+}
+
+// Where an architecture has no local layers, a window shorter than the context limits how many
+// positions are computed.
+Status ReadSlidingWindow(const Keys& keys, const Architecture& architecture, HyperParameters& p) {
+  int64_t window = architecture.usual_window;
+  if (keys.Has("attention.sliding_window")) {
+    PB_ASSIGN(window, keys.Count("attention.sliding_window"));
+  }
+  if ((architecture.options & kWindows) == 0) {
+    if (window > 0 && window < p.n_ctx_train) p.longest = window;
+    return {};
+  }
+  if (window == 0) return {};
+  p.window = window;
+  return ReadLocalLayers(keys, architecture, p);
+}
+
+// A number that an option's architectures may declare; `otherwise` where they do not, or say 0.
+Result<float> OptionOr(const Keys& keys, const Architecture& architecture, std::string_view key,
+                       Option option, float otherwise) {
+  if ((architecture.options & option) == 0 || !keys.Has(key)) return otherwise;
+  PB_ASSIGN(const double value, keys.Real(key, 0));
+  return value == 0 ? otherwise : static_cast<float>(value);
+}
+
+Status ReadScales(const Keys& keys, const Architecture& architecture, HyperParameters& p) {
+  auto of = [&](std::string_view key, Option option, float otherwise) {
+    return OptionOr(keys, architecture, key, option, otherwise);
+  };
+  p.scale_queries = architecture.scale_queries;
+  const bool largest = p.n_layers == architecture.layers_of_largest;
+  const auto per_head = static_cast<float>(largest ? p.d_model / p.n_heads : p.head_dim);
+  PB_ASSIGN(p.attention_scale, of("attention.scale", kScales, 1.0f / std::sqrt(per_head)));
+  PB_ASSIGN(p.residual_scale, of("residual_scale", kScales, 1));
+  PB_ASSIGN(p.embedding_scale, of("embedding_scale", kScales, 1));
+  if (architecture.scales_embeddings) p.embedding_scale = std::sqrt(static_cast<float>(p.d_model));
+  // Granite's logits are divided by it.
+  PB_ASSIGN(const float divisor, of("logit_scale", kScales, 1));
+  p.logit_scale = 1.0f / divisor;
+  PB_ASSIGN(p.score_cap, of("attn_logit_softcapping", kScoreCap, architecture.usual_score_cap));
+  PB_ASSIGN(p.logit_cap, of("final_logit_softcapping", kLogitCap, architecture.usual_logit_cap));
+  return {};
+}
+
+// Of local layers, once the others' is known.
+Status ReadLocalRope(const Keys& keys, const Architecture& architecture, HyperParameters& p) {
+  p.local_rope_base = p.rope_base, p.local_rope_scale = p.rope_scale;
+  if (p.local.empty()) return {};
+  if (!architecture.local_rope_as_global) {
+    p.local_rope_base = {kDefaultRopeBase, Origin::kDefault};
+    p.local_rope_scale = {1.0f, Origin::kDefault};
+  }
+  if (!keys.Has("rope.freq_base_swa")) return {};
+  PB_ASSIGN(const double base, keys.Real("rope.freq_base_swa", 1));
+  p.local_rope_base = {static_cast<float>(base), Origin::kMetadata};
   return {};
 }
 
@@ -216,19 +307,20 @@ Status ReadVocabulary(const Keys& keys, HyperParameters& p) {
 }  // namespace
 
 Result<HyperParameters> ReadHyperParameters(const Keys& keys, const Architecture& architecture) {
-  PB_TRY(CheckRefusedKeys(keys));
+  PB_TRY(CheckRefusedKeys(keys, architecture));
   HyperParameters p;
   p.architecture = architecture.name;
   p.ops = (stages::kAll - stages::kOptional) | architecture.optional;
+  p.norms_rows = architecture.norms_rows, p.unrotated_every = architecture.unrotated_every;
   p.rope_pairing = {architecture.pairing, Origin::kDefault};
-  p.scale_queries = architecture.scale_queries;
   PB_TRY(ReadActivation(keys, architecture, p));
   PB_ASSIGN(p.n_layers, keys.Count("block_count"));
   PB_ASSIGN(p.d_model, keys.Count("embedding_length"));
   PB_ASSIGN(p.d_ff, keys.Count("feed_forward_length"));
   PB_ASSIGN(p.n_ctx_train, keys.Count("context_length"));
-  PB_TRY(ReadSlidingWindow(keys, p));
   PB_TRY(ReadHeads(keys, architecture, p));
+  PB_TRY(ReadSlidingWindow(keys, architecture, p));
+  PB_TRY(ReadScales(keys, architecture, p));
   PB_ASSIGN(double eps, keys.Real("attention.layer_norm_rms_epsilon", 0));
   p.norm_eps = {static_cast<float>(eps), Origin::kMetadata};
   p.rope_base = {kDefaultRopeBase, Origin::kDefault};
@@ -237,6 +329,7 @@ Result<HyperParameters> ReadHyperParameters(const Keys& keys, const Architecture
     p.rope_base = {static_cast<float>(base), Origin::kMetadata};
   }
   PB_TRY(ReadRopeScaling(keys, p));
+  PB_TRY(ReadLocalRope(keys, architecture, p));
   PB_TRY(ReadVocabulary(keys, p));
   return p;
 }

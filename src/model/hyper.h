@@ -16,14 +16,28 @@ namespace pb {
 struct Architecture {
   std::string_view name;
   RopePairing pairing;
-  stages::Set optional;                  // the optional stages that it has
-  stages::Set biased;                    // products that always have a bias; others may have one
-  std::optional<Activation> activation;  // none: the architecture allows several
-  bool full_rotation;                    // rope dims must equal head_dim
-  bool scale_queries;                    // by 1 / sqrt(head_dim) before the scores, in place of those
-  bool fused;                            // its files hold Q, K and V, and gate and up, in one tensor each
-  std::string_view model_types;          // of config.json files that are converted into it, the usual first
-  std::string_view hf_class;             // what such a config.json names as its class
+  // Of config.json files that are converted into it, the usual first; what such a file names as its
+  // class.
+  std::string_view model_types, hf_class;
+  stages::Set optional = stages::kPreNorms;                  // the optional stages that it has
+  std::optional<Activation> activation = Activation::kSilu;  // none: it allows several
+  stages::Set biased = {};         // products that always have a bias; others may have one
+  bool full_rotation = true;       // rope dims must equal head_dim
+  bool scale_queries = false;      // by the attention scale before the scores, in place of those
+  bool fused = false;              // its files hold Q, K and V, and gate and up, in one tensor each
+  bool norms_rows = false;         // its norms of queries and keys are of the row, not of each head
+  bool scales_embeddings = false;  // by sqrt(d_model)
+  std::optional<bool> tied = {};   // whether the output matrix is the embedding; none: as a file has it
+  unsigned options = kNoOption;    // which Options it has
+  // Of every n layers the last sees all positions, the others the window; 0: all see all.
+  int64_t window_period = 0;
+  // Where its files do not say; 0: all positions, no cap.
+  int64_t usual_window = 0;
+  float usual_score_cap = 0, usual_logit_cap = 0;
+  bool local_rope_as_global = true;  // local layers rotate as the others; else by 10000, unscaled
+  // So many layers make the size whose attention scale is 1 / sqrt(d_model / heads).
+  int64_t layers_of_largest = 0;
+  int64_t unrotated_every = 0;  // of every n layers the last has no rotary embedding; 0: all have
 };
 
 // What engines take where a file has no rope.freq_base.

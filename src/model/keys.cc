@@ -43,20 +43,21 @@ constexpr KeyRow kArchitectureKeys[] = {
     {"attention.causal", KeyRole::kRefused, "whether attention sees what follows", 1},
     {"attention.clamp_kqv", KeyRole::kRefused, "a limit on queries, keys and values", 0},
     {"attention.max_alibi_bias", KeyRole::kRefused, "ALiBi", 0},
-    {"attention.scale", KeyRole::kRefused, "the scale of the scores", 0},
+    {"attention.scale", KeyRole::kOption, "the scale of the scores", 0, kScales},
     {"attention.output_scale", KeyRole::kRefused, "a scale of the attention's output", 0},
     {"attention.value_scale", KeyRole::kRefused, "a scale of the values", 0},
     {"attention.temperature_length", KeyRole::kRefused, "a temperature by position", 0},
     {"attention.temperature_scale", KeyRole::kRefused, "a temperature by position", 0},
-    {"attention.sliding_window_pattern", KeyRole::kRefused, "which layers have a window", 0},
+    {"attention.sliding_window_pattern", KeyRole::kOption, "which layers have a window", 0, kWindows},
+    {"rope.freq_base_swa", KeyRole::kOption, "base of the rotation in layers with a window", 0, kWindows},
     {"attention.shared_kv_layers", KeyRole::kRefused, "layers that share keys and values", 0},
-    {"attn_logit_softcapping", KeyRole::kRefused, "a cap of the scores", 0},
-    {"final_logit_softcapping", KeyRole::kRefused, "a cap of the logits", 0},
+    {"attn_logit_softcapping", KeyRole::kOption, "a cap of the scores", 0, kScoreCap},
+    {"final_logit_softcapping", KeyRole::kOption, "a cap of the logits", 0, kLogitCap},
     {"rope.scaling.attn_factor", KeyRole::kRefused, "a scale of rotated vectors", 1},
     {"rope.scaling.alpha", KeyRole::kRefused, "NTK scaling", 0},
-    {"logit_scale", KeyRole::kRefused, "a scale of the logits", 0},
-    {"residual_scale", KeyRole::kRefused, "a scale of what is added to the residual stream", 0},
-    {"embedding_scale", KeyRole::kRefused, "a scale of the embeddings", 0},
+    {"logit_scale", KeyRole::kOption, "a scale of the logits", 0, kScales},
+    {"residual_scale", KeyRole::kOption, "a scale of what is added to the residual stream", 0, kScales},
+    {"embedding_scale", KeyRole::kOption, "a scale of the embeddings", 0, kScales},
     {"nextn_predict_layers", KeyRole::kRefused, "layers that predict further tokens", 0},
     {"use_parallel_residual", KeyRole::kRefused, "attention beside the FFN", 0},
     {"swin_norm", KeyRole::kRefused, "norms behind instead of before", 0},
@@ -128,7 +129,7 @@ const KeyRow* FindKey(std::span<const KeyRow> rows, std::string_view key) {
 
 std::string Keys::Full(std::string_view key) const {
   const KeyRow* row = FindKey(kArchitectureKeys, key);
-  PB_CHECK(row && row->role == KeyRole::kUsed);
+  PB_CHECK(row && (row->role == KeyRole::kUsed || row->role == KeyRole::kOption));
   asked_.emplace(key);
   return prefix_ + std::string(key);
 }
@@ -161,6 +162,18 @@ Result<double> Keys::Real(std::string_view key, double least) const {
     return MakeError(Code::kMalformed, "byte {}: key {} is {}", file_.Find(full)->offset, full, *value);
   }
   return value;
+}
+
+Result<std::vector<bool>> Keys::Flags(std::string_view key) const {
+  const std::string full = Full(key);
+  const GgufValue* value = file_.Find(full);
+  std::vector<bool> flags;
+  if (const auto* u = value ? std::get_if<std::vector<uint64_t>>(&value->value) : nullptr)
+    flags.assign(u->begin(), u->end());
+  else if (const auto* i = value ? std::get_if<std::vector<int64_t>>(&value->value) : nullptr)
+    flags.assign(i->begin(), i->end());
+  if (flags.empty()) return MakeError(Code::kMalformed, "key {} is no array of truths, one a layer", full);
+  return flags;
 }
 
 Result<uint64_t> Keys::Number(const std::string& full, const GgufValue& value) const {

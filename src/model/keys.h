@@ -18,13 +18,24 @@ enum class KeyRole {
   kUsed,     // read, and heard
   kNothing,  // decides nothing that is computed
   kRefused,  // decides something that is not offered, but for its neutral value
+  kOption,   // used where the architecture has this option, else as kRefused
+};
+
+// What some architectures compute and others do not.
+enum Option : unsigned {
+  kNoOption = 0,
+  kWindows = 1,  // layers whose attention sees a window alone
+  kScoreCap = 2,
+  kLogitCap = 4,
+  kScales = 8,  // of embeddings, residual sums, scores and logits
 };
 
 struct KeyRow {
   std::string_view key;  // without the architecture's prefix; a * at the end stands for any rest
   KeyRole role;
   std::string_view decides;  // what; why it decides nothing
-  double neutral = 0;        // of kRefused: the value that changes nothing
+  double neutral = 0;        // of kRefused and kOption: the value that changes nothing
+  Option option = kNoOption;
 };
 
 // Keys below the architecture's name ("llama.rope.freq_base"), and the others ("general.name"), by
@@ -48,6 +59,8 @@ class Keys {
   // A number from 1 to 2^24; an array (one number a layer) serves where all are equal.
   Result<int64_t> Count(std::string_view key) const;
   Result<int64_t> CountOr(std::string_view key, int64_t otherwise) const;
+  // One truth a layer, from an array of truths or numbers; a single number n stands for itself.
+  Result<std::vector<bool>> Flags(std::string_view key) const;
   // A finite number of at least `least`.
   Result<double> Real(std::string_view key, double least) const;
   Result<std::string> String(std::string_view key) const { return file_.String(Full(key)); }

@@ -21,12 +21,23 @@ struct ActivationNameRow {
 // Our name of each first. Other spellings are compared without case, and without what stands
 // between words.
 constexpr ActivationNameRow kActivationNames[] = {
-    {"silu", Activation::kSilu},         {"relu2", Activation::kRelu2},
-    {"relu", Activation::kRelu},         {"gelu", Activation::kGelu},
-    {"swish", Activation::kSilu},        {"swiglu", Activation::kSilu},
-    {"relusquared", Activation::kRelu2}, {"squaredrelu", Activation::kRelu2},
-    {"relusqr", Activation::kRelu2},     {"sqrrelu", Activation::kRelu2},
-    {"reglu", Activation::kRelu},        {"gelupython", Activation::kGelu},
+    {"silu", Activation::kSilu},
+    {"relu2", Activation::kRelu2},
+    {"relu", Activation::kRelu},
+    {"gelu", Activation::kGelu},
+    {"gelu_tanh", Activation::kGeluTanh},
+    {"swish", Activation::kSilu},
+    {"swiglu", Activation::kSilu},
+    {"relusquared", Activation::kRelu2},
+    {"squaredrelu", Activation::kRelu2},
+    {"relusqr", Activation::kRelu2},
+    {"sqrrelu", Activation::kRelu2},
+    {"reglu", Activation::kRelu},
+    {"gelupython", Activation::kGelu},
+    {"gelutanh", Activation::kGeluTanh},
+    {"gelupytorchtanh", Activation::kGeluTanh},
+    {"gelunew", Activation::kGeluTanh},
+    {"gelufast", Activation::kGeluTanh},
 };
 
 std::string Plain(std::string_view name) {
@@ -68,11 +79,10 @@ Result<Activation> ParseActivation(std::string_view name) {
   for (const auto& row : kActivationNames) {
     if (row.name == plain) return row.activation;
   }
-  const bool tanh = plain == "gelunew" || plain == "gelufast" || plain == "geglu" || plain == "quickgelu" ||
-                    plain.starts_with("gelutanh") || plain.starts_with("gelupytorch");
-  return MakeError(Code::kUnsupported, "activation \"{}\" is not supported (silu, relu2, relu, gelu are){}",
-                   name.substr(0, 64),
-                   tanh ? "; it only comes near gelu, which is x / 2 * (1 + erf(x / sqrt 2))" : "");
+  const bool near = plain == "geglu" || plain == "quickgelu";
+  return MakeError(
+      Code::kUnsupported, "activation \"{}\" is not supported (silu, relu2, relu, gelu, gelu_tanh are){}",
+      name.substr(0, 64), near ? "; it only comes near gelu, which is x / 2 * (1 + erf(x / sqrt 2))" : "");
 }
 
 Result<bool> Declare(std::string_view key, std::string_view value, ModelOptions* options) {
@@ -99,6 +109,13 @@ const char* ActivationName(Activation a) {
     if (row.activation == a) return row.name.data();
   }
   PB_CHECK(false);
+}
+
+Status HyperParameters::CheckLength(int64_t n_positions) const {
+  if (longest == 0 || n_positions <= longest) return {};
+  return MakeError(Code::kUnsupported,
+                   "{} positions: attention sees the last {}, and texts that are longer are not supported",
+                   n_positions, longest);
 }
 
 std::string UnheardKeys(const Model& model) {

@@ -21,7 +21,8 @@ namespace pb {
 enum class Origin { kMetadata, kConfigJson, kSet, kDefault };
 const char* OriginName(Origin origin);  // "metadata" "config.json" "set" "default", as in pb_fact
 
-enum class Activation { kSilu, kRelu2, kRelu, kGelu };
+// kGelu: by the error function; kGeluTanh: its approximation (Hendrycks, Gimpel 2016, section 2).
+enum class Activation { kSilu, kRelu2, kRelu, kGelu, kGeluTanh };
 enum class RopePairing {
   kAdjacent,
   kHalves
@@ -38,14 +39,25 @@ struct HyperParameters {
   std::string architecture;  // the row of the architecture table (hyper.cc)
   int64_t n_layers = 0, d_model = 0, d_ff = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, n_vocab = 0,
           n_ctx_train = 0;
-  // Positions that attention sees; 0: all of them. Texts that are longer are not computed.
+  // Positions that attention sees where its window is not computed; 0: all of them. Texts that are
+  // longer are refused.
+  int64_t longest = 0;
+  // Local layers: those whose attention sees the last `window` positions alone, its own among them.
   int64_t window = 0;
-  // Queries, not scores, are divided by sqrt(head_dim): it decides what a f16 cache's rounding meets.
+  std::vector<bool> local;      // of each layer; empty: none is
+  int64_t unrotated_every = 0;  // layer l has no rotary embedding where n divides l + 1; 0: all have
+  // Queries, not scores, are multiplied by the scale: it decides what a f16 cache's rounding meets.
   bool scale_queries = false;
+  float attention_scale = 0;  // of queries times keys
+  float score_cap = 0;        // c: scores become c tanh(score / c); 0: they stay
+  float embedding_scale = 1, residual_scale = 1, logit_scale = 1;
+  float logit_cap = 0;
+  bool norms_rows = false;  // the norms of queries and keys are of the row, not of each head
   int64_t rope_dims = 0;
   Declared<RopePairing> rope_pairing;
   Declared<float> rope_base;
-  Declared<float> rope_scale;  // linear: positions are divided by it
+  Declared<float> rope_scale;                         // linear: positions are divided by it
+  Declared<float> local_rope_base, local_rope_scale;  // of local layers
   // Of each rotated pair, what its frequency is divided by (rope_freqs.weight: LLaMA 3.1 and later);
   // empty: nothing.
   std::vector<float> rope_factors;
@@ -55,9 +67,20 @@ struct HyperParameters {
   stages::Set ops;     // that the architecture has
   bool output_tied = false;
 
-  stages::ModelShape shape() const { return {d_model, d_ff, n_heads, n_kv_heads, head_dim, n_vocab}; }
+  stages::ModelShape shape() const {
+    return {d_model, d_ff, n_heads, n_kv_heads, head_dim, n_vocab, norms_rows};
+  }
+  bool is_local(int64_t layer) const {
+    return !local.empty() && layer >= 0 && local[static_cast<size_t>(layer)];
+  }
+  // Positions that a layer's attention sees; 0: all.
+  int64_t window_of(int64_t layer) const { return is_local(layer) ? window : 0; }
+  bool rotates(int64_t layer) const {
+    return unrotated_every == 0 || layer < 0 || (layer + 1) % unrotated_every != 0;
+  }
+  // kUnsupported: a text of n positions is longer than what is computed.
+  Status CheckLength(int64_t n_positions) const;
   bool has_sub_norms() const { return ops.Contains(PB_STAGE_ATTN_SUB_NORM); }
-  bool has_head_norms() const { return ops.Contains(PB_STAGE_Q_NORM); }
 };
 
 // What a stage reads of the file: a matrix (of the embeddings: a row for each token), a norm's

@@ -246,7 +246,7 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
   for (auto [window, limit] : {std::pair<uint32_t, int64_t>{64, 0}, {16, 16}}) {
     auto model = key("llama.attention.sliding_window", U32(window));
     ASSERT_TRUE(model.ok());
-    EXPECT_EQ((*model)->params().window, limit);
+    EXPECT_EQ((*model)->params().longest, limit);
   }
   EXPECT_TRUE(key("llama.expert_count", U32(0)).ok());
   for (const char* name :
@@ -349,12 +349,14 @@ TEST(Activation, Names) {
   for (const char* name : {"silu", "swish", "SiLU", "swiglu"})
     EXPECT_EQ(ParseActivation(name).value(), Activation::kSilu) << name;
   EXPECT_EQ(ParseActivation("gelu_python").value(), Activation::kGelu);
-  // What is only near to GELU is another function.
-  for (const char* name :
-       {"gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "geglu", "gelu_10", "gelu_tanh"})
+  // Its approximation by tanh is another function, and what is only near to either a third.
+  for (const char* name : {"gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_tanh"})
+    EXPECT_EQ(ParseActivation(name).value(), Activation::kGeluTanh) << name;
+  for (const char* name : {"quick_gelu", "geglu", "gelu_10"})
     EXPECT_EQ(ParseActivation(name).error().code, Code::kUnsupported) << name;
   EXPECT_EQ(ParseActivation("mish").error().code, Code::kUnsupported);
   EXPECT_STREQ(ActivationName(Activation::kGelu), "gelu");
+  EXPECT_STREQ(ActivationName(Activation::kGeluTanh), "gelu_tanh");
   EXPECT_STREQ(OriginName(Origin::kConfigJson), "config.json");
 }
 

@@ -67,6 +67,7 @@ OpParams DeclaredParams(const HyperParameters& p, const Config& config) {
   o.act_quant = config.act_quant, o.kv_f16 = config.kv_f16;
   o.norm_eps = p.norm_eps.value;
   o.rope_pairing = p.rope_pairing.value, o.rope_base = p.rope_base.value, o.rope_scale = p.rope_scale.value;
+  o.local_rope_base = p.local_rope_base.value, o.local_rope_scale = p.local_rope_scale.value;
   return o;
 }
 
@@ -82,8 +83,10 @@ Result<OpParams> Vary(OpParams params, std::string_view variation) {
     PB_ASSIGN(params.norm_eps, Number<float>(key, value, 0, kMax));
   } else if (key == "rope.base") {
     PB_ASSIGN(params.rope_base, Number<float>(key, value, 1, kMax));
+    params.local_rope_base = params.rope_base;
   } else if (key == "rope.scale") {
     PB_ASSIGN(params.rope_scale, Number<float>(key, value, 1e-6f, kMax));
+    params.local_rope_scale = params.rope_scale;
   } else if (key == "rope.pairing") {
     if (value != "adjacent" && value != "halves") {
       return MakeError(Code::kUsage, "rope.pairing={}: adjacent or halves is expected", value);

@@ -40,6 +40,7 @@ struct OpParams {
   float norm_eps = 0;
   RopePairing rope_pairing = RopePairing::kAdjacent;
   float rope_base = 0, rope_scale = 1;
+  float local_rope_base = 0, local_rope_scale = 1;  // of local layers
 };
 OpParams DeclaredParams(const HyperParameters& p, const Config& config);
 // One field changed: "ffn.activation=relu2", also norm.eps rope.base rope.scale rope.pairing

@@ -5,7 +5,39 @@
 #include <cmath>
 #include <limits>
 
+#include "base/half.h"
+
 namespace pb::native {
+namespace {
+
+// x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) in float32 (Hendrycks, Gimpel 2016, section 2).
+float GeluTanh(float x) {
+  constexpr float kRoot = 0.79788456080286535588f, kCubic = 0.044715f;
+  return 0.5f * x * (1.0f + std::tanh(kRoot * x * (1.0f + kCubic * x * x)));
+}
+
+// The same of every f16, rounded to f16: what ggml's CPU libraries read in its place below 10.
+const std::vector<float>& GeluTable() {
+  static const std::vector<float> table = [] {
+    std::vector<float> values(1 << 16);
+    for (size_t code = 0; code < values.size(); code++)
+      values[code] = F16ToF32(F32ToF16(GeluTanh(F16ToF32(static_cast<uint16_t>(code)))));
+    return values;
+  }();
+  return table;
+}
+
+void GeluTanhRow(const float* x, int64_t n, bool f16, float* y) {
+  const std::vector<float>& table = GeluTable();
+  for (int64_t i = 0; i < n; i++) {
+    if (!f16)
+      y[i] = GeluTanh(x[i]);
+    else
+      y[i] = std::fabs(x[i]) >= 10 ? std::max(x[i], 0.0f) : table[F32ToF16(x[i])];
+  }
+}
+
+}  // namespace
 
 RopeTable::RopeTable(int64_t dims, float base, float scale, std::span<const float> factors)
     : dims_(dims),
@@ -37,7 +69,7 @@ Ops::Ops(std::shared_ptr<const Weights> weights, const Kernels& kernels, ThreadP
       pool_(pool),
       params_(params),
       rope_(hyper().rope_dims, params.rope_base, params.rope_scale, hyper().rope_factors),
-      attention_scale_(1.0f / std::sqrt(static_cast<float>(hyper().head_dim))) {}
+      local_rope_(hyper().rope_dims, params.local_rope_base, params.local_rope_scale, hyper().rope_factors) {}
 
 int64_t Ops::Width(pb_stage stage, const TokenRows& span) const {
   return stages::RowWidth(stage, hyper().shape(), span.n_visible());
@@ -49,7 +81,10 @@ Status Ops::Embed(std::span<const int32_t> tokens, float* out) const {
     if (tokens[t] < 0 || tokens[t] >= table.n_rows) {
       return MakeError(Code::kUsage, "token id {}: the vocabulary has {}", tokens[t], table.n_rows);
     }
-    DecodeRow(table, tokens[t], out + static_cast<int64_t>(t) * table.n_columns);
+    float* row = out + static_cast<int64_t>(t) * table.n_columns;
+    DecodeRow(table, tokens[t], row);
+    const float scale = hyper().embedding_scale;
+    for (int64_t i = 0; scale != 1 && i < table.n_columns; i++) row[i] *= scale;
   }
   return {};
 }
@@ -72,62 +107,87 @@ void Ops::ForHeads(const TokenRows& span, Body body) {
   });
 }
 
-void Ops::Scores(int64_t position, int64_t head, const float* q, const KvCache& cache, int64_t cache_layer,
-                 float* out) const {
+int64_t Ops::FirstSeen(int64_t layer, int64_t position) const {
+  const int64_t window = hyper().window_of(layer);
+  return window > 0 ? std::max<int64_t>(position + 1 - window, 0) : 0;
+}
+
+void Ops::Scores(int64_t layer, int64_t position, int64_t head, const float* q, const KvCache& cache,
+                 int64_t cache_layer, float* out) const {
   const HyperParameters& h = hyper();
+  const int64_t first = FirstSeen(layer, position), n = position + 1 - first;
   const std::byte* keys = cache.Keys(cache_layer, head / (h.n_heads / h.n_kv_heads));
   bool rounds = cache.f16() && params_.act_quant.all != ActScheme::kNone;
   AlignedArray<float> ready = rounds || h.scale_queries ? MakeAligned<float>(h.head_dim) : nullptr;
-  for (int64_t i = 0; h.scale_queries && i < h.head_dim; i++) ready[i] = q[i] * attention_scale_;
+  for (int64_t i = 0; h.scale_queries && i < h.head_dim; i++) ready[i] = q[i] * h.attention_scale;
   if (h.scale_queries) q = ready.get();
   if (rounds) kernels_.round_f16(q, h.head_dim, ready.get()), q = ready.get();
-  const float scale = h.scale_queries ? 1 : attention_scale_;
+  const float scale = h.scale_queries ? 1 : h.attention_scale;
+  std::fill(out, out + first, -std::numeric_limits<float>::infinity());
   if (cache.f16()) {
-    kernels_.scores_f16(q, reinterpret_cast<const uint16_t*>(keys), h.head_dim, position + 1, h.head_dim,
-                        scale, out);
+    kernels_.scores_f16(q, reinterpret_cast<const uint16_t*>(keys) + first * h.head_dim, h.head_dim, n,
+                        h.head_dim, scale, out + first);
   } else {
-    kernels_.scores_f32(q, reinterpret_cast<const float*>(keys), h.head_dim, position + 1, h.head_dim, scale,
-                        out);
+    kernels_.scores_f32(q, reinterpret_cast<const float*>(keys) + first * h.head_dim, h.head_dim, n,
+                        h.head_dim, scale, out + first);
   }
+  for (int64_t j = first; h.score_cap > 0 && j <= position; j++)
+    out[j] = h.score_cap * std::tanh(out[j] * (1 / h.score_cap));
 }
 
-void Ops::Context(int64_t position, int64_t head, const float* p, const KvCache& cache, int64_t cache_layer,
-                  float* out) const {
+void Ops::Context(int64_t layer, int64_t position, int64_t head, const float* p, const KvCache& cache,
+                  int64_t cache_layer, float* out) const {
   const HyperParameters& h = hyper();
+  // Weights before the window are 0, but for those that another engine's mask let through.
+  const int64_t first = std::find_if(p, p + FirstSeen(layer, position), [](float w) { return w != 0; }) - p;
+  const int64_t n = position + 1 - first;
   const std::byte* values = cache.Values(cache_layer, head / (h.n_heads / h.n_kv_heads));
   bool rounds = cache.f16() && params_.act_quant.all != ActScheme::kNone;
-  AlignedArray<float> rounded = rounds ? MakeAligned<float>(position + 1) : nullptr;
-  if (rounds) kernels_.round_f16(p, position + 1, rounded.get()), p = rounded.get();
+  AlignedArray<float> rounded = rounds ? MakeAligned<float>(n) : nullptr;
+  p += first;
+  if (rounds) kernels_.round_f16(p, n, rounded.get()), p = rounded.get();
   if (cache.f16()) {
-    kernels_.context_f16(p, reinterpret_cast<const uint16_t*>(values), h.head_dim, position + 1, h.head_dim,
-                         out);
+    kernels_.context_f16(p, reinterpret_cast<const uint16_t*>(values) + first * h.head_dim, h.head_dim, n,
+                         h.head_dim, out);
   } else {
-    kernels_.context_f32(p, reinterpret_cast<const float*>(values), h.head_dim, position + 1, h.head_dim,
-                         out);
+    kernels_.context_f32(p, reinterpret_cast<const float*>(values) + first * h.head_dim, h.head_dim, n,
+                         h.head_dim, out);
   }
 }
 
-void Ops::Attention(const TokenRows& span, const float* q, const KvCache& cache, int64_t cache_layer,
-                    float* out) {
+void Ops::Attention(int64_t layer, const TokenRows& span, const float* q, const KvCache& cache,
+                    int64_t cache_layer, float* out) {
   int64_t n_heads = hyper().n_heads, d = hyper().head_dim;
   ForHeads(span, [&](int64_t row, int64_t head) {
-    int64_t position = span.first + row;
+    const int64_t position = span.first + row;
     auto scores = MakeAligned<float>(position + 1);
-    Scores(position, head, q + (row * n_heads + head) * d, cache, cache_layer, scores.get());
+    Scores(layer, position, head, q + (row * n_heads + head) * d, cache, cache_layer, scores.get());
     kernels_.softmax(scores.get(), position + 1, scores.get());
-    Context(position, head, scores.get(), cache, cache_layer, out + (row * n_heads + head) * d);
+    Context(layer, position, head, scores.get(), cache, cache_layer, out + (row * n_heads + head) * d);
   });
 }
 
-void Ops::Rope(const TokenRows& span, const float* x, int64_t n_heads, float* out) {
+void Ops::Rope(int64_t layer, const TokenRows& span, const float* x, int64_t n_heads, float* out) {
   const HyperParameters& h = hyper();
-  rope_.Reach(span.n_visible());
+  if (!h.rotates(layer)) {
+    std::copy_n(x, span.n * n_heads * h.head_dim, out);
+    return;
+  }
+  RopeTable& table = h.is_local(layer) ? local_rope_ : rope_;
+  table.Reach(span.n_visible());
   Rows(span.n, n_heads * h.head_dim, [&](int64_t row) {
     for (int64_t i = row * n_heads; i < (row + 1) * n_heads; i++) {
-      kernels_.rope(x + i * h.head_dim, rope_.Row(span.first + row), h.rope_dims, h.head_dim,
+      kernels_.rope(x + i * h.head_dim, table.Row(span.first + row), h.rope_dims, h.head_dim,
                     params_.rope_pairing == RopePairing::kHalves, out + i * h.head_dim);
     }
   });
+}
+
+void Ops::FinishLogits(int64_t n, float* logits) const {
+  const HyperParameters& h = hyper();
+  for (int64_t i = 0; h.logit_scale != 1 && i < n; i++) logits[i] *= h.logit_scale;
+  for (int64_t i = 0; h.logit_cap > 0 && i < n; i++)
+    logits[i] = h.logit_cap * std::tanh(logits[i] * (1 / h.logit_cap));
 }
 
 Result<QuantRows> Ops::Codes(pb_stage stage, int64_t layer, int64_t n, const float* x) {
@@ -158,34 +218,47 @@ Status Ops::Compute(pb_stage stage, int64_t layer, const TokenRows& span, std::s
     case stages::Group::kProduct: {
       const Matrix& w = weights_->Of(stage, layer);
       const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, w.is_output);
-      return Product(k, pool_, w, scheme, in[0], n, out);
+      PB_TRY(Product(k, pool_, w, scheme, in[0], n, out));
+      if (stage == PB_STAGE_LOGITS) FinishLogits(n * width, out);
+      return {};
     }
     case stages::Group::kRotary:
-      return Rope(span, in[0], stages::RowHeads(stage, h.shape()), out), Status();
+      return Rope(layer, span, in[0], stages::RowHeads(stage, h.shape()), out), Status();
     case stages::Group::kScores:
       ForHeads(span, [&](int64_t row, int64_t head) {
         float* to = out + row * width + head * p;
-        Scores(span.first + row, head, in[0] + (row * h.n_heads + head) * h.head_dim, cache, cache_layer, to);
+        Scores(layer, span.first + row, head, in[0] + (row * h.n_heads + head) * h.head_dim, cache,
+               cache_layer, to);
         std::fill(to + span.first + row + 1, to + p, -std::numeric_limits<float>::infinity());
       });
       return {};
     case stages::Group::kSoftmax:
       ForHeads(span, [&](int64_t row, int64_t head) {
-        int64_t at = row * width + head * p, visible = span.first + row + 1;
+        const int64_t at = row * width + head * p, visible = span.first + row + 1;
         k.softmax(in[0] + at, visible, out + at);
         std::fill(out + at + visible, out + at + p, 0.0f);
       });
       return {};
     case stages::Group::kContext:
       ForHeads(span, [&](int64_t row, int64_t head) {
-        Context(span.first + row, head, in[0] + (row * h.n_heads + head) * p, cache, cache_layer,
+        Context(layer, span.first + row, head, in[0] + (row * h.n_heads + head) * p, cache, cache_layer,
                 out + (row * h.n_heads + head) * h.head_dim);
       });
       return {};
     case stages::Group::kSum:
-      Rows(n, width, [&](int64_t r) { k.add(in[0] + r * width, in[1] + r * width, width, out + r * width); });
+      Rows(n, width, [&](int64_t r) {
+        const float* x = in[0] + r * width;
+        if (h.residual_scale != 1)
+          for (int64_t i = 0; i < width; i++) out[r * width + i] = x[i] * h.residual_scale;
+        k.add(h.residual_scale != 1 ? out + r * width : x, in[1] + r * width, width, out + r * width);
+      });
       return {};
     case stages::Group::kActivation: {
+      if (params_.activation == Activation::kGeluTanh) {
+        const bool f16 = params_.act_quant.all != ActScheme::kNone;
+        Rows(n, width, [&](int64_t r) { GeluTanhRow(in[0] + r * width, width, f16, out + r * width); });
+        return {};
+      }
       auto act = params_.activation == Activation::kSilu    ? k.silu
                  : params_.activation == Activation::kRelu2 ? k.relu2
                  : params_.activation == Activation::kRelu  ? k.relu

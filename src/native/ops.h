@@ -64,25 +64,28 @@ class Ops {
   // or rounds x to no codes.
   Result<QuantRows> Codes(pb_stage stage, int64_t layer, int64_t n, const float* x);
   // attn_scores, attn_scores_softmax and attn_context in one go, row by row, with the same bits.
-  void Attention(const TokenRows& span, const float* q, const KvCache& cache, int64_t cache_layer,
-                 float* out);
+  void Attention(int64_t layer, const TokenRows& span, const float* q, const KvCache& cache,
+                 int64_t cache_layer, float* out);
 
  private:
   template <typename Body>
   void ForHeads(const TokenRows& span, Body body);
-  void Scores(int64_t position, int64_t head, const float* q, const KvCache& cache, int64_t cache_layer,
-              float* out) const;
-  void Context(int64_t position, int64_t head, const float* probabilities, const KvCache& cache,
-               int64_t cache_layer, float* out) const;
-  void Rope(const TokenRows& span, const float* x, int64_t n_heads, float* out);
+  // Of a layer, for the row at `position`; what it does not see is -inf, and its weight not read.
+  void Scores(int64_t layer, int64_t position, int64_t head, const float* q, const KvCache& cache,
+              int64_t cache_layer, float* out) const;
+  // The first position that the row at `position` sees.
+  int64_t FirstSeen(int64_t layer, int64_t position) const;
+  void Context(int64_t layer, int64_t position, int64_t head, const float* probabilities,
+               const KvCache& cache, int64_t cache_layer, float* out) const;
+  void Rope(int64_t layer, const TokenRows& span, const float* x, int64_t n_heads, float* out);
+  void FinishLogits(int64_t n, float* logits) const;
   void Rows(int64_t n, int64_t width, const std::function<void(int64_t row)>& body);
 
   std::shared_ptr<const Weights> weights_;
   const Kernels& kernels_;
   ThreadPool& pool_;
   OpParams params_;
-  RopeTable rope_;
-  float attention_scale_;
+  RopeTable rope_, local_rope_;
 };
 
 }  // namespace pb::native

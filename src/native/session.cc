@@ -18,7 +18,7 @@ pb_point PointOf(pb_stage stage, int32_t layer, const TokenRows& span) {
 }  // namespace
 
 Session::Buffers::Buffers(const HyperParameters& h, int64_t n) {
-  for (auto* p : {&x, &residual, &norm, &out}) *p = MakeAligned<float>(n * h.d_model);
+  for (auto* p : {&x, &residual, &norm, &out, &post}) *p = MakeAligned<float>(n * h.d_model);
   for (auto* p : {&q, &q_norm, &q_rope, &context, &sub}) *p = MakeAligned<float>(n * h.n_heads * h.head_dim);
   for (auto* p : {&k, &k_norm, &k_rope, &v}) *p = MakeAligned<float>(n * h.n_kv_heads * h.head_dim);
   for (auto* p : {&gate, &up, &act, &gated, &ffn}) *p = MakeAligned<float>(n * h.d_ff);
@@ -133,7 +133,7 @@ Status Session::Attention(const pb_eval& eval, int32_t l, const TokenRows& span)
   const bool seen = (Wanted(eval, PB_STAGE_ATTN_SCORES, l, span) |
                      Wanted(eval, PB_STAGE_ATTN_SCORES_SOFTMAX, l, span) | (wanted & PB_WANT_INPUTS)) != 0;
   if (!seen && !config_.noise_seed) {
-    ops_.Attention(span, b.q_rope.get(), cache_, l, b.context.get());
+    ops_.Attention(l, span, b.q_rope.get(), cache_, l, b.context.get());
     return ShowOutput(eval, PB_STAGE_ATTN_CONTEXT, l, span, wanted, b.context.get());
   }
   // (n, n_heads, p)
@@ -166,60 +166,54 @@ Status Session::Logits(const pb_eval& eval, const TokenRows& span, int64_t first
   return {};
 }
 
-// The whole model, once: Llama, BitNet where the sub-norms are, Qwen3 where the norms of heads are. n rows of one sequence from
-// position span.first on.
+Result<Session::Input> Session::Optional(const Where& at, pb_stage stage, Input input,
+                                         AlignedArray<float>& out) {
+  if (!ops_.hyper().ops.Contains(stage)) return input;
+  PB_TRY(Run(at.eval, stage, at.layer, at.span, {input}, out.get()));
+  return Input{stage, out.get()};
+}
+
+// The whole model, once: Llama; Qwen 3 where queries and keys have norms; BitNet where there are
+// sub-norms; Gemma where there are norms behind attention and FFN, and OLMo 2 where those alone are.
+// n rows of one sequence from position span.first on.
 Status Session::Forward(const pb_eval& eval, const TokenRows& span, int64_t first_token) {
   Buffers& b = buffers_;
-  const bool sub_norms = ops_.hyper().has_sub_norms(), head_norms = ops_.hyper().has_head_norms();
   auto run = [&](pb_stage stage, int32_t layer, std::initializer_list<Input> inputs,
                  AlignedArray<float>& out) { return Run(eval, stage, layer, span, inputs, out.get()); };
   PB_TRY(Embed(eval, span, first_token));  // x (n, d_model)
   Input x{PB_STAGE_EMBEDDINGS, b.x.get()};
   for (int32_t l = 0; l < ops_.hyper().n_layers; l++) {
-    PB_TRY(run(PB_STAGE_ATTN_NORM, l, {x}, b.norm));  // (n, d_model)
-    // (n, n_heads, head_dim)
-    PB_TRY(run(PB_STAGE_Q_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.q));
-    // (n, n_kv_heads, head_dim)
-    PB_TRY(run(PB_STAGE_K_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.k));
-    // (n, n_kv_heads, head_dim)
-    PB_TRY(run(PB_STAGE_V_PROJ, l, {{PB_STAGE_ATTN_NORM, b.norm.get()}}, b.v));
-    Input q{PB_STAGE_Q_PROJ, b.q.get()}, k{PB_STAGE_K_PROJ, b.k.get()};
-    if (head_norms) {
-      PB_TRY(run(PB_STAGE_Q_NORM, l, {q}, b.q_norm));
-      PB_TRY(run(PB_STAGE_K_NORM, l, {k}, b.k_norm));
-      q = {PB_STAGE_Q_NORM, b.q_norm.get()}, k = {PB_STAGE_K_NORM, b.k_norm.get()};
-    }
+    const Where here{eval, span, l};
+    PB_ASSIGN(const Input h, Optional(here, PB_STAGE_ATTN_NORM, x, b.norm));  // (n, d_model)
+    PB_TRY(run(PB_STAGE_Q_PROJ, l, {h}, b.q));                                // (n, n_heads, head_dim)
+    PB_TRY(run(PB_STAGE_K_PROJ, l, {h}, b.k));                                // (n, n_kv_heads, head_dim)
+    PB_TRY(run(PB_STAGE_V_PROJ, l, {h}, b.v));                                // (n, n_kv_heads, head_dim)
+    PB_ASSIGN(const Input q, Optional(here, PB_STAGE_Q_NORM, {PB_STAGE_Q_PROJ, b.q.get()}, b.q_norm));
+    PB_ASSIGN(const Input k, Optional(here, PB_STAGE_K_NORM, {PB_STAGE_K_PROJ, b.k.get()}, b.k_norm));
     PB_TRY(run(PB_STAGE_Q_ROPE, l, {q}, b.q_rope));  // (n, n_heads, head_dim)
     PB_TRY(run(PB_STAGE_K_ROPE, l, {k}, b.k_rope));  // (n, n_kv_heads, head_dim)
     cache_.StoreKeys(ops_.kernels(), l, span.first, span.n, b.k_rope.get());
     cache_.StoreValues(ops_.kernels(), l, span.first, span.n, b.v.get());
     PB_TRY(Attention(eval, l, span));  // (n, n_heads, head_dim)
-    Input a{PB_STAGE_ATTN_CONTEXT, b.context.get()};
-    if (sub_norms) {
-      PB_TRY(run(PB_STAGE_ATTN_SUB_NORM, l, {a}, b.sub));  // (n, n_heads * head_dim)
-      a = {PB_STAGE_ATTN_SUB_NORM, b.sub.get()};
-    }
+    PB_ASSIGN(const Input a,
+              Optional(here, PB_STAGE_ATTN_SUB_NORM, {PB_STAGE_ATTN_CONTEXT, b.context.get()}, b.sub));
     PB_TRY(run(PB_STAGE_ATTN_OUT, l, {a}, b.out));  // (n, d_model)
-    PB_TRY(
-        run(PB_STAGE_ATTN_RESIDUAL, l, {{PB_STAGE_ATTN_OUT, b.out.get()}, x}, b.residual));  // (n, d_model)
-    // (n, d_model)
-    PB_TRY(run(PB_STAGE_FFN_NORM, l, {{PB_STAGE_ATTN_RESIDUAL, b.residual.get()}}, b.norm));
-    // (n, d_ff)
-    PB_TRY(run(PB_STAGE_GATE_PROJ, l, {{PB_STAGE_FFN_NORM, b.norm.get()}}, b.gate));
-    // (n, d_ff)
-    PB_TRY(run(PB_STAGE_UP_PROJ, l, {{PB_STAGE_FFN_NORM, b.norm.get()}}, b.up));
-    // (n, d_ff)
+    PB_ASSIGN(const Input o,
+              Optional(here, PB_STAGE_ATTN_POST_NORM, {PB_STAGE_ATTN_OUT, b.out.get()}, b.post));
+    PB_TRY(run(PB_STAGE_ATTN_RESIDUAL, l, {o, x}, b.residual));  // (n, d_model)
+    const Input r{PB_STAGE_ATTN_RESIDUAL, b.residual.get()};
+    PB_ASSIGN(const Input f, Optional(here, PB_STAGE_FFN_NORM, r, b.norm));  // (n, d_model)
+    PB_TRY(run(PB_STAGE_GATE_PROJ, l, {f}, b.gate));                         // (n, d_ff)
+    PB_TRY(run(PB_STAGE_UP_PROJ, l, {f}, b.up));                             // (n, d_ff)
     PB_TRY(run(PB_STAGE_FFN_ACT, l, {{PB_STAGE_GATE_PROJ, b.gate.get()}}, b.act));
     PB_TRY(run(PB_STAGE_FFN_GATED, l, {{PB_STAGE_FFN_ACT, b.act.get()}, {PB_STAGE_UP_PROJ, b.up.get()}},
                b.gated));  // (n, d_ff)
-    Input f{PB_STAGE_FFN_GATED, b.gated.get()};
-    if (sub_norms) {
-      PB_TRY(run(PB_STAGE_FFN_SUB_NORM, l, {f}, b.ffn));  // (n, d_ff)
-      f = {PB_STAGE_FFN_SUB_NORM, b.ffn.get()};
-    }
-    PB_TRY(run(PB_STAGE_DOWN_PROJ, l, {f}, b.out));  // (n, d_model)
-    PB_TRY(run(PB_STAGE_LAYER_OUT, l,
-               {{PB_STAGE_DOWN_PROJ, b.out.get()}, {PB_STAGE_ATTN_RESIDUAL, b.residual.get()}}, b.x));
+    PB_ASSIGN(const Input g,
+              Optional(here, PB_STAGE_FFN_SUB_NORM, {PB_STAGE_FFN_GATED, b.gated.get()}, b.ffn));
+    PB_TRY(run(PB_STAGE_DOWN_PROJ, l, {g}, b.out));  // (n, d_model)
+    PB_ASSIGN(const Input d,
+              Optional(here, PB_STAGE_FFN_POST_NORM, {PB_STAGE_DOWN_PROJ, b.out.get()}, b.post));
+    PB_TRY(run(PB_STAGE_LAYER_OUT, l, {d, r}, b.x));
     x = {PB_STAGE_LAYER_OUT, b.x.get()};  // (n, d_model)
   }
   PB_TRY(run(PB_STAGE_FINAL_NORM, -1, {x}, b.norm));  // (n, d_model)
@@ -232,10 +226,7 @@ Status Session::Eval(const pb_eval& eval) {
     return MakeError(Code::kUsage, "eval at position {}, the session holds {}", eval.first_position,
                      n_positions_);
   }
-  if (const int64_t window = ops_.hyper().window; window > 0 && n_positions_ + eval.n_tokens > window)
-    return MakeError(Code::kUnsupported,
-                     "{} positions: attention sees the last {}, and texts that are longer are not supported",
-                     n_positions_ + eval.n_tokens, window);
+  PB_TRY(ops_.hyper().CheckLength(n_positions_ + eval.n_tokens));
   if (n_positions_ + eval.n_tokens > n_ctx()) {
     return MakeError(Code::kUsage, "{} positions do not fit n_ctx={}: set a larger one",
                      n_positions_ + eval.n_tokens, n_ctx());

@@ -32,7 +32,7 @@ class Session {
   struct Buffers {
     Buffers(const HyperParameters& h, int64_t n);
     AlignedArray<float> x, residual;                      // (n, d_model)
-    AlignedArray<float> norm, out;                        // (n, d_model)
+    AlignedArray<float> norm, out, post;                  // (n, d_model)
     AlignedArray<float> q, q_norm, q_rope, context, sub;  // (n, n_heads, head_dim)
     AlignedArray<float> k, k_norm, k_rope, v;             // (n, n_kv_heads, head_dim)
     AlignedArray<float> gate, up, act, gated, ffn;        // (n, d_ff)
@@ -42,11 +42,19 @@ class Session {
     pb_stage stage;
     const float* rows;
   };
+  // Which pass, and which layer of it.
+  struct Where {
+    const pb_eval& eval;
+    const TokenRows& span;
+    int32_t layer;
+  };
 
   Session(std::shared_ptr<const Weights> weights, const Config& config, KvCache cache);
 
   Status Forward(const pb_eval& eval, const TokenRows& span, int64_t first_token);
   Status Attention(const pb_eval& eval, int32_t layer, const TokenRows& span);
+  // An op that only some architectures have; where this one has it not, its input stays as it is.
+  Result<Input> Optional(const Where& at, pb_stage stage, Input input, AlignedArray<float>& out);
   Status Logits(const pb_eval& eval, const TokenRows& span, int64_t first_token);
   Status Embed(const pb_eval& eval, const TokenRows& span, int64_t first_token);
   // Runs one op: shows its inputs, computes, disturbs, shows the output and takes what the tap

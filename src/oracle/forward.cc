@@ -42,7 +42,9 @@ Result<Rows> Ops::Embeddings(std::span<const int32_t> tokens) const {
     if (id < 0 || id >= table.n_rows)
       return MakeError(Code::kUsage, "token id {}: the vocabulary has {}", id, table.n_rows);
     DecodeRow(table, id, row.data());
-    std::copy(row.begin(), row.end(), x.row(i));
+    // Scaled in float32, as it is stored.
+    std::transform(row.begin(), row.end(), x.row(i),
+                   [&](float v) { return double(v * model_->params().embedding_scale); });
   }
   return x;
 }
@@ -64,6 +66,7 @@ Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const
   const Operand w = OperandOf(stage, layer, c);
   PB_ASSIGN(Rows y, Product(x, *w.view, w.scale, w.scheme, c, pool_, units));
   if (w.bias && !w.bias->empty() && !c.no_bias) AddBias(*w.bias, &y, units);
+  if (stage == PB_STAGE_LOGITS) FinishLogits(c, &y, units);
   return y;
 }
 
@@ -85,8 +88,9 @@ Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const
 }
 
 Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
-                          std::span<const Rows* const> in, const OpConfig& c, Rows* units) {
+                          std::span<const Rows* const> in, const OpConfig& config, Rows* units) {
   const HyperParameters& p = model_->params();
+  const OpConfig c = config.Of(p, layer);
   if (stages::Of(stage).per_layer && (layer < 0 || layer >= p.n_layers)) {
     return MakeError(Code::kUsage, "{}: there is no layer {}", stages::Of(stage).name, layer);
   }
@@ -111,7 +115,7 @@ Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
     case stages::Group::kGate:
       return Multiply(*in[0], *in[1], units);
     case stages::Group::kSum:
-      return Add(*in[0], *in[1], units);
+      return AddScaled(*in[0], *in[1], c, units);
     case stages::Group::kEmbedding:
       break;
   }
@@ -131,10 +135,7 @@ void Sequence::Truncate(int64_t n_keep) {
 Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& tap) {
   const HyperParameters& p = ops_.model().params();
   const int64_t first = n_positions_;
-  if (p.window > 0 && first + static_cast<int64_t>(tokens.size()) > p.window)
-    return MakeError(Code::kUnsupported,
-                     "{} positions: attention sees the last {}, and texts that are longer are not supported",
-                     first + static_cast<int64_t>(tokens.size()), p.window);
+  PB_TRY(p.CheckLength(first + static_cast<int64_t>(tokens.size())));
   // Computes one op on what came before it and shows it.
   auto step = [&](pb_stage stage, int32_t layer, std::initializer_list<const Rows*> inputs) -> Result<Rows> {
     PB_ASSIGN(Rows y,
@@ -143,19 +144,23 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
     return y;
   };
 
+  // An op that only some architectures have: where this one has it not, its input stays as it is.
+  auto optional = [&](pb_stage stage, int32_t layer, Rows x) -> Result<Rows> {
+    if (!p.ops.Contains(stage)) return x;
+    return step(stage, layer, {&x});
+  };
+
   PB_ASSIGN(Rows x, ops_.Embeddings(tokens));  // (n, d_model)
   if (tap) PB_TRY(tap(PB_STAGE_EMBEDDINGS, -1, x));
   for (int32_t l = 0; l < p.n_layers; l++) {
     Rows& keys = keys_[static_cast<size_t>(l)];
     Rows& values = values_[static_cast<size_t>(l)];
-    PB_ASSIGN(Rows h, step(PB_STAGE_ATTN_NORM, l, {&x}));  // (n, d_model)
-    PB_ASSIGN(Rows q, step(PB_STAGE_Q_PROJ, l, {&h}));     // (n, n_heads * head_dim)
-    PB_ASSIGN(Rows k, step(PB_STAGE_K_PROJ, l, {&h}));     // (n, n_kv_heads * head_dim)
-    PB_ASSIGN(Rows v, step(PB_STAGE_V_PROJ, l, {&h}));     // (n, n_kv_heads * head_dim)
-    if (p.has_head_norms()) {
-      PB_ASSIGN(q, step(PB_STAGE_Q_NORM, l, {&q}));
-      PB_ASSIGN(k, step(PB_STAGE_K_NORM, l, {&k}));
-    }
+    PB_ASSIGN(Rows h, optional(PB_STAGE_ATTN_NORM, l, x));  // (n, d_model)
+    PB_ASSIGN(Rows q, step(PB_STAGE_Q_PROJ, l, {&h}));      // (n, n_heads * head_dim)
+    PB_ASSIGN(Rows k, step(PB_STAGE_K_PROJ, l, {&h}));      // (n, n_kv_heads * head_dim)
+    PB_ASSIGN(Rows v, step(PB_STAGE_V_PROJ, l, {&h}));      // (n, n_kv_heads * head_dim)
+    PB_ASSIGN(q, optional(PB_STAGE_Q_NORM, l, q));
+    PB_ASSIGN(k, optional(PB_STAGE_K_NORM, l, k));
     PB_ASSIGN(Rows q_rope, step(PB_STAGE_Q_ROPE, l, {&q}));
     PB_ASSIGN(Rows k_rope, step(PB_STAGE_K_ROPE, l, {&k}));
     Append(keys, k_rope);
@@ -165,20 +170,18 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
     PB_ASSIGN(Rows weights, step(PB_STAGE_ATTN_SCORES_SOFTMAX, l, {&scores}));
     // (n, n_heads * head_dim)
     PB_ASSIGN(Rows context, step(PB_STAGE_ATTN_CONTEXT, l, {&weights, &values}));
-    if (p.has_sub_norms()) {
-      PB_ASSIGN(context, step(PB_STAGE_ATTN_SUB_NORM, l, {&context}));
-    }
+    PB_ASSIGN(context, optional(PB_STAGE_ATTN_SUB_NORM, l, context));
     PB_ASSIGN(Rows out, step(PB_STAGE_ATTN_OUT, l, {&context}));  // (n, d_model)
+    PB_ASSIGN(out, optional(PB_STAGE_ATTN_POST_NORM, l, out));
     PB_ASSIGN(Rows residual, step(PB_STAGE_ATTN_RESIDUAL, l, {&out, &x}));
-    PB_ASSIGN(Rows f, step(PB_STAGE_FFN_NORM, l, {&residual}));
+    PB_ASSIGN(Rows f, optional(PB_STAGE_FFN_NORM, l, residual));
     PB_ASSIGN(Rows gate, step(PB_STAGE_GATE_PROJ, l, {&f}));  // (n, d_ff)
     PB_ASSIGN(Rows up, step(PB_STAGE_UP_PROJ, l, {&f}));
     PB_ASSIGN(Rows act, step(PB_STAGE_FFN_ACT, l, {&gate}));
     PB_ASSIGN(Rows gated, step(PB_STAGE_FFN_GATED, l, {&act, &up}));
-    if (p.has_sub_norms()) {
-      PB_ASSIGN(gated, step(PB_STAGE_FFN_SUB_NORM, l, {&gated}));
-    }
+    PB_ASSIGN(gated, optional(PB_STAGE_FFN_SUB_NORM, l, gated));
     PB_ASSIGN(Rows down, step(PB_STAGE_DOWN_PROJ, l, {&gated}));  // (n, d_model)
+    PB_ASSIGN(down, optional(PB_STAGE_FFN_POST_NORM, l, down));
     PB_ASSIGN(x, step(PB_STAGE_LAYER_OUT, l, {&down, &residual}));
   }
   PB_ASSIGN(Rows final_norm, step(PB_STAGE_FINAL_NORM, -1, {&x}));

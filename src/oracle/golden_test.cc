@@ -7,6 +7,7 @@
 #include <map>
 
 #include "formats/safetensors.h"
+#include "model/generate.h"
 #include "oracle/forward.h"
 #include "tests/paths.h"
 
@@ -117,6 +118,50 @@ TEST_P(GoldenBitnet, EveryRecordedPointFollowsFromItsRecordedInputs) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, GoldenBitnet, testing::Values("tiny-bitnet-silu", "tiny-bitnet-relu2"),
                          [](const auto& info) { return std::string(info.index ? "relu2" : "silu"); });
+
+// Of small random models of each architecture (models/golden/arch_golden.py): what transformers
+// computed in float32 is what follows from the file, after every layer.
+struct RandomModel {
+  const char* name;
+  int64_t n_layers = 2, head_dim = 16;
+};
+
+class GoldenArchitecture : public testing::TestWithParam<RandomModel> {};
+
+TEST_P(GoldenArchitecture, EveryLayerAndTheLogits) {
+  GenerateSpec spec;
+  spec.architecture = GetParam().name, spec.weights = BlockType::kF32;
+  spec.distribution = Distribution::kGaussian;
+  spec.n_vocab = 96, spec.d_model = 64, spec.d_ff = 96, spec.n_heads = 4, spec.n_kv_heads = 2;
+  spec.n_ctx = 64, spec.seed = 7, spec.n_layers = GetParam().n_layers, spec.head_dim = GetParam().head_dim;
+  auto made = Generate(spec);
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  auto file = GgufFile::Parse(made->gguf.Serialise());
+  ASSERT_TRUE(file.ok()) << file.error().message;
+  auto model = Model::FromFile(std::move(file).value());
+  ASSERT_TRUE(model.ok()) << model.error().message;
+  Golden golden(spec.architecture + ".safetensors");
+  Ops ops(*model, OpConfig::Declare((*model)->params(), ActQuant{ActScheme::kNone, {}}, false), 2);
+  Sequence sequence(ops);
+  int64_t n_layers = 0;
+  auto logits = sequence.Forward(golden.tokens(), [&](int32_t stage, int32_t layer, const Rows& y) -> Status {
+    if (stage != PB_STAGE_LAYER_OUT) return {};
+    EXPECT_LE(WorstRow(y, golden.At("layer_out", layer)), 1e-5) << "layer " << layer;
+    n_layers++;
+    return {};
+  });
+  ASSERT_TRUE(logits.ok()) << logits.error().message;
+  EXPECT_LE(WorstRow(*logits, golden["logits"]), 1e-5);
+  EXPECT_EQ(n_layers, spec.n_layers);
+}
+
+INSTANTIATE_TEST_SUITE_P(Transformers, GoldenArchitecture,
+                         testing::Values(RandomModel{"llama"}, RandomModel{"qwen2"},
+                                         RandomModel{"qwen3", 2, 32}, RandomModel{"phi3"},
+                                         RandomModel{"gemma2", 2, 32}, RandomModel{"gemma3", 7, 32},
+                                         RandomModel{"olmo2"}, RandomModel{"granite"},
+                                         RandomModel{"smollm3", 5}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace pb::oracle

@@ -43,6 +43,19 @@ double ActivateOne(double x, Act a) {
   return x;
 }
 
+// ggml's table of tanh-GELU: a value for each f16, computed in float32 as its source has it, rounded
+// to f16. It ends at 10, beyond which GELU is taken for what it tends to. `errors`: how many of the
+// float32 arithmetic's own errors are added, which depend on the compiler and its libm: a unit or two
+// of the last place of 1 + tanh, which cancels where x is negative, and of the products.
+double TabulatedGelu(double x, double errors = 0) {
+  if (std::fabs(x) >= 10) return std::max(x, 0.0);
+  const auto h = static_cast<float>(RoundF16(x));
+  const float gelu = 0.5f * h * (1.0f + std::tanh(0.79788456080286535588f * h * (1.0f + 0.044715f * h * h)));
+  return RoundF16(gelu + errors * (std::fabs(h) * 0x1p-23 + std::fabs(gelu) * 0x1p-22));
+}
+// An entry that lies within them of the middle of two f16 may be either.
+double TableUnits(double x) { return std::fabs(TabulatedGelu(x, 1) - TabulatedGelu(x, -1)) * 0x1p24; }
+
 // One weight matrix as rows of exact numbers, and per block the minimum that multiplies a stored
 // activation sum (Q4_1).
 class WeightRows {
@@ -172,6 +185,11 @@ void SumTile(const float* w, const double* x, int64_t k_end, double* sum_out) {
   std::copy_n(sum, kTile, sum_out);
 }
 
+// c tanh(x / c). Its slope is at most 1, so that what came before moves it no further; it is rounded
+// itself as a quotient, a tanh and a product.
+double Capped(double x, double cap) { return cap > 0 ? cap * std::tanh(x / cap) : x; }
+double CapUnits(double y, double cap) { return cap > 0 ? 3 * std::fabs(y) : 0; }
+
 // the least normal float32 in units of the roundoff
 constexpr double kUnderflow = 0x1p-126 / 0x1p-24;
 
@@ -192,7 +210,10 @@ OpConfig OpConfig::Declare(const HyperParameters& p, ActQuant act_quant, bool kv
   c.act_quant = act_quant;
   c.rope_pairing = p.rope_pairing.value, c.rope_base = p.rope_base.value, c.rope_scale = p.rope_scale.value;
   c.rope_dims = p.rope_dims, c.rope_factors = p.rope_factors;
-  c.scale_queries = p.scale_queries;
+  c.local_rope_base = p.local_rope_base.value, c.local_rope_scale = p.local_rope_scale.value;
+  c.scale_queries = p.scale_queries, c.attention_scale = p.attention_scale, c.score_cap = p.score_cap;
+  c.residual_scale = p.residual_scale, c.logit_scale = p.logit_scale, c.logit_cap = p.logit_cap;
+  c.gelu_f16 = act_quant.all != ActScheme::kNone;
   c.cache_f16 = kv_f16;
   c.attention_f16 = kv_f16 && act_quant.all != ActScheme::kNone;
   switch (p.ffn_activation ? p.ffn_activation->value : Activation::kSilu) {
@@ -208,7 +229,18 @@ OpConfig OpConfig::Declare(const HyperParameters& p, ActQuant act_quant, bool kv
     case Activation::kGelu:
       c.activation = Act::kGelu;
       break;
+    case Activation::kGeluTanh:
+      c.activation = Act::kGeluTanh;
+      break;
   }
+  return c;
+}
+
+OpConfig OpConfig::Of(const HyperParameters& p, int64_t layer) const {
+  OpConfig c = *this;
+  if (p.window_of(layer) > 0) c.window = p.window_of(layer) + window_shift;
+  if (p.is_local(layer) != rope_exchanged) c.rope_base = local_rope_base, c.rope_scale = local_rope_scale;
+  c.rotates = rotates_all || p.rotates(layer);
   return c;
 }
 
@@ -321,7 +353,7 @@ void AddBias(std::span<const float> bias, Rows* y, Rows* units) {
 Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units) {
   Rows y = x;
   OwnUnits(x, units);  // of what is not rotated
-  const int64_t half = c.rope_dims / 2;
+  const int64_t half = c.rotates ? c.rope_dims / 2 : 0;
   for (int64_t t = 0; t < x.n; t++) {
     const double position = (static_cast<double>(first_position + t) + c.rope_offset) / c.rope_scale;
     for (int64_t start = 0; start < x.width; start += c.head_dim) {
@@ -350,17 +382,19 @@ Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units)
 
 Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const OpConfig& c, Rows* units) {
   Rows ready = q_in;
-  const float query_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  const double whole =
+      c.attention_scale != 0 ? c.attention_scale : 1 / std::sqrt(static_cast<double>(c.head_dim));
+  const auto query_scale = static_cast<float>(whole);
   for (size_t i = 0; c.scale_queries && i < ready.v.size(); i++)
     ready.v[i] = static_cast<float>(ready.v[i]) * query_scale;
   const Rows q = RoundedF16(ready, c.attention_f16), k = RoundedF16(k_in, c.cache_f16);
   const int64_t p = k.n;
   Rows y(q.n, c.n_heads * p);
   if (units) *units = Rows(q.n, c.n_heads * p);
-  const double scale =
-      c.attn_scale_factor / (c.scale_queries ? 1 : std::sqrt(static_cast<double>(c.head_dim)));
+  const double scale = c.attn_scale_factor * (c.scale_queries ? 1 : whole);
   for (int64_t t = 0; t < q.n; t++) {
     const int64_t visible = std::clamp<int64_t>(first_position + t + 1 + c.mask_shift, 0, p);
+    const int64_t from = c.window > 0 ? std::max<int64_t>(first_position + t + 1 - c.window, 0) : 0;
     for (int64_t h = 0; h < c.n_heads; h++) {
       const double* query = q.row(t) + h * c.head_dim;
       double* out = y.row(t) + h * p;
@@ -372,10 +406,12 @@ Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const Op
           const double term = query[d] * key[d];
           sum += term, squares += sum * sum, terms += term * term;
         }
-        out[j] = j < visible ? sum * scale : -std::numeric_limits<double>::infinity();
-        if (units && j < visible)
+        const bool seen = j >= from && j < visible;
+        out[j] = seen ? Capped(sum * scale, c.score_cap) : -std::numeric_limits<double>::infinity();
+        if (units && seen)
           units->row(t)[h * p + j] =
-              std::sqrt(SumOfSquares(squares, terms, sum, c.head_dim)) * std::fabs(scale);
+              std::sqrt(SumOfSquares(squares, terms, sum, c.head_dim)) * std::fabs(scale) +
+              CapUnits(out[j], c.score_cap);
       }
     }
   }
@@ -441,11 +477,13 @@ Rows Context(const Rows& probabilities, const Rows& v_in, const OpConfig& c, Row
 
 Rows Activate(const Rows& gate, const OpConfig& c, Rows* units) {
   Rows y = gate;
-  for (double& x : y.v) x = ActivateOne(x, c.activation);
+  const bool table = c.gelu_f16 && c.activation == Act::kGeluTanh;
+  for (double& x : y.v) x = table ? TabulatedGelu(x) : ActivateOne(x, c.activation);
   OwnUnits(y, units);
   // GELU's 1 + erf cancels where the gate is negative.
-  if (units && (c.activation == Act::kGelu || c.activation == Act::kGeluTanh))
+  if (units && !table && (c.activation == Act::kGelu || c.activation == Act::kGeluTanh))
     for (size_t i = 0; i < y.v.size(); i++) units->v[i] += std::fabs(gate.v[i]) / 2;
+  for (size_t i = 0; units && table && i < y.v.size(); i++) units->v[i] += TableUnits(gate.v[i]);
   return y;
 }
 
@@ -456,11 +494,25 @@ Rows Multiply(const Rows& a, const Rows& b, Rows* units) {
   return y;
 }
 
-Rows Add(const Rows& a, const Rows& b, Rows* units) {
+Rows AddScaled(const Rows& a, const Rows& b, const OpConfig& c, Rows* units) {
   Rows y = a;
-  for (size_t i = 0; i < y.v.size(); i++) y.v[i] += b.v[i];
+  for (size_t i = 0; i < y.v.size(); i++) y.v[i] = y.v[i] * c.residual_scale + b.v[i];
   OwnUnits(y, units);
+  // The product is rounded before it is added.
+  for (size_t i = 0; units && c.residual_scale != 1 && i < y.v.size(); i++)
+    units->v[i] += std::fabs(a.v[i] * c.residual_scale);
   return y;
+}
+
+void FinishLogits(const OpConfig& c, Rows* y, Rows* units) {
+  if (c.logit_scale == 1 && c.logit_cap == 0) return;
+  for (size_t i = 0; i < y->v.size(); i++) {
+    const double scaled = y->v[i] * c.logit_scale;
+    y->v[i] = Capped(scaled, c.logit_cap);
+    if (units)
+      units->v[i] =
+          units->v[i] * std::fabs(c.logit_scale) + std::fabs(scaled) + CapUnits(y->v[i], c.logit_cap);
+  }
 }
 
 }  // namespace pb::oracle

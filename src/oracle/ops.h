@@ -64,9 +64,17 @@ struct OpConfig {
   double rope_base = 0, rope_scale = 1, rope_offset = 0;
   std::vector<float> rope_factors;  // of each pair, dividing its frequency; empty: none
   int64_t rope_dims = 0;
+  double local_rope_base = 0, local_rope_scale = 1;  // of local layers
+  bool rope_exchanged = false;                       // local layers rotate as the others, and these as they
+  bool rotates = true;                               // false: this layer has no rotary embedding
+  bool rotates_all = false;                          // though it has none
   // attention
   double attn_scale_factor = 1;
-  bool scale_queries = false;  // by 1 / sqrt(head_dim) in float32, in place of the scores
+  double attention_scale = 0;  // 0: 1 / sqrt(head_dim)
+  bool scale_queries = false;  // by the scale in float32, in place of the scores
+  double score_cap = 0;        // c: scores become c tanh(score / c); 0: they stay
+  int64_t window = 0;          // positions that a row of this layer sees, its own among them; 0: all
+  int window_shift = 0;        // added to a window
   int mask_shift = 0;          // +1: one position of the future is seen; -1: a position does not see itself
   int kv_shift = 0;            // +1: keys and values of the position before (a stale cache)
   OwnCell own_cell = OwnCell::kWritten;
@@ -78,8 +86,13 @@ struct OpConfig {
   bool cache_f16 = false;  // k and v alone are
   // feed-forward
   Act activation = Act::kSilu;
+  bool gelu_f16 = false;  // tanh-GELU of values rounded to f16, and rounded to f16: ggml's table
+  // what is added to the residual stream; the logits
+  double residual_scale = 1, logit_scale = 1, logit_cap = 0;
 
   static OpConfig Declare(const HyperParameters& p, ActQuant act_quant, bool kv_f16);
+  // What holds in one layer: its window and its rotation.
+  OpConfig Of(const HyperParameters& p, int64_t layer) const;
 };
 
 // `units`, where not null, gets for each output value the unit of its rounding bound
@@ -101,8 +114,9 @@ void AddBias(std::span<const float> bias, Rows* y, Rows* units);
 // head_dim).
 Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units);
 
-// q.k / sqrt(head_dim), -inf where the causal mask hides. q: rows of first_position...; k: all
-// positions from 0. Returns (n, n_heads * k.n).
+// q.k / sqrt(head_dim) or by another scale, capped (Gemma Team 2024, "Gemma 2", section 2.2), -inf
+// where the causal mask or the window hides. q: rows of first_position...; k: all positions from 0.
+// Returns (n, n_heads * k.n).
 Rows Scores(const Rows& q, const Rows& k, int64_t first_position, const OpConfig& c, Rows* units);
 // Softmax over each head's run of `positions` values; 0 where the score is -inf.
 Rows Softmax(const Rows& scores, int64_t positions, const OpConfig& c, Rows* units);
@@ -111,7 +125,10 @@ Rows Context(const Rows& probabilities, const Rows& v, const OpConfig& c, Rows* 
 
 Rows Activate(const Rows& gate, const OpConfig& c, Rows* units);
 Rows Multiply(const Rows& a, const Rows& b, Rows* units);
-Rows Add(const Rows& a, const Rows& b, Rows* units);
+// a * residual_scale + b.
+Rows AddScaled(const Rows& a, const Rows& b, const OpConfig& c, Rows* units);
+// Scales and caps logits.
+void FinishLogits(const OpConfig& c, Rows* y, Rows* units);
 
 }  // namespace pb::oracle
 

@@ -146,7 +146,7 @@ TEST(Units, Attention) {
 
 TEST(Units, OneOperationRoundsItsResult) {
   Rows units;
-  Add(RowOf({1, -3}), RowOf({2, 1}), &units);
+  AddScaled(RowOf({1, -3}), RowOf({2, 1}), OpConfig(), &units);
   EXPECT_EQ(units.v, (std::vector<double>{3, 2}));
   Multiply(RowOf({1, -3}), RowOf({2, 1}), &units);
   EXPECT_EQ(units.v, (std::vector<double>{2, 3}));

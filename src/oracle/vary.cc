@@ -33,8 +33,10 @@ Result<T> Choice(std::string_view key, std::string_view text,
 using NumberField = void (*)(OpConfig&, double);
 const std::map<std::string_view, NumberField>& NumberFields() {
   static const std::map<std::string_view, NumberField> fields = {
-      {"rope.base", [](OpConfig& c, double v) { c.rope_base = v; }},
-      {"rope.scale", [](OpConfig& c, double v) { c.rope_scale = v; }},
+      {"rope.base", [](OpConfig& c, double v) { c.rope_base = c.local_rope_base = v; }},
+      {"rope.scale", [](OpConfig& c, double v) { c.rope_scale = c.local_rope_scale = v; }},
+      {"rope.everywhere", [](OpConfig& c, double v) { c.rotates_all = v != 0; }},
+      {"rope.exchanged", [](OpConfig& c, double v) { c.rope_exchanged = v != 0; }},
       {"rope.offset", [](OpConfig& c, double v) { c.rope_offset = v; }},
       {"rope.dims",
        [](OpConfig& c, double v) {
@@ -62,6 +64,11 @@ const std::map<std::string_view, NumberField>& NumberFields() {
       {"norm.unweighted", [](OpConfig& c, double v) { c.norm_unweighted = v != 0; }},
       {"output.tied", [](OpConfig& c, double v) { c.output_is_embeddings = v != 0; }},
       {"attn.scale", [](OpConfig& c, double v) { c.attn_scale_factor = v; }},
+      {"attn.cap", [](OpConfig& c, double v) { c.score_cap = v; }},
+      {"attn.window_shift", [](OpConfig& c, double v) { c.window_shift = static_cast<int>(v); }},
+      {"residual.scale", [](OpConfig& c, double v) { c.residual_scale = v; }},
+      {"logits.scale", [](OpConfig& c, double v) { c.logit_scale = v; }},
+      {"logits.cap", [](OpConfig& c, double v) { c.logit_cap = v; }},
       {"mask.shift", [](OpConfig& c, double v) { c.mask_shift = static_cast<int>(v); }},
       {"kv.shift", [](OpConfig& c, double v) { c.kv_shift = static_cast<int>(v); }},
   };

@@ -109,7 +109,7 @@ struct Sum {
 //: copy rotate add activate
 Value Exact(double value) { return {value, std::fabs(value)}; }
 
-//: product scores context
+//: product scores context activate
 // The nearest half float (IEEE 754 binary16), ties to even.
 double RoundF16(double x) {
   if (!std::isfinite(x) || x == 0) return x;
@@ -118,6 +118,7 @@ double RoundF16(double x) {
   return std::fabs(rounded) > 65504 ? std::copysign(INFINITY, x) : rounded;
 }
 
+//: product scores context
 // The nearest bfloat16 (8 bits of significand, the range of float32), ties to even.
 double RoundBf16(double x) {
   if (!std::isfinite(x) || x == 0) return x;
@@ -154,6 +155,16 @@ Values Norm(const Data& d, size_t n) {
     const double value = x[features[i]] / root * weight[i];
     y.push_back({value, std::fabs(value) * roundings});
   }
+  return y;
+}
+
+//: product scores
+// c tanh(y / c), where there is a cap. Its slope is at most 1; it is rounded itself as a quotient, a tanh and a product.
+Value Capped(const Data& d, Value y) {
+  if (!d.Has("cap")) return y;
+  const double cap = d.Number("cap");
+  y.value = cap * std::tanh(y.value / cap);
+  y.unit += 3 * std::fabs(y.value);
   return y;
 }
 
@@ -213,6 +224,7 @@ Values Product(const Data& d, size_t n) {
       y.back().value += minimum[i * n_blocks + b] * x.sum_error[b] * scale;
     y.back().value += bias[i];
     if (bias[i] != 0) y.back().unit = std::hypot(y.back().unit, y.back().value);
+    y.back() = Capped(d, y.back());
   }
   return y;
 }
@@ -248,7 +260,8 @@ Values Rotate(const Data& d, size_t n) {
 }
 
 //: scores
-// y_j = q.k_j / sqrt(head_dim) for the positions j up to the row's own, -inf for later ones. k: a key for each feature.
+// y_j = q.k_j * scale for the positions j up to the row's own, -inf for later ones and for those before a window; scores that
+// are capped become c tanh(y / c). k: a key for each feature.
 Values Scores(const Data& d, size_t n) {
   // Some models scale the queries, before they are rounded, and not the scores.
   const bool of_queries = d.Has("query_scale");
@@ -261,8 +274,9 @@ Values Scores(const Data& d, size_t n) {
   for (size_t i = 0; i < n; i++) {
     Sum sum;
     for (size_t c = 0; c < q.size(); c++) sum.Add(q[c] * k[i * q.size() + c]);
-    const bool hidden = static_cast<double>(positions[i]) > d.Number("position");
-    y.push_back(hidden ? Value{-INFINITY, 0} : sum.Times(of_queries ? 1 : 1 / std::sqrt(static_cast<double>(q.size()))));
+    const double at = static_cast<double>(positions[i]);
+    const bool hidden = at > d.Number("position") || (d.Has("window") && at <= d.Number("position") - d.Number("window"));
+    y.push_back(hidden ? Value{-INFINITY, 0} : Capped(d, sum.Times(of_queries ? 1 : d.Number("score_scale"))));
   }
   return y;
 }
@@ -302,11 +316,15 @@ Values Context(const Data& d, size_t n) {
 }
 
 //: add
-// y = a + b: a residual sum.
+// y = a * scale + b: a residual sum, whose first part some models scale.
 Values Add(const Data& d, size_t n) {
   const Vector a = d.Numbers("a", n), b = d.Numbers("b", n);
+  const double scale = d.Number("residual_scale");
   Values y;
-  for (size_t i = 0; i < n; i++) y.push_back(Exact(a[i] + b[i]));
+  for (size_t i = 0; i < n; i++) {
+    y.push_back(Exact(a[i] * scale + b[i]));
+    if (scale != 1) y.back().unit += std::fabs(a[i] * scale);
+  }
   return y;
 }
 
@@ -316,18 +334,34 @@ double Activation(double x, const std::string& name) {
   if (name == "relu") return std::max(x, 0.0);
   if (name == "relu2") return x > 0 ? x * x : 0;
   if (name == "gelu") return 0.5 * x * (1 + std::erf(x * std::sqrt(0.5)));
+  if (name == "gelu_tanh") return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * x * (1 + 0.044715 * x * x)));
   if (name == "identity") return x;
   Bad("activation " + name);
+}
+
+// tanh-GELU as ggml's CPU libraries tabulate it: of x rounded to f16, rounded to f16; beyond 10 what it tends to. `errors`: how
+// many of the errors of the float32 arithmetic behind an entry are added.
+double TabulatedGelu(double x, double errors) {
+  if (std::fabs(x) >= 10) return std::max(x, 0.0);
+  const double h = RoundF16(x), y = Activation(h, "gelu_tanh");
+  return RoundF16(y + errors * (std::fabs(h) * 0x1p-23 + std::fabs(y) * 0x1p-22));
 }
 
 // y = act(gate), times up where there is one (Shazeer 2020: GLU).
 Values Activate(const Data& d, size_t n) {
   const Vector gate = d.Numbers("gate", n), up = d.Has("up") ? d.Numbers("up", n) : Vector(n, 1.0);
   Values y;
+  const bool table = d.Has("activation_precision") && d.Text("activation_precision") == "f16";
   for (size_t i = 0; i < n; i++) {
-    y.push_back(Exact(Activation(gate[i], d.Text("activation")) * up[i]));
-    // 1 + erf cancels where the gate is negative.
-    if (d.Text("activation") == "gelu" && !d.Has("up")) y.back().unit += std::fabs(gate[i]) / 2;
+    const double act = table ? TabulatedGelu(gate[i], 0) : Activation(gate[i], d.Text("activation"));
+    y.push_back(Exact(act * up[i]));
+    // An entry near the middle of two f16 may be either.
+    if (table)
+      y.back().unit +=
+          std::fabs((TabulatedGelu(gate[i], 1) - TabulatedGelu(gate[i], -1)) * up[i]) / kRoundoff;
+    // 1 + erf, or 1 + tanh, cancels where the gate is negative.
+    if (d.Text("activation").rfind("gelu", 0) == 0 && !table)
+      y.back().unit += std::fabs(gate[i] * up[i]) / 2;
   }
   return y;
 }

@@ -99,7 +99,7 @@ class Fields {
     if (formula == "scores") Scores();
     if (formula == "softmax") Add("x", Head(0));
     if (formula == "context") Context();
-    if (formula == "add") Add("a", Picked(expected_.inputs[0])), Add("b", Picked(expected_.inputs[1]));
+    if (formula == "add") Sum();
     if (formula == "activate") Activate();
     Add("expected", Picked(expected_.output));
     return std::move(fields_);
@@ -139,7 +139,7 @@ class Fields {
     const WeightView& table = arbiter_.model().token_embedding();
     std::vector<float> row(static_cast<size_t>(table.n_columns)), values;
     DecodeRow(table, token_, row.data());
-    for (int64_t f : piece_.features) values.push_back(row[static_cast<size_t>(f)]);
+    for (int64_t f : piece_.features) values.push_back(row[static_cast<size_t>(f)] * p_.embedding_scale);
     Add("weight", values);
   }
 
@@ -165,7 +165,9 @@ class Fields {
       for (double m : BlockMinima(matrix, f)) minimum.push_back(static_cast<float>(m));
     }
     Add("scheme", scheme);
-    Add("scale", fmt::format("{}", w.scale));
+    const bool logits = culprit_.place.stage == PB_STAGE_LOGITS;
+    Add("scale", fmt::format("{}", logits ? w.scale * p_.logit_scale : w.scale));
+    if (logits && p_.logit_cap > 0) Add("cap", fmt::format("{}", p_.logit_cap));
     if (!minimum.empty()) Add("minimum", minimum);
     if (w.bias) {
       std::vector<float> bias;
@@ -178,9 +180,11 @@ class Fields {
 
   void Rotate() {
     Add("rope_pairing", p_.rope_pairing.value == RopePairing::kAdjacent ? "adjacent" : "halves");
-    Add("rope_base", fmt::format("{}", p_.rope_base.value));
-    Add("rope_scale", fmt::format("{}", p_.rope_scale.value));
-    Add("rope_dims", fmt::format("{}", p_.rope_dims));
+    const int32_t layer = culprit_.place.layer;
+    const bool local = p_.is_local(layer);
+    Add("rope_base", fmt::format("{}", local ? p_.local_rope_base.value : p_.rope_base.value));
+    Add("rope_scale", fmt::format("{}", local ? p_.local_rope_scale.value : p_.rope_scale.value));
+    Add("rope_dims", fmt::format("{}", p_.rotates(layer) ? p_.rope_dims : 0));
     if (!p_.rope_factors.empty()) Add("rope_factors", p_.rope_factors);
     Add("x", Head(0));
   }
@@ -195,8 +199,10 @@ class Fields {
 
   void Scores() {
     Precisions();
-    if (p_.scale_queries)
-      Add("query_scale", fmt::format("{}", 1.0f / std::sqrt(static_cast<float>(p_.head_dim))));
+    Add(p_.scale_queries ? "query_scale" : "score_scale", fmt::format("{}", p_.attention_scale));
+    if (p_.score_cap > 0) Add("cap", fmt::format("{}", p_.score_cap));
+    if (const int64_t window = p_.window_of(culprit_.place.layer); window > 0)
+      Add("window", fmt::format("{}", window));
     Add("q", Head(0));
     std::vector<float> keys;
     for (int64_t j : piece_.features) {
@@ -216,6 +222,12 @@ class Fields {
     Add("v", values);
   }
 
+  void Sum() {
+    Add("residual_scale", fmt::format("{}", p_.residual_scale));
+    Add("a", Picked(expected_.inputs[0]));
+    Add("b", Picked(expected_.inputs[1]));
+  }
+
   // A gated product whose bare activation an engine does not show is computed from the gate.
   void Activate() {
     const bool gated = culprit_.place.stage == PB_STAGE_FFN_GATED;
@@ -226,6 +238,9 @@ class Fields {
     if (gated && computed != recomputed_.end() && shown)
       gate = shown, active = false, recomputed_.erase(computed);
     Add("activation", active || !p_.ffn_activation ? "identity" : ActivationName(p_.ffn_activation->value));
+    if (!active && p_.ffn_activation && p_.ffn_activation->value == Activation::kGeluTanh)
+      Add("activation_precision",
+          trace::ReadSessionFacts(arbiter_.session()).act_quant.value == "none" ? "f32" : "f16");
     Add("gate", Picked(*gate));
     if (gated) Add("up", Picked(expected_.inputs[1]));
   }
@@ -246,10 +261,10 @@ const char* FormulaText(std::string_view formula) {
       {"norm", "y = x / sqrt(mean(x^2) + eps) * weight"},
       {"product", "y = scale * W x, x quantised"},
       {"rotate", "pairs of x turned by position * base^(-2i / dims)"},
-      {"scores", "y = q.k / sqrt(head_dim), -inf beyond the position"},
+      {"scores", "y = q.k * scale, -inf beyond the position"},
       {"softmax", "y = exp(x) / sum exp(x)"},
       {"context", "y = sum of p v over the positions"},
-      {"add", "y = a + b"},
+      {"add", "y = a * scale + b"},
       {"activate", "y = act(gate) * up"}};
   return std::ranges::find(kTexts, formula, &std::pair<std::string_view, const char*>::first)->second;
 }

@@ -20,6 +20,7 @@ stages::ModelShape ShapeOf(const stages::ModelShape& candidate, const stages::Mo
   stages::ModelShape shape = reference;
   for (const auto& [key, size] : trace::kShapeKeys)
     if (candidate.*size > 0) shape.*size = std::min(candidate.*size, shape.*size);
+  shape.norms_rows |= candidate.norms_rows;
   return shape;
 }
 

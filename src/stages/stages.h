@@ -60,8 +60,8 @@ struct InputSpec {
   // The first that the architecture has counts.
   int n_stages = 0;
   pb_stage stages[2] = {PB_STAGE_UNMAPPED, PB_STAGE_UNMAPPED};
-  // Of the layer before. Of layer 0: the embeddings; outside the layers: of the last one.
-  bool previous_layer = false;
+  // Of each: of the layer before. Of layer 0: the embeddings; outside the layers: of the last one.
+  bool previous_layer[2] = {false, false};
   bool all_positions = false;  // rows of all positions from 0
 };
 struct InputSpecs {
@@ -95,6 +95,7 @@ struct Stage {
 // Sizes that a model declares; 0: not known.
 struct ModelShape {
   int64_t d_model = 0, d_ff = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, n_vocab = 0;
+  bool norms_rows = false;  // norms of queries and keys are of the row, not of each head
 };
 
 namespace detail {
@@ -123,14 +124,16 @@ inline constexpr Extra kExtras[PB_STAGE_COUNT] = {
     {PB_STAGE_ATTN_CONTEXT, Group::kContext, {}, "attention context"},
     {PB_STAGE_ATTN_SUB_NORM, Group::kNorm, Vector("attn_sub_norm"), "attention sub-norm"},
     {PB_STAGE_ATTN_OUT, Group::kProduct, Matrix("attn_output"), "output projection"},
+    {PB_STAGE_ATTN_POST_NORM, Group::kNorm, Vector("post_attention_norm"), "attention post-norm"},
     {PB_STAGE_ATTN_RESIDUAL, Group::kSum, {}, "attention residual"},
     {PB_STAGE_FFN_NORM, Group::kNorm, Vector("ffn_norm"), "FFN norm"},
     {PB_STAGE_GATE_PROJ, Group::kProduct, Matrix("ffn_gate"), "gate projection"},
     {PB_STAGE_UP_PROJ, Group::kProduct, Matrix("ffn_up"), "up projection"},
     {PB_STAGE_FFN_ACT, Group::kActivation, {}, "activation"},
-    {PB_STAGE_FFN_GATED, Group::kGate, {}, "GLU output"},
+    {PB_STAGE_FFN_GATED, Group::kGate, {}, "gated product"},
     {PB_STAGE_FFN_SUB_NORM, Group::kNorm, Vector("ffn_sub_norm"), "FFN sub-norm"},
     {PB_STAGE_DOWN_PROJ, Group::kProduct, Matrix("ffn_down"), "down projection"},
+    {PB_STAGE_FFN_POST_NORM, Group::kNorm, Vector("post_ffw_norm"), "FFN post-norm"},
     {PB_STAGE_LAYER_OUT, Group::kSum, {}, "layer output"},
     {PB_STAGE_FINAL_NORM, Group::kNorm, Vector("output_norm"), "final norm"},
     {PB_STAGE_LOGITS, Group::kProduct, Matrix("output"), "logits"},
@@ -194,9 +197,12 @@ constexpr InputSpecs ParseInputs(std::string_view text) {
   while (!text.empty()) {
     std::string_view item = Take(&text, " ");
     InputSpec& input = inputs.items[inputs.n++];
-    input.previous_layer = TakeSuffix(&item, "@prev");
     input.all_positions = TakeSuffix(&item, "*");
-    while (!item.empty()) input.stages[input.n_stages++] = ParseStage(Take(&item, "|"));
+    while (!item.empty()) {
+      std::string_view name = Take(&item, "|");
+      input.previous_layer[input.n_stages] = TakeSuffix(&name, "@prev");
+      input.stages[input.n_stages++] = ParseStage(name);
+    }
   }
   return inputs;
 }
@@ -233,7 +239,7 @@ constexpr pb_stage Find(std::string_view name) {
 class Set {
  public:
   constexpr Set() = default;
-  constexpr Set(pb_stage stage) : bits_(uint32_t{1} << stage) {}  // NOLINT: a stage is a set of one
+  constexpr Set(pb_stage stage) : bits_(uint64_t{1} << stage) {}  // NOLINT: a stage is a set of one
   constexpr Set(std::initializer_list<pb_stage> stages) {
     for (pb_stage s : stages) bits_ |= Set(s).bits_;
   }
@@ -249,7 +255,7 @@ class Set {
   // In the vocabulary's order.
   class Iterator {
    public:
-    constexpr explicit Iterator(uint32_t rest) : rest_(rest) {}
+    constexpr explicit Iterator(uint64_t rest) : rest_(rest) {}
     constexpr pb_stage operator*() const {
       int stage = 0;
       while ((rest_ >> stage & 1) == 0) ++stage;
@@ -259,15 +265,15 @@ class Set {
     constexpr bool operator!=(Iterator other) const { return rest_ != other.rest_; }
 
    private:
-    uint32_t rest_;
+    uint64_t rest_;
   };
   constexpr Iterator begin() const { return Iterator(bits_); }
   constexpr Iterator end() const { return Iterator(0); }
 
  private:
-  static_assert(PB_STAGE_COUNT <= 32);
-  constexpr explicit Set(uint32_t bits) : bits_(bits) {}
-  uint32_t bits_ = 0;
+  static_assert(PB_STAGE_COUNT <= 64);
+  constexpr explicit Set(uint64_t bits) : bits_(bits) {}
+  uint64_t bits_ = 0;
 };
 
 // Those for which this holds.
@@ -288,6 +294,11 @@ constexpr Set OfGroup(Group group) {
 inline constexpr Set kAll = Where([](const Stage&) { return true; });
 inline constexpr Set kOptional = Where([](const Stage& s) { return s.optional; });
 inline constexpr Set kNorms = OfGroup(Group::kNorm);
+// Before attention and before the feed-forward network: LLaMA's and most others'.
+inline constexpr Set kPreNorms = {PB_STAGE_ATTN_NORM, PB_STAGE_FFN_NORM};
+inline constexpr Set kPostNorms = {PB_STAGE_ATTN_POST_NORM, PB_STAGE_FFN_POST_NORM};
+inline constexpr Set kHeadNorms = {PB_STAGE_Q_NORM, PB_STAGE_K_NORM};
+inline constexpr Set kSubNorms = {PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_SUB_NORM};
 inline constexpr Set kProducts = OfGroup(Group::kProduct);
 // The output matrix stands outside where schemes of activations are concerned.
 inline constexpr Set kLayerProducts = kProducts - Set(PB_STAGE_LOGITS);
@@ -350,6 +361,7 @@ constexpr int64_t SumLength(pb_stage stage, const ModelShape& shape, int64_t n_p
   const Stage& s = Of(stage);
   switch (s.group) {
     case Group::kNorm:
+      if (shape.norms_rows) return RowWidth(stage, shape, n_positions);
       return Extent(s.row.axes[s.row.n_axes - 1], shape, n_positions);
     case Group::kProduct:
       return RowWidth(s.inputs.items[0].stages[0], shape, n_positions);
@@ -404,7 +416,7 @@ constexpr std::tuple<int, int32_t, int> Order(int32_t stage, int32_t layer) {
 // An input as it is read in a given architecture or engine.
 struct Input {
   pb_stage stage = PB_STAGE_UNMAPPED;
-  bool previous_layer = false, all_positions = false;  // as InputSpec
+  bool previous_layer = false, all_positions = false;  // as of InputSpec
 
   // The layer that it is of, for a reader in this one; -1: the embeddings.
   constexpr int32_t Layer(int32_t reader, int32_t n_layers) const {
@@ -421,11 +433,11 @@ void AppendInputs(pb_stage stage, const See& see, bool all_positions, std::vecto
     int chosen = 0;
     while (chosen + 1 < spec.n_stages && see(spec.stages[chosen]) == PB_ABSENT) ++chosen;
     const pb_stage serves = spec.stages[chosen];
-    const bool all = all_positions || spec.all_positions;
-    if (!spec.previous_layer && see(serves) == PB_UNOBSERVABLE) {
+    const bool previous = spec.previous_layer[chosen], all = all_positions || spec.all_positions;
+    if (!previous && see(serves) == PB_UNOBSERVABLE) {
       AppendInputs(serves, see, all, inputs);
     } else {
-      inputs->push_back({serves, spec.previous_layer, all});
+      inputs->push_back({serves, previous, all});
     }
   }
 }
@@ -440,8 +452,9 @@ template <typename See>
 Set InsideOf(pb_stage stage, const See& see) {
   Set inside;
   for (const InputSpec& spec : Of(stage).inputs)
-    for (int i = 0; !spec.previous_layer && i < spec.n_stages; ++i)
-      if (see(spec.stages[i]) == PB_UNOBSERVABLE) inside |= InsideOf(spec.stages[i], see) | spec.stages[i];
+    for (int i = 0; i < spec.n_stages; ++i)
+      if (!spec.previous_layer[i] && see(spec.stages[i]) == PB_UNOBSERVABLE)
+        inside |= InsideOf(spec.stages[i], see) | spec.stages[i];
   return inside;
 }
 // The inputs where all stages that exist are shown.

@@ -49,6 +49,7 @@ TEST(Stages, RowsAreAsWideAsTheModelSays) {
                                                  {"attn_context", 576},
                                                  {"attn_sub_norm", 576},
                                                  {"attn_out", 576},
+                                                 {"attn_post_norm", 576},
                                                  {"attn_residual", 576},
                                                  {"ffn_norm", 576},
                                                  {"gate_proj", 1536},
@@ -57,6 +58,7 @@ TEST(Stages, RowsAreAsWideAsTheModelSays) {
                                                  {"ffn_gated", 1536},
                                                  {"ffn_sub_norm", 1536},
                                                  {"down_proj", 576},
+                                                 {"ffn_post_norm", 576},
                                                  {"layer_out", 576},
                                                  {"final_norm", 576},
                                                  {"logits", 49152},
@@ -101,7 +103,9 @@ TEST(Stages, WeightsHaveTheNamesAndShapesOfTheFile) {
 TEST(Stages, SetsAreThoseOfTheirGroups) {
   EXPECT_EQ(kProducts, Set({PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_ATTN_OUT,
                             PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ, PB_STAGE_LOGITS}));
+  EXPECT_EQ(kNorms, kPreNorms | kPostNorms | kHeadNorms | kSubNorms | Set(PB_STAGE_FINAL_NORM));
   EXPECT_EQ(kNorms, Set({PB_STAGE_ATTN_NORM, PB_STAGE_Q_NORM, PB_STAGE_K_NORM, PB_STAGE_ATTN_SUB_NORM,
+                         PB_STAGE_ATTN_POST_NORM, PB_STAGE_FFN_POST_NORM,
                          PB_STAGE_FFN_NORM, PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM}));
   EXPECT_EQ(kElementwise,
             Set({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED, PB_STAGE_LAYER_OUT}));
@@ -114,19 +118,27 @@ TEST(Stages, SetsAreThoseOfTheirGroups) {
 }
 
 TEST(Stages, AlternativesAreSettledByWhatTheArchitectureHas) {
-  const Set llama = kAll - kOptional;
+  const Set llama = (kAll - kOptional) | kPreNorms;
   EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_OUT, llama)), "attn_context");
   EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_OUT, kAll)), "attn_sub_norm");
   EXPECT_EQ(Text(InputsOf(PB_STAGE_Q_ROPE, llama | Set(PB_STAGE_Q_NORM))), "q_norm");
   EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_SCORES, llama)), "q_rope k_rope*");
   EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_RESIDUAL, llama)), "attn_out layer_out@prev");
   EXPECT_EQ(Text(InputsOf(PB_STAGE_EMBEDDINGS, llama)), "");
+  // Norms behind attention and FFN, before them or not.
+  const Set gemma = llama | kPostNorms, olmo = gemma - kPreNorms;
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_Q_PROJ, gemma)), "attn_norm");
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_Q_PROJ, olmo)), "layer_out@prev");
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_UP_PROJ, olmo)), "attn_residual");
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_RESIDUAL, olmo)), "attn_post_norm layer_out@prev");
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_LAYER_OUT, gemma)), "ffn_post_norm attn_residual");
 }
 
 TEST(Stages, InPlaceOfWhatIsNotShownStandItsOwnInputs) {
   const auto hiding = [](Set hidden) {
     return [hidden](pb_stage s) {
-      return Of(s).optional ? PB_ABSENT : hidden.Contains(s) ? PB_UNOBSERVABLE : PB_OBSERVED;
+      const bool absent = Of(s).optional && !kPreNorms.Contains(s);
+      return absent ? PB_ABSENT : hidden.Contains(s) ? PB_UNOBSERVABLE : PB_OBSERVED;
     };
   };
   // Flash attention, and attention as one op of a framework.
@@ -160,7 +172,7 @@ TEST(Stages, OrderIsThatOfDependency) {
   for (const Stage& s : kTable)
     for (const InputSpec& input : s.inputs)
       for (int i = 0; i < input.n_stages; ++i)
-        EXPECT_TRUE(input.previous_layer || Of(input.stages[i]).level < s.level) << s.name;
+        EXPECT_TRUE(input.previous_layer[i] || Of(input.stages[i]).level < s.level) << s.name;
 }
 
 }  // namespace

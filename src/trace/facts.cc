@@ -58,6 +58,7 @@ ModelFacts ReadModelFacts(const Facts& facts) {
   m.architecture = FactText(facts, "architecture"), m.weights = FactText(facts, "weights");
   m.n_layers = FactNumber(facts, "n_layers", 0), m.n_ctx_train = FactNumber(facts, "n_ctx_train", 0);
   for (const ShapeKey& size : kShapeKeys) m.shape.*size.member = FactNumber(facts, size.key, 0);
+  m.shape.norms_rows = FactText(facts, "norms.rows") == "yes";
   m.activation = Of(facts, "ffn.activation");
   m.bos = Id(facts, "bos"), m.eos = Id(facts, "eos");
   const std::string adds = FactText(facts, "add_bos");
