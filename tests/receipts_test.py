@@ -190,7 +190,7 @@ class Gates(Verified):
 
         self.expect_failure(self.edit(skip_layer), "coverage", 3, "702 ops are counted as compared, and the receipt shows 5")
         self.expect_failure(self.edit(lambda r: r.update(prompts=[], positions=[])), "coverage", 3, "no prompt")
-        self.expect_failure(self.edit(lambda r: r["positions"].pop()), "coverage", 3, "prompt 1: 4 of 5 positions")
+        self.expect_failure(self.edit(lambda r: r["positions"].pop()), "coverage", 3, "prompt 1: 5 of 6 positions")
 
     def test_4_tokens(self):
         def change(r):
