@@ -7,8 +7,11 @@
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "model/declared.h"
+#include "model/hyper.h"
+#include "model/unmapped.h"
 #include "model/weights.h"
 
 namespace pb {
@@ -249,6 +252,32 @@ Result<StageWeights> Model::ReadStage(TensorTable& table, pb_stage stage, int32_
     PB_ASSIGN(w.scale, table.OptionalScale(stages::TensorName(stage, layer, "scale")));
   }
   return w;
+}
+
+std::vector<std::string> UnmappedTensors(const GgufFile& file) {
+  const auto name = file.String("general.architecture");
+  const Architecture* architecture = name.ok() ? FindArchitecture(*name) : nullptr;
+  const auto layers = file.Uint(name.ok() ? *name + ".block_count" : std::string());
+  const uint64_t most = file.tensors().size();  // a file that declares more layers has no name for them
+  const auto n_layers = static_cast<int32_t>(layers.ok() ? std::min(*layers, most) : most);
+  std::set<std::string> read = {"rope_freqs.weight"};
+  const auto add = [&read](const std::string& stem) {
+    for (const char* part : {"weight", "bias", "scale"}) read.insert(stem + part);
+  };
+  for (int32_t layer = 0; layer < n_layers; ++layer)
+    for (const FusedTensor& fused : kFused) add(PartName(fused.name, layer, ""));
+  for (int32_t id = 0; id < PB_STAGE_COUNT; ++id) {
+    const stages::Stage& stage = stages::Of(static_cast<pb_stage>(id));
+    if (stage.weight.kind == stages::WeightKind::kNone) continue;
+    if (stage.optional && architecture && !architecture->optional.Contains(stage.id)) continue;
+    if (!stage.per_layer) add(stages::TensorName(stage.id, -1, ""));
+    for (int32_t layer = 0; stage.per_layer && layer < n_layers; ++layer)
+      add(stages::TensorName(stage.id, layer, ""));
+  }
+  std::vector<std::string> unmapped;
+  for (const GgufTensor& tensor : file.tensors())
+    if (read.count(tensor.name) == 0) unmapped.push_back(tensor.name);
+  return unmapped;
 }
 
 const StageWeights& Model::weights(int32_t stage, int32_t layer) const {
