@@ -16,7 +16,7 @@ import time
 from driver import BUILD, PARITYBIT, PLUGINS, RELU2, ROOT, SILU, Case, main, run
 
 COMMANDS = ["crossval", "crossval-per-token", "trace", "trace-diff", "diagnose", "repro", "infer", "setup-cpp-auto", "setup-crossval", "preflight", "gen-fixtures",
-            "check-features", "verify-receipt"]
+            "check-features", "verify-receipt", "gate", "history", "benchmark", "bench-compare"]
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 def on_terminal(*args, width=80, interrupt_after=None):
     """(exit code, what a terminal of so many columns is sent, CR LF as LF); interrupted after so many seconds."""
@@ -172,7 +172,7 @@ class Usage(Case):
         self.assertIn("model smollm2 is not here", nothing.err)
 
     def test_commands_of_later_versions_are_unsupported_by_name(self):
-        for command in ["analyze-library", "vendor-ggml"]:
+        for command in ["sweep", "analyze-library", "vendor-ggml"]:
             result = run(command, "--whatever")
             self.assertEqual(result.code, 2, result)
             self.assertIn(f"unsupported: `{command}`", result.err)

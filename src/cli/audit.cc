@@ -10,6 +10,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/history_log.h"
 #include "cli/last_run.h"
 #include "cli/next.h"
 #include "cli/progress.h"
@@ -178,6 +179,7 @@ int Run(AuditArguments args) {
         "the arbiter reads the same model file as the engine: what is wrong in the file itself is not seen "
         "(--reference-model names a good one)");
   audit->run.next = NextCommands(args, *audit);
+  AppendHistory(EntryOf(audit->run, "audit", AuditCommand(args, "")));
   report::TextOptions options{UseColour(STDOUT_FILENO), args.all, false, TerminalWidth(STDOUT_FILENO)};
   options.details = args.all || args.output.verbose;
   PrintOut(args.output.json() ? report::RenderAuditJson(*audit, context)

@@ -62,6 +62,10 @@ Action DeclareGpuPreflight(Flags& flags);
 Action DeclareCleanCache(Flags& flags);
 Action DeclareCompletion(Flags& flags);
 Action DeclareVerifyReceipt(Flags& flags);
+Action DeclareGate(Flags& flags);
+Action DeclareHistory(Flags& flags);
+Action DeclareBenchmark(Flags& flags);
+Action DeclareBenchCompare(Flags& flags);
 
 }  // namespace pb::cli
 

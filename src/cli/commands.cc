@@ -41,6 +41,16 @@ constexpr std::array kCommands = {
             kNoiseRunsAlone},
     Command{"verify-receipt", "check a receipt by eight gates and, with --recompute, by running it again",
             "paritybit verify-receipt receipt.json --recompute", DeclareVerifyReceipt},
+    Command{"gate", "a CI's policy: comparisons to run and receipts to check, a test case each",
+            "paritybit gate policy.toml --junit gates.xml", DeclareGate},
+    Command{"history", "what was run here, and when two engines first parted", "paritybit history --last 50",
+            DeclareHistory},
+    Command{"benchmark", "prompt and decode speed of one engine, with a receipt",
+            "paritybit benchmark --model model.gguf --tokens 128 --prompt \"The capital of France is\"",
+            DeclareBenchmark},
+    Command{"bench-compare", "hold one benchmark against another, by the spread of their repeats",
+            "paritybit bench-compare --current ci/inference.json --baseline before.json",
+            DeclareBenchCompare},
     Command{"self-check", "which injected defects paritybit finds, and what raises false alarms",
             "paritybit self-check --share 0.05 --seed 7", DeclareSelfCheck,
             "finished cases are kept: --resume goes on"},
@@ -100,10 +110,6 @@ constexpr std::array kCommands = {
 constexpr std::string_view kUnsupported[] = {
     // clang-format off: one a line
     "sweep",
-    "gate",
-    "benchmark",
-    "bench-compare",
-    "history",
     // clang-format on
 };
 

@@ -16,6 +16,7 @@
 #include "base/processors.h"
 #include "base/system_error.h"
 #include "base/text.h"
+#include "cli/history_log.h"
 #include "cli/last_run.h"
 #include "cli/next.h"
 #include "cli/progress.h"
@@ -278,6 +279,13 @@ Status CheckPlace(const diagnose::Place& place, const run::Request& request) {
   return {};
 }
 
+// For `diagnose` without arguments, and for `history`.
+void Keep(const CrossvalArguments& args, const PlaceArguments& place, const std::string& command,
+          const run::Comparison& comparison) {
+  RememberRun(args, place, command, comparison.verdict);
+  AppendHistory(EntryOf(comparison, command, CommandLine(args, command)));
+}
+
 Result<AskedRun> RunSaid(const CrossvalArguments& args, const std::optional<diagnose::Place>& place) {
   AskedRun run;
   PB_ASSIGN(run.request, MakeRequest(args));
@@ -299,7 +307,7 @@ Result<AskedRun> RunAsked(CrossvalArguments* args, PlaceArguments* place, const 
   if (!run.ok())
     RememberFailure(*args, *place, command, run.error());
   else
-    RememberRun(*args, *place, command, run->judged.comparison.verdict);
+    Keep(*args, *place, command, run->judged.comparison);
   return run;
 }
 
@@ -347,7 +355,7 @@ int RunCrossval(const CrossvalArguments& args, const std::string& command) {
     if (!args.keep_traces.empty())
       context.notes.push_back("no traces were kept: " + comparison->why_logits_only);
   }
-  RememberRun(args, {}, command, comparison->verdict);
+  Keep(args, {}, command, *comparison);
   // Without arguments it is of this run, if that could be kept.
   if (!comparison->next.empty() && comparison->next[0].command.starts_with(Call("diagnose") + " ") &&
       CacheTrouble().empty())

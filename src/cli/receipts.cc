@@ -139,10 +139,13 @@ Result<receipt::Opened> RunForReceipt(std::vector<std::string> words) {
   if (text.ok()) return receipt::Open(*text);
   // What an error says as JSON stands on stdout.
   const auto told = nlohmann::json::parse(output.out, nullptr, false);
+  const Code code = output.exit_code == kExitEngine ? Code::kEngine : Code::kIo;
   if (told.is_object() && told.contains("reasons") && told["reasons"].is_array() &&
-      !told["reasons"].empty() && told["reasons"][0].is_object())
-    return MakeError(Code::kEngine, "{}", told["reasons"][0].value("text", "it wrote no receipt"));
-  return MakeError(Code::kEngine, "{} ended with {} and wrote no receipt{}{}", words[1], output.exit_code,
+      !told["reasons"].empty() && told["reasons"][0].is_object()) {
+    const std::string text = told["reasons"][0].value("text", "it wrote no receipt");
+    return MakeError(code, "{}", text.substr(0, text.find('\n')));
+  }
+  return MakeError(code, "{} ended with {} and wrote no receipt{}{}", words[1], output.exit_code,
                    output.err.empty() ? "" : ": ", output.err);
 }
 
