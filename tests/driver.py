@@ -58,7 +58,8 @@ class Outcome:
 
 def environment(env=None):
     """That of a command under test; env: variables to add (None removes one)."""
-    variables = {k: v for k, v in os.environ.items() if not k.startswith(("CROSSVAL_", "BITNET_", "COLUMNS"))}
+    variables = {k: v for k, v in os.environ.items()
+                 if not k.startswith(("CROSSVAL_", "BITNET_", "COLUMNS")) and not k.endswith("_NUM_THREADS")}
     for key, value in (env or {}).items():
         if value is None:
             variables.pop(key, None)

@@ -73,7 +73,7 @@ constexpr std::array kCommands = {
             "paritybit tokenizer-parity --model model.gguf --reference llama.cpp --file corpus.txt",
             DeclareTokenizerParity},
     Command{"parity-both", "one engine against two references, and which of the three stands alone",
-            "paritybit parity-both --model model.gguf --reference llama.cpp --reference-b oracle --prompt \"2+2=\"",
+            "paritybit parity-both --model model.gguf --reference llama.cpp --reference-b ./libmine.so",
             DeclareParityBoth, kNoiseRuns},
     Command{"full-crossval", "set up a reference, fetch a model, and compare, in one go",
             "paritybit full-crossval --prompt \"What is 2+2?\"", DeclareFullCrossval, kNoiseRuns},
@@ -107,11 +107,7 @@ constexpr std::array kCommands = {
             DeclareCompletion},
 };
 
-constexpr std::string_view kUnsupported[] = {
-    // clang-format off: one a line
-    "sweep",
-    // clang-format on
-};
+constexpr std::string_view kUnsupported[] = {"sweep"};
 
 // Commands of the documented system that did another job, or none, and what does it here.
 struct Elsewhere {
@@ -120,7 +116,8 @@ struct Elsewhere {
 constexpr Elsewhere kElsewhere[] = {
     {"analyze-library", "`setup-cpp-auto` checks a reference's libraries, by a golden forward pass"},
     {"vendor-ggml", "`setup-cpp-auto` fetches a reference; nothing of it is copied into a tree"},
-    {"fetch-models", "`download-model` fetches one by its name on a hub, and `setup-crossval` the one to begin with"},
+    {"fetch-models",
+     "`download-model` fetches one by its name on a hub, and `setup-crossval` the one to begin with"},
     {"gpu-smoke", "`gpu-preflight` tells of GPUs; nothing here computes on one"},
     {"grid-check", "`check-features` tells what the one build holds; there are no feature gates"},
     {"demo", "`crossval` is the main job, and tools/demo shows it"},

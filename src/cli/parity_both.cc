@@ -68,7 +68,7 @@ Status Compare(const BothArguments& args, Lane* lane) {
     lane->args.engines.reference = kDefaultB;
     request.reference = {};
     request.reference.text = kDefaultB;
-    request.no_reference = "bitnet.cpp is not set up here; --reference-b names another engine, as oracle";
+    request.no_reference = "bitnet.cpp is not set up here; --reference-b names another engine";
   }
   request.default_row = false;
   PB_ASSIGN(lane->judged, CompareAndDiagnose(lane->args, std::move(request), std::nullopt));
@@ -76,7 +76,8 @@ Status Compare(const BothArguments& args, Lane* lane) {
   if (lacks && lane->name != std::string_view("references")) {
     CrossvalArguments both = args.pair;
     lane->judged.comparison.next = {
-        {CommandLine(both, "parity-both", "--reference-b oracle"), "the same against the arbiter"}};
+        {CommandLine(both, "parity-both", "--reference-b llama.cpp,cpu.library=x64"),
+         "the same with another CPU library of llama.cpp for the second reference"}};
   }
   return {};
 }

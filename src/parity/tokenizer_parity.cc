@@ -336,11 +336,10 @@ void TokenizerRun::Judge() {
     pair_.Add(ReasonCode::kDecodeDiffers,
               fmt::format("{}: the same tokens stand for other text, or the tokens differ", of));
   if (out_.n_differ == 0)
-    pair_.Add(
-        ReasonCode::kEqual,
-        fmt::format("all {} texts ({} bytes) are read as the same tokens, in {} modes, and come back as "
-                    "the same text",
-                    out_.n_texts, out_.n_bytes, kReadingModes.size()));
+    pair_.Add(ReasonCode::kEqual,
+              fmt::format("all {} texts ({} bytes) are read as the same tokens, in {} modes, which stand "
+                          "for the same text in both",
+                          out_.n_texts, out_.n_bytes, kReadingModes.size()));
 }
 
 Result<TokenizerParity> TokenizerRun::Run() {
