@@ -2,6 +2,7 @@
 what there is instead. What a flag does is tested where its command is; here it is that none is unknown."""
 import json
 import re
+import shlex
 
 from driver import SILU, Case, main, run
 
@@ -83,6 +84,46 @@ class Documented(Case):
             shapes[size] = tuple(int(facts[key]["value"]) for key in ("n_vocab", "d_model", "n_layers"))
         self.assertEqual(shapes, {"tiny": (100, 64, 2), "small": (1000, 128, 4)})
         self.refused("gen-fixtures", "--size", "huge", "--output", self.folder, instead="tiny, small, medium")
+
+    # Command lines of the documented system's own documents: each flag is one of the command's. "--help" behind them keeps them from
+    # running; that they do what they say is tested where each command is.
+    LINES = """
+        download-model --id microsoft/bitnet-b1.58-2B-4T-gguf --file ggml-model-i2_s.gguf --out models --sha256 00 --force --rev main
+            --no-progress -v --base-url https://example.org --json --retries 3 --timeout 1800 --offline
+        download-model --ref main --quiet
+        tokenizer --into models --source mirror --force -v
+        fetch-cpp --tag main --force --clean --backend cpu --cmake-flags "" --repo https://example.org/BitNet.git
+        setup-cpp-auto --emit sh
+        preflight --backend bitnet -v --repair never --no-repair --require-cpp
+        crossval --model m.gguf --release
+        full-crossval --force --tag main --backend cpu --cmake-flags "" --repo https://example.org/BitNet.git
+        crossval-per-token --model m.gguf --tokenizer t.json --prompt p --max-tokens 4 --cos-tol 0.999 --format text --prompt-template auto
+            --system-prompt s --cpp-backend bitnet --verbose --dump-ids --dump-cpp-ids --receipt r.json --metrics mse,kl,topk
+        parity-both --model-gguf m.gguf --tokenizer t.json --prompt p --max-tokens 4 --cos-tol 0.999 --out-dir .parity --format text
+            --prompt-template auto --system-prompt s --no-repair -v --dump-ids --dump-cpp-ids --metrics mse
+        trace-diff rs cpp
+        gate mapper --model m.gguf
+        verify --model m.gguf --tokenizer t.json --format human --strict
+        gen-fixtures --size small --output crossval/fixtures/
+        gen-mini-gguf --output tests/models/mini.gguf --version 3
+        benchmark --model m.gguf --tokenizer t.json --tokens 128 --prompt p --gpu --allow-mock --no-output --json --warmup-tokens 10
+        infer --model m.gguf --tokenizer t.json --template auto --prompt p --max-new-tokens 32 --temperature 0 --seed 42 --gpu
+            --allow-mock --auto-download --deterministic --format human
+        verify-receipt --path ci/inference.json --require-gpu-kernels
+        bench-compare --current c --baseline auto --device auto --category all --thresholds t.toml --format markdown -o out --ci
+            --fail-on-regression -v
+        clean-cache
+        check-features
+        gpu-preflight --require --format json
+    """
+
+    def test_every_documented_flag_is_known(self):
+        lines = re.sub(r"\n {12}", " ", self.LINES.strip("\n")).split("\n")
+        for words in filter(None, (shlex.split(line) for line in lines)):
+            with self.subTest(" ".join(words)):
+                result = run(*words, "--help")
+                self.assertNotRegex(result.err, "is no flag|one word too much|is no command|unsupported", result)
+                self.assertIn(result.code, (0, 2), result)
 
     def test_no_help_shows_what_is_only_taken(self):
         for command in ("crossval", "infer"):
