@@ -11,7 +11,9 @@
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/last_run.h"
 #include "cli/next.h"
+#include "cli/receipts.h"
 #include "parity/three_way.h"
 #include "report/escape.h"
 #include "report/headline.h"
@@ -87,10 +89,11 @@ Status WriteReceipt(const std::filesystem::path& folder, Lane* lane) {
   std::filesystem::create_directories(folder, error);
   if (error) return MakeError(Code::kIo, "{}: {}", folder.string(), error.message());
   const std::filesystem::path path = folder / fmt::format("receipt_{}.json", lane->name);
-  report::Context context = MakeContext("parity-both");
+  // A lane is a comparison like any other: it can be run again as such.
+  report::Context context = MakeContext("crossval");
   context.notes.insert(context.notes.end(), lane->run().notes.begin(), lane->run().notes.end());
   if (lane->judged.diagnosis) context.diagnosis = &*lane->judged.diagnosis;
-  PB_TRY(WriteFileAtomic(path, report::RenderReceipt(lane->run(), context)));
+  PB_TRY(WriteFileAtomic(path, report::RenderReceipt(lane->run(), context, HeadOf(LastingWords(lane->args, "crossval")))));
   lane->receipt = path.string();
   return {};
 }
