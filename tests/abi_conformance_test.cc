@@ -585,19 +585,19 @@ TEST_F(Conformance, OverwritingWithOtherValuesReachesTheLogits) {
   EXPECT_TRUE(Fresh(Request(0, 6)).logits == plain.logits) << "an overwrite outlived its evaluation";
 }
 
-// The stages that replay takes for this one, with the layer each is taken from; nothing where one of them is not observed.
+// What replay takes for this stage, each with its layer; nothing where one of them is not observed.
 std::vector<PointKey> Conformance::ReplayInputs(PointKey point) const {
   std::stringstream column(pb_vocabulary[point.first].inputs);
   std::vector<PointKey> keys;
   for (std::string word; column >> word;) {
-    bool previous = word.ends_with("@prev");
-    word = word.substr(0, word.find_first_of("@*"));
-    int32_t found = -1;
-    std::stringstream choices(word);
+    bool previous = false;
+    int32_t found = PB_STAGE_UNMAPPED;
+    std::stringstream choices(word.substr(0, word.find('*')));
     for (std::string name; found < 0 && std::getline(choices, name, '|');) {
-      for (int32_t stage = 0; stage < PB_STAGE_COUNT; ++stage) {
+      previous = name.ends_with("@prev");
+      name = name.substr(0, name.find('@'));
+      for (int32_t stage = 0; stage < PB_STAGE_COUNT; ++stage)
         if (name == StageName(stage) && Observed(stage)) found = stage;
-      }
     }
     int32_t layer = point.second;
     if (previous) layer = layer < 0 ? LayersOf(PB_STAGE_LAYER_OUT).back() : layer - 1;

@@ -511,8 +511,8 @@ class Interruption(Case):
         plugin = self.folder / "reference.so"
         shutil.copy(PLUGINS / "native.so", plugin)
         cache = self.folder / "cache"
-        command = [str(PARITYBIT), "crossval", "-m", str(model), "-p", "The quick brown fox", "-r", str(plugin), "--format",
-                   "json"]
+        command = [str(PARITYBIT), "crossval", "-m", str(model), "-p", "The quick brown fox", "-r", str(plugin), "--noise",
+                   "whole", "--format", "json"]
         env = dict(os.environ, PARITYBIT_CACHE=str(cache))
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.kill)

@@ -108,12 +108,13 @@ std::vector<const Recorded*> InputsOf(const Points& points, int32_t stage, int32
   for (size_t at = 0; at < column.size();) {
     std::string words = column.substr(at, column.find(' ', at) - at);
     at += words.size() + 1;
-    const bool previous = words.find("@prev") != std::string::npos;
-    words = words.substr(0, words.find_first_of("@*"));
+    words = words.substr(0, words.find('*'));
     const Recorded* found = nullptr;
     while (!found && !words.empty()) {
-      const std::string word = words.substr(0, words.find('|'));
+      std::string word = words.substr(0, words.find('|'));
       words.erase(0, word.size() + 1);
+      const bool previous = word.ends_with("@prev");
+      word = word.substr(0, word.find('@'));
       for (const pb_stage_info& info : pb_vocabulary) {
         if (word != info.name) continue;
         std::pair<int32_t, int32_t> key{info.stage, previous ? (layer < 0 ? last_layer : layer - 1) : layer};

@@ -16,7 +16,7 @@ LLAMA = "llama.cpp,cpu.library=haswell"
 TEXT = ("And God said, Let there be light: and there was light. And God saw the light, that it was good: and God divided the light from "
         "the darkness. And God called the light Day, and the darkness he called Night. And the evening and the morning were the first day.")
 # One channel of the last norm is lost: the median of tau stays above 0.9.
-MUTANT = "mutant,mutant.defect=norm_channel_lost,mutant.stage=final_norm"
+MUTANT = "mutant,mutant.defect=act_gelu,mutant.stage=ffn_act,mutant.layer=5"
 
 
 class ParityCase(Case):
@@ -49,10 +49,11 @@ class ParityCase(Case):
 def logits_of(engine, tokens, folder, template):
     """The engine's rows over these very tokens, as its trace holds them."""
     manifest = json.loads((template / "manifest.json").read_text())
-    manifest["tokens"] = tokens
+    manifest.update(tokens=tokens, n_prompt=len(tokens), n_records=0)
     like = folder / "like"
     like.mkdir()
     (like / "manifest.json").write_text(json.dumps(manifest))
+    (like / "records.jsonl").write_text(json.dumps({"seq": 0, "position": 0, "tokens": tokens}) + "\n")
     out = folder / "trace"
     done = run("trace", "--model", MODEL, "--engine", engine, "--like", like, "--prefill", len(tokens), "--level", "full", "--filter",
                "stage=logits", "--out", out)

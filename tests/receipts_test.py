@@ -349,7 +349,7 @@ class Documented(Verified):
 
 class Documents(Case):
     def test_the_documented_gates_are_what_the_commands_print(self):
-        text = (ROOT / "docs" / "receipts.md").read_text()
+        text = (ROOT / "docs" / "receipts.md").read_text().split("max_age_days")[0]  # from there on, a policy of `gate`
         lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
         (self.folder / "models").symlink_to(ROOT / "models")
         commands = [line[2:] for line in lines if line.startswith("$ ")]

@@ -103,9 +103,10 @@ void TellOfOtherLocation(const setup::Reference& reference) {
   if (!error && (folder == reference.root || folder == reference.library_dir)) return;
   static bool told = false;
   if (std::exchange(told, true)) return;
-  PrintError(fmt::format("note: {}={} is not what is set up, which is {} of {}; to take it: {} setup-cpp-auto\n",
-                         named.variable, report::Escape(named.path.string()), reference.name,
-                         report::Escape(reference.root.string()), ProgramName()));
+  PrintError(
+      fmt::format("note: {}={} is not what is set up, which is {} of {}; to take it: {} setup-cpp-auto\n",
+                  named.variable, report::Escape(named.path.string()), reference.name,
+                  report::Escape(reference.root.string()), ProgramName()));
 }
 
 }  // namespace

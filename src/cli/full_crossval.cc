@@ -16,7 +16,7 @@ namespace {
 
 struct FullArguments {
   CrossvalArguments crossval;
-  bool offline = false;
+  bool offline = false, force = false;
 };
 
 // What is not here yet is fetched; what is, is used as it is.
@@ -24,6 +24,7 @@ Status SetUp(FullArguments& args) {
   const char* offline = std::getenv("BITNET_OFFLINE");
   setup::SetupOptions options;
   options.offline = args.offline || (offline && *offline && std::string_view(offline) != "0");
+  options.rebuild = args.force;
   options.progress = [](std::string_view line) { PrintError(EscapeUnsafe(line) + "\n"); };
   CrossvalArguments& asked = args.crossval;
   const std::vector<std::string> references = setup::KnownReferences();
@@ -53,6 +54,7 @@ Action DeclareFullCrossval(Flags& flags) {
   args->crossval.max_tokens = 4;
   AddCrossvalArguments(flags, args->crossval);
   flags.Switch("--offline", args->offline, "use no network; else $BITNET_OFFLINE").Group("Set-up");
+  flags.Switch("--force", args->force, "set the reference up again although it is there").Group("Set-up");
   for (const char* flag : {"--id", "--file", "--rev"})
     flags.Refuse(flag,
                  "--model names a file, or a model that is fetched by name; download-model fetches others");

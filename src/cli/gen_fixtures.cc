@@ -160,8 +160,9 @@ Action DeclareGenFixtures(Flags& flags) {
   flags.Switch("--llama3-rope", spec.llama3_rope, "frequencies with factors, as LLaMA 3.1 has them")
       .Group("Shape of one model");
   flags
-      .Option("--activation", args->activation,
-              "activation declared in config.json: silu relu2 relu gelu gelu_tanh (default: the architecture's)")
+      .Option(
+          "--activation", args->activation,
+          "activation declared in config.json: silu relu2 relu gelu gelu_tanh (default: the architecture's)")
       .Group("Shape of one model");
   flags.Option("--seed", spec.seed, "of the random weights").ShowDefault().Group("Shape of one model");
   AddOutputArguments(flags, args->output, nullptr);

@@ -216,6 +216,10 @@ Action DeclareInfer(Flags& flags) {
   flags.Switch("--ignore-eos", args->ignore_eos, "go on after a token that ends the text")
       .Group("Generation");
   AddOutputArguments(flags, args->output);
+  flags.Refuse(
+      "--tokenizer",
+      "engines read the tokeniser of the model file; `paritybit verify --tokenizer FILE` holds another "
+      "against it");
   flags.Refuse("--allow-mock", "no engine here is a mock");
   flags.Refuse("--gpu", "the native engine computes on the processor; name another engine with --engine");
   flags.Refuse("--auto-download", "`paritybit download-model` fetches a model, and nothing else does");

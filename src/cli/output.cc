@@ -28,7 +28,8 @@ constexpr int kInterrupting[] = {SIGINT, SIGTERM, SIGHUP};
 
 // Complete before the handler is installed: a handler may not allocate.
 std::string g_interrupted_text, g_interrupted_json[std::size(kInterrupting)];
-volatile sig_atomic_t g_json = 0, g_line_is_drawn = 0;
+// g_printed: something stands on stdout, where JSON stands alone.
+volatile sig_atomic_t g_json = 0, g_line_is_drawn = 0, g_printed = 0;
 int g_lost_output = 0;  // errno of the write to stdout that failed
 
 int ExitCodeOfSignal(int number) { return 128 + number; }
@@ -39,7 +40,7 @@ void OnInterrupt(int number) {
   ssize_t ignored = write(STDERR_FILENO, before.data(), before.size());
   ignored = write(STDERR_FILENO, g_interrupted_text.data(), g_interrupted_text.size());
   for (size_t i = 0; i < std::size(kInterrupting); ++i) {
-    if (!g_json || kInterrupting[i] != number) continue;
+    if (!g_json || g_printed || kInterrupting[i] != number) continue;
     ignored = write(STDOUT_FILENO, g_interrupted_json[i].data(), g_interrupted_json[i].size());
   }
   (void)ignored;
@@ -188,6 +189,7 @@ void PrintError(std::string_view text) {
 
 bool PrintOut(std::string_view text) {
   HoldInterrupts hold;
+  if (!text.empty()) g_printed = 1;
   const bool written =
       std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
   if (!written && g_lost_output == 0) g_lost_output = errno;

@@ -93,7 +93,8 @@ Status WriteReceipt(const std::filesystem::path& folder, Lane* lane) {
   report::Context context = MakeContext("crossval");
   context.notes.insert(context.notes.end(), lane->run().notes.begin(), lane->run().notes.end());
   if (lane->judged.diagnosis) context.diagnosis = &*lane->judged.diagnosis;
-  PB_TRY(WriteFileAtomic(path, report::RenderReceipt(lane->run(), context, HeadOf(LastingWords(lane->args, "crossval")))));
+  PB_TRY(WriteFileAtomic(
+      path, report::RenderReceipt(lane->run(), context, HeadOf(LastingWords(lane->args, "crossval")))));
   lane->receipt = path.string();
   return {};
 }

@@ -130,10 +130,13 @@ Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name) {
   for (const NoiseRun& run : floor.runs) largest = std::max(largest, LargestWindowMean(run.kl, n));
   if (floor.partial && n > floor.n_positions())
     largest *= static_cast<double>(floor.n_positions()) / static_cast<double>(n);
-  return {name, kMeanFactor * largest, "nats",
+  return {name,
+          kMeanFactor * largest,
+          "nats",
           fmt::format("{:g} x the largest mean of any {}-position window in {}", kMeanFactor,
                       std::min(n, floor.n_positions()), Describe(floor)),
-          false, std::min(n, floor.n_positions())};
+          false,
+          std::min(n, floor.n_positions())};
 }
 
 Limit WorstKlLimit(const NoiseFloor& floor) {

@@ -24,13 +24,15 @@ std::vector<const Recorded*> InputsFromVocabulary(const Points& points, pb_stage
   for (size_t at = 0; at < column.size();) {
     std::string word = column.substr(at, column.find(' ', at) - at);
     at += word.size() + 1;
-    bool previous = word.find("@prev") != std::string::npos;
-    word = word.substr(0, word.find_first_of("@*"));
+    word = word.substr(0, word.find('*'));
     if (size_t bar = word.find('|'); bar != std::string::npos) {
-      bool has_first =
-          word.compare(0, bar, "attn_sub_norm") == 0 || word.compare(0, bar, "ffn_sub_norm") == 0;
-      word = has_first ? word.substr(0, bar) : word.substr(bar + 1);
+      const std::string first = word.substr(0, bar);
+      const bool has_first =
+          first == "attn_sub_norm" || first == "ffn_sub_norm" || first == "attn_norm" || first == "ffn_norm";
+      word = has_first ? first : word.substr(bar + 1);
     }
+    const bool previous = word.ends_with("@prev");
+    word = word.substr(0, word.find('@'));
     int32_t from_layer = previous ? (layer < 0 ? 5 : layer - 1) : layer;
     for (const pb_stage_info& info : pb_vocabulary) {
       if (word != info.name) continue;
@@ -92,7 +94,7 @@ TEST_F(SessionTest, VariationsChangeTheOpByTheirDefinition) {
 TEST_F(SessionTest, OverwritesAreWhatTheRestIsComputedFrom) {
   const std::vector<float> want = harness.Logits(config, tokens, {kTokens});
   for (int stage = 0; stage < PB_STAGE_LOGITS; stage++) {
-    if (stage == PB_STAGE_Q_NORM || stage == PB_STAGE_K_NORM) continue;
+    if (!harness.weights->model->params().ops.Contains(stage)) continue;
     int32_t layer = pb_vocabulary[stage].per_layer ? 2 : -1;
     auto scale = [&](const pb_point& p, pb_tensor& t) {
       if (p.stage != stage || p.layer != layer) return PB_CONTINUE;

@@ -47,7 +47,7 @@ int Longest(const RandomPrompts& prompts) {
 
 TEST(RandomPrompts, TriesAreCounted) {
   const RandomPrompts prompts(3, 40);
-  const auto smallest = prompts.Shrink(Longest(prompts), 2, [](const std::string&) { return true; });
+  const auto smallest = prompts.Shrink(Longest(prompts), 2, [](const std::string&) { return false; });
   ASSERT_TRUE(smallest.ok());
   EXPECT_EQ(smallest->n_tried, 2);
   EXPECT_FALSE(smallest->is_minimal);
@@ -55,8 +55,9 @@ TEST(RandomPrompts, TriesAreCounted) {
 
 TEST(RandomPrompts, AnErrorEndsTheSearch) {
   const RandomPrompts prompts(3, 40);
-  const auto smallest = prompts.Shrink(
-      39, 100, [](const std::string&) -> Result<bool> { return MakeError(Code::kEngine, "gone"); });
+  const auto smallest = prompts.Shrink(Longest(prompts), 100, [](const std::string&) -> Result<bool> {
+    return MakeError(Code::kEngine, "gone");
+  });
   ASSERT_FALSE(smallest.ok());
   EXPECT_EQ(smallest.error().code, Code::kEngine);
 }

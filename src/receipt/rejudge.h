@@ -16,8 +16,8 @@ struct Judged {
   // limits, as no run writes them. One sentence each.
   std::vector<std::string> contradictions;
   std::vector<std::string> unjudged;  // what has no limit to be judged by, one sentence each
-  std::vector<std::string> beyond;  // what is beyond its limit, one sentence each
-  std::string saw;                  // the figures, for a person
+  std::vector<std::string> beyond;    // what is beyond its limit, one sentence each
+  std::string saw;                    // the figures, for a person
 };
 
 // The logits of a comparison of two engines, position by position and by means.

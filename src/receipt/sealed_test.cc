@@ -17,7 +17,7 @@ TEST(Sealed, OpensAsItWasWritten) {
   const Opened opened = Open(Small());
   EXPECT_EQ(opened.problem, "");
   EXPECT_EQ(opened.object["a"], 0.1);
-  // printf %s '{"a":0.1,"b":[1,2.5e-9],"n":null,"s":"x\nö","t":true}' | sha256sum
+  // printf '{"a":0.1,"b":[1,2.5e-9],"n":null,"s":"x\\n\303\266","t":true}' | sha256sum
   EXPECT_EQ(opened.digest, "d9cbe60fecf2769fd23c248aa402a2b6a0f53e20fdc53296e5f79cef83a3e97f");
 }
 

@@ -166,10 +166,8 @@ Json AuditFindingJson(const audit::AuditFinding& f, JsonWriter* writer) {
   Json finding = DiagnosisJson(f.diagnosis, writer);
   finding["also"] = Json::array();
   for (const diagnose::Place& p : f.also)
-    finding["also"].push_back(Json{{"prompt", p.prompt},
-                                   {"step", p.step},
-                                   {"layer", p.layer},
-                                   {"stage", pb_vocabulary[p.stage].name}});
+    finding["also"].push_back(Json{
+        {"prompt", p.prompt}, {"step", p.step}, {"layer", p.layer}, {"stage", pb_vocabulary[p.stage].name}});
   return finding;
 }
 

@@ -492,7 +492,8 @@ Result<Comparison> CrossvalRun::Run() {
   drive::EngineRecord* records[2] = {&out_.candidate, &out_.reference};
   for (int side : {kCandidate, kReference})
     if (!failed_)
-      PB_TRY(Absorb(OpenSide(request_, side, sides_[side], records[side], &out_.doubts, &evidence_.obstacles)));
+      PB_TRY(
+          Absorb(OpenSide(request_, side, sides_[side], records[side], &out_.doubts, &evidence_.obstacles)));
   bool go = false;
   if (!failed_) {
     PB_ASSIGN(const bool equal, TokenizePrompts());

@@ -43,7 +43,7 @@ std::vector<host::StageVisibility> Shown(std::initializer_list<pb_stage> hidden,
                                          std::initializer_list<pb_stage> absent = {}) {
   std::vector<host::StageVisibility> stages(PB_STAGE_COUNT);
   for (auto& s : stages) s.visibility = PB_OBSERVED;
-  for (pb_stage s : {PB_STAGE_Q_NORM, PB_STAGE_K_NORM, PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_SUB_NORM})
+  for (pb_stage s : stages::kHeadNorms | stages::kSubNorms | stages::kPostNorms)
     stages[s].visibility = PB_ABSENT;
   for (pb_stage s : hidden) stages[s].visibility = PB_UNOBSERVABLE;
   for (pb_stage s : absent) stages[s].visibility = PB_ABSENT;
@@ -80,7 +80,7 @@ TEST(PlanPoints, WhatReadsAHiddenProductIsNotJudged) {
             std::string::npos);
   EXPECT_EQ(Unequal(drive::PlanPoints(Shown({}), Shown({PB_STAGE_V_PROJ}))), Stages({PB_STAGE_ATTN_CONTEXT}));
   // 21 stages of such a layer, less the hidden one and its reader; three outside.
-  EXPECT_EQ(values.Expected(2), 2 * (PB_STAGE_COUNT - 3 - 4 - 2) + 3);
+  EXPECT_EQ(values.Expected(2), 2 * (PB_STAGE_COUNT - 3 - 6 - 2) + 3);
   EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_K_ROPE, PB_STAGE_K_PROJ}), Shown({}))),
             Stages({PB_STAGE_ATTN_SCORES}));
   EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_K_ROPE}), Shown({}))), Stages({PB_STAGE_ATTN_SCORES}));

@@ -59,10 +59,10 @@ struct SourceOptions {
 };
 
 struct SetupOptions {
-  bool rebuild = false;  // do it again although it is there
-  bool offline = false;  // never call a package client
+  bool rebuild = false;       // do it again although it is there
+  bool offline = false;       // never call a package client
   bool accept_terms = false;  // of a model that has terms of its own
-  bool dry_run = false;  // say what would be done
+  bool dry_run = false;       // say what would be done
   // Where the reference comes from; at most one of from, version and from_source.
   std::filesystem::path from;  // a folder with a build of llama.cpp
   std::string version;         // a release that comes by package

@@ -36,33 +36,16 @@ TEST(Stages, EachRowDescribesItsStage) {
 }
 
 TEST(Stages, RowsAreAsWideAsTheModelSays) {
-  const std::map<std::string, int64_t> widths = {{"embeddings", 576},
-                                                 {"attn_norm", 576},
-                                                 {"q_proj", 576},
-                                                 {"k_proj", 192},
-                                                 {"v_proj", 192},
-                                                 {"q_norm", 576},
-                                                 {"k_norm", 192},
-                                                 {"q_rope", 576},
-                                                 {"k_rope", 192},
-                                                 {"attn_scores", 9 * 7},
-                                                 {"attn_context", 576},
-                                                 {"attn_sub_norm", 576},
-                                                 {"attn_out", 576},
-                                                 {"attn_post_norm", 576},
-                                                 {"attn_residual", 576},
-                                                 {"ffn_norm", 576},
-                                                 {"gate_proj", 1536},
-                                                 {"up_proj", 1536},
-                                                 {"ffn_act", 1536},
-                                                 {"ffn_gated", 1536},
-                                                 {"ffn_sub_norm", 1536},
-                                                 {"down_proj", 576},
-                                                 {"ffn_post_norm", 576},
-                                                 {"layer_out", 576},
-                                                 {"final_norm", 576},
-                                                 {"logits", 49152},
-                                                 {"attn_scores_softmax", 9 * 7}};
+  const std::map<std::string, int64_t> widths = {
+      {"embeddings", 576},    {"attn_norm", 576},      {"q_proj", 576},
+      {"k_proj", 192},        {"v_proj", 192},         {"q_norm", 576},
+      {"k_norm", 192},        {"q_rope", 576},         {"k_rope", 192},
+      {"attn_scores", 9 * 7}, {"attn_context", 576},   {"attn_sub_norm", 576},
+      {"attn_out", 576},      {"attn_post_norm", 576}, {"attn_residual", 576},
+      {"ffn_norm", 576},      {"gate_proj", 1536},     {"up_proj", 1536},
+      {"ffn_act", 1536},      {"ffn_gated", 1536},     {"ffn_sub_norm", 1536},
+      {"down_proj", 576},     {"ffn_post_norm", 576},  {"layer_out", 576},
+      {"final_norm", 576},    {"logits", 49152},       {"attn_scores_softmax", 9 * 7}};
   ASSERT_EQ(widths.size(), size_t{PB_STAGE_COUNT});
   for (const auto& [name, width] : widths) EXPECT_EQ(RowWidth(Find(name), kShape, 7), width) << name;
   EXPECT_EQ(RowHeads(PB_STAGE_Q_ROPE, kShape), 9);
@@ -105,8 +88,8 @@ TEST(Stages, SetsAreThoseOfTheirGroups) {
                             PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ, PB_STAGE_LOGITS}));
   EXPECT_EQ(kNorms, kPreNorms | kPostNorms | kHeadNorms | kSubNorms | Set(PB_STAGE_FINAL_NORM));
   EXPECT_EQ(kNorms, Set({PB_STAGE_ATTN_NORM, PB_STAGE_Q_NORM, PB_STAGE_K_NORM, PB_STAGE_ATTN_SUB_NORM,
-                         PB_STAGE_ATTN_POST_NORM, PB_STAGE_FFN_POST_NORM,
-                         PB_STAGE_FFN_NORM, PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM}));
+                         PB_STAGE_ATTN_POST_NORM, PB_STAGE_FFN_POST_NORM, PB_STAGE_FFN_NORM,
+                         PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM}));
   EXPECT_EQ(kElementwise,
             Set({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED, PB_STAGE_LAYER_OUT}));
   EXPECT_EQ(kOverPositions, Set({PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX}));
