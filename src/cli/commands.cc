@@ -2,7 +2,6 @@
 // interrupted.
 #include <fmt/core.h>
 
-#include <algorithm>
 #include <array>
 
 #include "cli/command.h"
@@ -107,7 +106,7 @@ constexpr std::array kCommands = {
             DeclareCompletion},
 };
 
-constexpr std::string_view kUnsupported[] = {"sweep"};
+constexpr std::string_view kUnsupported = "sweep";
 
 // Commands of the documented system that did another job, or none, and what does it here.
 struct Elsewhere {
@@ -132,7 +131,7 @@ std::span<const Command> Commands() { return kCommands; }
 std::string WhyUnsupported(std::string_view name) {
   for (const Elsewhere& command : kElsewhere)
     if (command.name == name) return fmt::format("`{}` is not a command here: {}", name, command.ours);
-  if (std::find(std::begin(kUnsupported), std::end(kUnsupported), name) == std::end(kUnsupported)) return {};
+  if (name != kUnsupported) return {};
   return fmt::format("`{}` is not in this version", name);
 }
 

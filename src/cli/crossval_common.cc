@@ -19,6 +19,7 @@
 #include "cli/history_log.h"
 #include "cli/last_run.h"
 #include "cli/next.h"
+#include "cli/parity_common.h"
 #include "cli/progress.h"
 #include "cli/receipts.h"
 #include "cli/variables.h"
@@ -193,12 +194,7 @@ void AddLimitArguments(Flags& flags, compare::UserLimits& user) {
 }  // namespace
 
 void AddComparisonArguments(Flags& flags, CrossvalArguments& args) {
-  AddModelArguments(flags, args.model);
-  flags
-      .Option("--reference-model", args.reference_model,
-              "another file for the reference than the candidate's")
-      .Group("Model");
-  AddEngineArguments(flags, args.engines);
+  AddPairArguments(flags, args);
   AddPrecisionArguments(flags, args.precision);
   AddLimitArguments(flags, args.user);
   AddPromptArguments(flags, args.prompts);

@@ -3,13 +3,13 @@
 
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
 #include "cli/next.h"
 #include "cli/progress.h"
+#include "cli/variables.h"
 #include "hub/download.h"
 #include "report/json.h"
 
@@ -41,11 +41,6 @@ const char* HowText(hub::Fetched::How how) {
   return "there; the hub was not asked";
 }
 
-bool Offline(const HubArguments& args) {
-  const char* variable = std::getenv("BITNET_OFFLINE");
-  return args.offline || (variable && *variable && std::string_view(variable) != "0");
-}
-
 Result<std::string> Digest(std::string sha256) {
   for (char& c : sha256)
     if (c >= 'A' && c <= 'F') c = static_cast<char>(c - 'A' + 'a');
@@ -73,7 +68,7 @@ Result<hub::Fetched> Fetching::One(const HubFile& file, const std::string& token
   hub::FileRequest request;
   PB_ASSIGN(request.url, hub::FileUrl(repository, file.file));
   request.target = file.target, request.token = token, request.sha256 = sha256;
-  request.force = args_.force, request.offline = Offline(args_);
+  request.force = args_.force, request.offline = StaysOffline(args_.offline);
   request.retries = args_.retries, request.seconds = args_.timeout;
   request.check = check_;
   hub::Observer observer;

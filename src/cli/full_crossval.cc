@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/next.h"
+#include "cli/variables.h"
 #include "setup/setup.h"
 
 namespace pb::cli {
@@ -21,9 +22,8 @@ struct FullArguments {
 
 // What is not here yet is fetched; what is, is used as it is.
 Status SetUp(FullArguments& args) {
-  const char* offline = std::getenv("BITNET_OFFLINE");
   setup::SetupOptions options;
-  options.offline = args.offline || (offline && *offline && std::string_view(offline) != "0");
+  options.offline = StaysOffline(args.offline);
   options.rebuild = args.force;
   options.progress = [](std::string_view line) { PrintError(EscapeUnsafe(line) + "\n"); };
   CrossvalArguments& asked = args.crossval;

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
@@ -29,10 +28,9 @@ Status CheckName(const std::string& name) {
 }
 
 setup::SetupOptions OptionsOf(const SetupArguments& args) {
-  const char* offline = VariableValue("BITNET_OFFLINE");
   setup::SetupOptions options;
   options.rebuild = args.rebuild;
-  options.offline = args.offline || (offline && std::string_view(offline) != "0");
+  options.offline = StaysOffline(args.offline);
   options.dry_run = args.dry_run;
   options.from = args.from, options.version = args.version;
   options.from_source = args.from_source, options.source = args.source;

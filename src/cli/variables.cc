@@ -111,6 +111,11 @@ std::vector<setup::Location> LocationVariables() {
   return found;
 }
 
+bool StaysOffline(bool flag) {
+  const char* variable = VariableValue("BITNET_OFFLINE");
+  return flag || (variable && std::strcmp(variable, "0") != 0);
+}
+
 void TellOfVariables() {
   for (const Variable& variable : kVariables) {
     const char* value = VariableValue(variable.name);

@@ -42,6 +42,8 @@ std::optional<run::Choice> ThreadsVariable();
 // Folders with a build of the reference, in the order in which they count.
 std::vector<setup::Location> LocationVariables();
 
+// Whether the network is not to be used: by the flag, else by BITNET_OFFLINE, unless that is 0.
+bool StaysOffline(bool flag);
 // Says on stderr what becomes of the variables that are set and have no effect.
 void TellOfVariables();
 

@@ -28,13 +28,12 @@ const std::vector<float>& GeluTable() {
 }
 
 void GeluTanhRow(const float* x, int64_t n, bool f16, float* y) {
-  const std::vector<float>& table = GeluTable();
-  for (int64_t i = 0; i < n; i++) {
-    if (!f16)
-      y[i] = GeluTanh(x[i]);
-    else
-      y[i] = std::fabs(x[i]) >= 10 ? std::max(x[i], 0.0f) : table[F32ToF16(x[i])];
+  if (!f16) {
+    std::transform(x, x + n, y, GeluTanh);
+    return;
   }
+  const std::vector<float>& table = GeluTable();
+  for (int64_t i = 0; i < n; i++) y[i] = std::fabs(x[i]) >= 10 ? std::max(x[i], 0.0f) : table[F32ToF16(x[i])];
 }
 
 }  // namespace
