@@ -135,6 +135,7 @@ Result<run::Request> MakePairRequest(const CrossvalArguments& args) {
                   : args.reuse == "always" ? run::Reuse::kAlways
                                            : run::Reuse::kNever;
   request.noise = args.noise == "auto" ? run::NoiseRuns::kAuto : run::NoiseRuns::kWhole;
+  request.watch = args.watch == "auto" ? run::Watch::kAuto : run::Watch::kWhole;
   PB_ASSIGN(request.keep, ReadKeep(args));
   return request;
 }
@@ -224,6 +225,16 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
       .OneOf({"auto", "whole"})
       .ShowDefault()
       .Group("Limits");
+  flags
+      .Option(
+          "--watch", args.watch,
+          fmt::format("over how much of a prompt the candidate also runs freely with its tensors watched, "
+                      "beside lock-step, which is always whole: auto: where the reference's part is kept, "
+                      "the first {} positions, and all where anything is in doubt; whole: all",
+                      run::kWatchedPositions))
+      .OneOf({"auto", "whole"})
+      .ShowDefault()
+      .Group("Engines");
   flags
       .Option("--scope", args.scope,
               "local: every tracepoint is judged by its own error, then the logits; logits-only: the logits "

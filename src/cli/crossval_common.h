@@ -23,7 +23,7 @@ struct CrossvalArguments {
   int max_tokens = 0;
   std::string scope = "local";
   std::string reuse = "auto";
-  std::string noise = "auto";
+  std::string noise = "auto", watch = "auto";
   compare::UserLimits user;
   bool all = false, quiet = false;
   bool dump_ids[2] = {false, false};  // of candidate and reference, to stderr

@@ -192,6 +192,7 @@ std::vector<std::string> CommandWords(const CrossvalArguments& args, std::string
   if ((taken & kScope) && args.scope != unsaid.scope) words.Add("--scope", args.scope);
   if ((taken & kScope) && args.reuse != unsaid.reuse) words.Add("--reuse", args.reuse);
   if ((taken & kScope) && args.noise != unsaid.noise) words.Add("--noise", args.noise);
+  if ((taken & kScope) && args.watch != unsaid.watch) words.Add("--watch", args.watch);
   words.Add("--set", args.engines.set);
   if (taken & kReference) words.Add("--set-reference", args.engines.set_reference);
   words.Add("--threads", NamedThreads(args.engines));

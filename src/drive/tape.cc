@@ -13,6 +13,7 @@
 
 #include "base/kept.h"
 #include "base/system_error.h"
+#include "stages/stages.h"
 
 namespace pb::drive {
 namespace {
@@ -140,6 +141,20 @@ bool Tape::Serves(const host::EvalRequest& request) const {
   return request.first_position == 0 && request.tokens == prefill;
 }
 
+bool Tape::ServesPart(const host::EvalRequest& request) const {
+  const host::TapFilter& tap = request.tap;
+  if (!tap.outputs || tap.inputs || tap.unmapped || !tap.layers.empty() || tap.stages.empty() ||
+      request.logits_from != 0)
+    return false;
+  return std::ranges::any_of(passes_, [&](const TapePass& pass) {
+    const int64_t skip = int64_t{request.first_position} - pass.first_position;
+    const auto n = static_cast<int64_t>(pass.tokens.size()),
+               n_asked = static_cast<int64_t>(request.tokens.size());
+    return skip >= 0 && skip + n_asked <= n && Holds(pass.stages, tap.stages) &&
+           std::equal(request.tokens.begin(), request.tokens.end(), pass.tokens.begin() + skip);
+  });
+}
+
 Result<std::unique_ptr<TapeWriter>> TapeWriter::Create(const std::filesystem::path& folder,
                                                        uint64_t max_bytes) {
   std::error_code error;
@@ -263,27 +278,31 @@ Status TapedEngine::Reset(int32_t n_keep) {
   return live_->Reset(n_keep);
 }
 
-// The events of an evaluation, as the engine gave them.
+// The events of an evaluation, as the engine gave them: of each the rows asked for.
 void TapedEngine::Queue(const host::EvalRequest& request) {
   queue_.clear(), next_ = 0;
   const int64_t first = request.first_position, end = first + static_cast<int64_t>(request.tokens.size());
   for (const TapePass& pass : tape_->passes()) {
-    if (request.tap.outputs && pass.first_position != first) continue;
+    const auto n = static_cast<int64_t>(pass.tokens.size());
+    if (request.tap.outputs && (first < pass.first_position || first >= pass.first_position + n)) continue;
     for (const TapeItem& item : pass.items) {
+      const bool point = item.kind == host::Event::kPoint;
+      if (point && (!request.tap.outputs || !Holds(request.tap.stages, {item.point.stage}))) continue;
+      const int64_t begin = item.point.first_position;
+      const int64_t from = std::max(first, begin), to = std::min(end, begin + item.shape[0]);
+      if (from >= to) continue;
       host::Event event{item.kind, item.point, {}, {"", item.shape, tape_->Values(item), {}}};
+      const size_t row = event.tensor.data.size() / static_cast<size_t>(item.shape[0]);
       event.tensor.lasting = true;
-      if (item.kind == host::Event::kPoint) {
-        if (!request.tap.outputs || !Holds(request.tap.stages, {item.point.stage})) continue;
-      } else {
-        // The rows asked for.
-        const int64_t begin = item.point.first_position;
-        const int64_t from = std::max(first, begin), to = std::min(end, begin + item.shape[0]);
-        if (from >= to) continue;
-        const auto row = static_cast<size_t>(item.shape[1]);
-        event.point.first_position = static_cast<int32_t>(from);
-        event.tensor.shape[0] = to - from;
-        event.tensor.data = event.tensor.data.subspan(static_cast<size_t>(from - begin) * row,
-                                                      static_cast<size_t>(to - from) * row);
+      event.point.first_position = static_cast<int32_t>(from);
+      event.tensor.shape[0] = to - from;
+      event.tensor.data = event.tensor.data.subspan(static_cast<size_t>(from - begin) * row,
+                                                    static_cast<size_t>(to - from) * row);
+      // Scores are as wide as there are positions.
+      const bool wide = point && stages::kOverPositions.Contains(item.point.stage);
+      if (wide && item.shape.back() == pass.first_position + n && end < item.shape.back()) {
+        event.tensor.shape.back() = end;
+        event.tensor.lasting = false;
       }
       queue_.push_back(std::move(event));
     }
@@ -291,11 +310,26 @@ void TapedEngine::Queue(const host::EvalRequest& request) {
   queue_.emplace_back();
 }
 
+// The values of an event, in memory that lasts until the next one where they had to be cut.
+void TapedEngine::Cut(host::Event* event) {
+  if (event->tensor.lasting || event->tensor.shape.empty()) return;
+  const auto kept = static_cast<size_t>(event->tensor.shape.back());
+  size_t n_rows = 1;
+  for (size_t i = 0; i + 1 < event->tensor.shape.size(); ++i)
+    n_rows *= static_cast<size_t>(event->tensor.shape[i]);
+  const size_t width = event->tensor.data.size() / n_rows;
+  cut_.resize(n_rows * kept);
+  for (size_t r = 0; r < n_rows; ++r)
+    std::copy_n(event->tensor.data.begin() + static_cast<ptrdiff_t>(r * width), kept,
+                cut_.begin() + static_cast<ptrdiff_t>(r * kept));
+  event->tensor.data = cut_;
+}
+
 Status TapedEngine::BeginEval(const host::EvalRequest& request) {
   for (const host::Event& event : queue_) tape_->Release(event.tensor.data);
   queue_.clear(), next_ = 0;
   if (from_tape_ && request.first_position == n_positions_ && (playing_ || n_positions_ == 0)) {
-    if (tape_->Serves(request)) {
+    if (Serves(request)) {
       playing_ = true;
       n_positions_ += static_cast<int32_t>(request.tokens.size());
       Queue(request);
@@ -313,8 +347,9 @@ Status TapedEngine::BeginEval(const host::EvalRequest& request) {
 
 Result<host::Event> TapedEngine::Wait() {
   if (playing_) {
-    const host::Event& next = queue_[std::min(next_++, queue_.size() - 1)];
+    host::Event next = queue_[std::min(next_++, queue_.size() - 1)];
     tape_->Prepare(next.tensor.data);
+    Cut(&next);
     return next;
   }
   auto event = live_->Wait();

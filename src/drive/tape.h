@@ -57,6 +57,9 @@ class Tape {
   // Whether an evaluation can be served: a pass as it was recorded with at least these stages
   // watched; or logits alone, of the whole prefill or of a step.
   bool Serves(const host::EvalRequest& request) const;
+  // The same, and also where the rows asked for are but some of a recorded pass's: what it showed
+  // of them there.
+  bool ServesPart(const host::EvalRequest& request) const;
 
  private:
   explicit Tape(MappedFile data) : data_(std::move(data)) {}
@@ -111,6 +114,9 @@ class TapedEngine : public host::Engine {
   // Serves the evaluations to come of sessions with these settings from a tape, as far as it holds
   // them; null: none.
   void Play(std::shared_ptr<const Tape> tape, host::Settings session);
+  // Whether passes of some rows are served from a longer one that was recorded.
+  void ServeParts(bool parts) { parts_ = parts; }
+  const Tape* tape() const { return tape_.get(); }
 
   uint64_t capabilities() const override { return live_->capabilities(); }
   const host::Facts& description() const override { return live_->description(); }
@@ -134,7 +140,11 @@ class TapedEngine : public host::Engine {
   std::string LastWords() const override { return live_->LastWords(); }
 
  private:
+  bool Serves(const host::EvalRequest& request) const {
+    return parts_ ? tape_->ServesPart(request) : tape_->Serves(request);
+  }
   void Queue(const host::EvalRequest& request);
+  void Cut(host::Event* event);
 
   std::unique_ptr<host::Engine> live_;
   int always_ready_;
@@ -143,7 +153,9 @@ class TapedEngine : public host::Engine {
   host::Settings tape_session_;
   bool from_tape_ = false;  // the session has the tape's settings
   bool playing_ = false;    // and what was evaluated in it came from the tape
+  bool parts_ = false;
   std::vector<host::Event> queue_;
+  std::vector<float> cut_;  // of the event at hand: its rows without positions that come later
   size_t next_ = 0;
   int32_t n_positions_ = 0;  // of a session that is played
 };

@@ -186,9 +186,12 @@ class TextReport {
       return fmt::format("layer {} {:.1e} {} {:.1e} layer {}", rows.front().layer, values.front(),
                          GrowthCurve(values, kColumns), values.back(), rows.back().layer);
     };
-    Line("growth", curve(errors) +
-                       "; rel-L2 of the layers' outputs in the free run, each step of the curve is a "
-                       "factor of ten");
+    int64_t n_watched = 0;
+    for (const run::PromptRecord& p : c_.prompts) n_watched = std::max(n_watched, p.n_watched);
+    Line("growth", fmt::format("{}; rel-L2 of the layers' outputs in the free run{}, each step of the curve "
+                               "is a factor of ten",
+                               curve(errors),
+                               n_watched > 0 ? fmt::format(" over the first {} positions", n_watched) : ""));
     if (options_.details && noise.size() == errors.size())
       Line("", fmt::format("{}; there the {} against itself, largest of {} runs of {}", curve(noise),
                            c_.floor.side, c_.floor.n_runs, Escape(c_.floor.method)));
@@ -197,15 +200,22 @@ class TextReport {
   // Whether watching changed what an engine computes; a change is a reason of the verdict too.
   void Observer() {
     bool watched = false, changed[2] = {false, false};
+    int64_t n_watched = 0;
     for (const run::PromptRecord& p : c_.prompts)
       for (int side : {0, 1}) {
         watched |= !p.tapped_sha256[side].empty();
         changed[side] |= p.observer_effect(side);
+        n_watched = std::max(n_watched, p.n_watched);
       }
     if (!watched) return;
     if (!changed[0] && !changed[1] && !options_.details) return;
     if (!changed[0] && !changed[1])
-      Line("observer", "logits have the same bits with and without taps, in both engines");
+      Line("observer",
+           fmt::format("logits have the same bits with and without taps, in both engines{}",
+                       n_watched > 0 ? fmt::format("; of the candidate the first {} positions (--watch whole "
+                                                   "watches all)",
+                                                   n_watched)
+                                     : ""));
     else
       Line("observer", fmt::format("logits CHANGE under taps in the {}", changed[0] && changed[1]
                                                                              ? "candidate and the reference"

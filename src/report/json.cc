@@ -100,6 +100,7 @@ Json JsonWriter::Prompt(const run::PromptRecord& p) {
                {{"candidate", digest(p.tapped_sha256[0])}, {"reference", digest(p.tapped_sha256[1])}}},
               {"logits_sha256_untapped",
                {{"candidate", digest(p.untapped_sha256[0])}, {"reference", digest(p.untapped_sha256[1])}}},
+              {"candidate_watched_positions", p.n_watched > 0 ? Json(p.n_watched) : Json()},
               {"traces", {{"candidate", Trace(p.traces[0])}, {"reference", Trace(p.traces[1])}}}};
 }
 

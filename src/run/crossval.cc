@@ -98,6 +98,8 @@ class CrossvalRun {
   // Whether all rows are within the limits of a floor.
   bool IsWithin(const compare::NoiseFloor& floor) const;
   Status TakeFloor();
+  // Where logits lie beyond the floor of a comparison whose ops agree, watching may hide why.
+  Status WatchWholeInDoubt();
   void TellOfDoubts();
   // Where ops are not compared: what the engines' products show, if that may be why the logits
   // part.
@@ -212,6 +214,7 @@ Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& 
     ++(prefill ? evidence.n_prefill : evidence.n_decode)[kCandidate];
     evidence.n_vocab[kCandidate] = static_cast<int64_t>(row.size());
     digest.Update(row);
+    if (position + 1 == kWatchedPositions) prompt.first_sha256 = digest.sha256.Hex();
     // Rows that cannot be paired are counted, and the judge says what is wrong with the count.
     if (position < 0 || position >= reference.n_rows() ||
         static_cast<int64_t>(row.size()) != reference.n_columns())
@@ -395,6 +398,14 @@ Status CrossvalRun::TakeFloor() {
   return {};
 }
 
+Status CrossvalRun::WatchWholeInDoubt() {
+  if (!local_run_ || (evidence_.floor && IsWithin(*evidence_.floor))) return {};
+  for (size_t i = 0; i < out_.prompts.size(); ++i)
+    if (out_.prompts[i].n_watched > 0)
+      PB_TRY(local_run_->WatchWhole(out_.prompts[i], static_cast<int32_t>(i)));
+  return {};
+}
+
 void CrossvalRun::TellOfDoubts() {
   size_t longest = 0;
   for (const PromptRecord& prompt : out_.prompts) {
@@ -504,14 +515,15 @@ Result<Comparison> CrossvalRun::Run() {
   for (size_t i = 0; go && i < out_.prompts.size() && !failed_; ++i) PB_TRY(ComparePrompt(i));
   bool compared = std::any_of(evidence_.prompts.begin(), evidence_.prompts.end(),
                               [](const compare::PromptEvidence& prompt) { return !prompt.rows.empty(); });
-  if (compared && !failed_) FinishLocally();
-  if (compared && !failed_) {
+  const bool whole = compared && !failed_;
+  if (whole)
     PB_TRY(Absorb(floor_.Calibrate([this](const compare::NoiseFloor& floor) { return IsWithin(floor); })));
-  }
   if (compared && !failed_)
     PB_TRY(TakeFloor());
   else
     evidence_.no_floor_reason = failed_ ? "an engine failed" : "nothing was compared";
+  if (compared && !failed_) PB_TRY(Absorb(WatchWholeInDoubt()));
+  if (whole) FinishLocally();
   bool flash = drive::FindSetting(session_[kReference], "attn.flash") != nullptr;
   if (compared && !failed_ && finite_ && request_.default_row && flash && first_rows_)
     CompareDefaultConfiguration();

@@ -44,8 +44,8 @@ Result<drive::PointPlan> LocalRun::OpenSessions() {
   return drive::PlanPoints(stages[0], stages[1]);
 }
 
-Result<drive::LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index, drive::Overwrite overwrite,
-                                             bool keeps) {
+Result<drive::LockStepResult> LocalRun::Pass(const Walk& walk, PromptRecord& prompt, int32_t index,
+                                             drive::Overwrite overwrite, bool keeps) {
   PB_ASSIGN(const drive::PointPlan plan, OpenSessions());
   drive::LockStepOptions options;
   const trace::ModelFacts reference = sides_[1]->record().model_facts();
@@ -64,7 +64,7 @@ Result<drive::LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index
   // Positions, of which each point is a share: a prefill's are many, a step's one.
   int64_t n_rows_done = 0, n_points = 0;
   for (const int32_t s : plan.compared) n_points += pb_vocabulary[s].per_layer ? options.n_layers : 1;
-  const auto n_positions = static_cast<int64_t>(prompt.tokens.size() + prompt.decoded.size());
+  const int64_t n_positions = walk.n_positions();
   const std::string doing = WhatIsDone(overwrite, index);
   options.on_pair = [&](const drive::PointPair& pair) -> Status {
     n_rows_done += pair.shape[0];
@@ -75,7 +75,7 @@ Result<drive::LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index
     if (request_.observe && in_lock_step) request_.observe(pair);
     // Later steps only show the same products again.
     for (int side : {0, 1})
-      if (!in_lock_step && observers_[side] && pair.row->step <= 1)
+      if (!in_lock_step && observers_[side] && pair.row->step <= 1 && !(part_only_ && side == 1))
         observers_[side]->OnPoint(pair.point, pair.shape, side == 0 ? pair.candidate : pair.reference,
                                   pair.row->step > 0);
     return {};
@@ -85,13 +85,13 @@ Result<drive::LockStepResult> LocalRun::Pass(PromptRecord& prompt, int32_t index
     PB_ASSIGN(kept, KeptPair::Create(request_.keep, sides_, prompt, request_.prompts.size(), index));
     options.on_event = [&](int side, const host::Event& event) { return kept->OnEvent(side, event); };
   }
-  n_expected_ = plan.Expected(options.n_layers) * (1 + static_cast<int64_t>(prompt.decoded.size()));
+  n_expected_ = plan.Expected(options.n_layers) * (1 + static_cast<int64_t>(walk.steps.size()));
   if (in_lock_step) {
     evidence_.unobservable = plan.unobservable;
     evidence_.unmapped = plan.one_sided;
   }
   drive::LockStep lock_step(*sides_[0], *sides_[1], plan, options);
-  Status status = Steps(lock_step, prompt, index, kept.get());
+  Status status = Steps(lock_step, walk, index, kept.get());
   if (kept && status.ok()) status = kept->Finish(&prompt);
   if (kept && !status.ok()) kept->Abandon(status.error().message);
   if (!status.ok()) return std::move(status).error();
@@ -133,7 +133,7 @@ void LocalRun::TakePrecision() {
 
 int64_t LocalRun::Rows() const { return drive::PassRows({&sides_[0]->record(), &sides_[1]->record()}); }
 
-Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
+Result<std::string> LocalRun::Unwatched(int side, const Walk& walk) {
   drive::Participant& engine = *sides_[side];
   PB_TRY(engine.OpenSession(*session_[side]));
   Sha256 digest;
@@ -141,35 +141,117 @@ Result<std::string> LocalRun::Unwatched(int side, const PromptRecord& prompt) {
     digest.Update(std::as_bytes(row));
     return {};
   };
-  PB_TRY(drive::ForEachPass(
-      prompt.tokens, Rows(), drive::StepsOf(prompt.decoded),
-      [&](const drive::Pass& pass) { return engine.Evaluate(pass.tokens, pass.position, on_row); }));
+  PB_TRY(drive::ForEachPass(walk.prefill, Rows(), drive::StepsOf(walk.steps), [&](const drive::Pass& pass) {
+    return engine.Evaluate(pass.tokens, pass.position, on_row);
+  }));
   return digest.Hex();
 }
 
-Status LocalRun::Steps(drive::LockStep& lock_step, const PromptRecord& prompt, int32_t index,
-                       KeptPair* kept) {
-  if (kept) PB_TRY(kept->BeginStep(0, prompt.tokens));
+Status LocalRun::Steps(drive::LockStep& lock_step, const Walk& walk, int32_t index, KeptPair* kept) {
+  if (kept) PB_TRY(kept->BeginStep(0, walk.prefill));
   auto evaluate = [&](const drive::Pass& pass) -> Status {
     if (kept && pass.step > 0) PB_TRY(kept->BeginStep(pass.position, pass.tokens));
     return lock_step.Pass(pass.tokens, pass.position, index, pass.step);
   };
-  return drive::ForEachPass(prompt.tokens, Rows(), drive::StepsOf(prompt.decoded), evaluate);
+  return drive::ForEachPass(walk.prefill, Rows(), drive::StepsOf(walk.steps), evaluate);
 }
 
-Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
-  // The free run comes first, as it shows how each engine rounds.
+void LocalRun::BeginObserving(int32_t index) {
   for (int side : {0, 1}) {
     auto declared = ActQuant::Parse(sides_[side]->record().session_facts().act_quant.value);
     if (index == 0 && models_[side] && declared.ok()) observers_[side].emplace(models_[side], *declared);
   }
-  PB_TRY(AddAccumulated(prompt, index));
-  if (observers_[0] || observers_[1]) TakePrecision();
-  return AddLocal(prompt, index);
 }
 
-Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
-  PB_ASSIGN(const drive::LockStepResult result, Pass(prompt, index, drive::Overwrite::kReference, false));
+bool LocalRun::MayWatchPart(const PromptRecord& prompt) const {
+  // Where a part costs much less than the whole.
+  constexpr int64_t kLong = 3 * kWatchedPositions;
+  return request_.watch == Watch::kAuto && request_.keep.folder.empty() && !prompt.first_sha256.empty() &&
+         Rows() >= kWatchedPass && static_cast<int64_t>(prompt.tokens.size()) >= kLong;
+}
+
+Status LocalRun::Record(const PromptRecord& prompt) {
+  PB_ASSIGN(const drive::PointPlan plan, OpenSessions());
+  if (plan.compared.empty() || !part_.BeginRecording(prompt)) return {};
+  Sha256 logits, shown;
+  const auto take = [&](const host::Event& event) -> Status {
+    const auto bytes = std::as_bytes(event.tensor.data);
+    if (event.kind == host::Event::kLogits) logits.Update(bytes);
+    if (event.kind == host::Event::kPoint && event.point.stage == PB_STAGE_LOGITS) shown.Update(bytes);
+    return {};
+  };
+  const auto n_positions = static_cast<int64_t>(prompt.tokens.size() + prompt.decoded.size());
+  Status status = drive::ForEachPass(prompt.tokens, Rows(), drive::StepsOf(prompt.decoded),
+                                     [&](const drive::Pass& pass) -> Status {
+                                       if (request_.progress)
+                                         request_.progress("reference with taps", pass.position, n_positions);
+                                       host::EvalRequest request;
+                                       request.tokens.assign(pass.tokens.begin(), pass.tokens.end());
+                                       request.first_position = pass.position;
+                                       request.tap.stages = plan.compared;
+                                       request.tap.outputs = true;
+                                       return sides_[1]->Evaluate(request, take);
+                                     });
+  part_.EndRecording(prompt, status.ok() ? logits.Hex() : "", shown.Hex());
+  return status;
+}
+
+void LocalRun::ObserveTape(const drive::Tape& tape) {
+  bool seen[2] = {false, false};
+  for (const drive::TapePass& pass : tape.passes()) {
+    const bool decode = pass.tokens.size() == 1;
+    if (std::exchange(seen[decode], true)) continue;
+    // One row of each: the observer looks at no more.
+    const auto row = pass.first_position + static_cast<int32_t>(pass.tokens.size() / 2);
+    for (const drive::TapeItem& item : pass.items) {
+      if (item.kind != host::Event::kPoint) continue;
+      const int64_t at = row - item.point.first_position;
+      if (at < 0 || at >= item.shape[0]) continue;
+      const std::span<const float> values = tape.Values(item);
+      const size_t width = values.size() / static_cast<size_t>(item.shape[0]);
+      host::PointRef point = item.point;
+      point.first_position = row;
+      std::vector<int64_t> shape = item.shape;
+      shape[0] = 1;
+      observers_[1]->OnPoint(point, shape, values.subspan(static_cast<size_t>(at) * width, width), decode);
+    }
+  }
+}
+
+Status LocalRun::Add(PromptRecord& prompt, int32_t index) {
+  // The free run comes first, as it shows how each engine rounds.
+  BeginObserving(index);
+  if (MayWatchPart(prompt) && !part_.served()) PB_TRY(Record(prompt));
+  const bool part = MayWatchPart(prompt) && part_.served();
+  PB_TRY(part ? AddPart(prompt, index) : AddAccumulated(prompt, index));
+  if (observers_[0] || observers_[1]) TakePrecision();
+  PB_ASSIGN(drive::LockStepResult result, InLockStep(prompt, index));
+  const bool doubt = !result.missing.empty() ||
+                     std::ranges::any_of(result.rows, [](const auto& row) { return row.above_bound(); });
+  if (part && doubt) {
+    BeginObserving(index);
+    PB_TRY(WatchWhole(prompt, index));
+    if (observers_[0] || observers_[1]) {
+      TakePrecision();
+      scheme_check_.reset();
+    }
+    PB_ASSIGN(result, InLockStep(prompt, index));
+  }
+  AddLocal(prompt, result);
+  return {};
+}
+
+Status LocalRun::WatchWhole(PromptRecord& prompt, int32_t index) {
+  std::erase_if(accumulated_, [&](const compare::PointRow& row) { return row.prompt == index; });
+  prompt.n_watched = 0;
+  return AddAccumulated(prompt, index);
+}
+
+Result<drive::LockStepResult> LocalRun::InLockStep(PromptRecord& prompt, int32_t index) {
+  return Pass(WholeOf(prompt), prompt, index, drive::Overwrite::kReference, false);
+}
+
+void LocalRun::AddLocal(const PromptRecord& prompt, const drive::LockStepResult& result) {
   // A point is compared when all its rows were, in however many pieces they came.
   std::map<std::tuple<int32_t, int32_t, int32_t>, int64_t> rows;  // by step, stage, layer
   for (const compare::PointRow& row : result.rows) rows[{row.step, row.stage, row.layer}] += row.n_rows;
@@ -183,6 +265,32 @@ Status LocalRun::AddLocal(PromptRecord& prompt, int32_t index) {
   // The candidate's last tensor was overwritten too: what it delivers are then the reference's
   // logits.
   overwrite_ignored_ |= result.missing.empty() && result.logits_sha256[0] != result.shown_sha256[1];
+}
+
+Status LocalRun::AddPart(PromptRecord& prompt, int32_t index) {
+  const bool rounds = !sides_[0]->record().session_facts().overwrite_exact;
+  if (rounds) evidence_.shown_is_used = false;
+  const auto first = prompt.tokens.begin();
+  const Walk walk{{first, first + kWatchedPass}, {first + kWatchedPass, first + kWatchedPositions}};
+  part_only_ = true;
+  part_.ServeParts(true);
+  auto pass =
+      Pass(walk, prompt, index, rounds ? drive::Overwrite::kNothing : drive::Overwrite::kItself, false);
+  part_.ServeParts(false);
+  part_only_ = false;
+  if (!pass.ok()) return std::move(pass).error();
+  if (observers_[1]) ObserveTape(*part_.tape());
+  // The reference's proof came with its recording, over the whole prompt.
+  prompt.tapped_sha256[1] = prompt.untapped_sha256[1] = prompt.logits_sha256[1];
+  prompt.tapped_sha256[0] = pass->logits_sha256[0];
+  prompt.untapped_sha256[0] = prompt.first_sha256;
+  // An engine's bits may depend on how many rows it is given at once.
+  if (prompt.tapped_sha256[0] != prompt.untapped_sha256[0]) {
+    PB_ASSIGN(prompt.untapped_sha256[0], Unwatched(0, walk));
+  }
+  prompt.n_watched = kWatchedPositions;
+  if (prompt.observer_effect(0) || !pass->missing.empty()) return WatchWhole(prompt, index);
+  accumulated_.insert(accumulated_.end(), pass->rows.begin(), pass->rows.end());
   return {};
 }
 
@@ -190,9 +298,12 @@ Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   // An engine that rounds what it gets back cannot prove that it computes with what it shows.
   const bool rounds = !sides_[0]->record().session_facts().overwrite_exact;
   if (rounds) evidence_.shown_is_used = false;
+  const Walk whole = WholeOf(prompt);
   part_.BeginRecording(prompt);
-  auto pass = Pass(prompt, index, rounds ? drive::Overwrite::kNothing : drive::Overwrite::kItself, true);
-  part_.EndRecording(prompt, pass);
+  auto pass =
+      Pass(whole, prompt, index, rounds ? drive::Overwrite::kNothing : drive::Overwrite::kItself, true);
+  const bool complete = pass.ok() && pass->missing.empty();
+  part_.EndRecording(prompt, complete ? pass->logits_sha256[1] : "", complete ? pass->shown_sha256[1] : "");
   if (!pass.ok()) return std::move(pass).error();
   drive::LockStepResult result = std::move(pass).value();
   shown_not_used_[1] |= result.missing.empty() && result.shown_sha256[1] != result.logits_sha256[1];
@@ -200,12 +311,12 @@ Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
     prompt.untapped_sha256[side] = prompt.logits_sha256[side];
     if (result.logits_sha256[side] != prompt.logits_sha256[side] &&
         Rows() < static_cast<int64_t>(prompt.tokens.size())) {
-      PB_ASSIGN(prompt.untapped_sha256[side], Unwatched(side, prompt));
+      PB_ASSIGN(prompt.untapped_sha256[side], Unwatched(side, whole));
     }
   }
   if (!rounds && result.logits_sha256[0] != prompt.untapped_sha256[0]) {
     // Whether watching changes the logits, or only getting back what was shown.
-    PB_ASSIGN(result, Pass(prompt, index, drive::Overwrite::kNothing, false));
+    PB_ASSIGN(result, Pass(whole, prompt, index, drive::Overwrite::kNothing, false));
     shown_not_used_[0] |= result.logits_sha256[0] == prompt.untapped_sha256[0];
   }
   for (int side : {0, 1}) prompt.tapped_sha256[side] = result.logits_sha256[side];

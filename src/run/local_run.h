@@ -31,7 +31,11 @@ class LocalRun {
 
   // Runs one prompt with its decode steps, in lock-step and on its own; keeps the errors, and the
   // digests of the logits as they came with taps in prompt.tapped_sha256.
+  // Of a long prompt the part is watched that shows how the candidate rounds and that watching
+  // changes nothing; all of it where an op then lies beyond its bound.
   Status Add(PromptRecord& prompt, int32_t index);
+  // Watches the whole of a prompt of which a part was watched.
+  Status WatchWhole(PromptRecord& prompt, int32_t index);
 
   const ObservedPrecision& precision() const { return precision_; }
 
@@ -41,11 +45,28 @@ class LocalRun {
               std::vector<compare::PointRow>* accumulated, std::vector<compare::Obstacle>* obstacles);
 
  private:
+  // Tokens to run over: one prefill, then steps.
+  struct Walk {
+    std::vector<int32_t> prefill, steps;
+    int64_t n_positions() const { return static_cast<int64_t>(prefill.size() + steps.size()); }
+  };
+  static Walk WholeOf(const PromptRecord& prompt) { return {prompt.tokens, prompt.decoded}; }
+
   // `keeps`: this is the pass whose traces are kept, where that was asked for.
-  Result<drive::LockStepResult> Pass(PromptRecord& prompt, int32_t index, drive::Overwrite overwrite,
-                                     bool keeps);
-  Status AddLocal(PromptRecord& prompt, int32_t index);
+  Result<drive::LockStepResult> Pass(const Walk& walk, PromptRecord& prompt, int32_t index,
+                                     drive::Overwrite overwrite, bool keeps);
+  // Whether a part of the prompt may be watched instead of all.
+  bool MayWatchPart(const PromptRecord& prompt) const;
+  // Lets the reference run over a prompt by itself, to be recorded; without an error even where it is
+  // not recorded then.
+  Status Record(const PromptRecord& prompt);
+  void BeginObserving(int32_t index);
+  Result<drive::LockStepResult> InLockStep(PromptRecord& prompt, int32_t index);
+  void AddLocal(const PromptRecord& prompt, const drive::LockStepResult& result);
   Status AddAccumulated(PromptRecord& prompt, int32_t index);
+  Status AddPart(PromptRecord& prompt, int32_t index);
+  // Shows the observer of the reference's products what the tape has of the first pass and step.
+  void ObserveTape(const drive::Tape& tape);
   // Takes what was observed of both engines' products in the first prompt's free run.
   void TakePrecision();
   // For who waits: the pass at hand.
@@ -55,18 +76,19 @@ class LocalRun {
   Status AskForSchemes();
   // Opens both sessions anew and plans which points to expect of them.
   Result<drive::PointPlan> OpenSessions();
-  // Evaluates the prompt and its decode steps; `kept` may be null.
-  Status Steps(drive::LockStep& lock_step, const PromptRecord& prompt, int32_t index, KeptPair* kept);
+  // Evaluates tokens; `kept` may be null.
+  Status Steps(drive::LockStep& lock_step, const Walk& walk, int32_t index, KeptPair* kept);
   // Token rows of one pass: both engines get the same, so it is as long as the shorter of their
   // batches.
   int64_t Rows() const;
   // The digest of a side's logits in these passes, with nobody watching.
-  Result<std::string> Unwatched(int side, const PromptRecord& prompt);
+  Result<std::string> Unwatched(int side, const Walk& walk);
 
   drive::Participant* sides_[2];
   const host::Settings* session_[2];
   std::shared_ptr<const Model> models_[2];
   std::optional<codes::PrecisionObserver> observers_[2];  // while they watch
+  bool part_only_ = false;  // while they do: a part of the prompt, the reference's from its tape
   ObservedPrecision precision_;
   std::optional<codes::SchemeCheck> scheme_check_;  // once both engines were asked
   const Request& request_;

@@ -34,6 +34,10 @@ struct KeptPart {
   uint64_t n_bytes = 0;
 };
 
+// Where a part of a prompt is enough for a proof: positions of one pass, and steps of one after it.
+inline constexpr int64_t kWatchedPass = 128, kWatchedSteps = 2;
+inline constexpr int64_t kWatchedPositions = kWatchedPass + kWatchedSteps;
+
 struct PromptRecord {
   std::string text;
   std::string origin;                 // "--prompt", "prompts.txt:3", "stdin"
@@ -52,6 +56,11 @@ struct PromptRecord {
   bool observer_effect(int side) const {
     return !tapped_sha256[side].empty() && tapped_sha256[side] != untapped_sha256[side];
   }
+  // Positions that the candidate's watched free run went over, the first of the prompt; 0: all, and
+  // the decode steps. Of fewer, its tapped_sha256 and untapped_sha256 are of these positions.
+  int64_t n_watched = 0;
+  // The candidate's logits at the first kWatchedPositions, unwatched; empty: there are fewer.
+  std::string first_sha256;
   // The reference did not run over this prompt: its logits and tensors are of an earlier run.
   std::optional<KeptPart> reference_part;
   double wall_seconds[2] = {0, 0};     // candidate, reference: prefill and decode together

@@ -174,21 +174,21 @@ bool ReferencePart::IsWorthRecording(const PromptRecord& prompt) const {
   return n_bytes <= kMostBytes && !error && disk.available / 2 > n_bytes;
 }
 
-void ReferencePart::BeginRecording(const PromptRecord& prompt) {
-  if (!engine_ || served_ || !request_.keep.folder.empty() || !IsWorthRecording(prompt)) return;
+bool ReferencePart::BeginRecording(const PromptRecord& prompt) {
+  if (!engine_ || served_ || !request_.keep.folder.empty() || !IsWorthRecording(prompt)) return false;
   auto writer = drive::TapeWriter::Create(FolderOf(prompt), kMostBytes);
-  if (!writer.ok()) return;
+  if (!writer.ok()) return false;
   writer_ = std::move(writer).value();
   engine_->Record(writer_.get());
+  return true;
 }
 
-void ReferencePart::EndRecording(const PromptRecord& prompt, const Result<drive::LockStepResult>& pass) {
+void ReferencePart::EndRecording(const PromptRecord& prompt, const std::string& logits_sha256,
+                                 const std::string& shown_sha256) {
   if (!writer_) return;
   engine_->Record(nullptr);
   const std::unique_ptr<drive::TapeWriter> writer = std::move(writer_);
-  if (!pass.ok() || !pass->missing.empty() || pass->logits_sha256[1] != prompt.logits_sha256[1] ||
-      pass->shown_sha256[1] != pass->logits_sha256[1])
-    return;
+  if (logits_sha256 != prompt.logits_sha256[1] || shown_sha256 != logits_sha256) return;
   const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   auto tape = writer->Finish(
       Provenance(prompt),

@@ -31,12 +31,20 @@ class ReferencePart {
   // Before the reference runs over a prompt with the session of the comparison: looks for a kept
   // part, which is then served, and noted in the prompt.
   void Find(PromptRecord* prompt);
-  // Before the watched pass over that prompt: begins to record, where nothing is served and it is
-  // worth it. `n_positions` of it and its decode steps.
-  void BeginRecording(const PromptRecord& prompt);
+  // Before the reference's watched pass over that prompt: begins to record, where nothing is served
+  // and it is worth it. Whether it does.
+  bool BeginRecording(const PromptRecord& prompt);
   // After the pass. What was recorded is served from here on and kept, if the reference showed and
-  // delivered, watched, what it delivered unwatched.
-  void EndRecording(const PromptRecord& prompt, const Result<drive::LockStepResult>& pass);
+  // delivered, watched, what it delivered unwatched: digests of the logits both ways; empty: the pass
+  // did not come to its end.
+  void EndRecording(const PromptRecord& prompt, const std::string& logits_sha256,
+                    const std::string& shown_sha256);
+  // Whether the prompt at hand is served.
+  bool served() const { return served_; }
+  // Whether passes of some of its rows are, too.
+  void ServeParts(bool parts) { engine_->ServeParts(parts); }
+  // What is served of it, or null.
+  const drive::Tape* tape() const { return served_ ? engine_->tape() : nullptr; }
 
   // What the reference in its default configuration gave over a prompt, from the cache.
   bool FindDefault(const PromptRecord& prompt, DefaultConfiguration* row) const;

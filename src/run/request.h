@@ -41,6 +41,12 @@ enum class NoiseRuns {
   kWhole,  // all of it
 };
 
+// Over how much of a prompt the candidate runs freely with its points watched.
+enum class Watch {
+  kAuto,   // over its first positions, where the reference's part is recorded and nothing is in doubt
+  kWhole,  // over all of it
+};
+
 struct Request {
   drive::EngineSpec candidate, reference;
   // predicts what a difference of precision does to the logits
@@ -56,6 +62,7 @@ struct Request {
   std::string calibration;                        // text whose tokens join the noise floor
   int32_t n_noise_runs = 8;                       // 0: no noise floor, so nothing can match
   NoiseRuns noise = NoiseRuns::kWhole;
+  Watch watch = Watch::kWhole;
   // also run the reference in its default configuration
   bool default_row = true;
   // what the caller decided and why; copied to the record
