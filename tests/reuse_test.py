@@ -68,6 +68,27 @@ class Reuse(Case):
                 self.assertIn(part["data_blake3"][:12], named[0])
                 self.assertEqual(part["proofs"], ["observer effect", "shown is delivered"])
 
+    def test_a_part_is_watched_where_that_tells_as_much(self):
+        """Beside a kept part of a long prompt the candidate is watched over its first positions; where an op, the logits or the proof
+        is in doubt over all of it, with the verdict, place and blame of a run that watches all in any case."""
+        text = (ROOT / "models/heldout.txt").read_text()[:1800]
+        for candidate, reference, watched in [("native", "native", 130), (BAD, "native", None), ("faulty", "faulty", 130),
+                                              ("faulty,faulty.mode=wrong_unwatched", "faulty", None),
+                                              ("faulty,faulty.mode=shown_not_used", "faulty", None),
+                                              ("faulty,faulty.mode=wrong_late", "faulty", None),
+                                              ("faulty,faulty.mode=wrong_long_unwatched", "faulty", None)]:
+            with self.subTest(candidate):
+                prompt = text[:450] if reference == "faulty" else text
+                whole = self.judge("--watch", "whole", candidate=candidate, reference=reference, prompt=prompt)
+                for again in (False, True):
+                    if not again:
+                        shutil.rmtree(self.cache / "reference", ignore_errors=True)
+                    part = self.judge(candidate=candidate, reference=reference, prompt=prompt)
+                    self.assertEqual(part.json["prompts"][0]["candidate_watched_positions"], watched, part)
+                    for key in ("verdict", "reasons", "first_divergence", "blame", "points", "positions", "engines"):
+                        self.assertEqual(part.json.get(key), whole.json.get(key), key)
+                self.assertIsNone(whole.json["prompts"][0]["candidate_watched_positions"])
+
     def test_a_candidate_that_changed_meets_the_same_reference(self):
         self.assertEqual(self.reused(self.judge()), [False])
         bad = self.judge(candidate=BAD)

@@ -41,7 +41,8 @@ constexpr const char* kLies[] = {"nan",
                                  "wrong_late",
                                  "hides_points",
                                  "wrong_batches",
-                                 "nondeterministic"};
+                                 "nondeterministic",
+                                 "wrong_long_unwatched"};
 constexpr const char* kPlaces[] = {"create", "model", "session", "eval", "point"};
 
 template <size_t N>

@@ -48,18 +48,19 @@ enum class Lie {
   kWrongUnwatched,  // wrong, unless a tap looks
   // shows the right value and computes with the wrong one, unless it is overwritten
   kShownNotUsed,
-  kShownNotUsedABit,   // the same, by so little that the logits hide it
-  kIgnoresOverwrites,  // computes on with its own values whatever it is overwritten with
-  kOtherLogits,        // shows the right logits and delivers half of them
-  kConstantLogits,     // the same logit for every token
-  kWrongLate,          // wrong by little, and only from position kLate on
-  kHidesPoints,        // declares every stage but the embeddings unobservable
-  kWrongBatches,       // wrong in evaluations of more than kSmall tokens
-  kNondeterministic,   // wrong by another factor in every session, from position kLate on
+  kShownNotUsedABit,    // the same, by so little that the logits hide it
+  kIgnoresOverwrites,   // computes on with its own values whatever it is overwritten with
+  kOtherLogits,         // shows the right logits and delivers half of them
+  kConstantLogits,      // the same logit for every token
+  kWrongLate,           // wrong by little, and only from position kLate on
+  kHidesPoints,         // declares every stage but the embeddings unobservable
+  kWrongBatches,        // wrong in evaluations of more than kSmall tokens
+  kNondeterministic,    // wrong by another factor in every session, from position kLate on
+  kWrongLongUnwatched,  // wrong in evaluations of more than kLong tokens that nobody watches
 };
 
 inline constexpr float kWrong = 1.5f, kABit = 1.0f + 0x1p-21f, kLittle = 1.0f + 0x1p-12f;
-inline constexpr int kLate = 6, kSmall = 3;
+inline constexpr int kLate = 6, kSmall = 3, kLong = 200;
 
 enum class Place { kCreate, kModel, kSession, kEval, kPoint };
 

@@ -205,6 +205,8 @@ class Tap {
       std::fill(output.values.begin(), output.values.end(), 1.0f);
     const bool wrong_here = stage == PB_STAGE_FFN_GATED && layer == 1;
     if (wrong_here && faults_.Has(Lie::kWrongUnwatched) && !eval_.tap) Scale(output, faulty::kWrong);
+    if (wrong_here && faults_.Has(Lie::kWrongLongUnwatched) && !eval_.tap && eval_.n_tokens > faulty::kLong)
+      Scale(output, faulty::kWrong);
     if (wrong_here && faults_.Has(Lie::kWrongLate) && eval_.first_position >= faulty::kLate)
       Scale(output, faulty::kLittle);
     if (wrong_here && faults_.Has(Lie::kWrongBatches) && eval_.n_tokens > faulty::kSmall)
