@@ -19,15 +19,37 @@ namespace {
 
 constexpr int32_t kEveryLayer = -2;
 
-// In which evaluations: those of several tokens, of one, or both.
-enum class When { kAlways, kPrefill, kDecode };
+// What a defect may depend on.
+struct Evaluation {
+  int64_t n_tokens, first_position;
+  int64_t threads;
+  bool fused;
+};
+// In which evaluations a defect is: mutant.when.
+struct When {
+  std::string_view name;
+  bool (*holds)(const Evaluation& e);
+};
+constexpr When kWhen[] = {
+    {"always", [](const Evaluation&) { return true; }},
+    {"prefill", [](const Evaluation& e) { return e.n_tokens > 1; }},
+    {"decode", [](const Evaluation& e) { return e.n_tokens == 1; }},
+    {"few_rows", [](const Evaluation& e) { return e.n_tokens == 2 || e.n_tokens == 3; }},
+    {"many_rows", [](const Evaluation& e) { return e.n_tokens >= 32; }},
+    {"odd_rows", [](const Evaluation& e) { return e.n_tokens > 4 && e.n_tokens % 4 != 0; }},
+    {"past_32", [](const Evaluation& e) { return e.first_position + e.n_tokens > 32; }},
+    {"past_512", [](const Evaluation& e) { return e.first_position + e.n_tokens > 512; }},
+    {"two_threads", [](const Evaluation& e) { return e.threads >= 2; }},
+    {"flash", [](const Evaluation& e) { return e.fused; }},
+};
 
 // What to do wrong and where.
 struct Plan {
   const Defect* defect = nullptr;     // none: the wrapped engine as it is
   int32_t stage = PB_STAGE_UNMAPPED;  // of a benign change may be unmapped: all that it applies to
   int32_t layer = kEveryLayer;
-  When when = When::kAlways;
+  const When* when = kWhen;
+  int64_t threads = 1;
   uint64_t seed = 1;
   bool fused = false;  // attn.flash=on: attention shows as one op
   // mutant.act_quant: how products round, where the engine does not know that of itself and says
@@ -35,9 +57,8 @@ struct Plan {
   std::string act_quant;
   bool f16_sums = false;  // mutant.sums=f16: products of F16 weights keep their sums in f16
 
-  // `n`: tokens of the evaluation.
-  bool Hits(int32_t at_stage, int32_t at_layer, int64_t n) const {
-    if (at_stage < 0 || when == (n > 1 ? When::kDecode : When::kPrefill)) return false;
+  bool Hits(int32_t at_stage, int32_t at_layer, int64_t n_tokens, int64_t first_position) const {
+    if (at_stage < 0 || !when->holds({n_tokens, first_position, threads, fused})) return false;
     const auto s = static_cast<pb_stage>(at_stage);
     if (f16_sums)
       return stages::kProducts.Contains(s) && (stage < 0 || at_stage == stage) &&
@@ -139,9 +160,12 @@ Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* res
       PB_ASSIGN(int64_t layer, Number(key, value));
       plan->layer = static_cast<int32_t>(layer);
     } else if (key == "mutant.when") {
-      if (value != "always" && value != "prefill" && value != "decode")
-        return MakeError(Code::kUsage, "mutant.when={}: always, prefill and decode are offered", value);
-      plan->when = value == "prefill" ? When::kPrefill : value == "decode" ? When::kDecode : When::kAlways;
+      plan->when = std::ranges::find(kWhen, value, &When::name);
+      if (plan->when == std::end(kWhen)) {
+        std::vector<std::string_view> names;
+        for (const When& when : kWhen) names.push_back(when.name);
+        return MakeError(Code::kUsage, "mutant.when={}: offered are {}", value, fmt::join(names, ", "));
+      }
     } else if (key == "mutant.seed") {
       PB_ASSIGN(int64_t seed, Number(key, value));
       plan->seed = static_cast<uint64_t>(seed);
@@ -150,6 +174,9 @@ Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* res
         return MakeError(Code::kUsage, "attn.flash={}: on and off are offered", value);
       plan->fused = value == "on";
     } else {
+      if (key == "threads") {
+        PB_ASSIGN(plan->threads, Number(key, value));
+      }
       rest->emplace_back(key, value);
     }
   }
@@ -245,7 +272,8 @@ class MutantSession : public plugin::Session {
     if (replay.variation && *replay.variation)
       return MakeError(Code::kUnsupported, "variation {}: the mutant offers none", replay.variation);
     const int64_t n = replay.n_inputs > 0 ? replay.inputs[0].shape[0] : 0;
-    if (!plan_.Hits(replay.stage, replay.layer, n)) return FromAbi(api_, api_.replay(session_, &replay));
+    if (!plan_.Hits(replay.stage, replay.layer, n, replay.first_position))
+      return FromAbi(api_, api_.replay(session_, &replay));
     op_.inputs.clear();
     for (size_t i = 0; i < replay.n_inputs; i++) op_.inputs.push_back(Copy(replay.inputs[i]));
     struct Sink {
@@ -282,7 +310,9 @@ class MutantSession : public plugin::Session {
   }
 
  private:
-  bool Hits(const pb_point& point) const { return plan_.Hits(point.stage, point.layer, eval_->n_tokens); }
+  bool Hits(const pb_point& point) const {
+    return plan_.Hits(point.stage, point.layer, eval_->n_tokens, eval_->first_position);
+  }
   bool IsHidden(int32_t stage) const {
     return plan_.fused && (stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX);
   }

@@ -20,6 +20,7 @@
 #include "cli/last_run.h"
 #include "cli/next.h"
 #include "cli/parity_common.h"
+#include "cli/paths.h"
 #include "cli/progress.h"
 #include "cli/receipts.h"
 #include "cli/variables.h"
@@ -252,6 +253,14 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
               "what kept traces hold: digest, sketch, or full, which can be replayed (default full)")
       .OneOf({"digest", "sketch", "full"})
       .Group("Output");
+  flags
+      .Option("--paths", args.paths,
+              "asked: what the prompts and settings go through, and the code paths left are listed; all: "
+              "where that finds nothing, comparisons over those that model and engines can take (few tokens "
+              "at once, two threads, flash attention, a long prompt, text of all kinds)")
+      .OneOf({"asked", "all"})
+      .ShowDefault()
+      .Group("Prompts");
   AddReceiptArgument(flags, args.receipt);
   flags.Switch("--all", args.all, "show every position, and all that is known (as -v does)").Group("Output");
   flags.Switch("-q,--quiet", args.quiet, "one line").Group("Output");
@@ -340,17 +349,22 @@ void DumpIds(const CrossvalArguments& args, const run::Comparison& comparison) {
                                EscapeUnsafe(prompt.origin), fmt::join(prompt.tokens_of[side], ", ")));
 }
 
-int RunCrossval(const CrossvalArguments& args, const std::string& command) {
-  if (Status writable = CheckReceiptPath(args.receipt); !writable.ok())
-    return Fail(args.output, writable.error());
+int RunCrossval(const CrossvalArguments& typed, const std::string& command) {
+  if (Status writable = CheckReceiptPath(typed.receipt); !writable.ok())
+    return Fail(typed.output, writable.error());
   auto fail = [&](const Error& error) {
-    RememberFailure(args, {}, command, error);
-    return Fail(args.output, error);
+    RememberFailure(typed, {}, command, error);
+    return Fail(typed.output, error);
   };
-  auto request = MakeRequest(args);
+  auto request = MakeRequest(typed);
   if (!request) return fail(request.error());
-  auto judged = CompareAndDiagnose(args, std::move(request).value(), std::nullopt);
-  if (!judged) return fail(judged.error());
+  auto plain = CompareAndDiagnose(typed, std::move(request).value(), std::nullopt);
+  if (!plain) return fail(plain.error());
+  JudgedPaths result{typed, std::move(plain).value()};
+  if (typed.paths == "all" && compare::ExitCode(result.judged.comparison.verdict.outcome) == kExitOk)
+    if (Status status = RunPaths(&result); !status.ok()) return fail(status.error());
+  const CrossvalArguments& args = result.args;
+  diagnose::ExplainedRun* judged = &result.judged;
   run::Comparison* comparison = &judged->comparison;
   DumpIds(args, *comparison);
   report::Context context = MakeContext(command);

@@ -26,6 +26,7 @@ struct CrossvalArguments {
   std::string noise = "auto", watch = "auto";
   compare::UserLimits user;
   bool all = false, quiet = false;
+  std::string paths = "asked";
   bool dump_ids[2] = {false, false};  // of candidate and reference, to stderr
 };
 

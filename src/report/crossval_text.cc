@@ -30,6 +30,7 @@ class TextReport {
       out_ += options_.details ? MetricsTable(c_) + "\n" : "\n" + MetricsLines(c_, options_);
     }
     Points();
+    Paths();
     Traces();
     Limits();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
@@ -221,6 +222,26 @@ class TextReport {
                                                                              ? "candidate and the reference"
                                                                          : changed[0] ? "candidate"
                                                                                       : "reference"));
+  }
+
+  // What was run beside this comparison, and what nothing went through.
+  void Paths() {
+    if (c_.rows.empty()) return;
+    bool first = true;
+    for (const run::PathRun& p : c_.path_runs) {
+      const std::string outcome = p.outcome.empty() ? "not run" : p.outcome;
+      const bool tells = p.outcome != "match" || options_.details;
+      Line(first ? "paths" : "",
+           fmt::format("{}: {}{}", p.name, outcome, tells ? ": " + Escape(p.text) : ""));
+      first = false;
+    }
+    std::string left;
+    for (run::Path p : run::PathsNotTaken(c_))
+      left += fmt::format("{}{}", left.empty() ? "" : "; ", PathText(p));
+    if (left.empty()) return;
+    const bool more = c_.path_runs.empty() && compare::ExitCode(c_.verdict.outcome) == 0;
+    Line(first ? "paths" : "",
+         fmt::format("not gone through: {}{}", left, more ? " (--paths all runs what it can)" : ""));
   }
 
   void Traces() {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "drive/engine_record.h"
 #include "model/doubt.h"
 #include "noise/floor_record.h"
+#include "run/paths.h"
 
 namespace pb::run {
 
@@ -104,6 +106,10 @@ struct Comparison {
   std::vector<Choice> choices;
   std::vector<Doubt> doubts;       // about the model files
   std::vector<std::string> notes;  // of them, and of the prompts' tokens: what decides nothing
+  // Comparisons of the same engines over other code paths, made beside this one, and the paths that
+  // those went through which found nothing.
+  std::vector<PathRun> path_runs;
+  std::set<Path> paths_beside;
   compare::Verdict verdict;
   std::vector<NextCommand> next;  // the most useful first
   double wall_seconds = 0;
