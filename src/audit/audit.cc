@@ -413,6 +413,7 @@ Status AuditRun::AskForSchemes() {
 
 Result<Audit> AuditRun::Run() {
   const auto start = std::chrono::steady_clock::now();
+  if (request_.token_errors) out_.run.token_errors.emplace();
   PB_TRY(Open());
   if (!stopped_) PB_TRY(Tokenize());
   size_t longest = 1;

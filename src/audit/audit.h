@@ -27,6 +27,7 @@ struct AuditRequest {
   int32_t max_tokens = 0;  // greedy decode steps after each prompt
   compare::PrecisionPolicy precision;
   host::Limits limits;
+  bool token_errors = false;  // also keep the errors of every token at every point
   std::vector<run::Choice> choices;
   drive::Progress progress;  // may be empty
 };

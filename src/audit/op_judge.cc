@@ -155,8 +155,22 @@ Status OpJudge::Judge(diagnose::Culprit& op, const host::TensorRef& tensor) {
     return {};
   }
   if (!found.agrees) Explain(op, tensor.data, *expected, found);
+  if (out_->run.token_errors) KeepTokens(op, tensor.data, *expected, found.row);
   rows_.push_back(found.row);
   return {};
+}
+
+void OpJudge::KeepTokens(const diagnose::Culprit& op, std::span<const float> output,
+                         const diagnose::Expectation& declared, const compare::PointRow& row) {
+  const compare::PointPlace place{row.prompt, row.step, row.stage, row.layer, row.first_position};
+  const compare::LocalBound bound =
+      declared.units.empty()
+          ? op.bound
+          : compare::BoundFromUnits(static_cast<pb_stage>(op.place.stage), declared.units);
+  out_->run.token_errors->local.Add(
+      place, compare::ErrorsOfRows({output, row.n_rows, row.n_features},
+                                   {declared.output.values, row.n_rows, row.n_features}, place, bound)
+                 .over_bound);
 }
 
 // Whether the variation that explains an earlier place explains this one too.

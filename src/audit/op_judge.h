@@ -39,6 +39,9 @@ class OpJudge {
   Status Judge(diagnose::Culprit& op, const host::TensorRef& tensor);
   void Explain(const diagnose::Culprit& op, std::span<const float> output,
                const diagnose::Expectation& declared, const diagnose::Agreement& found);
+  // What each token has of it, where that was asked for.
+  void KeepTokens(const diagnose::Culprit& op, std::span<const float> output,
+                  const diagnose::Expectation& declared, const compare::PointRow& row);
   bool IsExplainedAlike(const diagnose::Culprit& op, std::span<const float> output);
   // Who is wrong, and what the engine does instead.
   diagnose::Diagnosis Diagnose(const diagnose::Culprit& op, std::span<const float> output,

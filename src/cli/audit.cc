@@ -16,6 +16,7 @@
 #include "cli/progress.h"
 #include "cli/receipts.h"
 #include "cli/refusal.h"
+#include "cli/report_files.h"
 #include "drive/participant.h"
 #include "report/audit_report.h"
 #include "run/doubts.h"
@@ -33,6 +34,7 @@ struct AuditArguments {
   PromptArguments prompts;
   OutputArguments output;
   std::string engine = "native", good_model, trace, receipt;
+  std::vector<std::string> reports;
   int max_tokens = 0;
   bool all = false;
 };
@@ -159,10 +161,11 @@ std::vector<NextCommand> NextCommands(const AuditArguments& args, const audit::A
 }
 
 int Run(AuditArguments args) {
-  if (Status writable = CheckReceiptPath(args.receipt); !writable.ok())
-    return Fail(args.output, writable.error());
+  for (const Status& writable : {CheckReceiptPath(args.receipt), CheckReports(args.reports, args.output)})
+    if (!writable.ok()) return Fail(args.output, writable.error());
   auto request = MakeAuditRequest(args);
   if (!request) return Fail(args.output, request.error());
+  request->token_errors = WantsTokenErrors(args.reports);
   Progress progress(args.output);
   request->progress = progress.Callback();
   auto audit = audit::RunAudit(*request);
@@ -184,7 +187,9 @@ int Run(AuditArguments args) {
   options.details = args.all || args.output.verbose;
   PrintOut(args.output.json() ? report::RenderAuditJson(*audit, context)
                               : report::RenderAuditText(*audit, context, options));
-  const int exit_code = compare::ExitCode(audit->run.verdict.outcome);
+  int exit_code = compare::ExitCode(audit->run.verdict.outcome);
+  if (!args.reports.empty())
+    exit_code = WriteReports(args.reports, report::SummaryOf(*audit, context), AuditCommand(args, ""), exit_code);
   if (args.receipt.empty()) return exit_code;
   return WriteReceipt(args.receipt, report::RenderReceipt(*audit, context, HeadOf(WordsAgain(args))),
                       exit_code);
@@ -214,6 +219,7 @@ Action DeclareAudit(Flags& flags) {
       .ShowDefault()
       .Group("Prompts");
   AddReceiptArgument(flags, args->receipt);
+  AddReportArgument(flags, args->reports);
   flags.Switch("--all", args->all, "show the worst place of every stage").Group("Output");
   AddOutputArguments(flags, args->output,
                      "all settings of the engine and all next commands; log each step to stderr");

@@ -23,6 +23,7 @@
 #include "cli/paths.h"
 #include "cli/progress.h"
 #include "cli/receipts.h"
+#include "cli/report_files.h"
 #include "cli/variables.h"
 #include "drive/participant.h"
 #include "formats/gguf.h"
@@ -136,7 +137,10 @@ Result<run::Request> MakePairRequest(const CrossvalArguments& args) {
                   : args.reuse == "always" ? run::Reuse::kAlways
                                            : run::Reuse::kNever;
   request.noise = args.noise == "auto" ? run::NoiseRuns::kAuto : run::NoiseRuns::kWhole;
-  request.watch = args.watch == "auto" ? run::Watch::kAuto : run::Watch::kWhole;
+  // A page shows accumulated errors of all tokens.
+  request.token_errors = WantsTokenErrors(args.reports);
+  const bool part = args.watch == "auto" && !request.token_errors;
+  request.watch = part ? run::Watch::kAuto : run::Watch::kWhole;
   PB_ASSIGN(request.keep, ReadKeep(args));
   return request;
 }
@@ -262,6 +266,7 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
       .ShowDefault()
       .Group("Prompts");
   AddReceiptArgument(flags, args.receipt);
+  AddReportArgument(flags, args.reports);
   flags.Switch("--all", args.all, "show every position, and all that is known (as -v does)").Group("Output");
   flags.Switch("-q,--quiet", args.quiet, "one line").Group("Output");
 }
@@ -350,8 +355,8 @@ void DumpIds(const CrossvalArguments& args, const run::Comparison& comparison) {
 }
 
 int RunCrossval(const CrossvalArguments& typed, const std::string& command) {
-  if (Status writable = CheckReceiptPath(typed.receipt); !writable.ok())
-    return Fail(typed.output, writable.error());
+  for (const Status& writable : {CheckReceiptPath(typed.receipt), CheckReports(typed.reports, typed.output)})
+    if (!writable.ok()) return Fail(typed.output, writable.error());
   auto fail = [&](const Error& error) {
     RememberFailure(typed, {}, command, error);
     return Fail(typed.output, error);
@@ -403,7 +408,10 @@ int RunCrossval(const CrossvalArguments& typed, const std::string& command) {
                               : report::RenderText(*comparison, context, options));
   if (!context.not_written.empty() && !args.output.json())
     PrintError(fmt::format("error: {}\n", EscapeUnsafe(context.not_written)));
-  return report::ExitCodeOf(*comparison, context);
+  int exit_code = report::ExitCodeOf(*comparison, context);
+  if (args.reports.empty()) return exit_code;
+  return WriteReports(args.reports, report::SummaryOf(*comparison, context), CommandLine(args, command),
+                      exit_code);
 }
 
 }  // namespace pb::cli

@@ -20,6 +20,7 @@ struct CrossvalArguments {
   PromptArguments prompts;
   OutputArguments output;
   std::string reference_model, receipt, keep_traces, trace_level;
+  std::vector<std::string> reports;
   int max_tokens = 0;
   std::string scope = "local";
   std::string reuse = "auto";

@@ -17,6 +17,7 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/receipts.h"
+#include "cli/report_files.h"
 #include "report/trace_diff_report.h"
 #include "run/trace_floor.h"
 
@@ -29,6 +30,7 @@ struct TraceDiffArguments {
   std::string folders[2];  // candidate, reference
   std::optional<double> max_rel_l2;
   std::string receipt;
+  std::vector<std::string> reports;
   bool different_models = false, table = false;
   std::vector<std::string> filters;
   OutputArguments output;
@@ -127,7 +129,7 @@ std::string RecordsDigest(const std::string& folder) {
 }
 
 int WriteTraceDiffReceipt(const TraceDiffArguments& args, const compare::TraceDiff& diff,
-                          report::TraceDiffContext context) {
+                          report::TraceDiffContext context, int exit_code) {
   std::error_code ignored;
   for (int side : {0, 1}) {
     context.records_blake3[side] = RecordsDigest(args.folders[side]);
@@ -136,11 +138,12 @@ int WriteTraceDiffReceipt(const TraceDiffArguments& args, const compare::TraceDi
   return WriteReceipt(args.receipt,
                       report::RenderReceipt(diff, context, MakeContext("trace-diff"),
                                             HeadOf(WordsAgain(args, context.folders))),
-                      compare::ExitCode(diff.verdict.outcome));
+                      exit_code);
 }
 
 Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   PB_TRY(CheckReceiptPath(args.receipt));
+  PB_TRY(CheckReports(args.reports, args.output));
   compare::TraceDiffOptions options;
   options.max_rel_l2 = args.max_rel_l2;
   options.different_models = args.different_models;
@@ -163,8 +166,12 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
     shown.width = TerminalWidth(STDOUT_FILENO), shown.details = args.table || args.output.verbose;
     PrintText(report::RenderText(diff, context, shown));
   }
-  if (!args.receipt.empty()) return WriteTraceDiffReceipt(args, diff, std::move(context));
-  return compare::ExitCode(diff.verdict.outcome);
+  int exit_code = compare::ExitCode(diff.verdict.outcome);
+  if (!args.reports.empty())
+    exit_code = WriteReports(args.reports, report::SummaryOf(diff, context, MakeContext("trace-diff")),
+                             Call(WordsAgain(args, args.folders)), exit_code);
+  if (!args.receipt.empty()) exit_code = WriteTraceDiffReceipt(args, diff, std::move(context), exit_code);
+  return exit_code;
 }
 
 }  // namespace
@@ -188,6 +195,7 @@ Action DeclareTraceDiff(Flags& flags) {
       .NonNegative()
       .Group("Limits");
   AddReceiptArgument(flags, args->receipt);
+  AddReportArgument(flags, args->reports);
   flags.Switch("--table", args->table, "show every stage of every layer").Group("Output");
   AddOutputArguments(flags, args->output, "as --table, and log each step to stderr");
   return [args] {

@@ -243,6 +243,13 @@ double RelativeLimit(const LocalBound& bound, double units, double norm) {
 // An error in units of its limit; without error it is within any limit.
 double Over(double error, double limit) { return error == 0 ? 0 : limit > 0 ? error / limit : kInfinity; }
 
+// What the error of row i may reach, relative to its norm.
+double LimitOfRow(const Sums& s, int64_t i, const PointPlace& place, const LocalBound& bound) {
+  const auto at = static_cast<size_t>(i);
+  return s.row_units.empty() ? bound.At(place.first_position + i)
+                             : RelativeLimit(bound, s.row_units[at], s.row_norm[at]);
+}
+
 // Whether most of the error lies in one column and no other has a tenth of its share: two rows that
 // changed places err alike.
 bool IsAlone(const std::vector<double>& column_error, int64_t column) {
@@ -399,9 +406,7 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
   double error = 0, norm = 0, bound_norm = 0, rms_sum = 0;
   for (int64_t i = 0; i < a.n_rows; i++) {
     const size_t at = static_cast<size_t>(i);
-    const double rel = Ratio(s.row_error[at], s.row_norm[at]);
-    const double limit = s.row_units.empty() ? bound.At(place.first_position + i)
-                                             : RelativeLimit(bound, s.row_units[at], s.row_norm[at]);
+    const double rel = Ratio(s.row_error[at], s.row_norm[at]), limit = LimitOfRow(s, i, place, bound);
     const double mean_square = s.row_norm[at] / static_cast<double>(std::max<int64_t>(s.row_count[at], 1));
     error += s.row_error[at], norm += s.row_norm[at];
     rms_sum += mean_square, bound_norm += limit * limit * mean_square;
@@ -431,6 +436,18 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
       s.candidate_norm > 0 && norm > 0 ? s.dot / std::sqrt(s.candidate_norm * norm) : (error == 0 ? 1 : 0);
   Fit(s, norm, &row);
   return row;
+}
+
+RowErrors ErrorsOfRows(const PointTensor& a, const PointTensor& b, const PointPlace& place,
+                       const LocalBound& bound) {
+  const Sums s = Accumulate(place.stage, a, b, bound.units);
+  RowErrors errors;
+  for (int64_t i = 0; i < a.n_rows; i++) {
+    const auto at = static_cast<size_t>(i);
+    errors.rel_l2.push_back(Ratio(s.row_error[at], s.row_norm[at]));
+    errors.over_bound.push_back(Over(errors.rel_l2.back(), LimitOfRow(s, i, place, bound)));
+  }
+  return errors;
 }
 
 CodeExplanation ExplainByCodes(std::span<const double> difference, std::span<const BoundaryCode> codes,

@@ -77,6 +77,14 @@ struct PointPlace {
 Result<PointRow> ComparePoint(const PointTensor& candidate, const PointTensor& reference,
                               const PointPlace& place, const LocalBound& bound);
 
+// Of each token row: its error over its bound, and relative to its norm, as ComparePoint takes them.
+// Both tensors have the same shape, which is not empty.
+struct RowErrors {
+  std::vector<double> over_bound, rel_l2;
+};
+RowErrors ErrorsOfRows(const PointTensor& candidate, const PointTensor& reference, const PointPlace& place,
+                       const LocalBound& bound);
+
 // Rounding of an activation code that may have gone the other way: at this input value the two
 // engines' codes may differ by one step, which moves output j by effect[j] one way or the other.
 struct BoundaryCode {

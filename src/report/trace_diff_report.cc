@@ -100,6 +100,27 @@ class TraceDiffText {
     return std::move(out_);
   }
 
+  Headline HeadlineOfTraces() const {
+    const compare::Verdict& v = diff_.verdict;
+    if (v.outcome == compare::Outcome::kMatch) return OfMatch();
+    const std::string reason = v.reasons.empty() ? "nothing was compared" : EscapeLines(v.reasons[0].text);
+    std::string place;
+    if (v.first_divergence) {
+      const compare::FirstDivergence& d = *v.first_divergence;
+      if (d.stage) place = "at " + diagnose::PlaceText(d.layer, *d.stage, d.feature) + ", ";
+      place += d.position == 0 ? "from the first token"
+                               : fmt::format("from position {} (token {})", d.position, d.token);
+    }
+    if (v.blame != compare::Blame::kNone)
+      place += (place.empty() ? "" : "; ") + Together(fmt::format("blame: {}", compare::BlameName(v.blame)));
+    const bool own = v.Has(compare::ReasonCode::kOwnErrorAboveBound);
+    if (v.outcome == compare::Outcome::kDiverged && own && v.first_divergence && v.first_divergence->stage)
+      return {fmt::format("given inputs of equal bits, the engines do not agree on the {}",
+                          diagnose::StageText(*v.first_divergence->stage)),
+              place};
+    return {reason, place, true};
+  }
+
  private:
   void Line(std::string_view label, const std::string& text) {
     out_ += LabelledLine(label, text, options_.width);
@@ -250,27 +271,6 @@ class TraceDiffText {
     return {sentence, over};
   }
 
-  Headline HeadlineOfTraces() const {
-    const compare::Verdict& v = diff_.verdict;
-    if (v.outcome == compare::Outcome::kMatch) return OfMatch();
-    const std::string reason = v.reasons.empty() ? "nothing was compared" : EscapeLines(v.reasons[0].text);
-    std::string place;
-    if (v.first_divergence) {
-      const compare::FirstDivergence& d = *v.first_divergence;
-      if (d.stage) place = "at " + diagnose::PlaceText(d.layer, *d.stage, d.feature) + ", ";
-      place += d.position == 0 ? "from the first token"
-                               : fmt::format("from position {} (token {})", d.position, d.token);
-    }
-    if (v.blame != compare::Blame::kNone)
-      place += (place.empty() ? "" : "; ") + Together(fmt::format("blame: {}", compare::BlameName(v.blame)));
-    const bool own = v.Has(compare::ReasonCode::kOwnErrorAboveBound);
-    if (v.outcome == compare::Outcome::kDiverged && own && v.first_divergence && v.first_divergence->stage)
-      return {fmt::format("given inputs of equal bits, the engines do not agree on the {}",
-                          diagnose::StageText(*v.first_divergence->stage)),
-              place};
-    return {reason, place, true};
-  }
-
   const TraceDiff& diff_;
   const TraceDiffContext& c_;
   const TextOptions& options_;
@@ -359,6 +359,10 @@ Json TraceJson(const TraceDiffContext& c, int side) {
 }
 
 }  // namespace
+
+Headline HeadlineOf(const TraceDiff& diff, const TraceDiffContext& context) {
+  return TraceDiffText(diff, context, {}).HeadlineOfTraces();
+}
 
 std::string RenderText(const TraceDiff& diff, const TraceDiffContext& c, const TextOptions& options) {
   return TraceDiffText(diff, c, options).Render();

@@ -7,6 +7,7 @@
 
 #include "compare/trace_diff.h"
 #include "report/crossval_report.h"
+#include "report/headline.h"
 #include "run/record.h"
 
 namespace pb::report {
@@ -19,6 +20,8 @@ struct TraceDiffContext {
   bool same_folder = false;            // a trace is compared with itself
 };
 
+// The verdict in words.
+Headline HeadlineOf(const compare::TraceDiff& diff, const TraceDiffContext& context);
 // For people; ends with the verdict in plain words, the place, and one command to go on with.
 // options.details: every stage of every layer.
 std::string RenderText(const compare::TraceDiff& diff, const TraceDiffContext& context,

@@ -306,6 +306,7 @@ void CrossvalRun::FinishLocally() {
   local_.emplace();
   local_run_->Finish(out_.prompts, &*local_, &out_.accumulated, &evidence_.obstacles);
   precision_ = local_run_->precision();
+  if (request_.token_errors) out_.token_errors = local_run_->TakeTokenErrors();
   out_.points = CondensePoints(local_->points, true);
   out_.accumulated = CondensePoints(out_.accumulated, false);
 }

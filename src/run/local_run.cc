@@ -72,6 +72,7 @@ Result<drive::LockStepResult> LocalRun::Pass(const Walk& walk, PromptRecord& pro
       request_.progress(doing, std::min(n_rows_done / std::max<int64_t>(n_points, 1), n_positions),
                         n_positions);
     if (explainer) explainer->OnPair(pair);
+    if (request_.token_errors) KeepTokens(pair, in_lock_step);
     if (request_.observe && in_lock_step) request_.observe(pair);
     // Later steps only show the same products again.
     for (int side : {0, 1})
@@ -96,6 +97,18 @@ Result<drive::LockStepResult> LocalRun::Pass(const Walk& walk, PromptRecord& pro
   if (kept && !status.ok()) kept->Abandon(status.error().message);
   if (!status.ok()) return std::move(status).error();
   return lock_step.Finish();
+}
+
+void LocalRun::KeepTokens(const drive::PointPair& pair, bool in_lock_step) {
+  const compare::PointRow& row = *pair.row;
+  const compare::PointPlace place{row.prompt, row.step, row.stage, row.layer, row.first_position};
+  const compare::RowErrors errors =
+      compare::ErrorsOfRows({pair.candidate, row.n_rows, row.n_features},
+                            {pair.reference, row.n_rows, row.n_features}, place, *pair.bound);
+  if (in_lock_step)
+    token_errors_.local.Add(place, errors.over_bound);
+  else
+    token_errors_.accumulated.Add(place, errors.rel_l2);
 }
 
 std::string LocalRun::WhatIsDone(drive::Overwrite overwrite, int32_t index) const {

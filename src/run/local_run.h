@@ -38,6 +38,7 @@ class LocalRun {
   Status WatchWhole(PromptRecord& prompt, int32_t index);
 
   const ObservedPrecision& precision() const { return precision_; }
+  compare::TokenErrors&& TakeTokenErrors() { return std::move(token_errors_); }
 
   // What was found, after the last prompt. Engines whose logits change when they are watched become
   // reasons.
@@ -69,6 +70,8 @@ class LocalRun {
   void ObserveTape(const drive::Tape& tape);
   // Takes what was observed of both engines' products in the first prompt's free run.
   void TakePrecision();
+  // What each token has of it.
+  void KeepTokens(const drive::PointPair& pair, bool in_lock_step);
   // For who waits: the pass at hand.
   std::string WhatIsDone(drive::Overwrite overwrite, int32_t index) const;
   // Asks both engines, once, how they quantise, where they say that they do so alike: codes may
@@ -95,6 +98,7 @@ class LocalRun {
   ReferencePart& part_;
   compare::LocalEvidence evidence_;
   std::vector<compare::PointRow> accumulated_;
+  compare::TokenErrors token_errors_;  // empty where nobody asked for them
   int64_t n_expected_ = 0;  // points of the prompt at hand
   bool overwrite_ignored_ = false;
   bool shown_not_used_[2] = {false, false};

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "compare/token_grid.h"
 #include "compare/types.h"
 #include "drive/engine_record.h"
 #include "model/doubt.h"
@@ -98,6 +99,8 @@ struct Comparison {
   std::vector<compare::PointRow> accumulated;
   // local errors, in dependency order (scope local; CondensePoints)
   std::vector<compare::PointRow> points;
+  // of every token, where they were asked for and points were compared
+  std::optional<compare::TokenErrors> token_errors;
   std::map<int32_t, std::string> token_text;  // of every id in prompts and rows
   // why points were not compared though asked for; empty: they were, or were not asked for
   std::string why_logits_only;

@@ -70,6 +70,7 @@ struct Request {
   drive::Progress progress;  // may be empty
   KeepRequest keep;
   Reuse reuse = Reuse::kNever;
+  bool token_errors = false;    // also keep the errors of every token at every point
   drive::PairObserver observe;  // sees every pair of the lock-step, prompt by prompt; may be empty
 };
 

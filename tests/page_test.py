@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""The page of --report in a browser: page_test.py BUILD_DIRECTORY. Figures are held against the JSON report of the same run,
+which --report writes beside it."""
+import math
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+import json
+
+import browser
+import driver
+import tiny_gguf
+
+PROMPT = "And God said, Let there be light: and there was light."
+SILU = driver.SILU / "tiny-bitnet-silu-tq2_0.gguf"
+RELU2 = driver.RELU2 / "tiny-bitnet-relu2-tq2_0.gguf"
+HASWELL = "llama.cpp,cpu.library=haswell"
+
+
+def shown(value):
+    """As the page shows a figure: 4.9e-07."""
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def token_text(text):
+    """As the page shows a token: blanks and line ends as signs, other control characters and bytes' marks by number."""
+    signs = {" ": "\u00b7", "\n": "\u23ce", "\t": "\u21e5"}
+    return "".join(signs.get(c, f"\\u{ord(c):04x}" if ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u00ad" else c) for c in text) or "\u2205"
+
+
+class Page(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory(prefix="paritybit-page-")
+        cls.browser = browser.Browser()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.browser.__exit__()
+        cls.folder.cleanup()
+
+    def report(self, *args, code, **kwargs):
+        """Opens the page of a run; its JSON report."""
+        page, data = (pathlib.Path(self.folder.name) / f"report.{kind}" for kind in ("html", "json"))
+        result = driver.run(*args, "--report", page, "--report", data, **kwargs)
+        self.assertEqual(result.code, code, str(result))
+        self.browser.open(page)
+        self.assertEqual(self.browser.messages, [])
+        self.assertEqual(self.browser.requests, [page.as_uri()])
+        self.page = page
+        return json.loads(data.read_text())
+
+    def check_verdict(self, report):
+        self.assertEqual(self.browser.text("#word"), report["verdict"].upper())
+        self.assertEqual(self.browser.text("#exit"), str(report["exit_code"]))
+        # It is the first thing on the screen, beside whatever is selected further down.
+        self.assertLess(self.browser.run("document.querySelector('#word').getBoundingClientRect().bottom"), 200)
+        coverage = report["coverage"]
+        self.assertEqual(self.browser.text("#compared"), f"{coverage['compared']} of {coverage['expected']}")
+
+    def check_points(self, report):
+        """Every point's figures, as many rows as there are points."""
+        self.browser.choose("#which", "all")
+        while self.browser.run("!!document.querySelector('.more-button')"):
+            self.browser.click(".more-button")
+        rows = self.browser.run("""[...document.querySelectorAll('.points tbody tr')].map((row) => ({
+            index: Number(row.dataset.index), ratio: row.querySelector('[data-ratio]').dataset.ratio,
+            cells: [...row.cells].map((cell) => cell.textContent)}))""")
+        self.assertEqual(sorted(row["index"] for row in rows), list(range(len(report["points"]))))
+        for row in rows:
+            point = report["points"][row["index"]]
+            self.assertEqual(row["ratio"] if point["bound_ratio"] is None else float(row["ratio"]),
+                             "null" if point["bound_ratio"] is None else point["bound_ratio"])
+            self.assertIn(shown(point["rel_l2"]), row["cells"])
+
+    def check_position(self, report, position):
+        row = next(r for r in report["positions"] if r["prompt"] == 0 and r["position"] == position)
+        self.assertEqual(float(self.browser.run("document.querySelector('#kl').dataset.value")), row["kl"])
+        self.assertTrue(self.browser.text("#margin").startswith(shown(row["gap"]["reference"])))
+        tables = self.browser.run("""[...document.querySelectorAll('table.choices')].map((t) =>
+            [...t.tBodies[0].rows].map((r) => [r.cells[1].textContent, r.cells[2].textContent]))""")
+        for side, table in zip(("candidate", "reference"), tables):
+            self.assertEqual(len(table), len(row["top_k"][side]))
+            for (text, percent), choice in zip(table, row["top_k"][side]):
+                self.assertEqual(text, token_text(choice["text"]))
+                number = re.fullmatch(r"(?:< )?([\d.]+) %", percent).group(1)
+                self.assertAlmostEqual(float(number), 100 * math.exp(choice["logp"]), delta=0.06)
+
+    def selected(self):
+        return self.browser.run("Number(document.querySelector('.token[aria-selected=true]').dataset.position)")
+
+    def test_diverged_with_a_cause(self):
+        report = self.report("crossval", "--model", RELU2, "--reference", HASWELL, "--prompt", PROMPT, "-n", 2, code=1)
+        self.check_verdict(report)
+        self.assertEqual(self.browser.text("#blame"), "the referencellama.cpp")
+        self.assertIn("squared ReLU", self.browser.text("#why"))
+        self.assertIn("layer 0", self.browser.text("#where"))
+        self.assertIn("relu2", self.browser.text(".facts tr.differs"))
+        self.check_points(report)
+        # By mouse, then by keyboard.
+        self.browser.click('.token[data-position="3"]')
+        self.browser.wait("document.querySelector('#position-title').textContent === 'After position 3'")
+        self.check_position(report, 3)
+        self.browser.run("document.querySelector('.token[aria-selected=true]').focus()")
+        self.browser.key("ArrowRight", 39)
+        self.browser.wait("document.querySelector('#position-title').textContent === 'After position 4'")
+        self.assertEqual(self.selected(), 4)
+        self.assertEqual(self.browser.run("document.activeElement.dataset.position"), "4")
+        self.check_position(report, 4)
+        self.browser.key("End", 35)
+        self.browser.wait("document.querySelector('#position-title').textContent.startsWith('After position 1')")
+        self.assertEqual(self.selected(), len(report["positions"]) - 1)
+
+    def test_tokens_and_layers(self):
+        """The figures of tokens, held against those of whole tensors: a tensor's worst row is one of them."""
+        report = self.report("crossval", "--model", SILU, "--reference", HASWELL, "--prompt", PROMPT, code=0)
+        self.check_verdict(report)
+        self.browser.choose("#kind", "accumulated")
+        self.browser.choose("#by", "tokens")
+        self.browser.choose("#stage", "layer_out")
+        layers = [p for p in report["accumulated"] if p["stage"] == "layer_out" and p["step"] == 0]
+        self.assertGreater(len(layers), 3)
+        for point in layers:
+            self.browser.run("document.querySelector('.heat canvas').focus()")
+            worst = point["worst_row"]
+            self.browser.click(f'.token[data-position="{worst["position"]}"]')
+            self.browser.wait("document.querySelector('.heat canvas')")
+            self.browser.run("document.querySelector('.heat canvas').focus()")
+            for _ in layers:
+                self.browser.key("ArrowUp", 38)
+            for _ in range(point["layer"]):
+                self.browser.key("ArrowDown", 40)
+            self.browser.wait(f"document.querySelector('#cell').textContent.startsWith('layer {point['layer']}, position {worst['position']} ')")
+            text = self.browser.text("#cell").rsplit(": ", 1)[1]
+            self.assertAlmostEqual(float(text) / worst["error"], 1, delta=0.08) if worst["error"] else self.assertEqual(text, "0")
+
+    def test_audit(self):
+        report = self.report("audit", "--model", RELU2, "--engine", HASWELL, "--prompt", PROMPT, code=1)
+        self.check_verdict(report)
+        self.assertEqual(self.browser.text("#blame"), "the enginellama.cpp")
+        self.check_points(report)
+        self.assertTrue(self.browser.run("!!document.querySelector('.token')"))
+
+    def test_incomplete(self):
+        with tempfile.TemporaryDirectory() as cache:
+            report = self.report("crossval", "--model", SILU, "--reference", "llama.cpp", "--prompt", "Hi", code=3,
+                                 env={"PARITYBIT_CACHE": cache})
+        self.check_verdict(report)
+        self.assertIn("no reference", self.browser.text("#sentence"))
+        self.assertIn("setup-cpp-auto", self.browser.text(".next"))
+
+    def test_two_traces(self):
+        folders = []
+        for name, model in (("a", SILU), ("b", RELU2)):
+            folders.append(pathlib.Path(self.folder.name) / name)
+            made = driver.run("trace", "--model", model, "--engine", "native", "--prompt", PROMPT, "--level", "full", "--out", folders[-1])
+            self.assertEqual(made.code, 0, str(made))
+        report = self.report("trace-diff", *folders, "--different-models", code=driver.run("trace-diff", *folders, "--different-models").code)
+        self.check_verdict(report)
+        self.assertIn("native", self.browser.text("#engines"))
+
+    def test_nothing_of_a_model_or_prompt_is_markup(self):
+        """Token texts and a prompt that would be script, markup or an end of both, if anything could be."""
+        prompt = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> \u202e ]]>&amp;"
+        report = self.report("crossval", "--model", SILU, "--candidate", "oracle", "--reference", "native", "--prompt", prompt,
+                             code=0)
+        self.check_verdict(report)
+        self.assertEqual(self.browser.run("document.title"), f"{report['verdict'].upper()} - paritybit crossval")
+        self.assertEqual(self.browser.run("document.querySelectorAll('img').length"), 0)
+        self.assertEqual(self.browser.run("document.querySelectorAll('script').length"), 2)
+        self.assertIn("<script>", self.browser.text("#coverage"))
+        self.assertNotIn("\u202e", self.browser.text("body"))
+
+    def test_themes_widths_and_paper(self):
+        self.report("crossval", "--model", RELU2, "--reference", HASWELL, "--prompt", PROMPT, code=1)
+        colours = []
+        for dark in (False, True):
+            self.browser.theme(dark)
+            colours.append(self.browser.run("getComputedStyle(document.documentElement).backgroundColor"))
+        self.browser.theme(False)
+        self.assertEqual(colours, ["rgb(255, 255, 255)", "rgb(18, 23, 31)"])
+        for width in (360, 768, 1600):
+            self.browser.resize(width, 900)
+            self.assertLessEqual(self.browser.run("document.documentElement.scrollWidth"), width)
+        self.browser.resize(1200, 900)
+        self.assertTrue(self.browser.pdf().startswith(b"%PDF"))
+        self.assertEqual(self.browser.messages, [])
+
+    def test_token_texts_of_a_model_are_text(self):
+        """Every token of the vocabulary is script, markup or a control character."""
+        folder = pathlib.Path(self.folder.name) / "hostile"
+        folder.mkdir()
+        model = tiny_gguf.tiny("llama", n_vocab=600)
+        kind, tokens, element = model.values["tokenizer.ggml.tokens"]
+        hostile = [f"</script><script>document.title='taken{i}'</script><img/src=x/onerror=1>" if i >= 256 else t for i, t in enumerate(tokens)]
+        model.values["tokenizer.ggml.tokens"] = (kind, hostile, element)
+        # Merges of tokens that are no more.
+        model.set("tokenizer.ggml.merges", tiny_gguf.ARRAY, [], tiny_gguf.STRING)
+        model.write(folder / "hostile.gguf")
+        report = self.report("crossval", "--model", folder / "hostile.gguf", "--reference", "native", "--prompt", "Hi there",
+                             "-n", 4, code=0)
+        texts = [c["text"] for row in report["positions"] for c in row["top_k"]["reference"]]
+        self.assertTrue(any("<script>" in text for text in texts))
+        for position in range(len(report["positions"])):
+            self.browser.click(f'.token[data-position="{position}"]')
+            self.browser.wait(f"document.querySelector('#position-title').textContent === 'After position {position}'")
+            self.check_position(report, position)
+        self.assertEqual(self.browser.run("[document.querySelectorAll('img').length, document.querySelectorAll('script').length]"), [0, 2])
+        self.assertNotIn("taken", self.browser.run("document.title"))
+
+    def test_is_small(self):
+        """512 tokens, 30 layers, each of whose tensors differs by rounding."""
+        folder = pathlib.Path(self.folder.name)
+        made = driver.run("gen-fixtures", "--out", folder / "deep.gguf", "--weights", "F16", "--distribution", "gaussian", "--layers", 30,
+                          "--d-model", 64, "--d-ff", 128, "--context", 1024, "--vocab", 2000)
+        self.assertEqual(made.code, 0, str(made))
+        text = (driver.TINY / "heldout.txt").read_text()
+        prompt = text[:860]
+        report = self.report("crossval", "--model", folder / "deep.gguf", "--candidate", "mutant,mutant.defect=benign_ulp",
+                             "--reference", "native", "--prompt", prompt, code=0)
+        self.assertGreaterEqual(len(report["positions"]), 500)
+        self.assertLess(self.page.stat().st_size, 2 << 20)
+
+
+class Sources(unittest.TestCase):
+    def test_types(self):
+        """The page's sources pass the type checker, whose version package-lock.json pins."""
+        with tempfile.TemporaryDirectory() as folder:
+            work = pathlib.Path(folder)
+            for name in ("package.json", "package-lock.json", "tsconfig.json"):
+                shutil.copy(driver.ROOT / "web" / name, work)
+            shutil.copytree(driver.ROOT / "web" / "src", work / "src")
+            for command in (["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], ["node_modules/.bin/tsc", "-p", "."]):
+                done = subprocess.run(command, cwd=work, capture_output=True, text=True)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+
+if __name__ == "__main__":
+    driver.main()
