@@ -46,11 +46,12 @@ std::string RenderJunit(std::string_view suite, const std::vector<JunitCase>& ca
       std::count_if(cases.begin(), cases.end(), [](const JunitCase& c) { return !c.failure.empty(); });
   double seconds = 0;
   for (const JunitCase& c : cases) seconds += c.seconds;
-  const std::string counts =
-      fmt::format("tests=\"{}\" failures=\"{}\" errors=\"0\" skipped=\"0\" time=\"{:.3f}\"", cases.size(),
-                  n_failed, seconds);
+  const std::string counts = fmt::format("tests=\"{}\" failures=\"{}\" errors=\"0\" time=\"{:.3f}\"",
+                                         cases.size(), n_failed, seconds);
+  // What was skipped is an attribute of suites alone (junit-10.xsd).
   std::string out = fmt::format(
-      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {0}>\n  <testsuite name=\"{1}\" {0}>\n",
+      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {0}>\n  <testsuite name=\"{1}\" {0} "
+      "skipped=\"0\">\n",
       counts, Xml(suite));
   for (const JunitCase& c : cases) {
     out += fmt::format("    <testcase name=\"{}\" classname=\"{}\" time=\"{:.3f}\"", Xml(c.name), Xml(suite),

@@ -9,8 +9,8 @@ namespace {
 TEST(RenderJunit, ACaseEachAndAFailureWithItsSentence) {
   EXPECT_EQ(RenderJunit("policy.toml", {{"a", 1.5, "", ""}, {"b", 0.25, "it is stale", "line 1\nline 2"}}),
             R"(<?xml version="1.0" encoding="UTF-8"?>
-<testsuites tests="2" failures="1" errors="0" skipped="0" time="1.750">
-  <testsuite name="policy.toml" tests="2" failures="1" errors="0" skipped="0" time="1.750">
+<testsuites tests="2" failures="1" errors="0" time="1.750">
+  <testsuite name="policy.toml" tests="2" failures="1" errors="0" time="1.750" skipped="0">
     <testcase name="a" classname="policy.toml" time="1.500"/>
     <testcase name="b" classname="policy.toml" time="0.250">
       <failure message="it is stale">line 1&#10;line 2</failure>
