@@ -8,6 +8,7 @@
 #include "base/program.h"
 #include "base/text.h"
 #include "cli/arguments.h"
+#include "cli/bisect.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/history_log.h"
@@ -36,7 +37,7 @@ struct AuditArguments {
   std::string engine = "native", good_model, trace, receipt;
   std::vector<std::string> reports;
   int max_tokens = 0;
-  bool all = false;
+  bool all = false, git_bisect = false;
 };
 
 // Records without a manifest do not say what was computed, so they are no trace here.
@@ -188,6 +189,7 @@ int Run(AuditArguments args) {
   PrintOut(args.output.json() ? report::RenderAuditJson(*audit, context)
                               : report::RenderAuditText(*audit, context, options));
   int exit_code = compare::ExitCode(audit->run.verdict.outcome);
+  if (args.git_bisect) exit_code = BisectVerdict(audit->run.verdict, exit_code);
   if (!args.reports.empty())
     exit_code = WriteReports(args.reports, report::SummaryOf(*audit, context), AuditCommand(args, ""), exit_code);
   if (args.receipt.empty()) return exit_code;
@@ -220,6 +222,7 @@ Action DeclareAudit(Flags& flags) {
       .Group("Prompts");
   AddReceiptArgument(flags, args->receipt);
   AddReportArgument(flags, args->reports);
+  AddBisectArgument(flags, args->git_bisect);
   flags.Switch("--all", args->all, "show the worst place of every stage").Group("Output");
   AddOutputArguments(flags, args->output,
                      "all settings of the engine and all next commands; log each step to stderr");

@@ -18,6 +18,7 @@
 #include "base/program.h"
 #include "base/suggest.h"
 #include "base/system_error.h"
+#include "cli/bisect.h"
 #include "cli/command.h"
 #include "cli/help.h"
 #include "cli/next.h"
@@ -113,9 +114,8 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   return exit_code;
 }
 
-}  // namespace
-
-int Main(int argc, char** argv) {
+// No exception gets out.
+int RunGuarded(int argc, char** argv) {
   PrepareStreams();
   if (argc > 0) NameProgram(argv[0]);
   OutputArguments output = ScanOutput(argc, argv);
@@ -132,6 +132,13 @@ int Main(int argc, char** argv) {
         output, kExitBug, "error", "bug",
         fmt::format("this is a bug in paritybit, please report it with the command line: {}", error.what()));
   }
+}
+
+}  // namespace
+
+int Main(int argc, char** argv) {
+  const int exit_code = RunGuarded(argc, argv);
+  return AsksForBisect(argc, argv) ? BisectCode(exit_code) : exit_code;
 }
 
 }  // namespace pb::cli

@@ -63,6 +63,7 @@ Action DeclareCleanCache(Flags& flags);
 Action DeclareCompletion(Flags& flags);
 Action DeclareVerifyReceipt(Flags& flags);
 Action DeclareGate(Flags& flags);
+Action DeclareBisect(Flags& flags);
 Action DeclareHistory(Flags& flags);
 Action DeclareBenchmark(Flags& flags);
 Action DeclareBenchCompare(Flags& flags);

@@ -42,6 +42,10 @@ constexpr std::array kCommands = {
             "paritybit verify-receipt receipt.json --recompute", DeclareVerifyReceipt},
     Command{"gate", "a CI's policy: comparisons to run and receipts to check, a test case each",
             "paritybit gate policy.toml --junit gates.xml", DeclareGate},
+    Command{"bisect", "which of several releases of an engine is the first that fails",
+            "paritybit bisect --release b6000 --release b6100 --release b6200 -- crossval --model model.gguf "
+            "--candidate native --reference {} --prompt \"And God said\"",
+            DeclareBisect},
     Command{"history", "what was run here, and when two engines first parted", "paritybit history --last 50",
             DeclareHistory},
     Command{"benchmark", "prompt and decode speed of one engine, with a receipt",

@@ -16,6 +16,7 @@
 #include "base/processors.h"
 #include "base/system_error.h"
 #include "base/text.h"
+#include "cli/bisect.h"
 #include "cli/history_log.h"
 #include "cli/last_run.h"
 #include "cli/next.h"
@@ -267,6 +268,7 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
       .Group("Prompts");
   AddReceiptArgument(flags, args.receipt);
   AddReportArgument(flags, args.reports);
+  AddBisectArgument(flags, args.git_bisect);
   flags.Switch("--all", args.all, "show every position, and all that is known (as -v does)").Group("Output");
   flags.Switch("-q,--quiet", args.quiet, "one line").Group("Output");
 }
@@ -409,6 +411,7 @@ int RunCrossval(const CrossvalArguments& typed, const std::string& command) {
   if (!context.not_written.empty() && !args.output.json())
     PrintError(fmt::format("error: {}\n", EscapeUnsafe(context.not_written)));
   int exit_code = report::ExitCodeOf(*comparison, context);
+  if (args.git_bisect) exit_code = BisectVerdict(comparison->verdict, exit_code);
   if (args.reports.empty()) return exit_code;
   return WriteReports(args.reports, report::SummaryOf(*comparison, context), CommandLine(args, command),
                       exit_code);

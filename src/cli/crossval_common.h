@@ -26,8 +26,8 @@ struct CrossvalArguments {
   std::string reuse = "auto";
   std::string noise = "auto", watch = "auto";
   compare::UserLimits user;
-  bool all = false, quiet = false;
   std::string paths = "asked";
+  bool all = false, quiet = false, git_bisect = false;
   bool dump_ids[2] = {false, false};  // of candidate and reference, to stderr
 };
 

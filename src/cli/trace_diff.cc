@@ -11,6 +11,7 @@
 #include "base/blake3.h"
 #include "base/file.h"
 #include "cli/arguments.h"
+#include "cli/bisect.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/next.h"
@@ -31,7 +32,7 @@ struct TraceDiffArguments {
   std::optional<double> max_rel_l2;
   std::string receipt;
   std::vector<std::string> reports;
-  bool different_models = false, table = false;
+  bool different_models = false, table = false, git_bisect = false;
   std::vector<std::string> filters;
   OutputArguments output;
 };
@@ -167,6 +168,7 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
     PrintText(report::RenderText(diff, context, shown));
   }
   int exit_code = compare::ExitCode(diff.verdict.outcome);
+  if (args.git_bisect) exit_code = BisectVerdict(diff.verdict, exit_code);
   if (!args.reports.empty())
     exit_code = WriteReports(args.reports, report::SummaryOf(diff, context, MakeContext("trace-diff")),
                              Call(WordsAgain(args, args.folders)), exit_code);
@@ -196,6 +198,7 @@ Action DeclareTraceDiff(Flags& flags) {
       .Group("Limits");
   AddReceiptArgument(flags, args->receipt);
   AddReportArgument(flags, args->reports);
+  AddBisectArgument(flags, args->git_bisect);
   flags.Switch("--table", args->table, "show every stage of every layer").Group("Output");
   AddOutputArguments(flags, args->output, "as --table, and log each step to stderr");
   return [args] {
