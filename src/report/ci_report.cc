@@ -18,8 +18,8 @@ std::string Plain(std::string_view text) { return Wrap(text, std::string::npos, 
 
 std::string Verdict(const Summary& s) { return VerdictWord(s.verdict->outcome, false); }
 
-std::string Lines(const Summary& s) {
-  std::string out = Plain(s.headline.place);
+std::string Lines(const Summary& s, std::string out) {
+  if (!s.headline.place.empty()) out += "\n" + Plain(s.headline.place);
   for (const compare::Reason& r : s.verdict->reasons)
     out += fmt::format("\n{}: {}", compare::ReasonName(r.code), r.text);
   for (const std::string& line : s.evidence) out += "\n" + line;
@@ -88,7 +88,7 @@ std::string RenderJunit(const Summary& s) {
   JunitCase verdict{"verdict", s.wall_seconds, "", ""};
   if (!s.passed()) {
     verdict.failure = Verdict(s) + ": " + Plain(s.headline.sentence);
-    verdict.details = Lines(s);
+    verdict.details = Lines(s, Plain(s.headline.sentence));
   }
   cases.push_back(std::move(verdict));
   const compare::Coverage& coverage = s.verdict->coverage;
@@ -108,7 +108,7 @@ std::string RenderAnnotations(const Summary& s) {
   const char* kind = s.passed() ? "notice" : "error";
   std::string out = fmt::format("::{} title={}::{}\n", kind,
                                 Data(fmt::format("paritybit {}: {}", s.command, Verdict(s)), true),
-                                Data(Plain(s.headline.sentence) + "\n" + Lines(s), false));
+                                Data(Lines(s, Plain(s.headline.sentence)), false));
   if (s.passed()) return out;
   const auto& reasons = s.verdict->reasons;
   for (size_t i = 1; i < std::min(reasons.size(), kMost); i++)
