@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "base/suggest.h"
+#include "base/toml_table.h"
 #include "receipt/fields.h"
 #include "receipt/speeds.h"
 
@@ -18,78 +18,6 @@ using Json = nlohmann::json;
 
 constexpr const char* kRuns[] = {"crossval", "crossval-per-token", "audit", "trace-diff", "benchmark"};
 
-// One table of the file; every key that is asked for is known, the others are errors.
-class Table {
- public:
-  Table(const Json& json, std::string where) : json_(json), where_(std::move(where)) {}
-
-  template <typename T>
-  void Get(const char* key, bool (Json::*is)() const noexcept, const char* type, T* target) {
-    known_.emplace_back(key);
-    const auto found = json_.find(key);
-    if (found == json_.end() || error_) return;
-    if (!((*found).*is)())
-      error_ = MakeError(Code::kMalformed, "{}: {} is no {}", where_, key, type);
-    else
-      found->get_to(*target);
-  }
-  void Text(const char* key, std::string* target) { Get(key, &Json::is_string, "text in quotes", target); }
-  void Truth(const char* key, bool* target) { Get(key, &Json::is_boolean, "true or false", target); }
-  void Days(const char* key, std::optional<double>* target) {
-    double value = -1;
-    Get(key, &Json::is_number, "number", &value);
-    if (json_.contains(key) && !error_ && value < 0)
-      error_ = MakeError(Code::kMalformed, "{}: {} is below 0", where_, key);
-    if (value >= 0) *target = value;
-  }
-  // A list of texts, or one text with blanks between the words.
-  void Words(const char* key, std::vector<std::string>* target) {
-    known_.emplace_back(key);
-    const auto found = json_.find(key);
-    if (found == json_.end() || error_) return;
-    const bool list = found->is_array() && std::all_of(found->begin(), found->end(),
-                                                       [](const Json& word) { return word.is_string(); });
-    if (!list || found->empty())
-      error_ = MakeError(Code::kMalformed,
-                         "{}: {} is no list of words, as [\"audit\", \"--model\", \"m.gguf\"]", where_, key);
-    else
-      found->get_to(*target);
-  }
-  void Numbers(const char* key, std::map<std::string, double>* target) {
-    known_.emplace_back(key);
-    const auto found = json_.find(key);
-    if (found == json_.end() || error_) return;
-    if (!found->is_object() ||
-        !std::all_of(found->begin(), found->end(), [](const Json& v) { return v.is_number(); }))
-      error_ = MakeError(Code::kMalformed, "{}: {} is no table of numbers, as {{ \"kl.worst\" = 1e-3 }}",
-                         where_, key);
-    else
-      for (const auto& [name, value] : found->items()) target->emplace(name, value.get<double>());
-  }
-  void Skip(const char* key) { known_.emplace_back(key); }
-
-  Status End() {
-    if (error_) return *std::move(error_);
-    for (const auto& [key, value] : json_.items())
-      if (std::find(known_.begin(), known_.end(), key) == known_.end())
-        return MakeError(Code::kMalformed, "{}: `{}` is not known{}", where_, key, DidYouMean(key, known_));
-    return {};
-  }
-
- private:
-  const Json& json_;
-  std::string where_;
-  std::vector<std::string> known_;
-  std::optional<Error> error_;
-};
-
-bool IsFileName(const std::string& name) {
-  return !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '_' || c == '.';
-  });
-}
-
 Result<GatePolicy> ReadGate(const Json& json, size_t index, std::optional<double> max_age_days) {
   std::string where = fmt::format("gate {}", index + 1);
   if (!json.is_object()) return MakeError(Code::kMalformed, "{}: is no table, as [[gate]]", where);
@@ -97,18 +25,18 @@ Result<GatePolicy> ReadGate(const Json& json, size_t index, std::optional<double
   gate.max_age_days = max_age_days;
   if (json.contains("name") && json["name"].is_string())
     where += " (" + json["name"].get<std::string>() + ")";
-  Table table(json, where);
+  TomlTable table(json, where);
   std::string scope = "local";
   table.Text("name", &gate.name);
-  table.Words("run", &gate.run);
+  table.Words("run", R"(["audit", "--model", "m.gguf"])", &gate.run);
   table.Text("receipt", &gate.receipt);
-  table.Words("verdict", &gate.verdicts);
+  table.Words("verdict", R"(["match", "drift"])", &gate.verdicts);
   table.Text("scope", &scope);
   table.Truth("user_limits", &gate.user_limits);
   table.Truth("as_recorded", &gate.as_recorded);
   table.Truth("baseline", &gate.baseline);
   table.Numbers("limits", &gate.limits);
-  table.Days("max_age_days", &gate.max_age_days);
+  table.Number("max_age_days", &gate.max_age_days);
   PB_TRY(table.End());
   if (!IsFileName(gate.name))
     return MakeError(Code::kMalformed, "{}: needs a name of letters, digits, - _ and .", where);
@@ -214,9 +142,9 @@ Gate CompareSpeedGate(const Json& r, const Json& baseline) {
 Result<Policy> ReadPolicy(const Json& toml) {
   Policy policy;
   std::optional<double> max_age_days;
-  Table table(toml, "the policy");
+  TomlTable table(toml, "the policy");
   table.Text("baselines", &policy.baselines);
-  table.Days("max_age_days", &max_age_days);
+  table.Number("max_age_days", &max_age_days);
   table.Skip("gate");
   PB_TRY(table.End());
   if (!toml.contains("gate") || !toml["gate"].is_array() || toml["gate"].empty())
