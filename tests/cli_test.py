@@ -172,7 +172,7 @@ class Usage(Case):
         self.assertIn("model smollm2 is not here", nothing.err)
 
     def test_commands_of_later_versions_are_unsupported_by_name(self):
-        for command in ["sweep", "analyze-library", "vendor-ggml"]:
+        for command in ["analyze-library", "vendor-ggml"]:
             result = run(command, "--whatever")
             self.assertEqual(result.code, 2, result)
             self.assertIn(f"unsupported: `{command}`", result.err)

@@ -38,6 +38,7 @@ Action DeclareDiagnose(Flags& flags);
 Action DeclareRepro(Flags& flags);
 Action DeclareAudit(Flags& flags);
 Action DeclareNoise(Flags& flags);
+Action DeclareSweep(Flags& flags);
 Action DeclareSelfCheck(Flags& flags);
 Action DeclareVerify(Flags& flags);
 Action DeclareInspect(Flags& flags);

@@ -54,6 +54,9 @@ constexpr std::array kCommands = {
     Command{"bench-compare", "hold one benchmark against another, by the spread of their repeats",
             "paritybit bench-compare --current ci/inference.json --baseline before.json",
             DeclareBenchCompare},
+    Command{"sweep", "many comparisons: scenarios x models x engines x settings, resumed where it stood",
+            "paritybit sweep plan.toml results", DeclareSweep,
+            "finished cells are kept: the same command goes on"},
     Command{"self-check", "which injected defects paritybit finds, and what raises false alarms",
             "paritybit self-check --share 0.05 --seed 7", DeclareSelfCheck,
             "finished cases are kept: --resume goes on"},
@@ -110,8 +113,6 @@ constexpr std::array kCommands = {
             DeclareCompletion},
 };
 
-constexpr std::string_view kUnsupported = "sweep";
-
 // Commands of the documented system that did another job, or none, and what does it here.
 struct Elsewhere {
   std::string_view name, ours;
@@ -135,8 +136,7 @@ std::span<const Command> Commands() { return kCommands; }
 std::string WhyUnsupported(std::string_view name) {
   for (const Elsewhere& command : kElsewhere)
     if (command.name == name) return fmt::format("`{}` is not a command here: {}", name, command.ours);
-  if (name != kUnsupported) return {};
-  return fmt::format("`{}` is not in this version", name);
+  return {};
 }
 
 }  // namespace pb::cli
