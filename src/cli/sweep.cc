@@ -35,7 +35,7 @@ using sweep::CellResult;
 
 struct SweepArguments {
   std::string what, second, third;  // by place
-  std::string out, trace_level;
+  std::string out, trace_level, candidate;
   EngineArguments engines;  // of the documented form; threads and memory are the budget's
   std::string executor = "local", plan;
   std::vector<std::string> sbatch;
@@ -83,7 +83,7 @@ Result<sweep::Plan> DocumentedPlan(const SweepArguments& args) {
     PB_TRY(CheckTokenizer(tokenizer, file));
   }
   sweep::EnginePair engines;
-  engines.candidate = args.engines.candidate;
+  if (!args.candidate.empty()) engines.candidate = args.candidate;
   if (!args.engines.reference.empty()) engines.reference = args.engines.reference;
   engines.set = args.engines.set, engines.set_reference = args.engines.set_reference;
   plan.scenarios = sweep::DocumentedScenarios();
@@ -98,9 +98,8 @@ Result<sweep::Plan> PlanOf(const SweepArguments& args) {
   if (!args.third.empty() || (!args.out.empty() && !args.second.empty()))
     return MakeError(Code::kUsage, "`{}` is one word too much: sweep PLAN.toml [OUT]",
                      args.third.empty() ? args.second : args.third);
-  const EngineArguments unsaid;
-  if (args.engines.candidate != unsaid.candidate || !args.engines.reference.empty() ||
-      !args.engines.set.empty() || !args.engines.set_reference.empty())
+  if (!args.candidate.empty() || !args.engines.reference.empty() || !args.engines.set.empty() ||
+      !args.engines.set_reference.empty())
     return MakeError(Code::kUsage,
                      "the plan names its engines, in [[engines]]; flags name those of `sweep MODEL`");
   constexpr uint64_t kMaxPlanBytes = 4 << 20;
@@ -146,8 +145,7 @@ std::string Again(const SweepArguments& args, const fs::path& folder) {
   };
   if (!args.what.empty()) words.push_back(args.what);
   if (!IsPlanFile(args.what) && !args.second.empty()) words.push_back(args.second);
-  const EngineArguments unsaid;
-  if (args.engines.candidate != unsaid.candidate) add("--candidate", args.engines.candidate);
+  add("--candidate", args.candidate);
   add("--reference", args.engines.reference);
   for (const std::string& setting : args.engines.set) add("--set", setting);
   for (const std::string& setting : args.engines.set_reference) add("--set-reference", setting);
@@ -311,8 +309,7 @@ Action DeclareSweep(Flags& flags) {
       .Group("Cells");
   flags.Option("out", args->third, "folder of the results (default ./crossval-results)").Group("Cells");
   flags.Option("--out", args->out, "the same as a flag").Group("Cells");
-  flags.Option("-c,--candidate", args->engines.candidate, "of a model: the engine under test")
-      .ShowDefault()
+  flags.Option("-c,--candidate", args->candidate, "of a model: the engine under test (default native)")
       .Group("Cells");
   flags
       .Option("-r,--reference", args->engines.reference,

@@ -61,6 +61,13 @@ Status CheckWords(const sweep::Cell& cell) {
   auto args = std::make_shared<CrossvalArguments>();
   const Status read = ReadWords(cell.words, [&](Flags& flags) { AddCrossvalArguments(flags, *args); });
   if (!read.ok()) return Error(read.error()).In(cell.name);
+  for (const auto& [settings, flag] :
+       {std::pair{&args->engines.set, "--set"}, std::pair{&args->engines.set_reference, "--set-reference"}})
+    if (auto parsed = ParseSettings(*settings, flag); !parsed.ok())
+      return std::move(parsed).error().In(cell.name);
+  if (auto policy = PolicyOf(args->precision); !policy.ok()) return std::move(policy).error().In(cell.name);
+  if (auto prompts = ReadPrompts(args->prompts); !prompts.ok())
+    return std::move(prompts).error().In(cell.name);
   return {};
 }
 

@@ -14,13 +14,14 @@ namespace pb::sweep {
 
 struct Budget {
   int64_t jobs = 0;  // 0: as many as the rest holds
-  int64_t threads = 1;
+  int64_t threads = 0;
   double memory_mib = 0;
 };
 
 // Threads that a cell keeps busy: its two engines compute side by side.
 int64_t ThreadsOf(const Cell& cell);
-// kUsage: a cell is too large for the budget by itself; which, and what it needs.
+// kUsage: a cell is too large by itself for what the budget says (0: nothing); which, and what it
+// needs.
 Status CheckBudget(std::span<const Cell> cells, const Budget& budget);
 
 // `done`: each cell as it ends, with how many are running then.
