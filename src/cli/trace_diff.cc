@@ -10,10 +10,12 @@
 
 #include "base/blake3.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/bisect.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/history_log.h"
 #include "cli/next.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -129,6 +131,30 @@ std::string RecordsDigest(const std::string& folder) {
   return records.ok() ? ToHex(Blake3Of(records->bytes())) : "";
 }
 
+// For `history`.
+void Remember(const TraceDiffArguments& args, const compare::TraceDiff& diff, const trace::Manifest (&m)[2]) {
+  receipt::HistoryEntry entry;
+  entry.time = NowSeconds();
+  entry.command = "trace-diff";
+  std::string folders[2];
+  std::error_code ignored;
+  for (size_t side : {0u, 1u}) {
+    folders[side] = std::filesystem::absolute(args.folders[side], ignored).string();
+    const trace::EngineFacts facts = trace::ReadEngineFacts(m[side].engine_facts);
+    entry.engines[side] = {EscapeInvalid(m[side].engine), EscapeInvalid(facts.name),
+                           EscapeInvalid(facts.version), ""};
+  }
+  entry.call = EscapeInvalid(Call(WordsAgain(args, folders)));
+  entry.verdict = compare::OutcomeName(diff.verdict.outcome);
+  if (!diff.verdict.reasons.empty()) entry.why = EscapeInvalid(diff.verdict.reasons[0].text);
+  if (const auto& at = diff.verdict.first_divergence)
+    entry.place =
+        at->stage ? compare::PointName(*at->stage, at->layer) : fmt::format("position {}", at->position);
+  entry.model = EscapeInvalid(std::filesystem::path(m[0].model_path).filename().string());
+  entry.model_sha256 = m[0].model_sha256;
+  AppendHistory(entry);
+}
+
 int WriteTraceDiffReceipt(const TraceDiffArguments& args, const compare::TraceDiff& diff,
                           report::TraceDiffContext context, int exit_code) {
   std::error_code ignored;
@@ -158,6 +184,7 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   context.manifests[0] = candidate.manifest();
   context.manifests[1] = reference.manifest();
   context.next = NextCommands(args, diff, context.manifests);
+  Remember(args, diff, context.manifests);
   std::error_code ignored;
   context.same_folder = std::filesystem::equivalent(args.folders[0], args.folders[1], ignored);
   if (args.output.json()) {
