@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 
 #include "base/text.h"
@@ -36,8 +35,7 @@ Status SetUp(FullArguments& args) {
   }
   const std::vector<std::string> models = setup::KnownModels();
   std::string& model = asked.model.model;
-  const char* variable = std::getenv("CROSSVAL_GGUF");
-  if (model.empty() && variable && *variable) return {};
+  if (model.empty() && FirstVariable("model", kModelVariables)) return {};
   if (model.empty()) model = models.front();
   std::error_code ignored;
   if (std::filesystem::exists(model, ignored) ||

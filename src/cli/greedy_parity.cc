@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/parity_common.h"
 #include "cli/progress.h"
+#include "cli/variables.h"
 #include "report/greedy_report.h"
 
 namespace pb::cli {
@@ -38,7 +39,7 @@ Result<parity::GreedyRequest> MakeGreedyRequest(const GreedyArguments& args) {
   run::Choice seed{"seed", "", "default"};
   if (args.seed) {
     request.seed = *args.seed, seed.origin = "flag --seed";
-  } else if (const char* set = std::getenv("BITNET_SEED"); set && *set) {
+  } else if (const char* set = VariableValue("BITNET_SEED")) {
     char* end = nullptr;
     request.seed = std::strtoull(set, &end, 10), seed.origin = "variable BITNET_SEED";
     if (*end) return MakeError(Code::kUsage, "BITNET_SEED: `{}` is not a number", set);

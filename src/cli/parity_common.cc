@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "cli/next.h"
 #include "cli/refusal.h"
+#include "cli/variables.h"
 #include "run/doubts.h"
 
 namespace pb::cli {
@@ -26,12 +27,12 @@ void AddPairArguments(Flags& flags, CrossvalArguments& args) {
 
 Result<double> ChooseNumber(const std::optional<double>& flag, const char* flag_name, const char* variable,
                             double otherwise, std::vector<run::Choice>* choices) {
-  const char* set = std::getenv(variable);
+  const char* set = VariableValue(variable);
   run::Choice choice{flag_name + 2, "", "default"};
   double value = flag.value_or(otherwise);
   if (flag) {
     choice.origin = fmt::format("flag {}", flag_name);
-  } else if (set && *set) {
+  } else if (set) {
     char* end = nullptr;
     value = std::strtod(set, &end);
     if (*end != '\0') return MakeError(Code::kUsage, "{}: `{}` is no number", variable, set);

@@ -7,6 +7,7 @@
 #include "base/json_text.h"
 #include "cli/command.h"
 #include "cli/download.h"
+#include "cli/variables.h"
 
 namespace pb::cli {
 namespace {
@@ -41,8 +42,7 @@ Status CheckTokenizer(const std::filesystem::path& path) {
 
 int Tokenizer(const TokenizerDownload& args) {
   const bool official = args.source == "official";
-  const char* token = std::getenv("HF_TOKEN");
-  if (official && (!token || !*token))
+  if (official && !VariableValue("HF_TOKEN"))
     return Fail(args.hub.output,
                 MakeError(Code::kUsage,
                           "--source official needs HF_TOKEN, of an account that has accepted Meta's "
