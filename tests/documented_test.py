@@ -72,6 +72,13 @@ class Documented(Case):
         self.refused(*base, "--cpp-dir", "/tmp", instead="setup-cpp-auto --from DIR")
         self.refused(*base, "--dry-run", instead="paritybit preflight")
 
+    def test_sweep(self):
+        out = self.folder / "results"
+        self.taken("sweep", MODEL, MODEL, out, "--reference", LLAMA)
+        for name in ("rs-traces", "cpp-traces", "rs-output.txt", "cpp-output.txt", "logits-comparison.json", "report.txt"):
+            self.assertTrue((out / "scenario3" / name).exists(), name)
+        self.assertTrue((out / "summary.md").exists())
+
     def test_gen_fixtures(self):
         shapes = {}
         for size in ("tiny", "small"):

@@ -217,6 +217,16 @@ class History(Case):
         self.assertEqual(len(self.history("--engine", "mutant")["runs"]), 3)
         self.assertEqual(self.history("--model", "other")["runs"], [])
 
+    def test_two_traces_count_for_their_engines(self):
+        for engine in ("native", "mutant"):
+            self.assertEqual(self.here("trace", "-m", MODEL, "-e", engine, "-p", "And God", "--out", self.folder / engine).code, 0)
+        self.assertEqual(self.here("trace-diff", self.folder / "native", self.folder / "mutant").code, 0)
+        self.assertEqual(self.here("crossval", "-m", MODEL, "-c", "native", "-r", "mutant", "-p", "And God").code, 0)
+        told = self.history()
+        self.assertEqual([(r["command"], r["verdict"]) for r in told["runs"]], [("trace-diff", "match"), ("crossval", "match")])
+        self.assertIn(str(self.folder / "mutant"), told["runs"][0]["call"])
+        self.assertEqual([(p["candidate"], p["reference"], p["n_runs"]) for p in told["pairs"]], [("native", "mutant", 2)])
+
     def test_lines_that_are_damaged_are_left_out_and_told(self):
         self.assertEqual(self.here("audit", "-m", MODEL, "-p", "And God").code, 0)
         log = self.cache / "runs" / "history.jsonl"

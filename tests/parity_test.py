@@ -393,6 +393,9 @@ class Full(ParityCase):
         self.expect(result, "match", 0)
         wrong = self.command("full-crossval", "-m", OTHER, "-r", LLAMA, "-p", "And God", "-n", 0, "--offline")
         self.expect(wrong, "diverged", 1)
+        for variable in ("CROSSVAL_GGUF", "BITNET_GGUF"):
+            heard = run("full-crossval", "-r", LLAMA, "-p", "And God", "-n", 0, "--offline", "--format", "json", env={variable: OTHER})
+            self.assertEqual(heard.json["choices"][0]["origin"], f"variable {variable}", heard)
 
     def test_what_cannot_be_fetched(self):
         result = run("full-crossval", "--offline", "-m", MODEL, env={"PARITYBIT_CACHE": self.folder / "empty"})
