@@ -14,7 +14,7 @@ steps_begin build/setup.log tools/setup.sh
 
 # package:file that it brings. A tool found in $PATH counts, wherever it came from.
 libraries="libfmt-dev:fmt/core.h nlohmann-json3-dev:nlohmann/json.hpp libcli11-dev:CLI/CLI.hpp
-libssl-dev:openssl/evp.h zlib1g-dev:zlib.h libtomlplusplus-dev:toml++/toml.h libcurl4-openssl-dev:curl/curl.h libpcre2-dev:pcre2.h
+libssl-dev:openssl/evp.h zlib1g-dev:zlib.h libtomlplusplus-dev:toml++/toml.h libcurl4-openssl-dev:curl/curl.h
 libutf8proc-dev:utf8proc.h librapidcheck-dev:rapidcheck.h libsqlite3-dev:sqlite3.h
 libgtest-dev:gtest/gtest.h libbenchmark-dev:benchmark/benchmark.h"
 tools="g++:g++ cmake:cmake ninja-build:ninja pkg-config:pkg-config nodejs:node npm:npm python3:python3"

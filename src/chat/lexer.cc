@@ -12,7 +12,7 @@
 namespace pb::chat {
 namespace {
 
-bool IsSpace(uint32_t c) { return (c >= 0x1C && c <= 0x1F) || ClassOf(c) == CharClass::kSpace; }
+bool IsSpace(uint32_t c) { return (c >= 0x1C && c <= 0x1F) || IsWhiteSpace(c); }
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsNameStart(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 

@@ -1,13 +1,12 @@
-// Merges the pair of lowest rank until none is left, with a queue of candidates.
+// Reads merges and words in GPT-2's spelling or as text, and spells what is no token.
 #include "tokenizer/bpe.h"
 
 #include <algorithm>
-#include <bit>
+
+#include "tokenizer/utf8.h"
 
 namespace pb {
 namespace {
-
-constexpr uint32_t kNoRank = ~uint32_t{0};
 
 // GPT-2's table: printable Latin-1 stands for itself, the rest for U+0100 and up, in order.
 struct ByteText {
@@ -30,24 +29,6 @@ const ByteText& Table() {
   return table;
 }
 
-// Smallest rank first, then leftmost, in a heap kept by the standard algorithms.
-void Push(uint64_t item, std::vector<uint64_t>* queue) {
-  queue->push_back(item);
-  std::push_heap(queue->begin(), queue->end(), std::greater<>());
-}
-
-uint64_t Pop(std::vector<uint64_t>* queue) {
-  std::pop_heap(queue->begin(), queue->end(), std::greater<>());
-  uint64_t item = queue->back();
-  queue->pop_back();
-  return item;
-}
-
-uint64_t Mix(uint64_t key) {
-  key *= 0x9E3779B97F4A7C15ull;
-  return key ^ key >> 32;
-}
-
 }  // namespace
 
 bool ReadByteText(std::string_view text, std::string* bytes) {
@@ -65,33 +46,54 @@ bool ReadByteText(std::string_view text, std::string* bytes) {
   return true;
 }
 
-Bpe::Bpe(const std::vector<std::string>& merges, const StringIds& ids, bool ignore_merges,
+std::string WriteByteText(std::string_view bytes) {
+  std::string text;
+  text.reserve(bytes.size() * 2);
+  for (char byte : bytes) AppendUtf8(Table().code_point_of_byte[static_cast<unsigned char>(byte)], &text);
+  return text;
+}
+
+// The bytes of a token's or a merge's text; false: it is not written so.
+bool Bpe::ReadPart(std::string_view text, std::string* bytes) const {
+  if (!options_.characters) return ReadByteText(text, bytes);
+  bytes->assign(text);
+  return true;
+}
+
+Bpe::Bpe(const std::vector<std::string>& merges, const StringIds& ids, const BpeOptions& options,
          std::vector<std::string>* findings)
-    : ignore_merges_(ignore_merges) {
+    : options_(options) {
   token_of_text_byte_.fill(-1);
   std::string bytes;
   words_.reserve(ids.size());
   for (const auto& [text, id] : ids) {
-    if (text.size() == 1) token_of_text_byte_[static_cast<unsigned char>(text[0])] = id;
-    if (ReadByteText(text, &bytes)) words_.emplace(bytes, id);
+    if (!options_.characters && text.size() == 1)
+      token_of_text_byte_[static_cast<unsigned char>(text[0])] = id;
+    if (ReadPart(text, &bytes)) words_.emplace(bytes, id);
   }
-  pairs_.resize(std::bit_ceil(merges.size() * 2 + 1));
+  merges_.Reserve(merges.size());
   StringIds symbols;
   symbols.reserve(merges.size() + 256);
-  for (int b = 0; b < 256; ++b) Intern(std::string(1, static_cast<char>(b)), &symbols);
+  for (int b = 0; b < 256; ++b) {
+    if (!options_.characters) {
+      Intern(std::string(1, static_cast<char>(b)), &symbols);
+    } else if (const auto found = ids.find(fmt::format("<0x{:02X}>", b)); found != ids.end()) {
+      token_of_text_byte_[static_cast<size_t>(b)] = found->second;
+    }
+  }
   std::string left, right;
   size_t skipped = 0, first_skipped = 0;
   for (size_t i = 0; i < merges.size(); ++i) {
     std::string_view merge = merges[i].c_str();  // up to a zero byte, as llama.cpp reads it
     size_t space = merge.find(' ', 1);
-    bool usable = space != merge.npos && ReadByteText(merge.substr(0, space), &left) &&
-                  ReadByteText(merge.substr(space + 1), &right) && !right.empty();
+    bool usable = space != merge.npos && ReadPart(merge.substr(0, space), &left) &&
+                  ReadPart(merge.substr(space + 1), &right) && !right.empty();
     if (!usable) {
       if (skipped++ == 0) first_skipped = i;
       continue;
     }
-    uint64_t a = Intern(left, &symbols), b = Intern(right, &symbols);
-    Insert({a << 32 | b, static_cast<uint32_t>(i), Intern(left.append(right), &symbols)});
+    const int32_t a = Intern(left, &symbols), b = Intern(right, &symbols);
+    merges_.Insert(a, b, static_cast<uint32_t>(i), Intern(left.append(right), &symbols));
   }
   if (skipped > 0) {
     findings->push_back(
@@ -99,6 +101,9 @@ Bpe::Bpe(const std::vector<std::string>& merges, const StringIds& ids, bool igno
                     "byte-level BPE with a space between) and are ignored, as by llama.cpp",
                     skipped, merges.size(), first_skipped));
   }
+  if (!options_.characters) return;
+  for (const auto& [text, symbol] : symbols)
+    if (text.size() == CharacterBytes(text[0])) characters_.emplace(text, symbol);
 }
 
 int32_t Bpe::Intern(const std::string& text, StringIds* symbols) {
@@ -110,30 +115,14 @@ int32_t Bpe::Intern(const std::string& text, StringIds* symbols) {
   return at->second;
 }
 
-// Of two equal merges the first counts.
-void Bpe::Insert(const Pair& pair) {
-  size_t mask = pairs_.size() - 1, at = Mix(pair.key) & mask;
-  while (pairs_[at].key != kNoPair && pairs_[at].key != pair.key) at = (at + 1) & mask;
-  if (pairs_[at].key == kNoPair) pairs_[at] = pair;
-}
-
-const Bpe::Pair* Bpe::Find(int32_t left, int32_t right) const {
-  uint64_t key = static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
-  size_t mask = pairs_.size() - 1, at = Mix(key) & mask;
-  while (pairs_[at].key != kNoPair) {
-    if (pairs_[at].key == key) return &pairs_[at];
-    at = (at + 1) & mask;
-  }
-  return nullptr;
-}
-
 void Bpe::Spell(std::string_view bytes, std::vector<int32_t>* out) const {
   auto put = [&](uint32_t text_byte) {
     if (token_of_text_byte_[text_byte] >= 0) out->push_back(token_of_text_byte_[text_byte]);
   };
   for (char byte : bytes) {
-    uint32_t c = Table().code_point_of_byte[static_cast<unsigned char>(byte)];
-    if (c < 0x80) {
+    const auto value = static_cast<unsigned char>(byte);
+    const uint32_t c = options_.characters ? value : Table().code_point_of_byte[value];
+    if (options_.characters || c < 0x80) {
       put(c);
     } else {
       put(0xC0 | c >> 6);
@@ -142,52 +131,55 @@ void Bpe::Spell(std::string_view bytes, std::vector<int32_t>* out) const {
   }
 }
 
+void Bpe::AppendSymbol(int32_t symbol, std::string_view bytes, std::vector<int32_t>* out) const {
+  int32_t token = -1;
+  if (symbol >= 0) {
+    token = token_of_symbol_[static_cast<size_t>(symbol)];
+  } else if (const auto word = words_.find(bytes); word != words_.end()) {
+    token = word->second;
+  }
+  if (token >= 0) {
+    out->push_back(token);
+  } else {
+    Spell(bytes, out);
+  }
+}
+
+// Symbol -1: a character that no merge knows. Returns how many there are.
+int32_t Bpe::CutIntoSymbols(std::string_view word, Scratch* s) const {
+  s->symbol.clear();
+  s->begin.clear();
+  for (size_t at = 0; at < word.size();) {
+    size_t bytes = 1;
+    int32_t symbol = static_cast<unsigned char>(word[at]);
+    if (options_.characters) {
+      bytes = std::min(CharacterBytes(word[at]), word.size() - at);
+      const auto known = characters_.find(word.substr(at, bytes));
+      symbol = known == characters_.end() ? -1 : known->second;
+    }
+    s->symbol.push_back(symbol);
+    s->begin.push_back(at);
+    at += bytes;
+  }
+  s->begin.push_back(word.size());
+  return static_cast<int32_t>(s->symbol.size());
+}
+
+bool Bpe::IsWhole(std::string_view word) const {
+  return options_.ignore_merges || (options_.whole_lines && word.find_first_not_of('\n') == word.npos);
+}
+
 void Bpe::Append(std::string_view word, Scratch* s, std::vector<int32_t>* out) const {
-  if (ignore_merges_) {
+  if (IsWhole(word)) {
     if (auto whole = words_.find(word); whole != words_.end()) {
       out->push_back(whole->second);
       return;
     }
   }
-  const auto n = static_cast<int32_t>(word.size());
-  s->symbol.resize(word.size());
-  s->next.resize(word.size());
-  s->previous.resize(word.size());
-  s->rank.resize(word.size());
-  s->queue.clear();
-  for (int32_t i = 0; i < n; ++i) {
-    s->symbol[i] = static_cast<unsigned char>(word[i]);
-    s->next[i] = i + 1;
-    s->previous[i] = i - 1;
-  }
-  // Notes the rank of the pair that begins at i; a queued pair counts only while this rank is still
-  // its own.
-  auto consider = [&](int32_t i) {
-    const Pair* pair = s->next[i] < n ? Find(s->symbol[i], s->symbol[s->next[i]]) : nullptr;
-    s->rank[i] = pair == nullptr ? kNoRank : pair->rank;
-    if (pair != nullptr) Push(uint64_t{pair->rank} << 32 | static_cast<uint32_t>(i), &s->queue);
-  };
-  for (int32_t i = 0; i < n; ++i) consider(i);
-  while (!s->queue.empty()) {
-    uint64_t item = Pop(&s->queue);
-    auto i = static_cast<int32_t>(item & 0xFFFFFFFF);
-    if (s->rank[i] != item >> 32) continue;
-    int32_t gone = s->next[i];
-    s->symbol[i] = Find(s->symbol[i], s->symbol[gone])->result;
-    s->rank[gone] = kNoRank;
-    s->next[i] = s->next[gone];
-    if (s->next[i] < n) s->previous[s->next[i]] = i;
-    if (s->previous[i] >= 0) consider(s->previous[i]);
-    consider(i);
-  }
-  for (int32_t i = 0; i < n; i = s->next[i]) {
-    int32_t token = token_of_symbol_[s->symbol[i]];
-    if (token >= 0) {
-      out->push_back(token);
-    } else {
-      Spell(word.substr(i, s->next[i] - i), out);
-    }
-  }
+  const int32_t n = CutIntoSymbols(word, s);
+  merges_.Merge(s);
+  for (int32_t i = 0; i < n; i = s->next[i])
+    AppendSymbol(s->symbol[i], word.substr(s->begin[i], s->begin[s->next[i]] - s->begin[i]), out);
 }
 
 }  // namespace pb

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/merge_table.h"
 #include "tokenizer/special_tokens.h"
 
 namespace pb {
@@ -15,6 +16,16 @@ namespace pb {
 // Byte-level BPE writes each byte as a printable character (GPT-2's table): the bytes of such text,
 // or false when it is not written so.
 bool ReadByteText(std::string_view text, std::string* bytes);
+// The other way.
+std::string WriteByteText(std::string_view bytes);
+
+struct BpeOptions {
+  bool ignore_merges = false;  // a word that is a token is taken whole
+  // Symbols are characters, and what is no token is spelt <0x41>; else they are bytes in GPT-2's
+  // spelling.
+  bool characters = false;
+  bool whole_lines = false;  // line feeds that are a token are taken whole
+};
 
 // The merges and the vocabulary they lead to. Immutable; threads may share it. A merge joins
 // strings, whether these are tokens or not, as in llama.cpp: a word can end in a string that is no
@@ -22,36 +33,28 @@ bool ReadByteText(std::string_view text, std::string* bytes);
 class Bpe {
  public:
   // `ids`: every token's text. Merges that can never apply are skipped and counted in a finding.
-  Bpe(const std::vector<std::string>& merges, const StringIds& ids, bool ignore_merges,
+  Bpe(const std::vector<std::string>& merges, const StringIds& ids, const BpeOptions& options,
       std::vector<std::string>* findings);
 
-  // Working memory of Append, to be kept between words.
-  struct Scratch {
-    std::vector<int32_t> symbol, next, previous;
-    std::vector<uint32_t> rank;   // of the pair that begins here
-    std::vector<uint64_t> queue;  // rank << 32 | position: the smallest first
-  };
+  using Scratch = MergeTable::Scratch;
   // Appends the ids of a word (its bytes, fewer than 2^31 of them). O(n log n).
   void Append(std::string_view word, Scratch* scratch, std::vector<int32_t>* out) const;
 
  private:
-  struct Pair {
-    uint64_t key = kNoPair;  // left symbol << 32 | right symbol
-    uint32_t rank = 0;
-    int32_t result = 0;
-  };
-  static constexpr uint64_t kNoPair = ~uint64_t{0};
-
   int32_t Intern(const std::string& text, StringIds* symbols);
-  void Insert(const Pair& pair);
-  const Pair* Find(int32_t left, int32_t right) const;
+  bool ReadPart(std::string_view text, std::string* bytes) const;
+  bool IsWhole(std::string_view word) const;
+  int32_t CutIntoSymbols(std::string_view word, Scratch* scratch) const;
+  void AppendSymbol(int32_t symbol, std::string_view bytes, std::vector<int32_t>* out) const;
   void Spell(std::string_view bytes, std::vector<int32_t>* out) const;
 
-  bool ignore_merges_;
-  StringIds words_;                              // bytes of a token to its id
-  std::vector<int32_t> token_of_symbol_;         // symbols below 256 are bytes; -1: no token
-  std::vector<Pair> pairs_;                      // open addressing, a power of two long
-  std::array<int32_t, 256> token_of_text_byte_;  // token whose text is this one byte
+  BpeOptions options_;
+  StringIds words_;                       // bytes of a token to its id
+  StringIds characters_;                  // symbols of one character, where they are no bytes
+  std::vector<int32_t> token_of_symbol_;  // -1: no token
+  MergeTable merges_;
+  // The token that spells a byte: whose text is this one byte, or <0x41>.
+  std::array<int32_t, 256> token_of_text_byte_;
 };
 
 }  // namespace pb

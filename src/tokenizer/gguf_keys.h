@@ -1,26 +1,32 @@
-// TokenizerData from the metadata of a GGUF file.
+// TokenizerData from the metadata of a GGUF file. Keys begin with tokenizer.ggml. where nothing else
+// is said.
 //
-// | key                                        | field       | when missing |
-// |--------------------------------------------|-------------|---------------------------------------------------------------|
-// | tokenizer.ggml.model                       | model       | an error | | tokenizer.ggml.pre | pre | empty:
-// the pre-tokeniser is "default", and Create reports it   | | tokenizer.ggml.tokens
-// | tokens      | an error                                                      | |
-// tokenizer.ggml.token_type
-// | token_types | all tokens are normal                                         | | tokenizer.ggml.merges |
-// merges      | an error                                                      | |
-// tokenizer.ggml.bos_token_id
-// | bos         | 11 ("glm4" "chatglm-bpe": none); none beyond the vocabulary    | |
-// tokenizer.ggml.eos_token_id                | eos         | 11; none beyond the vocabulary | |
-// tokenizer.ggml.add_bos_token               | add_bos     | as the pre-tokeniser's row says: the
-// LLaMA 3 row and tekken do | | tokenizer.ggml.add_eos_token               | add_eos     | no | |
-// tokenizer.ggml.eot_token_id eom_token_id   | eot eom     | found by text | |
-// tokenizer.ggml.fim_X_token_id, X one of    | fim         | found by text (older files:
-// prefix_token_id, suffix_token_id,  | |   pre suf mid pad rep sep                  |             |
-// middle_token_id, which come last) | | tokenizer.chat_template                    | chat_template
-// | none | | general.name | name        | empty |
+//   key                               field                 when missing
+//   model                             model                 an error
+//   pre                               pre                   empty: "default", and Create reports it
+//   tokens                            tokens                an error
+//   token_type                        token_types           all tokens are normal
+//   merges (gpt2, gemma4)             merges                an error
+//   scores (llama, t5)                scores                all 0
+//   bos_token_id                      bos                   gpt2: 11 ("glm4": none); llama: 1; bert: 101
+//   eos_token_id                      eos                   gpt2: 11; llama: 2; t5: 1
+//   unknown_token_id                  unknown               llama: 0; bert: 100; t5: 2
+//   seperator_token_id                separator             bert: 102
+//   eot_token_id eom_token_id         eot eom               found by text
+//   fim_X_token_id, X one of pre suf  fim                   found by text (older files: prefix_token_id,
+//     mid pad rep sep                                         suffix_token_id, middle_token_id)
+//   add_bos_token                     add_bos               llama: yes; gpt2: as the row of pre says
+//   add_eos_token                     add_eos               t5: yes
+//   add_space_prefix                  add_space_prefix      llama: yes; t5: no
+//   remove_extra_whitespaces          remove_extra_spaces   no
+//   precompiled_charsmap              chars_map             none
+//   normalizer.lowercase              lowercase             yes
+//   normalizer.strip_accents          strip_accents         as lowercase
+//   tokenizer.chat_template           chat_template         none
+//   general.name                      name                  empty
+//   general.architecture              architecture          empty
 //
-// These are the keys and defaults of llama.cpp v0.5.0 for byte-level BPE (an id of 11 for a missing
-// key included). One difference: an id beyond the vocabulary is an error here, where that engine
+// These are the keys and defaults of llama.cpp v0.5.0 (an id of 11 for a missing key included). One difference: an id beyond the vocabulary is an error here, where that engine
 // warns and takes the default.
 #ifndef PARITYBIT_TOKENIZER_GGUF_KEYS_H_
 #define PARITYBIT_TOKENIZER_GGUF_KEYS_H_
@@ -35,8 +41,9 @@
 namespace pb {
 
 struct TokenizerDefaults {
-  int32_t bos, eos;
-  bool add_bos;
+  int32_t bos = -1, eos = -1;
+  bool add_bos = false, add_eos = false, add_space = true;
+  int32_t unknown = -1, separator = -1;
 };
 TokenizerDefaults DefaultsOf(std::string_view model, std::string_view pre, size_t n_tokens);
 // kUnsupported: another kind of tokeniser, whose tables have other keys.
@@ -97,6 +104,24 @@ Status Scores(const File& file, std::vector<float>* out) {
   return {};
 }
 
+template <typename File>
+Status CharsMapBytes(const File& file, std::string* out) {
+  const auto* value = file.Find("tokenizer.ggml.precompiled_charsmap");
+  if (value == nullptr) return {};
+  auto take = [&](const auto& numbers) {
+    for (auto number : numbers) out->push_back(static_cast<char>(number));
+  };
+  if (const auto* bytes = std::get_if<std::vector<uint64_t>>(&value->value)) {
+    take(*bytes);
+  } else if (const auto* signed_bytes = std::get_if<std::vector<int64_t>>(&value->value)) {
+    take(*signed_bytes);
+  } else {
+    return MakeError(Code::kMalformed,
+                     "tokenizer.ggml.precompiled_charsmap (byte {}) is not an array of bytes", value->offset);
+  }
+  return {};
+}
+
 }  // namespace gguf_keys
 
 // File: formats' GgufFile (Find, Uint, Bool, String, Strings; a template so that this room needs no
@@ -108,7 +133,7 @@ Result<TokenizerData> ReadTokenizerData(const File& file) {
   PB_ASSIGN(data.model, file.String("tokenizer.ggml.model"));
   PB_TRY(CheckTokenizerModel(data.model));
   PB_TRY(Optional(file.String("tokenizer.ggml.pre"), &data.pre));
-  const bool merges = data.model == "gpt2";
+  const bool merges = data.model == "gpt2" || data.model == "gemma4";
   for (auto [key, out] :
        {std::pair("tokenizer.ggml.tokens", &data.tokens), std::pair("tokenizer.ggml.merges", &data.merges)}) {
     if (out == &data.merges && !merges) continue;
@@ -118,14 +143,22 @@ Result<TokenizerData> ReadTokenizerData(const File& file) {
   }
   PB_TRY(gguf_keys::TokenTypes(file, &data.token_types));
   if (!merges) PB_TRY(gguf_keys::Scores(file, &data.scores));
-  if (!merges) PB_TRY(Optional(file.Bool("tokenizer.ggml.add_space_prefix"), &data.add_space_prefix));
   const size_t n = data.tokens.size();
   TokenizerDefaults defaults = DefaultsOf(data.model, data.pre, n);
-  data.bos = defaults.bos;
-  data.eos = defaults.eos;
-  data.add_bos = defaults.add_bos;
+  data.bos = defaults.bos, data.eos = defaults.eos;
+  data.unknown = defaults.unknown, data.separator = defaults.separator;
+  data.add_bos = defaults.add_bos, data.add_eos = defaults.add_eos;
+  data.add_space_prefix = defaults.add_space;
+  if (!merges) PB_TRY(Optional(file.Bool("tokenizer.ggml.add_space_prefix"), &data.add_space_prefix));
+  PB_TRY(Optional(file.Bool("tokenizer.ggml.remove_extra_whitespaces"), &data.remove_extra_spaces));
+  PB_TRY(Optional(file.Bool("tokenizer.ggml.normalizer.lowercase"), &data.lowercase));
+  data.strip_accents = data.lowercase;
+  PB_TRY(Optional(file.Bool("tokenizer.ggml.normalizer.strip_accents"), &data.strip_accents));
+  PB_TRY(gguf_keys::CharsMapBytes(file, &data.chars_map));
   PB_TRY(OptionalId(file, "tokenizer.ggml.bos_token_id", n, &data.bos));
   PB_TRY(OptionalId(file, "tokenizer.ggml.eos_token_id", n, &data.eos));
+  PB_TRY(OptionalId(file, "tokenizer.ggml.unknown_token_id", n, &data.unknown));
+  PB_TRY(OptionalId(file, "tokenizer.ggml.seperator_token_id", n, &data.separator));
   PB_TRY(OptionalId(file, "tokenizer.ggml.eot_token_id", n, &data.eot));
   PB_TRY(OptionalId(file, "tokenizer.ggml.eom_token_id", n, &data.eom));
   constexpr std::pair<const char*, int> kFim[] = {{"fim_pre", 0}, {"fim_suf", 1}, {"fim_mid", 2},
@@ -137,6 +170,7 @@ Result<TokenizerData> ReadTokenizerData(const File& file) {
   PB_TRY(Optional(file.Bool("tokenizer.ggml.add_eos_token"), &data.add_eos));
   PB_TRY(Optional(file.String("tokenizer.chat_template"), &data.chat_template));
   PB_TRY(Optional(file.String("general.name"), &data.name));
+  PB_TRY(Optional(file.String("general.architecture"), &data.architecture));
   return data;
 }
 

@@ -36,7 +36,7 @@ TEST(PreTokenizer, NamesAreUniqueAndCompile) {
     EXPECT_TRUE(seen.insert(name).second) << name;
     EXPECT_EQ(Cut(name, "a"), Strings{"a"}) << name;
   }
-  EXPECT_EQ(seen.size(), 58u);
+  EXPECT_EQ(seen.size(), 88u);
   EXPECT_EQ(FindPreTokenizer("llama"), nullptr);
   EXPECT_EQ(FindPreTokenizer("llama-bpe llama3"), nullptr);
   EXPECT_EQ(FindPreTokenizer(""), FindPreTokenizer("default"));

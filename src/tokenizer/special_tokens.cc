@@ -82,6 +82,11 @@ bool IsSpace(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 }  // namespace
 
+bool LooksLikeEndOfGeneration(std::string_view text) {
+  return std::find(std::begin(kEndOfGeneration), std::end(kEndOfGeneration), text) !=
+         std::end(kEndOfGeneration);
+}
+
 SpecialTokens::SpecialTokens(const TokenizerData& data, const StringIds& ids) : data_(&data) {
   for (size_t i = 0; i < data.tokens.size(); ++i) {
     flags_.push_back(FlagsOfType(data.token_types.empty() ? 1 : data.token_types[i]));
@@ -157,7 +162,8 @@ void SpecialTokens::SetStripping(const TokenizerData& data, const StringIds& ids
   for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   auto contains = [](std::string_view text, std::string_view part) { return text.find(part) != text.npos; };
   if (contains(data.pre, "jina-v2-de") || contains(data.pre, "jina-v2-es") ||
-      contains(data.pre, "jina-v2-code")) {
+      contains(data.pre, "jina-v2-code") || contains(data.architecture, "nomic-bert-moe") ||
+      contains(data.architecture, "jina-bert-v3")) {
     set("<mask>", kStripLeft);
   } else if (contains(name, "phi-3") || contains(name, "phi3")) {
     for (int32_t id : order_) flags_[id] |= kStripRight;

@@ -38,6 +38,9 @@ struct Fragment {
   std::string_view text;
 };
 
+// Whether tokens of this text end a generation, whatever type a file gives them.
+bool LooksLikeEndOfGeneration(std::string_view text);
+
 class SpecialTokens {
  public:
   // `ids`: every token's text. `data` outlives this.

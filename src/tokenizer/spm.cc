@@ -5,12 +5,10 @@
 #include <queue>
 #include <unordered_map>
 
+#include "tokenizer/utf8.h"
+
 namespace pb {
 namespace {
-
-// Bytes of the character that begins with this one, by its upper half; damaged UTF-8 is cut
-// likewise.
-constexpr uint8_t kCharacterBytes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4};
 
 struct Symbol {
   int32_t previous, next;  // -1: none
@@ -31,8 +29,7 @@ class Joining {
  public:
   Joining(const TokenizerData& data, const StringIds& ids, std::string_view text) : data_(data), ids_(ids) {
     for (size_t at = 0; at < text.size();) {
-      const size_t n =
-          std::min<size_t>(kCharacterBytes[static_cast<unsigned char>(text[at]) >> 4], text.size() - at);
+      const size_t n = std::min(CharacterBytes(text[at]), text.size() - at);
       const auto i = static_cast<int32_t>(symbols_.size());
       symbols_.push_back({i - 1, at + n == text.size() ? -1 : i + 1, text.substr(at, n)});
       at += n;

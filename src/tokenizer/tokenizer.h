@@ -18,24 +18,32 @@ namespace pb {
 // tokenizer.ggml.* of a GGUF file. token_type as there: 1 normal, 2 unknown, 3 control, 4
 // user-defined, 5 unused, 6 byte.
 struct TokenizerData {
-  std::string model;  // "gpt2": byte-level BPE; "llama": SentencePiece's BPE over scores
+  // "gpt2": byte-level BPE; "gemma4": BPE over characters; "llama": SentencePiece's BPE over scores;
+  // "t5": Unigram; "bert": WordPiece
+  std::string model;
   // "llama-bpe" "smollm" ...; the pre-tokeniser; empty: "default", and a finding
   std::string pre;
   std::vector<std::string> tokens;
   std::vector<int32_t> token_types;  // empty: all normal
   std::vector<std::string> merges;   // "a b"; of byte-level BPE
-  std::vector<float> scores;         // of each token; of SentencePiece; empty: all 0
-  bool add_space_prefix = true;  // SentencePiece: text begins with a space, and what follows a special token
-  int32_t bos = -1, eos = -1;    // -1: none
+  std::vector<float> scores;         // of each token; of SentencePiece and Unigram; empty: all 0
+  // SentencePiece: text begins with a space, and what follows a special token. Unigram: so does text.
+  bool add_space_prefix = true;
+  bool remove_extra_spaces = false;  // Unigram: runs of spaces are one
+  std::string chars_map;             // Unigram: SentencePiece's compiled normalisation; empty: none
+  bool lowercase = true, strip_accents = true;  // WordPiece
+  int32_t bos = -1, eos = -1;                   // -1: none
   bool add_bos = false, add_eos = false;
   std::string chat_template;  // Jinja; empty: none
 
+  int32_t unknown = -1, separator = -1;
   int32_t eot = -1, eom = -1;  // end of turn, of message
   // Fill-in-the-middle: prefix, suffix, middle, pad, repository, separator. Those absent are found
   // by their text.
   std::array<int32_t, 6> fim = {-1, -1, -1, -1, -1, -1};
   // general.name: llama.cpp takes stripping of white space round special tokens from it (phi-3)
   std::string name;
+  std::string architecture;  // general.architecture: likewise (nomic-bert-moe, jina-bert-v3)
 };
 
 struct TokenizeOptions {

@@ -255,13 +255,16 @@ TEST(Tokenizer, RefusesTablesThatContradictThemselves) {
     change(&data);
     return RefusedWith(std::move(data));
   };
+  EXPECT_NE(
+      with([](auto* d) { d->model = "rwkv"; }).find("tokenizer.ggml.model rwkv is not supported (gpt2, "),
+      std::string::npos);
   EXPECT_EQ(with([](auto* d) { d->model = "bert"; }),
-            "tokenizer.ggml.model bert (WordPiece) is not supported (gpt2, byte-level BPE, and llama, "
-            "SentencePiece, "
-            "are)");
+            "tokenizer.ggml.bos_token_id is missing, and WordPiece needs it");
+  EXPECT_EQ(with([](auto* d) { d->model = "t5"; }),
+            "tokenizer.ggml.unknown_token_id is missing, and Unigram needs it");
   EXPECT_NE(with([](auto* d) {
-              d->pre = "viking";
-            }).find("tokenizer.ggml.pre is \"viking\"; supported: llama-bpe "),
+              d->pre = "whitespace";
+            }).find("tokenizer.ggml.pre is \"whitespace\"; supported: llama-bpe "),
             std::string::npos);
   EXPECT_EQ(with([](auto* d) { d->tokens.clear(); }), "tokenizer.ggml.tokens is empty");
   EXPECT_EQ(with([](auto* d) { d->tokens[9] = "c"; }), "tokenizer.ggml.tokens[2] and [9] are both \"c\"");

@@ -29,6 +29,12 @@ inline CodePoint ReadCodePoint(std::string_view text) {
   return {value, n};
 }
 
+// Bytes of the character that begins with this one, by its upper half; damaged UTF-8 is cut likewise.
+inline size_t CharacterBytes(char lead) {
+  const auto byte = static_cast<unsigned char>(lead);
+  return byte < 0xC0 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+}
+
 // Up to U+10FFFF, in the shortest form.
 inline void AppendUtf8(uint32_t c, std::string* out) {
   if (c < 0x80) {
@@ -47,6 +53,20 @@ inline void AppendUtf8(uint32_t c, std::string* out) {
     out->push_back(static_cast<char>(0x80 | (c >> 6 & 0x3F)));
   }
   out->push_back(static_cast<char>(0x80 | (c & 0x3F)));
+}
+
+// The first byte that is no part of strict UTF-8 (shortest form, no surrogates, up to U+10FFFF); the
+// size of the text where all are.
+inline size_t FirstInvalidUtf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint c = ReadCodePoint(text.substr(at));
+    static constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
+    const bool valid = c.bytes > 0 && c.value >= kLeast[c.bytes] && c.value < 0x110000 &&
+                       (c.value < 0xD800 || c.value > 0xDFFF);
+    if (!valid) return at;
+    at += c.bytes;
+  }
+  return text.size();
 }
 
 // At most eight hexadecimal digits and nothing else.
