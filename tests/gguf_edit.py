@@ -70,6 +70,16 @@ class Gguf:
         kind, at = self.values[key]
         return kind, bytes(self.data[at:self.ends[key]])
 
+    def array(self, key):
+        """The elements of an array of strings, bytes or 32-bit integers."""
+        kind, self.at = self.values[key]
+        assert kind == ARRAY
+        element, n = self._u32(), self._u64()
+        if element == STRING:
+            return [self._string() for _ in range(n)]
+        letter = {0: "B", 1: "b", 4: "I", 5: "i", FLOAT32: "f"}[element]
+        return list(struct.unpack_from(f"<{n}{letter}", self.data, self.at))
+
     def scale_ternary(self, name, factor):
         """Multiplies the f16 scale of every block of a TQ1_0 or TQ2_0 tensor: the last two bytes of each."""
         kind, _, offset, size = self.tensors[name]
