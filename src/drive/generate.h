@@ -7,30 +7,11 @@
 #include <span>
 #include <vector>
 
-#include "base/random.h"
 #include "drive/participant.h"
 #include "drive/progress.h"
+#include "drive/sampling.h"
 
 namespace pb::drive {
-
-struct Sampling {
-  double temperature = 0;  // 0: greedy
-  int32_t top_k = 0;       // only the k most likely tokens; 0: all
-  uint64_t seed = 0;
-};
-
-// Chooses ids from logits rows. The same seed and rows give the same ids on every machine.
-class Sampler {
- public:
-  explicit Sampler(const Sampling& sampling) : sampling_(sampling), random_(sampling.seed) {}
-  // -1 when no logit is finite.
-  int32_t Choose(std::span<const float> row);
-
- private:
-  Sampling sampling_;
-  Random random_;
-  std::vector<std::pair<float, int32_t>> candidates_;
-};
 
 struct GenerateRequest {
   std::vector<int32_t> tokens;

@@ -1,9 +1,8 @@
-// Sampling against the probabilities it should draw with, and UTF-8 that is not finished yet.
+// The greedy choice, and UTF-8 that is not finished yet.
 #include "drive/generate.h"
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <limits>
 
 namespace pb::drive {
@@ -16,47 +15,6 @@ TEST(Greedy, LowestIdOfEqualsAndNothingOfNothingFinite) {
   EXPECT_EQ(Greedy(std::vector<float>{kNaN, -2, kInf, -3}), 1);
   EXPECT_EQ(Greedy(std::vector<float>{kNaN, kInf, -kInf}), -1);
   EXPECT_EQ(Greedy(std::vector<float>{}), -1);
-}
-
-// Shares of draws against exp(logit / temperature) normalised; five standard deviations of a
-// binomial share.
-TEST(Sampler, DrawsInProportionToTheTemperedProbabilities) {
-  const std::vector<float> row = {0, 1, 2, -1};
-  const double temperature = 0.7;
-  double z = 0;
-  for (float logit : row) z += std::exp(logit / temperature);
-  Sampler sampler({temperature, 0, 42});
-  constexpr int kDraws = 20000;
-  std::vector<int> counts(row.size());
-  for (int i = 0; i < kDraws; ++i) ++counts[static_cast<size_t>(sampler.Choose(row))];
-  for (size_t i = 0; i < row.size(); ++i) {
-    double p = std::exp(row[i] / temperature) / z;
-    EXPECT_NEAR(counts[i] / double{kDraws}, p, 5 * std::sqrt(p * (1 - p) / kDraws)) << i;
-  }
-}
-
-TEST(Sampler, TopKLeavesOutTheRestAndOneIsGreedy) {
-  const std::vector<float> row = {0.9f, 1, 0.8f, 1.1f};
-  Sampler two({5.0, 2, 7}), one({5.0, 1, 7}), cold({0, 0, 7});
-  bool seen[4] = {};
-  for (int i = 0; i < 200; ++i) {
-    seen[two.Choose(row)] = true;
-    EXPECT_EQ(one.Choose(row), 3);
-    EXPECT_EQ(cold.Choose(row), 3);
-  }
-  EXPECT_TRUE(seen[1] && seen[3] && !seen[0] && !seen[2]);
-}
-
-TEST(Sampler, SameSeedSameDraws) {
-  const std::vector<float> row = {0, 0, 0, 0, 0, 0, 0, 0};
-  Sampler a({1.0, 0, 3}), b({1.0, 0, 3}), c({1.0, 0, 4});
-  bool differs = false;
-  for (int i = 0; i < 50; ++i) {
-    int32_t id = a.Choose(row);
-    EXPECT_EQ(id, b.Choose(row));
-    differs |= id != c.Choose(row);
-  }
-  EXPECT_TRUE(differs);
 }
 
 TEST(CompleteUtf8, HoldsBackUnfinishedSequencesOnly) {
