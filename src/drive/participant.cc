@@ -13,6 +13,7 @@
 #include "base/kept.h"
 #include "base/processors.h"
 #include "base/sha256.h"
+#include "base/shards.h"
 #include "base/suggest.h"
 
 namespace pb::drive {
@@ -298,7 +299,9 @@ bool MayRunSideBySide(const EngineRecord& one, const EngineRecord& other) {
          ProcessorCount();
 }
 
-Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
+namespace {
+
+Result<std::string> CachedSha256OfOne(const std::filesystem::path& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) != 0) return MakeError(Code::kNotFound, "{}: no such file", path.string());
   if (!S_ISREG(info.st_mode)) return MakeError(Code::kIo, "{}: not a regular file", path.string());
@@ -317,6 +320,19 @@ Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
   PB_ASSIGN(std::string digest, Sha256File(path));
   WriteCacheEntry(entry, {{"file", stamp}, {"file_sha256", digest}});
   return digest;
+}
+
+}  // namespace
+
+Result<std::string> CachedFileSha256(const std::filesystem::path& path) {
+  const ShardName shard = ParseShardName(path.filename().string());
+  if (shard.count <= 1) return CachedSha256OfOne(path);
+  std::string digests;
+  for (size_t no = 1; no <= shard.count; ++no) {
+    PB_ASSIGN(const std::string digest, CachedSha256OfOne(path.parent_path() / shard.File(no)));
+    digests += digest + "\n";
+  }
+  return Sha256Hex(digests);
 }
 
 int32_t Greedy(std::span<const float> row) {

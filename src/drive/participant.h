@@ -110,7 +110,8 @@ std::vector<std::string> FindingsOf(const EngineRecord& record, int64_t n_positi
 std::string TooManyThreads(int64_t n_threads, int n_processors);
 // Whether both engines may compute at the same time: there are processors for the threads of both.
 bool MayRunSideBySide(const EngineRecord& one, const EngineRecord& other);
-// sha256 of a file, remembered in the cache by path, size and time of change.
+// sha256 of a file, remembered in the cache by path, size and time of change. Of a set of shards: the
+// sha256 of all their digests, each a line in hexadecimal digits.
 Result<std::string> CachedFileSha256(const std::filesystem::path& path);
 // The id of the largest value, the lowest of equals; -1 when no value is finite.
 int32_t Greedy(std::span<const float> row);

@@ -54,7 +54,7 @@ struct GgufTensor {
   std::string name;
   uint32_t type_id = 0;  // ggml type number, as in the file
   std::vector<uint64_t> shape;
-  uint64_t offset = 0;       // of the data, from the start of the file
+  uint64_t offset = 0;       // of the data, from the start of the file (the shard's)
   uint64_t info_offset = 0;  // of this description, from the start of the file
   std::span<const std::byte> data;
 
@@ -82,6 +82,8 @@ struct GgufFault {
 // the file before anything is allocated.
 class GgufFile {
  public:
+  // The first of a set of shards stands for all of them: their tensors follow its own. kUnsupported:
+  // another of the set, whose first is named. kNotFound: a shard that is missing.
   static Result<GgufFile> Open(const std::filesystem::path& path);
   static Result<GgufFile> Parse(std::vector<std::byte> bytes);  // for tests and fuzzing
   // Opens a file of which only the header has to be sound: what is wrong with tensors goes to
@@ -91,7 +93,7 @@ class GgufFile {
   const std::filesystem::path& path() const { return path_; }  // empty after Parse
   uint32_t version() const { return version_; }
   uint64_t alignment() const { return alignment_; }
-  uint64_t file_bytes() const { return bytes_.size(); }
+  uint64_t file_bytes() const { return bytes_.size(); }  // of shards, the first's
   uint64_t data_start() const { return data_start_; }  // where the tensors' bytes may begin
   const std::map<std::string, GgufValue, std::less<>>& metadata() const { return metadata_; }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }  // in the order of the file
@@ -112,10 +114,12 @@ class GgufFile {
   // Without `faults` the first of them is the error.
   Status ReadHeader(std::vector<GgufFault>* faults = nullptr);
   Status ReadAlignment();
+  Status AddShards();
   Result<const GgufValue*> Get(std::string_view key) const;
 
   std::filesystem::path path_;
   std::optional<MappedFile> map_;
+  std::vector<MappedFile> shards_;  // those behind the first
   std::vector<std::byte> owned_;
   std::span<const std::byte> bytes_;  // of map_ or owned_
   uint32_t version_ = 0;

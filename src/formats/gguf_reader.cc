@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/bytes.h"
+#include "base/shards.h"
 #include "formats/gguf.h"
 
 namespace pb {
@@ -340,7 +341,50 @@ uint64_t GgufTensor::n_rows() const {
   return n;
 }
 
-Result<GgufFile> GgufFile::Open(const std::filesystem::path& path) { return Survey(path, nullptr); }
+Result<GgufFile> GgufFile::Open(const std::filesystem::path& path) {
+  PB_ASSIGN(GgufFile file, Survey(path, nullptr));
+  PB_TRY(file.AddShards());
+  return file;
+}
+
+Status GgufFile::AddShards() {
+  const GgufValue* declared = Find("split.count");
+  const Result<uint64_t> count = Uint("split.count");
+  if (!count.ok() || *count <= 1) return {};
+  const Result<uint64_t> no = Uint("split.no");
+  const ShardName name = ParseShardName(path_.filename().string());
+  if (name.count != *count)
+    return MakeError(
+        Code::kUnsupported,
+        "{}: byte {}: split.count is {}, and the name is not that of a shard (NAME-00001-of-{:05}.gguf), "
+        "so the others are not found",
+        path_.string(), declared->offset, *count, *count);
+  if (name.no != 1 || (no.ok() && *no != 0))
+    return MakeError(Code::kUnsupported, "{}: shard {} of {}: name the first, {}", path_.string(),
+                     no.ok() ? *no + 1 : name.no, *count, name.File(1));
+  for (size_t i = 2; i <= name.count; ++i) {
+    const std::filesystem::path path = path_.parent_path() / name.File(i);
+    auto opened = Survey(path, nullptr);
+    if (!opened.ok()) return std::move(opened).error().In(fmt::format("shard {} of {}", i, name.count));
+    const Result<uint64_t> its_no = opened->Uint("split.no"), its_count = opened->Uint("split.count");
+    if (!its_no.ok() || *its_no + 1 != i || !its_count.ok() || *its_count != *count)
+      return MakeError(Code::kMalformed,
+                       "{}: it does not say that it is shard {} of {} (split.no, split.count)", path.string(),
+                       i, name.count);
+    for (GgufTensor& t : opened->tensors_) {
+      const auto [it, fresh] = index_.emplace(t.name, tensors_.size());
+      if (!fresh)
+        return MakeError(Code::kMalformed, "{}: byte {}: tensor {} stands in an earlier shard, too",
+                         path.string(), t.info_offset, Printable(t.name));
+      tensors_.push_back(std::move(t));
+    }
+    shards_.push_back(std::move(*opened->map_));
+  }
+  if (const auto total = Uint("split.tensors.count"); total.ok() && *total != tensors_.size())
+    return MakeError(Code::kMalformed, "{}: split.tensors.count is {}, the shards have {} tensors",
+                     path_.string(), *total, tensors_.size());
+  return {};
+}
 
 Result<GgufFile> GgufFile::Survey(const std::filesystem::path& path, std::vector<GgufFault>* faults) {
   PB_ASSIGN(MappedFile map, MappedFile::Open(path));

@@ -113,16 +113,6 @@ void NoteNonFinite(const GgufFile& file, std::vector<Doubt>* doubts) {
   if (found.size() > kNamed) note(fmt::format("{} more tensors hold NaN or infinity", found.size() - kNamed));
 }
 
-// A model in several files is none before they are merged.
-Status CheckWhole(const GgufFile& file) {
-  const auto n_shards = file.Uint("split.count");
-  if (!n_shards.ok() || *n_shards <= 1) return {};
-  const auto shard = file.Uint("split.no");
-  return MakeError(Code::kUnsupported,
-                   "shard {} of {} is not supported: merge them into one file (llama-gguf-split --merge)",
-                   shard.ok() ? *shard + 1 : 1, *n_shards);
-}
-
 }  // namespace
 
 Status FindDoubts(const std::filesystem::path& path, const ModelOptions& options,
@@ -141,7 +131,6 @@ Status FindDoubts(const std::filesystem::path& path, const ModelOptions& options
 
 Result<Declarations> ReadDeclarations(const GgufFile& file, const ModelOptions& options) {
   Declarations out;
-  if (Status whole = CheckWhole(file); !whole.ok()) return InFile(std::move(whole).error(), file);
   auto name = file.String("general.architecture");
   if (!name.ok()) {
     if (name.error().code == Code::kNotFound)

@@ -33,7 +33,7 @@ constexpr FindingKind kKinds[] = {
      kFetchAgain},
     {"tensor-overlap", kError, "One of the two tensors has the other's bytes for weights.", kConvertAgain},
     {"file-gap", kNote, "Bytes that no tensor has: engines pass over them.", kNothing},
-    {"shards", kNote, "llama.cpp loads the set by its first file; the native engine wants one file.",
+    {"shards", kNote, "Engines load the set by its first file.",
      "Merge them where one file is needed: llama-gguf-split --merge FIRST OUT."},
     {"shard-missing", kError, "Tensors are missing: no engine can load the model.",
      "Put all files of the set into one folder, under the names that they were cut with."},

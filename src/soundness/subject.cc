@@ -2,39 +2,14 @@
 #include "soundness/subject.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
+
+#include "base/shards.h"
 
 namespace pb::soundness {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr size_t kMaxShards = 4096;
-
-// "model", 2 and 3 of "model-00002-of-00003.gguf"; a count of 0: no shard's name.
-struct ShardName {
-  std::string stem;
-  size_t no = 0, count = 0;
-};
-
-ShardName ParseShardName(const std::string& name) {
-  constexpr std::string_view kEnd = ".gguf", kOf = "-of-";
-  constexpr size_t kDigits = 5, kTail = 1 + kDigits + 4 + kDigits + 5;
-  if (name.size() <= kTail || !name.ends_with(kEnd)) return {};
-  const size_t at = name.size() - kTail;
-  ShardName shard;
-  const auto number = [&](size_t from, size_t* to) {
-    const char* end = name.data() + from + kDigits;
-    return std::from_chars(name.data() + from, end, *to).ptr == end;
-  };
-  if (name[at] != '-' || name.compare(at + 1 + kDigits, kOf.size(), kOf) != 0 || !number(at + 1, &shard.no) ||
-      !number(at + 1 + kDigits + kOf.size(), &shard.count) || shard.no < 1 || shard.no > shard.count ||
-      shard.count > kMaxShards)
-    return {};
-  shard.stem = name.substr(0, at);
-  return shard;
-}
 
 void TellFaults(const std::string& file, const std::vector<GgufFault>& faults, Findings* findings) {
   for (const GgufFault& fault : faults) {
@@ -144,8 +119,7 @@ Result<Subject> Subject::Open(const fs::path& path, Findings* findings) {
   subject.sharded_ = true;
   std::vector<std::string> missing;
   for (size_t no = 1; no <= shard.count; ++no) {
-    const fs::path file =
-        path.parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf", shard.stem, no, shard.count);
+    const fs::path file = path.parent_path() / shard.File(no);
     std::error_code error;
     if (fs::exists(file, error) || no == shard.no)
       PB_TRY(subject.OpenOne(file, findings));
