@@ -5,7 +5,7 @@ import shlex
 import struct
 
 from driver import SILU, Case, main, run
-from gguf_edit import F32, IQ3_S, STRING, UINT16, Gguf, rewrite
+from gguf_edit import F32, IQ3_S, STRING, Gguf, rewrite
 
 PROMPT = "and the"
 WIDTH = 256
@@ -41,10 +41,6 @@ class Refused(Case):
                           "the bias blk.0.attn_norm.bias"),
             "cohere2": (rewrite(plain, folder / "cohere2" / "m.gguf", keys={"general.architecture": (STRING, "cohere2")},
                                rename=("llama.", "cohere2.")), 'architecture "cohere2"'),
-            "unigram": (rewrite(plain, folder / "unigram" / "m.gguf", keys={
-                "tokenizer.ggml.model": (STRING, "t5"), "tokenizer.ggml.merges": None}), "tokenizer.ggml.model t5 (Unigram)"),
-            "shards": (rewrite(plain, folder / "shards" / "m-00001-of-00002.gguf", keys={
-                "split.no": (UINT16, 0), "split.count": (UINT16, 2)}), "shard 1 of 2"),
         }
 
     def refused(self, result, words):

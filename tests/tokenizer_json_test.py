@@ -319,6 +319,7 @@ class TokenizerJson(unittest.TestCase):
         self.refused(with_change(lambda f: f.update(added_tokens=[added(5, "<new>")])), "added_tokens[0].id")
         self.refused(with_change(lambda f: f.update(pre_tokenizer=split(r"(a)\1"))), "pre_tokenizer.pattern.Regex", "byte 3 of the expression: \\1")
         self.refused(with_change(lambda f: f.update(pre_tokenizer=split("a(b"))), "byte 1 of the expression: a group without its end")
+        self.refused(with_change(lambda f: f["model"]["vocab"].update({"far": 16_000_000})), "model.vocab: the id 16000000", "without a token")
         self.refused('{"model": {"type": "BPE",, }}', "byte 25: not valid JSON")
         self.refused("[1, 2]", "it is no object")
         self.refused("{}", "model: there is no model")

@@ -14,7 +14,6 @@
 #include "native/session.h"
 #include "native/weights.h"
 #include "plugins/support/adapter.h"
-#include "tokenizer/gguf_keys.h"
 
 #if defined(__clang__)
 #define PB_COMPILER "clang " __clang_version__
@@ -96,8 +95,7 @@ class NativeSession : public plugin::Session {
 
 class NativeModel : public plugin::Model {
  public:
-  NativeModel(std::shared_ptr<const pb::Model> model, std::unique_ptr<const Tokenizer> tokenizer,
-              Options options)
+  NativeModel(std::shared_ptr<const pb::Model> model, plugin::FileTokenizer tokenizer, Options options)
       : model_(std::move(model)), tokenizer_(std::move(tokenizer)), options_(std::move(options)) {}
 
   void Facts(const plugin::FactSink& f) const override {
@@ -119,16 +117,16 @@ class NativeModel : public plugin::Model {
           p.ffn_activation ? OriginName(p.ffn_activation->origin) : "default");
     f.Add("output.tied", p.output_tied ? "yes" : "no", "metadata");
     f.Add("weights", model_->WeightTypes(), "metadata");
-    plugin::AddVocabularyFacts(f, *tokenizer_);
+    tokenizer_.AddFacts(f);
     f.Add("unheard", UnheardKeys(*model_), "observed");
   }
 
   Result<std::vector<int32_t>> Tokenize(std::string_view text,
                                         const TokenizeOptions& options) const override {
-    return tokenizer_->Encode(text, options);
+    return tokenizer_.Encode(text, options);
   }
   Result<std::string> Detokenize(std::span<const int32_t> ids) const override {
-    return tokenizer_->Decode(ids, true);
+    return tokenizer_.Decode(ids);
   }
 
   // Weights are repacked when the first session opens, and shared by all.
@@ -149,7 +147,7 @@ class NativeModel : public plugin::Model {
 
  private:
   std::shared_ptr<const pb::Model> model_;
-  std::unique_ptr<const Tokenizer> tokenizer_;
+  plugin::FileTokenizer tokenizer_;
   Options options_;
   std::shared_ptr<const Weights> weights_;
 };
@@ -185,8 +183,7 @@ class NativeEngine : public plugin::Engine {
 
   Result<std::unique_ptr<plugin::Model>> OpenModel(const std::string& path) override {
     PB_ASSIGN(auto model, pb::Model::Open(path, options_.model));
-    PB_ASSIGN(TokenizerData data, ReadTokenizerData(model->file()));
-    PB_ASSIGN(auto tokenizer, Tokenizer::Create(std::move(data)));
+    PB_ASSIGN(auto tokenizer, plugin::FileTokenizer::Open(model->file()));
     return std::unique_ptr<plugin::Model>(
         std::make_unique<NativeModel>(std::move(model), std::move(tokenizer), options_));
   }

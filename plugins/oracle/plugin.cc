@@ -8,7 +8,6 @@
 #include "model/model.h"
 #include "oracle/forward.h"
 #include "plugins/support/adapter.h"
-#include "tokenizer/gguf_keys.h"
 
 namespace pb::oracle {
 namespace {
@@ -211,8 +210,7 @@ class OracleSession : public plugin::Session {
 
 class OracleModel : public plugin::Model {
  public:
-  OracleModel(std::shared_ptr<const pb::Model> model, std::unique_ptr<const Tokenizer> tokenizer,
-              Options options)
+  OracleModel(std::shared_ptr<const pb::Model> model, plugin::FileTokenizer tokenizer, Options options)
       : model_(std::move(model)), tokenizer_(std::move(tokenizer)), options_(std::move(options)) {}
 
   void Facts(const plugin::FactSink& f) const override {
@@ -235,15 +233,15 @@ class OracleModel : public plugin::Model {
           p.ffn_activation ? OriginName(p.ffn_activation->origin) : "default");
     f.Add("output.tied", p.output_tied ? "yes" : "no", "metadata");
     f.Add("weights", model_->WeightTypes(), "metadata");
-    plugin::AddVocabularyFacts(f, *tokenizer_);
+    tokenizer_.AddFacts(f);
     f.Add("unheard", UnheardKeys(*model_), "observed");
   }
   Result<std::vector<int32_t>> Tokenize(std::string_view text,
                                         const TokenizeOptions& options) const override {
-    return tokenizer_->Encode(text, options);
+    return tokenizer_.Encode(text, options);
   }
   Result<std::string> Detokenize(std::span<const int32_t> ids) const override {
-    return tokenizer_->Decode(ids, true);
+    return tokenizer_.Decode(ids);
   }
   Result<std::unique_ptr<plugin::Session>> OpenSession(const plugin::Settings& settings) override {
     Options o = options_;
@@ -253,7 +251,7 @@ class OracleModel : public plugin::Model {
 
  private:
   std::shared_ptr<const pb::Model> model_;
-  std::unique_ptr<const Tokenizer> tokenizer_;
+  plugin::FileTokenizer tokenizer_;
   Options options_;
 };
 
@@ -270,8 +268,7 @@ class OracleEngine : public plugin::Engine {
   }
   Result<std::unique_ptr<plugin::Model>> OpenModel(const std::string& path) override {
     PB_ASSIGN(auto model, pb::Model::Open(path, options_.model));
-    PB_ASSIGN(TokenizerData data, ReadTokenizerData(model->file()));
-    PB_ASSIGN(auto tokenizer, Tokenizer::Create(std::move(data)));
+    PB_ASSIGN(auto tokenizer, plugin::FileTokenizer::Open(model->file()));
     return std::unique_ptr<plugin::Model>(
         std::make_unique<OracleModel>(std::move(model), std::move(tokenizer), options_));
   }

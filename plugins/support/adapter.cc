@@ -168,6 +168,24 @@ void AddVocabularyFacts(const FactSink& facts, const Tokenizer& tokenizer) {
   facts.Add("findings", fmt::format("{}", fmt::join(tokenizer.findings(), "\n")), "observed");
 }
 
+void FileTokenizer::AddFacts(const FactSink& facts) const {
+  if (tokenizer_) return AddVocabularyFacts(facts, *tokenizer_);
+  facts.Add("findings",
+            fmt::format("the tokeniser is not read, so token ids were not checked: {}", why_none_),
+            "observed");
+}
+
+Result<std::vector<int32_t>> FileTokenizer::Encode(std::string_view text,
+                                                   const TokenizeOptions& options) const {
+  if (!tokenizer_) return Refusal();
+  return tokenizer_->Encode(text, options);
+}
+
+Result<std::string> FileTokenizer::Decode(std::span<const int32_t> ids) const {
+  if (!tokenizer_) return Refusal();
+  return tokenizer_->Decode(ids, true);
+}
+
 Error Cancelled() { return {Code::kInterrupted, "stopped by the caller"}; }
 
 const pb_engine_api* MakeApi(uint64_t capabilities, CreateFn create) {

@@ -12,6 +12,7 @@
 
 #include "abi/engine.h"
 #include "base/result.h"
+#include "tokenizer/gguf_keys.h"
 #include "tokenizer/tokenizer.h"
 
 namespace pb::plugin {
@@ -63,6 +64,37 @@ using CreateFn = Result<std::unique_ptr<Engine>> (*)(const Settings& settings);
 // The facts of a model's vocabulary: bos eos eog add_bos chat_template; and `findings`, what the
 // tokenizer's tables leave open or contradict, a sentence a line.
 void AddVocabularyFacts(const FactSink& facts, const Tokenizer& tokenizer);
+
+// The tokeniser of a model file. One that is not offered keeps no model from being opened: it is
+// refused where a text is to be read, and other engines' ids may serve.
+class FileTokenizer {
+ public:
+  template <typename File>
+  static Result<FileTokenizer> Open(const File& file) {
+    auto open = [&]() -> Result<std::unique_ptr<const Tokenizer>> {
+      PB_ASSIGN(TokenizerData data, ReadTokenizerData(file));
+      return Tokenizer::Create(std::move(data));
+    };
+    FileTokenizer tokenizer;
+    auto opened = open();
+    if (!opened.ok() && opened.error().code != Code::kUnsupported) return std::move(opened).error();
+    if (opened.ok())
+      tokenizer.tokenizer_ = std::move(opened).value();
+    else
+      tokenizer.why_none_ = std::move(opened).error().message;
+    return tokenizer;
+  }
+
+  void AddFacts(const FactSink& facts) const;
+  Result<std::vector<int32_t>> Encode(std::string_view text, const TokenizeOptions& options) const;
+  Result<std::string> Decode(std::span<const int32_t> ids) const;
+
+ private:
+  Error Refusal() const { return MakeError(Code::kUnsupported, "{}", why_none_); }
+
+  std::unique_ptr<const Tokenizer> tokenizer_;  // null: why_none_
+  std::string why_none_;
+};
 
 // Evaluation was stopped by a callback.
 Error Cancelled();

@@ -227,7 +227,11 @@ Status CheckTokens(diagnose::FileArbiter& arbiter, bool were_given, run::PromptR
                    std::vector<compare::Obstacle>* obstacles) {
   prompt->tokens_of[1] = prompt->tokens_of[0];
   if (were_given || prompt->text.empty()) return {};
-  PB_ASSIGN(prompt->tokens_of[1], arbiter.Tokenize(prompt->text));
+  auto expected = arbiter.Tokenize(prompt->text);
+  // What is not checked is said with what the arbiter finds in the file.
+  if (!expected.ok() && expected.error().code == Code::kUnsupported) return {};
+  if (!expected.ok()) return std::move(expected).error();
+  prompt->tokens_of[1] = std::move(expected).value();
   if (prompt->tokens_of[0] == prompt->tokens_of[1]) return {};
   std::string name;
   const auto bos = trace::ReadModelFacts(arbiter.facts()).bos;

@@ -25,6 +25,7 @@
 #include "cli/progress.h"
 #include "cli/receipts.h"
 #include "cli/report_files.h"
+#include "cli/tokenizer_file.h"
 #include "cli/variables.h"
 #include "drive/participant.h"
 #include "formats/gguf.h"
@@ -143,6 +144,12 @@ Result<run::Request> MakePairRequest(const CrossvalArguments& args) {
   const bool part = args.watch == "auto" && !request.token_errors;
   request.watch = part ? run::Watch::kAuto : run::Watch::kWhole;
   PB_ASSIGN(request.keep, ReadKeep(args));
+  PB_ASSIGN(ChosenTokenizer tokenizer, ChooseTokenizer(args.model, request.model.string()));
+  if (tokenizer.file) {
+    request.choices.push_back({"tokenizer", args.model.tokenizer, "flag --tokenizer"});
+    request.tokenize = [file = tokenizer.file](std::string_view text) { return file->Encode(text, {}); };
+  }
+  request.notes = std::move(tokenizer.notes);
   return request;
 }
 

@@ -70,9 +70,6 @@ Result<AskedRun> RunAsked(CrossvalArguments* args, PlaceArguments* place, const 
 std::string WhyNone(const diagnose::ExplainedRun& judged);
 // The token ids that were asked for, to stderr.
 void DumpIds(const CrossvalArguments& args, const run::Comparison& comparison);
-// Engines tokenise with what their model file holds, so --tokenizer can only confirm it. kUnsupported:
-// it is another one.
-Status CheckTokenizer(const std::string& tokenizer, const std::string& model);
 // Runs, prints, writes the receipt; returns the exit code. `command` is the name typed.
 int RunCrossval(const CrossvalArguments& args, const std::string& command);
 

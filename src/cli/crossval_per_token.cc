@@ -6,41 +6,8 @@
 #include "cli/command.h"
 #include "cli/crossval_common.h"
 #include "cli/variables.h"
-#include "formats/gguf.h"
 
 namespace pb::cli {
-namespace {
-
-// The tables of a tokeniser compare equal value by value.
-bool SameTokenizer(const GgufFile& a, const GgufFile& b) {
-  auto covers = [](const GgufFile& x, const GgufFile& y) {
-    for (const auto& [key, value] : x.metadata()) {
-      if (!key.starts_with("tokenizer.")) continue;
-      const GgufValue* other = y.Find(key);
-      if (!other || other->value != value.value) return false;
-    }
-    return true;
-  };
-  return covers(a, b) && covers(b, a);
-}
-
-}  // namespace
-
-Status CheckTokenizer(const std::string& tokenizer, const std::string& model) {
-  std::error_code ignored;
-  if (std::filesystem::equivalent(tokenizer, model, ignored)) return {};
-  auto apart = GgufFile::Open(tokenizer);
-  if (!apart && apart.error().code == Code::kMalformed)
-    return MakeError(Code::kUnsupported,
-                     "--tokenizer {}: unsupported: only a GGUF file with the model's own tokeniser is taken",
-                     tokenizer);
-  if (!apart) return std::move(apart).error();
-  PB_ASSIGN(GgufFile own, GgufFile::Open(model));
-  if (SameTokenizer(*apart, own)) return {};
-  return MakeError(Code::kUnsupported, "--tokenizer {}: unsupported: its tokeniser is not the one in {}",
-                   tokenizer, model);
-}
-
 namespace {
 
 // What the documented system's command takes besides.
@@ -71,10 +38,7 @@ Result<int> Run(CrossvalArguments args, const std::string& backend) {
   std::string tokenizer = args.model.tokenizer;
   const std::optional<run::Choice> variable = FirstVariable("tokenizer", kTokenizerVariables);
   if (tokenizer.empty() && variable) tokenizer = variable->value;
-  if (!tokenizer.empty()) {
-    PB_ASSIGN(run::Choice model, ChooseModel(args.model));
-    PB_TRY(CheckTokenizer(tokenizer, model.value));
-  }
+  args.model.tokenizer = tokenizer;
   return RunCrossval(args, "crossval-per-token");
 }
 
@@ -85,11 +49,6 @@ Action DeclareCrossvalPerToken(Flags& flags) {
   auto backend = std::make_shared<std::string>();
   args->all = true;
   AddCrossvalArguments(flags, *args);
-  flags
-      .Option("--tokenizer", args->model.tokenizer,
-              "the model file itself; a tokenizer apart from the model is unsupported; else "
-              "$CROSSVAL_GGUF_TOKENIZER")
-      .Group("Model");
   AddDocumentedFlags(flags, *args, *backend);
   return [args, backend] {
     auto exit_code = Run(*args, *backend);

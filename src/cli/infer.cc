@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "base/processors.h"
 #include "base/text.h"
@@ -14,6 +15,7 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/refusal.h"
+#include "cli/tokenizer_file.h"
 #include "cli/variables.h"
 #include "drive/context_room.h"
 #include "drive/generate.h"
@@ -35,8 +37,62 @@ struct InferArguments {
   bool chat = false, ignore_eos = false;
 };
 
+// Text to ids and back: by the engine, or by a file in its place.
+class Reader {
+ public:
+  Reader(drive::Participant& engine, std::shared_ptr<const Tokenizer> file)
+      : engine_(engine), file_(std::move(file)) {}
+
+  Result<std::vector<int32_t>> Read(const std::string& text) {
+    if (!file_) return engine_.Tokenize(text);
+    PB_ASSIGN(std::vector<int32_t> ids, file_->Encode(text, {}));
+    const int64_t n_vocab = engine_.record().model_facts().shape.n_vocab;
+    for (int32_t id : ids)
+      if (n_vocab > 0 && id >= n_vocab)
+        return MakeError(
+            Code::kUsage,
+            "--tokenizer: token {} is beyond the model's vocabulary of {}: it is another model's", id,
+            n_vocab);
+    return ids;
+  }
+  Result<std::string> TextOf(int32_t id) {
+    return file_ ? file_->Decode({&id, 1}, true) : engine_.Detokenize({&id, 1});
+  }
+  // The text that an id adds. What a file's decoder does to it depends on the ids before it.
+  Result<std::string> Next(int32_t id) {
+    if (!file_) return engine_.Detokenize({&id, 1});
+    ids_.push_back(id);
+    const std::span<const int32_t> all(ids_);
+    PB_ASSIGN(const std::string before, file_->Decode(all.subspan(begin_, read_ - begin_), true));
+    PB_ASSIGN(const std::string now, file_->Decode(all.subspan(begin_), true));
+    // U+FFFD at the end: a character whose other bytes are to come.
+    if (now.size() <= before.size() || now.ends_with("\xEF\xBF\xBD")) return std::string();
+    begin_ = read_, read_ = ids_.size();
+    return now.substr(before.size());
+  }
+  void Begin(const std::vector<int32_t>& prompt) {
+    ids_ = prompt, begin_ = prompt.size() - 1, read_ = prompt.size();
+  }
+
+  bool AddsBos() const { return file_ ? file_->data().add_bos : engine_.record().model_facts().adds_bos; }
+  std::vector<int32_t> Ends() const {
+    std::vector<int32_t> ends = engine_.record().model_facts().ends;
+    if (file_)
+      for (int32_t id = 0; id < static_cast<int32_t>(file_->data().tokens.size()); ++id)
+        if (file_->IsEndOfGeneration(id)) ends.push_back(id);
+    return ends;
+  }
+
+ private:
+  drive::Participant& engine_;
+  std::shared_ptr<const Tokenizer> file_;
+  std::vector<int32_t> ids_;
+  size_t begin_ = 0, read_ = 0;  // of ids_: the window that is decoded, and what of it was handed out
+};
+
 // The prompt as the model's chat template frames it.
-Result<std::string> Frame(drive::Participant& engine, const InferArguments& args, const std::string& prompt) {
+Result<std::string> Frame(drive::Participant& engine, Reader& reader, const InferArguments& args,
+                          const std::string& prompt) {
   const trace::ModelFacts facts = engine.record().model_facts();
   if (facts.chat_template.empty())
     return MakeError(Code::kUnsupported, "the model has no chat template: leave out --chat");
@@ -44,7 +100,7 @@ Result<std::string> Frame(drive::Participant& engine, const InferArguments& args
   const int32_t ids[2] = {facts.bos, facts.eos};
   for (int i = 0; i < 2; ++i) {
     if (ids[i] < 0) continue;
-    PB_ASSIGN(special[i], engine.Detokenize(std::span(&ids[i], 1)));
+    PB_ASSIGN(special[i], reader.TextOf(ids[i]));
   }
   std::vector<chat::ChatMessage> messages;
   if (!args.prompts.system.empty()) messages.push_back({"system", args.prompts.system});
@@ -53,7 +109,8 @@ Result<std::string> Frame(drive::Participant& engine, const InferArguments& args
             chat::ApplyChatTemplate(facts.chat_template, messages, true, special[0], special[1]));
   // The tokeniser adds BOS by itself where the model says so: a template that writes it too would
   // double it.
-  if (facts.adds_bos && !special[0].empty() && text.starts_with(special[0])) text.erase(0, special[0].size());
+  if (reader.AddsBos() && !special[0].empty() && text.starts_with(special[0]))
+    text.erase(0, special[0].size());
   return text;
 }
 
@@ -96,31 +153,34 @@ Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
   for (const run::Choice& choice : choices)
     Log(args.output, fmt::format("{}: {} [{}]", choice.key, choice.value, choice.origin));
 
+  PB_ASSIGN(ChosenTokenizer tokenizer, ChooseTokenizer(args.model, one.model.string()));
   std::optional<Progress> progress(std::in_place, args.output);
   record.role = one.spec.text;
   drive::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
   PB_TRY(engine.OpenModel(one.model));
+  Reader reader(engine, tokenizer.file);
   if (args.chat) {
-    PB_ASSIGN(text, Frame(engine, args, text));
+    PB_ASSIGN(text, Frame(engine, reader, args, text));
   }
   drive::GenerateRequest request;
-  PB_ASSIGN(request.tokens, engine.Tokenize(text));
+  PB_ASSIGN(request.tokens, reader.Read(text));
   if (request.tokens.empty()) return MakeError(Code::kUsage, "the prompt has no tokens");
   PB_TRY(drive::CheckRoom(record, request.tokens.size(), prompt.origin));
   request.max_tokens = args.max_tokens;
   request.sampling = args.sampling;
-  if (!args.ignore_eos) request.stop = record.model_facts().ends;
+  if (!args.ignore_eos) request.stop = reader.Ends();
   host::Settings wishes = {
       {"n_ctx", std::to_string(request.tokens.size() + static_cast<size_t>(args.max_tokens))}};
   if (!drive::FindSetting(one.spec.settings, "threads")) wishes.emplace_back("threads", one.threads);
   PB_ASSIGN([[maybe_unused]] host::Settings taken, engine.OpenSessionWishing(std::move(wishes)));
   request.progress = progress->Callback();
   Stream stream(!args.output.json());
+  reader.Begin(request.tokens);
   std::vector<int32_t> ids;
   bool read = true;
   auto generated = drive::Generate(engine, request, [&](int32_t id) -> Status {
-    PB_ASSIGN(std::string piece, engine.Detokenize(std::span(&id, 1)));
+    PB_ASSIGN(std::string piece, reader.Next(id));
     if (args.output.json())
       progress->Update("tokens", static_cast<int64_t>(ids.size()), args.max_tokens);
     else
@@ -135,6 +195,7 @@ Result<int> Infer(const InferArguments& args, drive::EngineRecord& record) {
   stream.End();
   const int64_t n_positions = static_cast<int64_t>(summary.n_prompt) + summary.n_generated;
   std::vector<std::string> notes = drive::FindingsOf(record, n_positions);
+  notes.insert(notes.end(), tokenizer.notes.begin(), tokenizer.notes.end());
   for (std::string& note : run::NotesOnModel(one.model, one.spec.settings, n_positions))
     notes.push_back(std::move(note));
   run::NoteTokens(record, request.tokens, args.chat ? "as the chat template frames it" : "as given", &notes);
@@ -180,6 +241,17 @@ std::string GenerationWords(const InferArguments& args) {
   if (args.sampling.temperature != unsaid.sampling.temperature)
     add("--temperature", fmt::format("{}", args.sampling.temperature));
   if (args.sampling.top_k != unsaid.sampling.top_k) add("--top-k", std::to_string(args.sampling.top_k));
+  const drive::Sampling &said = args.sampling, &other = unsaid.sampling;
+  for (const auto& [flag, value, otherwise] :
+       {std::tuple("--top-p", said.top_p, other.top_p), std::tuple("--min-p", said.min_p, other.min_p),
+        std::tuple("--typical-p", said.typical_p, other.typical_p),
+        std::tuple("--repetition-penalty", said.repetition, other.repetition),
+        std::tuple("--frequency-penalty", said.frequency, other.frequency),
+        std::tuple("--presence-penalty", said.presence, other.presence)})
+    if (value != otherwise) add(flag, fmt::format("{}", value));
+  if (said.penalty_window != other.penalty_window)
+    add("--repeat-last-n", std::to_string(said.penalty_window));
+  if (!args.model.tokenizer.empty()) add("--tokenizer", args.model.tokenizer);
   if (args.seed) add("--seed", std::to_string(*args.seed));
   if (args.chat) add("--chat", "");
   if (args.ignore_eos) add("--ignore-eos", "");
@@ -191,6 +263,7 @@ std::string GenerationWords(const InferArguments& args) {
 Action DeclareInfer(Flags& flags) {
   auto args = std::make_shared<InferArguments>();
   AddModelArguments(flags, args->model);
+  AddTokenizerArgument(flags, args->model);
   AddOnePromptArguments(flags, args->prompts);
   flags.Option("-e,--engine", args->engine, "engine that generates: NAME|PATH[,key=value...]")
       .ShowDefault()
@@ -208,6 +281,48 @@ Action DeclareInfer(Flags& flags) {
       .NonNegative()
       .ShowDefault()
       .Group("Generation");
+  flags
+      .Option("--top-p", args->sampling.top_p,
+              "sample among the likeliest tokens that hold this probability together; 1: all")
+      .Range(0.0, 1.0)
+      .ShowDefault()
+      .Group("Generation");
+  flags
+      .Option("--min-p", args->sampling.min_p,
+              "leave out tokens below this share of the likeliest one's probability; 0: none")
+      .Range(0.0, 1.0)
+      .ShowDefault()
+      .Group("Generation");
+  flags
+      .Option("--typical-p", args->sampling.typical_p,
+              "sample among the most typical tokens that hold this probability together; 1: all")
+      .Range(0.0, 1.0)
+      .ShowDefault()
+      .Group("Generation");
+  flags
+      .Option("--repetition-penalty,--repeat-penalty", args->sampling.repetition,
+              "divide the positive logits of tokens seen lately by this, multiply negative ones; 1: do not")
+      .Range(0.001, 1000.0)
+      .ShowDefault()
+      .Group("Generation");
+  flags
+      .Option("--frequency-penalty", args->sampling.frequency,
+              "take this off a token's logit for each time that it was seen lately")
+      .Range(-100.0, 100.0)
+      .ShowDefault()
+      .Group("Generation");
+  flags
+      .Option("--presence-penalty", args->sampling.presence,
+              "take this off a token's logit once where it was seen lately")
+      .Range(-100.0, 100.0)
+      .ShowDefault()
+      .Group("Generation");
+  flags
+      .Option("--repeat-last-n", args->sampling.penalty_window,
+              "how many of the last tokens, the prompt's too, are lately; 0: none, -1: all")
+      .Range(-1, 1 << 20)
+      .ShowDefault()
+      .Group("Generation");
   flags.Option("--seed", args->seed, "seed of the sampling; else $BITNET_SEED, else 0").Group("Generation");
   flags
       .Switch("--chat", args->chat,
@@ -216,10 +331,6 @@ Action DeclareInfer(Flags& flags) {
   flags.Switch("--ignore-eos", args->ignore_eos, "go on after a token that ends the text")
       .Group("Generation");
   AddOutputArguments(flags, args->output);
-  flags.Refuse(
-      "--tokenizer",
-      "engines read the tokeniser of the model file; `paritybit verify --tokenizer FILE` holds another "
-      "against it");
   flags.Refuse("--allow-mock", "no engine here is a mock");
   flags.Refuse("--gpu", "the native engine computes on the processor; name another engine with --engine");
   flags.Refuse("--auto-download", "`paritybit download-model` fetches a model, and nothing else does");

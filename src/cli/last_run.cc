@@ -267,7 +267,6 @@ Result<std::string> UseLastRunIfNoneIsSaid(CrossvalArguments* args, PlaceArgumen
   const Status read = ReadWords(known.words, [&](Flags& flags) {
     AddCrossvalArguments(flags, last);
     AddPlaceArguments(flags, place_of_last);
-    flags.Option("--tokenizer", last.model.tokenizer, "");
   });
   if (!read.ok())
     return MakeError(Code::kMalformed, "{}: {}; {}", entries[0].string(), read.error().message, kRemedy);

@@ -203,7 +203,7 @@ std::vector<std::string> CommandWords(const CrossvalArguments& args, std::string
     words.Add("--accept-precision", args.precision.accepted);
   }
   if (taken & kLimits) AddLimits(args.user, &words);
-  if (command == "crossval-per-token") words.Add("--tokenizer", args.model.tokenizer);
+  words.Add("--tokenizer", args.model.tokenizer);
   AddPrompts(args.prompts, &words);
   if (args.max_tokens > 0) words.Add("--max-tokens", std::to_string(args.max_tokens));
   return words.Take();

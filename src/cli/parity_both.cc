@@ -206,10 +206,6 @@ void PrintBoth(const BothArguments& args, const std::vector<Lane>& lanes, parity
 Result<int> Run(BothArguments args) {
   if (args.pair.engines.reference.empty()) args.pair.engines.reference = "llama.cpp";
   if (args.pair.prompts.empty()) args.pair.prompts.prompts = {"What is 2+2?"};
-  if (!args.pair.model.tokenizer.empty()) {
-    PB_ASSIGN(const run::Choice model, ChooseModel(args.pair.model));
-    PB_TRY(CheckTokenizer(args.pair.model.tokenizer, model.value));
-  }
   std::vector<Lane> lanes = {{"reference", args.pair, {}, ""},
                              {"reference_b", AgainstB(args), {}, ""},
                              {"references", BetweenReferences(args), {}, ""}};
@@ -244,10 +240,6 @@ Action DeclareParityBoth(Flags& flags) {
   flags.Switch("--dump-ids", args->pair.dump_ids[0], "the candidate's token ids, to stderr").Group("Output");
   flags.Switch("--dump-cpp-ids", args->pair.dump_ids[1], "the reference's token ids, to stderr")
       .Group("Output");
-  flags
-      .Option("--tokenizer", args->pair.model.tokenizer,
-              "the model file itself, as engines read their tokenizer from it")
-      .Group("Model");
   flags.Moot("--no-repair", "nothing is ever repaired on the way");
   flags.Moot("--metrics",
              "KL, rel-L2, cosine, the largest difference and the top choices are always measured");

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "cli/next.h"
 #include "cli/refusal.h"
+#include "cli/tokenizer_file.h"
 #include "cli/variables.h"
 #include "run/doubts.h"
 
@@ -22,6 +23,7 @@ void AddPairArguments(Flags& flags, CrossvalArguments& args) {
       .Option("--reference-model", args.reference_model,
               "another file for the reference than the candidate's")
       .Group("Model");
+  AddTokenizerArgument(flags, args.model);
   AddEngineArguments(flags, args.engines);
 }
 

@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/parity_common.h"
 #include "cli/progress.h"
+#include "cli/tokenizer_file.h"
 #include "report/tokenizer_report.h"
 
 namespace pb::cli {
@@ -59,7 +60,15 @@ Result<parity::TokenizerRequest> MakeTokenizerRequest(const TokenizerArguments& 
   CrossvalArguments pair = args.pair;
   request.own_candidate = pair.engines.candidate == parity::kOwnTokenizer;
   if (request.own_candidate) pair.engines.candidate = "native";  // resolved, and never started
+  pair.model.tokenizer.clear();                                  // here it is a side of the comparison
   PB_ASSIGN(request.pair, MakePairRequest(pair));
+  request.pair.notes.clear();
+  if (!args.pair.model.tokenizer.empty()) {
+    if (!request.own_candidate)
+      return MakeError(Code::kUsage, "--tokenizer and --candidate both name the candidate: give one of them");
+    PB_ASSIGN(ChosenTokenizer chosen, ChooseTokenizer(args.pair.model, request.pair.model.string()));
+    request.file = std::move(chosen.file), request.file_name = args.pair.model.tokenizer;
+  }
   if (!args.no_battery) PB_TRY(AddBattery(&request.texts));
   for (const std::string& text : args.texts) request.texts.push_back({text, "--text"});
   for (const std::string& file : args.files) PB_TRY(AddFile(file, &request.texts));

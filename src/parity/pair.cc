@@ -1,8 +1,6 @@
 // Opens both sides, and turns what goes wrong into reasons.
 #include "parity/pair.h"
 
-#include <algorithm>
-
 #include "drive/context_room.h"
 #include "run/doubts.h"
 #include "run/open_side.h"
@@ -55,16 +53,14 @@ Status Pair::OpenSessions(size_t n_ctx) {
 }
 
 Result<std::optional<std::vector<int32_t>>> Pair::Tokenize(std::string_view text, std::string_view origin) {
-  std::vector<int32_t> ids[2];
   const std::optional<std::vector<int32_t>> none;
-  for (int side : {kCandidate, kReference}) {
-    auto read = sides_[side].Tokenize(text);
-    if (!read.ok()) {
-      PB_TRY(Absorb(std::move(read).error()));
-      return none;
-    }
-    ids[side] = std::move(read).value();
+  auto read = drive::TokenizeForBoth(sides_, text, request_.tokenize);
+  if (!read.ok()) {
+    PB_TRY(Absorb(std::move(read).error()));
+    return none;
   }
+  Note(std::move(read->note));
+  auto& ids = read->ids;
   if (ids[0] != ids[1]) {
     const size_t shorter = std::min(ids[0].size(), ids[1].size());
     size_t at = 0;
@@ -93,9 +89,8 @@ void Pair::Finish(int64_t n_positions) {
                   &out_.notes);
   for (const compare::Obstacle& doubt : doubts) Add(doubt);
   for (const drive::EngineRecord* engine : {&out_.candidate, &out_.reference})
-    for (std::string& finding : drive::FindingsOf(*engine, n_positions))
-      if (std::find(out_.notes.begin(), out_.notes.end(), finding) == out_.notes.end())
-        out_.notes.push_back(std::move(finding));
+    for (std::string& finding : drive::FindingsOf(*engine, n_positions)) Note(std::move(finding));
+  for (const std::string& note : request_.notes) Note(note);
   out_.choices = request_.choices;
   compare::Settle(&out_.verdict);
 }

@@ -3,7 +3,9 @@
 #ifndef PARITYBIT_PARITY_PAIR_H_
 #define PARITYBIT_PARITY_PAIR_H_
 
+#include <algorithm>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -55,6 +57,12 @@ class Pair {
   void Finish(int64_t n_positions);
 
  private:
+  // Once, and not where there is nothing to say.
+  void Note(std::string note) {
+    if (!note.empty() && std::find(out_.notes.begin(), out_.notes.end(), note) == out_.notes.end())
+      out_.notes.push_back(std::move(note));
+  }
+
   const run::Request& request_;
   run::Comparison& out_;
   drive::Participant sides_[2];

@@ -160,7 +160,7 @@ class TokenizerRun {
   const TokenizerRequest& request_;
   TokenizerParity out_;
   Pair pair_;
-  std::unique_ptr<const Tokenizer> own_;
+  std::shared_ptr<const Tokenizer> own_;
   std::vector<Side> sides_;
   bool died_ = false;
 };
@@ -177,6 +177,12 @@ Result<std::optional<T>> TokenizerRun::Taken(int which, Result<T> result, std::s
 }
 
 Status TokenizerRun::OpenOwn() {
+  if (request_.file) {
+    own_ = request_.file;
+    for (const std::string& finding : own_->findings())
+      out_.run.notes.push_back(fmt::format("{}: {}", request_.file_name, finding));
+    return {};
+  }
   auto file = GgufFile::Open(request_.pair.model);
   if (!file.ok()) return std::move(file).error();
   PB_ASSIGN(TokenizerData data, ReadTokenizerData(*file));
@@ -194,8 +200,9 @@ Status TokenizerRun::OpenOwn() {
 
 Status TokenizerRun::Open() {
   out_.run.candidate.role = "candidate", out_.run.reference.role = "reference";
-  out_.run.candidate.spec =
-      request_.own_candidate ? std::string(kOwnTokenizer) : request_.pair.candidate.text;
+  out_.run.candidate.spec = !request_.own_candidate ? request_.pair.candidate.text
+                            : request_.file         ? request_.file_name
+                                                    : std::string(kOwnTokenizer);
   out_.run.reference.spec = request_.pair.reference.text;
   out_.run.candidate.model_path = request_.pair.model;
   if (!request_.pair.no_reference.empty()) {
@@ -282,6 +289,10 @@ Status TokenizerRun::Report(TokenDifference found, const ReadingMode& mode, cons
 }
 
 Status TokenizerRun::Compare(const run::PromptSpec& text) {
+  if (request_.file && FirstInvalidUtf8(text.text) < text.text.size()) {
+    ++out_.n_no_text;
+    return {};
+  }
   ++out_.n_texts;
   out_.n_bytes += static_cast<int64_t>(text.text.size());
   for (const ReadingMode& mode : kReadingModes) {
@@ -322,6 +333,9 @@ Status TokenizerRun::CompareAll() {
 }
 
 void TokenizerRun::Judge() {
+  if (out_.n_no_text > 0)
+    out_.run.notes.push_back(fmt::format(
+        "{} texts are no UTF-8, which tokenizer.json files do not read, and were left out", out_.n_no_text));
   if (out_.n_texts == 0 || out_.n_texts == out_.n_refused)
     return pair_.Add(ReasonCode::kNothingCompared, "no text was read by both, so nothing was compared");
   if (out_.n_ids == 0 && out_.n_differ == 0)

@@ -4,12 +4,14 @@
 #define PARITYBIT_PARITY_TOKENIZER_PARITY_H_
 
 #include <array>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "run/record.h"
 #include "run/request.h"
+#include "tokenizer/tokenizer.h"
 
 namespace pb::parity {
 
@@ -19,6 +21,10 @@ inline constexpr std::string_view kOwnTokenizer = "paritybit";
 struct TokenizerRequest {
   run::Request pair;  // engines and models
   bool own_candidate = true;
+  // The candidate where own_candidate: a tokenizer.json, and its name; null: the model file's tokeniser
+  // as paritybit reads it.
+  std::shared_ptr<const Tokenizer> file;
+  std::string file_name;
   std::vector<run::PromptSpec> texts;  // the battery, files, single texts
   int n_random = 500;                  // random texts besides
   uint64_t seed = 0;
@@ -50,6 +56,7 @@ struct TokenizerParity {
   run::Comparison run;  // engines and verdict
   int64_t n_texts = 0, n_random = 0, n_bytes = 0, n_ids = 0;
   int64_t n_refused = 0;  // texts that both refuse
+  int64_t n_no_text = 0;  // texts that are no UTF-8, which a tokenizer.json does not read: left out
   int64_t n_differ = 0;   // texts
   // Texts that do not come back from their ids (read without special tokens), the same in both.
   int64_t n_not_restored = 0;

@@ -140,6 +140,7 @@ Status CrossvalRun::Absorb(Status status) {
 
 Result<bool> CrossvalRun::TokenizePrompts() {
   bool equal = true;
+  out_.notes.insert(out_.notes.end(), request_.notes.begin(), request_.notes.end());
   for (size_t i = 0; i < request_.prompts.size() && !failed_; ++i) {
     PromptRecord prompt;
     compare::PromptEvidence evidence;
@@ -149,14 +150,16 @@ Result<bool> CrossvalRun::TokenizePrompts() {
     evidence.prompt = static_cast<int32_t>(i);
     evidence.n_decode_asked = request_.max_tokens;
     if (!prompt.text.empty()) {
-      for (int side : {kCandidate, kReference}) {
-        auto ids = sides_[side].Tokenize(prompt.text);
-        if (!ids) {
-          PB_TRY(Absorb(std::move(ids).error()));
-          break;
+      auto read = drive::TokenizeForBoth(sides_, prompt.text, request_.tokenize);
+      if (!read) {
+        PB_TRY(Absorb(std::move(read).error()));
+      } else {
+        for (int side : {kCandidate, kReference}) {
+          PB_TRY(drive::CheckRoom(sides_[side].record(), read->ids[side].size(), prompt.origin));
+          prompt.tokens_of[side] = evidence.tokens[side] = std::move(read->ids[side]);
         }
-        PB_TRY(drive::CheckRoom(sides_[side].record(), ids->size(), prompt.origin));
-        prompt.tokens_of[side] = evidence.tokens[side] = std::move(ids).value();
+        if (!read->note.empty() && std::ranges::find(out_.notes, read->note) == out_.notes.end())
+          out_.notes.push_back(std::move(read->note));
       }
     }
     if (prompt.tokens_of[0] == prompt.tokens_of[1])

@@ -12,6 +12,7 @@
 #include "drive/engine_spec.h"
 #include "drive/lock_step.h"
 #include "drive/progress.h"
+#include "drive/prompt_tokens.h"
 #include "run/record.h"
 #include "trace/record.h"
 
@@ -68,6 +69,8 @@ struct Request {
   // what the caller decided and why; copied to the record
   std::vector<Choice> choices;
   drive::Progress progress;  // may be empty
+  drive::TokenizeFn tokenize;      // reads the prompts in the engines' place; may be empty
+  std::vector<std::string> notes;  // what is known before anything runs
   KeepRequest keep;
   Reuse reuse = Reuse::kNever;
   bool token_errors = false;    // also keep the errors of every token at every point

@@ -48,6 +48,8 @@ struct TokenizerDefaults {
 TokenizerDefaults DefaultsOf(std::string_view model, std::string_view pre, size_t n_tokens);
 // kUnsupported: another kind of tokeniser, whose tables have other keys.
 Status CheckTokenizerModel(std::string_view model);
+// kUnsupported: a pre-tokeniser of byte-level BPE that is not offered.
+Status CheckPreTokenizer(std::string_view pre);
 
 namespace gguf_keys {
 
@@ -172,6 +174,16 @@ Result<TokenizerData> ReadTokenizerData(const File& file) {
   PB_TRY(Optional(file.String("general.name"), &data.name));
   PB_TRY(Optional(file.String("general.architecture"), &data.architecture));
   return data;
+}
+
+// Whether a file's tokeniser is offered, as far as its names say.
+template <typename File>
+Status CheckTokenizerKnown(const File& file) {
+  std::string model, pre;
+  PB_TRY(gguf_keys::Optional(file.String("tokenizer.ggml.model"), &model));
+  PB_TRY(gguf_keys::Optional(file.String("tokenizer.ggml.pre"), &pre));
+  PB_TRY(CheckTokenizerModel(model));
+  return model == "gpt2" ? CheckPreTokenizer(pre) : Status();
 }
 
 }  // namespace pb

@@ -136,7 +136,16 @@ Status JsonTokenizer::ReadRest(const JsonField& root) {
     data_.tokens[at] = text;
     if (LooksLikeEndOfGeneration(text)) ends_.insert(id);
   };
-  for (const auto& [text, id] : model_->vocabulary()) put(text, id);
+  // A table by id costs memory for what it lacks, too.
+  constexpr size_t kMaxHoles = 1 << 20;
+  const size_t most = model_->vocabulary().size() + added_.all().size() + kMaxHoles;
+  for (const auto& [text, id] : model_->vocabulary()) {
+    if (static_cast<size_t>(id) >= most)
+      return MakeError(Code::kMalformed,
+                       "model.vocab: the id {} of \"{:.60}\" leaves more than {} ids without a token", id,
+                       text, kMaxHoles);
+    put(text, id);
+  }
   for (const AddedToken& token : added_.all()) put(token.written, token.id);
   return CheckIds();
 }

@@ -358,6 +358,12 @@ Status CheckTokenizerModel(std::string_view model) {
                    model.substr(0, 64));
 }
 
+Status CheckPreTokenizer(std::string_view pre) {
+  if (FindPreTokenizer(pre) != nullptr) return {};
+  return MakeError(Code::kUnsupported, "tokenizer.ggml.pre is \"{}\"; supported: {}", pre.substr(0, 64),
+                   PreTokenizerNames());
+}
+
 namespace {
 
 Status CheckScores(const TokenizerData& data) {
@@ -421,10 +427,7 @@ Result<std::unique_ptr<const Tokenizer>> Tokenizer::Create(TokenizerData data) {
   const bool bpe = data.model == "gpt2" || data.model == "gemma4";
   if (data.model == "gemma4") data.pre = "gemma4";
   const PreTokenizerRow* row = bpe ? FindPreTokenizer(data.pre) : nullptr;
-  if (bpe && row == nullptr) {
-    return MakeError(Code::kUnsupported, "tokenizer.ggml.pre is \"{}\"; supported: {}", data.pre,
-                     PreTokenizerNames());
-  }
+  if (bpe) PB_TRY(CheckPreTokenizer(data.pre));
   if (bpe && data.pre.empty()) {
     findings.push_back(
         "tokenizer.ggml.pre is missing: words are cut as for \"default\", as llama.cpp does, which is hardly "

@@ -49,6 +49,8 @@ std::string Decode(const Tokenizer& t, const Ids& ids, bool special = true) {
   return text.ok() ? *text : "error: " + text.error().message;
 }
 
+const std::string kMark = "\xE2\x96\x81";  // for a space
+
 // Byte tokens 0-255, the space (U+2581) 256, letters a-z 257-282; further tokens follow, with these
 // scores.
 TokenizerData Scored(std::vector<std::pair<std::string, float>> more = {}) {
@@ -249,6 +251,57 @@ TEST(Tokenizer, Findings) {
   EXPECT_TRUE(Make(Letters())->findings().empty());
 }
 
+// Scores of pieces sum; U+2581 is written before words.
+TEST(Tokenizer, UnigramTakesTheBestSum) {
+  TokenizerData data;
+  data.model = "t5";
+  data.tokens = {"<pad>", "</s>", "<unk>", kMark + "ab", "a", "b", kMark, "abc", "c", "<x y>"};
+  data.token_types = {3, 3, 2, 1, 1, 1, 1, 1, 1, 4};
+  data.scores = {0, 0, 0, -2, -1, -1, -1, -6, -1.5f, 0};
+  data.unknown = 2, data.eos = 1, data.add_eos = true, data.add_space_prefix = true;
+  auto t = Make(data);
+  EXPECT_EQ(Encode(*t, "ab"), (Ids{3}));                      // -2, against -3 by letters
+  EXPECT_EQ(Encode(*t, "abc"), (Ids{3, 8}));                  // -3.5, against -7 and -4.5
+  EXPECT_EQ(Encode(*t, "aZZb", true), (Ids{6, 4, 2, 5, 1}));  // unknown characters in a row are one
+  EXPECT_EQ(Encode(*t, "a  b"), (Ids{6, 4, 6, 6, 5}));
+  EXPECT_EQ(Encode(*t, "a<x y>b"), (Ids{6, 4, 9, 6, 5}));
+  EXPECT_EQ(Decode(*t, {3, 8, 1}), " abc</s>");
+  data.remove_extra_spaces = true;
+  EXPECT_EQ(Encode(*Make(data), "a  b"), (Ids{6, 4, 6, 5}));
+  data.chars_map = "abc";
+  EXPECT_EQ(RefusedWith(data), "tokenizer.ggml.precompiled_charsmap: it has 3 bytes, too few for its length");
+}
+
+TEST(Tokenizer, WordPieceTakesTheLongest) {
+  TokenizerData data;
+  data.model = "bert";
+  data.tokens = {"[PAD]",     "[UNK]", "[CLS]", "[SEP]", kMark + "un",
+                 kMark + "a", "able",  "a",     "ble",   kMark + "!"};
+  data.token_types = {3, 3, 3, 3, 1, 1, 1, 1, 1, 1};
+  data.unknown = 1, data.bos = 2, data.separator = 3;
+  auto t = Make(data);
+  EXPECT_EQ(Encode(*t, "unable", true), (Ids{2, 4, 6, 3}));
+  EXPECT_EQ(Encode(*t, "A!  \xC3\x81"), (Ids{5, 9, 5}));  // lower case, marks apart, without accents
+  EXPECT_EQ(Encode(*t, "unx un"), (Ids{1, 4}));           // unknown as a whole
+  EXPECT_EQ(Decode(*t, {4, 6, 9}), " unable !");
+  data.lowercase = data.strip_accents = false;
+  EXPECT_EQ(Encode(*Make(data), "A a"), (Ids{1, 5}));
+}
+
+TEST(Tokenizer, CharactersMergeWhereTokensAreText) {
+  TokenizerData data;
+  data.model = "gemma4";
+  data.tokens = {"<bos>", "a", "b", kMark, kMark + "a", "\n\n", "<0xC3>", "<0xA9>", "\xC3\xBC"};
+  data.token_types = {3, 1, 1, 1, 1, 1, 6, 6, 1};
+  data.merges = {kMark + " a"};
+  data.bos = 0;
+  auto t = Make(data);
+  EXPECT_EQ(Encode(*t, "a ab", true), (Ids{0, 1, 4, 2}));
+  EXPECT_EQ(Encode(*t, "\n\n"), (Ids{5}));                    // line feeds that are a token
+  EXPECT_EQ(Encode(*t, "\xC3\xA9\xC3\xBC"), (Ids{6, 7, 8}));  // bytes, and a character that no merge has
+  EXPECT_EQ(Decode(*t, {4, 2, 6, 7}), " ab\xC3\xA9");
+}
+
 TEST(Tokenizer, RefusesTablesThatContradictThemselves) {
   auto with = [](auto change) {
     TokenizerData data = Letters();
@@ -300,7 +353,7 @@ TEST(Tokenizer, LongInputsTakeTimeInProportion) {
     while (out.size() < 400'000) out += text;
     return out;
   };
-  for (const char* pre : {"llama-bpe", "smollm", "default"}) {
+  for (const char* pre : {"llama-bpe", "smollm", "default", "deepseek-llm", "gpt-4o", "tiny_aya"}) {
     data.pre = pre;
     auto t = Make(data);
     for (std::string_view unit :
