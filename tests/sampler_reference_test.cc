@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "base/random.h"
 #include "drive/sampling.h"
@@ -30,12 +31,13 @@ class SamplerReference : public testing::Test {
   static void SetUpTestSuite() {
     auto reference = setup::FindReference("llama.cpp");
     ASSERT_TRUE(reference.ok()) << reference.error().message;
-    // Those that libllama needs lie beside it.
-    for (const char* name : {"libggml-base.so", "libggml.so", "libllama.so"}) {
-      const std::string path = (reference->library_dir / name).string();
-      library_ = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
-      ASSERT_NE(library_, nullptr) << dlerror();
+    // Its name has the version in it; what it needs lies beside it.
+    for (const auto& entry : std::filesystem::directory_iterator(reference->library_dir)) {
+      const std::string name = entry.path().filename().string();
+      if (!library_ && name.starts_with("libllama.") && name.find(".so") != name.npos)
+        library_ = dlopen(entry.path().c_str(), RTLD_NOW | RTLD_LOCAL);
     }
+    ASSERT_NE(library_, nullptr) << dlerror();
   }
 
   template <typename R, typename... A>
