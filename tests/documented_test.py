@@ -62,7 +62,7 @@ class Documented(Case):
         base = ["infer", "--model", MODEL, "--prompt", "Hi", "--max-new-tokens", 2, "--temperature", 0, "--seed", 42]
         self.taken(*base, "--deterministic", "--format", "human", err="note: --deterministic: ")
         self.taken(*base, "--deterministic", "true")
-        self.taken(*base, "--temperature", 0.7, "--top-k", 40, "--top-p", 0.9, "--repetition-penalty", 1.1, "--tokenizer", MODEL)
+        self.taken(*base[:-4], "--temperature", 0.7, "--top-k", 40, "--top-p", 0.9, "--repetition-penalty", 1.1, "--tokenizer", MODEL)
         self.refused(*base, "--allow-mock", instead="no engine here is a mock")
         self.refused(*base, "--gpu", instead="--engine")
         self.refused(*base, "--auto-download", instead="paritybit download-model")

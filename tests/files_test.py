@@ -39,7 +39,7 @@ class Files(Case):
         first = self.shards(self.folder)
         result = self.crossval("-m", first, "-r", LLAMA, "-p", PROMPT)
         self.expect(result, "match", 0)
-        digest = result.json["candidate"]["model_sha256"]
+        digest = result.json["model"]["sha256"]
         whole = self.crossval("-m", first, "--reference-model", self.folder / "whole.gguf", "-r", "native", "-p", PROMPT)
         self.expect(whole, "match", 0)
         self.assertEqual(self.tokens(first), self.tokens(self.folder / "whole.gguf"))
@@ -51,7 +51,7 @@ class Files(Case):
         data[-2] ^= 1
         second.write_bytes(data)
         changed = self.crossval("-m", first, "-r", "native", "-p", PROMPT)
-        self.assertNotEqual(digest, changed.json["candidate"]["model_sha256"])
+        self.assertNotEqual(digest, changed.json["model"]["sha256"])
 
     def test_shards_that_are_no_set(self):
         first = self.shards(self.folder)
@@ -74,7 +74,8 @@ class Files(Case):
 
     def test_other_alignments(self):
         plain = tiny().write(self.folder / "32.gguf")
-        for alignment in (8, 64, 4096):
+        for alignment in (8, 64, 4096):  # llama.cpp itself aborts on less than 32
+            reference = LLAMA if alignment > 32 else "native"
             with self.subTest(alignment):
                 file = tiny()
                 file.set("general.alignment", U32, alignment)
@@ -83,7 +84,7 @@ class Files(Case):
                     path = file.write(self.folder / f"{alignment}.gguf")
                 finally:
                     tiny_gguf.ALIGNMENT = 32
-                self.expect(self.crossval("-m", path, "-r", LLAMA, "-p", PROMPT), "match", 0)
+                self.expect(self.crossval("-m", path, "-r", reference, "-p", PROMPT), "match", 0)
                 self.assertEqual(self.tokens(path), self.tokens(plain))
 
     def test_big_endian_is_refused_by_name(self):
