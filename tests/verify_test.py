@@ -374,7 +374,7 @@ class Tokeniser(Verify):
         file.drop("tokenizer.ggml.pre")
         self.expect_finding(self.model(file, "b"), "tokenizer-pre-missing")
         file = tiny()
-        file.set("tokenizer.ggml.model", STRING, "bert")
+        file.set("tokenizer.ggml.model", STRING, "rwkv")
         self.expect_finding(self.model(file, "c"), "tokenizer-foreign")
         file = tiny()
         file.set("tokenizer.ggml.bos_token_id", U32, 5000)

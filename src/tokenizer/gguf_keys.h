@@ -172,7 +172,9 @@ Result<TokenizerData> ReadTokenizerData(const File& file) {
   PB_TRY(Optional(file.Bool("tokenizer.ggml.add_eos_token"), &data.add_eos));
   PB_TRY(Optional(file.String("tokenizer.chat_template"), &data.chat_template));
   PB_TRY(Optional(file.String("general.name"), &data.name));
-  PB_TRY(Optional(file.String("general.architecture"), &data.architecture));
+  // Another type of it is not the tokeniser's fault.
+  if (auto architecture = file.String("general.architecture"); architecture.ok())
+    data.architecture = std::move(architecture).value();
   return data;
 }
 
