@@ -18,6 +18,7 @@
 #include <map>
 #include <set>
 #include <sstream>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@
 #include "base/file.h"
 #include "host/engine.h"
 #include "setup/setup.h"
+#include "stages/stages.h"
 #include "trace/reader.h"
 
 namespace pb::host {
@@ -77,8 +79,10 @@ double RelL2(const Values& a, const Values& b) {
 // Whether an op's input is the output it names. Inputs of all earlier positions ("k_rope*") come from the KV cache, which may hold
 // them as f16: within half an ulp of that, and half its smallest subnormal.
 bool SameInput(int32_t stage, const std::string& name, const Values& output, const Values& input) {
-  std::string inputs = std::string(" ") + pb_vocabulary[stage].inputs + " ";
-  if (inputs.find(" " + name + "* ") == std::string::npos) return output == input;
+  bool cached = false;
+  for (const stages::InputSpec& in : stages::Of(stage).inputs)
+    cached |= in.all_positions && name == stages::Of(in.stages[0]).name;
+  if (!cached) return output == input;
   return std::ranges::equal(output, input, [](float a, float b) {
     return std::abs(a - b) <= std::max(std::abs(a) * 0x1p-11f, 0x1p-25f);
   });
@@ -587,23 +591,16 @@ TEST_F(Conformance, OverwritingWithOtherValuesReachesTheLogits) {
 
 // What replay takes for this stage, each with its layer; nothing where one of them is not observed.
 std::vector<PointKey> Conformance::ReplayInputs(PointKey point) const {
-  std::stringstream column(pb_vocabulary[point.first].inputs);
+  stages::Set shown;
+  for (const stages::Stage& s : stages::kTable)
+    if (Observed(s.id)) shown |= s.id;
   std::vector<PointKey> keys;
-  for (std::string word; column >> word;) {
-    bool previous = false;
-    int32_t found = PB_STAGE_UNMAPPED;
-    std::stringstream choices(word.substr(0, word.find('*')));
-    for (std::string name; found < 0 && std::getline(choices, name, '|');) {
-      previous = name.ends_with("@prev");
-      name = name.substr(0, name.find('@'));
-      for (int32_t stage = 0; stage < PB_STAGE_COUNT; ++stage)
-        if (name == StageName(stage) && Observed(stage)) found = stage;
-    }
-    int32_t layer = point.second;
-    if (previous) layer = layer < 0 ? LayersOf(PB_STAGE_LAYER_OUT).back() : layer - 1;
-    if (previous && layer < 0) found = PB_STAGE_EMBEDDINGS;
-    if (found < 0) return {};
-    keys.emplace_back(found, pb_vocabulary[found].per_layer ? layer : -1);
+  for (const stages::Input& in : stages::InputsOf(static_cast<pb_stage>(point.first), shown)) {
+    int32_t layer = point.second, stage = in.stage;
+    if (in.previous_layer) layer = layer < 0 ? LayersOf(PB_STAGE_LAYER_OUT).back() : layer - 1;
+    if (in.previous_layer && layer < 0) stage = PB_STAGE_EMBEDDINGS;
+    if (!Observed(stage)) return {};
+    keys.emplace_back(stage, pb_vocabulary[stage].per_layer ? layer : -1);
   }
   return keys;
 }

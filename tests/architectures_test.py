@@ -13,6 +13,7 @@ from gguf_edit import Gguf, rewrite
 
 REFERENCE = "llama.cpp,cpu.library=haswell"
 PROMPT = "the quick brown fox jumps over the lazy dog and runs away from all of them"
+EXPERTS = ("router_logits", "expert_ids", "expert_weights", "expert_gate", "expert_up", "expert_gated", "expert_down", "expert_sum")
 # What gen-fixtures is asked for, and ops that the architecture adds.
 MODELS = {
     "qwen2": (("--architecture", "qwen2", "--weights", "Q8_0"), ()),
@@ -25,6 +26,17 @@ MODELS = {
     "olmo2": (("--architecture", "olmo2", "--weights", "Q8_0"), ("q_norm", "attn_post_norm", "ffn_post_norm")),
     "granite": (("--architecture", "granite", "--weights", "Q8_0"), ()),
     "smollm3": (("--architecture", "smollm3", "--weights", "Q8_0", "--layers", "4"), ()),
+    "mixtral": (("--experts", "8", "--weights", "Q8_0"), EXPERTS),
+    "qwen2moe": (("--architecture", "qwen2moe", "--weights", "Q4_0", "--experts-used", "3"), (*EXPERTS, "gate_proj", "shared_gate", "shared_out", "ffn_out")),
+    "qwen3moe": (("--architecture", "qwen3moe", "--weights", "Q6_K", "--d-model", "512", "--head-dim", "96", "--heads", "8"), (*EXPERTS, "q_norm")),
+    "gpt-oss": (("--architecture", "gpt-oss", "--weights", "MXFP4", "--rope-scaling", "yarn"), EXPERTS),
+    "stablelm": (("--architecture", "stablelm", "--weights", "Q8_0"), ("ffn_norm",)),
+    "stablelm-parallel": (("--architecture", "stablelm", "--weights", "Q8_0", "--parallel"), ()),
+    "mistral3": (("--architecture", "mistral3", "--weights", "Q8_0", "--rope-scaling", "yarn"), ()),
+    "linear": (("--weights", "Q8_0", "--rope-scaling", "linear"), ()),
+    "yarn": (("--architecture", "qwen2", "--weights", "Q8_0", "--rope-scaling", "yarn"), ()),
+    # Sessions of 256 positions and more have room for more than 64.
+    "longrope": (("--architecture", "phi3", "--weights", "Q8_0", "--rope-scaling", "longrope", "--original-context", "64"), ()),
 }
 
 
@@ -67,7 +79,25 @@ class Architectures(driver.Case):
                                                   ("granite", "residual_unscaled", "attn_residual", 1, "residual.scale=1"),
                                                   ("granite", "scores_unscaled", "attn_scores", 0, "attn.scale=none"),
                                                   ("granite", "embeddings_unscaled", "embeddings", -1, "embeddings.unscaled"),
-                                                  ("smollm3", "rope_everywhere", "q_rope", 3, "rope.everywhere=1")):
+                                                  ("smollm3", "rope_everywhere", "q_rope", 3, "rope.everywhere=1"),
+                                                  ("mixtral", "router_unnormalised", "expert_weights", 1, "router.normalise=0"),
+                                                  ("mixtral", "experts_exchanged", "expert_up", 0, "experts.exchanged="),
+                                                  ("qwen2moe", "router_softmax_late", "expert_weights", 0, "router."),
+                                                  ("qwen2moe", "shared_ungated", "shared_out", 1, "shared.gate=0"),
+                                                  ("qwen3moe", "router_unnormalised", "expert_weights", 0, "router.normalise=0"),
+                                                  ("qwen3moe", "experts_from_second", "expert_ids", 1, "router.rank=1"),
+                                                  ("qwen3moe", "experts_exchanged", "expert_down", 1, "experts.exchanged="),
+                                                  ("gpt-oss", "router_softmax_early", "expert_weights", 1, "router.softmax=all"),
+                                                  ("gpt-oss", "sinks_missing", "attn_scores_softmax", 0, "softmax.sinks=0"),
+                                                  ("gpt-oss", "experts_bias_missing", "expert_gate", 1, "product.bias=0"),
+                                                  ("gpt-oss", "up_not_offset", "expert_gated", 0, "ffn.gate_offset=0"),
+                                                  ("gpt-oss", "window_longer", "attn_scores", 0, "attn.window_shift=1"),
+                                                  ("gpt-oss", "rope_unmixed", "k_rope", 1, "rope.yarn=0"),
+                                                  ("yarn", "rope_unscaled", "q_rope", 1, "rope.attention_factor=1"),
+                                                  ("yarn", "rope_factor_twice", "k_rope", 0, "factor="),
+                                                  ("stablelm", "norm_bias_missing", "attn_norm", 1, "product.bias=0"),
+                                                  ("stablelm", "norm_uncentred", "ffn_norm", 0, "norm.centred=0"),
+                                                  ("longrope", "rope_unscaled", "k_rope", 0, "rope.attention_factor=1")):
             with self.subTest(f"{name} {defect}"):
                 wrong = f"mutant,mutant.defect={defect},mutant.stage={stage}" + (f",mutant.layer={layer}" if layer >= 0 else "")
                 result = self.crossval("--model", self.models[name], "--prompt", PROMPT, "--candidate", wrong, "--reference", "native")
@@ -75,6 +105,28 @@ class Architectures(driver.Case):
                 place = result.json["first_divergence"]
                 self.assertEqual((place["layer"], place["stage"]), (layer, stage), result)
                 self.assertTrue(result.json["diagnosis"]["named"].startswith(cause), result)
+
+    def test_a_tie_between_experts_is_no_defect(self):
+        """Experts 2 and 5 have one router row, so that both are right wherever one of them is chosen."""
+        file = Gguf(self.models["qwen3moe"])
+        routers = {}
+        for layer in range(2):
+            name = f"blk.{layer}.ffn_gate_inp.weight"
+            kind, shape, at, size = file.tensors[name]
+            raw, row = bytearray(file.data[at:at + size]), size // shape[1]
+            raw[5 * row:6 * row] = raw[2 * row:3 * row]
+            routers[name] = (kind, shape, bytes(raw))
+        model = rewrite(self.models["qwen3moe"], self.models["qwen3moe"].parent.parent / "tie/model.gguf", tensors=routers)
+        result = self.crossval("--model", model, "--prompt", PROMPT, "--candidate", "mutant,mutant.defect=benign_tie,mutant.stage=expert_ids",
+                               "--reference", "native")
+        self.assertEqual(result.code, 0, result)
+        self.assertIn("near-tie", result.codes(), result)
+        tied = [point for point in result.json["points"] if point.get("explained_by_tie")]
+        self.assertTrue(tied and all(point["stage"] == "expert_ids" for point in tied), result)
+        self.assertNotIn("local-error-above-bound", result.codes())
+        # The arbiter leaves open which of the two it is, too.
+        audit = run("audit", "--model", model, "--engine", "mutant,mutant.defect=benign_tie,mutant.stage=expert_ids", "--prompt", PROMPT, "--format", "json")
+        self.assertEqual((audit.json["verdict"], audit.code), ("match", 0), audit)
 
     def test_a_ternary_model_as_the_hubs_have_it(self):
         """BitNet b1.58 with LLaMA 2's SentencePiece vocabulary and a Q6_K embedding, which is the output matrix, too."""

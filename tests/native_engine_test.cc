@@ -103,27 +103,15 @@ Result<Points> RecordReference(const setup::Reference& reference, const std::str
 // The recorded inputs of a stage, in the vocabulary's order; empty where one was not observed.
 std::vector<const Recorded*> InputsOf(const Points& points, int32_t stage, int32_t layer,
                                       int32_t last_layer) {
+  stages::Set shown;
+  for (const auto& [key, recorded] : points)
+    if (stages::IsStage(key.first)) shown |= static_cast<pb_stage>(key.first);
   std::vector<const Recorded*> inputs;
-  const std::string column = pb_vocabulary[stage].inputs;
-  for (size_t at = 0; at < column.size();) {
-    std::string words = column.substr(at, column.find(' ', at) - at);
-    at += words.size() + 1;
-    words = words.substr(0, words.find('*'));
-    const Recorded* found = nullptr;
-    while (!found && !words.empty()) {
-      std::string word = words.substr(0, words.find('|'));
-      words.erase(0, word.size() + 1);
-      const bool previous = word.ends_with("@prev");
-      word = word.substr(0, word.find('@'));
-      for (const pb_stage_info& info : pb_vocabulary) {
-        if (word != info.name) continue;
-        std::pair<int32_t, int32_t> key{info.stage, previous ? (layer < 0 ? last_layer : layer - 1) : layer};
-        if (previous && key.second < 0) key = {PB_STAGE_EMBEDDINGS, -1};
-        if (auto it = points.find(key); it != points.end()) found = &it->second;
-      }
-    }
-    if (!found) return {};
-    inputs.push_back(found);
+  for (const stages::Input& in : stages::InputsOf(static_cast<pb_stage>(stage), shown)) {
+    const int32_t from = in.previous_layer ? in.Layer(layer, last_layer + 1) : layer;
+    auto found = points.find({in.previous_layer && from < 0 ? PB_STAGE_EMBEDDINGS : in.stage, from});
+    if (found == points.end()) return {};
+    inputs.push_back(&found->second);
   }
   return inputs;
 }

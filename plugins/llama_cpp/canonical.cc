@@ -85,9 +85,28 @@ void ScoresToNative(const ScoreIndex& at, const Canonical& c, const Shape& shape
   }
 }
 
+// Whole numbers, as many as float32 holds exactly.
+bool ReadIds(const ggml_tensor* t, std::vector<float>* out) {
+  if (!ggml_is_contiguous(t)) return false;
+  std::vector<int32_t> ids(static_cast<size_t>(ggml_nelements(t)));
+  ggml_backend_tensor_get(t, ids.data(), 0, ids.size() * sizeof(int32_t));
+  out->assign(ids.begin(), ids.end());
+  return true;
+}
+
 }  // namespace
 
+void WriteTensor(ggml_tensor* t, std::span<const float> values) {
+  if (t->type != GGML_TYPE_I32) {
+    ggml_backend_tensor_set(t, values.data(), 0, values.size() * sizeof(float));
+    return;
+  }
+  std::vector<int32_t> ids(values.begin(), values.end());
+  ggml_backend_tensor_set(t, ids.data(), 0, ids.size() * sizeof(int32_t));
+}
+
 bool ReadTensor(const ggml_tensor* t, std::vector<float>* out) {
+  if (t->type == GGML_TYPE_I32) return ReadIds(t, out);
   const ggml_to_float_t decode = t->type == GGML_TYPE_F32 ? nullptr : ggml_get_type_traits(t->type)->to_float;
   if (t->type != GGML_TYPE_F32 && !decode) return false;
   if (t->nb[0] != ggml_type_size(t->type) || t->ne[0] % ggml_blck_size(t->type) != 0) return false;
@@ -118,7 +137,7 @@ bool CanonicalShape(const ggml_tensor* t, size_t n_values, int64_t first, const 
   const bool heads = shape.form == Form::kHeads, part = shape.columns.n > 0;
   // A row of heads may lie in several of the tensor's own rows; columns are of a row as it lies.
   const int64_t total = static_cast<int64_t>(n_values);
-  const int64_t width = heads && !part ? shape.n_heads * shape.head_dim : t->ne[0];
+  const int64_t width = heads && !part ? shape.n_heads * shape.head_dim : shape.width > 0 ? shape.width : t->ne[0];
   const int64_t n_columns = part ? shape.columns.n : width;
   if (width <= 0 || total % width != 0 || (part && shape.columns.first + n_columns > width)) return false;
   if (heads && n_columns != shape.n_heads * shape.head_dim) return false;

@@ -23,9 +23,11 @@ struct Canonical {
 // process's memory. Else empty.
 std::span<float> InPlace(const ggml_tensor* t);
 
-// Values of a tensor in ggml's order (ne[0] fastest), whatever its strides; other types are widened, blocks
-// decoded. False: a type of whole numbers.
+// Values of a tensor in ggml's order (ne[0] fastest), whatever its strides; other types are widened, int32 among them, blocks
+// decoded. False: another type of whole numbers.
 bool ReadTensor(const ggml_tensor* t, std::vector<float>* out);
+// The inverse, of a contiguous tensor of float32 or int32.
+void WriteTensor(ggml_tensor* t, std::span<const float> values);
 
 // Which shape `native`, the values of t in ggml's order, have as a canonical tensor; first is the position of
 // its first row. False: t does not have the declared shape.

@@ -49,7 +49,28 @@ const std::vector<StageRule>& Table() {
        {{"attn_out", GGML_OP_ADD}, {"attn_out", GGML_OP_MUL}, {"attn_out", GGML_OP_MUL_MAT}}},
       {PB_STAGE_ATTN_POST_NORM, {{"attn_post_norm", GGML_OP_MUL}}},
       {PB_STAGE_ATTN_RESIDUAL, {{"ffn_inp", GGML_OP_ADD}, {"sa_out", GGML_OP_ADD}}},
-      {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_ADD}, {"ffn_norm", GGML_OP_MUL}}},
+      {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_ADD}, {"ffn_norm", GGML_OP_MUL}, {"attn_post_norm", GGML_OP_MUL}}},
+      // Where the softmax is of the chosen alone, the logits are called probabilities.
+      {PB_STAGE_ROUTER_LOGITS,
+       {{"ffn_moe_logits_biased", GGML_OP_ADD},
+        {"ffn_moe_probs", GGML_OP_ADD},
+        {"ffn_moe_probs", GGML_OP_MUL_MAT},
+        {"ffn_moe_logits", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_EXPERT_IDS, {{"ffn_moe_argsort", GGML_OP_ARGSORT}, {"ffn_moe_topk", GGML_OP_TOP_K}}},
+      {PB_STAGE_EXPERT_WEIGHTS,
+       {{"ffn_moe_weights_scaled", GGML_OP_SCALE},
+        {"ffn_moe_weights_norm", GGML_OP_DIV},
+        {"ffn_moe_weights", GGML_OP_GET_ROWS}}},
+      {PB_STAGE_EXPERT_GATE, {{"ffn_moe_gate_biased", GGML_OP_ADD_ID}, {"ffn_moe_gate", GGML_OP_MUL_MAT_ID}}},
+      {PB_STAGE_EXPERT_UP, {{"ffn_moe_up_biased", GGML_OP_ADD_ID}, {"ffn_moe_up", GGML_OP_MUL_MAT_ID}}},
+      {PB_STAGE_EXPERT_ACT, {{"ffn_moe_silu", GGML_OP_UNARY}}},
+      {PB_STAGE_EXPERT_GATED,
+       {{"ffn_moe_swiglu", GGML_OP_GLU},
+        {"ffn_moe_swiglu_oai", GGML_OP_GLU},
+        {"ffn_moe_geglu", GGML_OP_GLU},
+        {"ffn_moe_reglu", GGML_OP_GLU}}},
+      {PB_STAGE_EXPERT_DOWN, {{"ffn_moe_down_biased", GGML_OP_ADD_ID}, {"ffn_moe_down", GGML_OP_MUL_MAT_ID}}},
+      {PB_STAGE_EXPERT_SUM, {{"ffn_moe_out", GGML_OP_ADD}, {"ffn_moe_out", GGML_OP_CONT}}},
       {PB_STAGE_GATE_PROJ,
        {{"ffn_gate_s", GGML_OP_MUL}, {"ffn_gate_b", GGML_OP_ADD}, {"ffn_gate", GGML_OP_MUL_MAT}}},
       {PB_STAGE_UP_PROJ, {{"ffn_up_s", GGML_OP_MUL}, {"ffn_up_b", GGML_OP_ADD}, {"ffn_up", GGML_OP_MUL_MAT}}},
@@ -61,11 +82,15 @@ const std::vector<StageRule>& Table() {
         {"ffn_reglu", GGML_OP_GLU}}},
       {PB_STAGE_FFN_SUB_NORM, {{"ffn_sub_norm", GGML_OP_MUL}}},
       {PB_STAGE_DOWN_PROJ,
-       {{"ffn_down", GGML_OP_MUL},
+       {{"ffn_shexp", GGML_OP_MUL_MAT},
+        {"ffn_down", GGML_OP_MUL},
         {"ffn_out", GGML_OP_MUL},
         {"ffn_out", GGML_OP_ADD},
         {"ffn_down", GGML_OP_MUL_MAT},
         {"ffn_out", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_SHARED_GATE, {{"ffn_shexp_gate_inp", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_SHARED_OUT, {{"ffn_shexp_out", GGML_OP_MUL}}},
+      {PB_STAGE_FFN_OUT, {{"ffn_out", GGML_OP_ADD}}},
       {PB_STAGE_FFN_POST_NORM, {{"ffn_post_norm", GGML_OP_MUL}}},
       {PB_STAGE_LAYER_OUT, {{"l_out", GGML_OP_ADD}}},
       {PB_STAGE_FINAL_NORM, {{"result_norm", GGML_OP_ADD}, {"result_norm", GGML_OP_MUL}}},
@@ -89,6 +114,7 @@ const std::vector<Alternative>& Parts() {
 Form FormOf(pb_stage stage) {
   if (stage == PB_STAGE_ATTN_SCORES) return Form::kScores;
   if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX) return Form::kWeights;
+  if (stage == PB_STAGE_EXPERT_IDS) return Form::kIds;
   return stages::Of(stage).row.heads() == stages::Dim::kOne ? Form::kRows : Form::kHeads;
 }
 
@@ -135,7 +161,7 @@ class Mapper {
   Found FindAny(const StageRule& rule, int layer) const {
     if (const Found part = FindPart(rule, layer); part.node) return part;
     for (const Alternative& a : rule.alternatives) {
-      if (const Node* node = Find(a.base, layer, a.op)) return {node, {}};
+      if (const Node* node = Find(a.base, layer, a.op); node && Serves(*node, rule.stage)) return {node, {}};
     }
     // Some architectures leave these without a name; the graph's edges tell them.
     if (rule.stage == PB_STAGE_ATTN_OUT) return {FindAttentionOutput(layer), {}};
@@ -145,6 +171,19 @@ class Mapper {
     if (rule.stage == PB_STAGE_Q_ROPE) return FindUnrotated(PB_STAGE_Q_NORM, PB_STAGE_Q_PROJ, layer);
     if (rule.stage == PB_STAGE_K_ROPE) return FindUnrotated(PB_STAGE_K_NORM, PB_STAGE_K_PROJ, layer);
     return {};
+  }
+
+  // Whether a node of a name that several stages have is this one: the sum of experts and shared expert is called as a network's
+  // output is, and one architecture calls the norm before its network as others call that behind attention.
+  bool Serves(const Node& node, pb_stage stage) const {
+    const bool has_experts = Find("ffn_moe_out", node.layer, GGML_OP_ADD) || Find("ffn_moe_out", node.layer, GGML_OP_CONT);
+    if (stage == PB_STAGE_FFN_OUT) return has_experts;
+    if (stage == PB_STAGE_DOWN_PROJ && node.base == "ffn_out" && node.op == GGML_OP_ADD) return !has_experts;
+    if (node.base != "attn_post_norm") return true;
+    const ggml_tensor* norm = SkipViews(node.tensor->src[0]);
+    const Node* read = norm ? NodeOf(SkipChoice(norm->src[0])) : nullptr;
+    const bool of_stream = read && read->base == "ffn_inp";
+    return of_stream == (stage == PB_STAGE_FFN_NORM);
   }
 
   // The product that reads the context, with its bias or scale.
@@ -233,9 +272,19 @@ class Mapper {
         return FindHalf(layer, true);
       case PB_STAGE_ATTN_CONTEXT:
         return {FindTurnedBack(layer), {}};
+      case PB_STAGE_EXPERT_WEIGHTS:
+        return {FindChosenSoftmax(layer), {}};
       default:
         return {};
     }
+  }
+
+  // The softmax of the chosen experts' logits, whose reshaped form alone has a name; where nothing follows it.
+  const Node* FindChosenSoftmax(int layer) const {
+    if (Find("ffn_moe_weights_norm", layer, GGML_OP_DIV) || Find("ffn_moe_weights_scaled", layer, GGML_OP_SCALE))
+      return nullptr;
+    const Node* shown = Find("ffn_moe_weights_softmax", layer, GGML_OP_RESHAPE);
+    return shown ? NodeOf(SkipViews(shown->tensor)) : nullptr;
   }
 
   // A cache of blocks holds keys and values that were multiplied with an orthogonal matrix, which spreads outliers; the context is
@@ -281,17 +330,27 @@ class Mapper {
     return {node, {up != swapped ? n : 0, n}};
   }
 
-  int64_t HeadsOf(pb_stage stage) const {
-    return stages::RowHeads(stage, {dims_.d_model, 0, dims_.n_heads, dims_.n_kv_heads, dims_.head_dim, 0});
+  stages::ModelShape ShapeOfModel() const {
+    stages::ModelShape shape;
+    shape.d_model = dims_.d_model, shape.n_heads = dims_.n_heads, shape.n_kv_heads = dims_.n_kv_heads;
+    shape.head_dim = dims_.head_dim, shape.n_experts = dims_.n_experts;
+    shape.n_experts_used = dims_.n_experts_used, shape.d_ff_expert = dims_.d_ff_expert;
+    return shape;
+  }
+  // Heads, or chosen experts, of a row, and the values of one.
+  int64_t HeadsOf(pb_stage stage) const { return stages::RowHeads(stage, ShapeOfModel()); }
+  int64_t HeadDimOf(pb_stage stage) const {
+    return stages::RowWidth(stage, ShapeOfModel(), 1) / std::max<int64_t>(HeadsOf(stage), 1);
   }
 
   // Why a node cannot serve as this stage; empty when it can.
   std::string Unfit(const StageRule& rule, const Found& found) const {
     const Node& node = *found.node;
-    if (node.tensor->type != GGML_TYPE_F32) return node.name + " is not f32";
     const Form form = FormOf(rule.stage);
+    if (form == Form::kIds && node.tensor->type != GGML_TYPE_I32) return node.name + " is not i32";
+    if (form != Form::kIds && node.tensor->type != GGML_TYPE_F32) return node.name + " is not f32";
     const int64_t n = found.columns.n > 0 ? found.columns.n : ggml_nelements(node.tensor);
-    if (form == Form::kHeads && n != HeadsOf(rule.stage) * dims_.head_dim)
+    if (form == Form::kHeads && n != HeadsOf(rule.stage) * HeadDimOf(rule.stage))
       return node.name + " has " + std::to_string(n) + " values a row, not heads x head_dim";
     if (form != Form::kScores && form != Form::kWeights) return "";
     const Node* softmax = Find("kq_soft_max", node.layer, GGML_OP_SOFT_MAX);
@@ -308,7 +367,9 @@ class Mapper {
     made.stage = rule.stage;
     made.layer = layer;
     made.occurrence = node.occurrence;
-    made.shape = {FormOf(rule.stage), HeadsOf(rule.stage), dims_.head_dim, 1, found.columns};
+    made.shape = {FormOf(rule.stage), HeadsOf(rule.stage), HeadDimOf(rule.stage), 1, found.columns};
+    if (made.shape.form == Form::kIds) made.shape.columns = {0, dims_.n_experts_used};
+    if (rule.stage == PB_STAGE_EXPERT_WEIGHTS) made.shape.width = dims_.n_experts_used;
     if (made.shape.form == Form::kScores) {
       made.shape.scale = FloatParam(Find("kq_soft_max", node.layer, GGML_OP_SOFT_MAX)->tensor, 0);
     }
@@ -337,15 +398,34 @@ class Mapper {
         by_key_[one.node->key] = one.node;
         are_points_.insert(one.node->tensor);
       }
-    } else if (found.empty() && reason.empty() && stages::Of(rule.stage).optional) {
+    } else if (found.empty() && reason.empty() && stages::Of(rule.stage).optional && !IsInside(rule.stage)) {
       visible = {PB_ABSENT, ""};
     } else {
       visible = {PB_UNOBSERVABLE, reason.empty() ? WhyMissing(rule.stage) : reason};
     }
   }
 
+  // Whether the graph has a network of which a stage is a part, so that what is not found is computed inside another op of
+  // it.
+  bool IsInside(pb_stage stage) const {
+    const auto any = [this](const char* name, ggml_op op) {
+      return std::any_of(nodes_.begin(), nodes_.end(),
+                         [&](const Node& node) { return node.op == op && node.base == name; });
+    };
+    if (stages::kExperts.Contains(stage)) return any("ffn_moe_argsort", GGML_OP_ARGSORT);
+    if (!stages::kDense.Contains(stage)) return false;
+    return any("ffn_up", GGML_OP_MUL_MAT) || any("ffn_gate", GGML_OP_MUL_MAT) ||
+           !any("ffn_moe_argsort", GGML_OP_ARGSORT);
+  }
+
   // Declared steps, and products whose stage ends at a later node (bias, scale).
   void MarkParts() {
+    // Between the router's logits, the choice, and the sum of what was chosen.
+    constexpr stages::Set kOfSeveral = stages::kExpertProducts | stages::Set{PB_STAGE_EXPERT_IDS, PB_STAGE_EXPERT_WEIGHTS,
+                                                                             PB_STAGE_EXPERT_SUM, PB_STAGE_SHARED_OUT};
+    for (const auto& [key, rules] : map_.rules)
+      for (const PointRule& rule : rules)
+        if (kOfSeveral.Contains(rule.stage)) MarkSources(*by_key_.at(key));
     const auto is = [](const Node& node, const Alternative& a) {
       return node.op == a.op && (*a.base == '\0' || node.base == a.base);
     };
@@ -364,13 +444,23 @@ class Mapper {
     }
   }
 
+  // The nodes between a point and those that it reads.
+  void MarkSources(const Node& node) {
+    for (const ggml_tensor* read : node.tensor->src) {
+      const ggml_tensor* source = SkipViews(read);
+      const Node* next = source && !are_points_.count(source) ? NodeOf(source) : nullptr;
+      if (next && map_.parts.insert(next->key).second) MarkSources(*next);
+    }
+  }
+
   std::string WhyMissing(pb_stage stage) const {
     if (map_.observed.flash && (stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX)) {
       return "flash attention computes scores, softmax and weighted sum in one op";
     }
-    if (stage == PB_STAGE_FFN_ACT) {
+    if (stages::kActivations.Contains(stage)) {
+      const bool of_experts = stage == PB_STAGE_EXPERT_ACT;
       for (const Node& node : nodes_) {
-        if (node.op == GGML_OP_GLU)
+        if (node.op == GGML_OP_GLU && (node.base.rfind("ffn_moe", 0) == 0) == of_experts)
           return "the op " + node.op_name + " computes activation and product together";
       }
     }
@@ -476,17 +566,25 @@ class Mapper {
     for (const Node& node : nodes_) {
       const ggml_tensor* t = node.tensor;
       if (node.op == GGML_OP_FLASH_ATTN_EXT) seen.flash = true;
-      if (node.op == GGML_OP_RMS_NORM && seen.norm_eps == 0) seen.norm_eps = FloatParam(t, 0);
+      if ((node.op == GGML_OP_RMS_NORM || node.op == GGML_OP_NORM) && seen.norm_eps == 0) seen.norm_eps = FloatParam(t, 0);
       if (node.op == GGML_OP_ROPE) ObserveRope(t);
       if (node.op == GGML_OP_MUL && node.base == "Qcur_normed")
         seen.norms_rows = t->ne[0] != dims_.head_dim;
       if (seen.activation.empty()) seen.activation = ActivationOf(node);
+      if (node.base == "ffn_moe_argsort" && node.op == GGML_OP_ARGSORT) seen.n_experts = t->ne[0];
+      if (node.base == "ffn_moe_gate" && node.op == GGML_OP_MUL_MAT_ID)
+        seen.d_ff_expert = t->ne[0], seen.n_experts_used = t->ne[1];
     }
+    dims_.n_experts = seen.n_experts, dims_.n_experts_used = seen.n_experts_used;
+    dims_.d_ff_expert = seen.d_ff_expert;
   }
 
   // ROPE's parameters as ggml.c packs them: 1 dims, 2 mode, 5 base, 6 scale.
   void ObserveRope(const ggml_tensor* t) {
     Observed& seen = map_.observed;
+    const char* factors = t->src[2] ? t->src[2]->name : "";
+    if (std::strcmp(factors, "rope_factors_long.weight") == 0) seen.rope_factors = "long";
+    if (std::strcmp(factors, "rope_factors_short.weight") == 0) seen.rope_factors = "short";
     const int mode = t->op_params[2];
     seen.rope_dims = t->op_params[1];
     seen.rope_pairing = mode == 0                     ? "adjacent"
@@ -510,6 +608,8 @@ class Mapper {
           return "gelu_tanh";
         case GGML_GLU_OP_GEGLU_ERF:
           return "gelu";
+        case GGML_GLU_OP_SWIGLU_OAI:
+          return "swiglu_oai";
         default:
           return node.op_name;
       }
@@ -520,7 +620,7 @@ class Mapper {
   }
 
   const std::vector<Node>& nodes_;
-  const Dims dims_;
+  Dims dims_;
   GraphMap map_;
   std::unordered_map<std::string, const Node*> by_key_;
   std::unordered_set<const ggml_tensor*> are_points_;

@@ -19,6 +19,7 @@ namespace pb::llama_cpp {
 
 struct Dims {
   int64_t n_layers = 0, d_model = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0;
+  int64_t n_experts = 0, n_experts_used = 0, d_ff_expert = 0;
 };
 
 // How a node's memory becomes the canonical tensor.
@@ -28,6 +29,7 @@ enum class Form {
   kScores,   // [head][row][cell] -> (n, heads, p), times the softmax's scale, -inf where its mask hides, padding
              // dropped
   kWeights,  // [head][row][cell] -> (n, heads, p), padding dropped
+  kIds,      // (n, width) of int32: whole numbers in float32
 };
 
 // Which columns of a node's rows: one product may hold several tensors, as queries, keys and values of one matrix.
@@ -39,7 +41,8 @@ struct Shape {
   Form form = Form::kRows;
   int64_t n_heads = 0, head_dim = 0;  // kHeads
   float scale = 1;                    // kScores: canonical = scale * native
-  Columns columns = {};               // kRows, kHeads
+  Columns columns = {};               // kRows, kHeads, kIds
+  int64_t width = 0;                  // kRows: values of a row, where the tensor's own are shorter
 };
 
 // Where an input of a stage is read: source `src` of the node `entry`, when that node is asked about.
@@ -108,6 +111,8 @@ struct Observed {
   float local_rope_base = 0;  // of layers that turn by another; equal where there are none
   bool norms_rows = false;    // norms of queries and keys are of the row, not of each head
   int rope_dims = 0;
+  std::string rope_factors;  // of two sets, the one that divides the frequencies: "long", "short"; empty: there are no two
+  int64_t n_experts = 0, n_experts_used = 0, d_ff_expert = 0;
   bool flash = false;
 };
 

@@ -94,7 +94,8 @@ void AddDims(pb_model* m) {
                                    : 0;
   add("n_layers", std::to_string(d.n_layers));
   add("d_model", std::to_string(d.d_model));
-  add("d_ff", Meta(m->model, arch + ".feed_forward_length"));
+  const std::string shared = Meta(m->model, arch + ".expert_shared_feed_forward_length");
+  add("d_ff", shared.empty() ? Meta(m->model, arch + ".feed_forward_length") : shared);
   add("n_heads", std::to_string(d.n_heads));
   add("n_kv_heads", std::to_string(d.n_kv_heads));
   add("head_dim", std::to_string(d.head_dim));
@@ -133,6 +134,11 @@ pb_error* AddObserved(pb_model* m) {
     add("rope.dims", std::to_string(seen.rope_dims));
   }
   if (seen.norms_rows) add("norms.rows", "yes");
+  if (seen.n_experts > 0) {
+    add("n_experts", std::to_string(seen.n_experts));
+    add("n_experts_used", std::to_string(seen.n_experts_used));
+    add("d_ff_expert", std::to_string(seen.d_ff_expert));
+  }
   if (seen.norm_eps > 0) add("norm.eps", Number(seen.norm_eps));
   return nullptr;
 }

@@ -184,8 +184,14 @@ class Replayer {
         return ggml_rms_norm(c, Rows(0), 0);
       case GGML_OP_ROPE:
         return Rope(step);
-      case GGML_OP_SOFT_MAX:
-        return ggml_soft_max_ext(c, Attention(0, -INFINITY), Mask(), 1, 0);
+      case GGML_OP_NORM:
+        return ggml_norm(c, Rows(0), 0);
+      case GGML_OP_SOFT_MAX: {
+        if (rule_.stage != PB_STAGE_ATTN_SCORES_SOFTMAX) return nullptr;
+        ggml_tensor* softmax = ggml_soft_max_ext(c, Attention(0, -INFINITY), Mask(), 1, 0);
+        if (step.src[2]) ggml_soft_max_add_sinks(softmax, step.src[2]);
+        return softmax;
+      }
       case GGML_OP_ADD:
         return ggml_add(c, Rows(0), Rows(1));
       case GGML_OP_GLU:

@@ -216,6 +216,8 @@ void SessionClose(pb_session* session) { delete session; }
 pb_error* SessionFacts(pb_session* session, pb_fact_fn fact, void* ctx) {
   return Guarded([&]() -> pb_error* {
     const Settings& s = session->settings;
+    const std::string& factors = session->map.observed.rope_factors;
+    if (!factors.empty()) SendFacts({{"rope.factors", factors, "observed"}}, fact, ctx);
     SendFacts(
         {
             {"threads", std::to_string(s.threads), s.OriginOf("threads")},

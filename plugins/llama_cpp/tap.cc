@@ -29,6 +29,9 @@ void Disturb(std::span<float> values, uint64_t seed, const pb_point& point) {
   for (float& v : values) v = static_cast<float>(static_cast<double>(v) * kFactors[SplitMix(&state) % 3]);
 }
 
+// Whether a stage's values are rounded: logits are delivered as they are, and ids are exact.
+bool IsRounded(int stage) { return stage != PB_STAGE_LOGITS && stage != PB_STAGE_EXPERT_IDS; }
+
 // Ends the evaluation with an error of ours.
 void Fail(Pass* pass, std::string why) {
   pass->stopped = true;
@@ -142,7 +145,7 @@ bool HandOverPoints(pb_session* s, const ggml_tensor* t, std::span<float> native
   for (size_t i = 0; i < pass.want.size() && !pass.stopped; ++i) {
     const PointRule* rule = pass.rules ? &(*pass.rules)[i] : nullptr;
     if (rule) PointAt(&pass, *rule);
-    if (s->settings.noise_seed && rule && rule->stage != PB_STAGE_LOGITS) {
+    if (s->settings.noise_seed && rule && IsRounded(rule->stage)) {
       DisturbPoint(&pass, t, *rule, *s->settings.noise_seed, native);
       changed = true;
     }
@@ -157,7 +160,7 @@ bool HandOverPoints(pb_session* s, const ggml_tensor* t, std::span<float> native
 // Returns whether to go on.
 bool HandOverNow(pb_session* s, ggml_tensor* t) {
   Pass& pass = s->pass;
-  const bool noisy = s->settings.noise_seed && pass.rules && pass.rules->front().stage != PB_STAGE_LOGITS;
+  const bool noisy = s->settings.noise_seed && pass.rules && IsRounded(pass.rules->front().stage);
   if (!noisy && !WantsOutput(pass)) return true;
   const std::span<float> in_place = InPlace(t);
   if (in_place.empty() && !ReadTensor(t, &s->native)) {
@@ -171,7 +174,7 @@ bool HandOverNow(pb_session* s, ggml_tensor* t) {
     Fail(&pass, pass.key + ": is not contiguous, so it cannot be overwritten");
     return false;
   }
-  ggml_backend_tensor_set(t, s->native.data(), 0, s->native.size() * sizeof(float));
+  WriteTensor(t, s->native);
   return true;
 }
 

@@ -15,25 +15,41 @@ struct Rotation {
   int64_t dims;
   bool halves;
   bool factors = true;  // frequencies have those of the model
+  bool yarn = false;    // frequencies are mixed
+  double size = 1;      // of what is rotated
 };
+
+// The part of a pair's frequency that YaRN keeps.
+double Kept(const HyperParameters& p, const Rotation& r, int64_t i) {
+  const RopeStretch& s = p.rope_stretch;
+  const auto pair_of = [&](double turns) {
+    return static_cast<double>(r.dims) *
+           std::log(static_cast<double>(s.n_ctx_original) / (2 * M_PI * turns)) / std::log(r.base) / 2;
+  };
+  const double low = std::max(std::floor(pair_of(double(s.beta_fast))), 0.0),
+               high = std::min(std::ceil(pair_of(double(s.beta_slow))), static_cast<double>(r.dims - 1));
+  return 1 - std::clamp((static_cast<double>(i) - low) / std::max(high - low, 0.001), 0.0, 1.0);
+}
 
 // Pairs of each head turned by position * base^(-2i/dims).
 void Rotate(Op& op, const Rotation& r, bool from_batch) {
   const int64_t d = op.params().head_dim;
   for (int64_t t = 0; t < op.n; t++) {
-    const double position = (static_cast<double>(from_batch ? t : op.first + t) + r.offset) / r.scale;
+    const double position = static_cast<double>(from_batch ? t : op.first + t) + r.offset;
     const float* x = op.in(0, t);
     float* y = op.row(t);
     std::copy_n(x, op.width, y);
     for (int64_t h = 0; h < op.width; h += d) {
       for (int64_t i = 0; i < r.dims / 2; i++) {
-        const std::vector<float>& factors = op.params().rope_factors;
+        const std::vector<float>& factors = op.params().RopeFactors(op.long_rope);
+        const double kept = r.yarn ? Kept(op.params(), r, i) : 0, slowed = (1 - kept) / r.scale + kept;
         const double factor = factors.empty() || !r.factors ? 1 : double(factors[static_cast<size_t>(i)]);
-        const double angle =
-            position * std::pow(r.base, -2.0 * static_cast<double>(i) / static_cast<double>(r.dims)) / factor;
+        const double angle = position * slowed *
+                             std::pow(r.base, -2.0 * static_cast<double>(i) / static_cast<double>(r.dims)) /
+                             factor;
         const int64_t a = h + (r.halves ? i : 2 * i), b = h + (r.halves ? i + r.dims / 2 : 2 * i + 1);
-        y[a] = static_cast<float>(x[a] * std::cos(angle) - x[b] * std::sin(angle));
-        y[b] = static_cast<float>(x[a] * std::sin(angle) + x[b] * std::cos(angle));
+        y[a] = static_cast<float>(r.size * (x[a] * std::cos(angle) - x[b] * std::sin(angle)));
+        y[b] = static_cast<float>(r.size * (x[a] * std::sin(angle) + x[b] * std::cos(angle)));
       }
     }
   }
@@ -120,14 +136,19 @@ void ContextOf(Op& op, const Reading& r) {
 }
 
 // Where nothing is visible all is 0.
-void SoftmaxOf(Op& op, double scale, double sink) {
+void SoftmaxOf(Op& op, double scale, double sink, bool own_sinks = true) {
   const int64_t p = op.n_visible(), heads = op.params().n_heads;
+  const std::vector<float>& sinks = op.model->weights(op.stage, op.layer).sinks;
   for (int64_t t = 0; t < op.n; t++) {
     for (int64_t h = 0; h < heads; h++) {
       const float* s = op.in(0, t) + h * p;
       float* y = op.row(t) + h * p;
-      const double largest = *std::max_element(s, s + p);
+      double largest = *std::max_element(s, s + p);
+      const bool has = own_sinks && !sinks.empty();
+      const double own = has ? double(sinks[static_cast<size_t>(h)]) : 0;
+      if (has) largest = std::max(largest, own);
       double sum = std::isfinite(largest) ? sink * std::exp(-largest * scale) : 1;
+      if (has) sum += std::exp((own - largest) * scale);
       for (int64_t j = 0; j < p; j++)
         if (std::isfinite(s[j])) sum += std::exp((s[j] - largest) * scale);
       for (int64_t j = 0; j < p; j++)
@@ -148,7 +169,9 @@ Rotation Declared(const Op& op) {
           0,
           p.rotates(op.layer) ? p.rope_dims : 0,
           p.rope_pairing.value == RopePairing::kHalves,
-          true};
+          true,
+          p.rope_stretch.yarn && p.stretches(op.layer),
+          p.stretches(op.layer) ? double(p.rope_stretch.attention_factor) : 1};
 }
 
 }  // namespace
@@ -168,6 +191,8 @@ void Rope(Op& op, double parameter) {
     r.base = local ? p.rope_base.value : p.local_rope_base.value;
     r.scale = local ? p.rope_scale.value : p.local_rope_scale.value;
   }
+  if (kind == RopeFault::kAttentionFactor) r.size = std::pow(r.size, parameter);
+  if (kind == RopeFault::kYarn) r.yarn = false;
   if (kind == RopeFault::kEverywhere) r.dims = op.params().rope_dims;
   if (kind == RopeFault::kDims) r.dims = static_cast<int64_t>(static_cast<double>(r.dims) * parameter);
   Rotate(op, r, kind == RopeFault::kFromBatch);
@@ -182,6 +207,8 @@ template void Rope<RopeFault::kFromBatch>(Op&, double);
 template void Rope<RopeFault::kFactors>(Op&, double);
 template void Rope<RopeFault::kExchanged>(Op&, double);
 template void Rope<RopeFault::kEverywhere>(Op&, double);
+template void Rope<RopeFault::kAttentionFactor>(Op&, double);
+template void Rope<RopeFault::kYarn>(Op&, double);
 
 void ScoresScale(Op& op, double power) {
   Reading r;
@@ -227,5 +254,6 @@ void InterleavedHeads(Op& op, double) {
 
 void Softmax(Op& op, double scale) { SoftmaxOf(op, scale, 0); }
 void SoftmaxSink(Op& op, double sink) { SoftmaxOf(op, 1, sink); }
+void NoSinks(Op& op, double) { SoftmaxOf(op, 1, 0, false); }
 
 }  // namespace pb::mutant

@@ -18,8 +18,9 @@ constexpr Set kHeadProducts = stages::Where([](const stages::Stage& s) {
 });
 constexpr Set kRope = stages::kRotary, kScores = PB_STAGE_ATTN_SCORES,
               kSoftmax = PB_STAGE_ATTN_SCORES_SOFTMAX, kContext = PB_STAGE_ATTN_CONTEXT,
-              kResiduals = stages::kSums, kAct = PB_STAGE_FFN_ACT, kGated = PB_STAGE_FFN_GATED,
-              kEmbeddings = PB_STAGE_EMBEDDINGS;
+              kResiduals = {PB_STAGE_ATTN_RESIDUAL, PB_STAGE_LAYER_OUT}, kAct = stages::kActivations,
+              kGated = stages::kGated, kEmbeddings = PB_STAGE_EMBEDDINGS, kWeights = PB_STAGE_EXPERT_WEIGHTS,
+              kExpertProducts = stages::kExpertProducts;
 
 constexpr Defect kDefects[] = {
     // name, kind, stages, commit, parameter, spot, truth, need
@@ -168,6 +169,30 @@ constexpr Defect kDefects[] = {
      Need::kNothing},
     {"softmax_hot", "softmax", kSoftmax, Softmax, 0.5, Spot::kAll, "softmax.scale=0.5", Need::kNothing},
     {"softmax_sink", "softmax", kSoftmax, SoftmaxSink, 1, Spot::kAll, "softmax.sink=1", Need::kNothing},
+    {"sinks_missing", "softmax", kSoftmax, NoSinks, 0, Spot::kAll, "softmax.sinks=0", Need::kSinks},
+    {"rope_unscaled", "rotation", kRope, Rope<RopeFault::kAttentionFactor>, 0, Spot::kAll,
+     "rope.attention_factor=1 factor=", Need::kAttentionFactor},
+    {"rope_factor_twice", "rotation", kRope, Rope<RopeFault::kAttentionFactor>, 2, Spot::kAll,
+     "factor=", Need::kAttentionFactor},
+    {"rope_unmixed", "rotation", kRope, Rope<RopeFault::kYarn>, 0, Spot::kAll, "rope.yarn=0", Need::kYarn},
+    {"norm_bias_missing", "bias", kNorms, NormWithoutBias, 0, Spot::kAll, "product.bias=0", Need::kNormBias},
+    {"norm_uncentred", "norm", kNorms, NormFault, 5, Spot::kAll, "norm.centred=0", Need::kLayerNorm},
+    {"up_not_offset", "gate", kGated, Gate, 2, Spot::kAll, "ffn.gate_offset=0", Need::kSwigluOai},
+    {"experts_from_second", "experts", PB_STAGE_EXPERT_IDS, ExpertsFromRank, 1, Spot::kAll, "router.rank=1",
+     Need::kMoreExperts},
+    {"router_softmax_late", "experts", kWeights, RouterWeights, 0, Spot::kAll,
+     "router.softmax=chosen router.normalise=1", Need::kSoftmaxOfAll},
+    {"router_softmax_early", "experts", kWeights, RouterWeights, 1, Spot::kAll, "router.softmax=all",
+     Need::kSoftmaxOfChosen},
+    {"router_unnormalised", "experts", kWeights, RouterWeights, 2, Spot::kAll, "router.normalise=0",
+     Need::kNormalised},
+    {"router_equal", "experts", kWeights, RouterWeights, 3, Spot::kAll, "router.equal=1", Need::kNothing},
+    {"experts_exchanged", "experts", kExpertProducts, ExpertsExchanged, 0, Spot::kAll,
+     "experts.exchanged=", Need::kMoreExperts},
+    {"experts_bias_missing", "bias", kExpertProducts, ExpertsWithoutBias, 0, Spot::kAll, "product.bias=0",
+     Need::kExpertBias},
+    {"shared_ungated", "experts", PB_STAGE_SHARED_OUT, SharedUngated, 0, Spot::kAll, "shared.gate=0",
+     Need::kNothing},
     {"residual_missing", "residual", kResiduals, Residual, 0, Spot::kAll, "residual=missing", Need::kNothing},
     {"residual_alone", "residual", kResiduals, Residual, 1, Spot::kAll, "residual=alone", Need::kNothing},
     {"residual_twice", "residual", kResiduals, Residual, 2, Spot::kAll, "residual=doubled", Need::kNothing},
@@ -182,7 +207,8 @@ constexpr Defect kDefects[] = {
      "embeddings.row=", Need::kNothing},
     {"bos_missing", "tokens", {}, nullptr, 0, Spot::kAll, "bos=missing", Need::kNothing},
     {"bos_doubled", "tokens", {}, nullptr, 1, Spot::kAll, "bos=doubled", Need::kNothing},
-    {"benign_ulp", "benign", kAll, Ulp, 0, Spot::kAll, "", Need::kNothing},
+    {"benign_ulp", "benign", kAll - Set(PB_STAGE_EXPERT_IDS), Ulp, 0, Spot::kAll, "", Need::kNothing},
+    {"benign_tie", "benign", PB_STAGE_EXPERT_IDS, HighestOfEqual, 0, Spot::kAll, "", Need::kNothing},
     {"benign_sum_double", "benign", kNorms | kProducts, OtherSum, 0, Spot::kAll, "", Need::kNothing},
     {"benign_sum_backwards", "benign", kNorms | kProducts, OtherSum, 1, Spot::kAll, "", Need::kNothing},
     {"benign_formula", "benign", kRope | kScores | kSoftmax | kContext | kAct, OtherFormula, 0, Spot::kAll,
@@ -232,6 +258,44 @@ std::string MatrixObstacle(Need need, double parameter, const Op& op) {
   }
 }
 
+// What an architecture, or a file, may have and not have.
+std::string OptionObstacle(Need need, const Op& op) {
+  const HyperParameters& p = op.params();
+  const StageWeights& w = op.model->weights(op.stage, op.layer);
+  const Experts& e = p.experts;
+  switch (need) {
+    case Need::kSinks:
+      return p.attention_sinks ? "" : "the heads have no sinks";
+    case Need::kAttentionFactor:
+      return p.rope_stretch.attention_factor != 1 && p.rotates(op.layer) && p.stretches(op.layer)
+                 ? ""
+                 : "what is rotated has no factor";
+    case Need::kYarn:
+      return p.rope_stretch.yarn && p.rotates(op.layer) && p.stretches(op.layer) ? ""
+                                                                                 : "no frequencies are mixed";
+    case Need::kLayerNorm:
+      return p.layer_norm ? "" : "the norm does not subtract the mean";
+    case Need::kNormBias:
+      return w.bias.empty() ? "the norm has no bias" : "";
+    case Need::kSwigluOai:
+      return p.ffn_activation && p.ffn_activation->value == Activation::kSwigluOai
+                 ? ""
+                 : "nothing is added to what the gate multiplies";
+    case Need::kSoftmaxOfAll:
+      return !e.softmax_of_chosen && !e.normalised ? "" : "the weights do not depend on it";
+    case Need::kSoftmaxOfChosen:
+      return e.softmax_of_chosen ? "" : "the softmax is over all experts";
+    case Need::kNormalised:
+      return e.normalised ? "" : "the weights are not normalised";
+    case Need::kExpertBias:
+      return w.bias.empty() ? "the experts have no bias" : "";
+    case Need::kMoreExperts:
+      return e.n > e.n_used ? "" : "every expert is used";
+    default:
+      return "";
+  }
+}
+
 }  // namespace
 
 std::span<const Defect> Catalogue() { return kDefects; }
@@ -259,6 +323,7 @@ std::string Obstacle(const Defect& defect, const Op& op) {
   if (defect.need == Need::kLogitCap && p.logit_cap == 0) return "the logits have no cap";
   if (defect.need == Need::kResidualScale && p.residual_scale == 1) return "what is added has no scale";
   if (defect.need == Need::kEmbeddingScale && p.embedding_scale == 1) return "the embeddings have no scale";
+  if (const std::string why = OptionObstacle(defect.need, op); !why.empty()) return why;
   if (defect.need == Need::kBias && MatrixOf(*op.model, op.stage, op.layer).bias.empty())
     return "the product has no bias";
   if (kProducts.Contains(op.stage)) return MatrixObstacle(defect.need, defect.parameter, op);

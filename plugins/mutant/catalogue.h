@@ -35,6 +35,17 @@ enum class Need {
   kLogitCap,
   kResidualScale,
   kEmbeddingScale,
+  kSinks,            // each head's softmax has one
+  kAttentionFactor,  // of what is rotated
+  kYarn,
+  kLayerNorm,
+  kNormBias,
+  kSwigluOai,
+  kSoftmaxOfAll,  // the router's, and its order shows
+  kSoftmaxOfChosen,
+  kNormalised,  // the experts' weights are
+  kExpertBias,
+  kMoreExperts,  // than a token uses
 };
 
 struct Defect {
@@ -110,7 +121,9 @@ enum class RopeFault {
   kFromBatch,
   kFactors,
   kExchanged,
-  kEverywhere
+  kEverywhere,
+  kAttentionFactor,
+  kYarn
 };
 template <RopeFault kind>
 void Rope(Op& op, double parameter);
@@ -122,11 +135,21 @@ void StaleCache(Op& op, double which);
 void InterleavedHeads(Op& op, double);
 void Softmax(Op& op, double scale);
 void SoftmaxSink(Op& op, double sink);
+void NoSinks(Op& op, double);
+
+// expert_faults.cc: routers, experts and the shared one.
+void ExpertsFromRank(Op& op, double rank);
+void HighestOfEqual(Op& op, double);
+void RouterWeights(Op& op, double which);
+void ExpertsExchanged(Op& op, double which);
+void ExpertsWithoutBias(Op& op, double);
+void SharedUngated(Op& op, double);
 
 // elementwise_faults.cc: activation, gate, residual, embeddings, and what is no defect.
 void OtherActivation(Op& op, double which);
 void LogitsUncapped(Op& op, double);
 void Gate(Op& op, double which);
+void NormWithoutBias(Op& op, double);
 void Residual(Op& op, double which);
 void EmbeddingScale(Op& op, double);
 void NextTokensRow(Op& op, double);

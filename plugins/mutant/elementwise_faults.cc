@@ -21,6 +21,10 @@ double Active(double x, int which) {
       return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
     case 4:
       return 0.5 * x * (1 + std::tanh(kTanhFactor * (x + 0.044715 * x * x * x)));
+    case 6: {
+      const double capped = std::min(x, double(kSwigluOaiLimit));
+      return capped / (1 + std::exp(-double(kSwigluOaiSlope) * capped));
+    }
     default:
       return x;
   }
@@ -39,6 +43,8 @@ int ActivationOf(const Op& op) {
       return 3;
     case Activation::kGeluTanh:
       return 4;
+    case Activation::kSwigluOai:
+      return 6;
   }
   return 0;
 }
@@ -65,15 +71,19 @@ void OtherSumProduct(Op& op, bool backwards) {
 
 void OtherSumNorm(Op& op, const std::vector<float>& weight, bool backwards) {
   const auto n = static_cast<int64_t>(weight.size());  // the row, or a head of it
+  const std::vector<float>& bias = op.model->weights(op.stage, op.layer).bias;
   for (int64_t at = 0; at < op.n * op.width; at += n) {
     const float* x = op.inputs[0].values.data() + at;
-    float sum = 0;
+    float sum = 0, mean = 0;
+    for (int64_t k = 0; op.params().layer_norm && k < n; k++)
+      mean += x[backwards ? n - 1 - k : k] / static_cast<float>(n);
     for (int64_t k = 0; k < n; k++) {
-      const float v = x[backwards ? n - 1 - k : k];
+      const float v = x[backwards ? n - 1 - k : k] - mean;
       sum += v * v;
     }
     const float inverse = 1.0f / std::sqrt(sum / static_cast<float>(n) + op.params().norm_eps.value);
-    for (int64_t k = 0; k < n; k++) op.out[at + k] = x[k] * inverse * weight[static_cast<size_t>(k)];
+    for (int64_t k = 0; k < n; k++) op.out[at + k] = (x[k] - mean) * inverse * weight[static_cast<size_t>(k)];
+    for (int64_t k = 0; !bias.empty() && k < n; k++) op.out[at + k] += bias[static_cast<size_t>(k)];
   }
 }
 
@@ -95,10 +105,15 @@ void OtherActivation(Op& op, double which) {
   }
 }
 
-// 0: up is not multiplied in; 1: it is added.
+// 0: up is not multiplied in; 1: it is added; 2: it is multiplied in as it is.
 void Gate(Op& op, double which) {
   for (int64_t i = 0; i < op.n * op.width; i++) {
     const auto at = static_cast<size_t>(i);
+    if (which > 1) {
+      op.out[i] =
+          op.inputs[0].values[at] * std::clamp(op.inputs[1].values[at], -kSwigluOaiLimit, kSwigluOaiLimit);
+      continue;
+    }
     op.out[i] = which > 0 ? op.inputs[0].values[at] + op.inputs[1].values[at] : op.inputs[0].values[at];
   }
 }

@@ -33,6 +33,7 @@ struct Op {
   const Model* model = nullptr;
   ActQuant act_quant;  // as set
   bool kv_f16 = true;
+  bool long_rope = false;  // LongRoPE: the long factors count
   uint64_t seed = 1;  // of random choices
 
   const HyperParameters& params() const { return model->params(); }

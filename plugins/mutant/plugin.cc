@@ -209,6 +209,7 @@ class MutantSession : public plugin::Session {
     op_.model = model_.get(), op_.seed = plan.seed;
     if (auto quant = ActQuant::Parse(facts.Text("act.quant")); quant.ok()) op_.act_quant = *quant;
     op_.kv_f16 = facts.Text("kv.type") == "f16";
+    op_.long_rope = facts.Text("rope.factors") == "long";
     if (const std::string seed = facts.Text("noise.seed"); seed != "none" && !seed.empty())
       noise_seed_ = std::strtoull(seed.c_str(), nullptr, 10);
   }
@@ -371,7 +372,8 @@ class MutantSession : public plugin::Session {
       SumInF16(op_);
     else if (Obstacle(*plan_.defect, op_).empty() || Carries(*plan_.defect, op_.stage))
       plan_.defect->commit(op_, plan_.defect->parameter);
-    if (disturbs && noise_seed_ && op_.stage != PB_STAGE_LOGITS) Disturb();
+    const bool rounds = op_.stage != PB_STAGE_LOGITS && op_.stage != PB_STAGE_EXPERT_IDS;
+    if (disturbs && noise_seed_ && rounds) Disturb();
   }
 
   // Random rounding of what was computed here, as the wrapped engine does it with its own.

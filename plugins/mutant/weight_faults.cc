@@ -8,7 +8,7 @@
 namespace pb::mutant {
 namespace {
 
-enum NormKind { kMissing, kTwice, kUnweighted, kPlusOne, kCentred };
+enum NormKind { kMissing, kTwice, kUnweighted, kPlusOne, kCentred, kUncentred };
 
 void NormRow(const float* x, int64_t n, double eps, const std::vector<double>& weight, bool centred,
              float* out) {
@@ -25,6 +25,11 @@ template <typename Body>
 void ForNorms(Op& op, Body body) {
   const auto n = static_cast<int64_t>(NormWeight(*op.model, op.stage, op.layer)->size());
   for (int64_t at = 0; at < op.n * op.width; at += n) body(op.inputs[0].values.data() + at, n, op.out + at);
+}
+
+void AddNormBias(const Op& op, int64_t n, float* y) {
+  const std::vector<float>& bias = op.model->weights(op.stage, op.layer).bias;
+  for (int64_t k = 0; !bias.empty() && k < n; k++) y[k] += bias[static_cast<size_t>(k)];
 }
 
 std::vector<double> OwnNormWeight(const Op& op) {
@@ -92,18 +97,31 @@ void NormFault(Op& op, double which) {
   const double eps = op.params().norm_eps.value;
   const int kind = static_cast<int>(which);
   for (double& w : weight) w = kind == kUnweighted ? 1 : kind == kPlusOne ? w + 1 : w;
+  const bool centred = kind == kCentred || (kind != kUncentred && op.params().layer_norm);
   ForNorms(op, [&](const float* x, int64_t n, float* y) {
     if (kind == kMissing) return static_cast<void>(std::copy_n(x, n, y));
-    NormRow(x, n, eps, weight, kind == kCentred, y);
-    if (kind != kTwice) return;
-    const std::vector<float> once(y, y + n);
-    NormRow(once.data(), n, eps, declared, false, y);
+    NormRow(x, n, eps, weight, centred, y);
+    if (kind == kTwice) {
+      const std::vector<float> once(y, y + n);
+      NormRow(once.data(), n, eps, declared, centred, y);
+    }
+    AddNormBias(op, n, y);
   });
 }
 
 void NormEps(Op& op, double eps) {
   const std::vector<double> weight = OwnNormWeight(op);
-  ForNorms(op, [&](const float* x, int64_t n, float* y) { NormRow(x, n, eps, weight, false, y); });
+  ForNorms(op, [&](const float* x, int64_t n, float* y) {
+    NormRow(x, n, eps, weight, op.params().layer_norm, y);
+    AddNormBias(op, n, y);
+  });
+}
+
+void NormWithoutBias(Op& op, double) {
+  const std::vector<double> weight = OwnNormWeight(op);
+  ForNorms(op, [&](const float* x, int64_t n, float* y) {
+    NormRow(x, n, op.params().norm_eps.value, weight, op.params().layer_norm, y);
+  });
 }
 
 void NormOfOtherTensor(Op& op, double which) {
@@ -111,7 +129,8 @@ void NormOfOtherTensor(Op& op, double which) {
   const std::vector<float>& other = *NormWeight(*op.model, from.stage, from.layer);
   const std::vector<double> weight(other.begin(), other.end());
   ForNorms(op, [&](const float* x, int64_t n, float* y) {
-    NormRow(x, n, op.params().norm_eps.value, weight, false, y);
+    NormRow(x, n, op.params().norm_eps.value, weight, op.params().layer_norm, y);
+    AddNormBias(op, n, y);
   });
 }
 

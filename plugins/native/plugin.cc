@@ -71,6 +71,8 @@ class NativeSession : public plugin::Session {
     add("act.quant", c.act_quant.Text());
     add("kv.type", c.kv_f16 ? "f16" : "f32");
     add("attn.flash", "off");
+    if (session_->has_long_rope())
+      f.Add("rope.factors", session_->long_rope() ? "long" : "short", c.long_rope ? "set" : "default");
     add("threads", std::to_string(c.threads));
     add("ubatch", std::to_string(c.ubatch));
     add("n_ctx", std::to_string(c.n_ctx));
@@ -112,6 +114,9 @@ class NativeModel : public plugin::Model {
       f.Add("rope.base.local", fmt::format("{}", p.local_rope_base.value),
             OriginName(p.local_rope_base.origin));
     if (p.norms_rows) f.Add("norms.rows", "yes", "default");
+    if (p.experts.n > 0)
+      number("n_experts", p.experts.n), number("n_experts_used", p.experts.n_used),
+          number("d_ff_expert", p.experts.d_ff);
     f.Add("norm.eps", fmt::format("{}", p.norm_eps.value), OriginName(p.norm_eps.origin));
     f.Add("ffn.activation", p.ffn_activation ? ActivationName(p.ffn_activation->value) : "undeclared",
           p.ffn_activation ? OriginName(p.ffn_activation->origin) : "default");
@@ -139,6 +144,9 @@ class NativeModel : public plugin::Model {
       ReleaseFilePages(weights_->output);
       for (const auto& layer : weights_->layers)
         for (const Matrix& matrix : layer) ReleaseFilePages(matrix);
+      for (const auto& layer : weights_->experts)
+        for (const auto& [stage, matrices] : layer)
+          for (const Matrix& matrix : matrices) ReleaseFilePages(matrix);
     }
     PB_ASSIGN(auto session, native::Session::Open(weights_, o.config));
     return std::unique_ptr<plugin::Session>(

@@ -20,6 +20,12 @@ struct Options {
   bool kv_f16 = true;
   int threads = 1;
   int64_t n_ctx = 0;  // 0: no limit but memory
+  // LongRoPE: which factors count; none: what n_ctx, or the trained context, decides.
+  std::optional<bool> long_rope;
+
+  bool LongRope(const HyperParameters& p) const {
+    return long_rope.value_or((n_ctx ? n_ctx : p.n_ctx_train) > p.rope_stretch.n_ctx_original);
+  }
 };
 
 Result<int64_t> Integer(std::string_view key, std::string_view text, int64_t least, int64_t most) {
@@ -46,6 +52,10 @@ Status Apply(std::string_view key, std::string_view value, Options& o) {
   } else if (key == "threads") {
     PB_ASSIGN(int64_t n, Integer(key, value, 1, 256));
     o.threads = static_cast<int>(n);
+  } else if (key == "rope.factors") {
+    if (value != "long" && value != "short")
+      return MakeError(Code::kUsage, "rope.factors={}: long or short is expected", value);
+    o.long_rope = value == "long";
   } else if (key == "n_ctx") {
     PB_ASSIGN(o.n_ctx, Integer(key, value, 1, kMaxPositions));
   } else if (key == "ubatch") {
@@ -101,13 +111,17 @@ class OracleSession : public plugin::Session {
  public:
   OracleSession(std::shared_ptr<const Model> model, const Options& o)
       : options_(o),
-        ops_(model, OpConfig::Declare(model->params(), o.act_quant, o.kv_f16), o.threads),
+        ops_(model, OpConfig::Declare(model->params(), o.act_quant, o.kv_f16, o.LongRope(model->params())),
+             o.threads),
         sequence_(ops_) {}
 
   void Facts(const plugin::FactSink& f) const override {
     f.Add("act.quant", options_.act_quant.Text(), "set");
     f.Add("kv.type", options_.kv_f16 ? "f16" : "f32", "set");
     f.Add("attn.flash", "off", "observed");
+    const HyperParameters& p = ops_.model().params();
+    if (!p.rope_stretch.long_factors.empty())
+      f.Add("rope.factors", options_.LongRope(p) ? "long" : "short", options_.long_rope ? "set" : "default");
     f.Add("threads", std::to_string(options_.threads), "set");
     f.Add("overwrite.exact", "no", "observed");  // f64 inside, f32 in taps
   }
@@ -228,6 +242,9 @@ class OracleModel : public plugin::Model {
       f.Add("rope.base.local", fmt::format("{}", p.local_rope_base.value),
             OriginName(p.local_rope_base.origin));
     if (p.norms_rows) f.Add("norms.rows", "yes", "default");
+    if (p.experts.n > 0)
+      number("n_experts", p.experts.n), number("n_experts_used", p.experts.n_used),
+          number("d_ff_expert", p.experts.d_ff);
     f.Add("norm.eps", fmt::format("{}", p.norm_eps.value), OriginName(p.norm_eps.origin));
     f.Add("ffn.activation", p.ffn_activation ? ActivationName(p.ffn_activation->value) : "undeclared",
           p.ffn_activation ? OriginName(p.ffn_activation->origin) : "default");

@@ -16,7 +16,7 @@ using compare::Blame;
 bool IsFinite(const compare::PointRow& row) { return row.n_non_finite[0] + row.n_non_finite[1] == 0; }
 
 // Whether an op takes its inputs to codes or f16 first.
-bool RoundsItsInputs(pb_stage stage) { return (stages::kProducts | stages::kAttention).Contains(stage); }
+bool RoundsItsInputs(pb_stage stage) { return (stages::kProducts | stages::kExpertProducts | stages::kAttention).Contains(stage); }
 
 // Whether an input holds NaN or an infinity other than a hidden score: what an op makes of it is
 // not its own doing.

@@ -153,6 +153,18 @@ Action DeclareGenFixtures(Flags& flags) {
   shape("--head-dim", spec.head_dim, "values of a head; 0: width / heads");
   shape("--vocab", spec.n_vocab, "tokens");
   shape("--context", spec.n_ctx, "positions");
+  shape("--experts", spec.n_experts, "experts (llama: as Mixtral); 0: as the architecture has");
+  shape("--experts-used", spec.n_experts_used, "of them used by a token; 0: 2");
+  shape("--rope-dims", spec.rope_dims, "rotated values of a head; 0: as the architecture has");
+  flags.Option("--rope-scaling", spec.rope_scaling, "how positions beyond the trained ones are reached")
+      .OneOf({"linear", "yarn", "longrope"})
+      .Group("Shape of one model");
+  flags.Option("--rope-factor", spec.rope_factor, "what positions are scaled by")
+      .ShowDefault()
+      .Group("Shape of one model");
+  shape("--original-context", spec.n_ctx_original, "trained positions; 0: context / factor");
+  flags.Switch("--parallel", spec.parallel, "stablelm: attention and network read one norm")
+      .Group("Shape of one model");
   flags.Option("--distribution", args->distribution, "weights: ternary or gaussian")
       .OneOf({"ternary", "gaussian"})
       .ShowDefault()

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "base/half.h"
 #include "codes/boundary_codes.h"
@@ -24,6 +25,35 @@ double TableStep(float x) {
   return RoundF16(gelu + error) - RoundF16(gelu - error);
 }
 
+bool IsExpert(float id, int64_t n) { return id >= 0 && id < static_cast<float>(n) && id == std::floor(id); }
+
+// A row that a product reads, and how.
+struct RowProduct {
+  std::span<const float> input;
+  const WeightView* weights;
+  double scale;
+  ActScheme scheme;
+};
+
+// Takes from one row of the candidate what steps of boundary codes explain of its difference;
+// returns how many steps. `index`: of the row in the bound.
+int64_t TakeSteps(const RowProduct& product, const compare::LocalBound& bound, int64_t index,
+                  int32_t position, std::span<const float> reference, float* candidate) {
+  const size_t n_features = reference.size();
+  std::vector<double> difference(n_features);
+  double error = 0, norm = 0;
+  for (size_t j = 0; j < n_features; j++) {
+    const double e = double(candidate[j]) - double(reference[j]);
+    difference[j] = e, error += e * e, norm += double(reference[j]) * double(reference[j]);
+  }
+  const double bound_norm = bound.OfRow(index, static_cast<int64_t>(n_features), position, std::sqrt(norm));
+  if (!(std::sqrt(error) > bound_norm)) return 0;
+  BoundaryCodes codes(product.input, product.scheme, *product.weights, product.scale);
+  const compare::CodeExplanation found = codes.Explain(difference, bound_norm);
+  codes.Subtract(found.steps, candidate);
+  return static_cast<int64_t>(found.steps.size());
+}
+
 }  // namespace
 
 int64_t CodeExplainer::TakeSteps(const drive::PointPair& pair, const ProductWeights& product,
@@ -32,24 +62,13 @@ int64_t CodeExplainer::TakeSteps(const drive::PointPair& pair, const ProductWeig
   const WeightView& w = *product.weights;
   const int64_t n_rows = pair.shape[0], n_columns = w.n_columns, n_features = w.n_rows;
   int64_t n_steps = 0;
-  for (int64_t i = 0; i < n_rows; i++) {
-    float* a = candidate->data() + i * n_features;
-    const float* b = pair.reference.data() + i * n_features;
-    std::vector<double> difference(static_cast<size_t>(n_features));
-    double error = 0, norm = 0;
-    for (int64_t j = 0; j < n_features; j++) {
-      const double e = double(a[j]) - double(b[j]);
-      difference[static_cast<size_t>(j)] = e, error += e * e, norm += double(b[j]) * double(b[j]);
-    }
-    const double bound_norm =
-        pair.bound->OfRow(i, n_features, pair.point.first_position + i, std::sqrt(norm));
-    if (!(std::sqrt(error) > bound_norm)) continue;
-    BoundaryCodes codes(input.subspan(static_cast<size_t>(i * n_columns), static_cast<size_t>(n_columns)),
-                        scheme, w, product.scale);
-    const compare::CodeExplanation found = codes.Explain(difference, bound_norm);
-    codes.Subtract(found.steps, a);
-    n_steps += static_cast<int64_t>(found.steps.size());
-  }
+  for (int64_t i = 0; i < n_rows; i++)
+    n_steps += codes::TakeSteps(
+        {input.subspan(static_cast<size_t>(i * n_columns), static_cast<size_t>(n_columns)), &w, product.scale,
+         scheme},
+        *pair.bound, i, pair.point.first_position + static_cast<int32_t>(i),
+        pair.reference.subspan(static_cast<size_t>(i * n_features), static_cast<size_t>(n_features)),
+        candidate->data() + i * n_features);
   return n_steps;
 }
 
@@ -108,6 +127,96 @@ void CodeExplainer::ByCodes(const drive::PointPair& pair, const ProductWeights& 
       n_steps, input.size(), rest->rel_l2, check_->Basis(pair.point.stage, *product.weights));
 }
 
+void CodeExplainer::ByTie(const drive::PointPair& pair) const {
+  const Experts& e = model_->params().experts;
+  const int64_t n_rows = pair.shape[0];
+  const auto logits = inputs_.Rows(PB_STAGE_ROUTER_LOGITS, pair.point.first_position, n_rows, e.n);
+  if (logits.empty() || static_cast<int64_t>(pair.candidate.size()) != n_rows * e.n_used) return;
+  int64_t n_tokens = 0;
+  double largest_gap = 0;
+  for (int64_t t = 0; t < n_rows; t++) {
+    const auto row = logits.subspan(static_cast<size_t>(t * e.n), static_cast<size_t>(e.n));
+    const double largest = *std::max_element(row.begin(), row.end());
+    std::set<int64_t> used;
+    bool differs = false;
+    for (int64_t j = t * e.n_used; j < (t + 1) * e.n_used; j++) {
+      const auto at = static_cast<size_t>(j);
+      const float a = pair.candidate[at], b = pair.reference[at];
+      if (!IsExpert(a, e.n) || !IsExpert(b, e.n) || !used.insert(static_cast<int64_t>(a)).second) return;
+      const double ours = row[static_cast<size_t>(a)], theirs = row[static_cast<size_t>(b)];
+      // What a router that compares exponentials can tell apart (docs/numerics.md, "Experts").
+      const double noise =
+          6 * 0x1p-24 * (2 + std::max(std::fabs(ours), std::fabs(theirs)) + std::fabs(largest));
+      if (!(std::fabs(ours - theirs) <= noise)) return;
+      if (a != b) differs = true, largest_gap = std::max(largest_gap, std::fabs(ours - theirs));
+    }
+    n_tokens += differs;
+  }
+  if (n_tokens == 0) return;
+  pair.row->explained_by_tie = true;
+  pair.row->explanation = fmt::format(
+      "of {} of {} tokens other experts are chosen, whose logits differ by {:.1e} at most, which is "
+      "within rounding",
+      n_tokens, n_rows, largest_gap);
+}
+
+void CodeExplainer::ByTerms(const drive::PointPair& pair, const ProductWeights& product,
+                            std::span<const float> input) const {
+  const WeightView& w = *product.weights;
+  std::vector<float> row(static_cast<size_t>(w.n_columns)), units;
+  DecodeRow(w, 0, row.data());
+  for (int64_t i = 0; i < pair.shape[0]; i++) {
+    double sum = 0, squares = 0, terms = 0;
+    for (size_t k = 0; k < row.size(); k++) {
+      const double term = double(row[k]) * double(input[static_cast<size_t>(i) * row.size() + k]);
+      sum += term, squares += sum * sum, terms += term * term;
+    }
+    // Partial sums in the order of the inputs, and on average over all orders (docs/numerics.md).
+    squares += static_cast<double>(w.n_columns + 1) * (terms / 6 + sum * sum / 3);
+    units.push_back(static_cast<float>(std::sqrt(squares) * std::fabs(product.scale)));
+  }
+  // Two engines, each within the bound against the exact result.
+  compare::LocalBound bound = compare::BoundFromUnits(static_cast<pb_stage>(pair.point.stage), units);
+  bound.c *= 2;
+  if (auto rest = Rest(pair, pair.candidate, bound)) *pair.row = std::move(*rest);
+}
+
+void CodeExplainer::ByExperts(const drive::PointPair& pair) const {
+  const Experts& e = model_->params().experts;
+  const int64_t n_rows = pair.shape[0], n_parts = n_rows * e.n_used;
+  const ExpertWeights any = ExpertOf(*model_, pair.point.stage, pair.point.layer, 0);
+  if (!any.matrix.data || static_cast<int64_t>(pair.reference.size()) != n_parts * any.matrix.n_rows) return;
+  const auto scheme = check_->SchemeOf(pair.point.stage, any.matrix);
+  if (!scheme || !check_->Contradiction(pair.point.stage, any.matrix).empty()) return;
+  const bool own_rows = pair.point.stage == PB_STAGE_EXPERT_DOWN;  // each expert has its own input
+  const int64_t n_columns = any.matrix.n_columns, width = any.matrix.n_rows;
+  const auto input =
+      inputs_.Rows(any.input, pair.point.first_position, n_rows, own_rows ? e.n_used * n_columns : n_columns);
+  const auto ids = inputs_.Rows(PB_STAGE_EXPERT_IDS, pair.point.first_position, n_rows, e.n_used);
+  if (input.empty() || ids.empty()) return;
+  std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
+  int64_t n_steps = 0;
+  for (int64_t part = 0; part < n_parts; part++) {
+    const ExpertWeights w = ExpertOf(*model_, pair.point.stage, pair.point.layer,
+                                     static_cast<int64_t>(ids[static_cast<size_t>(part)]));
+    if (!w.matrix.data) return;
+    n_steps += codes::TakeSteps(
+        {input.subspan(static_cast<size_t>((own_rows ? part : part / e.n_used) * n_columns),
+                       static_cast<size_t>(n_columns)),
+         &w.matrix, w.scale, *scheme},
+        *pair.bound, part, pair.point.first_position + static_cast<int32_t>(part / e.n_used),
+        pair.reference.subspan(static_cast<size_t>(part * width), static_cast<size_t>(width)),
+        candidate.data() + part * width);
+  }
+  const auto rest = Rest(pair, candidate, *pair.bound);
+  if (n_steps == 0 || !rest) return;
+  pair.row->explained_by_codes = true;
+  pair.row->explanation = fmt::format(
+      "{} activation codes of its experts' inputs lie on a rounding boundary and went the other way; "
+      "without them the error is {:.1e} ({})",
+      n_steps, rest->rel_l2, check_->Basis(pair.point.stage, any.matrix));
+}
+
 void CodeExplainer::ByTable(const drive::PointPair& pair) const {
   const bool gated = pair.point.stage == PB_STAGE_FFN_GATED;
   const size_t n = pair.reference.size();
@@ -134,20 +243,25 @@ void CodeExplainer::ByTable(const drive::PointPair& pair) const {
 void CodeExplainer::OnPair(const drive::PointPair& pair) {
   const compare::PointRow& row = *pair.row;
   const auto& activation = model_->params().ffn_activation;
+  const bool finite = row.n_non_finite[0] + row.n_non_finite[1] == 0;
+  if (pair.point.stage == PB_STAGE_EXPERT_IDS && row.bound_ratio > 1 && finite) ByTie(pair);
+  if (stages::kExpertProducts.Contains(pair.point.stage) && row.bound_ratio > 1 && finite && check_)
+    ByExperts(pair);
   const bool activates = pair.point.stage == PB_STAGE_FFN_ACT || pair.point.stage == PB_STAGE_FFN_GATED;
   if (activates && row.bound_ratio > 1 && activation && activation->value == Activation::kGeluTanh)
     ByTable(pair);
   if (pair.point.stage == PB_STAGE_GATE_PROJ) gate_.assign(pair.reference.begin(), pair.reference.end());
   if (pair.point.stage == PB_STAGE_UP_PROJ) up_.assign(pair.reference.begin(), pair.reference.end());
   const ProductWeights product = ProductOf(*model_, pair.point.stage, pair.point.layer);
-  if (row.bound_ratio > 1 && row.n_non_finite[0] + row.n_non_finite[1] == 0 && product.weights &&
+  if (row.bound_ratio > 1 && finite && product.weights &&
       static_cast<int64_t>(pair.reference.size()) == pair.shape[0] * product.weights->n_rows) {
     const auto input = inputs_.Find(product, pair.point.first_position, pair.shape[0]);
+    if (product.weights->n_rows == 1 && !input.empty()) ByTerms(pair, product, input);
     PrecisionDifference* difference = nullptr;
     if (differences_) difference = FindDifference(*differences_, *product.weights);
-    if (!input.empty() && difference)
+    if (!input.empty() && difference && row.bound_ratio > 1)
       ByPrecision(pair, product, difference, input);
-    else if (!input.empty() && check_)
+    else if (!input.empty() && check_ && row.bound_ratio > 1)
       ByCodes(pair, product, input);
   }
   inputs_.OnPoint(pair.point, pair.reference);

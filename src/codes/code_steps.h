@@ -29,7 +29,7 @@ class CodeExplainer {
   // its products; may be null. All outlive this.
   CodeExplainer(std::shared_ptr<const Model> model, const SchemeCheck* check,
                 std::vector<PrecisionDifference>* differences = nullptr)
-      : model_(std::move(model)), check_(check), differences_(differences) {}
+      : model_(std::move(model)), check_(check), differences_(differences), inputs_(*model_) {}
 
   void OnPair(const drive::PointPair& pair);
 
@@ -40,6 +40,14 @@ class CodeExplainer {
                    PrecisionDifference* difference, std::span<const float> input);
   void ByCodes(const drive::PointPair& pair, const ProductWeights& product,
                std::span<const float> input) const;
+  // The chosen experts, where other ids' logits lie within rounding of each other.
+  void ByTie(const drive::PointPair& pair) const;
+  // A product of one value a row, whose size says nothing of what it was summed from: held against
+  // the bound of its own terms.
+  void ByTerms(const drive::PointPair& pair, const ProductWeights& product,
+               std::span<const float> input) const;
+  // A product of experts: each token's part of each of its experts by itself.
+  void ByExperts(const drive::PointPair& pair) const;
   // Takes from `candidate` what steps of boundary codes explain of its difference; returns how many
   // steps.
   int64_t TakeSteps(const drive::PointPair& pair, const ProductWeights& product, ActScheme scheme,

@@ -120,19 +120,29 @@ std::optional<ActScheme> MostHeld(const std::map<ActScheme, int64_t>& held, int6
 
 }  // namespace
 
+ProductInputs::ProductInputs(const Model& model) {
+  const stages::Set ops = model.params().ops;
+  for (pb_stage product : stages::kProducts | stages::kExpertProducts)
+    if (ops.Contains(product))
+      for (const stages::Input& input : stages::InputsOf(product, ops)) read_ |= input.stage;
+}
+
 void ProductInputs::OnPoint(const host::PointRef& point, std::span<const float> values) {
   if (point.stage == PB_STAGE_ATTN_NORM || point.stage == PB_STAGE_EMBEDDINGS) held_.clear();
   // What enters the first layer is read as what the layer before gave.
   const int32_t stage = point.stage == PB_STAGE_EMBEDDINGS ? PB_STAGE_LAYER_OUT : point.stage;
-  if (stages::kProductInputs.Contains(stage))
-    held_[stage] = {point.first_position, {values.begin(), values.end()}};
+  if (read_.Contains(stage)) held_[stage] = {point.first_position, {values.begin(), values.end()}};
 }
 
 std::span<const float> ProductInputs::Find(const ProductWeights& product, int32_t first_position,
                                            int64_t n_rows) const {
-  const auto input = held_.find(product.input);
+  return Rows(product.input, first_position, n_rows, product.weights->n_columns);
+}
+
+std::span<const float> ProductInputs::Rows(int32_t stage, int32_t first_position, int64_t n_rows,
+                                           int64_t width) const {
+  const auto input = held_.find(stage);
   if (input == held_.end()) return {};
-  const int64_t width = product.weights->n_columns;
   const int64_t skip = (first_position - input->second.first_position) * width;
   if (skip < 0 || static_cast<int64_t>(input->second.values.size()) < skip + n_rows * width) return {};
   return {input->second.values.data() + skip, static_cast<size_t>(n_rows * width)};

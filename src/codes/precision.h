@@ -26,15 +26,19 @@ namespace pb::codes {
 // Keeps the tensors that products of the layer at hand read.
 class ProductInputs {
  public:
+  explicit ProductInputs(const Model& model);
   void OnPoint(const host::PointRef& point, std::span<const float> values);
   // Rows from first_position on of what enters a product; empty: they were not seen.
   std::span<const float> Find(const ProductWeights& product, int32_t first_position, int64_t n_rows) const;
+  // What was held of a stage, from first_position on: n_rows of this width; empty: not all of it.
+  std::span<const float> Rows(int32_t stage, int32_t first_position, int64_t n_rows, int64_t width) const;
 
  private:
   struct Held {
     int32_t first_position;
     std::vector<float> values;
   };
+  stages::Set read_;              // what this model's products read
   std::map<int32_t, Held> held_;  // by stage
 };
 
@@ -67,7 +71,7 @@ class PrecisionObserver {
  public:
   // `declared`: what the engine says; tried first. The model is the file that the engine read.
   PrecisionObserver(std::shared_ptr<const Model> model, ActQuant declared)
-      : model_(std::move(model)), declared_(std::move(declared)) {}
+      : model_(std::move(model)), declared_(std::move(declared)), inputs_(*model_) {}
 
   // All rows of an evaluation's point; `decode`: it is a step of decoding.
   void OnPoint(const host::PointRef& point, const std::vector<int64_t>& shape, std::span<const float> values,

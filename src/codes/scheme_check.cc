@@ -46,6 +46,13 @@ ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer) {
           stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage, w.bias};
 }
 
+ExpertWeights ExpertOf(const Model& model, int32_t stage, int32_t layer, int64_t expert) {
+  const StageWeights& w = model.weights(stage, layer);
+  if (!stages::kExpertProducts.Contains(stage) || expert < 0 || expert >= w.n_experts) return {};
+  return {w.MatrixOf(expert), w.scale,
+          stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage};
+}
+
 std::string PartsFrom(ActScheme scheme, const host::Codes& codes, std::span<const float> x) {
   const int64_t size = ActBlockValues(scheme, codes.n_columns);
   if (codes.block != size)

@@ -25,6 +25,13 @@ struct ProductWeights {
   std::span<const float> bias = {};  // of each output; may be empty
 };
 ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer);
+// One expert of a product of experts.
+struct ExpertWeights {
+  WeightView matrix;  // no data: the stage is none of these
+  double scale = 1;
+  pb_stage input = PB_STAGE_UNMAPPED;
+};
+ExpertWeights ExpertOf(const Model& model, int32_t stage, int32_t layer, int64_t expert);
 
 class SchemeCheck {
  public:

@@ -149,13 +149,15 @@ class LocalCheck {
 
   void CheckBounds() {
     const PointRow* first = nullptr;
-    int64_t n_above = 0, n_before = 0, n_explained = 0, n_non_finite = 0;
+    const PointRow* tied = nullptr;
+    int64_t n_above = 0, n_before = 0, n_explained = 0, n_non_finite = 0, n_tied = 0;
     double worst_ratio = 0;
     for (const PointRow* p : order_) {
       n_non_finite += IsNonFinite(*p);
       if (IsNonFinite(*p) || !(p->bound > 0)) continue;
       bool above = p->is_defect();
       n_explained += p->explained_by_codes;
+      if (p->explained_by_tie && n_tied++ == 0) tied = p;
       if (!p->above_bound()) worst_ratio = std::max(worst_ratio, p->bound_ratio);
       n_above += above;
       n_before += !above && !first;
@@ -166,6 +168,10 @@ class LocalCheck {
       Add(ReasonCode::kExplainedByCodes,
           fmt::format("{} points differ by activation codes on a rounding boundary and by nothing else",
                       n_explained));
+    if (tied)
+      Add(ReasonCode::kNearTie,
+          fmt::format("{}: {}{}", PointName(tied->stage, tied->layer), tied->explanation,
+                      n_tied > 1 ? fmt::format("; so in {} points", n_tied) : ""));
     if (!first) {
       const Coverage& coverage = verdict_->coverage;
       if (coverage.compared > 0 && coverage.compared == coverage.expected && n_non_finite == 0 &&

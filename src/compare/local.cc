@@ -47,7 +47,15 @@ const ClassRow& ClassOf(int32_t stage) {
     case stages::Group::kActivation:
     case stages::Group::kGate:
     case stages::Group::kSum:
+    case stages::Group::kShared:
+    case stages::Group::kMixture:
       return kElementwise;
+    case stages::Group::kSelect:
+      return kCopy;
+    case stages::Group::kRouting:
+      return kSoftmax;
+    case stages::Group::kExpertProduct:
+      return kProduct;
   }
   return kElementwise;
 }

@@ -65,7 +65,7 @@ std::vector<SettingDifference> DifferingSettings(const std::vector<Setting>& can
                                                  const std::vector<Setting>& reference,
                                                  bool precision_is_observed) {
   std::vector<SettingDifference> differing;
-  for (const char* key : {"act.quant", "kv.type"}) {
+  for (const char* key : {"act.quant", "kv.type", "rope.factors"}) {
     const Setting *c = FindSetting(candidate, key), *r = FindSetting(reference, key);
     if (!c || !r) continue;
     bool is_scheme = std::string_view(key) == "act.quant";

@@ -84,7 +84,8 @@ void EqualRows::Add(int32_t stage, int32_t layer, int64_t first_position, const 
 // that it does not show is computed inside the gated product, as in most engines.
 pb_visibility EqualRows::See(pb_stage stage, int32_t layer) const {
   if (rows_.count({stage, layer}) > 0) return PB_OBSERVED;
-  if (unobservable_.Contains(stage) || stage == PB_STAGE_FFN_ACT) return PB_UNOBSERVABLE;
+  if (unobservable_.Contains(stage) || stages::kActivations.Contains(stage))
+    return PB_UNOBSERVABLE;
   return stages::Of(stage).optional ? PB_ABSENT : PB_OBSERVED;
 }
 

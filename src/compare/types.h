@@ -86,9 +86,13 @@ struct PointRow {
   bool explained_by_codes = false;
   // above the bound, by the schemes that the engines round inputs by
   bool explained_by_precision = false;
+  // of chosen experts: above the bound, where the router's logits lie within rounding of each other
+  bool explained_by_tie = false;
   std::string explanation;
   bool above_bound() const { return !(bound_ratio <= 1); }
-  bool is_defect() const { return above_bound() && !explained_by_codes && !explained_by_precision; }
+  bool is_defect() const {
+    return above_bound() && !explained_by_codes && !explained_by_precision && !explained_by_tie;
+  }
 };
 
 // What was compared of what should have been.

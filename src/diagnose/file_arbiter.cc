@@ -37,7 +37,7 @@ host::Settings SettingsOf(const drive::EngineRecord& side) {
   if (const std::string* config = drive::FindSetting(side.settings, "hf.config"))
     drive::PutSetting(settings, "hf.config", *config);
   const trace::SessionFacts facts = side.session_facts();
-  for (const trace::Fact& fact : {facts.act_quant, facts.kv_type})
+  for (const trace::Fact& fact : {facts.act_quant, facts.kv_type, facts.rope_factors})
     if (!fact.value.empty()) drive::PutSetting(settings, fact.key, fact.value);
   return settings;
 }
@@ -136,14 +136,17 @@ void FileArbiter::ExplainByCodes(const Culprit& culprit, std::span<const float> 
   const auto stage = static_cast<pb_stage>(culprit.place.stage);
   const std::vector<stages::Input> reads = ReplayInputs(stage);
   auto inputs = Inputs(culprit);
-  if (reads.size() != 1 || !inputs.ok()) return;
+  const bool of_experts = stages::kExpertProducts.Contains(stage);
+  if ((reads.size() != 1 && !of_experts) || !inputs.ok()) return;
   codes::CodeExplainer explainer(model_, &*scheme_check_);
   host::PointRef point;
   point.layer = culprit.place.layer, point.first_position = culprit.first_position;
   compare::PointRow ignored;
-  const Recorded& input = inputs->front();
-  point.stage = reads.front().stage;
-  explainer.OnPair({point, input.shape, input.values, input.values, &ignored, &bound});
+  for (size_t i = 0; i < reads.size(); i++) {
+    const Recorded& input = (*inputs)[i];
+    point.stage = reads[i].stage;
+    explainer.OnPair({point, input.shape, input.values, input.values, &ignored, &bound});
+  }
   point.stage = stage;
   explainer.OnPair({point, culprit.shape, output, expected, &agreement->row, &bound});
   agreement->agrees = agreement->row.explained_by_codes;

@@ -17,7 +17,8 @@ namespace {
 using stages::kNorms, stages::kProducts, stages::Set;
 constexpr Set kRope = stages::kRotary, kSoftmax = PB_STAGE_ATTN_SCORES_SOFTMAX,
               kScores = PB_STAGE_ATTN_SCORES, kContext = PB_STAGE_ATTN_CONTEXT,
-              kActivations = {PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED};
+              kActivations = stages::kActivations | stages::kGated,
+              kRouting = PB_STAGE_EXPERT_WEIGHTS;
 
 // One value of a variation. `text`: what an engine does that does it.
 struct Variation {
@@ -59,6 +60,7 @@ constexpr Variation kVariations[] = {
     {kNorms, "norm.repeat", "0", "leaves the norm out", "the norm left out"},
     {kNorms, "norm.repeat", "2", "applies the norm twice", "the norm twice"},
     {kNorms, "norm.centred", "1", "subtracts the mean first (LayerNorm)", "the mean subtracted"},
+    {kNorms, "norm.centred", "0", "does not subtract the mean first (RMSNorm)", "the mean left in"},
     {kNorms, "norm.unweighted", "1", "leaves the norm's weight out", "the norm's weight left out"},
     {kProducts, "act.quant", "none", "does not quantise activations", "unquantised activations"},
     {kProducts, "act.quant", "f16", "rounds activations to f16", "f16 activations"},
@@ -108,6 +110,21 @@ constexpr Variation kVariations[] = {
     {PB_STAGE_LOGITS, "logits.scale", "1", "does not scale the logits", "unscaled logits"},
     {stages::kSums, "residual.scale", "1", "does not scale what is added to the residual stream",
      "an unscaled residual"},
+    {kSoftmax, "softmax.sinks", "0", "leaves out the heads' sinks", "no sinks"},
+    {kRope, "rope.attention_factor", "1", "does not scale what it rotates", "no attention factor"},
+    {kRope, "rope.yarn", "0", "divides all frequencies alike", "no mixture of frequencies"},
+    {stages::kGated, "ffn.gate_offset", "0", "does not add 1 to what the gate multiplies", "no added 1"},
+    {stages::kGated, "ffn.gate_limit", "0", "does not cap what the gate multiplies", "no cap"},
+    {kNorms, "product.bias", "0", "leaves out the norm's bias", "no bias"},
+    {kRouting, "router.softmax", "chosen", "takes the softmax of the chosen experts alone",
+     "a softmax of the chosen"},
+    {kRouting, "router.softmax", "all", "takes the softmax of all experts", "a softmax of all"},
+    {kRouting, "router.normalise", "0", "does not divide the experts' weights by their sum",
+     "weights that are not normalised"},
+    {kRouting, "router.normalise", "1", "divides the experts' weights by their sum", "normalised weights"},
+    {kRouting, "router.equal", "1", "gives all experts the weight 1", "equal weights"},
+    {PB_STAGE_EXPERT_IDS, "router.rank", "1", "leaves out the best expert", "experts from the second on"},
+    {PB_STAGE_SHARED_OUT, "shared.gate", "0", "leaves out the shared expert's gate", "no shared gate"},
     {kScores, "mask.shift", "1", "sees one position of the future", "a mask off by one"},
     {kScores, "mask.shift", "-1", "hides a position from itself", "a mask off by one"},
     {kScores, "mask.shift", "1000000", "does not mask the future", "no causal mask"},
@@ -137,6 +154,8 @@ std::string DeclaredText(const FileArbiter& arbiter, std::string_view key) {
         return "GELU";
       case Activation::kGeluTanh:
         return "tanh-GELU";
+      case Activation::kSwigluOai:
+        return "the capped SwiGLU of gpt-oss";
     }
   }
   if (key == "rope.pairing")
@@ -193,7 +212,7 @@ class Search {
     if (!p.rope_factors.empty())
       attempt(kRope, "rope.factors", 0, "leaves out the factors of the frequencies", "no frequency factors");
     const OpWeights weights = WeightsOf(s_.arbiter->model(), c.place.stage, c.place.layer);
-    if (weights.bias) attempt(kProducts, "product.bias", 0, "leaves out the bias", "no bias");
+    if (weights.bias) attempt(kProducts | stages::kExpertProducts, "product.bias", 0, "leaves out the bias", "no bias");
     if (weights.matrix && !BlockMinima(*weights.matrix, 0).empty())
       attempt(kProducts, "weight.minimum", 0, "leaves out the minimum of the weight's blocks", "no minimum");
     if (const float step = TernaryStep(weights); step > 0) {

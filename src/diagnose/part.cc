@@ -46,7 +46,7 @@ double ProductWork(const Subject& subject) {
   const Place& place = subject.culprit->place;
   const OpWeights w = WeightsOf(subject.arbiter->model(), place.stage, place.layer);
   if (!w.matrix || place.stage == PB_STAGE_EMBEDDINGS) return 0;
-  return static_cast<double>(subject.culprit->shape[0]) * static_cast<double>(w.matrix->n_rows) *
+  return static_cast<double>(subject.output.size()) *
          static_cast<double>(w.matrix->n_columns);
 }
 

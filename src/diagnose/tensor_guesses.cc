@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <functional>
+#include <set>
 
 #include "diagnose/op_weights.h"
 #include "diagnose/transformations.h"
@@ -222,8 +223,45 @@ std::optional<Guess> Varied(const Subject& s, Guess guess) {
   return guess;
 }
 
+namespace {
+
+// The experts whose outputs are not as declared: computed with each other's matrices, or, of one
+// alone, with that of one which no token at hand uses.
+void ExchangedExperts(const Subject& s, std::vector<Guess>* guesses) {
+  constexpr int64_t kMostTried = 128;
+  auto inputs = s.arbiter->Inputs(*s.culprit);
+  if (!inputs.ok() || inputs->size() != 2) return;
+  const std::vector<float>& ids = inputs->back().values;
+  const size_t width = s.output.size() / ids.size();
+  std::set<int64_t> wrong, used;
+  for (size_t part = 0; part < ids.size(); part++) {
+    double error = 0, norm = 0;
+    for (size_t i = part * width; i < (part + 1) * width; i++) {
+      const double e = double(s.output[i]) - double(s.declared[i]);
+      error += e * e, norm += double(s.declared[i]) * double(s.declared[i]);
+    }
+    const auto id = static_cast<int64_t>(ids[part]);
+    used.insert(id);
+    if (error > 1e-4 * norm) wrong.insert(id);
+  }
+  std::vector<int64_t> others;
+  if (wrong.size() == 2) others = {*wrong.rbegin()};
+  for (int64_t id = 0; wrong.size() == 1 && id < s.arbiter->model().params().experts.n; id++)
+    if (!used.count(id) && static_cast<int64_t>(others.size()) < kMostTried) others.push_back(id);
+  for (const int64_t other : others) {
+    const std::string pair = fmt::format("{},{}", *wrong.begin(), other);
+    auto guess = Varied(s, {"experts.exchanged=" + pair,
+                            fmt::format("computes expert {} with the matrix of expert {}", *wrong.begin(), other),
+                            "those experts exchanged"});
+    if (guess) guesses->push_back(std::move(*guess));
+  }
+}
+
+}  // namespace
+
 std::vector<Guess> OtherTensors(const Subject& s) {
   std::vector<Guess> guesses;
+  if (stages::kExpertProducts.Contains(s.culprit->place.stage)) ExchangedExperts(s, &guesses);
   const int32_t stage = s.culprit->place.stage, layer = s.culprit->place.layer;
   const OpWeights own = WeightsOf(s.arbiter->model(), stage, layer);
   if (stage == PB_STAGE_FFN_GATED) ExchangedGate(s, &guesses);
@@ -249,7 +287,7 @@ std::vector<Guess> FittedVariations(const Subject& s) {
   if (stages::kRotary.Contains(stage)) FitBase(s, &guesses);
   if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX) FitSoftmaxScale(s, &guesses);
   const std::vector<int64_t> bad =
-      own.matrix && stage != PB_STAGE_EMBEDDINGS ? BadFeatures(s) : std::vector<int64_t>{};
+      own.matrix && !stages::kExpertProducts.Contains(stage) && stage != PB_STAGE_EMBEDDINGS ? BadFeatures(s) : std::vector<int64_t>{};
   if (bad.size() == 1) FitCell(s, own, bad.front(), &guesses);
   if (bad.size() > 1) FitClamp(s, &guesses);
   return guesses;

@@ -48,9 +48,10 @@ int32_t LayerOrder(int32_t stage, int32_t layer, int64_t n_layers) {
 }
 
 // Ops of their own wherever they are hidden, with a rounding of their own, and no part of the op
-// that reads them: what reads weights, and the rotation before keys are cached.
+// that reads them: what reads weights, the rotation before keys are cached, and the choice of experts.
 constexpr stages::Set kStandAlone =
-    stages::kProducts | stages::kNorms | stages::kRotary | stages::Set(PB_STAGE_EMBEDDINGS);
+    stages::kProducts | stages::kExpertProducts | stages::kNorms | stages::kRotary |
+    stages::OfGroup(stages::Group::kSelect) | stages::Set(PB_STAGE_EMBEDDINGS);
 
 // Which hidden stage keeps a stage's inputs from being equal in both engines; unmapped: none does.
 // In place of any other hidden stage, which is computed inside the op that reads it, stand that
@@ -58,8 +59,9 @@ constexpr stages::Set kStandAlone =
 // looked into, of this layer or the one before.
 pb_stage HiddenInput(pb_stage stage, const std::function<pb_visibility(pb_stage)>& see, stages::Set* seen) {
   for (const stages::InputSpec& spec : stages::Of(stage).inputs) {
-    const bool second = spec.n_stages > 1 && see(spec.stages[0]) == PB_ABSENT;
-    const pb_stage input = spec.stages[second ? 1 : 0];
+    int chosen = 0;
+    while (chosen + 1 < spec.n_stages && see(spec.stages[chosen]) == PB_ABSENT) chosen++;
+    const pb_stage input = spec.stages[chosen];
     if (see(input) == PB_OBSERVED || seen->Contains(input)) continue;
     *seen |= input;
     if (see(input) == PB_UNOBSERVABLE && kStandAlone.Contains(input)) return input;

@@ -43,11 +43,11 @@ EventStream::EventStream(Channel& channel, SharedMemory& memory, const TapFilter
       memory_(memory),
       filter_(filter),
       tap_{sizeof(pb_tap), this, OnWant, OnInputs, OnOutput} {
-  static_assert(PB_STAGE_COUNT <= 32);
+  static_assert(PB_STAGE_COUNT <= 64);
   for (int32_t stage : filter.stages) {
-    if (stage >= 0 && stage < PB_STAGE_COUNT) stage_mask_ |= 1u << stage;
+    if (stage >= 0 && stage < PB_STAGE_COUNT) stage_mask_ |= uint64_t{1} << stage;
   }
-  if (filter.stages.empty()) stage_mask_ = ~0u;
+  if (filter.stages.empty()) stage_mask_ = ~uint64_t{0};
 }
 
 uint32_t EventStream::Want(const pb_point& point) const {

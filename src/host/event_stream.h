@@ -56,7 +56,7 @@ class EventStream {
   Channel& channel_;
   SharedMemory& memory_;
   TapFilter filter_;
-  uint32_t stage_mask_ = 0;  // bit i: stage i is wanted
+  uint64_t stage_mask_ = 0;  // bit i: stage i is wanted
   pb_tap tap_;
   std::vector<Pending> pending_;
   uint64_t arena_end_ = kArenaOffset;

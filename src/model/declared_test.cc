@@ -374,8 +374,8 @@ TEST_F(Declared, EveryKeyThatTheTableCallsUsedIsRead) {
 TEST(Keys, TheLongerNameGoesBeforeAStar) {
   EXPECT_EQ(FindKey(OtherKeys(), "general.alignment")->role, KeyRole::kUsed);
   EXPECT_EQ(FindKey(OtherKeys(), "general.sampling.temp")->role, KeyRole::kNothing);
-  EXPECT_EQ(FindKey(ArchitectureKeys(), "expert_count")->role, KeyRole::kRefused);
-  EXPECT_EQ(FindKey(ArchitectureKeys(), "expert_gating_func")->role, KeyRole::kNothing);
+  EXPECT_EQ(FindKey(ArchitectureKeys(), "expert_count")->role, KeyRole::kOption);
+  EXPECT_EQ(FindKey(ArchitectureKeys(), "expert_group_used_count")->role, KeyRole::kNothing);
   EXPECT_EQ(FindKey(ArchitectureKeys(), "rope.freq_bases"), nullptr);
 }
 

@@ -32,6 +32,56 @@ constexpr ScaleKey kScaleKeys[] = {{"attention.scale", "attention_multiplier", 0
                                    {"residual_scale", "residual_multiplier", 0.25},
                                    {"logit_scale", "logits_scaling", 8}};
 
+constexpr int64_t kExpertsOfGenerated = 8, kExpertsUsedOfGenerated = 2;
+
+bool HasExperts(const GenerateSpec& s) { return s.n_experts > 0; }
+
+// The optional stages that the model gets.
+stages::Set StagesOf(const GenerateSpec& s) {
+  const Architecture& architecture = *FindArchitecture(s.architecture);
+  stages::Set stages = (stages::kAll - stages::kOptional) | architecture.optional;
+  if (!s.parallel) stages |= architecture.may_have;
+  const bool must = architecture.optional.Contains(PB_STAGE_ROUTER_LOGITS);
+  if (HasExperts(s) && !must) stages = (stages - stages::kDense) | stages::kExperts;
+  return stages;
+}
+
+// An expert is half as wide as the network of a model without them, where the architecture's files
+// say how wide it is and blocks allow it.
+int64_t ExpertWidth(const GenerateSpec& s) {
+  const bool halves = !FindArchitecture(s.architecture)->experts_of_full_width &&
+                      s.d_ff % (2 * GetBlockFormat(s.weights).block_values) == 0;
+  return halves ? s.d_ff / 2 : s.d_ff;
+}
+
+stages::ModelShape ShapeOf(const GenerateSpec& s) {
+  stages::ModelShape shape = {s.d_model,
+                              s.d_ff,
+                              s.n_heads,
+                              s.n_kv_heads,
+                              s.head_dim,
+                              s.n_vocab,
+                              FindArchitecture(s.architecture)->norms_rows};
+  if (HasExperts(s))
+    shape.n_experts = s.n_experts, shape.n_experts_used = s.n_experts_used,
+    shape.d_ff_expert = ExpertWidth(s);
+  return shape;
+}
+
+// Of each pair what its frequency is divided by, from 1 on.
+std::vector<double> LongRopeFactors(int64_t n_dims, double largest) {
+  std::vector<double> factors;
+  for (int64_t i = 0; i < n_dims / 2; ++i)
+    factors.push_back(1 + (largest - 1) * static_cast<double>(i) /
+                              static_cast<double>(std::max<int64_t>(n_dims / 2 - 1, 1)));
+  return factors;
+}
+
+// Ding et al. 2024, as transformers has it: the scale of attention beyond the original context.
+double LongRopeAttentionFactor(const GenerateSpec& s) {
+  return std::sqrt(1 + std::log(s.rope_factor) / std::log(static_cast<double>(s.n_ctx_original)));
+}
+
 float RopeBaseOf(const GenerateSpec& s) {
   return FindArchitecture(s.architecture)->local_rope_as_global ? kRopeBase : kGlobalRopeBase;
 }
@@ -41,6 +91,38 @@ Status CheckRow(BlockType type, const char* what, int64_t n) {
   if (n % format.block_values == 0) return {};
   return MakeError(Code::kUsage, "{} {} is no multiple of {}, which {} needs", what, n, format.block_values,
                    format.name);
+}
+
+Status CompleteRotation(GenerateSpec& s, const Architecture& architecture) {
+  constexpr int64_t kRotatedPart = 4;  // of a head: StableLM's
+  const bool part = architecture.layer_norm && s.rope_dims == 0 && s.head_dim % (2 * kRotatedPart) == 0;
+  if (s.rope_dims == 0) s.rope_dims = part ? s.head_dim / kRotatedPart : s.head_dim;
+  if (s.rope_dims < 2 || s.rope_dims > s.head_dim || s.rope_dims % 2 != 0)
+    return MakeError(Code::kUsage, "{} of {} dimensions of a head cannot be rotated", s.rope_dims,
+                     s.head_dim);
+  if (s.rope_dims != s.head_dim && architecture.full_rotation)
+    return MakeError(Code::kUsage, "architecture {} rotates whole heads", s.architecture);
+  if (s.rope_scaling.empty()) return {};
+  if (s.rope_scaling != "linear" && s.rope_scaling != "yarn" && s.rope_scaling != "longrope")
+    return MakeError(Code::kUsage, "rope scaling {} (linear, yarn and longrope are offered)", s.rope_scaling);
+  if (!(s.rope_factor >= 1 && s.rope_factor <= 1e6))
+    return MakeError(Code::kUsage, "a rope factor of {}, expected 1 to 1e6", s.rope_factor);
+  if (s.n_ctx_original == 0)
+    s.n_ctx_original =
+        std::max<int64_t>(static_cast<int64_t>(static_cast<double>(s.n_ctx) / s.rope_factor), 2);
+  return {};
+}
+
+Status CompleteExperts(GenerateSpec& s, const Architecture& architecture) {
+  const bool must = architecture.optional.Contains(PB_STAGE_ROUTER_LOGITS);
+  if (must && s.n_experts == 0) s.n_experts = kExpertsOfGenerated;
+  if (s.n_experts == 0) return {};
+  if ((architecture.options & kMayHaveExperts) == 0)
+    return MakeError(Code::kUsage, "architecture {} has no experts", s.architecture);
+  if (s.n_experts_used == 0) s.n_experts_used = std::min(kExpertsUsedOfGenerated, s.n_experts);
+  if (s.n_experts > 1024 || s.n_experts_used < 1 || s.n_experts_used > s.n_experts)
+    return MakeError(Code::kUsage, "{} of {} experts cannot be used", s.n_experts_used, s.n_experts);
+  return {};
 }
 
 // Fills in head_dim and refuses what no engine could load.
@@ -75,15 +157,18 @@ Status Complete(GenerateSpec& s) {
   if (s.head_dim == 0) s.head_dim = s.d_model / s.n_heads;
   if (s.head_dim % 2 != 0)
     return MakeError(Code::kUsage, "head_dim {} is odd, rotary embedding needs pairs", s.head_dim);
+  PB_TRY(CompleteRotation(s, *architecture));
+  PB_TRY(CompleteExperts(s, *architecture));
   if (bitnet && s.head_dim * s.n_heads != s.d_model) {
     return MakeError(Code::kUsage, "architecture {} needs n_heads * head_dim = d_model", s.architecture);
   }
   if (architecture->activation && s.activation != *architecture->activation)
     return MakeError(Code::kUsage, "architecture {} runs {}, not {}", s.architecture,
                      ActivationName(*architecture->activation), ActivationName(*s.activation));
-  double elements = 2.0 * static_cast<double>(s.n_vocab) * static_cast<double>(s.d_model) +
-                    static_cast<double>(s.n_layers * s.d_model) *
-                        static_cast<double>(3 * s.d_ff + 4 * s.n_heads * s.head_dim);
+  double elements =
+      2.0 * static_cast<double>(s.n_vocab) * static_cast<double>(s.d_model) +
+      static_cast<double>(s.n_layers * s.d_model) *
+          static_cast<double>(3 * s.d_ff * std::max<int64_t>(s.n_experts, 1) + 4 * s.n_heads * s.head_dim);
   if (elements > kMaxElements)
     return MakeError(Code::kUsage, "{:.1e} weights, at most {:.1e}", elements, kMaxElements);
   if (!GetBlockFormat(s.weights).encode)
@@ -133,6 +218,29 @@ class Builder {
     Write(name, BlockType::kF32, {static_cast<uint64_t>(n)}, values);
   }
 
+  // Of experts: one row of n values for each.
+  void ExpertBias(const std::string& name, int64_t n, int64_t n_experts) {
+    Random random = StreamOf(spec_.seed, name);
+    std::vector<float> values(static_cast<size_t>(n * n_experts));
+    for (float& v : values) v = RoundF16(0.25 * Normal(random));
+    Write(name, BlockType::kF32, {static_cast<uint64_t>(n), static_cast<uint64_t>(n_experts)}, values);
+  }
+
+  void Factors(const std::string& name, const std::vector<double>& factors) {
+    Write(name, BlockType::kF32, {static_cast<uint64_t>(factors.size())}, {factors.begin(), factors.end()});
+  }
+
+  // A router, or the shared expert's gate: in float32, as quantisers leave them.
+  void Router(const std::string& name, int64_t n_rows, int64_t n_columns) {
+    Random random = StreamOf(spec_.seed, name);
+    std::vector<float> values(static_cast<size_t>(n_rows * n_columns));
+    const double deviation = 1.0 / std::sqrt(static_cast<double>(n_columns));
+    for (float& v : values) v = RoundF16(deviation * Normal(random));
+    std::vector<uint64_t> shape = {static_cast<uint64_t>(n_columns)};
+    if (n_rows > 1) shape.push_back(static_cast<uint64_t>(n_rows));
+    Write(name, BlockType::kF32, std::move(shape), values);
+  }
+
   void RopeFactors(int64_t n_dims) {
     const std::vector<double> factors = pb::RopeFactors(RopeFreqRule(), kRopeBase, n_dims);
     Write("rope_freqs.weight", BlockType::kF32, {static_cast<uint64_t>(factors.size())},
@@ -151,7 +259,8 @@ class Builder {
   }
 
   // A linear layer that keeps the variance of its input.
-  void Linear(const std::string& name, int64_t n_rows, int64_t n_columns) {
+  // `n_experts`: that the rows are of; 0: of none.
+  void Linear(const std::string& name, int64_t n_rows, int64_t n_columns, int64_t n_experts = 0) {
     Random random = StreamOf(spec_.seed, name);
     std::vector<float> values(static_cast<size_t>(n_rows * n_columns));
     double columns = static_cast<double>(n_columns);
@@ -162,7 +271,12 @@ class Builder {
       double deviation = 1.0 / std::sqrt(columns);
       for (float& v : values) v = RoundF16(deviation * Normal(random));
     }
-    Write(name, spec_.weights, {static_cast<uint64_t>(n_columns), static_cast<uint64_t>(n_rows)}, values);
+    std::vector<uint64_t> shape = {static_cast<uint64_t>(n_columns), static_cast<uint64_t>(n_rows)};
+    if (n_experts > 0) {
+      shape[1] /= static_cast<uint64_t>(n_experts);
+      shape.push_back(static_cast<uint64_t>(n_experts));
+    }
+    Write(name, spec_.weights, std::move(shape), values);
   }
 
  private:
@@ -193,11 +307,11 @@ void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
   count("feed_forward_length", s.d_ff);
   count("attention.head_count", s.n_heads);
   count("attention.head_count_kv", s.n_kv_heads);
-  count("rope.dimension_count", s.head_dim);
+  count("rope.dimension_count", s.rope_dims);
   count("vocab_size", s.n_vocab);
   if (s.architecture == "phi3") {  // the reference asks for both
     count("attention.sliding_window", s.n_ctx);
-    count("rope.scaling.original_context_length", s.n_ctx);
+    if (s.rope_scaling.empty()) count("rope.scaling.original_context_length", s.n_ctx);
   }
   const Architecture& architecture = *FindArchitecture(s.architecture);
   // Shorter than any text: that a window is crossed shows.
@@ -214,7 +328,20 @@ void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
     count("attention.key_length", s.head_dim);
     count("attention.value_length", s.head_dim);
   }
-  out.AddFloat32(s.architecture + ".attention.layer_norm_rms_epsilon", 1e-5f);
+  if (HasExperts(s)) {
+    count("expert_count", s.n_experts), count("expert_used_count", s.n_experts_used);
+    if (!architecture.experts_of_full_width) count("expert_feed_forward_length", ExpertWidth(s));
+    if (StagesOf(s).Contains(PB_STAGE_SHARED_OUT)) count("expert_shared_feed_forward_length", s.d_ff);
+  }
+  if (architecture.options & kMayBeParallel)
+    out.AddBool(s.architecture + ".use_parallel_residual", s.parallel);
+  if (!s.rope_scaling.empty()) {
+    out.AddString(s.architecture + ".rope.scaling.type", s.rope_scaling);
+    if (s.rope_scaling != "longrope") real("rope.scaling.factor", s.rope_factor);
+    count("rope.scaling.original_context_length", s.n_ctx_original);
+    if (s.rope_scaling == "longrope") real("rope.scaling.attn_factor", LongRopeAttentionFactor(s));
+  }
+  real(architecture.layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 1e-5);
   out.AddFloat32(s.architecture + ".rope.freq_base", RopeBaseOf(s));
   Vocabulary vocabulary = MakeVocabulary(s.n_vocab);
   out.AddString("tokenizer.ggml.model", "gpt2");
@@ -227,21 +354,40 @@ void AddMetadata(const GenerateSpec& s, GgufWriter& out) {
   out.AddBool("tokenizer.ggml.add_bos_token", true);
 }
 
+// One stage's tensors of a layer, or outside the layers.
+void AddStage(const GenerateSpec& s, pb_stage stage, int32_t layer, Builder& build) {
+  const Architecture& architecture = *FindArchitecture(s.architecture);
+  const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, ShapeOf(s));
+  const std::string name = TensorNameIn(&architecture, stage, layer),
+                    bias = TensorNameIn(&architecture, stage, layer, "bias");
+  const bool of_experts = stages::kExpertProducts.Contains(stage);
+  switch (stages::Of(stage).weight.kind) {
+    case stages::WeightKind::kNone:
+      return;
+    case stages::WeightKind::kVector:
+      build.Norm(name, n_columns);
+      if (architecture.layer_norm) build.Bias(bias, n_columns);
+      return;
+    case stages::WeightKind::kMatrix:
+      break;
+  }
+  if (stage == PB_STAGE_ROUTER_LOGITS || stage == PB_STAGE_SHARED_GATE)
+    build.Router(name, n_rows, n_columns);
+  else
+    build.Linear(name, n_rows, n_columns, of_experts ? s.n_experts : 0);
+  if (!architecture.biased.Contains(stage)) return;
+  if (of_experts)
+    build.ExpertBias(bias, n_rows / s.n_experts, s.n_experts);
+  else
+    build.Bias(bias, n_rows);
+}
+
 void AddTensors(const GenerateSpec& s, GgufWriter& out) {
   Builder build(s, out);
   const Architecture& architecture = *FindArchitecture(s.architecture);
-  const stages::ModelShape shape = {
-      s.d_model, s.d_ff, s.n_heads, s.n_kv_heads, s.head_dim, s.n_vocab, architecture.norms_rows};
-  auto add = [&](pb_stage stage, int32_t layer) {
-    const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, shape);
-    const stages::WeightKind kind = stages::Of(stage).weight.kind;
-    if (kind == stages::WeightKind::kMatrix)
-      build.Linear(stages::TensorName(stage, layer), n_rows, n_columns);
-    if (kind == stages::WeightKind::kVector) build.Norm(stages::TensorName(stage, layer), n_columns);
-  };
   build.Embedding("token_embd.weight");
   for (int32_t layer = 0; layer < s.n_layers; ++layer) {
-    stages::Set apart = (stages::kAll - stages::kOptional) | architecture.optional;
+    stages::Set apart = StagesOf(s);
     if (architecture.fused) {
       apart = apart - stages::Set{PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_GATE_PROJ,
                                   PB_STAGE_UP_PROJ};
@@ -250,13 +396,46 @@ void AddTensors(const GenerateSpec& s, GgufWriter& out) {
       build.Linear(fmt::format("blk.{}.ffn_up.weight", layer), 2 * s.d_ff, s.d_model);
     }
     for (pb_stage stage : apart)
-      if (stages::Of(stage).per_layer) add(stage, layer);
-    for (pb_stage stage : architecture.biased)
-      build.Bias(stages::TensorName(stage, layer, "bias"), stages::WeightShapeOf(stage, shape).n_rows);
+      if (stages::Of(stage).per_layer) AddStage(s, stage, layer, build);
+    if (architecture.attention_sinks) build.Bias(fmt::format("blk.{}.attn_sinks.weight", layer), s.n_heads);
   }
   if (s.llama3_rope) build.RopeFactors(s.head_dim);
-  build.Norm("output_norm.weight", s.d_model);
+  if (s.rope_scaling == "longrope") {
+    build.Factors("rope_factors_long.weight", LongRopeFactors(s.rope_dims, s.rope_factor));
+    build.Factors("rope_factors_short.weight", LongRopeFactors(s.rope_dims, std::sqrt(s.rope_factor)));
+  }
+  AddStage(s, PB_STAGE_FINAL_NORM, -1, build);
   if (!s.output_tied) build.Embedding("output.weight");
+}
+
+// How positions are scaled, as transformers has it.
+nlohmann::ordered_json RopeScalingJson(const GenerateSpec& s) {
+  nlohmann::ordered_json json = {{"rope_type", s.rope_scaling}, {"factor", s.rope_factor}};
+  if (s.rope_scaling != "linear") json["original_max_position_embeddings"] = s.n_ctx_original;
+  if (s.rope_scaling == "longrope") {
+    // As the model file holds them.
+    for (const auto& [key, largest] :
+         {std::pair{"long_factor", s.rope_factor}, {"short_factor", std::sqrt(s.rope_factor)}}) {
+      json[key] = nlohmann::ordered_json::array();
+      for (double f : LongRopeFactors(s.rope_dims, largest)) json[key].push_back(f);
+    }
+    json["attention_factor"] = LongRopeAttentionFactor(s);
+  }
+  return json;
+}
+
+void AddExpertsJson(const GenerateSpec& s, nlohmann::ordered_json* json) {
+  const Architecture& architecture = *FindArchitecture(s.architecture);
+  const bool full = architecture.experts_of_full_width || architecture.softmax_of_chosen;
+  (*json)[full ? "num_local_experts" : "num_experts"] = s.n_experts;
+  (*json)["num_experts_per_tok"] = s.n_experts_used;
+  if (full) {
+    (*json)["intermediate_size"] = ExpertWidth(s);
+  } else {
+    (*json)["moe_intermediate_size"] = ExpertWidth(s);
+    (*json)["norm_topk_prob"] = architecture.normalised_experts;
+  }
+  if (StagesOf(s).Contains(PB_STAGE_SHARED_OUT)) (*json)["shared_expert_intermediate_size"] = s.d_ff;
 }
 
 std::string ConfigJsonOf(const GenerateSpec& s) {
@@ -264,7 +443,9 @@ std::string ConfigJsonOf(const GenerateSpec& s) {
   nlohmann::ordered_json json = {
       {"architectures", {architecture.hf_class}},
       {"model_type", architecture.model_types.substr(0, architecture.model_types.find(' '))},
-      {"hidden_act", ActivationName(*s.activation)},
+      // gpt-oss has no name for its own.
+      {"hidden_act",
+       ActivationName(*s.activation == Activation::kSwigluOai ? Activation::kSilu : *s.activation)},
       {"hidden_size", s.d_model},
       {"intermediate_size", s.d_ff},
       {"num_hidden_layers", s.n_layers},
@@ -272,13 +453,20 @@ std::string ConfigJsonOf(const GenerateSpec& s) {
       {"num_key_value_heads", s.n_kv_heads},
       {"head_dim", s.head_dim},
       {"max_position_embeddings", s.n_ctx},
-      {"rms_norm_eps", 1e-5},
+      {architecture.layer_norm ? "layer_norm_eps" : "rms_norm_eps", 1e-5},
       {"rope_theta", RopeBaseOf(s)},
       {"vocab_size", s.n_vocab},
       {"tie_word_embeddings", s.output_tied},
       {"bos_token_id", s.n_vocab - 2},
       {"eos_token_id", s.n_vocab - 1},
   };
+  if (HasExperts(s)) AddExpertsJson(s, &json);
+  if (HasExperts(s) && architecture.name == std::string_view("llama"))
+    json["model_type"] = "mixtral", json["architectures"] = {"MixtralForCausalLM"};
+  if (architecture.options & kMayBeParallel) json["use_parallel_residual"] = s.parallel;
+  if (s.rope_dims != s.head_dim)
+    json["partial_rotary_factor"] = static_cast<double>(s.rope_dims) / static_cast<double>(s.head_dim);
+  if (!s.rope_scaling.empty()) json["rope_scaling"] = RopeScalingJson(s);
   if (architecture.options & kWindows) json["sliding_window"] = std::min<int64_t>(s.n_ctx, kWindow);
   if (!architecture.local_rope_as_global) json["rope_local_base_freq"] = kRopeBase;
   if (architecture.scales_embeddings) json["query_pre_attn_scalar"] = s.head_dim;

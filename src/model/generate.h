@@ -34,6 +34,15 @@ struct GenerateSpec {
   std::optional<Activation> activation;
   bool output_tied = true;
   bool llama3_rope = false;  // frequencies with factors, as LLaMA 3.1 has them
+  // linear, yarn, longrope: how positions beyond n_ctx_original are reached; empty: they are not. The
+  // context is n_ctx_original times the factor.
+  std::string rope_scaling;
+  double rope_factor = 4;
+  int64_t n_ctx_original = 0;  // 0: n_ctx over the factor
+  int64_t rope_dims = 0;       // 0: the architecture's own part of a head
+  bool parallel = false;       // stablelm: layers of one norm, which attention and the network read
+  // Experts of llama; the architectures that must have some have 8, of which 2 are used.
+  int64_t n_experts = 0, n_experts_used = 0;
   uint64_t seed = 1;
 };
 

@@ -7,12 +7,13 @@
 namespace pb {
 namespace {
 
-using stages::kHeadNorms, stages::kPostNorms, stages::kPreNorms, stages::kSubNorms;
+using stages::kDense, stages::kExperts, stages::kHeadNorms, stages::kPostNorms, stages::kPreNorms,
+    stages::kSharedExpert, stages::kSubNorms;
 
 // Fields that are not named are as Architecture has them.
 constexpr Architecture BitNet(std::string_view name) {
   Architecture a{name, RopePairing::kHalves, "bitnet llama", "BitNetForCausalLM"};
-  a.optional = kPreNorms | kSubNorms;
+  a.optional = kPreNorms | kSubNorms | kDense;
   a.activation = std::nullopt, a.full_rotation = false;
   return a;
 }
@@ -25,7 +26,7 @@ constexpr Architecture Qwen2() {
 
 constexpr Architecture Qwen3() {
   Architecture a{"qwen3", RopePairing::kHalves, "qwen3", "Qwen3ForCausalLM"};
-  a.optional = kPreNorms | kHeadNorms;
+  a.optional |= kHeadNorms;
   return a;
 }
 
@@ -38,7 +39,7 @@ constexpr Architecture Phi3() {
 // Norms on both sides, and embeddings scaled (Gemma Team 2024, "Gemma 2", section 2).
 constexpr Architecture Gemma2() {
   Architecture a{"gemma2", RopePairing::kHalves, "gemma2", "Gemma2ForCausalLM"};
-  a.optional = kPreNorms | kPostNorms;
+  a.optional |= kPostNorms;
   a.activation = Activation::kGeluTanh;
   a.scale_queries = a.scales_embeddings = true;
   a.tied = true;
@@ -62,7 +63,7 @@ constexpr Architecture Gemma3() {
 // Norms behind attention and FFN alone (OLMo Team 2024, "2 OLMo 2 Furious", section 3).
 constexpr Architecture Olmo2() {
   Architecture a{"olmo2", RopePairing::kHalves, "olmo2", "Olmo2ForCausalLM"};
-  a.optional = kPostNorms | kHeadNorms, a.norms_rows = true;
+  a.optional = kPostNorms | kHeadNorms | kDense, a.norms_rows = true;
   a.tied = false;
   return a;
 }
@@ -79,11 +80,81 @@ constexpr Architecture SmolLm3() {
   return a;
 }
 
+// GGUF files of `llama` hold Q and K with rows permuted for adjacent pairs. With experts it is
+// Mixtral, whose weights are a softmax of the chosen logits: that of all, over the sum of the chosen
+// (Jiang et al. 2024, "Mixtral of Experts", section 2.1).
+constexpr Architecture Llama() {
+  Architecture a{"llama", RopePairing::kAdjacent, "llama mistral mixtral", "LlamaForCausalLM"};
+  a.options = kMayHaveExperts;
+  a.experts_of_full_width = a.normalised_experts = true;
+  return a;
+}
+
+constexpr Architecture Mistral3() {
+  Architecture a = Llama();
+  a.name = "mistral3", a.model_types = "ministral3 mistral3 mistral", a.hf_class = "Ministral3ForCausalLM";
+  a.options = kNoOption;
+  return a;
+}
+
+// The softmax is over all experts, and the weights are not normalised; beside them stands one that
+// every token uses, as much as its gate says (Qwen Team 2024, "Qwen1.5-MoE").
+constexpr Architecture Qwen2Moe() {
+  Architecture a = Qwen2();
+  a.name = "qwen2moe", a.model_types = "qwen2_moe", a.hf_class = "Qwen2MoeForCausalLM";
+  a.optional |= kExperts | kSharedExpert;
+  a.options = kMayHaveExperts;
+  a.tied = false;
+  a.renamed = {RenamedTensor{PB_STAGE_GATE_PROJ, "ffn_gate_shexp"},
+               RenamedTensor{PB_STAGE_UP_PROJ, "ffn_up_shexp"},
+               RenamedTensor{PB_STAGE_DOWN_PROJ, "ffn_down_shexp"}};
+  return a;
+}
+
+constexpr Architecture Qwen3Moe() {
+  Architecture a = Qwen3();
+  a.name = "qwen3moe", a.model_types = "qwen3_moe", a.hf_class = "Qwen3MoeForCausalLM";
+  a.optional = (a.optional - kDense) | kExperts;
+  a.options = kMayHaveExperts;
+  a.normalised_experts = true;
+  return a;
+}
+
+// Sinks, a window on every other layer, biases everywhere, the chosen logits' softmax
+// (openai/gpt-oss, torch/model.py).
+constexpr Architecture GptOss() {
+  Architecture a{"gpt-oss", RopePairing::kHalves, "gpt_oss", "GptOssForCausalLM"};
+  a.optional = kPreNorms | kExperts;
+  a.activation = Activation::kSwigluOai;
+  a.biased = {PB_STAGE_Q_PROJ,        PB_STAGE_K_PROJ,      PB_STAGE_V_PROJ,    PB_STAGE_ATTN_OUT,
+              PB_STAGE_ROUTER_LOGITS, PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, PB_STAGE_EXPERT_DOWN};
+  a.options = kWindows | kMayHaveExperts;
+  a.window_period = 2, a.attention_sinks = true, a.softmax_of_chosen = true;
+  a.tied = false;
+  a.renamed = {RenamedTensor{PB_STAGE_FFN_NORM, "post_attention_norm"}};
+  return a;
+}
+
+// LayerNorm; without a second norm in a layer, attention and the network read the first
+// (stabilityai/stablelm-2-12b).
+constexpr Architecture StableLm() {
+  Architecture a{"stablelm", RopePairing::kHalves, "stablelm", "StableLmForCausalLM"};
+  a.optional = stages::Set(PB_STAGE_ATTN_NORM) | kDense, a.may_have = PB_STAGE_FFN_NORM;
+  a.options = kMayBeParallel;
+  a.full_rotation = false, a.layer_norm = true;
+  a.tied = false;
+  return a;
+}
+
 constexpr Architecture kArchitectures[] = {
-    // GGUF files of `llama` hold Q and K with rows permuted for adjacent pairs.
-    {"llama", RopePairing::kAdjacent, "llama mistral mixtral", "LlamaForCausalLM"},
+    Llama(),
+    Mistral3(),
     Qwen2(),
+    Qwen2Moe(),
     Qwen3(),
+    Qwen3Moe(),
+    GptOss(),
+    StableLm(),
     Phi3(),
     Gemma2(),
     Gemma3(),
@@ -101,6 +172,14 @@ const Architecture* FindArchitecture(std::string_view name) {
   for (const Architecture& a : kArchitectures)
     if (a.name == name) return &a;
   return nullptr;
+}
+
+std::string TensorNameIn(const Architecture* architecture, pb_stage stage, int32_t layer,
+                         std::string_view part) {
+  std::string name;
+  if (stages::Of(stage).per_layer) name.append("blk.").append(std::to_string(layer)).append(".");
+  const char* tensor = architecture ? architecture->TensorOf(stage) : stages::Of(stage).weight.tensor;
+  return name.append(tensor).append(".").append(part);
 }
 
 std::string ArchitectureNames() {
@@ -176,13 +255,21 @@ Status ReadHeads(const Keys& keys, const Architecture& architecture, HyperParame
   return {};
 }
 
+// YaRN's attention factor (Peng et al. 2023, equation 22), over another where the model has one
+// (transformers, modeling_rope_utils.py, _compute_yarn_parameters).
+float YarnAttentionFactor(float factor, float log_multiplier) {
+  const auto scale = [factor](float m) { return factor <= 1 ? 1.0f : 0.1f * m * std::log(factor) + 1.0f; };
+  return log_multiplier != 0 ? scale(1) / scale(log_multiplier) : scale(1);
+}
+
 Status ReadRopeScaling(const Keys& keys, HyperParameters& p) {
   std::string type = "linear";
   if (keys.Has("rope.scaling.type")) {
     PB_ASSIGN(type, keys.String("rope.scaling.type"));
   }
-  if (type != "linear" && type != "none") {
-    return MakeError(Code::kUnsupported, "rope scaling \"{}\" ({}) is not supported (linear and none are)",
+  if (type != "linear" && type != "none" && type != "yarn" && type != "longrope") {
+    return MakeError(Code::kUnsupported,
+                     "rope scaling \"{}\" ({}) is not supported (linear, yarn, longrope and none are)",
                      type.substr(0, 64), keys.Full("rope.scaling.type"));
   }
   p.rope_scale = {1.0f, Origin::kDefault};
@@ -192,7 +279,66 @@ Status ReadRopeScaling(const Keys& keys, HyperParameters& p) {
     PB_ASSIGN(double factor, keys.Real(key, 0));
     p.rope_scale = {factor == 0 || type == "none" ? 1.0f : static_cast<float>(factor), Origin::kMetadata};
   }
+  RopeStretch& r = p.rope_stretch;
+  r.yarn = type == "yarn";
+  PB_ASSIGN(r.n_ctx_original, keys.CountOr("rope.scaling.original_context_length", p.n_ctx_train));
+  const auto real = [&](std::string_view key, float otherwise) -> Result<float> {
+    if (!keys.Has(key)) return otherwise;
+    PB_ASSIGN(const double value, keys.Real(key, 0));
+    return static_cast<float>(value);
+  };
+  PB_ASSIGN(r.beta_fast, real("rope.scaling.yarn_beta_fast", r.beta_fast));
+  PB_ASSIGN(r.beta_slow, real("rope.scaling.yarn_beta_slow", r.beta_slow));
+  PB_ASSIGN(const float log_multiplier, real("rope.scaling.yarn_log_multiplier", 0));
+  PB_ASSIGN(r.attention_factor, real("rope.scaling.attn_factor", 1));
+  if (r.yarn) r.attention_factor *= YarnAttentionFactor(p.rope_scale.value, log_multiplier);
   return {};
+}
+
+// How many experts, how wide, and how they are weighed.
+Status ReadExperts(const Keys& keys, const Architecture& architecture, HyperParameters& p) {
+  if ((architecture.options & kMayHaveExperts) == 0) return {};
+  const GgufValue* count = keys.file().Find(keys.Full("expert_count"));
+  const bool must = architecture.optional.Contains(PB_STAGE_ROUTER_LOGITS);
+  if (!must && (!count || ValueText(*count) == "0")) return {};
+  const std::string router = TensorNameIn(&architecture, PB_STAGE_ROUTER_LOGITS, 0);
+  if (!keys.file().FindTensor(router))
+    return MakeError(Code::kUnsupported, "{} is {}, and the file has no {}: such experts are not supported",
+                     keys.Full("expert_count"), count ? ValueText(*count) : "missing", router);
+  Experts& e = p.experts;
+  PB_ASSIGN(e.n, keys.Count("expert_count"));
+  PB_ASSIGN(e.n_used, keys.Count("expert_used_count"));
+  if (e.n_used > e.n)
+    return MakeError(Code::kMalformed, "{} of {} experts are used ({})", e.n_used, e.n,
+                     keys.Full("expert_used_count"));
+  PB_ASSIGN(e.d_ff, keys.CountOr("expert_feed_forward_length",
+                                 architecture.experts_of_full_width ? p.d_ff : p.d_ff / e.n_used));
+  PB_ASSIGN(p.d_ff, keys.CountOr("expert_shared_feed_forward_length", p.d_ff));
+  e.softmax_of_chosen = architecture.softmax_of_chosen, e.normalised = architecture.normalised_experts;
+  if (keys.Has("expert_weights_scale")) {
+    PB_ASSIGN(const double scale, keys.Real("expert_weights_scale", 0));
+    e.scale = scale == 0 ? 1 : static_cast<float>(scale);
+  }
+  if (!must) p.ops = (p.ops - kDense) | kExperts;
+  return {};
+}
+
+// What architectures decide by themselves, and a file may say besides: then it has to be the same.
+Status CheckExperts(const Keys& keys, const HyperParameters& p) {
+  constexpr double kSoftmax = 1, kSoftmaxOfChosen = 3;  // as llama.cpp numbers them
+  const auto check = [&](std::string_view key, double expected) -> Status {
+    const GgufValue* value = keys.file().Find(keys.Full(key));
+    if (!value) return {};
+    auto number = AsNumber(*value);
+    if (number.ok() && (*number == expected || (key == "expert_gating_func" && *number == 0))) return {};
+    return MakeError(Code::kUnsupported, "byte {}: key {} is {}: architecture {} is computed with {}",
+                     value->offset, keys.Full(key), ValueText(*value), p.architecture, expected);
+  };
+  if (p.experts.n == 0) return {};
+  if (keys.Has("expert_shared_count") && !p.ops.Contains(PB_STAGE_SHARED_OUT))
+    PB_TRY(check("expert_shared_count", 0));
+  PB_TRY(check("expert_weights_norm", p.experts.normalised ? 1 : 0));
+  return check("expert_gating_func", p.experts.softmax_of_chosen ? kSoftmaxOfChosen : kSoftmax);
 }
 
 // Converters write what the checkpoint's config.json calls it.
@@ -311,6 +457,9 @@ Result<HyperParameters> ReadHyperParameters(const Keys& keys, const Architecture
   HyperParameters p;
   p.architecture = architecture.name;
   p.ops = (stages::kAll - stages::kOptional) | architecture.optional;
+  for (pb_stage stage : architecture.may_have)
+    if (keys.file().FindTensor(TensorNameIn(&architecture, stage, 0))) p.ops |= stage;
+  p.layer_norm = architecture.layer_norm, p.attention_sinks = architecture.attention_sinks;
   p.norms_rows = architecture.norms_rows, p.unrotated_every = architecture.unrotated_every;
   p.rope_pairing = {architecture.pairing, Origin::kDefault};
   PB_TRY(ReadActivation(keys, architecture, p));
@@ -318,10 +467,15 @@ Result<HyperParameters> ReadHyperParameters(const Keys& keys, const Architecture
   PB_ASSIGN(p.d_model, keys.Count("embedding_length"));
   PB_ASSIGN(p.d_ff, keys.Count("feed_forward_length"));
   PB_ASSIGN(p.n_ctx_train, keys.Count("context_length"));
+  PB_TRY(ReadExperts(keys, architecture, p));
+  PB_TRY(CheckExperts(keys, p));
   PB_TRY(ReadHeads(keys, architecture, p));
   PB_TRY(ReadSlidingWindow(keys, architecture, p));
   PB_TRY(ReadScales(keys, architecture, p));
-  PB_ASSIGN(double eps, keys.Real("attention.layer_norm_rms_epsilon", 0));
+  const bool of_layer_norm = keys.Has("attention.layer_norm_epsilon") && architecture.layer_norm;
+  PB_ASSIGN(
+      double eps,
+      keys.Real(of_layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 0));
   p.norm_eps = {static_cast<float>(eps), Origin::kMetadata};
   p.rope_base = {kDefaultRopeBase, Origin::kDefault};
   if (keys.Has("rope.freq_base")) {

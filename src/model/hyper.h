@@ -3,6 +3,7 @@
 #ifndef PARITYBIT_MODEL_HYPER_H_
 #define PARITYBIT_MODEL_HYPER_H_
 
+#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +13,12 @@
 
 namespace pb {
 
+// A tensor that is called otherwise in an architecture's files.
+struct RenamedTensor {
+  pb_stage stage = PB_STAGE_UNMAPPED;
+  const char* tensor = nullptr;
+};
+
 // What an architecture string fixes.
 struct Architecture {
   std::string_view name;
@@ -19,7 +26,10 @@ struct Architecture {
   // Of config.json files that are converted into it, the usual first; what such a file names as its
   // class.
   std::string_view model_types, hf_class;
-  stages::Set optional = stages::kPreNorms;                  // the optional stages that it has
+  // The optional stages that it has, and those that a file of it may have: they are there where their
+  // tensor is.
+  stages::Set optional = stages::kPreNorms | stages::kDense;
+  stages::Set may_have = {};
   std::optional<Activation> activation = Activation::kSilu;  // none: it allows several
   stages::Set biased = {};         // products that always have a bias; others may have one
   bool full_rotation = true;       // rope dims must equal head_dim
@@ -38,6 +48,20 @@ struct Architecture {
   // So many layers make the size whose attention scale is 1 / sqrt(d_model / heads).
   int64_t layers_of_largest = 0;
   int64_t unrotated_every = 0;  // of every n layers the last has no rotary embedding; 0: all have
+  std::array<RenamedTensor, 4> renamed = {};
+  bool layer_norm = false;  // its norms subtract the mean, and have a bias
+  bool attention_sinks = false;
+  // Of kMayHaveExperts. Where a file does not say how wide they are: as wide as the network of
+  // a model without experts, or that over the experts used.
+  bool experts_of_full_width = false;
+  bool softmax_of_chosen = false, normalised_experts = false;
+
+  // "ffn_norm": the tensor of a stage in its files.
+  const char* TensorOf(pb_stage stage) const {
+    for (const RenamedTensor& r : renamed)
+      if (r.stage == stage && r.tensor) return r.tensor;
+    return stages::Of(stage).weight.tensor;
+  }
 };
 
 // What engines take where a file has no rope.freq_base.
@@ -45,6 +69,9 @@ inline constexpr float kDefaultRopeBase = 10000.0f;
 
 // nullptr: there is none of this name.
 const Architecture* FindArchitecture(std::string_view name);
+// stages::TensorName in files of this architecture; null: of one that renames nothing.
+std::string TensorNameIn(const Architecture* architecture, pb_stage stage, int32_t layer,
+                         std::string_view part = "weight");
 // "llama, qwen2, ...".
 std::string ArchitectureNames();
 // kUnsupported, by name: an architecture that is not read.

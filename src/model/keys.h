@@ -28,6 +28,8 @@ enum Option : unsigned {
   kScoreCap = 2,
   kLogitCap = 4,
   kScales = 8,  // of embeddings, residual sums, scores and logits
+  kMayHaveExperts = 16,
+  kMayBeParallel = 32,  // attention and the network read one norm, where a layer has no second one
 };
 
 struct KeyRow {

@@ -41,6 +41,8 @@ constexpr ActivationNameRow kActivationNames[] = {
     {"gelupytorchtanh", Activation::kGeluTanh},
     {"gelunew", Activation::kGeluTanh},
     {"gelufast", Activation::kGeluTanh},
+    {"swiglu_oai", Activation::kSwigluOai},
+    {"swigluoai", Activation::kSwigluOai},
 };
 
 std::string Plain(std::string_view name) {
@@ -51,7 +53,8 @@ std::string Plain(std::string_view name) {
   return plain;
 }
 
-constexpr const char* kRopeFactors = "rope_freqs.weight";
+constexpr const char *kRopeFactors = "rope_freqs.weight", *kLongFactors = "rope_factors_long.weight",
+                     *kShortFactors = "rope_factors_short.weight";
 
 Result<float> Number(std::string_view key, std::string_view text, float least) {
   float v = 0;
@@ -154,6 +157,26 @@ Status Model::TakeDeclarations(const ModelOptions& options) {
   return {};
 }
 
+Status Model::ReadRopeFactors(TensorTable& table) {
+  RopeStretch& stretch = params_.rope_stretch;
+  for (auto [name, to] : {std::pair{kRopeFactors, &params_.rope_factors},
+                          {kLongFactors, &stretch.long_factors},
+                          {kShortFactors, &stretch.short_factors}}) {
+    if (!table.Has(name)) continue;
+    PB_ASSIGN(*to, table.Vector(name, params_.rope_dims / 2));
+    for (float f : *to)
+      if (!(f > 0) || !std::isfinite(f))
+        return MakeError(Code::kMalformed, "tensor {}: a factor of {} divides a frequency", name, f);
+  }
+  if (stretch.long_factors.empty() != stretch.short_factors.empty())
+    return MakeError(Code::kMalformed, "tensor {} is missing, {} is there",
+                     stretch.long_factors.empty() ? kLongFactors : kShortFactors,
+                     stretch.long_factors.empty() ? kShortFactors : kLongFactors);
+  // A set that holds for all lengths goes before two that do not.
+  if (!params_.rope_factors.empty()) stretch.long_factors.clear(), stretch.short_factors.clear();
+  return {};
+}
+
 Status Model::ReadWeights() {
   // Each layer needs six tensors at least: a layer count that the file cannot hold allocates nothing.
   if (static_cast<uint64_t>(params_.n_layers) > file_.tensors().size() / 6) {
@@ -161,12 +184,7 @@ Status Model::ReadWeights() {
                      file_.tensors().size());
   }
   TensorTable table(file_);
-  if (table.Has(kRopeFactors)) {
-    PB_ASSIGN(params_.rope_factors, table.Vector(kRopeFactors, params_.rope_dims / 2));
-    for (float f : params_.rope_factors)
-      if (!(f > 0) || !std::isfinite(f))
-        return MakeError(Code::kMalformed, "tensor {}: a factor of {} divides a frequency", kRopeFactors, f);
-  }
+  PB_TRY(ReadRopeFactors(table));
   weights_.resize(static_cast<size_t>(params_.n_layers) + 1);
   for (int32_t layer = -1; layer < params_.n_layers; ++layer) {
     auto& here = weights_[static_cast<size_t>(layer + 1)];
@@ -221,6 +239,19 @@ Result<StageWeights> Model::ReadFused(TensorTable& table, const FusedRows& fused
   return w;
 }
 
+Result<StageWeights> Model::ReadExperts(TensorTable& table, pb_stage stage, int32_t layer) const {
+  const Architecture* architecture = FindArchitecture(params_.architecture);
+  const auto [all_rows, n_columns] = stages::WeightShapeOf(stage, params_.shape());
+  StageWeights w;
+  w.name = TensorNameIn(architecture, stage, layer), w.n_experts = params_.experts.n;
+  const int64_t n_rows = all_rows / w.n_experts;
+  PB_ASSIGN(w.matrix, table.Experts(w.name, w.n_experts, n_rows, n_columns));
+  if (const std::string bias = TensorNameIn(architecture, stage, layer, "bias"); table.Has(bias)) {
+    PB_ASSIGN(w.bias, table.Vector(bias, n_rows, w.n_experts));
+  }
+  return w;
+}
+
 // The one place that finds a stage's numbers in the file. What a file keeps in one tensor for
 // several stages (queries, keys and values; gate and up) is found here too: the rows of it that are
 // this stage's.
@@ -228,8 +259,13 @@ Result<StageWeights> Model::ReadStage(TensorTable& table, pb_stage stage, int32_
   const stages::WeightKind kind = stages::Of(stage).weight.kind;
   const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, params_.shape());
   const bool tied = stage == PB_STAGE_LOGITS && params_.output_tied;
+  const Architecture* architecture = FindArchitecture(params_.architecture);
   StageWeights w;
+  if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX && params_.attention_sinks) {
+    PB_ASSIGN(w.sinks, table.Vector(PartName("attn_sinks", layer, "weight"), params_.n_heads));
+  }
   if (kind == stages::WeightKind::kNone) return w;
+  if (stages::kExpertProducts.Contains(stage)) return ReadExperts(table, stage, layer);
   if (const FusedTensor* fused = FusedWith(table, stage, layer)) {
     FusedRows rows{fused->name, layer};
     for (pb_stage part : fused->holds) {
@@ -238,18 +274,22 @@ Result<StageWeights> Model::ReadStage(TensorTable& table, pb_stage stage, int32_
     }
     return ReadFused(table, rows, stage);
   }
-  w.name = stages::TensorName(tied ? PB_STAGE_EMBEDDINGS : stage, layer);
+  w.name = TensorNameIn(architecture, tied ? PB_STAGE_EMBEDDINGS : stage, layer);
+  const std::string bias = TensorNameIn(architecture, stage, layer, "bias");
   if (kind == stages::WeightKind::kVector) {
     PB_ASSIGN(w.vector, table.Vector(w.name, n_columns));
+    if (params_.layer_norm && table.Has(bias)) {
+      PB_ASSIGN(w.bias, table.Vector(bias, n_columns));
+    }
     return w;
   }
   PB_ASSIGN(w.matrix, table.Matrix(w.name, n_rows, n_columns));
-  if (const std::string bias = stages::TensorName(stage, layer, "bias"); layer >= 0 && table.Has(bias)) {
+  if (layer >= 0 && table.Has(bias)) {
     PB_ASSIGN(w.bias, table.Vector(bias, n_rows));
   }
   // Only BitNet files carry factors beside a layer's matrices.
   if (layer >= 0 && params_.has_sub_norms()) {
-    PB_ASSIGN(w.scale, table.OptionalScale(stages::TensorName(stage, layer, "scale")));
+    PB_ASSIGN(w.scale, table.OptionalScale(TensorNameIn(architecture, stage, layer, "scale")));
   }
   return w;
 }
@@ -260,7 +300,7 @@ std::vector<std::string> UnmappedTensors(const GgufFile& file) {
   const auto layers = file.Uint(name.ok() ? *name + ".block_count" : std::string());
   const uint64_t most = file.tensors().size();  // a file that declares more layers has no name for them
   const auto n_layers = static_cast<int32_t>(layers.ok() ? std::min(*layers, most) : most);
-  std::set<std::string> read = {"rope_freqs.weight"};
+  std::set<std::string> read = {kRopeFactors, kLongFactors, kShortFactors};
   const auto add = [&read](const std::string& stem) {
     for (const char* part : {"weight", "bias", "scale"}) read.insert(stem + part);
   };
@@ -269,11 +309,18 @@ std::vector<std::string> UnmappedTensors(const GgufFile& file) {
   for (int32_t id = 0; id < PB_STAGE_COUNT; ++id) {
     const stages::Stage& stage = stages::Of(static_cast<pb_stage>(id));
     if (stage.weight.kind == stages::WeightKind::kNone) continue;
-    if (stage.optional && architecture && !architecture->optional.Contains(stage.id)) continue;
-    if (!stage.per_layer) add(stages::TensorName(stage.id, -1, ""));
+    // Experts and what they replace: a file has either.
+    const stages::Set had = !architecture ? stages::kAll
+                            : (architecture->options & kMayHaveExperts)
+                                ? architecture->optional | architecture->may_have | stages::kExperts
+                                : architecture->optional | architecture->may_have;
+    if (stage.optional && !had.Contains(stage.id)) continue;
+    if (!stage.per_layer) add(TensorNameIn(architecture, stage.id, -1, ""));
     for (int32_t layer = 0; stage.per_layer && layer < n_layers; ++layer)
-      add(stages::TensorName(stage.id, layer, ""));
+      add(TensorNameIn(architecture, stage.id, layer, ""));
   }
+  for (int32_t layer = 0; architecture && architecture->attention_sinks && layer < n_layers; ++layer)
+    add(PartName("attn_sinks", layer, ""));
   std::vector<std::string> unmapped;
   for (const GgufTensor& tensor : file.tensors())
     if (read.count(tensor.name) == 0) unmapped.push_back(tensor.name);

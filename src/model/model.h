@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,10 @@ enum class Origin { kMetadata, kConfigJson, kSet, kDefault };
 const char* OriginName(Origin origin);  // "metadata" "config.json" "set" "default", as in pb_fact
 
 // kGelu: by the error function; kGeluTanh: its approximation (Hendrycks, Gimpel 2016, section 2).
-enum class Activation { kSilu, kRelu2, kRelu, kGelu, kGeluTanh };
+// kSwigluOai: of gpt-oss, x sigmoid(1.702 x) of a gate that is capped at 7; what it multiplies is
+// capped at 7 both ways, and 1 is added (openai/gpt-oss, torch/model.py, swiglu).
+enum class Activation { kSilu, kRelu2, kRelu, kGelu, kGeluTanh, kSwigluOai };
+inline constexpr float kSwigluOaiSlope = 1.702f, kSwigluOaiLimit = 7.0f;
 enum class RopePairing {
   kAdjacent,
   kHalves
@@ -33,6 +37,32 @@ template <typename T>
 struct Declared {
   T value{};
   Origin origin = Origin::kDefault;
+};
+
+// Experts of which each token uses a few (Shazeer et al. 2017). All 0: a network that all tokens
+// pass through.
+struct Experts {
+  int64_t n = 0, n_used = 0, d_ff = 0;
+  // The softmax that makes weights is over the chosen logits; else over all of them, before the
+  // choice.
+  bool softmax_of_chosen = false;
+  bool normalised = false;  // the chosen weights are divided by their sum
+  float scale = 1;          // of the weights, last
+};
+
+// How a rotation is stretched beyond the context of the training, besides rope_scale and
+// rope_factors, which divide positions and frequencies.
+struct RopeStretch {
+  // YaRN (Peng et al. 2023, section 3.2): pairs that turn more than beta_fast times within
+  // n_ctx_original positions keep their frequency, those that turn less than beta_slow times have it
+  // divided by rope_scale, and those between have a mixture.
+  bool yarn = false;
+  float beta_fast = 32, beta_slow = 1;
+  int64_t n_ctx_original = 0;
+  float attention_factor = 1;  // of what was rotated: of its cosine and sine
+  // LongRoPE (Ding et al. 2024): two sets of factors, in place of rope_factors; which one counts is
+  // decided by whether a session has room for more than n_ctx_original positions.
+  std::vector<float> long_factors, short_factors;
 };
 
 struct HyperParameters {
@@ -56,11 +86,15 @@ struct HyperParameters {
   int64_t rope_dims = 0;
   Declared<RopePairing> rope_pairing;
   Declared<float> rope_base;
-  Declared<float> rope_scale;                         // linear: positions are divided by it
+  Declared<float> rope_scale;                         // positions are divided by it
   Declared<float> local_rope_base, local_rope_scale;  // of local layers
   // Of each rotated pair, what its frequency is divided by (rope_freqs.weight: LLaMA 3.1 and later);
   // empty: nothing.
   std::vector<float> rope_factors;
+  RopeStretch rope_stretch;
+  Experts experts;
+  bool layer_norm = false;       // norms subtract the mean, and have a bias (Ba et al. 2016)
+  bool attention_sinks = false;  // each head has a logit that takes a share of the softmax
   Declared<float> norm_eps;
   std::optional<Declared<Activation>>
       ffn_activation;  // none: undeclared where the architecture allows several
@@ -68,7 +102,13 @@ struct HyperParameters {
   bool output_tied = false;
 
   stages::ModelShape shape() const {
-    return {d_model, d_ff, n_heads, n_kv_heads, head_dim, n_vocab, norms_rows};
+    return {d_model, d_ff,       n_heads,   n_kv_heads,     head_dim,
+            n_vocab, norms_rows, experts.n, experts.n_used, experts.d_ff};
+  }
+  // What divides the frequencies: of LongRoPE the long factors or the short ones.
+  const std::vector<float>& RopeFactors(bool long_rope) const {
+    if (rope_stretch.long_factors.empty()) return rope_factors;
+    return long_rope ? rope_stretch.long_factors : rope_stretch.short_factors;
   }
   bool is_local(int64_t layer) const {
     return !local.empty() && layer >= 0 && local[static_cast<size_t>(layer)];
@@ -78,21 +118,39 @@ struct HyperParameters {
   bool rotates(int64_t layer) const {
     return unrotated_every == 0 || layer < 0 || (layer + 1) % unrotated_every != 0;
   }
+  // Whether rope_stretch holds in a layer: local ones that have a scale of their own are not stretched.
+  bool stretches(int64_t layer) const {
+    return !is_local(layer) || local_rope_scale.value == rope_scale.value;
+  }
   // kUnsupported: a text of n positions is longer than what is computed.
   Status CheckLength(int64_t n_positions) const;
   bool has_sub_norms() const { return ops.Contains(PB_STAGE_ATTN_SUB_NORM); }
 };
 
-// What a stage reads of the file: a matrix (of the embeddings: a row for each token), a norm's
-// float32 vector, or neither.
+// What a stage reads of the file: a matrix (of the embeddings: a row for each token; of experts: the
+// rows of all), a norm's float32 vector, or neither.
 struct StageWeights {
   std::string name;   // of the tensor, "blk.3.ffn_up.weight"; empty: the stage reads none
   WeightView matrix;  // data is null where there is none
   // a factor beside the matrix that some BitNet files carry (blk.N.attn_q.scale)
   float scale = 1;
   std::vector<float> vector;  // empty where there is none
-  // Added to the outputs of a product (blk.N.attn_q.bias); empty where there is none.
+  // Added to the outputs of a product or a norm (blk.N.attn_q.bias); empty where there is none.
   std::vector<float> bias;
+  std::vector<float> sinks;  // of the softmax (blk.N.attn_sinks), one a head; empty where there are none
+  int64_t n_experts = 0;     // that the matrix and the bias are of, one after the other; 0: of none
+
+  // Of one expert.
+  WeightView MatrixOf(int64_t expert) const {
+    WeightView one = matrix;
+    one.n_rows = n_experts > 0 ? matrix.n_rows / n_experts : matrix.n_rows;
+    one.data += static_cast<uint64_t>(expert * one.n_rows) * matrix.row_bytes;
+    return one;
+  }
+  std::span<const float> BiasOf(int64_t expert) const {
+    const size_t n = n_experts > 0 ? bias.size() / static_cast<size_t>(n_experts) : bias.size();
+    return std::span(bias).subspan(static_cast<size_t>(expert) * n, n);
+  }
 };
 
 // What the user says that counts, whatever the files declare.
@@ -140,6 +198,8 @@ class Model {
   Status TakeDeclarations(const ModelOptions& options);
   Status ReadWeights();
   Result<StageWeights> ReadStage(class TensorTable& table, pb_stage stage, int32_t layer) const;
+  Result<StageWeights> ReadExperts(class TensorTable& table, pb_stage stage, int32_t layer) const;
+  Status ReadRopeFactors(class TensorTable& table);
   // Rows [first, first + the stage's own) of a tensor of n_rows that several stages share.
   struct FusedRows {
     const char* tensor;

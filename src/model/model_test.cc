@@ -231,7 +231,7 @@ TEST(Model, RefusesByNameWhatItDoesNotRun) {
   auto key = [&](const char* k, GgufValue v) { return Load(Edited(base, k, std::move(v))); };
   ExpectError(key("general.architecture", Text("mamba")), Code::kUnsupported, "mamba");
   ExpectError(key("llama.expert_count", U32(8)), Code::kUnsupported, "llama.expert_count");
-  ExpectError(key("llama.rope.scaling.type", Text("yarn")), Code::kUnsupported, "yarn");
+  ExpectError(key("llama.rope.scaling.type", Text("dynamic")), Code::kUnsupported, "dynamic");
   ExpectError(key("llama.attention.causal", {GgufType::kBool, {}, false, 0}), Code::kUnsupported,
               "llama.attention.causal");
   ExpectError(key("llama.attention.value_length", U32(8)), Code::kUnsupported, "unequal lengths");

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace pb {
@@ -44,39 +45,51 @@ Result<const GgufTensor*> TensorTable::Get(const std::string& name) {
   return t;
 }
 
-Result<WeightView> TensorTable::Matrix(const std::string& name, int64_t n_rows, int64_t n_columns) {
+Result<WeightView> TensorTable::View(const std::string& name, const std::vector<uint64_t>& shape) {
   PB_ASSIGN(const GgufTensor* t, Get(name));
-  auto rows = static_cast<uint64_t>(n_rows), columns = static_cast<uint64_t>(n_columns);
-  if (t->shape != std::vector<uint64_t>{columns, rows}) {
-    return MakeError(Code::kMalformed, "byte {}: tensor {} has shape {}, the metadata imply ({}, {})",
-                     t->info_offset, name, ShapeText(t->shape), columns, rows);
-  }
+  std::vector<uint64_t> there = t->shape;
+  there.resize(std::max(there.size(), shape.size()), 1);
+  if (there != shape)
+    return MakeError(Code::kMalformed, "byte {}: tensor {} has shape {}, the metadata imply {}",
+                     t->info_offset, name, ShapeText(t->shape), ShapeText(shape));
   PB_ASSIGN(const BlockFormat* format, FormatOf(*t));
   WeightView view;
   view.type = format->type;
   view.data = t->data.data();
-  view.n_rows = n_rows;
-  view.n_columns = n_columns;
-  view.row_bytes = columns / format->block_values * format->block_bytes;
+  view.n_columns = static_cast<int64_t>(shape[0]);
+  view.n_rows = static_cast<int64_t>(shape.size() > 2 ? shape[1] * shape[2] : shape[1]);
+  view.row_bytes = shape[0] / format->block_values * format->block_bytes;
   if (view.type == BlockType::kI2_S) {
     PB_ASSIGN(view.scale, CheckI2S(*t));
   }
   return view;
 }
 
-Result<std::vector<float>> TensorTable::Vector(const std::string& name, int64_t n) {
+Result<WeightView> TensorTable::Matrix(const std::string& name, int64_t n_rows, int64_t n_columns) {
+  return View(name, {static_cast<uint64_t>(n_columns), static_cast<uint64_t>(n_rows)});
+}
+
+Result<WeightView> TensorTable::Experts(const std::string& name, int64_t n_experts, int64_t n_rows,
+                                        int64_t n_columns) {
+  return View(name, {static_cast<uint64_t>(n_columns), static_cast<uint64_t>(n_rows),
+                     static_cast<uint64_t>(n_experts)});
+}
+
+Result<std::vector<float>> TensorTable::Vector(const std::string& name, int64_t n, int64_t n_rows) {
   PB_ASSIGN(const GgufTensor* t, Get(name));
-  if (t->shape != std::vector<uint64_t>{static_cast<uint64_t>(n)}) {
-    return MakeError(Code::kMalformed, "byte {}: tensor {} has shape {}, the metadata imply ({})",
-                     t->info_offset, name, ShapeText(t->shape), n);
+  std::vector<uint64_t> shape = {static_cast<uint64_t>(n)};
+  if (n_rows > 1) shape.push_back(static_cast<uint64_t>(n_rows));
+  if (t->shape != shape) {
+    return MakeError(Code::kMalformed, "byte {}: tensor {} has shape {}, the metadata imply {}",
+                     t->info_offset, name, ShapeText(t->shape), ShapeText(shape));
   }
   PB_ASSIGN(const BlockFormat* format, FormatOf(*t));
   if (format->block_values != 1) {
     return MakeError(Code::kUnsupported, "byte {}: tensor {}: a vector of type {} is not supported",
                      t->info_offset, name, format->name);
   }
-  std::vector<float> values(static_cast<size_t>(n));
-  format->decode(t->data.data(), values.data(), n, 1.0f);
+  std::vector<float> values(static_cast<size_t>(n * n_rows));
+  format->decode(t->data.data(), values.data(), n * n_rows, 1.0f);
   return values;
 }
 

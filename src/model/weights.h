@@ -19,9 +19,12 @@ class TensorTable {
 
   bool Has(std::string_view name) const { return file_.FindTensor(name) != nullptr; }
   // A matrix of n_rows x n_columns in a supported block format; I2_S bytes are scanned.
+  // A single row may be a vector.
   Result<WeightView> Matrix(const std::string& name, int64_t n_rows, int64_t n_columns);
-  // n values, decoded to float32.
-  Result<std::vector<float>> Vector(const std::string& name, int64_t n);
+  // The same of several experts, n_rows each, in a tensor of three dimensions.
+  Result<WeightView> Experts(const std::string& name, int64_t n_experts, int64_t n_rows, int64_t n_columns);
+  // n values, decoded to float32; `n_rows`: of each of so many rows.
+  Result<std::vector<float>> Vector(const std::string& name, int64_t n, int64_t n_rows = 1);
   // One value, 1 when the tensor is absent.
   Result<float> OptionalScale(const std::string& name);
   // kUnsupported with the name of the first tensor that was not asked for.
@@ -29,6 +32,7 @@ class TensorTable {
 
  private:
   Result<const GgufTensor*> Get(const std::string& name);
+  Result<WeightView> View(const std::string& name, const std::vector<uint64_t>& shape);
 
   const GgufFile& file_;
   std::set<const GgufTensor*> used_;

@@ -55,6 +55,10 @@ Result<bool> ApplySetting(std::string_view key, std::string_view value, Config& 
     PB_ASSIGN(config.noise_seed, Number<uint64_t>(key, value, 0, UINT64_MAX));
   } else if (key == "cpu.library") {
     PB_ASSIGN(config.isa, ParseIsa(value));
+  } else if (key == "rope.factors") {
+    if (value != "long" && value != "short")
+      return MakeError(Code::kUsage, "rope.factors={}: long or short is expected", value);
+    config.long_rope = value == "long";
   } else {
     return MakeError(Code::kUnsupported, "setting {}: not offered by the native engine", key);
   }
@@ -68,6 +72,7 @@ OpParams DeclaredParams(const HyperParameters& p, const Config& config) {
   o.norm_eps = p.norm_eps.value;
   o.rope_pairing = p.rope_pairing.value, o.rope_base = p.rope_base.value, o.rope_scale = p.rope_scale.value;
   o.local_rope_base = p.local_rope_base.value, o.local_rope_scale = p.local_rope_scale.value;
+  o.long_rope = config.long_rope.value_or(config.n_ctx > p.rope_stretch.n_ctx_original);
   return o;
 }
 

@@ -23,6 +23,8 @@ struct Config {
   // positions reserved; 0: what the model was trained for, at most kDefaultContext
   int64_t n_ctx = 0;
   std::optional<uint64_t> noise_seed;
+  // LongRoPE: which factors count; none: what n_ctx decides.
+  std::optional<bool> long_rope;
   Isa isa = BestIsa();
 };
 inline constexpr int64_t kDefaultContext = 8192;
@@ -41,6 +43,7 @@ struct OpParams {
   RopePairing rope_pairing = RopePairing::kAdjacent;
   float rope_base = 0, rope_scale = 1;
   float local_rope_base = 0, local_rope_scale = 1;  // of local layers
+  bool long_rope = false;                           // LongRoPE: the long factors count
 };
 OpParams DeclaredParams(const HyperParameters& p, const Config& config);
 // One field changed: "ffn.activation=relu2", also norm.eps rope.base rope.scale rope.pairing

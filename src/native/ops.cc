@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "base/half.h"
 
@@ -36,14 +37,53 @@ void GeluTanhRow(const float* x, int64_t n, bool f16, float* y) {
   for (int64_t i = 0; i < n; i++) y[i] = std::fabs(x[i]) >= 10 ? std::max(x[i], 0.0f) : table[F32ToF16(x[i])];
 }
 
+// The sigmoid's part of gpt-oss' SwiGLU, of a gate that is capped.
+void SwigluOaiRow(const float* x, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; i++) {
+    const float capped = std::min(x[i], kSwigluOaiLimit);
+    y[i] = capped / (1.0f + std::exp(-kSwigluOaiSlope * capped));
+  }
+}
+
+// (x - mean) / sqrt(variance + eps) * weight + bias, sums in double; the bias may be empty.
+void LayerNorm(const float* x, std::span<const float> weight, std::span<const float> bias, float eps,
+               float* y) {
+  const size_t n = weight.size();
+  double sum = 0, squares = 0;
+  for (size_t i = 0; i < n; i++) sum += static_cast<double>(x[i]);
+  const double mean = sum / static_cast<double>(n);
+  for (size_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+  const double inverse = 1 / std::sqrt(squares / static_cast<double>(n) + static_cast<double>(eps));
+  for (size_t i = 0; i < n; i++) {
+    const auto scaled = static_cast<float>((x[i] - mean) * inverse) * weight[i];
+    y[i] = bias.empty() ? scaled : scaled + bias[i];
+  }
+}
+
 }  // namespace
 
-RopeTable::RopeTable(int64_t dims, float base, float scale, std::span<const float> factors)
+RopeTable::RopeTable(int64_t dims, float base, float scale, std::span<const float> factors,
+                     const RopeStretch& stretch)
     : dims_(dims),
       factor_(static_cast<float>(
           std::pow(static_cast<double>(base), static_cast<double>(-2.0f / static_cast<float>(dims))))),
       frequency_scale_(1.0f / scale),
-      factors_(factors) {}
+      factors_(factors),
+      attention_factor_(stretch.attention_factor) {
+  if (!stretch.yarn) return;
+  // The pair that turns n times within the original context (Peng et al. 2023, section 3.2), between
+  // whole pairs.
+  const auto pair_of = [&](float n) {
+    const float turns = static_cast<float>(stretch.n_ctx_original) / (n * 2 * static_cast<float>(M_PI));
+    return static_cast<float>(dims) * std::log(turns) / (2 * std::log(base));
+  };
+  const float first = std::max(0.0f, std::floor(pair_of(stretch.beta_fast))),
+              last = std::min(static_cast<float>(dims - 1), std::ceil(pair_of(stretch.beta_slow)));
+  for (int64_t i = 0; i < dims / 2; i++) {
+    const float along = (static_cast<float>(i) - first) / std::max(0.001f, last - first);
+    kept_.push_back(1 - std::min(1.0f, std::max(0.0f, along)));
+  }
+}
 
 void RopeTable::Reach(int64_t n_positions) {
   int64_t have = static_cast<int64_t>(rows_.size()) / std::max<int64_t>(dims_, 1);
@@ -53,10 +93,15 @@ void RopeTable::Reach(int64_t n_positions) {
     float* row = rows_.data() + p * dims_;
     float theta = static_cast<float>(p);
     for (int64_t i = 0; i < dims_ / 2; i++, theta *= factor_) {
-      const float slowed = factors_.empty() ? theta : theta / factors_[static_cast<size_t>(i)];
-      double angle = static_cast<double>(slowed * frequency_scale_);
-      row[i] = static_cast<float>(std::cos(angle));
-      row[dims_ / 2 + i] = static_cast<float>(std::sin(angle));
+      const float own = factors_.empty() ? theta : theta / factors_[static_cast<size_t>(i)];
+      float turned = own * frequency_scale_;
+      if (!kept_.empty()) {
+        const float kept = kept_[static_cast<size_t>(i)];
+        turned = turned * (1 - kept) + own * kept;
+      }
+      const double angle = static_cast<double>(turned), factor = static_cast<double>(attention_factor_);
+      row[i] = static_cast<float>(std::cos(angle) * factor);
+      row[dims_ / 2 + i] = static_cast<float>(std::sin(angle) * factor);
     }
   }
 }
@@ -67,8 +112,11 @@ Ops::Ops(std::shared_ptr<const Weights> weights, const Kernels& kernels, ThreadP
       kernels_(kernels),
       pool_(pool),
       params_(params),
-      rope_(hyper().rope_dims, params.rope_base, params.rope_scale, hyper().rope_factors),
-      local_rope_(hyper().rope_dims, params.local_rope_base, params.local_rope_scale, hyper().rope_factors) {}
+      rope_(hyper().rope_dims, params.rope_base, params.rope_scale, hyper().RopeFactors(params.long_rope),
+            hyper().rope_stretch),
+      local_rope_(hyper().rope_dims, params.local_rope_base, params.local_rope_scale,
+                  hyper().RopeFactors(params.long_rope),
+                  params.local_rope_scale == params.rope_scale ? hyper().rope_stretch : RopeStretch()) {}
 
 int64_t Ops::Width(pb_stage stage, const TokenRows& span) const {
   return stages::RowWidth(stage, hyper().shape(), span.n_visible());
@@ -161,9 +209,136 @@ void Ops::Attention(int64_t layer, const TokenRows& span, const float* q, const 
     const int64_t position = span.first + row;
     auto scores = MakeAligned<float>(position + 1);
     Scores(layer, position, head, q + (row * n_heads + head) * d, cache, cache_layer, scores.get());
-    kernels_.softmax(scores.get(), position + 1, scores.get());
+    Softmax(layer, head, scores.get(), position + 1, scores.get());
     Context(layer, position, head, scores.get(), cache, cache_layer, out + (row * n_heads + head) * d);
   });
+}
+
+void Ops::Softmax(int64_t layer, int64_t head, const float* scores, int64_t n, float* out) const {
+  const std::vector<float>& sinks =
+      weights_->model->weights(PB_STAGE_ATTN_SCORES_SOFTMAX, static_cast<int32_t>(layer)).sinks;
+  if (sinks.empty()) return kernels_.softmax(scores, n, out);
+  // The sink takes part as one more score, and is dropped.
+  auto with = MakeAligned<float>(n + 1);
+  std::copy_n(scores, n, with.get());
+  with[n] = sinks[static_cast<size_t>(head)];
+  kernels_.softmax(with.get(), n + 1, with.get());
+  std::copy_n(with.get(), n, out);
+}
+
+void Ops::Norm(pb_stage stage, int64_t layer, int64_t n, const float* x, float* out) {
+  const HyperParameters& h = hyper();
+  const StageWeights& w = weights_->model->weights(stage, static_cast<int32_t>(layer));
+  const int64_t part = stages::SumLength(stage, h.shape(), 1);  // the row, or a head of it
+  const int64_t n_parts = n * (stages::RowWidth(stage, h.shape(), 1) / part);
+  Rows(n_parts, part, [&](int64_t r) {
+    if (h.layer_norm) return LayerNorm(x + r * part, w.vector, w.bias, params_.norm_eps, out + r * part);
+    kernels_.rms_norm(x + r * part, w.vector.data(), params_.norm_eps, part, out + r * part);
+  });
+}
+
+void Ops::Activate(int64_t n, int64_t width, const float* x, float* out) {
+  const Kernels& k = kernels_;
+  if (params_.activation == Activation::kGeluTanh) {
+    const bool f16 = params_.act_quant.all != ActScheme::kNone;
+    Rows(n, width, [&](int64_t r) { GeluTanhRow(x + r * width, width, f16, out + r * width); });
+    return;
+  }
+  auto act = params_.activation == Activation::kSwigluOai ? SwigluOaiRow
+             : params_.activation == Activation::kSilu    ? k.silu
+             : params_.activation == Activation::kRelu2   ? k.relu2
+             : params_.activation == Activation::kRelu    ? k.relu
+                                                          : k.gelu;
+  Rows(n, width, [&](int64_t r) { act(x + r * width, width, out + r * width); });
+}
+
+void Ops::Gate(int64_t n, int64_t width, const float* act, const float* up, float* out) {
+  if (params_.activation != Activation::kSwigluOai)
+    return Rows(n, width, [&](int64_t r) {
+      kernels_.multiply(act + r * width, up + r * width, width, out + r * width);
+    });
+  Rows(n, width, [&](int64_t r) {
+    for (int64_t i = r * width; i < (r + 1) * width; i++)
+      out[i] = act[i] * (std::clamp(up[i], -kSwigluOaiLimit, kSwigluOaiLimit) + 1.0f);
+  });
+}
+
+void Ops::ChooseExperts(const float* logits, float* ids) const {
+  const Experts& e = hyper().experts;
+  std::vector<int64_t> order(static_cast<size_t>(e.n));
+  std::iota(order.begin(), order.end(), int64_t{0});
+  // What is no number comes last.
+  const auto value = [&](int64_t i) {
+    return std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity() : logits[i];
+  };
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return value(a) > value(b); });
+  std::copy_n(order.begin(), e.n_used, ids);
+}
+
+namespace {
+
+// The expert that an id names.
+Result<int64_t> ExpertOf(float id, int64_t n_experts) {
+  if (id >= 0 && id < static_cast<float>(n_experts) && id == std::floor(id)) return static_cast<int64_t>(id);
+  return MakeError(Code::kUsage, "expert {} of {}", id, n_experts);
+}
+
+}  // namespace
+
+Status Ops::WeighExperts(const float* logits, const float* ids, float* weights) const {
+  const Experts& e = hyper().experts;
+  auto all = MakeAligned<float>(e.n);
+  if (!e.softmax_of_chosen) kernels_.softmax(logits, e.n, all.get());
+  for (int64_t j = 0; j < e.n_used; j++) {
+    PB_ASSIGN(const int64_t expert, ExpertOf(ids[j], e.n));
+    weights[j] = e.softmax_of_chosen ? logits[expert] : all[expert];
+  }
+  if (e.softmax_of_chosen) {
+    std::copy_n(weights, e.n_used, all.get());
+    kernels_.softmax(all.get(), e.n_used, all.get());
+    std::copy_n(all.get(), e.n_used, weights);
+  }
+  float sum = 0;
+  for (int64_t j = 0; j < e.n_used; j++) sum += weights[j];
+  for (int64_t j = 0; e.normalised && j < e.n_used; j++) weights[j] /= sum;
+  for (int64_t j = 0; e.scale != 1 && j < e.n_used; j++) weights[j] *= e.scale;
+  return {};
+}
+
+Status Ops::ExpertProduct(pb_stage stage, int64_t layer, int64_t n, const float* x, const float* ids,
+                          float* out) {
+  const Experts& e = hyper().experts;
+  const std::vector<Matrix>& matrices = weights_->experts[static_cast<size_t>(layer)].at(stage);
+  std::vector<std::vector<int64_t>> parts(static_cast<size_t>(e.n));  // of each expert: token * n_used + slot
+  for (int64_t i = 0; i < n * e.n_used; i++) {
+    PB_ASSIGN(const int64_t expert, ExpertOf(ids[i], e.n));
+    parts[static_cast<size_t>(expert)].push_back(i);
+  }
+  const bool own_rows = stage == PB_STAGE_EXPERT_DOWN;  // each expert has its own input
+  for (size_t expert = 0; expert < parts.size(); expert++) {
+    const Matrix& w = matrices[expert];
+    const int64_t in_width = w.view.n_columns, out_width = w.view.n_rows;
+    const auto m = static_cast<int64_t>(parts[expert].size());
+    if (m == 0) continue;
+    auto rows = MakeAligned<float>(m * in_width), made = MakeAligned<float>(m * out_width);
+    for (int64_t i = 0; i < m; i++) {
+      const int64_t at = parts[expert][static_cast<size_t>(i)];
+      std::copy_n(x + (own_rows ? at : at / e.n_used) * in_width, in_width, rows.get() + i * in_width);
+    }
+    const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, false);
+    PB_TRY(Product(kernels_, pool_, w, scheme, rows.get(), m, made.get()));
+    for (int64_t i = 0; i < m; i++)
+      std::copy_n(made.get() + i * out_width, out_width,
+                  out + parts[expert][static_cast<size_t>(i)] * out_width);
+  }
+  return {};
+}
+
+void Ops::MixExperts(const float* down, const float* weights, float* out) const {
+  const int64_t width = hyper().d_model;
+  for (int64_t i = 0; i < width; i++) out[i] = down[i] * weights[0];
+  for (int64_t j = 1; j < hyper().experts.n_used; j++)
+    for (int64_t i = 0; i < width; i++) out[i] += down[j * width + i] * weights[j];
 }
 
 void Ops::Rope(int64_t layer, const TokenRows& span, const float* x, int64_t n_heads, float* out) {
@@ -207,13 +382,8 @@ Status Ops::Compute(pb_stage stage, int64_t layer, const TokenRows& span, std::s
   const int64_t n = span.n, width = Width(stage, span), p = span.n_visible();
   const Kernels& k = kernels_;
   switch (stages::Of(stage).group) {
-    case stages::Group::kNorm: {
-      const float* weight = weights_->model->weights(stage, static_cast<int32_t>(layer)).vector.data();
-      const int64_t part = stages::SumLength(stage, h.shape(), p);  // the row, or a head of it
-      Rows(n * (width / part), part,
-           [&](int64_t r) { k.rms_norm(in[0] + r * part, weight, params_.norm_eps, part, out + r * part); });
-      return {};
-    }
+    case stages::Group::kNorm:
+      return Norm(stage, layer, n, in[0], out), Status();
     case stages::Group::kProduct: {
       const Matrix& w = weights_->Of(stage, layer);
       const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, w.is_output);
@@ -234,7 +404,7 @@ Status Ops::Compute(pb_stage stage, int64_t layer, const TokenRows& span, std::s
     case stages::Group::kSoftmax:
       ForHeads(span, [&](int64_t row, int64_t head) {
         const int64_t at = row * width + head * p, visible = span.first + row + 1;
-        k.softmax(in[0] + at, visible, out + at);
+        Softmax(layer, head, in[0] + at, visible, out + at);
         std::fill(out + at + visible, out + at + p, 0.0f);
       });
       return {};
@@ -244,30 +414,39 @@ Status Ops::Compute(pb_stage stage, int64_t layer, const TokenRows& span, std::s
                 out + (row * h.n_heads + head) * h.head_dim);
       });
       return {};
-    case stages::Group::kSum:
+    case stages::Group::kSum: {
+      const float scale = stage == PB_STAGE_FFN_OUT ? 1 : h.residual_scale;  // of the stream alone
       Rows(n, width, [&](int64_t r) {
         const float* x = in[0] + r * width;
-        if (h.residual_scale != 1)
-          for (int64_t i = 0; i < width; i++) out[r * width + i] = x[i] * h.residual_scale;
-        k.add(h.residual_scale != 1 ? out + r * width : x, in[1] + r * width, width, out + r * width);
+        if (scale != 1)
+          for (int64_t i = 0; i < width; i++) out[r * width + i] = x[i] * scale;
+        k.add(scale != 1 ? out + r * width : x, in[1] + r * width, width, out + r * width);
       });
       return {};
-    case stages::Group::kActivation: {
-      if (params_.activation == Activation::kGeluTanh) {
-        const bool f16 = params_.act_quant.all != ActScheme::kNone;
-        Rows(n, width, [&](int64_t r) { GeluTanhRow(in[0] + r * width, width, f16, out + r * width); });
-        return {};
-      }
-      auto act = params_.activation == Activation::kSilu    ? k.silu
-                 : params_.activation == Activation::kRelu2 ? k.relu2
-                 : params_.activation == Activation::kRelu  ? k.relu
-                                                            : k.gelu;
-      Rows(n, width, [&](int64_t r) { act(in[0] + r * width, width, out + r * width); });
-      return {};
     }
+    case stages::Group::kActivation:
+      return Activate(n, width, in[0], out), Status();
     case stages::Group::kGate:
-      Rows(n, width,
-           [&](int64_t r) { k.multiply(in[0] + r * width, in[1] + r * width, width, out + r * width); });
+      return Gate(n, width, in[0], in[1], out), Status();
+    case stages::Group::kSelect:
+      Rows(n, h.experts.n, [&](int64_t r) { ChooseExperts(in[0] + r * h.experts.n, out + r * width); });
+      return {};
+    case stages::Group::kRouting:
+      for (int64_t r = 0; r < n; r++)
+        PB_TRY(WeighExperts(in[0] + r * h.experts.n, in[1] + r * width, out + r * width));
+      return {};
+    case stages::Group::kExpertProduct:
+      return ExpertProduct(stage, layer, n, in[0], in[1], out);
+    case stages::Group::kMixture:
+      Rows(n, width, [&](int64_t r) {
+        MixExperts(in[0] + r * width * h.experts.n_used, in[1] + r * h.experts.n_used, out + r * width);
+      });
+      return {};
+    case stages::Group::kShared:
+      Rows(n, width, [&](int64_t r) {
+        const float share = 1.0f / (1.0f + std::exp(-in[1][r]));
+        for (int64_t i = r * width; i < (r + 1) * width; i++) out[i] = in[0][i] * share;
+      });
       return {};
     default:
       return MakeError(Code::kUnsupported, "stage {}: the native engine does not compute it alone",

@@ -25,11 +25,13 @@ struct TokenRows {
 
 // cos and sin of every position's angles, grown as positions are reached: ggml's f32 angles,
 // position * scale^i by repeated multiplication, scale = base^(-2 / dims) rounded to f32, over the
-// factor of pair i, if any; cos and sin of that f32 angle by libm in f64, rounded to f32.
+// factor of pair i, if any, and mixed as YaRN mixes them; cos and sin of that f32 angle by libm in
+// f64, times the attention factor, rounded to f32.
 class RopeTable {
  public:
   // `factors`: of each pair, or empty; outlives this.
-  RopeTable(int64_t dims, float base, float scale, std::span<const float> factors);
+  RopeTable(int64_t dims, float base, float scale, std::span<const float> factors,
+            const RopeStretch& stretch);
   void Reach(int64_t n_positions);
   const float* Row(int64_t position) const {
     return rows_.data() + position * dims_;
@@ -39,6 +41,8 @@ class RopeTable {
   int64_t dims_;
   float factor_, frequency_scale_;
   std::span<const float> factors_;
+  std::vector<float> kept_;  // YaRN: the part of each pair's angle that is not divided; empty: none is
+  float attention_factor_ = 1;
   std::vector<float> rows_;
 };
 
@@ -77,6 +81,19 @@ class Ops {
   int64_t FirstSeen(int64_t layer, int64_t position) const;
   void Context(int64_t layer, int64_t position, int64_t head, const float* probabilities,
                const KvCache& cache, int64_t cache_layer, float* out) const;
+  // One head's softmax over the scores of the positions that it sees, its sink among them.
+  void Softmax(int64_t layer, int64_t head, const float* scores, int64_t n, float* out) const;
+  void Norm(pb_stage stage, int64_t layer, int64_t n, const float* x, float* out);
+  void Activate(int64_t n, int64_t width, const float* x, float* out);
+  void Gate(int64_t n, int64_t width, const float* act, const float* up, float* out);
+  // Of one token row: the ids of the experts used, and the weight of each.
+  void ChooseExperts(const float* logits, float* ids) const;
+  Status WeighExperts(const float* logits, const float* ids, float* weights) const;
+  // out (n, experts used, width of one) = x times the matrix of each token's experts; x is the
+  // token's row, or has a row for each of its experts.
+  Status ExpertProduct(pb_stage stage, int64_t layer, int64_t n, const float* x, const float* ids,
+                       float* out);
+  void MixExperts(const float* down, const float* weights, float* out) const;
   void Rope(int64_t layer, const TokenRows& span, const float* x, int64_t n_heads, float* out);
   void FinishLogits(int64_t n, float* logits) const;
   void Rows(int64_t n, int64_t width, const std::function<void(int64_t row)>& body);

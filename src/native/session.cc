@@ -21,7 +21,17 @@ Session::Buffers::Buffers(const HyperParameters& h, int64_t n) {
   for (auto* p : {&x, &residual, &norm, &out, &post}) *p = MakeAligned<float>(n * h.d_model);
   for (auto* p : {&q, &q_norm, &q_rope, &context, &sub}) *p = MakeAligned<float>(n * h.n_heads * h.head_dim);
   for (auto* p : {&k, &k_norm, &k_rope, &v}) *p = MakeAligned<float>(n * h.n_kv_heads * h.head_dim);
-  for (auto* p : {&gate, &up, &act, &gated, &ffn}) *p = MakeAligned<float>(n * h.d_ff);
+  if (h.ops.Contains(PB_STAGE_GATE_PROJ))
+    for (auto* p : {&gate, &up, &act, &gated, &ffn}) *p = MakeAligned<float>(n * h.d_ff);
+  const Experts& e = h.experts;
+  if (e.n == 0) return;
+  router = MakeAligned<float>(n * e.n);
+  for (auto* p : {&ids, &weights}) *p = MakeAligned<float>(n * e.n_used);
+  for (auto* p : {&expert_gate, &expert_up, &expert_act, &expert_gated})
+    *p = MakeAligned<float>(n * e.n_used * e.d_ff);
+  expert_down = MakeAligned<float>(n * e.n_used * h.d_model);
+  for (auto* p : {&expert_sum, &shared, &ffn_out}) *p = MakeAligned<float>(n * h.d_model);
+  shared_gate = MakeAligned<float>(n);
 }
 
 Result<std::unique_ptr<Session>> Session::Open(std::shared_ptr<const Weights> weights, const Config& config) {
@@ -77,7 +87,8 @@ void Session::ShowInputs(const pb_eval& eval, pb_stage stage, int32_t layer, con
 
 Status Session::ShowOutput(const pb_eval& eval, pb_stage stage, int32_t layer, const TokenRows& span,
                            uint32_t wanted, float* out) {
-  if (config_.noise_seed && stage != PB_STAGE_LOGITS) Disturb(stage, layer, span, out);
+  const bool rounds = stage != PB_STAGE_LOGITS && stage != PB_STAGE_EXPERT_IDS;
+  if (config_.noise_seed && rounds) Disturb(stage, layer, span, out);
   if (!(wanted & PB_WANT_OUTPUT)) return {};
   pb_point point = PointOf(stage, layer, span);
   pb_tensor tensor = Describe(stage, span, out);
@@ -173,6 +184,60 @@ Result<Session::Input> Session::Optional(const Where& at, pb_stage stage, Input 
   return Input{stage, out.get()};
 }
 
+Result<Session::Input> Session::Dense(const Where& at, const Input& x) {
+  Buffers& b = buffers_;
+  auto run = [&](pb_stage stage, std::initializer_list<Input> inputs, AlignedArray<float>& out) {
+    return Run(at.eval, stage, at.layer, at.span, inputs, out.get());
+  };
+  PB_TRY(run(PB_STAGE_GATE_PROJ, {x}, b.gate));  // (n, d_ff)
+  PB_TRY(run(PB_STAGE_UP_PROJ, {x}, b.up));      // (n, d_ff)
+  PB_TRY(run(PB_STAGE_FFN_ACT, {{PB_STAGE_GATE_PROJ, b.gate.get()}}, b.act));
+  PB_TRY(run(PB_STAGE_FFN_GATED, {{PB_STAGE_FFN_ACT, b.act.get()}, {PB_STAGE_UP_PROJ, b.up.get()}},
+             b.gated));  // (n, d_ff)
+  PB_ASSIGN(const Input g, Optional(at, PB_STAGE_FFN_SUB_NORM, {PB_STAGE_FFN_GATED, b.gated.get()}, b.ffn));
+  PB_TRY(run(PB_STAGE_DOWN_PROJ, {g}, b.out));  // (n, d_model)
+  return Input{PB_STAGE_DOWN_PROJ, b.out.get()};
+}
+
+Result<Session::Input> Session::ExpertMixture(const Where& at, const Input& x) {
+  Buffers& b = buffers_;
+  auto run = [&](pb_stage stage, std::initializer_list<Input> inputs, AlignedArray<float>& out) {
+    return Run(at.eval, stage, at.layer, at.span, inputs, out.get());
+  };
+  const Input logits{PB_STAGE_ROUTER_LOGITS, b.router.get()}, ids{PB_STAGE_EXPERT_IDS, b.ids.get()};
+  PB_TRY(run(PB_STAGE_ROUTER_LOGITS, {x}, b.router));              // (n, n_experts)
+  PB_TRY(run(PB_STAGE_EXPERT_IDS, {logits}, b.ids));               // (n, n_experts_used)
+  PB_TRY(run(PB_STAGE_EXPERT_WEIGHTS, {logits, ids}, b.weights));  // (n, n_experts_used)
+  PB_TRY(run(PB_STAGE_EXPERT_GATE, {x, ids}, b.expert_gate));      // (n, n_experts_used, d_ff_expert)
+  PB_TRY(run(PB_STAGE_EXPERT_UP, {x, ids}, b.expert_up));          // (n, n_experts_used, d_ff_expert)
+  PB_TRY(run(PB_STAGE_EXPERT_ACT, {{PB_STAGE_EXPERT_GATE, b.expert_gate.get()}}, b.expert_act));
+  PB_TRY(run(PB_STAGE_EXPERT_GATED,
+             {{PB_STAGE_EXPERT_ACT, b.expert_act.get()}, {PB_STAGE_EXPERT_UP, b.expert_up.get()}},
+             b.expert_gated));
+  PB_TRY(run(PB_STAGE_EXPERT_DOWN, {{PB_STAGE_EXPERT_GATED, b.expert_gated.get()}, ids},
+             b.expert_down));  // (n, n_experts_used, d_model)
+  PB_TRY(run(PB_STAGE_EXPERT_SUM,
+             {{PB_STAGE_EXPERT_DOWN, b.expert_down.get()}, {PB_STAGE_EXPERT_WEIGHTS, b.weights.get()}},
+             b.expert_sum));  // (n, d_model)
+  return Input{PB_STAGE_EXPERT_SUM, b.expert_sum.get()};
+}
+
+Result<Session::Input> Session::FeedForward(const Where& at, const Input& x) {
+  const stages::Set ops = ops_.hyper().ops;
+  if (!ops.Contains(PB_STAGE_EXPERT_SUM)) return Dense(at, x);
+  PB_ASSIGN(const Input experts, ExpertMixture(at, x));
+  if (!ops.Contains(PB_STAGE_SHARED_OUT)) return experts;
+  PB_ASSIGN(const Input shared, Dense(at, x));
+  Buffers& b = buffers_;
+  auto run = [&](pb_stage stage, std::initializer_list<Input> inputs, AlignedArray<float>& out) {
+    return Run(at.eval, stage, at.layer, at.span, inputs, out.get());
+  };
+  PB_TRY(run(PB_STAGE_SHARED_GATE, {x}, b.shared_gate));  // (n, 1)
+  PB_TRY(run(PB_STAGE_SHARED_OUT, {shared, {PB_STAGE_SHARED_GATE, b.shared_gate.get()}}, b.shared));
+  PB_TRY(run(PB_STAGE_FFN_OUT, {experts, {PB_STAGE_SHARED_OUT, b.shared.get()}}, b.ffn_out));
+  return Input{PB_STAGE_FFN_OUT, b.ffn_out.get()};
+}
+
 // The whole model, once: Llama; Qwen 3 where queries and keys have norms; BitNet where there are
 // sub-norms; Gemma where there are norms behind attention and FFN, and OLMo 2 where those alone are.
 // n rows of one sequence from position span.first on.
@@ -202,17 +267,10 @@ Status Session::Forward(const pb_eval& eval, const TokenRows& span, int64_t firs
               Optional(here, PB_STAGE_ATTN_POST_NORM, {PB_STAGE_ATTN_OUT, b.out.get()}, b.post));
     PB_TRY(run(PB_STAGE_ATTN_RESIDUAL, l, {o, x}, b.residual));  // (n, d_model)
     const Input r{PB_STAGE_ATTN_RESIDUAL, b.residual.get()};
-    PB_ASSIGN(const Input f, Optional(here, PB_STAGE_FFN_NORM, r, b.norm));  // (n, d_model)
-    PB_TRY(run(PB_STAGE_GATE_PROJ, l, {f}, b.gate));                         // (n, d_ff)
-    PB_TRY(run(PB_STAGE_UP_PROJ, l, {f}, b.up));                             // (n, d_ff)
-    PB_TRY(run(PB_STAGE_FFN_ACT, l, {{PB_STAGE_GATE_PROJ, b.gate.get()}}, b.act));
-    PB_TRY(run(PB_STAGE_FFN_GATED, l, {{PB_STAGE_FFN_ACT, b.act.get()}, {PB_STAGE_UP_PROJ, b.up.get()}},
-               b.gated));  // (n, d_ff)
-    PB_ASSIGN(const Input g,
-              Optional(here, PB_STAGE_FFN_SUB_NORM, {PB_STAGE_FFN_GATED, b.gated.get()}, b.ffn));
-    PB_TRY(run(PB_STAGE_DOWN_PROJ, l, {g}, b.out));  // (n, d_model)
-    PB_ASSIGN(const Input d,
-              Optional(here, PB_STAGE_FFN_POST_NORM, {PB_STAGE_DOWN_PROJ, b.out.get()}, b.post));
+    const bool parallel = !ops_.hyper().ops.Contains(PB_STAGE_FFN_NORM) && h.stage == PB_STAGE_ATTN_NORM;
+    PB_ASSIGN(const Input f, Optional(here, PB_STAGE_FFN_NORM, parallel ? h : r, b.norm));  // (n, d_model)
+    PB_ASSIGN(const Input y, FeedForward(here, f));                                         // (n, d_model)
+    PB_ASSIGN(const Input d, Optional(here, PB_STAGE_FFN_POST_NORM, y, b.post));
     PB_TRY(run(PB_STAGE_LAYER_OUT, l, {d, r}, b.x));
     x = {PB_STAGE_LAYER_OUT, b.x.get()};  // (n, d_model)
   }

@@ -20,6 +20,9 @@ class Session {
   int64_t n_positions() const { return n_positions_; }
   int64_t n_ctx() const { return cache_.shape().n_ctx; }
   const Config& config() const { return config_; }
+  // LongRoPE: whether there are two sets of factors, and which one counts.
+  bool has_long_rope() const { return !ops_.hyper().rope_stretch.long_factors.empty(); }
+  bool long_rope() const { return ops_.params().long_rope; }
   bool HasStage(pb_stage stage) const { return ops_.hyper().ops.Contains(stage); }
 
   // As in the ABI. After an error the session holds the positions it held before.
@@ -36,6 +39,11 @@ class Session {
     AlignedArray<float> q, q_norm, q_rope, context, sub;  // (n, n_heads, head_dim)
     AlignedArray<float> k, k_norm, k_rope, v;             // (n, n_kv_heads, head_dim)
     AlignedArray<float> gate, up, act, gated, ffn;        // (n, d_ff)
+    // of experts: (n, n_experts), (n, n_experts_used)
+    AlignedArray<float> router, ids, weights;
+    AlignedArray<float> expert_gate, expert_up, expert_act, expert_gated;  // (n, n_experts_used, d_ff_expert)
+    AlignedArray<float> expert_down;                                       // (n, n_experts_used, d_model)
+    AlignedArray<float> expert_sum, shared_gate, shared, ffn_out;          // (n, d_model); the gate (n, 1)
   };
   // An input of an op: rows null means all visible positions, from the cache.
   struct Input {
@@ -53,6 +61,11 @@ class Session {
 
   Status Forward(const pb_eval& eval, const TokenRows& span, int64_t first_token);
   Status Attention(const pb_eval& eval, int32_t layer, const TokenRows& span);
+  // What the feed-forward network adds to the stream, from its input: of all tokens' network, of the
+  // experts, or of both.
+  Result<Input> FeedForward(const Where& at, const Input& x);
+  Result<Input> Dense(const Where& at, const Input& x);
+  Result<Input> ExpertMixture(const Where& at, const Input& x);
   // An op that only some architectures have; where this one has it not, its input stays as it is.
   Result<Input> Optional(const Where& at, pb_stage stage, Input input, AlignedArray<float>& out);
   Status Logits(const pb_eval& eval, const TokenRows& span, int64_t first_token);

@@ -17,28 +17,13 @@ class SessionTest : public testing::Test {
   std::vector<int32_t> tokens = SomeTokens(kTokens);
 };
 
-// Stages a replay takes, by the vocabulary's column, for an architecture with sub-norms.
-std::vector<const Recorded*> InputsFromVocabulary(const Points& points, pb_stage stage, int32_t layer) {
+// What a replay takes, for an architecture of these ops.
+std::vector<const Recorded*> ReplayInputs(const Points& points, stages::Set ops, pb_stage stage,
+                                          int32_t layer) {
   std::vector<const Recorded*> inputs;
-  std::string column = pb_vocabulary[stage].inputs;
-  for (size_t at = 0; at < column.size();) {
-    std::string word = column.substr(at, column.find(' ', at) - at);
-    at += word.size() + 1;
-    word = word.substr(0, word.find('*'));
-    if (size_t bar = word.find('|'); bar != std::string::npos) {
-      const std::string first = word.substr(0, bar);
-      const bool has_first =
-          first == "attn_sub_norm" || first == "ffn_sub_norm" || first == "attn_norm" || first == "ffn_norm";
-      word = has_first ? first : word.substr(bar + 1);
-    }
-    const bool previous = word.ends_with("@prev");
-    word = word.substr(0, word.find('@'));
-    int32_t from_layer = previous ? (layer < 0 ? 5 : layer - 1) : layer;
-    for (const pb_stage_info& info : pb_vocabulary) {
-      if (word != info.name) continue;
-      pb_stage from = previous && from_layer < 0 ? PB_STAGE_EMBEDDINGS : info.stage;
-      inputs.push_back(&points.at({from, from_layer}));
-    }
+  for (const stages::Input& in : stages::InputsOf(stage, ops)) {
+    const int32_t from = in.previous_layer ? in.Layer(layer, 6) : layer;
+    inputs.push_back(&points.at({in.previous_layer && from < 0 ? PB_STAGE_EMBEDDINGS : in.stage, from}));
   }
   return inputs;
 }
@@ -50,7 +35,7 @@ TEST_F(SessionTest, ReplayGivesTheBitsOfForward) {
   for (const auto& [key, want] : points) {
     auto [stage, layer] = key;
     if (stage == PB_STAGE_EMBEDDINGS) continue;
-    auto inputs = InputsFromVocabulary(points, static_cast<pb_stage>(stage), layer);
+    auto inputs = ReplayInputs(points, harness.weights->model->params().ops, static_cast<pb_stage>(stage), layer);
     auto got = ReplayOn(*session, static_cast<pb_stage>(stage), layer, inputs);
     ASSERT_TRUE(got.ok()) << got.error().message;
     EXPECT_EQ(Digest(*got), Digest(want.values)) << pb_vocabulary[stage].name << " of layer " << layer;

@@ -61,10 +61,19 @@ void FloatProduct(const Kernels& k, ThreadPool& pool, const Matrix& w, const flo
 std::shared_ptr<const Weights> Weights::Load(std::shared_ptr<const Model> model, ThreadPool& pool) {
   auto w = std::make_shared<Weights>();
   w->layers.resize(static_cast<size_t>(model->params().n_layers));
+  w->experts.resize(w->layers.size());
   for (size_t layer = 0; layer < w->layers.size(); layer++) {
     for (pb_stage stage : stages::kLayerProducts) {
       const StageWeights& own = model->weights(stage, static_cast<int32_t>(layer));
       w->layers[layer][static_cast<size_t>(stage)] = LoadMatrix(own.matrix, own.scale, own.bias, pool);
+    }
+  }
+  for (size_t layer = 0; layer < w->experts.size(); layer++) {
+    for (pb_stage stage : stages::kExpertProducts) {
+      const StageWeights& own = model->weights(stage, static_cast<int32_t>(layer));
+      for (int64_t expert = 0; expert < own.n_experts; expert++)
+        w->experts[layer][stage].push_back(
+            LoadMatrix(own.MatrixOf(expert), own.scale, own.BiasOf(expert), pool));
     }
   }
   w->output = LoadMatrix(model->output(), 1, {}, pool);

@@ -3,6 +3,7 @@
 #define PARITYBIT_NATIVE_WEIGHTS_H_
 
 #include <array>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -27,6 +28,8 @@ struct Matrix {
 struct Weights {
   std::shared_ptr<const Model> model;
   std::vector<std::array<Matrix, PB_STAGE_COUNT>> layers;  // by stage
+  // By layer and stage, a matrix for each expert.
+  std::vector<std::map<pb_stage, std::vector<Matrix>>> experts;
   Matrix output;
 
   const Matrix& Of(pb_stage product, int64_t layer) const {

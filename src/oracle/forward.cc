@@ -2,6 +2,7 @@
 #include "oracle/forward.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace pb::oracle {
 namespace {
@@ -70,6 +71,46 @@ Result<Rows> Ops::Projection(pb_stage stage, int32_t layer, const Rows& x, const
   return y;
 }
 
+// One expert after the other: the rows that use it, as a product of their own.
+Result<Rows> Ops::ExpertProjection(pb_stage stage, int32_t layer, const Rows& x, const Rows& ids,
+                                   const OpConfig& c, Rows* units) {
+  const StageWeights& w = model_->weights(stage, layer);
+  const int64_t n_used = c.n_experts_used, n_parts = ids.n * n_used;
+  const bool own_rows = stage == PB_STAGE_EXPERT_DOWN;  // each expert has its own input
+  const int64_t width = w.matrix.n_rows / c.n_experts, in_width = w.matrix.n_columns;
+  Rows y(ids.n, n_used * width);
+  if (units) *units = Rows(y.n, y.width);
+  std::vector<std::vector<int64_t>> parts(static_cast<size_t>(c.n_experts));
+  for (int64_t i = 0; i < n_parts; i++) {
+    const double id = ids.v[static_cast<size_t>(i)];
+    if (!(id >= 0 && id < static_cast<double>(c.n_experts) && id == std::floor(id)))
+      return MakeError(Code::kUsage, "{}: expert {} of {}", stages::Of(stage).name, id, c.n_experts);
+    parts[static_cast<size_t>(id)].push_back(i);
+  }
+  for (int64_t expert = 0; expert < c.n_experts; expert++) {
+    const auto& own = parts[static_cast<size_t>(expert)];
+    if (own.empty()) continue;
+    Rows rows(static_cast<int64_t>(own.size()), in_width), row_units;
+    for (int64_t i = 0; i < rows.n; i++) {
+      const int64_t at = own[static_cast<size_t>(i)];
+      std::copy_n(x.v.data() + (own_rows ? at : at / n_used) * in_width, in_width, rows.row(i));
+    }
+    const int64_t other = expert == c.exchanged_experts[0]   ? c.exchanged_experts[1]
+                          : expert == c.exchanged_experts[1] ? c.exchanged_experts[0]
+                                                             : expert;
+    const WeightView matrix = w.MatrixOf(other);
+    const ActScheme scheme = c.act_quant.SchemeFor(matrix.type, matrix.n_rows, false);
+    PB_ASSIGN(Rows made, Product(rows, matrix, w.scale, scheme, c, pool_, units ? &row_units : nullptr));
+    if (!w.bias.empty() && !c.no_bias) AddBias(w.BiasOf(other), &made, units ? &row_units : nullptr);
+    for (int64_t i = 0; i < rows.n; i++) {
+      const int64_t at = own[static_cast<size_t>(i)] * width;
+      std::copy_n(made.row(i), width, y.v.data() + at);
+      if (units) std::copy_n(row_units.row(i), width, units->v.data() + at);
+    }
+  }
+  return y;
+}
+
 Result<std::vector<Activations>> Ops::Codes(pb_stage stage, int32_t layer, const Rows& x,
                                             const OpConfig& c) const {
   const Operand w = OperandOf(stage, layer, c);
@@ -99,7 +140,7 @@ Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
   PB_TRY(CheckInputs(stage, in, p));
   switch (stages::Of(stage).group) {
     case stages::Group::kNorm:
-      return Norm(*in[0], model_->weights(stage, layer).vector, c, units);
+      return Norm(*in[0], model_->weights(stage, layer).vector, model_->weights(stage, layer).bias, c, units);
     case stages::Group::kProduct:
       return Projection(stage, layer, *in[0], c, units);
     case stages::Group::kRotary:
@@ -107,15 +148,25 @@ Result<Rows> Ops::Compute(pb_stage stage, int32_t layer, int64_t first_position,
     case stages::Group::kScores:
       return Scores(*in[0], *in[1], first_position, c, units);
     case stages::Group::kSoftmax:
-      return Softmax(*in[0], in[0]->width / p.n_heads, c, units);
+      return Softmax(*in[0], in[0]->width / p.n_heads, model_->weights(stage, layer).sinks, c, units);
     case stages::Group::kContext:
       return Context(*in[0], *in[1], c, units);
     case stages::Group::kActivation:
       return Activate(*in[0], c, units);
     case stages::Group::kGate:
-      return Multiply(*in[0], *in[1], units);
+      return Multiply(*in[0], *in[1], c, units);
     case stages::Group::kSum:
-      return AddScaled(*in[0], *in[1], c, units);
+      return AddScaled(*in[0], *in[1], stage == PB_STAGE_FFN_OUT ? 1 : c.residual_scale, units);
+    case stages::Group::kSelect:
+      return ChooseExperts(*in[0], c, units);
+    case stages::Group::kRouting:
+      return WeighExperts(*in[0], *in[1], c, units);
+    case stages::Group::kExpertProduct:
+      return ExpertProjection(stage, layer, *in[0], *in[1], c, units);
+    case stages::Group::kMixture:
+      return MixExperts(*in[0], *in[1], units);
+    case stages::Group::kShared:
+      return GateShared(*in[0], *in[1], c, units);
     case stages::Group::kEmbedding:
       break;
   }
@@ -150,6 +201,36 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
     return step(stage, layer, {&x});
   };
 
+  // What all tokens pass through: (n, d_model) to (n, d_model).
+  auto dense = [&](int32_t l, const Rows& f) -> Result<Rows> {
+    PB_ASSIGN(Rows gate, step(PB_STAGE_GATE_PROJ, l, {&f}));  // (n, d_ff)
+    PB_ASSIGN(Rows up, step(PB_STAGE_UP_PROJ, l, {&f}));
+    PB_ASSIGN(Rows act, step(PB_STAGE_FFN_ACT, l, {&gate}));
+    PB_ASSIGN(Rows gated, step(PB_STAGE_FFN_GATED, l, {&act, &up}));
+    PB_ASSIGN(gated, optional(PB_STAGE_FFN_SUB_NORM, l, gated));
+    return step(PB_STAGE_DOWN_PROJ, l, {&gated});
+  };
+  auto experts = [&](int32_t l, const Rows& f) -> Result<Rows> {
+    PB_ASSIGN(Rows logits, step(PB_STAGE_ROUTER_LOGITS, l, {&f}));  // (n, n_experts)
+    PB_ASSIGN(Rows ids, step(PB_STAGE_EXPERT_IDS, l, {&logits}));   // (n, n_experts_used)
+    PB_ASSIGN(Rows weights, step(PB_STAGE_EXPERT_WEIGHTS, l, {&logits, &ids}));
+    PB_ASSIGN(Rows gate, step(PB_STAGE_EXPERT_GATE, l, {&f, &ids}));  // (n, n_experts_used * d_ff_expert)
+    PB_ASSIGN(Rows up, step(PB_STAGE_EXPERT_UP, l, {&f, &ids}));
+    PB_ASSIGN(Rows act, step(PB_STAGE_EXPERT_ACT, l, {&gate}));
+    PB_ASSIGN(Rows gated, step(PB_STAGE_EXPERT_GATED, l, {&act, &up}));
+    PB_ASSIGN(Rows down, step(PB_STAGE_EXPERT_DOWN, l, {&gated, &ids}));  // (n, n_experts_used * d_model)
+    return step(PB_STAGE_EXPERT_SUM, l, {&down, &weights});               // (n, d_model)
+  };
+  auto feed_forward = [&](int32_t l, const Rows& f) -> Result<Rows> {
+    if (!p.ops.Contains(PB_STAGE_EXPERT_SUM)) return dense(l, f);
+    PB_ASSIGN(Rows sum, experts(l, f));
+    if (!p.ops.Contains(PB_STAGE_SHARED_OUT)) return sum;
+    PB_ASSIGN(Rows down, dense(l, f));
+    PB_ASSIGN(Rows gate, step(PB_STAGE_SHARED_GATE, l, {&f}));  // (n, 1)
+    PB_ASSIGN(Rows shared, step(PB_STAGE_SHARED_OUT, l, {&down, &gate}));
+    return step(PB_STAGE_FFN_OUT, l, {&sum, &shared});
+  };
+
   PB_ASSIGN(Rows x, ops_.Embeddings(tokens));  // (n, d_model)
   if (tap) PB_TRY(tap(PB_STAGE_EMBEDDINGS, -1, x));
   for (int32_t l = 0; l < p.n_layers; l++) {
@@ -174,13 +255,9 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
     PB_ASSIGN(Rows out, step(PB_STAGE_ATTN_OUT, l, {&context}));  // (n, d_model)
     PB_ASSIGN(out, optional(PB_STAGE_ATTN_POST_NORM, l, out));
     PB_ASSIGN(Rows residual, step(PB_STAGE_ATTN_RESIDUAL, l, {&out, &x}));
-    PB_ASSIGN(Rows f, optional(PB_STAGE_FFN_NORM, l, residual));
-    PB_ASSIGN(Rows gate, step(PB_STAGE_GATE_PROJ, l, {&f}));  // (n, d_ff)
-    PB_ASSIGN(Rows up, step(PB_STAGE_UP_PROJ, l, {&f}));
-    PB_ASSIGN(Rows act, step(PB_STAGE_FFN_ACT, l, {&gate}));
-    PB_ASSIGN(Rows gated, step(PB_STAGE_FFN_GATED, l, {&act, &up}));
-    PB_ASSIGN(gated, optional(PB_STAGE_FFN_SUB_NORM, l, gated));
-    PB_ASSIGN(Rows down, step(PB_STAGE_DOWN_PROJ, l, {&gated}));  // (n, d_model)
+    const bool parallel = !p.ops.Contains(PB_STAGE_FFN_NORM) && p.ops.Contains(PB_STAGE_ATTN_NORM);
+    PB_ASSIGN(Rows f, optional(PB_STAGE_FFN_NORM, l, parallel ? h : residual));
+    PB_ASSIGN(Rows down, feed_forward(l, f));
     PB_ASSIGN(down, optional(PB_STAGE_FFN_POST_NORM, l, down));
     PB_ASSIGN(x, step(PB_STAGE_LAYER_OUT, l, {&down, &residual}));
   }

@@ -51,6 +51,9 @@ class Ops {
     const std::vector<float>* bias = nullptr;  // none: null, or empty
   };
   Operand OperandOf(pb_stage stage, int32_t layer, const OpConfig& config) const;
+  // Each token's row, or its part of each expert, times the matrices of the experts that it uses.
+  Result<Rows> ExpertProjection(pb_stage stage, int32_t layer, const Rows& x, const Rows& ids,
+                                const OpConfig& config, Rows* units);
   Result<Rows> Projection(pb_stage stage, int32_t layer, const Rows& x, const OpConfig& config, Rows* units);
   std::shared_ptr<const Model> model_;
   OpConfig config_;
@@ -80,7 +83,8 @@ class Sequence {
 // product.factor drop.columns drop.rows weight.transposed weight.order weight.offset weight.minimum
 // weight.cell
 // norm.centred norm.unweighted output.tied attn.scale mask.shift kv.shift kv.map kv.own
-// softmax.scale softmax.sink.
+// softmax.scale softmax.sink softmax.sinks rope.attention_factor rope.yarn ffn.gate_offset
+// ffn.gate_limit router.softmax router.normalise router.equal router.rank experts.exchanged shared.gate.
 Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation);
 
 }  // namespace pb::oracle

@@ -124,24 +124,34 @@ INSTANTIATE_TEST_SUITE_P(Tiny, GoldenBitnet, testing::Values("tiny-bitnet-silu",
 struct RandomModel {
   const char* name;
   int64_t n_layers = 2, head_dim = 16;
+  const char* architecture = nullptr;  // null: as it is called
+  const char* rope_scaling = "";
+  double rope_factor = 4;
+  bool long_rope = false;  // the long factors count
+  int64_t n_experts = 0;
+  bool parallel = false;
 };
 
 class GoldenArchitecture : public testing::TestWithParam<RandomModel> {};
 
 TEST_P(GoldenArchitecture, EveryLayerAndTheLogits) {
   GenerateSpec spec;
-  spec.architecture = GetParam().name, spec.weights = BlockType::kF32;
+  const RandomModel& m = GetParam();
+  spec.architecture = m.architecture ? m.architecture : m.name, spec.weights = BlockType::kF32;
   spec.distribution = Distribution::kGaussian;
   spec.n_vocab = 96, spec.d_model = 64, spec.d_ff = 96, spec.n_heads = 4, spec.n_kv_heads = 2;
-  spec.n_ctx = 64, spec.seed = 7, spec.n_layers = GetParam().n_layers, spec.head_dim = GetParam().head_dim;
+  spec.n_ctx = 64, spec.seed = 7, spec.n_layers = m.n_layers, spec.head_dim = m.head_dim;
+  spec.rope_scaling = m.rope_scaling, spec.rope_factor = m.rope_factor;
+  spec.n_experts = m.n_experts, spec.parallel = m.parallel;
   auto made = Generate(spec);
   ASSERT_TRUE(made.ok()) << made.error().message;
   auto file = GgufFile::Parse(made->gguf.Serialise());
   ASSERT_TRUE(file.ok()) << file.error().message;
   auto model = Model::FromFile(std::move(file).value());
   ASSERT_TRUE(model.ok()) << model.error().message;
-  Golden golden(spec.architecture + ".safetensors");
-  Ops ops(*model, OpConfig::Declare((*model)->params(), ActQuant{ActScheme::kNone, {}}, false), 2);
+  Golden golden(m.name + std::string(".safetensors"));
+  Ops ops(*model, OpConfig::Declare((*model)->params(), ActQuant{ActScheme::kNone, {}}, false, m.long_rope),
+          2);
   Sequence sequence(ops);
   int64_t n_layers = 0;
   auto logits = sequence.Forward(golden.tokens(), [&](int32_t stage, int32_t layer, const Rows& y) -> Status {
@@ -155,13 +165,25 @@ TEST_P(GoldenArchitecture, EveryLayerAndTheLogits) {
   EXPECT_EQ(n_layers, spec.n_layers);
 }
 
-INSTANTIATE_TEST_SUITE_P(Transformers, GoldenArchitecture,
-                         testing::Values(RandomModel{"llama"}, RandomModel{"qwen2"},
-                                         RandomModel{"qwen3", 2, 32}, RandomModel{"phi3"},
-                                         RandomModel{"gemma2", 2, 32}, RandomModel{"gemma3", 7, 32},
-                                         RandomModel{"olmo2"}, RandomModel{"granite"},
-                                         RandomModel{"smollm3", 5}),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Transformers, GoldenArchitecture,
+    testing::Values(RandomModel{"llama"}, RandomModel{"qwen2"}, RandomModel{"qwen3", 2, 32},
+                    RandomModel{"phi3"}, RandomModel{"gemma2", 2, 32}, RandomModel{"gemma3", 7, 32},
+                    RandomModel{"olmo2"}, RandomModel{"granite"}, RandomModel{"smollm3", 5},
+                    RandomModel{"mixtral", 2, 16, "llama", "", 4, false, 4}, RandomModel{"qwen2moe"},
+                    RandomModel{"qwen3moe", 2, 32}, RandomModel{"gpt-oss", 2, 32, nullptr, "yarn"},
+                    RandomModel{"stablelm"},
+                    RandomModel{"stablelm-parallel", 2, 16, "stablelm", "", 4, false, 0, true},
+                    RandomModel{"mistral3", 2, 16, nullptr, "yarn"},
+                    RandomModel{"llama-linear", 2, 16, "llama", "linear"},
+                    RandomModel{"qwen2-yarn", 2, 16, "qwen2", "yarn"},
+                    RandomModel{"phi3-long", 2, 16, "phi3", "longrope", 4, true},
+                    RandomModel{"phi3-short", 2, 16, "phi3", "longrope", 2}),
+    [](const auto& info) {
+      std::string name = info.param.name;
+      std::replace(name.begin(), name.end(), '-', '_');
+      return name;
+    });
 
 }  // namespace
 }  // namespace pb::oracle

@@ -37,6 +37,10 @@ double ActivateOne(double x, Act a) {
       return 0.5 * x * (1 + std::erf(x * std::sqrt(0.5)));
     case Act::kGeluTanh:
       return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Act::kSwigluOai: {
+      const double capped = std::min(x, double(kSwigluOaiLimit));
+      return capped / (1 + std::exp(-double(kSwigluOaiSlope) * capped));
+    }
     case Act::kIdentity:
       return x;
   }
@@ -203,13 +207,20 @@ void OwnUnits(const Rows& y, Rows* units) {
 
 }  // namespace
 
-OpConfig OpConfig::Declare(const HyperParameters& p, ActQuant act_quant, bool kv_f16) {
+OpConfig OpConfig::Declare(const HyperParameters& p, ActQuant act_quant, bool kv_f16, bool long_rope) {
   OpConfig c;
   c.n_heads = p.n_heads, c.n_kv_heads = p.n_kv_heads, c.head_dim = p.head_dim;
   c.norm_eps = p.norm_eps.value;
   c.act_quant = act_quant;
   c.rope_pairing = p.rope_pairing.value, c.rope_base = p.rope_base.value, c.rope_scale = p.rope_scale.value;
-  c.rope_dims = p.rope_dims, c.rope_factors = p.rope_factors;
+  c.rope_dims = p.rope_dims, c.rope_factors = p.RopeFactors(long_rope);
+  c.yarn = p.rope_stretch.yarn, c.n_ctx_original = p.rope_stretch.n_ctx_original;
+  c.yarn_beta_fast = p.rope_stretch.beta_fast, c.yarn_beta_slow = p.rope_stretch.beta_slow;
+  c.rope_attention_factor = p.rope_stretch.attention_factor;
+  c.n_experts = p.experts.n, c.n_experts_used = p.experts.n_used;
+  c.softmax_of_chosen = p.experts.softmax_of_chosen, c.normalised_experts = p.experts.normalised;
+  c.expert_scale = p.experts.scale;
+  c.norm_centred = p.layer_norm;
   c.local_rope_base = p.local_rope_base.value, c.local_rope_scale = p.local_rope_scale.value;
   c.scale_queries = p.scale_queries, c.attention_scale = p.attention_scale, c.score_cap = p.score_cap;
   c.residual_scale = p.residual_scale, c.logit_scale = p.logit_scale, c.logit_cap = p.logit_cap;
@@ -232,6 +243,10 @@ OpConfig OpConfig::Declare(const HyperParameters& p, ActQuant act_quant, bool kv
     case Activation::kGeluTanh:
       c.activation = Act::kGeluTanh;
       break;
+    case Activation::kSwigluOai:
+      c.activation = Act::kSwigluOai;
+      c.gate_offset = 1, c.gate_limit = kSwigluOaiLimit;
+      break;
   }
   return c;
 }
@@ -241,16 +256,19 @@ OpConfig OpConfig::Of(const HyperParameters& p, int64_t layer) const {
   if (p.window_of(layer) > 0) c.window = p.window_of(layer) + window_shift;
   if (p.is_local(layer) != rope_exchanged) c.rope_base = local_rope_base, c.rope_scale = local_rope_scale;
   c.rotates = rotates_all || p.rotates(layer);
+  if (!p.stretches(layer)) c.yarn = false, c.rope_attention_factor = 1;
   return c;
 }
 
-Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows* units) {
+Rows Norm(const Rows& x, std::span<const float> weight, std::span<const float> bias, const OpConfig& c,
+          Rows* units) {
   Rows y = x;
   if (units) *units = Rows(x.n, x.width);
   const int64_t width = static_cast<int64_t>(weight.size());
   for (int64_t start = 0; start < static_cast<int64_t>(y.v.size()); start += width) {
     double* r = y.v.data() + start;
     double roundings = 1;  // of the factor, in units of itself: half those of the sum of squares
+    double scale = 0;      // what the values are multiplied by, last
     for (int repeat = 0; repeat < c.norm_repeat; repeat++) {
       double sum = 0, squares = 0, terms = 0, mean = 0;
       for (int64_t k = 0; c.norm_centred && k < width; k++) mean += r[k] / static_cast<double>(width);
@@ -261,12 +279,26 @@ Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows*
       }
       squares = SumOfSquares(squares, terms, sum, width);
       const double inverse = 1 / std::sqrt(sum / static_cast<double>(width) + c.norm_eps);
+      scale = inverse;
       for (int64_t k = 0; k < width; k++)
         r[k] *= inverse * ((c.norm_unweighted ? 1 : weight[static_cast<size_t>(k)]) + c.norm_weight_offset);
       if (sum > 0) roundings += std::sqrt(squares) / sum / 2;
     }
-    for (int64_t k = 0; units && k < width; k++)
-      units->v[static_cast<size_t>(start + k)] = std::fabs(r[k]) * roundings;
+    // Where the mean is subtracted it is rounded, as the values are as large as it is.
+    const double* given = x.v.data() + start;
+    double squares = 0;
+    for (int64_t k = 0; k < width; k++) squares += given[k] * given[k];
+    const double root = std::sqrt(squares / static_cast<double>(width));
+    for (int64_t k = 0; units && k < width; k++) {
+      double& unit = units->v[static_cast<size_t>(start + k)];
+      unit = std::fabs(r[k]) * roundings;
+      if (c.norm_centred && given[k] != 0)
+        unit += std::fabs(scale * weight[static_cast<size_t>(k)]) * (std::fabs(given[k]) + root);
+    }
+    for (int64_t k = 0; !bias.empty() && !c.no_bias && k < width; k++) {
+      r[k] += double(bias[static_cast<size_t>(k)]);
+      if (units) units->v[static_cast<size_t>(start + k)] += std::fabs(r[k]);
+    }
   }
   return y;
 }
@@ -350,30 +382,51 @@ void AddBias(std::span<const float> bias, Rows* y, Rows* units) {
   }
 }
 
+namespace {
+
+// YaRN: the part of pair i's frequency that is not divided (Peng et al. 2023, equation 18, its ramp
+// over pairs between whole ones, as its authors' code and transformers' have it).
+double YarnKept(int64_t i, const OpConfig& c) {
+  const auto pair_of = [&c](double turns) {
+    return static_cast<double>(c.rope_dims) *
+           std::log(static_cast<double>(c.n_ctx_original) / (turns * 2 * M_PI)) / (2 * std::log(c.rope_base));
+  };
+  const double first = std::max(0.0, std::floor(pair_of(c.yarn_beta_fast))),
+               last = std::min(static_cast<double>(c.rope_dims - 1), std::ceil(pair_of(c.yarn_beta_slow)));
+  const double along = (static_cast<double>(i) - first) / std::max(0.001, last - first);
+  return 1 - std::clamp(along, 0.0, 1.0);
+}
+
+}  // namespace
+
 Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units) {
   Rows y = x;
   OwnUnits(x, units);  // of what is not rotated
   const int64_t half = c.rotates ? c.rope_dims / 2 : 0;
+  const double size = c.rotates ? c.rope_attention_factor : 1;
   for (int64_t t = 0; t < x.n; t++) {
-    const double position = (static_cast<double>(first_position + t) + c.rope_offset) / c.rope_scale;
+    const double position = static_cast<double>(first_position + t) + c.rope_offset;
     for (int64_t start = 0; start < x.width; start += c.head_dim) {
       double* head = y.row(t) + start;
       for (int64_t i = 0; i < half; i++) {
         const double frequency =
             std::pow(c.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(c.rope_dims));
-        const double angle = position * frequency /
+        const double kept = c.yarn ? YarnKept(i, c) : 0;
+        const double slowed = (1 - kept) / c.rope_scale + kept;
+        const double angle = position * frequency * slowed /
                              (c.rope_factors.empty() ? 1 : double(c.rope_factors[static_cast<size_t>(i)]));
         const bool adjacent = c.rope_pairing == RopePairing::kAdjacent;
         const int64_t at_a = adjacent ? 2 * i : i, at_b = adjacent ? 2 * i + 1 : i + half;
         double &a = head[at_a], &b = head[at_b];
         const double a0 = a, b0 = b;
-        a = a0 * std::cos(angle) - b0 * std::sin(angle);
-        b = a0 * std::sin(angle) + b0 * std::cos(angle);
+        a = size * (a0 * std::cos(angle) - b0 * std::sin(angle));
+        b = size * (a0 * std::sin(angle) + b0 * std::cos(angle));
         // The angle of pair i is multiplied up i times in float32, from a factor that is rounded
         // itself.
         if (units)
           units->row(t)[start + at_a] = units->row(t)[start + at_b] =
-              std::hypot(a0, b0) * (1 + std::fabs(angle) * static_cast<double>(1 + i));
+              std::hypot(a0, b0) * size *
+              ((size == 1 ? 1 : 2) + std::fabs(angle) * static_cast<double>(1 + i));
       }
     }
   }
@@ -418,15 +471,20 @@ Rows Scores(const Rows& q_in, const Rows& k_in, int64_t first_position, const Op
   return y;
 }
 
-Rows Softmax(const Rows& scores, int64_t positions, const OpConfig& c, Rows* units) {
+Rows Softmax(const Rows& scores, int64_t positions, std::span<const float> sinks, const OpConfig& c,
+             Rows* units) {
   Rows y = scores;
   if (units) *units = Rows(y.n, y.width);
   for (int64_t start = 0; start < static_cast<int64_t>(y.v.size()); start += positions) {
     double* r = y.v.data() + start;
     const double* score = scores.v.data() + start;
-    const double largest = *std::max_element(r, r + positions);
+    double largest = *std::max_element(r, r + positions);
+    const bool sinks_here = !sinks.empty() && !c.no_sinks;
+    const double sink = sinks_here ? double(sinks[static_cast<size_t>(start / positions % c.n_heads)]) : 0;
+    if (sinks_here) largest = std::max(largest, sink);
     double sum = c.softmax_sink == 0 ? 0 : c.softmax_sink * std::exp(-largest * c.softmax_scale), squares = 0;
     double terms = 0;
+    if (sinks_here) sum += std::exp((sink - largest) * c.softmax_scale);
     int64_t n_visible = 0;
     for (int64_t j = 0; j < positions; j++) {
       const bool hidden = std::isinf(r[j]) && r[j] < 0;
@@ -487,20 +545,25 @@ Rows Activate(const Rows& gate, const OpConfig& c, Rows* units) {
   return y;
 }
 
-Rows Multiply(const Rows& a, const Rows& b, Rows* units) {
+Rows Multiply(const Rows& a, const Rows& b, const OpConfig& c, Rows* units) {
   Rows y = a;
-  for (size_t i = 0; i < y.v.size(); i++) y.v[i] *= b.v[i];
+  const auto up = [&c](double x) {
+    return (c.gate_limit > 0 ? std::clamp(x, -c.gate_limit, c.gate_limit) : x) + c.gate_offset;
+  };
+  for (size_t i = 0; !c.gate_alone && i < y.v.size(); i++) y.v[i] *= up(b.v[i]);
   OwnUnits(y, units);
+  // 1 + x is rounded, as large as 1 is.
+  for (size_t i = 0; units && c.gate_offset != 0 && i < y.v.size(); i++)
+    units->v[i] += std::fabs(a.v[i]) * (1 + std::fabs(b.v[i]));
   return y;
 }
 
-Rows AddScaled(const Rows& a, const Rows& b, const OpConfig& c, Rows* units) {
+Rows AddScaled(const Rows& a, const Rows& b, double scale, Rows* units) {
   Rows y = a;
-  for (size_t i = 0; i < y.v.size(); i++) y.v[i] = y.v[i] * c.residual_scale + b.v[i];
+  for (size_t i = 0; i < y.v.size(); i++) y.v[i] = y.v[i] * scale + b.v[i];
   OwnUnits(y, units);
   // The product is rounded before it is added.
-  for (size_t i = 0; units && c.residual_scale != 1 && i < y.v.size(); i++)
-    units->v[i] += std::fabs(a.v[i] * c.residual_scale);
+  for (size_t i = 0; units && scale != 1 && i < y.v.size(); i++) units->v[i] += std::fabs(a.v[i] * scale);
   return y;
 }
 

@@ -26,7 +26,7 @@ struct Rows {
   const double* row(int64_t i) const { return v.data() + i * width; }
 };
 
-enum class Act { kSilu, kRelu, kRelu2, kGelu, kGeluTanh, kIdentity };
+enum class Act { kSilu, kRelu, kRelu2, kGelu, kGeluTanh, kSwigluOai, kIdentity };
 // How the values of a block are taken from its bytes, several codes each: the codes of byte b are
 // values b, b + n, b + 2n ... of n bytes, lowest bits first (as declared), highest first; or bytes
 // hold consecutive values. n is 32 for ternary blocks of 128, 16 for Q4_1.
@@ -68,6 +68,9 @@ struct OpConfig {
   bool rope_exchanged = false;                       // local layers rotate as the others, and these as they
   bool rotates = true;                               // false: this layer has no rotary embedding
   bool rotates_all = false;                          // though it has none
+  bool yarn = false;
+  double yarn_beta_fast = 32, yarn_beta_slow = 1, rope_attention_factor = 1;
+  int64_t n_ctx_original = 0;
   // attention
   double attn_scale_factor = 1;
   double attention_scale = 0;  // 0: 1 / sqrt(head_dim)
@@ -81,16 +84,28 @@ struct OpConfig {
   HeadMap head_map = HeadMap::kGrouped;
   double softmax_scale = 1;  // of the scores, as the softmax reads them
   double softmax_sink = 0;   // times exp(0), in the sum of the exponentials
+  bool no_sinks = false;     // though each head has one
   // q, k, v and the probabilities are rounded to f16: ggml with an f16 KV cache
   bool attention_f16 = false;
   bool cache_f16 = false;  // k and v alone are
   // feed-forward
   Act activation = Act::kSilu;
   bool gelu_f16 = false;  // tanh-GELU of values rounded to f16, and rounded to f16: ggml's table
+  double gate_offset = 0, gate_limit = 0;  // of what the activation multiplies: added, and capped
+  bool gate_alone = false;                 // nothing is multiplied
+  // experts: how many, how many a token uses, and how their weights are made
+  int64_t n_experts = 0, n_experts_used = 0;
+  bool softmax_of_chosen = false, normalised_experts = false;
+  double expert_scale = 1;
+  int64_t expert_rank = 0;                  // of the first that is chosen; 0: the largest logit's
+  int64_t exchanged_experts[2] = {-1, -1};  // each computed with the other's matrix
+  bool equal_experts = false;               // all of weight one
+  bool no_shared_gate = false;
   // what is added to the residual stream; the logits
   double residual_scale = 1, logit_scale = 1, logit_cap = 0;
 
-  static OpConfig Declare(const HyperParameters& p, ActQuant act_quant, bool kv_f16);
+  // `long_rope`: of LongRoPE the long factors count.
+  static OpConfig Declare(const HyperParameters& p, ActQuant act_quant, bool kv_f16, bool long_rope = false);
   // What holds in one layer: its window and its rotation.
   OpConfig Of(const HyperParameters& p, int64_t layer) const;
 };
@@ -100,8 +115,9 @@ struct OpConfig {
 // over the unit roundoff.
 
 // y = x / sqrt(mean(x^2) + eps) * weight (Zhang, Sennrich 2019, eq. 4), over rows of weight.size()
-// values.
-Rows Norm(const Rows& x, std::span<const float> weight, const OpConfig& c, Rows* units);
+// values; centred: of x less its mean (Ba et al. 2016, eq. 4). `bias`: added; may be empty.
+Rows Norm(const Rows& x, std::span<const float> weight, std::span<const float> bias, const OpConfig& c,
+          Rows* units);
 
 // y = x W^T * scale, x through the activation quantiser of the scheme (BitNet b1.58, "BitLinear";
 // ggml block formats). Units: sqrt(sum of squares of the partial sums).
@@ -118,15 +134,30 @@ Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units)
 // where the causal mask or the window hides. q: rows of first_position...; k: all positions from 0.
 // Returns (n, n_heads * k.n).
 Rows Scores(const Rows& q, const Rows& k, int64_t first_position, const OpConfig& c, Rows* units);
-// Softmax over each head's run of `positions` values; 0 where the score is -inf.
-Rows Softmax(const Rows& scores, int64_t positions, const OpConfig& c, Rows* units);
+// Softmax over each head's run of `positions` values; 0 where the score is -inf. `sinks`: a logit of
+// each head that takes part and is dropped (openai/gpt-oss, torch/model.py, sdpa); may be empty.
+Rows Softmax(const Rows& scores, int64_t positions, std::span<const float> sinks, const OpConfig& c,
+             Rows* units);
 // Sum over positions of probability * v. Returns (n, n_heads * head_dim).
 Rows Context(const Rows& probabilities, const Rows& v, const OpConfig& c, Rows* units);
 
 Rows Activate(const Rows& gate, const OpConfig& c, Rows* units);
-Rows Multiply(const Rows& a, const Rows& b, Rows* units);
-// a * residual_scale + b.
-Rows AddScaled(const Rows& a, const Rows& b, const OpConfig& c, Rows* units);
+// a * b, b capped and offset where the model does that.
+Rows Multiply(const Rows& a, const Rows& b, const OpConfig& c, Rows* units);
+// a * scale + b.
+Rows AddScaled(const Rows& a, const Rows& b, double scale, Rows* units);
+// Rows times the sigmoid of one value each: the shared expert (Qwen Team 2024, "Qwen1.5-MoE").
+Rows GateShared(const Rows& down, const Rows& gate, const OpConfig& c, Rows* units);
+
+// The ids of the largest logits of each row, largest first, of equal ones the lowest. An id's unit is
+// how far off it may be where logits lie within rounding of each other.
+Rows ChooseExperts(const Rows& logits, const OpConfig& c, Rows* units);
+// softmax(logits) at the chosen ids (Shazeer et al. 2017, eq. 3 to 5), before the choice or of it
+// alone, normalised and scaled as declared.
+Result<Rows> WeighExperts(const Rows& logits, const Rows& ids, const OpConfig& c, Rows* units);
+// The sum of each token's experts' outputs, each times its weight.
+Rows MixExperts(const Rows& down, const Rows& weights, Rows* units);
+
 // Scales and caps logits.
 void FinishLogits(const OpConfig& c, Rows* y, Rows* units);
 

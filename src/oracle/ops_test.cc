@@ -106,7 +106,7 @@ TEST(Product, SumsInF16AreRoundedOneByOneAndJudgedExactly) {
 TEST(Units, NormRoundsItsSumOnceAndEachValueOnce) {
   Rows units;
   const float weight[] = {1, 2};
-  const Rows y = Norm(RowOf({3, -4}), weight, OneHead(2), &units);
+  const Rows y = Norm(RowOf({3, -4}), weight, {}, OneHead(2), &units);
   // Squares 9 and 16; the root of their mean halves a relative error.
   const double roundings = 1 + std::sqrt(Squares({9, 16})) / 25 / 2;
   EXPECT_DOUBLE_EQ(units.v[0], y.v[0] * roundings);
@@ -136,7 +136,7 @@ TEST(Units, Attention) {
   EXPECT_EQ(units.v[1], 0) << "a hidden position";
   EXPECT_TRUE(std::isinf(scores.v[1]));
 
-  const Rows p = Softmax(RowOf({-1, -1}), 2, {}, &units);
+  const Rows p = Softmax(RowOf({-1, -1}), 2, {}, {}, &units);
   EXPECT_DOUBLE_EQ(units.v[0], 0.5 * (1 + 1 + 1 + std::sqrt(Squares({1, 1})) / 2));
   Rows context_units;
   Context(p, k, c, &context_units);
@@ -146,9 +146,9 @@ TEST(Units, Attention) {
 
 TEST(Units, OneOperationRoundsItsResult) {
   Rows units;
-  AddScaled(RowOf({1, -3}), RowOf({2, 1}), OpConfig(), &units);
+  AddScaled(RowOf({1, -3}), RowOf({2, 1}), 1, &units);
   EXPECT_EQ(units.v, (std::vector<double>{3, 2}));
-  Multiply(RowOf({1, -3}), RowOf({2, 1}), &units);
+  Multiply(RowOf({1, -3}), RowOf({2, 1}), OpConfig(), &units);
   EXPECT_EQ(units.v, (std::vector<double>{2, 3}));
   OpConfig c = OneHead(2);
   c.activation = Act::kRelu2;

@@ -44,6 +44,16 @@ const std::map<std::string_view, NumberField>& NumberFields() {
        }},
       {"softmax.scale", [](OpConfig& c, double v) { c.softmax_scale = v; }},
       {"softmax.sink", [](OpConfig& c, double v) { c.softmax_sink = v; }},
+      {"softmax.sinks", [](OpConfig& c, double v) { c.no_sinks = v == 0; }},
+      {"rope.attention_factor", [](OpConfig& c, double v) { c.rope_attention_factor = v; }},
+      {"rope.yarn", [](OpConfig& c, double v) { c.yarn = v != 0; }},
+      {"ffn.gate_offset", [](OpConfig& c, double v) { c.gate_offset = v; }},
+      {"ffn.gate_limit", [](OpConfig& c, double v) { c.gate_limit = v; }},
+      {"router.normalise", [](OpConfig& c, double v) { c.normalised_experts = v != 0; }},
+      {"router.equal", [](OpConfig& c, double v) { c.equal_experts = v != 0; }},
+      {"router.rank",
+       [](OpConfig& c, double v) { c.expert_rank = std::max<int64_t>(static_cast<int64_t>(v), 0); }},
+      {"shared.gate", [](OpConfig& c, double v) { c.no_shared_gate = v == 0; }},
       {"norm.eps", [](OpConfig& c, double v) { c.norm_eps = v; }},
       {"norm.weight_offset", [](OpConfig& c, double v) { c.norm_weight_offset = v; }},
       {"norm.repeat", [](OpConfig& c, double v) { c.norm_repeat = static_cast<int>(v); }},
@@ -73,6 +83,19 @@ const std::map<std::string_view, NumberField>& NumberFields() {
       {"kv.shift", [](OpConfig& c, double v) { c.kv_shift = static_cast<int>(v); }},
   };
   return fields;
+}
+
+// A,B.
+Status VaryExperts(std::string_view text, OpConfig* c) {
+  const size_t comma = text.find(',');
+  if (comma == text.npos) return MakeError(Code::kUsage, "experts.exchanged={}: not A,B", text);
+  PB_ASSIGN(double a, Number("experts.exchanged", text.substr(0, comma)));
+  PB_ASSIGN(double b, Number("experts.exchanged", text.substr(comma + 1)));
+  const auto n = static_cast<double>(c->n_experts);
+  if (!(a >= 0 && a < n && b >= 0 && b < n))
+    return MakeError(Code::kUsage, "experts.exchanged={}: there are {} experts", text, c->n_experts);
+  c->exchanged_experts[0] = static_cast<int64_t>(a), c->exchanged_experts[1] = static_cast<int64_t>(b);
+  return {};
 }
 
 // ROW,COLUMN,DELTA.
@@ -107,6 +130,7 @@ Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation) {
                                          {"relu2", Act::kRelu2},
                                          {"gelu", Act::kGelu},
                                          {"gelu_tanh", Act::kGeluTanh},
+                                         {"swiglu_oai", Act::kSwigluOai},
                                          {"identity", Act::kIdentity}}));
   } else if (key == "rope.pairing") {
     PB_ASSIGN(c.rope_pairing,
@@ -127,6 +151,10 @@ Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation) {
                                                 {{"declared", BlockOrder::kDeclared},
                                                  {"reversed", BlockOrder::kReversed},
                                                  {"consecutive", BlockOrder::kConsecutive}}));
+  } else if (key == "router.softmax") {
+    PB_ASSIGN(c.softmax_of_chosen, Choice<bool>(key, text, {{"all", false}, {"chosen", true}}));
+  } else if (key == "experts.exchanged") {
+    PB_TRY(VaryExperts(text, &c));
   } else if (key == "weight.cell") {
     PB_TRY(VaryCell(text, &c));
   } else if (key == "act.quant") {

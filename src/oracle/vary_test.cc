@@ -110,11 +110,11 @@ TEST(Vary, Norms) {
   const OpConfig c = OneHead(2);
   const Rows x = RowOf({3, -1});
   const double rms = std::sqrt(5.0);
-  EXPECT_DOUBLE_EQ(Norm(x, weight, Varied(c, "norm.unweighted=1"), nullptr).v[0], 3 / rms);
-  EXPECT_DOUBLE_EQ(Norm(x, weight, Varied(c, "norm.weight_offset=1"), nullptr).v[1], -1 / rms * 4);
-  EXPECT_DOUBLE_EQ(Norm(x, weight, Varied(c, "norm.centred=1"), nullptr).v[0],
+  EXPECT_DOUBLE_EQ(Norm(x, weight, {}, Varied(c, "norm.unweighted=1"), nullptr).v[0], 3 / rms);
+  EXPECT_DOUBLE_EQ(Norm(x, weight, {}, Varied(c, "norm.weight_offset=1"), nullptr).v[1], -1 / rms * 4);
+  EXPECT_DOUBLE_EQ(Norm(x, weight, {}, Varied(c, "norm.centred=1"), nullptr).v[0],
                    2);  // (2, -2) over its RMS 2, times 2
-  EXPECT_DOUBLE_EQ(Norm(x, weight, Varied(c, "norm.repeat=0"), nullptr).v[1], -1);
+  EXPECT_DOUBLE_EQ(Norm(x, weight, {}, Varied(c, "norm.repeat=0"), nullptr).v[1], -1);
 }
 
 TEST(Vary, OwnCellOfTheCache) {

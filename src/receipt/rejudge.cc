@@ -247,7 +247,9 @@ OpsFindings CheckPoints(const Json& receipt, Judged* judged) {
       worst = std::max(worst, *ratio);
       continue;
     }
-    if (p["explained_by_codes"].get<bool>() || p["explained_by_precision"].get<bool>()) continue;
+    if (p["explained_by_codes"].get<bool>() || p["explained_by_precision"].get<bool>() ||
+        p.value("explained_by_tie", false))
+      continue;
     ++found.n_beyond;
     judged->beyond.push_back(
         fmt::format("{}: {} its bound", PointAt(p), ratio ? fmt::format("{:.3g} times", *ratio) : "beyond"));

@@ -174,6 +174,7 @@ Json JsonWriter::Point(const compare::PointRow& p) {
            {"offset", Number(p.offset)},
            {"explained_by_codes", p.explained_by_codes},
            {"explained_by_precision", p.explained_by_precision}};
+  if (p.explained_by_tie) out["explained_by_tie"] = true;
   if (!p.explanation.empty()) out["explanation"] = p.explanation;
   return out;
 }

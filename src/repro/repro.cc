@@ -44,7 +44,13 @@ const char* FormulaOf(int32_t stage) {
       return "add";
     case stages::Group::kActivation:
     case stages::Group::kGate:
-      return "activate";
+      return stages::kDense.Contains(stage) ? "activate" : "";
+    case stages::Group::kSelect:
+    case stages::Group::kRouting:
+    case stages::Group::kExpertProduct:
+    case stages::Group::kMixture:
+    case stages::Group::kShared:
+      break;
   }
   return "";
 }

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <set>
 
+#include "model/hyper.h"
 #include "soundness/parts.h"
 
 namespace pb::soundness {
@@ -202,11 +203,21 @@ void AskStage(const HyperParameters& p, pb_stage stage, int32_t layer, Roll& rol
   if (kind == stages::WeightKind::kNone) return;
   if (stage == PB_STAGE_LOGITS && p.output_tied) return;
   const auto [n_rows, n_columns] = stages::WeightShapeOf(stage, p.shape());
+  const Architecture* architecture = FindArchitecture(p.architecture);
   const auto rows = static_cast<uint64_t>(n_rows), columns = static_cast<uint64_t>(n_columns);
-  roll.Ask(stages::TensorName(stage, layer),
-           kind == stages::WeightKind::kVector ? Shape{columns} : Shape{columns, rows});
+  const std::string weight = TensorNameIn(architecture, stage, layer),
+                    bias = TensorNameIn(architecture, stage, layer, "bias");
+  if (stages::kExpertProducts.Contains(stage)) {
+    const auto n = static_cast<uint64_t>(p.experts.n);
+    roll.Ask(weight, {columns, rows / n, n});
+    return roll.AskIfThere(bias, {rows / n, n});
+  }
+  // A single row may be a vector.
+  const bool vector = kind == stages::WeightKind::kVector || rows == 1;
+  roll.Ask(weight, vector ? Shape{columns} : Shape{columns, rows});
+  if (kind == stages::WeightKind::kVector && p.layer_norm) roll.AskIfThere(bias, {columns});
   if (kind == stages::WeightKind::kVector || layer < 0) return;
-  roll.AskIfThere(stages::TensorName(stage, layer, "bias"), {rows});
+  roll.AskIfThere(bias, {rows});
   if (p.has_sub_norms()) roll.AskIfThere(stages::TensorName(stage, layer, "scale"), {1});
 }
 
@@ -232,6 +243,8 @@ void AskLayer(const HyperParameters& p, int32_t layer, Roll& roll) {
   if (AskFused(p, "ffn_up", kGateUp, layer, roll)) apart = apart - kGateUp;
   for (pb_stage stage : apart)
     if (stages::Of(stage).per_layer) AskStage(p, stage, layer, roll);
+  if (p.attention_sinks)
+    roll.Ask(fmt::format("blk.{}.attn_sinks.weight", layer), {static_cast<uint64_t>(p.n_heads)});
 }
 
 // Some converters write the embedding twice.
@@ -269,7 +282,8 @@ Part ExamineTensors(Context& context) {
   Roll roll(context);
   for (pb_stage stage : p.ops)
     if (!stages::Of(stage).per_layer) AskStage(p, stage, -1, roll);
-  roll.AskIfThere("rope_freqs.weight", {static_cast<uint64_t>(p.rope_dims / 2)});
+  for (const char* factors : {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+    roll.AskIfThere(factors, {static_cast<uint64_t>(p.rope_dims / 2)});
   // Layers that the file cannot hold are not counted one by one.
   const auto n_layers = std::min(p.n_layers, static_cast<int64_t>(context.subject.n_tensors()) + 1);
   for (int64_t layer = 0; layer < n_layers; ++layer) AskLayer(p, static_cast<int32_t>(layer), roll);

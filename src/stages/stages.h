@@ -24,20 +24,37 @@ namespace pb::stages {
 
 // What kind of operation: one arithmetic each.
 enum class Group {
-  kEmbedding,   // a row of a table
-  kNorm,        // RMSNorm with a weight, over the row or each head
-  kProduct,     // a matrix times the row
-  kRotary,      // rotary embedding
-  kScores,      // queries times keys
-  kSoftmax,     // over the visible positions
-  kContext,     // probabilities times values
-  kActivation,  // of each value
-  kGate,        // two rows, value by value
-  kSum,         // two rows, residual
+  kEmbedding,      // a row of a table
+  kNorm,           // RMSNorm with a weight, over the row or each head
+  kProduct,        // a matrix times the row
+  kRotary,         // rotary embedding
+  kScores,         // queries times keys
+  kSoftmax,        // over the visible positions
+  kContext,        // probabilities times values
+  kActivation,     // of each value
+  kGate,           // two rows, value by value
+  kSum,            // two rows, residual
+  kSelect,         // ids of the largest values
+  kRouting,        // weights of the chosen experts, from all their logits
+  kExpertProduct,  // a matrix for each chosen expert, times the row or the expert's own part of it
+  kMixture,        // parts of a row times a weight each, summed
+  kShared,         // a row times the sigmoid of one value
 };
 
 // An extent of the canonical shape.
-enum class Dim { kOne, kModel, kFf, kHeads, kKvHeads, kHeadDim, kPositions, kVocab };
+enum class Dim {
+  kOne,
+  kModel,
+  kFf,
+  kHeads,
+  kKvHeads,
+  kHeadDim,
+  kPositions,
+  kVocab,
+  kExperts,
+  kExpertsUsed,
+  kExpertFf
+};
 
 // One axis of a row: the product of two extents, the second mostly 1.
 struct Axis {
@@ -51,17 +68,19 @@ struct Row {
 
   // Whether each head has a value for each visible position: rows of passes differ in length.
   constexpr bool over_positions() const { return axes[1].first == Dim::kPositions; }
-  // Extent of heads in a row of several; kOne where it does not fall into heads.
+  // Extent of heads, or of chosen experts, in a row of several; kOne where it does not fall into such
+  // parts.
   constexpr Dim heads() const { return n_axes == 2 ? axes[0].first : Dim::kOne; }
 };
 
 // An input as the vocabulary declares it.
 struct InputSpec {
+  static constexpr int kMost = 4;
   // The first that the architecture has counts.
   int n_stages = 0;
-  pb_stage stages[2] = {PB_STAGE_UNMAPPED, PB_STAGE_UNMAPPED};
+  pb_stage stages[kMost] = {PB_STAGE_UNMAPPED, PB_STAGE_UNMAPPED, PB_STAGE_UNMAPPED, PB_STAGE_UNMAPPED};
   // Of each: of the layer before. Of layer 0: the embeddings; outside the layers: of the last one.
-  bool previous_layer[2] = {false, false};
+  bool previous_layer[kMost] = {};
   bool all_positions = false;  // rows of all positions from 0
 };
 struct InputSpecs {
@@ -96,6 +115,7 @@ struct Stage {
 struct ModelShape {
   int64_t d_model = 0, d_ff = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, n_vocab = 0;
   bool norms_rows = false;  // norms of queries and keys are of the row, not of each head
+  int64_t n_experts = 0, n_experts_used = 0, d_ff_expert = 0;
 };
 
 namespace detail {
@@ -127,12 +147,24 @@ inline constexpr Extra kExtras[PB_STAGE_COUNT] = {
     {PB_STAGE_ATTN_POST_NORM, Group::kNorm, Vector("post_attention_norm"), "attention post-norm"},
     {PB_STAGE_ATTN_RESIDUAL, Group::kSum, {}, "attention residual"},
     {PB_STAGE_FFN_NORM, Group::kNorm, Vector("ffn_norm"), "FFN norm"},
+    {PB_STAGE_ROUTER_LOGITS, Group::kProduct, Matrix("ffn_gate_inp"), "router"},
+    {PB_STAGE_EXPERT_IDS, Group::kSelect, {}, "choice of experts"},
+    {PB_STAGE_EXPERT_WEIGHTS, Group::kRouting, {}, "weights of the experts"},
+    {PB_STAGE_EXPERT_GATE, Group::kExpertProduct, Matrix("ffn_gate_exps"), "experts' gate projection"},
+    {PB_STAGE_EXPERT_UP, Group::kExpertProduct, Matrix("ffn_up_exps"), "experts' up projection"},
+    {PB_STAGE_EXPERT_ACT, Group::kActivation, {}, "experts' activation"},
+    {PB_STAGE_EXPERT_GATED, Group::kGate, {}, "experts' gated product"},
+    {PB_STAGE_EXPERT_DOWN, Group::kExpertProduct, Matrix("ffn_down_exps"), "experts' down projection"},
+    {PB_STAGE_EXPERT_SUM, Group::kMixture, {}, "sum of the experts"},
     {PB_STAGE_GATE_PROJ, Group::kProduct, Matrix("ffn_gate"), "gate projection"},
     {PB_STAGE_UP_PROJ, Group::kProduct, Matrix("ffn_up"), "up projection"},
     {PB_STAGE_FFN_ACT, Group::kActivation, {}, "activation"},
     {PB_STAGE_FFN_GATED, Group::kGate, {}, "gated product"},
     {PB_STAGE_FFN_SUB_NORM, Group::kNorm, Vector("ffn_sub_norm"), "FFN sub-norm"},
     {PB_STAGE_DOWN_PROJ, Group::kProduct, Matrix("ffn_down"), "down projection"},
+    {PB_STAGE_SHARED_GATE, Group::kProduct, Matrix("ffn_gate_inp_shexp"), "gate of the shared expert"},
+    {PB_STAGE_SHARED_OUT, Group::kShared, {}, "shared expert"},
+    {PB_STAGE_FFN_OUT, Group::kSum, {}, "experts and shared expert"},
     {PB_STAGE_FFN_POST_NORM, Group::kNorm, Vector("post_ffw_norm"), "FFN post-norm"},
     {PB_STAGE_LAYER_OUT, Group::kSum, {}, "layer output"},
     {PB_STAGE_FINAL_NORM, Group::kNorm, Vector("output_norm"), "final norm"},
@@ -143,10 +175,17 @@ struct DimName {
   std::string_view name;
   Dim dim;
 };
-inline constexpr DimName kDimNames[] = {{"d_model", Dim::kModel},    {"d_ff", Dim::kFf},
-                                        {"n_heads", Dim::kHeads},    {"n_kv_heads", Dim::kKvHeads},
-                                        {"head_dim", Dim::kHeadDim}, {"p", Dim::kPositions},
-                                        {"n_vocab", Dim::kVocab}};
+inline constexpr DimName kDimNames[] = {{"d_model", Dim::kModel},
+                                        {"d_ff", Dim::kFf},
+                                        {"n_heads", Dim::kHeads},
+                                        {"n_kv_heads", Dim::kKvHeads},
+                                        {"head_dim", Dim::kHeadDim},
+                                        {"p", Dim::kPositions},
+                                        {"n_vocab", Dim::kVocab},
+                                        {"n_experts", Dim::kExperts},
+                                        {"n_experts_used", Dim::kExpertsUsed},
+                                        {"d_ff_expert", Dim::kExpertFf},
+                                        {"1", Dim::kOne}};
 
 // A name that nobody knows does not compile: dereferencing null is no constant expression.
 constexpr Dim ParseDim(std::string_view name) {
@@ -306,16 +345,20 @@ inline constexpr Set kRotary = OfGroup(Group::kRotary);
 // Of queries with keys, and of probabilities with values.
 inline constexpr Set kAttention = OfGroup(Group::kScores) | OfGroup(Group::kContext);
 inline constexpr Set kSums = OfGroup(Group::kSum);
-inline constexpr Set kElementwise = OfGroup(Group::kActivation) | OfGroup(Group::kGate) | kSums;
+inline constexpr Set kActivations = OfGroup(Group::kActivation);
+inline constexpr Set kGated = OfGroup(Group::kGate);
+inline constexpr Set kElementwise = kActivations | kGated | kSums | OfGroup(Group::kShared);
+// Of each chosen expert.
+inline constexpr Set kExpertProducts = OfGroup(Group::kExpertProduct);
+// The feed-forward network that all tokens pass through: of a model without experts, or the shared
+// expert of one with.
+inline constexpr Set kDense = {PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED,
+                               PB_STAGE_DOWN_PROJ};
+inline constexpr Set kExperts =
+    kExpertProducts | Set{PB_STAGE_ROUTER_LOGITS, PB_STAGE_EXPERT_IDS,   PB_STAGE_EXPERT_WEIGHTS,
+                          PB_STAGE_EXPERT_ACT,    PB_STAGE_EXPERT_GATED, PB_STAGE_EXPERT_SUM};
+inline constexpr Set kSharedExpert = {PB_STAGE_SHARED_GATE, PB_STAGE_SHARED_OUT, PB_STAGE_FFN_OUT};
 inline constexpr Set kOverPositions = Where([](const Stage& s) { return s.row.over_positions(); });
-// What products multiply.
-inline constexpr Set kProductInputs = [] {
-  Set set;
-  for (pb_stage product : kProducts)
-    for (const InputSpec& input : Of(product).inputs)
-      for (int i = 0; i < input.n_stages; ++i) set |= input.stages[i];
-  return set;
-}();
 // Everything later in the pass depends on what came before through these alone.
 inline constexpr Set kCuts = {PB_STAGE_EMBEDDINGS, PB_STAGE_LAYER_OUT, PB_STAGE_FINAL_NORM, PB_STAGE_LOGITS};
 
@@ -337,6 +380,12 @@ constexpr int64_t Extent(Dim dim, const ModelShape& s, int64_t n_positions) {
       return n_positions;
     case Dim::kVocab:
       return s.n_vocab;
+    case Dim::kExperts:
+      return s.n_experts;
+    case Dim::kExpertsUsed:
+      return s.n_experts_used;
+    case Dim::kExpertFf:
+      return s.d_ff_expert;
   }
   return 0;
 }
@@ -352,7 +401,7 @@ constexpr int64_t RowWidth(pb_stage stage, const ModelShape& shape, int64_t n_po
   for (int i = 0; i < row.n_axes; ++i) width *= Extent(row.axes[i], shape, n_positions);
   return width;
 }
-// Heads that a row falls into; 1: none.
+// Heads, or chosen experts, that a row falls into; 1: none.
 constexpr int64_t RowHeads(pb_stage stage, const ModelShape& shape) {
   return Extent(Of(stage).row.heads(), shape, 1);
 }
@@ -365,6 +414,14 @@ constexpr int64_t SumLength(pb_stage stage, const ModelShape& shape, int64_t n_p
       return Extent(s.row.axes[s.row.n_axes - 1], shape, n_positions);
     case Group::kProduct:
       return RowWidth(s.inputs.items[0].stages[0], shape, n_positions);
+    case Group::kExpertProduct: {
+      const Row& input = Of(s.inputs.items[0].stages[0]).row;
+      return Extent(input.axes[input.n_axes - 1], shape, n_positions);
+    }
+    case Group::kRouting:
+      return shape.n_experts;
+    case Group::kMixture:
+      return shape.n_experts_used;
     case Group::kRotary:
       return 2;
     case Group::kScores:
@@ -377,7 +434,8 @@ constexpr int64_t SumLength(pb_stage stage, const ModelShape& shape, int64_t n_p
   }
 }
 
-// The shape of a stage's weight: rows x columns of a matrix; a vector is one row.
+// The shape of a stage's weight: rows x columns of a matrix; a vector is one row. Of experts: the
+// rows of all, one expert after the other.
 struct WeightShape {
   int64_t n_rows = 0, n_columns = 0;
 };
@@ -391,10 +449,14 @@ constexpr WeightShape WeightShapeOf(pb_stage stage, const ModelShape& shape) {
       break;
   }
   if (stage == PB_STAGE_EMBEDDINGS) return {shape.n_vocab, shape.d_model};
+  if (Of(stage).group == Group::kExpertProduct) {
+    const Row& row = Of(stage).row;
+    return {shape.n_experts * Extent(row.axes[1], shape, 1), SumLength(stage, shape, 1)};
+  }
   return {RowWidth(stage, shape, 1), SumLength(stage, shape, 1)};
 }
 // "blk.3.attn_q.weight"; part "scale": the factor that some files have beside it. Of a stage that
-// reads one.
+// reads one, in architectures that do not rename it (model/hyper.h).
 inline std::string TensorName(pb_stage stage, int32_t layer, std::string_view part = "weight") {
   const Stage& s = Of(stage);
   std::string name;

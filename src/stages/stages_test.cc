@@ -13,6 +13,8 @@ namespace {
 
 // SmolLM2-135M: 9 heads of 64 over 3 KV heads.
 constexpr ModelShape kShape = {576, 1536, 9, 3, 64, 49152};
+// Qwen3-30B-A3B: 8 of 128 experts of width 768.
+constexpr ModelShape kWithExperts = {2048, 6144, 32, 4, 128, 151936, false, 128, 8, 768};
 
 // "attn_out layer_out@prev", as docs/plugin_abi.md writes inputs.
 std::string Text(const std::vector<Input>& inputs) {
@@ -46,8 +48,17 @@ TEST(Stages, RowsAreAsWideAsTheModelSays) {
       {"ffn_act", 1536},      {"ffn_gated", 1536},     {"ffn_sub_norm", 1536},
       {"down_proj", 576},     {"ffn_post_norm", 576},  {"layer_out", 576},
       {"final_norm", 576},    {"logits", 49152},       {"attn_scores_softmax", 9 * 7}};
-  ASSERT_EQ(widths.size(), size_t{PB_STAGE_COUNT});
+  const std::map<std::string, int64_t> of_experts = {
+      {"router_logits", 128}, {"expert_ids", 8},       {"expert_weights", 8},     {"expert_gate", 8 * 768},
+      {"expert_up", 8 * 768}, {"expert_act", 8 * 768}, {"expert_gated", 8 * 768}, {"expert_down", 8 * 2048},
+      {"expert_sum", 2048},   {"shared_gate", 1},      {"shared_out", 2048},      {"ffn_out", 2048}};
+  ASSERT_EQ(widths.size() + of_experts.size(), size_t{PB_STAGE_COUNT});
   for (const auto& [name, width] : widths) EXPECT_EQ(RowWidth(Find(name), kShape, 7), width) << name;
+  for (const auto& [name, width] : of_experts)
+    EXPECT_EQ(RowWidth(Find(name), kWithExperts, 7), width) << name;
+  EXPECT_EQ(RowHeads(PB_STAGE_EXPERT_GATE, kWithExperts), 8);
+  EXPECT_EQ(SumLength(PB_STAGE_EXPERT_GATE, kWithExperts, 7), 2048);
+  EXPECT_EQ(SumLength(PB_STAGE_EXPERT_DOWN, kWithExperts, 7), 768);
   EXPECT_EQ(RowHeads(PB_STAGE_Q_ROPE, kShape), 9);
   EXPECT_EQ(RowHeads(PB_STAGE_V_PROJ, kShape), 3);
   EXPECT_EQ(RowHeads(PB_STAGE_ATTN_SCORES, kShape), 9);
@@ -79,19 +90,26 @@ TEST(Stages, WeightsHaveTheNamesAndShapesOfTheFile) {
     EXPECT_EQ(shape.n_columns, row.n_columns) << row.name;
   }
   EXPECT_EQ(TensorName(PB_STAGE_GATE_PROJ, 0, "scale"), "blk.0.ffn_gate.scale");
-  for (pb_stage s : kAll - kProducts - kNorms - Set(PB_STAGE_EMBEDDINGS))
+  const WeightShape experts = WeightShapeOf(PB_STAGE_EXPERT_DOWN, kWithExperts);
+  EXPECT_EQ(TensorName(PB_STAGE_EXPERT_DOWN, 1), "blk.1.ffn_down_exps.weight");
+  EXPECT_EQ(experts.n_rows, 128 * 2048);
+  EXPECT_EQ(experts.n_columns, 768);
+  for (pb_stage s : kAll - kExpertProducts - kProducts - kNorms - Set(PB_STAGE_EMBEDDINGS))
     EXPECT_EQ(Of(s).weight.kind, WeightKind::kNone) << Of(s).name;
 }
 
 TEST(Stages, SetsAreThoseOfTheirGroups) {
   EXPECT_EQ(kProducts, Set({PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_ATTN_OUT,
-                            PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ, PB_STAGE_LOGITS}));
+                            PB_STAGE_ROUTER_LOGITS, PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ,
+                            PB_STAGE_SHARED_GATE, PB_STAGE_LOGITS}));
+  EXPECT_EQ(kExpertProducts, Set({PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, PB_STAGE_EXPERT_DOWN}));
   EXPECT_EQ(kNorms, kPreNorms | kPostNorms | kHeadNorms | kSubNorms | Set(PB_STAGE_FINAL_NORM));
   EXPECT_EQ(kNorms, Set({PB_STAGE_ATTN_NORM, PB_STAGE_Q_NORM, PB_STAGE_K_NORM, PB_STAGE_ATTN_SUB_NORM,
                          PB_STAGE_ATTN_POST_NORM, PB_STAGE_FFN_POST_NORM, PB_STAGE_FFN_NORM,
                          PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM}));
   EXPECT_EQ(kElementwise,
-            Set({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_FFN_ACT, PB_STAGE_FFN_GATED, PB_STAGE_LAYER_OUT}));
+            Set({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_EXPERT_ACT, PB_STAGE_EXPERT_GATED, PB_STAGE_FFN_ACT,
+                 PB_STAGE_FFN_GATED, PB_STAGE_SHARED_OUT, PB_STAGE_FFN_OUT, PB_STAGE_LAYER_OUT}));
   EXPECT_EQ(kOverPositions, Set({PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX}));
   EXPECT_FALSE(kAll.Contains(PB_STAGE_UNMAPPED));
   EXPECT_FALSE(kAll.Contains(PB_STAGE_COUNT));
@@ -101,7 +119,7 @@ TEST(Stages, SetsAreThoseOfTheirGroups) {
 }
 
 TEST(Stages, AlternativesAreSettledByWhatTheArchitectureHas) {
-  const Set llama = (kAll - kOptional) | kPreNorms;
+  const Set llama = (kAll - kOptional) | kPreNorms | kDense;
   EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_OUT, llama)), "attn_context");
   EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_OUT, kAll)), "attn_sub_norm");
   EXPECT_EQ(Text(InputsOf(PB_STAGE_Q_ROPE, llama | Set(PB_STAGE_Q_NORM))), "q_norm");
@@ -115,12 +133,20 @@ TEST(Stages, AlternativesAreSettledByWhatTheArchitectureHas) {
   EXPECT_EQ(Text(InputsOf(PB_STAGE_UP_PROJ, olmo)), "attn_residual");
   EXPECT_EQ(Text(InputsOf(PB_STAGE_ATTN_RESIDUAL, olmo)), "attn_post_norm layer_out@prev");
   EXPECT_EQ(Text(InputsOf(PB_STAGE_LAYER_OUT, gemma)), "ffn_post_norm attn_residual");
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_LAYER_OUT, llama)), "down_proj attn_residual");
+  // Attention and network on one norm; experts; experts beside a shared one.
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_UP_PROJ, llama - Set(PB_STAGE_FFN_NORM))), "attn_norm");
+  const Set experts = (llama - kDense) | kExperts;
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_EXPERT_UP, experts)), "ffn_norm expert_ids");
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_EXPERT_WEIGHTS, experts)), "router_logits expert_ids");
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_LAYER_OUT, experts)), "expert_sum attn_residual");
+  EXPECT_EQ(Text(InputsOf(PB_STAGE_LAYER_OUT, llama | kExperts | kSharedExpert)), "ffn_out attn_residual");
 }
 
 TEST(Stages, InPlaceOfWhatIsNotShownStandItsOwnInputs) {
   const auto hiding = [](Set hidden) {
     return [hidden](pb_stage s) {
-      const bool absent = Of(s).optional && !kPreNorms.Contains(s);
+      const bool absent = Of(s).optional && !(kPreNorms | kDense).Contains(s);
       return absent ? PB_ABSENT : hidden.Contains(s) ? PB_UNOBSERVABLE : PB_OBSERVED;
     };
   };

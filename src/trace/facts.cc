@@ -71,6 +71,7 @@ ModelFacts ReadModelFacts(const Facts& facts) {
 SessionFacts ReadSessionFacts(const Facts& facts) {
   SessionFacts s;
   s.act_quant = Of(facts, "act.quant"), s.kv_type = Of(facts, "kv.type"), s.flash = Of(facts, "attn.flash");
+  s.rope_factors = Of(facts, "rope.factors");
   s.threads = FactText(facts, "threads");
   s.ubatch = FactNumber(facts, "ubatch", 0);
   s.overwrite_exact = FactText(facts, "overwrite.exact") != "no";

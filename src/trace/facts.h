@@ -29,9 +29,11 @@ struct ShapeKey {
   int64_t stages::ModelShape::*member;
 };
 inline constexpr ShapeKey kShapeKeys[] = {
-    {"d_model", &stages::ModelShape::d_model},   {"d_ff", &stages::ModelShape::d_ff},
-    {"n_heads", &stages::ModelShape::n_heads},   {"n_kv_heads", &stages::ModelShape::n_kv_heads},
-    {"head_dim", &stages::ModelShape::head_dim}, {"n_vocab", &stages::ModelShape::n_vocab}};
+    {"d_model", &stages::ModelShape::d_model},        {"d_ff", &stages::ModelShape::d_ff},
+    {"n_heads", &stages::ModelShape::n_heads},        {"n_kv_heads", &stages::ModelShape::n_kv_heads},
+    {"head_dim", &stages::ModelShape::head_dim},      {"n_vocab", &stages::ModelShape::n_vocab},
+    {"n_experts", &stages::ModelShape::n_experts},    {"n_experts_used", &stages::ModelShape::n_experts_used},
+    {"d_ff_expert", &stages::ModelShape::d_ff_expert}};
 
 // Texts are empty and numbers 0 where nothing was told; a Fact has an empty key then.
 struct EngineFacts {
@@ -51,6 +53,7 @@ struct ModelFacts {
 };
 struct SessionFacts {
   Fact act_quant, kv_type, flash;
+  Fact rope_factors;  // of LongRoPE: "long", "short"
   std::string threads;
   int64_t ubatch = 0;
   bool overwrite_exact = true;  // false: what is put into it is rounded
