@@ -13,6 +13,7 @@
 #include "cli/next.h"
 #include "cli/progress.h"
 #include "model/generate.h"
+#include "model/hyper.h"
 #include "report/self_check_report.h"
 #include "setup/setup.h"
 
@@ -42,6 +43,23 @@ Result<std::filesystem::path> AwkwardModel() {
   return path;
 }
 
+// Experts beside a shared one; sinks, windows, YaRN and biases everywhere; local and global layers
+// with norms on both sides: what other architectures have and may lose.
+Result<std::filesystem::path> ModelOf(const char* architecture, int64_t n_layers) {
+  GenerateSpec spec;
+  spec.architecture = architecture;
+  spec.n_layers = n_layers, spec.d_model = 192, spec.d_ff = 192, spec.n_heads = 6, spec.n_kv_heads = 2;
+  spec.head_dim = 32, spec.n_vocab = 777, spec.weights = BlockType::kQ8_0;
+  spec.distribution = Distribution::kGaussian;
+  if (FindArchitecture(architecture)->attention_sinks) spec.rope_scaling = "yarn";
+  const std::string name = fmt::format("{}-192", architecture);
+  const std::filesystem::path path = CacheDir() / "self-check" / name / (name + ".gguf");
+  std::error_code error;
+  std::filesystem::create_directories(path.parent_path(), error);
+  PB_TRY(GenerateFile(spec, path));
+  return path;
+}
+
 Result<selfcheck::SelfCheckRequest> MakeSelfCheck(const SelfCheckArguments& args) {
   selfcheck::SelfCheckRequest request;
   const std::filesystem::path share = ExecutableDir().parent_path() / "share" / "paritybit";
@@ -51,6 +69,10 @@ Result<selfcheck::SelfCheckRequest> MakeSelfCheck(const SelfCheckArguments& args
       {share / "models" / "tiny-bitnet-relu2" / "tiny-bitnet-relu2-tq2_0.gguf", false}};
   PB_ASSIGN(std::filesystem::path awkward, AwkwardModel());
   request.models.push_back({awkward, true});
+  for (auto [architecture, n_layers] : {std::pair{"qwen2moe", 2}, {"gpt-oss", 2}, {"gemma3", 7}}) {
+    PB_ASSIGN(std::filesystem::path other, ModelOf(architecture, n_layers));
+    request.models.push_back({other, false, true});
+  }
   PB_ASSIGN(request.mutant, ResolveEngine("mutant", {}));
   PB_ASSIGN(request.native, ResolveEngine("native", {}));
   PB_ASSIGN(request.arbiter, ResolveEngine("oracle", {}));

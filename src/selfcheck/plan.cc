@@ -64,8 +64,9 @@ class Planner {
   explicit Planner(const SelfCheckRequest& request) : request_(request) {}
 
   Result<std::vector<SelfCase>> Plan() {
-    for (const auto& [model, foreign] : request_.models) {
+    for (const auto& [model, foreign, rest] : request_.models) {
       name_ = model.stem().string(), model_ = model, foreign_ = foreign && request_.reference;
+      rest_ = rest;
       int64_t n_layers = 0;
       PB_ASSIGN(std::vector<Entry> entries, AskCatalogue(request_, model, &n_layers));
       const std::set<int32_t> layers{0, static_cast<int32_t>(n_layers / 2),
@@ -89,11 +90,13 @@ class Planner {
     SelfCase c;
     c.kind = entry.kind, c.defect = entry.name, c.truths = entry.truths, c.reference = request_.native;
     host::Settings settings{{"mutant.defect", entry.name}};
+    if (entry.kind == "tokens" && rest_) return;
     if (entry.kind == "tokens") {
       c.key = entry.name, c.candidate = With(request_.mutant, settings);
       return Push(std::move(c));
     }
     for (const std::string& stage : entry.stages) {
+      if (!planned_.insert({entry.name, stage}).second && rest_) continue;
       c.stage = StageOf(stage);
       const bool per_layer = c.stage >= 0 && pb_vocabulary[c.stage].per_layer;
       for (int32_t layer : per_layer ? layers : std::set<int32_t>{-1}) {
@@ -120,9 +123,10 @@ class Planner {
   void Harmless(const Entry& entry) {
     constexpr int kSeeds = 6;
     for (const std::string& stage : entry.stages)
-      PushHarmless(fmt::format("{} {}", stage, entry.name),
-                   With(request_.mutant, {{"mutant.defect", entry.name}, {"mutant.stage", stage}}),
-                   request_.native);
+      if (planned_.insert({entry.name, stage}).second || !rest_)
+        PushHarmless(fmt::format("{} {}", stage, entry.name),
+                     With(request_.mutant, {{"mutant.defect", entry.name}, {"mutant.stage", stage}}),
+                     request_.native);
     for (int seed = 1; seed <= (entry.name == "benign_ulp" ? kSeeds : 1); seed++) {
       const drive::EngineSpec everywhere =
           With(request_.mutant, {{"mutant.defect", entry.name}, {"mutant.seed", std::to_string(seed)}});
@@ -167,7 +171,8 @@ class Planner {
   const SelfCheckRequest& request_;
   std::string name_;
   std::filesystem::path model_;
-  bool foreign_ = false;
+  bool foreign_ = false, rest_ = false;
+  std::set<std::pair<std::string, std::string>> planned_;  // defects at stages
   std::vector<SelfCase> cases_;
 };
 

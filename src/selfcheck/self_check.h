@@ -50,6 +50,7 @@ inline constexpr double kLeastRatio = 10;
 struct SelfModel {
   std::filesystem::path path;
   bool foreign = false;  // whether the foreign engine computes what this model declares
+  bool rest = false;     // of it alone what no model before it has: a defect at an op
 };
 
 struct SelfCheckRequest {
