@@ -61,8 +61,8 @@ constexpr Defect kDefects[] = {
      "rope.offset=- rope=none", Need::kNothing},
     {"rope_unfactored", "rotation", kRope, Rope<RopeFault::kFactors>, 0, Spot::kAll, "rope.factors=0",
      Need::kFactors},
-    {"rope_exchanged", "rotation", kRope, Rope<RopeFault::kExchanged>, 0, Spot::kAll, "rope.exchanged=1",
-     Need::kLocalRope},
+    {"rope_exchanged", "rotation", kRope, Rope<RopeFault::kExchanged>, 0, Spot::kAll,
+     "rope.exchanged=1 rope.base=", Need::kLocalRope},
     {"rope_everywhere", "rotation", kRope, Rope<RopeFault::kEverywhere>, 0, Spot::kAll, "rope.everywhere=1",
      Need::kUnrotated},
     {"norm_missing", "norm", kNorms, NormFault, 0, Spot::kAll, "norm.repeat=0", Need::kNothing},
@@ -225,12 +225,15 @@ int64_t HeadsOf(const Op& op) {
   return by_head ? stages::RowHeads(op.stage, op.params().shape()) : op.params().n_heads;
 }
 
-std::string MatrixObstacle(Need need, double parameter, const Op& op) {
+std::string MatrixObstacle(const Defect& defect, const Op& op) {
+  const Need need = defect.need;
+  const double parameter = defect.parameter;
   const Weights w = MatrixOf(*op.model, op.stage, op.layer);
   const ActScheme own = OwnScheme(op);
   const BlockType type = w.view->type;
   const bool ternary = type == BlockType::kTQ1_0 || type == BlockType::kTQ2_0 || type == BlockType::kI2_S;
   if (own == ActScheme::kQ8_1) return "the mutant does not know how this product rounds its activations";
+  if (w.n_out() < defect.LeastRows()) return "the product has too few outputs";
   switch (need) {
     case Need::kTernary:
       return ternary ? "" : "the weights are not ternary";
@@ -298,6 +301,11 @@ std::string OptionObstacle(Need need, const Op& op) {
 
 }  // namespace
 
+int64_t Defect::LeastRows() const {
+  if (commit == TailZero) return static_cast<int64_t>(parameter) + 1;
+  return commit == ExchangedRows || commit == ShiftedRows || spot == Spot::kFeature ? 2 : 1;
+}
+
 std::span<const Defect> Catalogue() { return kDefects; }
 
 const Defect* FindDefect(std::string_view name) {
@@ -326,7 +334,7 @@ std::string Obstacle(const Defect& defect, const Op& op) {
   if (const std::string why = OptionObstacle(defect.need, op); !why.empty()) return why;
   if (defect.need == Need::kBias && MatrixOf(*op.model, op.stage, op.layer).bias.empty())
     return "the product has no bias";
-  if (kProducts.Contains(op.stage)) return MatrixObstacle(defect.need, defect.parameter, op);
+  if (kProducts.Contains(op.stage)) return MatrixObstacle(defect, op);
   return "";
 }
 

@@ -57,6 +57,10 @@ struct Defect {
   Spot spot;
   const char* truth;  // names of hypotheses that are right, by their beginning, separated by spaces
   Need need;
+
+  // Outputs that a product must have at least: more than a tail that is left out, and several where
+  // one is told from the others.
+  int64_t LeastRows() const;
 };
 
 std::span<const Defect> Catalogue();

@@ -34,7 +34,7 @@ struct Op {
   ActQuant act_quant;  // as set
   bool kv_f16 = true;
   bool long_rope = false;  // LongRoPE: the long factors count
-  uint64_t seed = 1;  // of random choices
+  uint64_t seed = 1;       // of random choices
 
   const HyperParameters& params() const { return model->params(); }
   float* row(int64_t i) const { return out + i * width; }

@@ -410,9 +410,18 @@ class MutantModel : public plugin::Model {
     for (const auto& fact : kept.facts) f.Add(fact.key, fact.value, fact.origin);
     if (plan_.defect) return;
     for (const Defect& d : Catalogue()) {
+      // "attn_scores" of all layers, "attn_scores@0,2" of these.
       std::vector<std::string> stages;
-      for (pb_stage s : d.at)
-        if (WhyNot(d, s, 0).empty()) stages.push_back(pb_vocabulary[s].name);
+      for (pb_stage s : d.at) {
+        std::vector<int32_t> layers;
+        const auto n = pb_vocabulary[s].per_layer ? static_cast<int32_t>(weights_->params().n_layers) : 1;
+        for (int32_t layer = 0; layer < n; layer++)
+          if (WhyNot(d, s, layer).empty()) layers.push_back(layer);
+        if (layers.empty()) continue;
+        const bool all = static_cast<int32_t>(layers.size()) == n;
+        stages.push_back(all ? pb_vocabulary[s].name
+                             : fmt::format("{}@{}", pb_vocabulary[s].name, fmt::join(layers, ",")));
+      }
       f.Add(fmt::format("defect.{}", d.name),
             fmt::format("{}|{}|{}", d.kind, fmt::join(stages, " "), d.truth), "observed");
     }

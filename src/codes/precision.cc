@@ -125,6 +125,8 @@ ProductInputs::ProductInputs(const Model& model) {
   for (pb_stage product : stages::kProducts | stages::kExpertProducts)
     if (ops.Contains(product))
       for (const stages::Input& input : stages::InputsOf(product, ops)) read_ |= input.stage;
+  // What experts are chosen by.
+  if (ops.Contains(PB_STAGE_EXPERT_IDS)) read_ |= PB_STAGE_ROUTER_LOGITS;
 }
 
 void ProductInputs::OnPoint(const host::PointRef& point, std::span<const float> values) {

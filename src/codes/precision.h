@@ -38,7 +38,7 @@ class ProductInputs {
     int32_t first_position;
     std::vector<float> values;
   };
-  stages::Set read_;              // what this model's products read
+  stages::Set read_;              // what this model's products read, and the router's logits
   std::map<int32_t, Held> held_;  // by stage
 };
 

@@ -126,6 +126,8 @@ void CompareParameters(const HyperParameters& a, const HyperParameters& b, int32
       return;
     case PB_STAGE_FFN_ACT:
     case PB_STAGE_FFN_GATED:
+    case PB_STAGE_EXPERT_ACT:
+    case PB_STAGE_EXPERT_GATED:
       differ("activation", activation(a), activation(b));
       return;
     case PB_STAGE_ATTN_SCORES:

@@ -159,7 +159,7 @@ void Explanation::Try(int side, FileArbiter& arbiter, const Expectation& declare
 // Whether the model does not say what the op has to give.
 bool Explanation::LeftOpen() {
   const int32_t stage = culprit_.place.stage;
-  if (stage != PB_STAGE_FFN_ACT && stage != PB_STAGE_FFN_GATED) return false;
+  if (!(stages::kActivations | stages::kGated).Contains(stage)) return false;
   for (int side : {0, 1})
     if (trace::ReadModelFacts(arbiters_.of(side).facts()).activation_undeclared()) return true;
   return false;

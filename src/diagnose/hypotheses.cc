@@ -17,8 +17,7 @@ namespace {
 using stages::kNorms, stages::kProducts, stages::Set;
 constexpr Set kRope = stages::kRotary, kSoftmax = PB_STAGE_ATTN_SCORES_SOFTMAX,
               kScores = PB_STAGE_ATTN_SCORES, kContext = PB_STAGE_ATTN_CONTEXT,
-              kActivations = stages::kActivations | stages::kGated,
-              kRouting = PB_STAGE_EXPERT_WEIGHTS;
+              kActivations = stages::kActivations | stages::kGated, kRouting = PB_STAGE_EXPERT_WEIGHTS;
 
 // One value of a variation. `text`: what an engine does that does it.
 struct Variation {
@@ -49,6 +48,7 @@ constexpr Variation kVariations[] = {
     {kRope, "rope.scale", "-1", "rotates the other way", "the other direction"},
     {kRope, "rope.offset", "1", "rotates by the position after", "positions from 1"},
     {kRope, "rope.offset", "-1", "rotates by the position before", "positions from -1"},
+    {kNorms, "norm.eps", "0.1", "adds eps 0.1", "eps 0.1"},
     {kNorms, "norm.eps", "1e-3", "adds eps 1e-3", "eps 1e-3"},
     {kNorms, "norm.eps", "1e-4", "adds eps 1e-4", "eps 1e-4"},
     {kNorms, "norm.eps", "1e-5", "adds eps 1e-5", "eps 1e-5"},
@@ -212,7 +212,8 @@ class Search {
     if (!p.rope_factors.empty())
       attempt(kRope, "rope.factors", 0, "leaves out the factors of the frequencies", "no frequency factors");
     const OpWeights weights = WeightsOf(s_.arbiter->model(), c.place.stage, c.place.layer);
-    if (weights.bias) attempt(kProducts | stages::kExpertProducts, "product.bias", 0, "leaves out the bias", "no bias");
+    if (weights.bias)
+      attempt(kProducts | stages::kExpertProducts, "product.bias", 0, "leaves out the bias", "no bias");
     if (weights.matrix && !BlockMinima(*weights.matrix, 0).empty())
       attempt(kProducts, "weight.minimum", 0, "leaves out the minimum of the weight's blocks", "no minimum");
     if (const float step = TernaryStep(weights); step > 0) {

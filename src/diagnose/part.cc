@@ -46,8 +46,7 @@ double ProductWork(const Subject& subject) {
   const Place& place = subject.culprit->place;
   const OpWeights w = WeightsOf(subject.arbiter->model(), place.stage, place.layer);
   if (!w.matrix || place.stage == PB_STAGE_EMBEDDINGS) return 0;
-  return static_cast<double>(subject.output.size()) *
-         static_cast<double>(w.matrix->n_columns);
+  return static_cast<double>(subject.output.size()) * static_cast<double>(w.matrix->n_columns);
 }
 
 std::vector<int64_t> ChooseRows(std::span<const float> output, std::span<const float> declared,

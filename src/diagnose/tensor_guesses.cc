@@ -38,12 +38,16 @@ void TryTensor(const Subject& s, const OpWeights& own, int32_t stage, int32_t la
 // The gate goes through unchanged and up is activated.
 void ExchangedGate(const Subject& s, std::vector<Guess>* guesses) {
   const int32_t layer = s.culprit->place.layer, first = s.culprit->first_position;
-  const Recorded *gate = s.culprit->inputs.Output(PB_STAGE_GATE_PROJ, layer),
-                 *up = s.culprit->inputs.Output(PB_STAGE_UP_PROJ, layer);
+  const bool of_experts = s.culprit->place.stage == PB_STAGE_EXPERT_GATED;
+  const Recorded *gate =
+                     s.culprit->inputs.Output(of_experts ? PB_STAGE_EXPERT_GATE : PB_STAGE_GATE_PROJ, layer),
+                 *up = s.culprit->inputs.Output(of_experts ? PB_STAGE_EXPERT_UP : PB_STAGE_UP_PROJ, layer);
   if (!gate || !up) return;
-  auto active = s.arbiter->Replay(PB_STAGE_FFN_ACT, layer, first, {*up}, "");
+  auto active =
+      s.arbiter->Replay(of_experts ? PB_STAGE_EXPERT_ACT : PB_STAGE_FFN_ACT, layer, first, {*up}, "");
   if (!active.ok()) return;
-  auto y = s.arbiter->Replay(PB_STAGE_FFN_GATED, layer, first, {std::move(*active), *gate}, "");
+  auto y = s.arbiter->Replay(of_experts ? PB_STAGE_EXPERT_GATED : PB_STAGE_FFN_GATED, layer, first,
+                             {std::move(*active), *gate}, "");
   if (y.ok())
     guesses->push_back({"glu=exchanged", "activates up in place of the gate", "gate and up exchanged", 0,
                         std::move(y->values)});
@@ -250,9 +254,10 @@ void ExchangedExperts(const Subject& s, std::vector<Guess>* guesses) {
     if (!used.count(id) && static_cast<int64_t>(others.size()) < kMostTried) others.push_back(id);
   for (const int64_t other : others) {
     const std::string pair = fmt::format("{},{}", *wrong.begin(), other);
-    auto guess = Varied(s, {"experts.exchanged=" + pair,
-                            fmt::format("computes expert {} with the matrix of expert {}", *wrong.begin(), other),
-                            "those experts exchanged"});
+    auto guess =
+        Varied(s, {"experts.exchanged=" + pair,
+                   fmt::format("computes expert {} with the matrix of expert {}", *wrong.begin(), other),
+                   "those experts exchanged"});
     if (guess) guesses->push_back(std::move(*guess));
   }
 }
@@ -264,7 +269,7 @@ std::vector<Guess> OtherTensors(const Subject& s) {
   if (stages::kExpertProducts.Contains(s.culprit->place.stage)) ExchangedExperts(s, &guesses);
   const int32_t stage = s.culprit->place.stage, layer = s.culprit->place.layer;
   const OpWeights own = WeightsOf(s.arbiter->model(), stage, layer);
-  if (stage == PB_STAGE_FFN_GATED) ExchangedGate(s, &guesses);
+  if (stages::kGated.Contains(stage)) ExchangedGate(s, &guesses);
   if (stage == PB_STAGE_EMBEDDINGS || stage == PB_STAGE_LOGITS) return guesses;
   const auto last = static_cast<int32_t>(s.arbiter->model().params().n_layers) - 1;
   const std::vector<int32_t> layers =
@@ -287,7 +292,9 @@ std::vector<Guess> FittedVariations(const Subject& s) {
   if (stages::kRotary.Contains(stage)) FitBase(s, &guesses);
   if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX) FitSoftmaxScale(s, &guesses);
   const std::vector<int64_t> bad =
-      own.matrix && !stages::kExpertProducts.Contains(stage) && stage != PB_STAGE_EMBEDDINGS ? BadFeatures(s) : std::vector<int64_t>{};
+      own.matrix && !stages::kExpertProducts.Contains(stage) && stage != PB_STAGE_EMBEDDINGS
+          ? BadFeatures(s)
+          : std::vector<int64_t>{};
   if (bad.size() == 1) FitCell(s, own, bad.front(), &guesses);
   if (bad.size() > 1) FitClamp(s, &guesses);
   return guesses;

@@ -249,7 +249,7 @@ void Order(const View& v, const std::vector<int64_t>& bad, std::vector<Guess>* g
 void Inputs(const View& v, std::vector<Guess>* guesses) {
   const int32_t stage = v.s.culprit->place.stage;
   const bool residual = stage == PB_STAGE_ATTN_RESIDUAL || stage == PB_STAGE_LAYER_OUT;
-  const bool gated = stage == PB_STAGE_FFN_GATED;
+  const bool gated = stages::kGated.Contains(stage);
   const bool rope = stage == PB_STAGE_Q_ROPE || stage == PB_STAGE_K_ROPE;
   auto inputs = v.s.arbiter->Inputs(*v.s.culprit);
   if ((!residual && !rope && !gated) || !inputs.ok()) return;

@@ -22,9 +22,20 @@ constexpr int64_t kMostFeatures = 16;
 // of what differs from feature to feature: rows of weights, keys
 constexpr int64_t kMostValues = 1024;
 
-// The formula of the program that computes a stage; empty: an arbiter computes none.
+// What a model has at an op that the program has no formula for; empty: nothing.
+const char* BeyondProgram(pb_stage stage, const HyperParameters& p) {
+  const RopeStretch& r = p.rope_stretch;
+  const bool stretched = r.yarn || r.attention_factor != 1 || !r.long_factors.empty();
+  if (stages::kNorms.Contains(stage) && p.layer_norm) return "LayerNorm";
+  if (stages::kRotary.Contains(stage) && stretched) return "YaRN and LongRoPE";
+  return stage == PB_STAGE_ATTN_SCORES_SOFTMAX && p.attention_sinks ? "sinks" : "";
+}
+
+// The formula of the program that computes a stage; empty: it has none.
 const char* FormulaOf(int32_t stage) {
-  if (!stages::IsStage(stage) || stage == PB_STAGE_Q_NORM || stage == PB_STAGE_K_NORM) return "";
+  if (!stages::IsStage(stage) || stage == PB_STAGE_Q_NORM || stage == PB_STAGE_K_NORM ||
+      stage == PB_STAGE_FFN_OUT)
+    return "";
   switch (stages::Of(stage).group) {
     case stages::Group::kEmbedding:
       return "copy";
@@ -370,6 +381,8 @@ Result<Repro> BuildRepro(const diagnose::Culprit& culprit, const run::Comparison
   if (!HasRepro(diagnosis))
     return MakeError(Code::kNotFound, "there is no defect that a program could show: {}", diagnosis.sentence);
   PB_ASSIGN(diagnose::FileArbiters arbiters, diagnose::FileArbiters::Open(arbiter, comparison, limits));
+  if (const char* beyond = BeyondProgram(stage, arbiters.of(0).model().params()); *beyond)
+    return MakeError(Code::kNotFound, "{}: the small program does not compute {}", where, beyond);
   const std::vector<int32_t> tokens = diagnose::TokensOf(culprit, comparison);
   diagnose::Expectation expected[2];
   for (int side : {0, 1}) {

@@ -95,11 +95,18 @@ class Planner {
       c.key = entry.name, c.candidate = With(request_.mutant, settings);
       return Push(std::move(c));
     }
-    for (const std::string& stage : entry.stages) {
+    for (const std::string& told : entry.stages) {
+      // "attn_scores" of all layers, "attn_scores@0,2" of these.
+      const size_t at = std::min(told.find('@'), told.size());
+      const std::string stage = told.substr(0, at);
+      const std::vector<std::string> own = Split(told.substr(std::min(at + 1, told.size())), ',');
       if (!planned_.insert({entry.name, stage}).second && rest_) continue;
       c.stage = StageOf(stage);
       const bool per_layer = c.stage >= 0 && pb_vocabulary[c.stage].per_layer;
       for (int32_t layer : per_layer ? layers : std::set<int32_t>{-1}) {
+        const bool exists =
+            own.empty() || std::find(own.begin(), own.end(), std::to_string(layer)) != own.end();
+        if (!exists) continue;
         c.layer = layer;
         settings = {{"mutant.defect", entry.name}, {"mutant.stage", stage}};
         if (per_layer) settings.emplace_back("mutant.layer", std::to_string(layer));
@@ -122,7 +129,7 @@ class Planner {
   // The mutant's own, op by op in all layers, and everywhere at once.
   void Harmless(const Entry& entry) {
     constexpr int kSeeds = 6;
-    for (const std::string& stage : entry.stages)
+    for (const std::string& stage : entry.stages)  // these exist in all layers
       if (planned_.insert({entry.name, stage}).second || !rest_)
         PushHarmless(fmt::format("{} {}", stage, entry.name),
                      With(request_.mutant, {{"mutant.defect", entry.name}, {"mutant.stage", stage}}),
