@@ -5,7 +5,7 @@ import shlex
 import struct
 
 from driver import SILU, Case, main, run
-from gguf_edit import F32, IQ3_S, STRING, Gguf, rewrite
+from gguf_edit import F32, FLOAT32, IQ3_S, STRING, UINT16, Gguf, rewrite
 
 PROMPT = "and the"
 WIDTH = 256
@@ -36,7 +36,8 @@ class Refused(Case):
         cls.models = {
             "levels": (rewrite(plain, folder / "levels" / "m.gguf", tensors={
                 "token_embd.weight": (IQ3_S, shape, iq3_s(shape[0] * shape[1]))}), "weight type IQ3_S of token_embd.weight"),
-            "yarn": (rewrite(plain, folder / "yarn" / "m.gguf", keys={"llama.rope.scaling.type": (STRING, "yarn")}), 'rope scaling "yarn"'),
+            "clamp": (rewrite(plain, folder / "clamp" / "m.gguf", keys={"llama.attention.clamp_kqv": (FLOAT32, 20.0)}),
+                      "key llama.attention.clamp_kqv (a limit on queries, keys and values)"),
             "norm_bias": (rewrite(plain, folder / "norm_bias" / "m.gguf", tensors={"blk.0.attn_norm.bias": (F32, [WIDTH], bias)}),
                           "the bias blk.0.attn_norm.bias"),
             "cohere2": (rewrite(plain, folder / "cohere2" / "m.gguf", keys={"general.architecture": (STRING, "cohere2")},
@@ -74,7 +75,7 @@ class Refused(Case):
                 self.assertTrue(all(nexts.values()), nexts)
 
     def test_two_libraries_of_the_reference_do_work(self):
-        for name in ("levels", "yarn"):
+        for name in ("levels", "clamp"):
             with self.subTest(name):
                 model, words = self.models[name]
                 _, following = self.refused(self.crossval("--model", model, "--reference", "llama.cpp", "--prompt", PROMPT), words)
