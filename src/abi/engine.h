@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define PB_ABI_MAJOR 1
+#define PB_ABI_MAJOR 2
 #define PB_ABI_MINOR 0
 
 typedef struct pb_error pb_error;     /* plugin-owned; see error_* below */
@@ -192,7 +192,8 @@ typedef struct pb_engine_api {
   pb_error* (*model_open)(pb_engine* engine, const char* path, pb_model** model);
   void (*model_close)(pb_model* model);
   /* Facts, as executed: architecture n_layers d_model d_ff n_heads n_kv_heads head_dim n_vocab n_ctx_train rope.pairing
-   * rope.base rope.dims norm.eps ffn.activation output.tied weights (type counts) bos eos
+   * rope.base rope.dims norm.eps ffn.activation output.tied weights (type counts) bos eos; with experts: n_experts
+   * n_experts_used d_ff_expert;
    * eog (ids that end a generation: "2,7") add_bos chat_template findings (what the file leaves open or contradicts, a sentence a
    * line) unheard (keys of the model's files that it does not know, with blanks between).
    * A model that does not declare its activation still opens: ffn.activation is then "undeclared", origin "default", and sessions
