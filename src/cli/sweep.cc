@@ -19,6 +19,7 @@
 #include "cli/progress.h"
 #include "cli/sweep_keys.h"
 #include "cli/sweep_output.h"
+#include "cli/tokenizer_file.h"
 #include "cli/variables.h"
 #include "setup/work_dir.h"
 #include "sweep/database.h"
@@ -78,9 +79,13 @@ Result<sweep::Plan> DocumentedPlan(const SweepArguments& args) {
   if (model.empty())
     return MakeError(Code::kUsage,
                      "no plan and no model: `sweep PLAN.toml [OUT]` or `sweep MODEL TOKENIZER [OUT]`");
+  sweep::Setting setting;
   if (!tokenizer.empty()) {
     PB_ASSIGN(const std::string file, FindModelFile(model));
-    PB_TRY(CheckTokenizer(tokenizer, file));
+    ModelArguments named;
+    named.model = model, named.tokenizer = tokenizer;
+    if (auto usable = ChooseTokenizer(named, file); !usable.ok()) return std::move(usable).error();
+    setting.arguments = {"--tokenizer", tokenizer};
   }
   sweep::EnginePair engines;
   if (!args.candidate.empty()) engines.candidate = args.candidate;
@@ -89,7 +94,7 @@ Result<sweep::Plan> DocumentedPlan(const SweepArguments& args) {
   plan.scenarios = sweep::DocumentedScenarios();
   plan.models = {{"", model, "", std::nullopt}};
   plan.engines = {engines};
-  plan.settings = {sweep::Setting{}};
+  plan.settings = {std::move(setting)};
   return plan;
 }
 
