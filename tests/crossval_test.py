@@ -32,7 +32,8 @@ class Engine(Case):
         self.assertEqual(result.json["coverage"]["missing"] + result.json["coverage"]["unmapped"], [])
         # watching changes nothing in either engine
         for prompt in result.json["prompts"]:
-            self.assertEqual(prompt["logits_sha256"], prompt["logits_sha256_tapped"])
+            part = prompt["candidate_watched_positions"] is not None
+            self.assertEqual(prompt["logits_sha256_untapped" if part else "logits_sha256"], prompt["logits_sha256_tapped"])
         floor = result.json["noise_floor"]
         if not floor["partial"]:
             self.assertGreaterEqual(floor["n_runs"], 8)
@@ -64,8 +65,10 @@ class SmolLM2(Engine):
         self.assertEqual((floor["partial"], floor["n_runs"], floor["n_positions"]), (True, 1, len(result.json["positions"])))
         self.assertIsNone(result.json["distance"])
         # The long passes say how much of them there is, so that the time left is known.
-        for what in ("run with taps", "lock-step"):
-            self.assertRegex(result.err, rf"{what}: \d+ of {len(result.json['positions'])}\b")
+        n = len(result.json["positions"])
+        for what, of in (("reference with taps", n), ("run with taps", 130), ("lock-step", n)):
+            self.assertRegex(result.err, rf"{what}: \d+ of {of}\b")
+        self.assertEqual(result.json["prompts"][0]["candidate_watched_positions"], 130)
 
     def test_short_prompts_match(self):
         # 1, 2, 9 and 64 tokens

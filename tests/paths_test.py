@@ -24,6 +24,7 @@ class Paths(Case):
         self.assertEqual(set(left["not_taken"]) - set(more), {"decode", "two threads"})
         text = " ".join(run("crossval", "--model", MODEL, "--reference", "native", "--prompt", PLAIN).out.split())
         self.assertIn("not gone through: decode; 2 to 3 tokens at once;", text)
+        self.assertIn("more (-v); --paths all runs what it can", text)
 
     def test_a_defect_on_each_path_is_found_where_a_plain_run_misses_it(self):
         for when, name in FOUND_BY.items():

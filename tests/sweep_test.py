@@ -95,8 +95,8 @@ class Documented(Sweep):
 
     def test_by_place(self):
         bad = run("sweep", MODEL, RELU2 / "config.json", cwd=self.folder)
-        self.assertEqual(bad.code, 2, bad)
-        self.assertIn("only a GGUF file", bad.err)
+        self.assertEqual(bad.code, 5, bad)
+        self.assertIn("there is no model", bad.err)  # it is no tokenizer.json
         for args, words in (([], "no plan and no model"), (["p.toml", "out", "more"], "one word too much"),
                             (["p.toml", "-c", "native"], "the plan names its engines"), (["p.toml", "--set", "a=b"], "the plan names its engines"), (["none.toml"], "none.toml"),
                             (["--run-cell", 0], "name it with --plan")):

@@ -34,9 +34,11 @@ Result<PromptTokens> TokenizeForBoth(std::span<Participant, 2> sides, std::strin
   std::optional<Error> refused[2];
   for (size_t side : {0u, 1u}) {
     auto ids = sides[side].engine().Tokenize(text, PB_ADD_SPECIAL | PB_PARSE_SPECIAL);
+    // A recording refuses a text that it does not hold, whatever the tokeniser.
+    const bool recorded = host::FindFact(sides[side].record().description, kIdentityFact) != nullptr;
     if (ids.ok())
       tokens.ids[side] = std::move(ids).value();
-    else if (ids.error().code == Code::kUnsupported)
+    else if (ids.error().code == Code::kUnsupported && !recorded)
       refused[side] = std::move(ids).error();
     else
       return sides[side].Noted(std::move(ids).error()).error();

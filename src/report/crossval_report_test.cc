@@ -129,6 +129,8 @@ pos  token          KL    limit   rel-L2  candidate  reference  margin
 
 prefill    3 positions: KL 7.0e-02 on average, 2.1e-01 at worst, at 0; the
            choice is equal at 2 of 3
+paths      not gone through: decode; 32 or more at once; a number of tokens at
+           once that is no multiple of 4; and 10 more (-v)
 limits     kl.worst 1.7e-03 nats, of the reference's noise
 reasons    - KL is above the limit of a single position at 1 position, first at
              position 0: 2.1e-01 at worst, limit 1.7e-03
@@ -230,6 +232,10 @@ decode, 1 steps             mean    worst
   1 - cosine             1.0e-06  1.0e-06  at 3 of prompt 1
   top-1 equal at 1 of 1; of the best 2, 2.00 in common, 2 at worst
 
+paths      not gone through: decode; 32 or more at once; a number of tokens at once that is no multiple of 4; two
+           threads; positions from 32 on; positions from 512 on; flash attention; text with digits; text with
+           contractions; text with blank lines; text with code; text in other scripts; a second sequence beside the
+           first; --paths all runs what it can
 note       CROSSVAL_ALLOW_CPP_FAIL=1 is set and changes nothing
 reasons    - top-1 differs at 1 position
 
