@@ -60,6 +60,8 @@ class Page(unittest.TestCase):
         self.assertLess(self.browser.run("document.querySelector('#word').getBoundingClientRect().bottom"), 200)
         coverage = report["coverage"]
         self.assertEqual(self.browser.text("#compared"), f"{coverage['compared']} of {coverage['expected']}")
+        for path in report.get("paths", {}).get("not_taken", []):
+            self.assertIn(path, self.browser.run("document.querySelector('#coverage').textContent"))
 
     def check_points(self, report):
         """Every point's figures, as many rows as there are points."""

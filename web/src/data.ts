@@ -62,6 +62,7 @@ export interface Report {
   next: string[]; next_for: string[];
   engines?: Engine[]; traces?: TraceOf[];
   model?: { path: string; sha256: string };
+  paths?: { runs: { name: string; verdict: string | null; text: string }[]; not_taken: string[] };
   coverage: { unit: string; expected: number; compared: number; missing: string[]; unmapped: string[]; unobservable: string[] };
   first_divergence: { prompt: number; position: number; token: number; layer: number | null; stage: string | null; feature: number | null } | null;
   blame: string;

@@ -4,12 +4,14 @@ import { count, figure, visible } from "./format";
 import { Section } from "./section";
 
 export function Coverage({ model }: { model: Model }) {
-  const { coverage, prompts = [], recomputed = [] } = model.report;
+  const { coverage, paths, prompts = [], recomputed = [] } = model.report;
   const steps = prompts.reduce((n, p) => n + p.decoded.length, 0);
   const lists: [string, string[]][] = [
     ["Not shown, so not compared", coverage.unobservable], ["Missing", coverage.missing], ["No op of the other side", coverage.unmapped],
     ["Shapes that differ", model.report.shapes_differ ?? []], ["Types that differ", model.report.dtypes_differ ?? []],
     ["Computed by the arbiter, as the engine does not show it", recomputed],
+    ["Code paths that this did not go through (crossval --paths all runs what it can)", paths?.not_taken ?? []],
+    ["Comparisons over other code paths", (paths?.runs ?? []).map((r) => `${r.name}: ${r.verdict ?? "not run"}: ${r.text}`)],
   ];
   return (
     <Section id="coverage" title="What was compared, and what was not">
