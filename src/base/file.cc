@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/fd.h"
 #include "base/system_error.h"
 
 namespace pb {
@@ -20,20 +21,6 @@ namespace {
 Error Errno(const std::filesystem::path& path, std::string_view doing) {
   return SystemError(fmt::format("{}: {}", path.string(), doing), errno);
 }
-
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  ~Fd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // Opens a regular file for reading and tells its size.
 Result<std::pair<int, uint64_t>> OpenRegular(const std::filesystem::path& path) {

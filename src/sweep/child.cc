@@ -10,6 +10,7 @@
 
 #include <cerrno>
 
+#include "base/fd.h"
 #include "base/system_error.h"
 
 namespace pb::sweep {
@@ -36,21 +37,6 @@ namespace fs = std::filesystem;
 int CreateFile(const fs::path& path) {
   return open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
 }
-
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  ~Fd() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-  int Release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 }  // namespace
 
