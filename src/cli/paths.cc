@@ -101,7 +101,9 @@ std::vector<PathAsked> PathsToRun(const CrossvalArguments& args, const run::Comp
 
 Status RunPaths(JudgedPaths* result) {
   PB_ASSIGN(const std::string text, ReadCalibration());
-  const run::Comparison plain = result->judged.comparison;
+  const run::Comparison& plain = result->judged.comparison;
+  const std::string asked_for =
+      fmt::format("{}: {}", compare::OutcomeName(plain.verdict.outcome), Sentence(plain));
   std::vector<run::PathRun> runs;
   std::set<Path> taken = run::PathsTaken(plain);
   for (PathAsked& path : PathsToRun(result->args, plain, text)) {
@@ -123,8 +125,8 @@ Status RunPaths(JudgedPaths* result) {
     if (Finds(c.verdict)) {
       *result = {std::move(path.args), std::move(judged).value()};
       result->judged.comparison.notes.push_back(
-          fmt::format("this is the run '{}' of --paths all; the comparison that was asked for is {}: {}",
-                      path.name, compare::OutcomeName(plain.verdict.outcome), Sentence(plain)));
+          fmt::format("this is the run '{}' of --paths all; the comparison that was asked for is {}",
+                      path.name, asked_for));
       break;
     }
     if (compare::ExitCode(c.verdict.outcome) == kExitOk) taken.merge(run::PathsTaken(c));

@@ -66,6 +66,13 @@ std::string Blake3OfMapped(std::span<const std::byte> bytes) {
   return ToHex(digest.Finish());
 }
 
+// Outputs of some stages in all layers, or none, with the logits of every token.
+bool IsOfAKindThatIsRecorded(const host::EvalRequest& request) {
+  const host::TapFilter& tap = request.tap;
+  return !tap.inputs && !tap.unmapped && tap.layers.empty() && request.logits_from == 0 &&
+         !(tap.outputs && tap.stages.empty());
+}
+
 bool Holds(const std::vector<int32_t>& all, const std::vector<int32_t>& some) {
   return std::ranges::all_of(some, [&](int32_t s) { return std::ranges::find(all, s) != all.end(); });
 }
@@ -126,8 +133,7 @@ void Tape::Release(std::span<const float> values) const { GiveBack(std::as_bytes
 
 bool Tape::Serves(const host::EvalRequest& request) const {
   const host::TapFilter& tap = request.tap;
-  if (tap.inputs || tap.unmapped || !tap.layers.empty() || request.logits_from != 0) return false;
-  if (tap.outputs && tap.stages.empty()) return false;
+  if (!IsOfAKindThatIsRecorded(request)) return false;
   const auto is_pass = [&](const TapePass& pass) {
     return pass.first_position == request.first_position && pass.tokens == request.tokens &&
            (!tap.outputs || Holds(pass.stages, tap.stages));
@@ -143,9 +149,7 @@ bool Tape::Serves(const host::EvalRequest& request) const {
 
 bool Tape::ServesPart(const host::EvalRequest& request) const {
   const host::TapFilter& tap = request.tap;
-  if (!tap.outputs || tap.inputs || tap.unmapped || !tap.layers.empty() || tap.stages.empty() ||
-      request.logits_from != 0)
-    return false;
+  if (!tap.outputs || !IsOfAKindThatIsRecorded(request)) return false;
   return std::ranges::any_of(passes_, [&](const TapePass& pass) {
     const int64_t skip = int64_t{request.first_position} - pass.first_position;
     const auto n = static_cast<int64_t>(pass.tokens.size()),

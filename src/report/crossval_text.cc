@@ -187,8 +187,7 @@ class TextReport {
       return fmt::format("layer {} {:.1e} {} {:.1e} layer {}", rows.front().layer, values.front(),
                          GrowthCurve(values, kColumns), values.back(), rows.back().layer);
     };
-    int64_t n_watched = 0;
-    for (const run::PromptRecord& p : c_.prompts) n_watched = std::max(n_watched, p.n_watched);
+    const int64_t n_watched = WatchedPositions();
     Line("growth", fmt::format("{}; rel-L2 of the layers' outputs in the free run{}, each step of the curve "
                                "is a factor of ten",
                                curve(errors),
@@ -198,15 +197,21 @@ class TextReport {
                            c_.floor.side, c_.floor.n_runs, Escape(c_.floor.method)));
   }
 
+  // Of the longest part of a prompt that was watched; 0: all were whole.
+  int64_t WatchedPositions() const {
+    int64_t n = 0;
+    for (const run::PromptRecord& p : c_.prompts) n = std::max(n, p.n_watched);
+    return n;
+  }
+
   // Whether watching changed what an engine computes; a change is a reason of the verdict too.
   void Observer() {
     bool watched = false, changed[2] = {false, false};
-    int64_t n_watched = 0;
+    const int64_t n_watched = WatchedPositions();
     for (const run::PromptRecord& p : c_.prompts)
       for (int side : {0, 1}) {
         watched |= !p.tapped_sha256[side].empty();
         changed[side] |= p.observer_effect(side);
-        n_watched = std::max(n_watched, p.n_watched);
       }
     if (!watched) return;
     if (!changed[0] && !changed[1] && !options_.details) return;
