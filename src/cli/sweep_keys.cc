@@ -79,7 +79,7 @@ const Json& CellInputs::Tool() {
   tool_ = {{"version", PB_VERSION},
            {"commit", Commit()},
            {"paritybit", DigestAt((folder / "paritybit").string())},
-           {"host", DigestAt((folder / "paritybit-host").string())}};
+           {"host", DigestAt((folder.parent_path() / "lib/paritybit/paritybit-host").string())}};
   return tool_;
 }
 

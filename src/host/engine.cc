@@ -13,12 +13,14 @@ namespace {
 
 Result<std::filesystem::path> FindHost() {
   const char* variable = std::getenv("PARITYBIT_HOST");
-  std::filesystem::path path = variable && *variable ? variable : ExecutableDir() / "paritybit-host";
+  std::filesystem::path path = variable && *variable
+                                   ? variable
+                                   : ExecutableDir().parent_path() / "lib" / "paritybit" / "paritybit-host";
   std::error_code ignored;
   if (std::filesystem::is_regular_file(path, ignored)) return path;
   return MakeError(
       Code::kNotFound,
-      "{}: not there; engines run in it. It stands beside paritybit, or where $PARITYBIT_HOST says",
+      "{}: not there; engines run in it. It belongs into the installation, or where $PARITYBIT_HOST says",
       path.string());
 }
 

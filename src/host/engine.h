@@ -104,7 +104,7 @@ struct ReplayRequest {
 // usable, a session after Reset.
 class Engine {
  public:
-  // Starts `paritybit-host PLUGIN` (beside the running executable, or $PARITYBIT_HOST).
+  // Starts `paritybit-host PLUGIN` (in ../lib/paritybit of the running executable, or $PARITYBIT_HOST).
   static Result<std::unique_ptr<Engine>> Start(const std::filesystem::path& plugin, const Settings& settings,
                                                const Limits& limits);
   virtual ~Engine() = default;  // asks the child to end, then kills it
