@@ -13,7 +13,7 @@ import termios
 import threading
 import time
 
-from driver import BUILD, PARITYBIT, PLUGINS, RELU2, ROOT, SILU, Case, main, run
+from driver import BUILD, PARITYBIT, PLUGINS, RELU2, ROOT, SILU, TINY, Case, main, run
 
 COMMANDS = ["crossval", "crossval-per-token", "trace", "trace-diff", "diagnose", "repro", "infer", "setup-cpp-auto", "setup-crossval", "preflight", "gen-fixtures",
             "check-features", "verify-receipt", "gate", "history", "benchmark", "bench-compare"]
@@ -67,7 +67,21 @@ class Help(Case):
     def test_version(self):
         result = run("--version")
         self.assertEqual(result.code, 0)
-        self.assertRegex(result.out, r"^paritybit \d+\.\d+\.\d+\n$")
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        self.assertRegex(result.out, r"^paritybit \d+\.\d+\.\d+( \([0-9a-f]{12}(\+changes)?\))?\n$")
+        told = run("--version", "-v")
+        self.assertEqual((told.code, told.out.splitlines()[0]), (0, result.out.strip()))
+        for words in ("compiler ", "targets .*: scalar avx2 avx512; here ", "reference  llama.cpp v0.5.0", "GGUF 2 and 3", "TQ2_0"):
+            self.assertRegex(told.out, words)
+        self.assertLessEqual(max(map(len, told.out.splitlines())), 80)
+        facts = run("--version", "--format", "json").json
+        self.assertIn(f"plugin ABI {facts['abi']}", told.out)
+        header = (ROOT / "src/abi/engine.h").read_text()
+        self.assertEqual(facts["abi"], ".".join(re.search(rf"#define PB_ABI_{n} (\d+)", header).group(1) for n in ("MAJOR", "MINOR")))
+        if commit and facts["commit"]:  # the build's may be an earlier one
+            self.assertRegex(facts["commit"], r"^[0-9a-f]{40}(\+changes)?$")
+        self.assertEqual(run("check-features", "--format", "json").json["targets"], facts["targets"])
+        self.assertEqual(run("--version", "--nonsense").code, 2)
 
 
 class Threads(Case):

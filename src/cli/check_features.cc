@@ -1,4 +1,4 @@
-// paritybit check-features: what this build contains, asked of the build itself.
+// paritybit check-features: what this build contains, asked of the build itself, and its engines of each.
 #include <fmt/core.h>
 
 #include <memory>
@@ -7,25 +7,17 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/version.h"
 #include "drive/participant.h"
-#include "formats/block.h"
 
 namespace pb::cli {
 namespace {
 
-constexpr uint32_t kMaxTypeId = 63;
-
 int CheckFeatures(const OutputArguments& output) {
   auto object = Envelope("paritybit.features/0", "ok", kExitOk);
-  object["version"] = PB_VERSION;
-  std::string text = fmt::format("paritybit {}\nweights   ", PB_VERSION);
-  object["weight_types"] = nlohmann::ordered_json::array();
-  for (uint32_t id = 0; id <= kMaxTypeId; ++id) {
-    if (!FindBlockFormat(id)) continue;
-    object["weight_types"].push_back(BlockTypeName(id));
-    text += " " + BlockTypeName(id);
-  }
-  text += "\n";
+  const auto facts_of_build = BuildFacts();
+  object.update(facts_of_build);
+  std::string text = BuildText(facts_of_build);
   object["engines"] = nlohmann::ordered_json::array();
   for (const std::filesystem::path& plugin : BundledPlugins()) {
     std::string name = plugin.stem().string();

@@ -11,7 +11,6 @@
 #include <exception>
 #include <map>
 #include <new>
-#include <sstream>
 #include <string>
 #include <system_error>
 
@@ -24,6 +23,7 @@
 #include "cli/next.h"
 #include "cli/output.h"
 #include "cli/variables.h"
+#include "cli/version.h"
 
 namespace pb::cli {
 namespace {
@@ -66,6 +66,7 @@ std::string Unexpected(const CLI::App& command, const std::vector<std::string>& 
 int RunCommand(int argc, char** argv, const OutputArguments& output) {
   if (const std::string why = argc > 1 ? WhyUnsupported(argv[1]) : std::string(); !why.empty())
     return FailWith(output, kExitUsage, "error", "unsupported", "unsupported: " + why, {Help()});
+  if (argc > 1 && std::string_view(argv[1]) == "--version") return PrintVersion(argc, argv);
   auto commands = Commands();
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), [&](const Command& c) {
         return std::string_view(c.name) == argv[1];
@@ -74,7 +75,6 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
                     fmt::format("`{}` is no command{}", argv[1], DidYouMean(argv[1], Names(commands))),
                     {Help()});
   CLI::App app("", "paritybit");
-  app.set_version_flag("--version", std::string("paritybit " PB_VERSION));
   app.require_subcommand(1);
   std::map<const CLI::App*, std::pair<const Command*, Action>> actions;
   for (const Command& command : commands) {
@@ -92,11 +92,6 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
     PrintOut(chosen() ? HelpOf(*actions.at(chosen()).first, *chosen(), HelpWidth())
                       : HelpOfAll(commands, HelpWidth()));
     return ReportLostOutput(kExitOk);
-  } catch (const CLI::Success& success) {  // --version
-    std::ostringstream out, err;
-    const int exit_code = app.exit(success, out, err);
-    PrintOut(out.str());
-    return ReportLostOutput(exit_code);
   } catch (const CLI::ExtrasError&) {
     const CLI::App& of = chosen() ? *chosen() : app;
     return FailWith(output, kExitUsage, "error", "usage", Unexpected(of, of.remaining()),

@@ -76,20 +76,28 @@ std::string Example(const std::string& example, size_t width) {
 
 }  // namespace
 
-size_t HelpWidth() { return std::min<size_t>(80, static_cast<size_t>(TerminalWidth(STDOUT_FILENO))); }
+std::vector<HelpGroup> GroupsOf(const CLI::App& declared) {
+  std::vector<HelpGroup> groups;
+  for (const CLI::Option* option : declared.get_options()) {
+    const std::string& heading = option->get_group();
+    if (heading.empty()) continue;
+    auto group = std::find_if(groups.begin(), groups.end(), [&](auto& g) { return g.heading == heading; });
+    if (group == groups.end()) group = groups.insert(group, {heading, {}});
+    group->flags.push_back({NamesOf(*option), TextOf(*option)});
+  }
+  std::rotate(groups.begin(), groups.begin() + 1, groups.end());
+  return groups;
+}
 
-std::string HelpOfAll(std::span<const Command> commands, size_t width) {
-  constexpr size_t kColumn = 22;
-  std::string out = report::Wrap(
-      "Proves that one LLM inference engine computes what another computes, or says where they part.", width,
-      0);
-  out += fmt::format("\n\nUsage: {} COMMAND [FLAGS]\n\nCommands:\n", ProgramName());
-  for (const Command& command : commands) out += Entry(command.name, command.summary, width, kColumn);
-  out += "\nFlags:\n";
-  out += Entry("-h, --help", "this page; behind a command, what it takes, with an example", width, kColumn);
-  out += Entry("--version", "the version", width, kColumn);
-  out += "\nExit codes:\n";
-  constexpr std::pair<const char*, const char*> kExitCodes[] = {
+std::string WordsOf(const CLI::App& declared) {
+  std::string words;
+  for (const CLI::Option* option : declared.get_options())
+    if (option->get_lnames().empty() && option->get_snames().empty()) words += " " + option->get_name(true);
+  return words;
+}
+
+std::span<const std::pair<const char*, const char*>> ExitCodes() {
+  static constexpr std::pair<const char*, const char*> kExitCodes[] = {
       {"0", "match, drift or near-tie"},
       {"1", "diverged"},
       {"2", "usage"},
@@ -100,27 +108,30 @@ std::string HelpOfAll(std::span<const Command> commands, size_t width) {
       {"125", "never: git bisect takes it as \"skip\""},
       {"129, 130, 143", "ended by SIGHUP, SIGINT, SIGTERM"},
   };
-  for (const auto& [code, text] : kExitCodes) out += Entry(code, text, width, kColumn);
+  return kExitCodes;
+}
+
+size_t HelpWidth() { return std::min<size_t>(80, static_cast<size_t>(TerminalWidth(STDOUT_FILENO))); }
+
+std::string HelpOfAll(std::span<const Command> commands, size_t width) {
+  constexpr size_t kColumn = 22;
+  std::string out = report::Wrap(kPurpose, width, 0);
+  out += fmt::format("\n\nUsage: {} COMMAND [FLAGS]\n\nCommands:\n", ProgramName());
+  for (const Command& command : commands) out += Entry(command.name, command.summary, width, kColumn);
+  out += "\nFlags:\n";
+  out += Entry("-h, --help", "this page; behind a command, what it takes, with an example", width, kColumn);
+  out += Entry("--version", "the version; with -v all that this build is", width, kColumn);
+  out += "\nExit codes:\n";
+  for (const auto& [code, text] : ExitCodes()) out += Entry(code, text, width, kColumn);
   return out;
 }
 
 std::string HelpOf(const Command& command, const CLI::App& declared, size_t width) {
   std::string out = report::Wrap(fmt::format("{}: {}", command.name, command.summary), width, 0);
-  std::string usage = fmt::format("Usage: {} {}", ProgramName(), command.name);
-  std::vector<std::string> groups;
-  for (const CLI::Option* option : declared.get_options()) {
-    if (option->get_lnames().empty() && option->get_snames().empty()) usage += " " + option->get_name(true);
-    const std::string& group = option->get_group();
-    if (!group.empty() && std::find(groups.begin(), groups.end(), group) == groups.end())
-      groups.push_back(group);
-  }
-  // What holds for every command comes last.
-  std::rotate(groups.begin(), groups.begin() + 1, groups.end());
-  out += "\n\n" + usage + " [FLAGS]\n";
-  for (const std::string& group : groups) {
-    out += fmt::format("\n{}:\n", group);
-    for (const CLI::Option* option : declared.get_options())
-      if (option->get_group() == group) out += Entry(NamesOf(*option), TextOf(*option), width, kNames);
+  out += fmt::format("\n\nUsage: {} {}{} [FLAGS]\n", ProgramName(), command.name, WordsOf(declared));
+  for (const HelpGroup& group : GroupsOf(declared)) {
+    out += fmt::format("\n{}:\n", group.heading);
+    for (const HelpFlag& flag : group.flags) out += Entry(flag.names, flag.text, width, kNames);
   }
   return out + "\n" + Example(command.example, width);
 }

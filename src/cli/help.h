@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/command.h"
 
@@ -13,6 +15,24 @@ class App;
 }
 
 namespace pb::cli {
+
+// What a command takes, as every page of it shows it.
+struct HelpFlag {
+  std::string names;  // "-m, --model TEXT"
+  std::string text;   // with its default
+};
+struct HelpGroup {
+  std::string heading;
+  std::vector<HelpFlag> flags;
+};
+// What holds for every command comes last.
+std::vector<HelpGroup> GroupsOf(const CLI::App& declared);
+// " A B": the words that a command takes by their place.
+std::string WordsOf(const CLI::App& declared);
+// Exit codes, and what each says.
+std::span<const std::pair<const char*, const char*>> ExitCodes();
+inline constexpr const char* kPurpose =
+    "Proves that one LLM inference engine computes what another computes, or says where they part.";
 
 // Columns of a help page on stdout: those of the terminal, and never more than 80.
 size_t HelpWidth();
