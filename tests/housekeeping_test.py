@@ -43,7 +43,7 @@ class Completion(Case):
         self.assertEqual(self.bash("crossval", "--format", ""), ["text", "json"])
         self.assertEqual(self.bash("crossval", "--format", "=", "j"), ["json"])
         self.assertEqual(self.bash("crossval", "--format", "="), ["text", "json"])
-        self.assertEqual(set(self.bash("crossval", "-m", "")), {"smollm2", "gemma3-270m", "model.gguf"})
+        self.assertEqual(set(self.bash("crossval", "-m", "")), {"smollm2", "gemma3-270m", "tiny-bitnet-relu2", "tiny-bitnet-silu", "model.gguf"})
         self.assertEqual(self.bash("trace-diff", "mod"), ["model.gguf"])
         self.assertEqual(set(self.bash("completion", "")), {"bash", "zsh", "fish"})
         self.assertEqual(self.bash("infer", "--no-such"), [])

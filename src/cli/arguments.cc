@@ -75,6 +75,10 @@ Status CheckText(const run::PromptSpec& prompt) {
   return {};
 }
 
+std::filesystem::path BundledModels() {
+  return ExecutableDir().parent_path() / "share" / "paritybit" / "models";
+}
+
 std::filesystem::path PluginFolder() { return ExecutableDir().parent_path() / "lib" / "paritybit"; }
 
 // Which there are, and how one that is not comes here.
@@ -129,7 +133,8 @@ std::string StdinCopy() {
 void AddModelArguments(Flags& flags, ModelArguments& args) {
   flags
       .Option("-m,--model", args.model,
-              "model file (GGUF), or the name of a model that is set up (smollm2); else $CROSSVAL_GGUF")
+              "model file (GGUF), or the name of a model that is set up (smollm2) or comes with paritybit "
+              "(tiny-bitnet-relu2); else $CROSSVAL_GGUF")
       .Group("Model");
   flags
       .Option("--hf-config", args.hf_config,
@@ -151,11 +156,15 @@ Result<run::Choice> ChooseModel(const ModelArguments& args) {
 Result<std::string> FindModelFile(const std::string& name) {
   std::error_code ignored;
   if (name.empty() || std::filesystem::exists(name, ignored)) return name;
-  const auto known = setup::KnownModels();
+  if (const std::filesystem::path bundled = BundledModels() / name / (name + "-tq2_0.gguf");
+      std::filesystem::path(name).filename() == name && std::filesystem::exists(bundled, ignored))
+    return bundled.string();
+  std::vector<std::string> known = setup::KnownModels();
   if (std::find(known.begin(), known.end(), name) != known.end()) {
     PB_ASSIGN(std::filesystem::path path, setup::FindModel(name));
     return path.string();
   }
+  for (const std::string& bundled : BundledModelNames()) known.push_back(bundled);
   return MakeError(Code::kNotFound, "{}: no such model file{}", name, DidYouMean(name, known));
 }
 
@@ -239,6 +248,15 @@ std::vector<std::filesystem::path> BundledPlugins() {
     if (entry.path().extension() == ".so") plugins.push_back(entry.path());
   std::sort(plugins.begin(), plugins.end());
   return plugins;
+}
+
+std::vector<std::string> BundledModelNames() {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(BundledModels(), ignored))
+    names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 Result<drive::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings) {

@@ -71,6 +71,8 @@ Result<compare::PrecisionPolicy> PolicyOf(const PrecisionArguments& args);
 
 // The engines that come with paritybit.
 std::vector<std::filesystem::path> BundledPlugins();
+// Of the small models that are installed with the program.
+std::vector<std::string> BundledModelNames();
 // Finds the plugin: a path, a plugin that comes with paritybit, or a reference that is set up.
 // `settings` are the user's own (flags), laid over those in `text` and those of the set-up.
 // kUsage: no such engine is known. kNotFound: its plugin is not here.

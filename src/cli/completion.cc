@@ -9,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "setup/setup.h"
@@ -43,7 +44,10 @@ std::vector<std::string> Split(std::string_view text, char at) {
 // What may be given where the parser itself does not limit it.
 std::vector<std::string> Suggested(const std::string& flag) {
   std::vector<std::string> words;
-  if (flag == "--model" || flag == "--reference-model") return setup::KnownModels();
+  if (flag == "--model" || flag == "--reference-model") {
+    words = setup::KnownModels();
+    for (const std::string& name : BundledModelNames()) words.push_back(name);
+  }
   if (flag == "--candidate" || flag == "--reference" || flag == "--reference-b" || flag == "--engine") {
     words = {"native", "oracle"};
     const std::vector<std::string> references = setup::KnownReferences();
