@@ -32,6 +32,10 @@ if $tests; then
   for entry in slurm-wlm:slurmctld slurm-wlm:slurmd slurm-wlm:sbatch munge:munged; do
     PATH="$PATH:/usr/sbin" command -v "${entry#*:}" >/dev/null 2>&1 || missing="$missing ${entry%%:*}"
   done
+  # For the tests of what is installed: the Debian package, the manual pages.
+  for entry in dpkg-dev:dpkg-shlibdeps file:file binutils:readelf mandoc:mandoc; do
+    command -v "${entry#*:}" >/dev/null 2>&1 || missing="$missing ${entry%%:*}"
+  done
   # For the tests of python/, which run in the distribution's interpreter.
   /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(not (u.find_spec('numpy') and u.find_spec('torch')))" 2>/dev/null ||
     missing="$missing python3-numpy python3-torch"

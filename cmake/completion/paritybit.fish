@@ -1,0 +1,2 @@
+# Completion of paritybit for fish. The program itself knows its commands, flags, references and models.
+paritybit completion fish | source

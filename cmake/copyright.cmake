@@ -1,0 +1,12 @@
+# Writes OUT: LICENSE, and the licence of each of PACKAGES that becomes part of the program.
+file(READ ${LICENSE} text)
+file(GLOB packages ${PACKAGES}/*)
+foreach(package ${packages})
+  get_filename_component(name ${package} NAME)
+  file(GLOB licence ${package}/LICENSE*)
+  if(licence AND NOT name MATCHES "^(esbuild|typescript)$")
+    file(READ ${licence} terms)
+    string(APPEND text "\n----\n${name}, bundled into the page that --report writes:\n\n${terms}")
+  endif()
+endforeach()
+file(WRITE ${OUT} "${text}")
