@@ -163,6 +163,21 @@ class Page(unittest.TestCase):
         report = self.report("trace-diff", *folders, "--different-models", code=driver.run("trace-diff", *folders, "--different-models").code)
         self.check_verdict(report)
         self.assertIn("native", self.browser.text("#engines"))
+        # The map's figures are those of the report, by mouse and keyboard.
+        self.browser.choose("#kind", "accumulated")
+        self.browser.run("document.querySelector('.heat canvas').focus()")
+        for _ in range(3):
+            self.browser.key("ArrowDown", 40)
+        for _ in range(30):
+            self.browser.key("ArrowLeft", 37)
+        seen = set()
+        for _ in range(9):
+            self.browser.key("ArrowRight", 39)
+            layer, stage, figure = re.fullmatch(r"layer (\d+), (\w+): (.+)", self.browser.text("#cell")).groups()
+            errors = [p["rel_l2"] for p in report["points"] if (str(p["layer"]), p["stage"]) == (layer, stage)]
+            self.assertEqual(figure, shown(max(errors)), (layer, stage))
+            seen.add(stage)
+        self.assertGreater(len(seen), 7)
 
     def test_nothing_of_a_model_or_prompt_is_markup(self):
         """Token texts and a prompt that would be script, markup or an end of both, if anything could be."""
