@@ -166,7 +166,7 @@ def main():
                 n_lines += len(expected)
                 told += check(command, code, expected, folder)
         errors += [f"{name}: {what}" for what in told]
-    if not DOCUMENTS and (n_commands < 20 or n_lines < 60 or n_called < 20 or n_quoted < 5):
+    if not DOCUMENTS and (n_commands < 20 or n_lines < 60 or n_called < 10 or n_quoted < 5):
         errors.append(f"only {n_commands} commands, {n_lines} printed lines, {n_called} calls and {n_quoted} messages: is the parser blind?")
     print("\n".join(errors) or f"{n_commands} commands and {n_lines} lines below them hold; flags of {n_called} calls; {n_quoted} messages")
     return 1 if errors else 0
