@@ -163,7 +163,10 @@ class Page(unittest.TestCase):
         report = self.report("trace-diff", *folders, "--different-models", code=driver.run("trace-diff", *folders, "--different-models").code)
         self.check_verdict(report)
         self.assertIn("native", self.browser.text("#engines"))
-        # The map's figures are those of the report, by mouse and keyboard.
+        # Texts are the model file's, which is here.
+        self.assertEqual(self.browser.text('.token[data-position="1"]').rstrip("\u2260"), "And")
+        self.assertRegex(self.browser.text("table.choices"), r"rank1And\d")
+        # The map's figures are those of the report.
         self.browser.choose("#kind", "accumulated")
         self.browser.run("document.querySelector('.heat canvas').focus()")
         for _ in range(3):

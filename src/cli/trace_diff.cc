@@ -5,8 +5,11 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
+#include <span>
 
 #include "base/blake3.h"
 #include "base/file.h"
@@ -21,8 +24,11 @@
 #include "cli/progress.h"
 #include "cli/receipts.h"
 #include "cli/report_files.h"
+#include "drive/participant.h"
+#include "formats/gguf.h"
 #include "report/trace_diff_report.h"
 #include "run/trace_floor.h"
+#include "tokenizer/gguf_keys.h"
 
 namespace pb::cli {
 namespace {
@@ -168,6 +174,26 @@ int WriteTraceDiffReceipt(const TraceDiffArguments& args, const compare::TraceDi
                       exit_code);
 }
 
+// The text of each token that is told of, where the very model file that was traced is here.
+std::map<int32_t, std::string> TextsOfTokens(const trace::Manifest& manifest,
+                                             const compare::TraceDiff& diff) {
+  const auto digest = drive::CachedFileSha256(manifest.model_path);
+  if (!digest.ok() || *digest != manifest.model_sha256) return {};
+  const auto file = GgufFile::Open(manifest.model_path);
+  if (!file.ok()) return {};
+  auto data = ReadTokenizerData(*file);
+  if (!data.ok()) return {};
+  const auto tokenizer = Tokenizer::Create(std::move(data).value());
+  if (!tokenizer.ok()) return {};
+  std::set<int32_t> ids(manifest.tokens.begin(), manifest.tokens.end());
+  for (const compare::LogitsRow& row : diff.logits)
+    for (const std::vector<int32_t>& best : row.top_k) ids.insert(best.begin(), best.end());
+  std::map<int32_t, std::string> texts;
+  for (const int32_t id : ids)
+    if (auto text = (*tokenizer)->Decode(std::span(&id, 1), true); text.ok()) texts[id] = *std::move(text);
+  return texts;
+}
+
 Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   PB_TRY(CheckReceiptPath(args.receipt));
   PB_TRY(CheckReports(args.reports, args.output));
@@ -196,9 +222,13 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
   }
   int exit_code = compare::ExitCode(diff.verdict.outcome);
   if (args.git_bisect) exit_code = BisectVerdict(diff.verdict, exit_code);
-  if (!args.reports.empty())
-    exit_code = WriteReports(args.reports, report::SummaryOf(diff, context, MakeContext("trace-diff")),
-                             Call(WordsAgain(args, args.folders)), exit_code);
+  if (!args.reports.empty()) {
+    const auto texts = TextsOfTokens(reference.manifest(), diff);
+    report::Summary summary = report::SummaryOf(diff, context, MakeContext("trace-diff"));
+    summary.token_text = &texts;
+    exit_code =
+        WriteReports(args.reports, std::move(summary), Call(WordsAgain(args, args.folders)), exit_code);
+  }
   if (!args.receipt.empty()) exit_code = WriteTraceDiffReceipt(args, diff, std::move(context), exit_code);
   return exit_code;
 }
