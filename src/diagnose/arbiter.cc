@@ -57,6 +57,20 @@ void PassTensors::Add(pb_stage stage, int32_t layer, Recorded tensor) {
   outputs_[stage] = std::move(tensor);
 }
 
+PassTensors PassTensors::OuterRows(int64_t begin, int64_t n) const {
+  PassTensors rows;
+  rows.first_position_ = first_position_ + static_cast<int32_t>(begin);
+  for (const auto& [stage, tensor] : outer_) {
+    if (tensor.shape[0] < begin + n) continue;  // a piece itself
+    Recorded part = tensor;
+    const auto width = static_cast<int64_t>(tensor.values.size()) / tensor.shape[0];
+    part.values.assign(tensor.values.begin() + begin * width, tensor.values.begin() + (begin + n) * width);
+    part.shape[0] = n;
+    rows.outer_[stage] = std::move(part);
+  }
+  return rows;
+}
+
 const Recorded* PassTensors::Output(pb_stage stage, int32_t layer) const {
   const auto& from = layer < 0 ? outer_ : outputs_;
   if (layer >= 0 && layer != layer_) return nullptr;

@@ -37,6 +37,10 @@ class PassTensors {
   void Enter(int32_t layer);
   void Add(pb_stage stage, int32_t layer, Recorded tensor);
 
+  // Of a point outside the layers that is shown in pieces of its rows: what one piece reads, rows
+  // [begin, begin + n) of the pass.
+  PassTensors OuterRows(int64_t begin, int64_t n) const;
+
   int32_t first_position() const { return first_position_; }
   // nullptr where it was not recorded. Inputs of a layer are known once a point of that layer was
   // added.

@@ -7,18 +7,16 @@ void PointCapture::BeginPassIfNew(const drive::PointPair& pair) {
   const std::tuple pass(pair.row->prompt, pair.row->step, pair.point.first_position);
   const auto layer = stages::LayerOrder(pair.point.stage, pair.point.layer);
   if (pass_ == pass && layer >= layer_) {
-    layer_ = layer;
+    layer_ = layer, further_piece_ = false;
     return;
   }
   const bool same_step =
       pass_ && std::get<0>(*pass_) == pair.row->prompt && std::get<1>(*pass_) == pair.row->step;
-  if (same_step && layer >= layer_) {  // a further piece of a point's rows
-    in_pieces_ = true;
-    return;
-  }
+  further_piece_ = same_step && layer >= layer_;
+  if (further_piece_) return;
   if (!pass_ || std::get<0>(*pass_) != pair.row->prompt) recording_.Clear();
   recording_.BeginPass(pair.point.first_position);
-  pass_ = pass, layer_ = layer, in_pieces_ = false;
+  pass_ = pass, layer_ = layer;
 }
 
 bool PointCapture::IsWanted(const drive::PointPair& pair) const {
@@ -30,19 +28,28 @@ bool PointCapture::IsWanted(const drive::PointPair& pair) const {
   return row.is_defect();
 }
 
+// What the pair at hand reads. Engines show logits in pieces of their rows.
+PassTensors PointCapture::Inputs(const drive::PointPair& pair) const {
+  if (pair.point.stage != PB_STAGE_LOGITS) return recording_;
+  return recording_.OuterRows(pair.point.first_position - recording_.first_position(), pair.shape[0]);
+}
+
 void PointCapture::OnPair(const drive::PointPair& pair) {
   if (done_) return;
   const auto before = layer_;
   BeginPassIfNew(pair);
   // A point that comes before in dependency order may still follow within the layer.
-  if (culprit_ && (wanted_ || layer_ != before)) {
+  if (culprit_ && !further_piece_ && (wanted_ || layer_ != before)) {
     done_ = true;
     recording_.Clear();
     return;
   }
-  recording_.Add(static_cast<pb_stage>(pair.point.stage), pair.point.layer,
-                 {pair.shape, {pair.reference.begin(), pair.reference.end()}});
-  if (in_pieces_ || !IsWanted(pair)) return;
+  const bool wanted = IsWanted(pair);
+  if (further_piece_ && !wanted) return;
+  if (!further_piece_)
+    recording_.Add(static_cast<pb_stage>(pair.point.stage), pair.point.layer,
+                   {pair.shape, {pair.reference.begin(), pair.reference.end()}});
+  if (!wanted) return;
   if (culprit_) {
     const int level = stages::Of(pair.point.stage).level, least = stages::Of(culprit_->place.stage).level;
     if (level > least || (level == least && !(pair.row->bound_ratio > culprit_->row.bound_ratio))) return;
@@ -54,7 +61,7 @@ void PointCapture::OnPair(const drive::PointPair& pair) {
                      {pair.reference.begin(), pair.reference.end()},
                      *pair.row,
                      *pair.bound,
-                     recording_};
+                     Inputs(pair)};
 }
 
 }  // namespace pb::diagnose

@@ -17,7 +17,8 @@ struct Place {
   int32_t stage = PB_STAGE_UNMAPPED, layer = -1;
 };
 
-// The captured point. All token rows of one evaluation.
+// The captured point. All token rows of one evaluation, or of one that is shown in pieces the piece
+// that is furthest beyond its bound.
 struct Culprit {
   Place place;
   int32_t first_position = 0;
@@ -43,6 +44,7 @@ class PointCapture {
  private:
   void BeginPassIfNew(const drive::PointPair& pair);
   bool IsWanted(const drive::PointPair& pair) const;
+  PassTensors Inputs(const drive::PointPair& pair) const;
 
   std::optional<Place> wanted_;
   std::optional<Culprit> culprit_;
@@ -51,7 +53,7 @@ class PointCapture {
   // Within a layer engines go in orders of their own.
   std::optional<std::tuple<int32_t, int32_t, int32_t>> pass_;
   std::pair<int, int32_t> layer_{};
-  bool in_pieces_ = false;  // this pass shows points in pieces of its rows: inputs are not whole
+  bool further_piece_ = false;  // the pair at hand is not the first piece of its point's rows
   bool done_ = false;
 };
 

@@ -21,20 +21,31 @@ using Key = std::pair<int32_t, int32_t>;  // (stage, layer)
 // computing meanwhile. Before a larger one they stand still.
 constexpr size_t kCopiedBytes = 32 << 20;
 
-// A point's rows as they arrive; an engine may show them in several pieces.
-struct Tensor {
-  std::vector<int64_t> shape;
-  std::vector<float> values;
-  std::span<const float> in_place;  // in place of values, while they can be read where they lie
-  int64_t n_taken = 0;              // rows the candidate has been compared with
-
-  std::span<const float> Values() const { return in_place.empty() ? std::span(values) : in_place; }
-};
-
 int64_t Features(const std::vector<int64_t>& shape) {
   int64_t n = 1;
   for (size_t i = 1; i < shape.size(); i++) n *= shape[i];
   return n;
+}
+
+// A point's rows as they arrive; an engine may show them in several pieces. Of rows that the
+// candidate has been compared with none are held when the next piece arrives.
+struct Tensor {
+  std::vector<int64_t> shape;  // of all rows that have arrived
+  int64_t first = 0;           // of these, the one that the values begin with
+  std::vector<float> values;
+  std::span<const float> in_place;  // in place of values, while they can be read where they lie
+  int64_t n_taken = 0;              // rows the candidate has been compared with
+
+  std::span<const float> Rows(int64_t begin, int64_t n) const {
+    const std::span<const float> held = in_place.empty() ? std::span(values) : in_place;
+    const int64_t features = Features(shape);
+    return held.subspan(static_cast<size_t>((begin - first) * features), static_cast<size_t>(n * features));
+  }
+  std::span<const float> Untaken() const { return Rows(n_taken, shape[0] - n_taken); }
+};
+
+bool SameRows(const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
+  return a.size() == b.size() && std::equal(a.begin() + 1, a.end(), b.begin() + 1);
 }
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
@@ -165,9 +176,25 @@ struct LockStep::State {
   // Copies what lies in the engine's memory, before the engine goes on.
   void TakeOver(Tensor* t) {
     if (t->in_place.empty()) return;
+    const std::span<const float> rows = t->Untaken();
     t->values = Spare();
-    t->values.assign(t->in_place.begin(), t->in_place.end());
+    t->values.assign(rows.begin(), rows.end());
     t->in_place = {};
+    t->first = t->n_taken;
+  }
+
+  // Lets go of the rows that were taken.
+  static void Drop(Tensor* t) {
+    if (!t->in_place.empty()) return;
+    t->values.erase(t->values.begin(), t->values.end() - static_cast<ptrdiff_t>(t->Untaken().size()));
+    t->first = t->n_taken;
+  }
+
+  // Bytes of the reference's that wait for the candidate.
+  size_t Waiting() const {
+    size_t n = 0;
+    for (const auto& [key, tensor] : waiting) n += tensor.values.size() * sizeof(float);
+    return n;
   }
 };
 
@@ -222,6 +249,12 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     const Key key{event.point.stage, event.point.layer};
     int64_t& n_shown = s.n_shown[key];
     const int64_t begin = event.point.first_position - s.first_position;
+    const auto before = s.waiting.find(key);
+    if (before != s.waiting.end() && !SameRows(shape, before->second.shape)) {
+      Missing(key, fmt::format("the reference showed rows of shape {} and of {}",
+                               ShapeText(before->second.shape), ShapeText(shape)));
+      return GoOnWithReference();
+    }
     if (begin != n_shown || begin + shape[0] > s.n_tokens) {
       Missing(key, fmt::format("the reference showed rows {} to {} where row {} of {} was due", begin,
                                begin + shape[0], n_shown, s.n_tokens));
@@ -229,23 +262,27 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     }
     n_shown += shape[0];
     Tensor& t = s.waiting[key];
-    const bool fresh = t.shape.empty();
+    if (t.shape.empty()) t.shape = shape, t.shape[0] = 0;
+    const bool fresh = t.n_taken == t.shape[0];  // nothing of it is held that is still needed
     const bool small = side_by_side_ && event.tensor.data.size_bytes() <= kCopiedBytes;
+    if (fresh) {
+      t.first = begin;
+      t.values.clear();
+      t.in_place = {};
+    } else {
+      s.TakeOver(&t);
+      s.Drop(&t);
+    }
+    t.shape[0] += shape[0];
     if (fresh && (event.tensor.lasting || !small)) {
-      t.shape = shape;
+      s.Recycle(std::move(t.values));
       t.in_place = event.tensor.data;
       if (event.tensor.lasting) return GoOnWithReference();
       s.reference_stands = true;
       s.stands_at = key;
       return {};
     }
-    if (fresh) {
-      t.shape = shape;
-      t.values = s.Spare();
-    } else {
-      s.TakeOver(&t);
-      t.shape[0] += shape[0];
-    }
+    if (fresh && t.values.capacity() == 0) t.values = s.Spare();
     t.values.insert(t.values.end(), event.tensor.data.begin(), event.tensor.data.end());
   }
   return GoOnWithReference();
@@ -337,15 +374,16 @@ Status LockStep::Candidate(const host::Event& event) {
     return GoOnWithCandidate(event, {});
   }
   Tensor& t = found->second;
-  if (begin < 0 || !arrived() || t.shape.size() != shape.size() ||
-      !std::equal(shape.begin() + 1, shape.end(), t.shape.begin() + 1)) {
+  if (!arrived() || !SameRows(shape, t.shape)) {
     Missing(key, fmt::format("rows {} to {} of shape {} against the reference's {}", begin, end,
                              ShapeText(shape), ShapeText(t.shape)));
     return GoOnWithCandidate(event, {});
   }
-  const int64_t features = Features(shape);
-  PB_TRY(CompareAndGoOn(event,
-                        t.Values().subspan(static_cast<size_t>(begin * features), event.tensor.data.size())));
+  if (begin != t.n_taken) {
+    Missing(key, fmt::format("the candidate showed rows {} to {} where row {} was due", begin, end, t.n_taken));
+    return GoOnWithCandidate(event, {});
+  }
+  PB_TRY(CompareAndGoOn(event, t.Rows(begin, shape[0])));
   t.n_taken += shape[0];
   if (t.n_taken == s.n_tokens) {
     s.Recycle(std::move(t.values));
@@ -355,12 +393,12 @@ Status LockStep::Candidate(const host::Event& event) {
 }
 
 // Waits until the candidate has something to say, letting the reference run ahead by at most one
-// layer meanwhile.
+// layer, and a few tensors, meanwhile.
 Result<bool> LockStep::CandidateReady() {
   State& s = *state_;
   for (; side_by_side_;) {
-    const bool may_run =
-        !s.reference_done && !s.reference_lasts && s.reference_order <= s.candidate_order + 1;
+    const bool may_run = !s.reference_done && !s.reference_lasts &&
+                         s.reference_order <= s.candidate_order + 1 && s.Waiting() < kCopiedBytes;
     pollfd fds[2] = {{candidate_.engine().ready_fd(), POLLIN, 0},
                      {reference_.engine().ready_fd(), POLLIN, 0}};
     const int n = ::poll(fds, may_run ? 2 : 1, 1000);

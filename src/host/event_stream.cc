@@ -13,6 +13,7 @@
 namespace pb::host {
 namespace {
 
+// Of logits that are handed over at once: a pass has hundreds of rows of a whole vocabulary.
 constexpr uint64_t kLogitsBlockBytes = 16 << 20;
 
 PointRef ToRef(const pb_point& point) {
@@ -22,6 +23,11 @@ PointRef ToRef(const pb_point& point) {
           point.occurrence,
           point.native_name ? point.native_name : "",
           point.op ? point.op : ""};
+}
+
+// Rows.
+int64_t LogitsBlock(int64_t n_vocab) {
+  return std::max<int64_t>(1, static_cast<int64_t>(kLogitsBlockBytes / sizeof(float)) / n_vocab);
 }
 
 bool SamePoint(const PointRef& a, const PointRef& b) {
@@ -34,6 +40,19 @@ std::string Name(const pb_point& point) {
     return fmt::format("{} of layer {}", pb_vocabulary[point.stage].name, point.layer);
   }
   return fmt::format("{} ({})", point.native_name ? point.native_name : "?", point.op ? point.op : "?");
+}
+
+Status CheckTensor(const pb_tensor& tensor) {
+  if (tensor.struct_size < sizeof(pb_tensor))
+    return MakeError(Code::kEngine, "a tensor whose struct_size is too small");
+  if (tensor.dtype != PB_F32)
+    return MakeError(Code::kUnsupported, "a tensor of dtype {}, where only f32 is taken", tensor.dtype);
+  if (tensor.n_dims < 1 || tensor.n_dims > 4)
+    return MakeError(Code::kEngine, "lied: a tensor of {} dimensions", tensor.n_dims);
+  const std::span shape(tensor.shape, static_cast<size_t>(tensor.n_dims));
+  if (CountValues(shape) && tensor.data) return {};
+  return MakeError(Code::kEngine, "lied: a tensor of shape ({}){}", fmt::join(shape, ", "),
+                   tensor.data ? "" : " without data");
 }
 
 }  // namespace
@@ -149,18 +168,39 @@ Status EventStream::Output(const pb_point& point, pb_tensor* output, bool* overw
     pending_.erase(pending_.begin() + static_cast<ptrdiff_t>(i));
     break;
   }
-  auto placed = Place(*output);
-  if (!placed.ok()) return std::move(placed).error().In(Name(point));
+  if (Status valid = CheckTensor(*output); !valid.ok()) return std::move(valid).error().In(Name(point));
+  const bool in_blocks = point.stage == PB_STAGE_LOGITS && inputs.empty() && output->n_dims == 2;
+  const int64_t n_rows = output->shape[0];
+  const int64_t block = in_blocks ? LogitsBlock(output->shape[1]) : n_rows;
+  for (int64_t row = 0; row < n_rows && !stopped_; row += block) {
+    const uint64_t mark = arena_end_;
+    PB_TRY(OutputRows(ref, inputs, *output, row, std::min(block, n_rows - row), overwritten));
+    arena_end_ = mark;
+    ref.first_position += static_cast<int32_t>(block);
+  }
+  if (pending_.empty()) arena_end_ = kArenaOffset;
+  return {};
+}
+
+// Hands over some rows of an output, which have been checked, and takes back what the parent put
+// there.
+Status EventStream::OutputRows(const PointRef& point, std::span<const Placed> inputs, const pb_tensor& output,
+                               int64_t row, int64_t n_rows, bool* overwritten) {
+  std::vector<int64_t> shape(output.shape, output.shape + output.n_dims);
+  const auto width = static_cast<int64_t>(*CountValues(shape)) / shape[0];
+  shape[0] = n_rows;
+  float* values = static_cast<float*>(output.data) + row * width;
+  PB_ASSIGN(Placed placed, PlaceValues(output.name ? output.name : "", shape, values));
   FrameWriter event(MessageType::kPoint);
-  event.PutPoint(ref);
+  event.PutPoint(point);
   event.Put<uint32_t>(inputs.size());
   for (const Placed& input : inputs) PutPlaced(event, input);
   event.Put<uint32_t>(1);
-  PutPlaced(event, *placed);
-  PB_TRY(Exchange(std::move(event), overwritten));
-  if (*overwritten)
-    std::memcpy(output->data, memory_.values(placed->offset), placed->n_values * sizeof(float));
-  if (pending_.empty()) arena_end_ = kArenaOffset;
+  PutPlaced(event, placed);
+  bool taken = false;
+  PB_TRY(Exchange(std::move(event), &taken));
+  if (taken) std::memcpy(values, memory_.values(placed.offset), placed.n_values * sizeof(float));
+  *overwritten |= taken;
   return {};
 }
 
@@ -169,7 +209,7 @@ Status EventStream::Logits(int32_t first_position, const float* rows, int64_t n_
   if (!rows || !CountValues(whole)) {
     return MakeError(Code::kEngine, "lied about the logits: {} rows of {} values", n_rows, n_vocab);
   }
-  int64_t block = std::max<int64_t>(1, static_cast<int64_t>(kLogitsBlockBytes / sizeof(float)) / n_vocab);
+  const int64_t block = LogitsBlock(n_vocab);
   for (int64_t row = 0; row < n_rows && !stopped_; row += block) {
     const int64_t shape[] = {std::min(block, n_rows - row), n_vocab};
     uint64_t mark = arena_end_;
@@ -184,18 +224,10 @@ Status EventStream::Logits(int32_t first_position, const float* rows, int64_t n_
 }
 
 Result<Placed> EventStream::Place(const pb_tensor& tensor) {
-  if (tensor.struct_size < sizeof(pb_tensor))
-    return MakeError(Code::kEngine, "a tensor whose struct_size is too small");
-  if (tensor.dtype != PB_F32)
-    return MakeError(Code::kUnsupported, "a tensor of dtype {}, where only f32 is taken", tensor.dtype);
-  if (tensor.n_dims < 1 || tensor.n_dims > 4)
-    return MakeError(Code::kEngine, "lied: a tensor of {} dimensions", tensor.n_dims);
-  std::span shape(tensor.shape, static_cast<size_t>(tensor.n_dims));
-  if (!CountValues(shape) || !tensor.data) {
-    return MakeError(Code::kEngine, "lied: a tensor of shape ({}){}", fmt::join(shape, ", "),
-                     tensor.data ? "" : " without data");
-  }
-  return PlaceValues(tensor.name ? tensor.name : "", shape, static_cast<const float*>(tensor.data));
+  PB_TRY(CheckTensor(tensor));
+  return PlaceValues(tensor.name ? tensor.name : "",
+                     std::span(tensor.shape, static_cast<size_t>(tensor.n_dims)),
+                     static_cast<const float*>(tensor.data));
 }
 
 Result<Placed> EventStream::PlaceValues(std::string_view name, std::span<const int64_t> shape,

@@ -46,6 +46,8 @@ class EventStream {
   uint32_t Want(const pb_point& point) const;
   Status Inputs(const pb_point& point, const pb_tensor* inputs, size_t n_inputs);
   Status Output(const pb_point& point, pb_tensor* output, bool* overwritten);
+  Status OutputRows(const PointRef& point, std::span<const Placed> inputs, const pb_tensor& output,
+                    int64_t row, int64_t n_rows, bool* overwritten);
   Status Logits(int32_t first_position, const float* rows, int64_t n_rows, int64_t n_vocab);
   Result<Placed> Place(const pb_tensor& tensor);
   Result<Placed> PlaceValues(std::string_view name, std::span<const int64_t> shape, const float* data);
