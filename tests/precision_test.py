@@ -29,9 +29,9 @@ class Precision(driver.Case):
     def model(cls, name, weights, *more):
         path = cls.models / name / f"{name}.gguf"
         path.parent.mkdir()
-        shape = {"--d-model": "256", "--d-ff": "512", **dict(zip(more[::2], more[1::2]))}
+        shape = {"--d-model": "256", "--d-ff": "512", "--layers": "2", **dict(zip(more[::2], more[1::2]))}
         made = run("gen-fixtures", "--out", path, "--weights", weights, "--architecture", "llama", "--heads", "4", "--kv-heads", "2",
-                   "--layers", "2", "--vocab", "320", *(word for pair in shape.items() for word in pair))
+                   "--vocab", "320", *(word for pair in shape.items() for word in pair))
         assert made.code == 0, made
         return path
 
@@ -150,6 +150,25 @@ class Precision(driver.Case):
         place = result.json["first_divergence"]
         self.assertEqual((place["layer"], place["stage"]), (1, "down_proj"))
         self.assertEqual(result.json["blame"], "candidate")
+
+    def test_a_quantiser_that_computes_the_same_by_other_arithmetic_is_right(self):
+        """Scales by the reciprocal of 127, ties away from zero, Q8_1's sum term by term: scales and sums on a boundary step as codes do."""
+        q4_1 = self.model("q4_1", "Q4_1", "--d-ff", "2048", "--layers", "3")
+        long = " ".join([PROMPT + " and all the world wonders at it"] * 2)
+        other = "mutant,mutant.defect=benign_quantiser"
+        result = self.crossval("--model", q4_1, "--prompt", long, "--candidate", other, "--reference", "native")
+        self.assertEqual(result.code, 0, result)
+        explained = " ".join(p["explanation"] for p in result.json["points"] if p["explained_by_codes"])
+        self.assertRegex(explained, r"[1-9]\d* of \d+ stored sums of activations( and \S+ of \S+ \S+)? lie on a rounding boundary")
+        audit = run("audit", "--model", q4_1, "--engine", other, "--prompt", PROMPT, "--format", "json")
+        self.assertEqual((audit.json["verdict"], audit.code), ("match", 0), audit)
+        self.assertEqual(self.compare(self.tq2, "--candidate", "native", "--reference", other).code, 0)
+
+    def test_codes_that_are_truncated_everywhere_are_a_fault(self):
+        result = self.compare(self.model("q8", "Q8_0"), "--candidate", "mutant,mutant.defect=quant_truncates", "--reference", "native")
+        self.assertEqual((result.json["verdict"], result.code, result.json["blame"]), ("diverged", 1, "candidate"), result)
+        place = result.json["first_divergence"]
+        self.assertEqual((place["layer"], place["stage"] in ("q_proj", "k_proj", "v_proj")), (0, True), result)
 
     def test_an_audit_judges_by_what_it_observed(self):
         result = run("audit", "--model", self.f16, "--engine", UNROUNDED, "--prompt", PROMPT, "--format", "json")

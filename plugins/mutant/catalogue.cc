@@ -211,6 +211,7 @@ constexpr Defect kDefects[] = {
     {"benign_tie", "benign", PB_STAGE_EXPERT_IDS, HighestOfEqual, 0, Spot::kAll, "", Need::kNothing},
     {"benign_sum_double", "benign", kNorms | kProducts, OtherSum, 0, Spot::kAll, "", Need::kNothing},
     {"benign_sum_backwards", "benign", kNorms | kProducts, OtherSum, 1, Spot::kAll, "", Need::kNothing},
+    {"benign_quantiser", "benign", kLayerProducts, OtherQuantiser, 0, Spot::kAll, "", Need::kNothing},
     {"benign_formula", "benign", kRope | kScores | kSoftmax | kContext | kAct, OtherFormula, 0, Spot::kAll,
      "", Need::kNothing},
 };
@@ -232,7 +233,8 @@ std::string MatrixObstacle(const Defect& defect, const Op& op) {
   const ActScheme own = OwnScheme(op);
   const BlockType type = w.view->type;
   const bool ternary = type == BlockType::kTQ1_0 || type == BlockType::kTQ2_0 || type == BlockType::kI2_S;
-  if (own == ActScheme::kQ8_1) return "the mutant does not know how this product rounds its activations";
+  if (own == ActScheme::kQ8_1 && defect.commit != OtherQuantiser)
+    return "the mutant does not know how this product rounds its activations";
   if (w.n_out() < defect.LeastRows()) return "the product has too few outputs";
   switch (need) {
     case Need::kTernary:

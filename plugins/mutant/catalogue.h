@@ -106,6 +106,7 @@ void OtherScheme(Op& op, double scheme);
 void QuantiserBlock(Op& op, double block);
 void QuantiserTruncates(Op& op, double);
 void QuantiserClamps(Op& op, double clamp);
+void OtherQuantiser(Op& op, double);
 // What a product's input goes through under a defect of the quantiser; nothing: it is none, or does
 // not exist at this op.
 struct FaultyQuantiser {

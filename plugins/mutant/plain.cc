@@ -10,6 +10,9 @@
 namespace pb::mutant {
 namespace {
 
+// Whether a scheme keeps its scales in float32.
+bool IsFloatScale(ActScheme scheme) { return scheme == ActScheme::kQ8_K || scheme == ActScheme::kBitnet; }
+
 float LargestOf(const float* x, int64_t n) {
   float largest = 0;
   for (int64_t k = 0; k < n; k++)
@@ -17,26 +20,52 @@ float LargestOf(const float* x, int64_t n) {
   return largest;
 }
 
-// Codes of one block: value * to_code rounded. Returns the value of one code.
-double RoundBlock(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault, int8_t* codes) {
-  const float largest = LargestOf(x, n), magnitude = std::fabs(largest);
+// How one block's values become codes.
+struct BlockScale {
   float to_code = 0;
-  double from_code = 0;
-  int low = -127, high = 127;
-  if (scheme == ActScheme::kBitnet) {
-    to_code = 127.0f / std::max(magnitude, 1e-5f), from_code = 1 / double(to_code), low = -128;
-  } else if (magnitude > 0 && scheme == ActScheme::kQ8_K) {
-    to_code = -127.0f / largest, from_code = double(1.0f / to_code), low = -128;
-  } else if (magnitude > 0) {
-    to_code = 127.0f / magnitude, from_code = double(RoundF16(magnitude / 127.0f));
+  double from_code = 0;  // the value of one code
+  float sum_scale = 0;   // d before it is rounded to f16
+};
+
+BlockScale ScaleOf(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault) {
+  const float largest = LargestOf(x, n), magnitude = std::fabs(largest);
+  const bool bitnet = scheme == ActScheme::kBitnet;
+  if (magnitude == 0 && !bitnet) return {};
+  if (fault.other_arithmetic) {
+    const float d = (bitnet                       ? std::max(magnitude, 1e-5f)
+                     : scheme == ActScheme::kQ8_K ? -largest
+                                                  : magnitude) *
+                    (1 / 127.0f);
+    return {1.0f / d, IsFloatScale(scheme) ? double(d) : double(RoundF16(d)), d};
   }
-  if (fault.clamp) low = -fault.clamp, high = fault.clamp;
+  if (bitnet) {
+    const float to_code = 127.0f / std::max(magnitude, 1e-5f);
+    return {to_code, 1 / double(to_code), 0};
+  }
+  if (scheme == ActScheme::kQ8_K) return {-127.0f / largest, double(1.0f / (-127.0f / largest)), 0};
+  return {127.0f / magnitude, double(RoundF16(magnitude / 127.0f)), magnitude / 127.0f};
+}
+
+float Code(float scaled, const QuantiserFault& fault) {
+  return fault.truncate           ? std::trunc(scaled)
+         : fault.other_arithmetic ? std::round(scaled)
+                                  : std::nearbyint(scaled);
+}
+
+// Codes of one block: value * to_code rounded; of Q8_1 its sum.
+void RoundBlock(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault, RowCodes* row) {
+  const BlockScale scale = ScaleOf(x, n, scheme, fault);
+  const int high = fault.clamp ? fault.clamp : 127;
+  const int low = fault.clamp ? -fault.clamp : IsFloatScale(scheme) ? -128 : -127;
+  float sum = 0;
   for (int64_t k = 0; k < n; k++) {
-    const float scaled = x[k] * to_code;
-    const float code = fault.truncate ? std::trunc(scaled) : std::nearbyint(scaled);
-    codes[k] = static_cast<int8_t>(std::clamp(code, float(low), float(high)));
+    const float code = std::clamp(Code(x[k] * scale.to_code, fault), float(low), float(high));
+    row->codes.push_back(static_cast<int8_t>(code));
+    sum += fault.other_arithmetic ? code * scale.sum_scale : code;
   }
-  return from_code;
+  row->scales.push_back(scale.from_code);
+  if (scheme == ActScheme::kQ8_1)
+    row->sums.push_back(RoundF16(fault.other_arithmetic ? sum : sum * scale.sum_scale));
 }
 
 }  // namespace
@@ -68,9 +97,8 @@ ActScheme OwnScheme(const Op& op) {
 RowCodes CodesOf(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault) {
   RowCodes row;
   row.block = fault.block ? fault.block : ActBlockValues(scheme, n);
-  row.codes.resize(static_cast<size_t>(n));
   for (int64_t k = 0; k < n; k += row.block)
-    row.scales.push_back(RoundBlock(x + k, std::min(row.block, n - k), scheme, fault, row.codes.data() + k));
+    RoundBlock(x + k, std::min(row.block, n - k), scheme, fault, &row);
   return row;
 }
 

@@ -67,12 +67,16 @@ struct QuantiserFault {
   bool truncate = false;
   int clamp = 0;      // 0: the scheme's own
   int64_t block = 0;  // 0: the scheme's own
+  // The scheme in other arithmetic, which is no fault: scales by the reciprocal of 127, ties away
+  // from zero, Q8_1's sum term by term in float32.
+  bool other_arithmetic = false;
 };
 // A row as a product sees it, as codes.
 struct RowCodes {
   int64_t block = 0;
   std::vector<int8_t> codes;
   std::vector<double> scales;  // one a block: a code's value is code x scale
+  std::vector<float> sums;     // of Q8_1, as the format stores them
 };
 // By a scheme that makes codes.
 RowCodes CodesOf(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault);

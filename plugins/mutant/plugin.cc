@@ -322,7 +322,7 @@ class MutantSession : public plugin::Session {
   void GiveCodes(const FaultyQuantiser& quantiser, const pb_replay& replay) const {
     const char *scheme = ActSchemeName(quantiser.scheme), *maker = "by the mutant's own quantiser";
     std::vector<int8_t> codes;
-    std::vector<float> scales;
+    std::vector<float> scales, sums;
     int64_t block = 0;
     const int64_t width = op_.in_width(0);
     for (int64_t i = 0; i < op_.n; i++) {
@@ -330,9 +330,19 @@ class MutantSession : public plugin::Session {
       block = row.block;
       codes.insert(codes.end(), row.codes.begin(), row.codes.end());
       scales.insert(scales.end(), row.scales.begin(), row.scales.end());
+      sums.insert(sums.end(), row.sums.begin(), row.sums.end());
     }
-    const pb_codes out{sizeof(pb_codes), scheme,       maker,         op_.n,   width,  block,
-                       op_.width,        codes.data(), scales.data(), nullptr, nullptr};
+    const pb_codes out{sizeof(pb_codes),
+                       scheme,
+                       maker,
+                       op_.n,
+                       width,
+                       block,
+                       op_.width,
+                       codes.data(),
+                       scales.data(),
+                       sums.empty() ? nullptr : sums.data(),
+                       nullptr};
     replay.codes(replay.ctx, &out);
   }
 

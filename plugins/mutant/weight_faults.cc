@@ -288,12 +288,39 @@ void QuantiserClamps(Op& op, double clamp) {
   Product(op, MatrixOf(*op.model, op.stage, op.layer), OwnScheme(op), ClampFault(clamp));
 }
 
+// The scheme's own quantiser by other arithmetic. What Q8_1 stores of a block's sum beyond that of
+// its codes' values meets the block's minimum.
+void OtherQuantiser(Op& op, double) {
+  const Weights w = MatrixOf(*op.model, op.stage, op.layer);
+  const ActScheme scheme = OwnScheme(op);
+  const QuantiserFault other{.other_arithmetic = true};
+  if (!IsIntegerScheme(scheme)) return;
+  Product(op, w, scheme, other);
+  if (scheme != ActScheme::kQ8_1) return;
+  std::vector<std::vector<double>> beyond;  // of each row's blocks
+  for (int64_t i = 0; i < op.n; i++) {
+    const RowCodes x = CodesOf(op.in(0, i), w.n_in(), scheme, other);
+    std::vector<double>& row = beyond.emplace_back(x.sums.begin(), x.sums.end());
+    for (size_t k = 0; k < x.codes.size(); k++) row[k / 32] -= x.codes[k] * x.scales[k / 32];
+  }
+  for (int64_t r = 0; r < w.n_out(); r++) {
+    const std::vector<double> minima = BlockMinima(*w.view, r);
+    for (int64_t i = 0; i < op.n; i++) {
+      double sum = 0;
+      for (size_t b = 0; b < minima.size(); b++) sum += minima[b] * beyond[static_cast<size_t>(i)][b];
+      op.row(i)[r] = static_cast<float>(double(op.row(i)[r]) + sum * double(w.scale));
+    }
+  }
+}
+
 std::optional<FaultyQuantiser> QuantiserOf(const Defect& d, const Op& op) {
   if (!Obstacle(d, op).empty()) return std::nullopt;
   if (d.commit == OtherScheme)
     return FaultyQuantiser{static_cast<ActScheme>(static_cast<int>(d.parameter)), {}};
   if (d.commit == QuantiserBlock) return FaultyQuantiser{OwnScheme(op), BlockFault(d.parameter)};
   if (d.commit == QuantiserTruncates) return FaultyQuantiser{OwnScheme(op), {.truncate = true}};
+  if (d.commit == OtherQuantiser && IsIntegerScheme(OwnScheme(op)))
+    return FaultyQuantiser{OwnScheme(op), {.other_arithmetic = true}};
   if (d.commit == QuantiserClamps) return FaultyQuantiser{OwnScheme(op), ClampFault(d.parameter)};
   return std::nullopt;
 }

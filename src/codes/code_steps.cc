@@ -7,7 +7,7 @@
 #include <set>
 
 #include "base/half.h"
-#include "codes/boundary_codes.h"
+#include "codes/boundary_steps.h"
 
 namespace pb::codes {
 namespace {
@@ -35,42 +35,61 @@ struct RowProduct {
   ActScheme scheme;
 };
 
-// Takes from one row of the candidate what steps of boundary codes explain of its difference;
-// returns how many steps. `index`: of the row in the bound.
-int64_t TakeSteps(const RowProduct& product, const compare::LocalBound& bound, int64_t index,
-                  int32_t position, std::span<const float> reference, float* candidate) {
-  const size_t n_features = reference.size();
-  std::vector<double> difference(n_features);
+// What the error of one row may be, and whether it is more. A column's error is beyond its bound only
+// where a single value of it is beyond its own.
+struct RowError {
+  double bound_norm = 0;  // of the row, or of one value where only such are beyond
+  bool beyond = false;
+};
+RowError ErrorOfRow(std::span<const double> difference, std::span<const float> reference,
+                    const compare::LocalBound& bound, int64_t index, int32_t position) {
+  const auto n = static_cast<int64_t>(reference.size());
   double error = 0, norm = 0;
-  for (size_t j = 0; j < n_features; j++) {
-    const double e = double(candidate[j]) - double(reference[j]);
-    difference[j] = e, error += e * e, norm += double(reference[j]) * double(reference[j]);
+  for (size_t j = 0; j < reference.size(); j++)
+    error += difference[j] * difference[j], norm += double(reference[j]) * double(reference[j]);
+  const double of_row = bound.OfRow(index, n, position, std::sqrt(norm)),
+               of_value = of_row / std::sqrt(static_cast<double>(n));
+  if (!(std::sqrt(error) <= of_row)) return {of_row, true};
+  bool beyond = false;
+  for (size_t j = 0; j < reference.size() && !beyond; j++) {
+    const size_t at = static_cast<size_t>(index) * reference.size() + j;
+    const double own = bound.units.empty() ? of_value : bound.c * bound.roundoff * double(bound.units[at]);
+    beyond = !(std::fabs(difference[j]) <= own);
   }
-  const double bound_norm = bound.OfRow(index, static_cast<int64_t>(n_features), position, std::sqrt(norm));
-  if (!(std::sqrt(error) > bound_norm)) return 0;
-  BoundaryCodes codes(product.input, product.scheme, *product.weights, product.scale);
-  const compare::CodeExplanation found = codes.Explain(difference, bound_norm);
-  codes.Subtract(found.steps, candidate);
-  return static_cast<int64_t>(found.steps.size());
+  return {of_value, beyond};
 }
 
-}  // namespace
+// Takes from one row of the candidate what steps on rounding boundaries explain of its difference.
+// `index`: of the row in the bound.
+StepCounts TakeSteps(const RowProduct& product, const compare::LocalBound& bound, int64_t index,
+                     int32_t position, std::span<const float> reference, float* candidate) {
+  std::vector<double> difference(reference.size());
+  for (size_t j = 0; j < reference.size(); j++) difference[j] = double(candidate[j]) - double(reference[j]);
+  const RowError error = ErrorOfRow(difference, reference, bound, index, position);
+  if (!error.beyond) return {};
+  BoundarySteps boundary(product.input, product.scheme, *product.weights, product.scale);
+  const compare::CodeExplanation found = boundary.Explain(difference, error.bound_norm);
+  boundary.Subtract(found.steps, candidate);
+  return boundary.Count(found.steps);
+}
 
-int64_t CodeExplainer::TakeSteps(const drive::PointPair& pair, const ProductWeights& product,
-                                 ActScheme scheme, std::span<const float> input,
-                                 std::vector<float>* candidate) const {
+// The same of all rows of a product.
+StepCounts TakeSteps(const drive::PointPair& pair, const ProductWeights& product, ActScheme scheme,
+                     std::span<const float> input, std::vector<float>* candidate) {
   const WeightView& w = *product.weights;
   const int64_t n_rows = pair.shape[0], n_columns = w.n_columns, n_features = w.n_rows;
-  int64_t n_steps = 0;
+  StepCounts counts;
   for (int64_t i = 0; i < n_rows; i++)
-    n_steps += codes::TakeSteps(
+    counts.Add(TakeSteps(
         {input.subspan(static_cast<size_t>(i * n_columns), static_cast<size_t>(n_columns)), &w, product.scale,
          scheme},
         *pair.bound, i, pair.point.first_position + static_cast<int32_t>(i),
         pair.reference.subspan(static_cast<size_t>(i * n_features), static_cast<size_t>(n_features)),
-        candidate->data() + i * n_features);
-  return n_steps;
+        candidate->data() + i * n_features));
+  return counts;
 }
+
+}  // namespace
 
 std::optional<compare::PointRow> CodeExplainer::Rest(const drive::PointPair& pair,
                                                      std::span<const float> candidate,
@@ -83,8 +102,8 @@ std::optional<compare::PointRow> CodeExplainer::Rest(const drive::PointPair& pai
   return std::move(rest).value();
 }
 
-// Takes out what the engines' different schemes make of the input, then steps of boundary codes of
-// either.
+// Takes out what the engines' different schemes make of the input, then steps on rounding boundaries
+// of either.
 void CodeExplainer::ByPrecision(const drive::PointPair& pair, const ProductWeights& product,
                                 PrecisionDifference* difference, std::span<const float> input) {
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
@@ -98,7 +117,7 @@ void CodeExplainer::ByPrecision(const drive::PointPair& pair, const ProductWeigh
   auto rest = Rest(pair, candidate, bound);
   for (ActScheme scheme : difference->scheme) {
     if (rest || !IsIntegerScheme(scheme)) continue;
-    TakeSteps(pair, product, scheme, input, &candidate);
+    codes::TakeSteps(pair, product, scheme, input, &candidate);
     rest = Rest(pair, candidate, bound);
   }
   if (!rest) return;
@@ -117,14 +136,15 @@ void CodeExplainer::ByCodes(const drive::PointPair& pair, const ProductWeights& 
   const auto scheme = check_->SchemeOf(pair.point.stage, *product.weights);
   if (!scheme || !check_->Contradiction(pair.point.stage, *product.weights).empty()) return;
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
-  const int64_t n_steps = TakeSteps(pair, product, *scheme, input, &candidate);
+  const StepCounts steps = codes::TakeSteps(pair, product, *scheme, input, &candidate);
   const auto rest = Rest(pair, candidate, *pair.bound);
-  if (n_steps == 0 || !rest) return;
+  if (steps.all() == 0 || !rest) return;
+  const auto n_codes = static_cast<int64_t>(input.size());
   pair.row->explained_by_codes = true;
   pair.row->explanation = fmt::format(
-      "{} of {} activation codes lie on a rounding boundary and went the other way; without them the "
-      "error is {:.1e} ({})",
-      n_steps, input.size(), rest->rel_l2, check_->Basis(pair.point.stage, *product.weights));
+      "{} lie on a rounding boundary and went the other way; without them the error is {:.1e} ({})",
+      steps.Text(n_codes, n_codes / ActBlockValues(*scheme, product.weights->n_columns)), rest->rel_l2,
+      check_->Basis(pair.point.stage, *product.weights));
 }
 
 void CodeExplainer::ByTie(const drive::PointPair& pair) const {
@@ -195,26 +215,28 @@ void CodeExplainer::ByExperts(const drive::PointPair& pair) const {
   const auto ids = inputs_.Rows(PB_STAGE_EXPERT_IDS, pair.point.first_position, n_rows, e.n_used);
   if (input.empty() || ids.empty()) return;
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
-  int64_t n_steps = 0;
+  StepCounts steps;
   for (int64_t part = 0; part < n_parts; part++) {
     const ExpertWeights w = ExpertOf(*model_, pair.point.stage, pair.point.layer,
                                      static_cast<int64_t>(ids[static_cast<size_t>(part)]));
     if (!w.matrix.data) return;
-    n_steps += codes::TakeSteps(
+    steps.Add(codes::TakeSteps(
         {input.subspan(static_cast<size_t>((own_rows ? part : part / e.n_used) * n_columns),
                        static_cast<size_t>(n_columns)),
          &w.matrix, w.scale, *scheme},
         *pair.bound, part, pair.point.first_position + static_cast<int32_t>(part / e.n_used),
         pair.reference.subspan(static_cast<size_t>(part * width), static_cast<size_t>(width)),
-        candidate.data() + part * width);
+        candidate.data() + part * width));
   }
   const auto rest = Rest(pair, candidate, *pair.bound);
-  if (n_steps == 0 || !rest) return;
+  if (steps.all() == 0 || !rest) return;
+  const int64_t n_codes = n_parts * n_columns;
   pair.row->explained_by_codes = true;
   pair.row->explanation = fmt::format(
-      "{} activation codes of its experts' inputs lie on a rounding boundary and went the other way; "
-      "without them the error is {:.1e} ({})",
-      n_steps, rest->rel_l2, check_->Basis(pair.point.stage, any.matrix));
+      "{} of its experts' inputs lie on a rounding boundary and went the other way; without them the error "
+      "is {:.1e} ({})",
+      steps.Text(n_codes, n_codes / ActBlockValues(*scheme, n_columns)), rest->rel_l2,
+      check_->Basis(pair.point.stage, any.matrix));
 }
 
 void CodeExplainer::ByTable(const drive::PointPair& pair) const {

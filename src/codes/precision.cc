@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "codes/act_scheme.h"
-#include "codes/boundary_codes.h"
+#include "codes/boundary_steps.h"
 #include "compare/local.h"
 #include "stages/stages.h"
 
@@ -71,7 +71,7 @@ class Product {
     for (int64_t f : features_) output_.push_back(output[static_cast<size_t>(f)]);
   }
 
-  // Whether a scheme gives the output: within its bound, or but for codes that lie on a rounding
+  // Whether a scheme gives the output: within its bound, or but for what lies on a rounding
   // boundary.
   bool Holds(ActScheme scheme) const {
     const WeightView& w = *product_.weights;
@@ -93,8 +93,8 @@ class Product {
     const double limit = bound.OfRow(0, static_cast<int64_t>(output_.size()), 0, 0);
     if (std::sqrt(error) <= limit) return true;
     if (!IsIntegerScheme(scheme)) return false;
-    BoundaryCodes codes(input_, scheme, w, product_.scale);
-    return codes.Explain(difference, limit, features_).remainder_ratio <= 1;
+    BoundarySteps steps(input_, scheme, w, product_.scale);
+    return steps.Explain(difference, limit, features_).remainder_ratio <= 1;
   }
 
  private:

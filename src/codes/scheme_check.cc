@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "codes/block_steps.h"
 
 namespace pb::codes {
 namespace {
@@ -20,7 +21,7 @@ std::string BlockParts(ActScheme scheme, const host::Codes& codes, size_t first,
                        std::span<const float> x) {
   const ActBlock b = ActBlockOf(x, scheme);
   const float scale = codes.scales[block];
-  if (scale != static_cast<float>(b.from_code))
+  if (!MayBeScale(b, scale))
     return fmt::format("block {} has the scale {:.9g}, {} gives {:.9g}", block, scale, ActSchemeName(scheme),
                        b.from_code);
   int sum = 0;
@@ -31,7 +32,7 @@ std::string BlockParts(ActScheme scheme, const host::Codes& codes, size_t first,
     return fmt::format("{:.9g} in block {} has the code {}, {} gives {}", x[k], block, code,
                        ActSchemeName(scheme), expected);
   }
-  if (scheme == ActScheme::kQ8_1 && codes.sums[block] != static_cast<float>(StoredSum(b, sum)))
+  if (scheme == ActScheme::kQ8_1 && !MayBeSum(b, x, sum, codes.sums[block]))
     return fmt::format("block {} stores the sum {:.9g}, {} gives {:.9g}", block, codes.sums[block],
                        ActSchemeName(scheme), StoredSum(b, sum));
   return "";

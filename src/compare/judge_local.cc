@@ -166,8 +166,10 @@ class LocalCheck {
     }
     if (n_explained > 0)
       Add(ReasonCode::kExplainedByCodes,
-          fmt::format("{} points differ by activation codes on a rounding boundary and by nothing else",
-                      n_explained));
+          fmt::format(
+              "{} points differ by codes, scales or sums of activations on a rounding boundary and by "
+              "nothing else",
+              n_explained));
     if (tied)
       Add(ReasonCode::kNearTie,
           fmt::format("{}: {}{}", PointName(tied->stage, tied->layer), tied->explanation,

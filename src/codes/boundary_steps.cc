@@ -1,0 +1,137 @@
+// What codes, scales and stored sums on a rounding boundary may explain of a product's outputs.
+#include "codes/boundary_steps.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <map>
+
+#include "codes/block_steps.h"
+
+namespace pb::codes {
+namespace {
+
+int CodeOf(float x, const ActBlock& b) { return static_cast<int>(std::nearbyint(x * b.to_code)); }
+
+// From the code chosen here to the other neighbour of a value on a boundary: -1 or +1.
+int OtherWay(float x, const ActBlock& b) {
+  const double exact = double(x) * double(b.to_code), lower = std::floor(exact);
+  return CodeOf(x, b) == lower ? 1 : -1;
+}
+
+}  // namespace
+
+std::string StepCounts::Text(int64_t n_codes, int64_t n_blocks) const {
+  std::vector<std::string> parts;
+  auto add = [&](int64_t n, int64_t of, const char* what) {
+    if (n > 0) parts.push_back(fmt::format("{} of {} {}", n, of, what));
+  };
+  add(codes, n_codes, "activation codes");
+  add(scales, n_blocks, "scales of activations");
+  add(sums, n_blocks, "stored sums of activations");
+  if (parts.size() < 3) return fmt::format("{}", fmt::join(parts, " and "));
+  return fmt::format("{}, {} and {}", parts[0], parts[1], parts[2]);
+}
+
+BoundarySteps::BoundarySteps(std::span<const float> x, ActScheme scheme, const WeightView& w, double scale)
+    : x_(x),
+      scheme_(scheme),
+      block_(ActBlockValues(scheme, w.n_columns)),
+      w_(w),
+      scale_(scale),
+      row_(x.size()) {
+  for (size_t start = 0; start < x.size(); start += static_cast<size_t>(block_)) {
+    const auto at = static_cast<int64_t>(blocks_.size());
+    const ActBlock& b =
+        blocks_.emplace_back(ActBlockOf(x.subspan(start, static_cast<size_t>(block_)), scheme));
+    for (size_t k = start; k < start + static_cast<size_t>(block_); k++)
+      if (OnBoundary(x[k], b.to_code)) steps_.push_back({Kind::kCode, static_cast<int64_t>(k)});
+    if (OtherScale(b)) steps_.push_back({Kind::kScale, at});
+    if (scheme == ActScheme::kQ8_1 && OtherSum(b, ValuesOf(at), b.sum)) steps_.push_back({Kind::kSum, at});
+  }
+  for (size_t i = 0; i < steps_.size(); i++) effects_.push_back({static_cast<int64_t>(i), {}});
+}
+
+compare::CodeExplanation BoundarySteps::Explain(std::span<const double> difference, double bound_norm,
+                                                std::span<const int64_t> features) {
+  for (compare::BoundaryCode& step : effects_) step.effect.resize(difference.size());
+  for (size_t i = 0; !steps_.empty() && i < difference.size(); i++) {
+    const int64_t j = features.empty() ? static_cast<int64_t>(i) : features[i];
+    ReadRow(j);
+    for (compare::BoundaryCode& step : effects_)
+      step.effect[i] = Effect(std::array{std::pair(step.column, 1)});
+  }
+  return compare::ExplainByCodes(difference, effects_, bound_norm);
+}
+
+void BoundarySteps::Subtract(const Steps& steps, float* outputs) {
+  for (int64_t j = 0; !steps.empty() && j < w_.n_rows; j++) {
+    ReadRow(j);
+    outputs[j] -= static_cast<float>(Effect(steps));
+  }
+}
+
+StepCounts BoundarySteps::Count(const Steps& steps) const {
+  StepCounts counts;
+  for (const auto& [id, side] : steps) {
+    const Kind kind = steps_[static_cast<size_t>(id)].kind;
+    (kind == Kind::kCode ? counts.codes : kind == Kind::kScale ? counts.scales : counts.sums)++;
+  }
+  return counts;
+}
+
+void BoundarySteps::ReadRow(int64_t j) {
+  DecodeRow(w_, j, row_.data());
+  // Q8_1's blocks are of 32.
+  if (scheme_ == ActScheme::kQ8_1) minima_ = BlockMinima(w_, j);
+  if (minima_.size() != blocks_.size()) minima_.clear();
+}
+
+// What the candidate's output of the row that was read gains where it takes the other neighbour (+1)
+// or the reference does (-1). Steps of one block act together.
+double BoundarySteps::Effect(std::span<const std::pair<int64_t, int>> steps) const {
+  std::map<int64_t, std::array<Stepped, 2>> blocks;  // candidate, reference
+  for (const auto& [id, side] : steps) {
+    const Step& step = steps_[static_cast<size_t>(id)];
+    const int64_t at = BlockOf(step);
+    Stepped& stepped = blocks[at][side > 0 ? 0 : 1];
+    if (step.kind == Kind::kScale) stepped.scale = true;
+    if (step.kind == Kind::kSum) stepped.stored = true;
+    if (step.kind != Kind::kCode) continue;
+    const auto column = static_cast<size_t>(step.at);
+    const int change = OtherWay(x_[column], blocks_[static_cast<size_t>(at)]);
+    stepped.sum += change, stepped.weighted += change * (double(row_[column]) - MinimumOf(at));
+  }
+  double effect = 0;
+  for (const auto& [at, sides] : blocks) {
+    const bool scales = sides[0].scale || sides[1].scale;
+    const double codes_times_weights = scales ? CodesTimesWeights(at) : 0;
+    effect += Product(at, sides[0], codes_times_weights) - Product(at, sides[1], codes_times_weights);
+  }
+  return effect * scale_;
+}
+
+// Without the part of a minimum, which meets the stored sum.
+double BoundarySteps::CodesTimesWeights(int64_t block) const {
+  const ActBlock& b = blocks_[static_cast<size_t>(block)];
+  double sum = 0;
+  for (int64_t k = block * block_; k < (block + 1) * block_; k++) {
+    const auto column = static_cast<size_t>(k);
+    sum += CodeOf(x_[column], b) * (double(row_[column]) - MinimumOf(block));
+  }
+  return sum;
+}
+
+double BoundarySteps::Product(int64_t block, const Stepped& stepped, double codes_times_weights) const {
+  const ActBlock& b = blocks_[static_cast<size_t>(block)];
+  const double d = stepped.scale ? OtherScale(b).value_or(b.from_code) : b.from_code;
+  double product = d * (codes_times_weights + stepped.weighted);
+  if (minima_.empty()) return product;
+  const int sum = b.sum + stepped.sum;
+  const double stored = StoredSum(b, sum);
+  return product +
+         MinimumOf(block) * (stepped.stored ? OtherSum(b, ValuesOf(block), sum).value_or(stored) : stored);
+}
+
+}  // namespace pb::codes
