@@ -196,6 +196,34 @@ class Flash(Attention):
                 self.assertEqual(alone.code, 1, alone)
 
 
+    def test_libraries_that_sum_otherwise_in_the_one_op_drift(self):
+        """Heads of 4 values: vectors of 8 floats do not divide them, so that haswell sums in f16 where sse42 sums in float32. In a model
+        of float32 that is far more than noise, and what the arbiter predicts of it."""
+        model = self.folder / "narrow.gguf"
+        made = run("gen-fixtures", "--out", model, "--layers", "2", "--d-model", "64", "--d-ff", "128", "--heads", "16", "--kv-heads", "8",
+                   "--head-dim", "4", "--weights", "F32", "--embedding", "F32")
+        self.assertEqual(made.code, 0, made)
+        prompt = ("--prompt", " ".join(["And God said, Let there be light: and there was light."] * 3))
+        haswell, sse42 = H + ",attn.flash=on", "llama.cpp,cpu.library=sse42,attn.flash=on"
+        for candidate, reference in ((haswell, sse42), (sse42, haswell)):
+            receipt = self.folder / f"{candidate[22:27]}.json"
+            result = run("crossval", "--format", "json", "--model", model, "--candidate", candidate, "--reference", reference, *prompt,
+                         "--receipt", receipt)
+            self.expect(result, "drift", 0, "fused-attention")
+            self.assertIn("kl.mean.precision", {limit["name"] for limit in result.json["limits"]})
+            checked = run("verify-receipt", receipt)
+            self.assertIn("the verdict, drift, follows from the figures", " ".join(checked.out.split()))
+        # The same library twice rounds alike.
+        same = run("crossval", "--format", "json", "--model", model, "--candidate", haswell, "--reference", haswell, *prompt)
+        self.expect(same, "match", 0)
+        # What is wrong inside the op is found where it is.
+        wrong = "mutant,attn.flash=on,mutant.defect=scores_factor_1.05,mutant.stage=attn_scores,mutant.layer=1"
+        result = run("crossval", "--format", "json", "--model", model, "--candidate", wrong, "--reference", haswell, *prompt)
+        self.expect(result, "diverged", 1)
+        self.assertEqual((result.json["first_divergence"]["layer"], result.json["first_divergence"]["stage"]), (1, CONTEXT), result)
+        self.assertEqual(result.json["blame"], "candidate", result)
+
+
 class CacheTypes(Attention):
     def test_every_type_of_two_libraries_agrees(self):
         for kv in ("bf16", "q8_0", "q4_0"):

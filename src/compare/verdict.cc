@@ -6,6 +6,7 @@
 
 #include "compare/completeness.h"
 #include "compare/judge_precision.h"
+#include "compare/local.h"
 #include "compare/logits_judge.h"
 #include "compare/ops_judge.h"
 
@@ -85,6 +86,19 @@ bool IsBeyondNoise(const Verdict& verdict) {
   });
 }
 
+// Whether both engines compute attention as one op, and one of them was seen to round in it by more
+// than float32 does: it keeps its sums in f16.
+bool FusedSumsRound(const Evidence& evidence, const LocalEvidence& local) {
+  for (const std::vector<Setting>& settings : evidence.settings)
+    if (std::none_of(settings.begin(), settings.end(),
+                     [](const Setting& s) { return s.key == "attn.flash" && s.value == "on"; }))
+      return false;
+  const double of_float32 = BoundOf(PB_STAGE_ATTN_CONTEXT, {}, 1).At(0) / FusedAttentionBound(1).At(0);
+  return std::any_of(local.points.begin(), local.points.end(), [&](const PointRow& p) {
+    return p.stage == PB_STAGE_ATTN_CONTEXT && !p.above_bound() && p.bound_ratio > of_float32;
+  });
+}
+
 // `local` may be null: then nothing but the logits was compared.
 Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   Verdict verdict;
@@ -111,12 +125,21 @@ Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   if (comparable && verdict.coverage.compared > 0) {
     // Where the engines round differently, logits beyond the noise must lie within what that makes
     // of them; ops that were not seen have that limit, too.
-    const bool rounds_differently = PrecisionDiffers(*evidence) && (!ops || ops->all_shown_are_right);
+    const bool fused_sums = ops && ops->all_shown_are_right && FusedSumsRound(*evidence, *local);
+    const bool rounds_differently =
+        fused_sums || (PrecisionDiffers(*evidence) && (!ops || ops->all_shown_are_right));
     const bool drifts = rounds_differently || (ops && ops->all_seen_and_right);
     const Outcome beyond_noise = drifts ? Outcome::kDrift : Outcome::kDiverged;
     CheckLogits(evidence, beyond_noise, &verdict);
     CheckRank(*evidence, beyond_noise, &verdict);
-    if (rounds_differently && IsBeyondNoise(verdict)) CheckPrecisionEffect(*evidence, &verdict);
+    if (rounds_differently && IsBeyondNoise(verdict)) {
+      if (fused_sums)
+        verdict.reasons.push_back(
+            {ReasonCode::kFusedAttention,
+             "both engines compute attention as one op (attn.flash), and on equal inputs they differ there "
+             "by more than float32 sums do and no more than sums in f16 do"});
+      CheckPrecisionEffect(*evidence, &verdict);
+    }
   }
   BlameFailedEngine(&verdict);
   if (ops) PutOpsFirst(std::move(ops->verdict), &verdict);

@@ -336,13 +336,15 @@ class VerdictAgain {
           ReasonCode::kCosineBelowLimit, ReasonCode::kRelL2AboveLimit, ReasonCode::kMaxAbsAboveLimit,
           ReasonCode::kNearTie, ReasonCode::kNonFinite})
       Expect(has(code), code);
-    // Beyond the noise is a divergence, unless every op was seen and is right or products round
-    // differently.
+    // Beyond the noise is a divergence, unless every op was seen and is right, or products or the sums
+    // of attention as one op round differently.
     if (!found.any_limit_by_noise_exceeded) return;
+    const bool fused_sums = receipt_["scope"] == "local" && Has(ReasonCode::kFusedAttention) &&
+                            !AttentionDiffers(receipt_) && !Has(ReasonCode::kLocalErrorAboveBound);
     const bool drifts =
         (receipt_["scope"] == "local" && IsCovered() && !Has(ReasonCode::kLocalErrorAboveBound) &&
          receipt_["coverage"]["unmapped"].empty() && receipt_["coverage"]["unobservable"].empty()) ||
-        Has(ReasonCode::kPrecisionDiffers);
+        Has(ReasonCode::kPrecisionDiffers) || fused_sums;
     for (const ReasonCode code :
          {ReasonCode::kKlWorstAboveLimit, ReasonCode::kKlMeanAboveLimit, ReasonCode::kTop1Flip})
       if (auto told = told_.find(code); told != told_.end() && told->second == Outcome::kDrift && !drifts)

@@ -213,7 +213,9 @@ Headline OfDrift(const run::Comparison& c) {
   const Names names(c);
   std::string why;
   if (v.Has(ReasonCode::kFusedAttention))
-    why += "; one engine computes attention as one op, the other step by step";
+    why += c.candidate.session_facts().flash.value == c.reference.session_facts().flash.value
+               ? "; the engines sum in other precision where attention is one op"
+               : "; one engine computes attention as one op, the other step by step";
   if (v.Has(ReasonCode::kPrecisionDiffers)) why += "; the engines round the inputs of products differently";
   if (v.first_divergence)
     why += fmt::format("; what rounding adds up to is more than the noise of {}", names.of[1]);

@@ -482,7 +482,8 @@ void CrossvalRun::Judge() {
   if (model_ && out_.verdict.Has(compare::ReasonCode::kPrecisionEffectUnknown)) {
     const std::string act_quant[2] = {host::FactText(out_.candidate.session, "act.quant"),
                                       host::FactText(out_.reference.session, "act.quant")};
-    evidence_.effect = PredictEffect(request_, out_, *model_, act_quant);
+    const bool f16_attention = out_.verdict.Has(compare::ReasonCode::kFusedAttention);
+    evidence_.effect = PredictEffect(request_, out_, *model_, act_quant, f16_attention);
     judge();
   }
   for (compare::PromptEvidence& prompt : evidence_.prompts)

@@ -3,8 +3,11 @@
 #include "run/precision_effect.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 #include <thread>
 
+#include "base/random.h"
 #include "compare/logits.h"
 #include "drive/participant.h"
 #include "noise/meter.h"
@@ -42,9 +45,58 @@ Status Open(const Request& request, const drive::EngineRecord& side, drive::Part
   return arbiter->OpenModel(side.model_path);
 }
 
-Status Add(drive::Participant& arbiter, const std::string (&act_quant)[2], const drive::Sequence& sequence,
-           compare::PrecisionEffect* effect) {
-  PB_ASSIGN(drive::RowStore candidate, drive::EvaluateAll(arbiter, {{"act.quant", act_quant[0]}}, sequence));
+// Rounds a context as sums in f16 do: by half a unit of f16 for each position's square root, of a
+// row's typical value (docs/numerics.md, "Fused attention": what engines needed).
+void DisturbContext(const host::Event& event, Random* random, std::vector<float>* values) {
+  values->assign(event.tensor.data.begin(), event.tensor.data.end());
+  const auto n_rows = static_cast<size_t>(std::max<int64_t>(event.tensor.shape[0], 1));
+  const size_t width = values->size() / n_rows;
+  for (size_t i = 0; i < n_rows; i++) {
+    const std::span<float> row(values->data() + i * width, width);
+    double squares = 0;
+    for (float v : row) squares += double(v) * double(v);
+    const double n_positions = event.point.first_position + static_cast<double>(i) + 1;
+    const double size = 0x1p-12 * std::sqrt(n_positions * squares / static_cast<double>(width));
+    for (float& v : row)
+      v = static_cast<float>(double(v) + size * (static_cast<double>(random->Below(3)) - 1));
+  }
+}
+
+// The sequence in one pass, with every layer's context disturbed.
+Result<drive::RowStore> EvaluateDisturbed(drive::Participant& arbiter, const host::Settings& session,
+                                          const drive::Sequence& sequence) {
+  PB_TRY(arbiter.OpenSession(session, false));
+  std::optional<drive::RowStore> rows;
+  Random random(1);
+  std::vector<float> values;
+  host::Engine& engine = arbiter.engine();
+  host::TapFilter tap;
+  tap.stages = {PB_STAGE_ATTN_CONTEXT}, tap.outputs = true;
+  PB_TRY(engine.BeginEval({sequence.tokens, 0, 0, tap}));
+  for (;;) {
+    PB_ASSIGN(const host::Event event, engine.Wait());
+    if (event.kind == host::Event::kDone) break;
+    if (event.kind == host::Event::kPoint) {
+      DisturbContext(event, &random, &values);
+      PB_TRY(engine.Overwrite(values));
+      continue;
+    }
+    if (!rows) {
+      PB_ASSIGN(rows, drive::RowStore::Create(static_cast<int64_t>(sequence.tokens.size()),
+                                              event.tensor.shape.back()));
+    }
+    PB_TRY(rows->Append(event.tensor.data));
+    PB_TRY(engine.Continue());
+  }
+  if (!rows) return MakeError(Code::kEngine, "the arbiter gave no logits");
+  return std::move(*rows);
+}
+
+Status Add(drive::Participant& arbiter, const std::string (&act_quant)[2], bool f16_attention,
+           const drive::Sequence& sequence, compare::PrecisionEffect* effect) {
+  const host::Settings first = {{"act.quant", act_quant[0]}};
+  PB_ASSIGN(drive::RowStore candidate, f16_attention ? EvaluateDisturbed(arbiter, first, sequence)
+                                                     : drive::EvaluateAll(arbiter, first, sequence));
   PB_ASSIGN(drive::RowStore reference, drive::EvaluateAll(arbiter, {{"act.quant", act_quant[1]}}, sequence));
   for (int64_t i = 0; i < candidate.n_rows(); i++) {
     PB_ASSIGN(compare::LogitsRow row, compare::CompareLogits(candidate.Row(i), reference.Row(i)));
@@ -60,7 +112,8 @@ Status Add(drive::Participant& arbiter, const std::string (&act_quant)[2], const
 }  // namespace
 
 compare::PrecisionEffect PredictEffect(const Request& request, const Comparison& comparison,
-                                       const Model& model, const std::string (&act_quant)[2]) {
+                                       const Model& model, const std::string (&act_quant)[2],
+                                       bool f16_attention) {
   compare::PrecisionEffect effect;
   if (!request.arbiter) return effect.why_none = "there is no arbiter to predict it", effect;
   drive::EngineRecord record;
@@ -78,7 +131,7 @@ compare::PrecisionEffect PredictEffect(const Request& request, const Comparison&
     sequence.n_prefill = static_cast<int32_t>(sequence.tokens.size());
     if (request.progress)
       request.progress("effect of precision", effect.n_positions, effect.n_positions + left);
-    status = Add(arbiter, act_quant, sequence, &effect);
+    status = Add(arbiter, act_quant, f16_attention, sequence, &effect);
     left -= sequence.n_prefill;
   }
   if (!status.ok()) effect.why_none = status.error().message;

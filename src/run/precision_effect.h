@@ -1,5 +1,5 @@
-// How far two precisions of products move the logits: the arbiter's under the one against its own
-// under the other.
+// How far two precisions of products, or of the sums in fused attention, move the logits: the
+// arbiter's under the one against its own under the other.
 #ifndef PARITYBIT_RUN_PRECISION_EFFECT_H_
 #define PARITYBIT_RUN_PRECISION_EFFECT_H_
 
@@ -13,10 +13,11 @@
 namespace pb::run {
 
 // Evaluates the prompts with their decode steps under act_quant[0] and act_quant[1] (candidate,
-// reference), as many positions as a budget of multiply-adds allows. What goes wrong is the
-// result's why_none.
+// reference), as many positions as a budget of multiply-adds allows; `f16_attention`: and the one with
+// its attention's context disturbed as sums in f16 do. What goes wrong is the result's why_none.
 compare::PrecisionEffect PredictEffect(const Request& request, const Comparison& comparison,
-                                       const Model& model, const std::string (&act_quant)[2]);
+                                       const Model& model, const std::string (&act_quant)[2],
+                                       bool f16_attention);
 
 }  // namespace pb::run
 
