@@ -117,7 +117,7 @@ void CodeExplainer::ByPrecision(const drive::PointPair& pair, const ProductWeigh
   auto rest = Rest(pair, candidate, bound);
   for (ActScheme scheme : difference->scheme) {
     if (rest || !IsIntegerScheme(scheme)) continue;
-    codes::TakeSteps(pair, product, scheme, input, &candidate);
+    TakeSteps(pair, product, scheme, input, &candidate);
     rest = Rest(pair, candidate, bound);
   }
   if (!rest) return;
@@ -136,7 +136,7 @@ void CodeExplainer::ByCodes(const drive::PointPair& pair, const ProductWeights& 
   const auto scheme = check_->SchemeOf(pair.point.stage, *product.weights);
   if (!scheme || !check_->Contradiction(pair.point.stage, *product.weights).empty()) return;
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
-  const StepCounts steps = codes::TakeSteps(pair, product, *scheme, input, &candidate);
+  const StepCounts steps = TakeSteps(pair, product, *scheme, input, &candidate);
   const auto rest = Rest(pair, candidate, *pair.bound);
   if (steps.all() == 0 || !rest) return;
   const auto n_codes = static_cast<int64_t>(input.size());
@@ -220,13 +220,12 @@ void CodeExplainer::ByExperts(const drive::PointPair& pair) const {
     const ExpertWeights w = ExpertOf(*model_, pair.point.stage, pair.point.layer,
                                      static_cast<int64_t>(ids[static_cast<size_t>(part)]));
     if (!w.matrix.data) return;
-    steps.Add(codes::TakeSteps(
-        {input.subspan(static_cast<size_t>((own_rows ? part : part / e.n_used) * n_columns),
-                       static_cast<size_t>(n_columns)),
-         &w.matrix, w.scale, *scheme},
-        *pair.bound, part, pair.point.first_position + static_cast<int32_t>(part / e.n_used),
-        pair.reference.subspan(static_cast<size_t>(part * width), static_cast<size_t>(width)),
-        candidate.data() + part * width));
+    steps.Add(TakeSteps({input.subspan(static_cast<size_t>((own_rows ? part : part / e.n_used) * n_columns),
+                                       static_cast<size_t>(n_columns)),
+                         &w.matrix, w.scale, *scheme},
+                        *pair.bound, part, pair.point.first_position + static_cast<int32_t>(part / e.n_used),
+                        pair.reference.subspan(static_cast<size_t>(part * width), static_cast<size_t>(width)),
+                        candidate.data() + part * width));
   }
   const auto rest = Rest(pair, candidate, *pair.bound);
   if (steps.all() == 0 || !rest) return;

@@ -1,6 +1,7 @@
 // Explains differences of products by how their inputs are rounded: by the schemes that the engines
-// were observed to follow, where those differ, or by codes on a rounding boundary
-// (docs/numerics.md, "Codes"); and those of tanh-GELU by the table of f16 that takes its place.
+// were observed to follow, where those differ, or by codes, scales and stored sums
+// on a rounding boundary (docs/numerics.md, "Codes"); and those of tanh-GELU by the table of f16
+// that takes its place.
 #ifndef PARITYBIT_CODES_CODE_STEPS_H_
 #define PARITYBIT_CODES_CODE_STEPS_H_
 
@@ -48,10 +49,6 @@ class CodeExplainer {
                std::span<const float> input) const;
   // A product of experts: each token's part of each of its experts by itself.
   void ByExperts(const drive::PointPair& pair) const;
-  // Takes from `candidate` what steps of boundary codes explain of its difference; returns how many
-  // steps.
-  int64_t TakeSteps(const drive::PointPair& pair, const ProductWeights& product, ActScheme scheme,
-                    std::span<const float> input, std::vector<float>* candidate) const;
   // What is left of the error, if it is within the bound.
   std::optional<compare::PointRow> Rest(const drive::PointPair& pair, std::span<const float> candidate,
                                         const compare::LocalBound& bound) const;

@@ -46,7 +46,7 @@ class SchemeCheck {
   std::optional<ActScheme> SchemeOf(int32_t stage, const WeightView& weights) const;
   // Asks an engine with an idle session for its codes of a made-up row, once for every kind of
   // product (weight type, width, output matrix or not), and holds them against the scheme: equal
-  // scales and stored sums, equal codes but at values on a rounding boundary. `who`: "candidate".
+  // codes, scales and stored sums but where they lie on a rounding boundary. `who`: "candidate".
   // An engine that tells no codes is noted; an Error means that it failed.
   Status Ask(host::Engine& engine, const std::string& who);
   // Of a product's kind: how an engine's codes part from the scheme; empty: none was seen to.

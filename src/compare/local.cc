@@ -483,7 +483,7 @@ CodeExplanation ExplainByCodes(std::span<const double> difference, std::span<con
   }
   CodeExplanation found;
   for (size_t k = 0; k < codes.size(); k++)
-    if (steps[k] != 0) found.steps.emplace_back(codes[k].column, steps[k]);
+    if (steps[k] != 0) found.steps.emplace_back(codes[k].id, steps[k]);
   const double norm = std::sqrt(Dot(rest, rest));
   found.remainder_ratio = norm == 0 ? 0 : norm / bound_norm < kInfinity ? norm / bound_norm : kInfinity;
   return found;

@@ -85,17 +85,17 @@ struct RowErrors {
 RowErrors ErrorsOfRows(const PointTensor& candidate, const PointTensor& reference, const PointPlace& place,
                        const LocalBound& bound);
 
-// Rounding of an activation code that may have gone the other way: at this input value the two
-// engines' codes may differ by one step, which moves output j by effect[j] one way or the other.
+// Rounding of an activation's code, scale or stored sum that may have gone the other way: the two
+// engines may differ by one step in it, which moves output j by effect[j] one way or the other.
 struct BoundaryCode {
-  int64_t column = 0;          // of the input row
+  int64_t id = 0;              // which one, as the caller counts
   std::vector<double> effect;  // (n_features): what the step does to each output
 };
-// What steps of codes on rounding boundaries explain of one row's difference: the whole steps
+// What steps on rounding boundaries explain of one row's difference: the whole steps
 // nearest to least squares, then, until the remainder meets the bound or none helps, the change of
-// a step that shortens it most. Each code steps once at most.
+// a step that shortens it most. Each steps once at most.
 struct CodeExplanation {
-  std::vector<std::pair<int64_t, int>> steps;  // (column, -1 or +1)
+  std::vector<std::pair<int64_t, int>> steps;  // (id, -1 or +1)
   double remainder_ratio = 0;                  // of the row, over its bound; above 1: not explained
 };
 CodeExplanation ExplainByCodes(std::span<const double> difference, std::span<const BoundaryCode> codes,

@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "base/bytes.h"
 #include "base/half.h"
 #include "codes/act_scheme.h"
+#include "codes/block_steps.h"
 #include "diagnose/op_weights.h"
 
 namespace pb::diagnose {
@@ -90,23 +92,48 @@ Sums SumRow(const WeightRow& w, const host::Codes& c, int64_t i) {
   return s;
 }
 
-// The largest magnitude of each block of `block` values decides which values lie on a boundary.
-std::vector<float> ToCode(std::span<const float> row, int64_t block, bool bitnet) {
-  std::vector<float> factors;
-  for (size_t at = 0; at < row.size(); at += static_cast<size_t>(block)) {
-    float largest = bitnet ? 1e-5f : 0;
-    for (float v : row.subspan(at, std::min(static_cast<size_t>(block), row.size() - at)))
-      largest = std::max(largest, std::fabs(v));
-    factors.push_back(largest > 0 ? 127.0f / largest : 0);
-  }
-  return factors;
+std::span<const float> BlockOf(std::span<const float> row, int64_t block, size_t index) {
+  const size_t at = index * static_cast<size_t>(block);
+  return row.subspan(at, std::min(static_cast<size_t>(block), row.size() - at));
 }
+
+// The blocks of a row as the engines' scheme has them.
+std::vector<codes::ActBlock> BlocksOf(std::span<const float> row, const host::Codes& c) {
+  const ActScheme scheme = FindActScheme(c.scheme).value_or(ActScheme::kQ8_0);
+  std::vector<codes::ActBlock> blocks;
+  const auto n_blocks = static_cast<size_t>(c.n_blocks());
+  for (size_t b = 0; b < n_blocks; b++) blocks.push_back(codes::ActBlockOf(BlockOf(row, c.block, b), scheme));
+  return blocks;
+}
+
+bool SameBits(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0; }
 
 int64_t CountEqual(const std::vector<float>& a, const std::vector<float>& b) {
   int64_t n = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); i++)
-    n += std::memcmp(&a[i], &b[i], sizeof(float)) == 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); i++) n += SameBits(a[i], b[i]);
   return n;
+}
+
+// The scale and the stored sum of a block: the second number of each counts those that differ, and
+// that a correct quantiser may round either way.
+void CompareBlock(const host::Codes& x, const host::Codes& y, std::span<const float> values, size_t block,
+                  const codes::ActBlock& of, CodePair* pair) {
+  auto may = [&](const host::Codes& c) { return codes::MayBeScale(of, c.scales[block]); };
+  if (SameBits(x.scales[block], y.scales[block]))
+    pair->n_scales_equal++;
+  else
+    pair->n_scales_on_boundary += may(x) && may(y);
+  pair->n_scales++;
+  if (x.sums.empty() || y.sums.empty()) return;
+  auto may_sum = [&](const host::Codes& c) {
+    const auto begin = c.codes.begin() + static_cast<ptrdiff_t>(block) * c.block;
+    return codes::MayBeSum(of, values, std::accumulate(begin, begin + c.block, 0), c.sums[block]);
+  };
+  if (SameBits(x.sums[block], y.sums[block]))
+    pair->n_stored_equal++;
+  else
+    pair->n_stored_on_boundary += may_sum(x) && may_sum(y);
+  pair->n_stored++;
 }
 
 CodePair ComparePair(const CodeSide& a, const CodeSide& b, std::span<const float> input) {
@@ -120,23 +147,23 @@ CodePair ComparePair(const CodeSide& a, const CodeSide& b, std::span<const float
   for (int64_t i = 0; i < x.n_rows; i++) {
     const auto begin = static_cast<size_t>(i * x.n_columns);
     const std::span<const float> row = input.subspan(begin, static_cast<size_t>(x.n_columns));
-    const std::vector<float> to_code = ToCode(row, x.block, x.scheme == "bitnet");
+    const std::vector<codes::ActBlock> blocks = BlocksOf(row, x);
+    for (size_t b = 0; b < blocks.size(); b++)
+      CompareBlock(x, y, BlockOf(row, x.block, b), static_cast<size_t>(i) * blocks.size() + b, blocks[b],
+                   &pair);
     for (int64_t k = 0; k < x.n_columns; k++) {
       const size_t at = begin + static_cast<size_t>(k);
       const int64_t step = std::abs(int64_t{x.codes[at]} - y.codes[at]);
       if (step == 0) continue;
       pair.n_differ++;
       pair.largest_step = std::max(pair.largest_step, step);
-      if (step == 1 && codes::OnBoundary(input[at], to_code[static_cast<size_t>(k / x.block)])) {
+      if (step == 1 && codes::OnBoundary(input[at], blocks[static_cast<size_t>(k / x.block)].to_code)) {
         pair.n_on_boundary++;
       } else if (pair.off_row < 0) {
         pair.off_row = i, pair.off_column = k;
       }
     }
   }
-  pair.n_scales = static_cast<int64_t>(x.scales.size()), pair.n_scales_equal = CountEqual(x.scales, y.scales);
-  if (!x.sums.empty() && !y.sums.empty())
-    pair.n_stored = static_cast<int64_t>(x.sums.size()), pair.n_stored_equal = CountEqual(x.sums, y.sums);
   return pair;
 }
 
@@ -246,8 +273,12 @@ std::string PairText(const CodePair& p) {
         "row {}, column {}",
         p.n_on_boundary, p.largest_step, p.off_row, p.off_column);
   }
-  text += fmt::format("; scales equal in {} of {} blocks", p.n_scales_equal, p.n_scales);
-  if (p.n_stored > 0) text += fmt::format(", stored sums in {} of {}", p.n_stored_equal, p.n_stored);
+  auto others = [](int64_t n) { return n > 0 ? fmt::format(" ({} more on a rounding boundary)", n) : ""; };
+  text += fmt::format("; scales equal in {} of {} blocks{}", p.n_scales_equal, p.n_scales,
+                      others(p.n_scales_on_boundary));
+  if (p.n_stored > 0)
+    text += fmt::format(", stored sums in {} of {}{}", p.n_stored_equal, p.n_stored,
+                        others(p.n_stored_on_boundary));
   if (p.n_sums > 0) text += fmt::format("; {} of {} int32 sums differ", p.n_sums_differ, p.n_sums);
   return text;
 }

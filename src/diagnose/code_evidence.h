@@ -41,16 +41,18 @@ struct CodePair {
   int64_t largest_step = 0;
   // the first that differs and is not on a boundary; -1: none
   int64_t off_row = -1, off_column = -1;
-  int64_t n_scales = 0, n_scales_equal = 0;
+  int64_t n_scales = 0, n_scales_equal = 0, n_scales_on_boundary = 0;
   // sums stored with the block (q8_1), where both have them
-  int64_t n_stored = 0, n_stored_equal = 0;
+  int64_t n_stored = 0, n_stored_equal = 0, n_stored_on_boundary = 0;
   // int32 sums of codes x integer weights, one for each block of each output, in the rows that were
   // summed.
   int64_t n_sums = 0, n_sums_differ = 0;
 
   // Nothing differs but what two correct quantisers may round differently.
   bool OnlyBoundaries() const {
-    return comparable && n_codes > 0 && n_differ == n_on_boundary && n_scales == n_scales_equal;
+    return comparable && n_codes > 0 && n_differ == n_on_boundary &&
+           n_scales == n_scales_equal + n_scales_on_boundary &&
+           n_stored == n_stored_equal + n_stored_on_boundary;
   }
 };
 

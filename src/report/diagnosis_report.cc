@@ -119,8 +119,10 @@ Json CodesJson(const diagnose::CodeEvidence& e, JsonWriter* writer) {
                                 {"largest_step", p.largest_step},
                                 {"n_scales", p.n_scales},
                                 {"n_scales_equal", p.n_scales_equal},
+                                {"n_scales_on_boundary", p.n_scales_on_boundary},
                                 {"n_stored_sums", p.n_stored},
                                 {"n_stored_sums_equal", p.n_stored_equal},
+                                {"n_stored_sums_on_boundary", p.n_stored_on_boundary},
                                 {"n_int_sums", p.n_sums},
                                 {"n_int_sums_differ", p.n_sums_differ}});
   }
