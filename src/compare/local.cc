@@ -23,7 +23,7 @@ struct ClassRow {
   const char* name;
   double c, c_of_units;
 };
-constexpr ClassRow kCopy{"copy", 2, 2}, kElementwise{"elementwise", 16, 10}, kNorm{"norm", 2, 2},
+constexpr ClassRow kCopy{"copy", 2, 2}, kElementwise{"elementwise", 16, 10}, kNorm{"norm", 2, 3},
     kProduct{"product", 12, 6}, kRotary{"rotary", 4, 6}, kAttention{"attention", 6, 6},
     kSoftmax{"softmax", 4, 4}, kFusedAttention{"fused attention", 2, 6},
     kF16Sums{"product with sums in f16", 2, 6};
