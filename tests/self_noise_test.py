@@ -151,9 +151,25 @@ class TheSameAsElsewhere(SelfNoise):
 class Faulty(SelfNoise):
     FAULT = "faulty,faulty.mode=nondeterministic"
 
+    def test_what_is_not_repeatable_is_a_finding_of_its_own(self):
+        free = self.noise("--engine", self.FAULT, "--prompt", PROMPT)
+        self.expect(free, "diverged", 1, "not-repeatable")
+        reason = next(r["text"] for r in free.json["reasons"] if r["code"] == "not-repeatable")
+        # The fault is at the gated product of layer 1, from position 6 on.
+        self.assertRegex(reason, r"repeat new session: two equal runs differ in \d+ of 4\d\d positions, first in position 6 of prompt 0")
+        self.assertRegex(reason, r"first at layer 1, ffn_gated, position 6: [1-9]\d* of its \d+ values differ, by up to ")
+        text = run("noise", "--model", MODEL, "--engine", self.FAULT, "--prompt", PROMPT)
+        self.assertEqual(text.code, 1, text)
+        self.assertIn("not repeatable", " ".join(text.out.split()))
+        # As the candidate of a comparison, and audited.
+        compared = self.crossval("--model", MODEL, "--candidate", self.FAULT, "--reference", "faulty", "--prompt", PROMPT)
+        self.assertIn("not-repeatable", compared.codes(), compared)
+        self.assertNotIn("observer-effect", compared.codes(), compared)
+        self.assertIn("layer 1, ffn_gated, position 6", next(r["text"] for r in compared.json["reasons"] if r["code"] == "not-repeatable"))
+        self.assertNotEqual(compared.code, 0)
+
     def test_what_is_promised_decides(self):
         free = self.noise("--engine", self.FAULT, "--prompt", PROMPT)
-        self.expect(free, "ok", 0, "nothing-promised")
         row = self.rows(free)["repeat", "new session"]
         self.assertEqual((row["equal_bits"], row["first_difference"]["prompt"], row["first_difference"]["position"]), (False, 0, 6))
         bound = self.noise("--engine", f"{self.FAULT},faulty.promise=repeat", "--prompt", PROMPT)
@@ -176,6 +192,8 @@ class Faulty(SelfNoise):
     def test_an_engine_that_is_wrong_in_batches_is_seen_though_it_offers_no_batch(self):
         """Prompts are garbage and decode steps right: fed token by token it computes something else."""
         result = self.noise("--engine", "faulty,faulty.mode=wrong_batches", "--prompt", PROMPT, "--max-tokens", 2)
+        self.expect(result, "diverged", 1, "beyond-own-floor")
+        self.assertNotIn("not-repeatable", result.codes())
         rows = self.rows(result)
         fed = rows["feed", "one by one"]
         self.assertIn("ubatch", rows["ubatch", "1"]["refused"])

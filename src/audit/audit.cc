@@ -20,6 +20,7 @@
 #include "drive/passes.h"
 #include "run/doubts.h"
 #include "run/local_run.h"
+#include "run/repeatability.h"
 
 namespace pb::audit {
 namespace {
@@ -344,7 +345,15 @@ Status AuditRun::RunWatched(size_t index) {
   judge_->BeginPrompt(static_cast<int32_t>(index));
   PB_TRY(Passes(prompt, [&](const drive::Pass& pass) { return EvaluateWatched(pass, &logits); }));
   prompt.tapped_sha256[0] = logits.Hex();
-  if (prompt.observer_effect(0))
+  if (!prompt.observer_effect(0)) return {};
+  std::vector<int32_t> tokens = prompt.tokens;
+  tokens.insert(tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
+  PB_ASSIGN(const auto found, run::FindUnrepeatable(engine_, session_, tokens, NPrefill(prompt)));
+  if (found)
+    evidence_.obstacles.push_back(
+        {Outcome::kIncomplete, ReasonCode::kNotRepeatable,
+         "the engine is not repeatable: two equal runs of it differ, " + found->Text()});
+  else
     evidence_.obstacles.push_back({ReasonCode::kObserverEffect,
                                    "the engine's logits change when its tracepoints are watched, so they do "
                                    "not show what it computes unwatched"});

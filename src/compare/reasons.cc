@@ -21,6 +21,7 @@ struct Row {
 // zeros is told of an engine by itself.
 constexpr std::nullopt_t kSeveral = std::nullopt;
 constexpr Row kReasons[] = {
+    {ReasonCode::kBeyondOwnFloor, "beyond-own-floor", Outcome::kDiverged},
     {ReasonCode::kBeyondPrecisionEffect, "beyond-precision-effect", Outcome::kDiverged},
     {ReasonCode::kCandidateFailed, "candidate-failed", Outcome::kEngineFailed},
     {ReasonCode::kCodesNotExplained, "codes-not-explained", Outcome::kIncomplete},
@@ -70,6 +71,7 @@ constexpr Row kReasons[] = {
     {ReasonCode::kNonFinite, "non-finite", Outcome::kInvalid},
     {ReasonCode::kNonFinitePoint, "non-finite-point", Outcome::kInvalid},
     {ReasonCode::kNotJudged, "not-judged", Outcome::kIncomplete},
+    {ReasonCode::kNotRepeatable, "not-repeatable", kSeveral},
     {ReasonCode::kNothingCompared, "nothing-compared", Outcome::kInvalid},
     {ReasonCode::kNothingPromised, "nothing-promised", Outcome::kMatch},
     {ReasonCode::kObserverEffect, "observer-effect", Outcome::kIncomplete},

@@ -19,6 +19,7 @@ int ExitCode(Outcome o);  // 0 0 0 3 1 4 3
 
 // In the order of their codes: kNoNoiseFloor is "no-noise-floor".
 enum class ReasonCode {
+  kBeyondOwnFloor,
   kBeyondPrecisionEffect,
   kCandidateFailed,
   kCodesNotExplained,
@@ -68,6 +69,7 @@ enum class ReasonCode {
   kNonFinite,
   kNonFinitePoint,
   kNotJudged,
+  kNotRepeatable,
   kNothingCompared,
   kNothingPromised,
   kObserverEffect,

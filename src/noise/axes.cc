@@ -11,9 +11,8 @@
 namespace pb::noise {
 namespace {
 
-constexpr const char *kRepeat = "repeat", *kThreads = "threads", *kUbatch = "ubatch", *kFeed = "feed",
-                     *kLibrary = "cpu.library", *kNewSession = "new session", *kNewProcess = "new process",
-                     *kOneByOne = "one by one";
+constexpr const char *kThreads = "threads", *kUbatch = "ubatch", *kFeed = "feed", *kLibrary = "cpu.library",
+                     *kNewSession = "new session", *kNewProcess = "new process", *kOneByOne = "one by one";
 
 std::vector<std::string> Words(const std::string& text) {
   std::istringstream in(text);
@@ -96,8 +95,8 @@ std::vector<AxisRow> PlanAxes(const drive::EngineRecord& record, int64_t longest
     row.axis = axis, row.value = std::move(value);
     row.promised = std::find(promised.begin(), promised.end(), axis) != promised.end();
   };
-  plan(kRepeat, kNewSession);
-  plan(kRepeat, kNewProcess);
+  plan(kRepeatAxis, kNewSession);
+  plan(kRepeatAxis, kNewProcess);
   for (const char* threads : {"1", "2"})
     if (facts.threads != threads) plan(kThreads, threads);
   // Of sequences that are shorter than a batch the size of the batch changes nothing.

@@ -16,6 +16,8 @@
 
 namespace pb::noise {
 
+inline constexpr const char* kRepeatAxis = "repeat";
+
 // One variation against the engine as it is measured, over all positions of all sequences.
 struct AxisRow {
   std::string axis;   // "repeat" "threads" "ubatch" "feed" "cpu.library"

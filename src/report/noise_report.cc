@@ -29,6 +29,19 @@ std::string JudgementOf(const noise::AxisRow& row) {
   return *row.inside ? "inside" : "beyond";
 }
 
+Headline HeadlineOf(const run::Comparison& c) {
+  Headline headline = NoiseHeadline(c);
+  using compare::ReasonCode;
+  if (c.verdict.outcome != Outcome::kDiverged ||
+      compare::HasReason(c.verdict.reasons, ReasonCode::kPromiseBroken))
+    return headline;
+  headline.sentence = compare::HasReason(c.verdict.reasons, ReasonCode::kNotRepeatable)
+                          ? "the engine is not repeatable: two equal runs of it differ"
+                          : "the engine lies beyond its own noise floor: it depends on how it is run by more "
+                            "than rounding";
+  return headline;
+}
+
 class NoiseText {
  public:
   NoiseText(const run::SelfNoise& noise, const Context& context, const TextOptions& options)
@@ -43,7 +56,7 @@ class NoiseText {
     for (const std::string& note : context_.notes) Line("note", Escape(note));
     out_ += LastWords(run_.reference, options_.width);
     const bool measured = run_.verdict.outcome == Outcome::kMatch;
-    const Headline headline = NoiseHeadline(run_);
+    const Headline headline = HeadlineOf(run_);
     out_ += ReasonLines(run_.verdict, headline.tells_reason ? 1 : 0, options_) + "\n";
     out_ += measured ? Measured() : HeadlineBlock(run_.verdict.outcome, headline, options_);
     out_ += NextLines(run_.next, options_);

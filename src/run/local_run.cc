@@ -10,6 +10,7 @@
 #include "base/sha256.h"
 #include "codes/code_steps.h"
 #include "drive/passes.h"
+#include "run/repeatability.h"
 
 namespace pb::run {
 namespace {
@@ -334,6 +335,25 @@ Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   }
   for (int side : {0, 1}) prompt.tapped_sha256[side] = result.logits_sha256[side];
   accumulated_.insert(accumulated_.end(), result.rows.begin(), result.rows.end());
+  return Repeat(whole, prompt);
+}
+
+// Whether it is watching that changes an engine's logits, or nothing: the same again gives others, too.
+Status LocalRun::Repeat(const Walk& walk, const PromptRecord& prompt) {
+  for (int side : {0, 1}) {
+    if (!prompt.observer_effect(side) || !not_repeatable_[side].empty()) continue;
+    drive::Participant& engine = *sides_[side];
+    std::vector<int32_t> tokens = walk.prefill;
+    tokens.insert(tokens.end(), walk.steps.begin(), walk.steps.end());
+    PB_ASSIGN(const std::string once, Unwatched(side, walk));
+    PB_ASSIGN(const std::string again, Unwatched(side, walk));
+    PB_ASSIGN(const auto found,
+              FindUnrepeatable(engine, *session_[side], tokens, static_cast<int32_t>(walk.prefill.size())));
+    if (once == again && !found) continue;
+    not_repeatable_[side] =
+        fmt::format("the {} is not repeatable: two equal runs of it differ{}", engine.record().role,
+                    found ? ", " + found->Text() : ", though not while it is watched");
+  }
   return {};
 }
 
@@ -356,6 +376,11 @@ void LocalRun::Finish(const std::vector<PromptRecord>& prompts, compare::LocalEv
     const bool changed = std::any_of(prompts.begin(), prompts.end(),
                                      [&](const PromptRecord& p) { return p.observer_effect(side); });
     if (!changed) continue;
+    if (!not_repeatable_[side].empty()) {
+      obstacles->push_back(
+          {compare::Outcome::kIncomplete, compare::ReasonCode::kNotRepeatable, not_repeatable_[side]});
+      continue;
+    }
     obstacles->push_back(
         {compare::ReasonCode::kObserverEffect,
          fmt::format(

@@ -84,6 +84,8 @@ class LocalRun {
   // Token rows of one pass: both engines get the same, so it is as long as the shorter of their
   // batches.
   int64_t Rows() const;
+  // Where watching changed the logits of a side: whether running it again does, too.
+  Status Repeat(const Walk& walk, const PromptRecord& prompt);
   // The digest of a side's logits in these passes, with nobody watching.
   Result<std::string> Unwatched(int side, const Walk& walk);
 
@@ -102,6 +104,7 @@ class LocalRun {
   int64_t n_expected_ = 0;  // points of the prompt at hand
   bool overwrite_ignored_ = false;
   bool shown_not_used_[2] = {false, false};
+  std::string not_repeatable_[2];  // how two equal runs of a side differ; empty: not seen to
 };
 
 // Rows for a report: every point of a prefill, and of all decode steps of a prompt the worst row of

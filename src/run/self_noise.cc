@@ -11,6 +11,7 @@
 #include "noise/floor.h"
 #include "run/doubts.h"
 #include "run/observed_precision.h"
+#include "run/repeatability.h"
 
 namespace pb::run {
 namespace {
@@ -45,10 +46,13 @@ class SelfNoiseRun {
   Status ObserveProducts();
   std::span<const int32_t> FirstTokens() const;
   Status RunAxes();
+  Status FindWhatVaries();
   void SetLimits();
   void TellOfDoubts();
   void JudgeFloor();
   void JudgeAxes();
+  void JudgeRepeat(const noise::AxisRow& row, const std::string& name);
+  void NoteFirst(const compare::LogitsRow& first);
   // An engine's failure becomes a reason; anything else is passed on.
   Status Absorb(Status status);
   template <typename... Args>
@@ -65,6 +69,7 @@ class SelfNoiseRun {
   std::vector<noise::Evaluated> undisturbed_;
   std::shared_ptr<const Model> model_;  // null: not read here
   std::vector<codes::ClassPrecision> precision_;
+  std::string what_varies_;  // between equal runs; empty: nothing, or not seen
 };
 
 Status SelfNoiseRun::Absorb(Status status) {
@@ -181,11 +186,15 @@ Status SelfNoiseRun::RunAxes() {
   // Another CPU library may round the inputs of products otherwise, and be right by its own.
   auto explain = [&](drive::Participant& varied, const host::Settings& session, noise::AxisRow* row) {
     auto seen = codes::ObservePrecision(varied, session, model_, FirstTokens());
-    if (!seen.ok()) return;
-    for (const codes::PrecisionDifference& d : codes::Differences(*seen, precision_))
+    const auto differences =
+        seen.ok() ? codes::Differences(*seen, precision_) : std::vector<codes::PrecisionDifference>();
+    for (const codes::PrecisionDifference& d : differences)
       row->why += fmt::format("{}products of {} weights round the input by {}, the engine as measured by {}",
                               row->why.empty() ? "" : "; ", codes::ClassName(precision_, d.of),
                               ActSchemeName(d.scheme[0]), ActSchemeName(d.scheme[1]));
+    // llama.cpp's sums of it are float32 or f16 by rows at once, head and library.
+    if (row->why.empty() && out_.run.reference.session_facts().flash.value == "on")
+      row->why = "attention is one op (attn.flash), whose sums may be of other precision there";
   };
   for (size_t i = 0; i < out_.axes.size(); ++i) {
     if (request_.progress)
@@ -201,6 +210,24 @@ Status SelfNoiseRun::RunAxes() {
     record.error = fmt::format("{} {}: {}", out_.axes[i].axis, out_.axes[i].value, record.error);
     out_.axes.resize(i);  // what was run
     return status;
+  }
+  return {};
+}
+
+bool IsRepeat(const noise::AxisRow& row) { return row.axis == noise::kRepeatAxis; }
+
+// Where the engine gave other bits for the same, in which tensor that begins.
+Status SelfNoiseRun::FindWhatVaries() {
+  const auto row = std::ranges::find_if(
+      out_.axes, [](const noise::AxisRow& r) { return IsRepeat(r) && r.first_other.has_value(); });
+  if (row == out_.axes.end()) return {};
+  const compare::LogitsRow& first = row->rows[*row->first_other];
+  for (const noise::Evaluated& u : undisturbed_) {
+    if (u.sequence.prompt != first.prompt || u.rows.n_rows() <= first.position) continue;
+    PB_ASSIGN(const auto found, FindUnrepeatable(engine_, sessions_[1], u.sequence.tokens,
+                                                 static_cast<int32_t>(u.sequence.n_prefill)));
+    if (found) what_varies_ = found->Text();
+    break;
   }
   return {};
 }
@@ -251,6 +278,27 @@ void SelfNoiseRun::JudgeFloor() {
         "disturbing the engine changed nothing, so its floor cannot tell noise from a defect");
 }
 
+void SelfNoiseRun::NoteFirst(const compare::LogitsRow& first) {
+  compare::Verdict& verdict = out_.run.verdict;
+  if (!verdict.first_divergence)
+    verdict.first_divergence =
+        compare::FirstDivergence{first.prompt, first.position, first.token, -1, {}, {}};
+  verdict.blame = compare::Blame::kEngine;
+}
+
+// The same again is no variation: other bits are a finding, and what was measured as a floor has them
+// in it.
+void SelfNoiseRun::JudgeRepeat(const noise::AxisRow& row, const std::string& name) {
+  const compare::LogitsRow& first = row.rows[*row.first_other];
+  Add(Outcome::kDiverged, ReasonCode::kNotRepeatable,
+      fmt::format(
+          "{}: two equal runs differ in {} of {} positions, first in position {} {}, by a KL of {:.1e} "
+          "at worst{}{}",
+          name, static_cast<int64_t>(row.rows.size()) - row.n_equal, row.rows.size(), first.position,
+          WhoseTokens(first.prompt), row.worst_kl, what_varies_.empty() ? "" : "; ", what_varies_));
+  NoteFirst(first);
+}
+
 void SelfNoiseRun::JudgeAxes() {
   compare::Verdict& verdict = out_.run.verdict;
   verdict.coverage.unit = "positions";
@@ -267,19 +315,25 @@ void SelfNoiseRun::JudgeAxes() {
     if (std::any_of(row.rows.begin(), row.rows.end(),
                     [](const compare::LogitsRow& r) { return !r.finite || !std::isfinite(r.kl); }))
       Add(ReasonCode::kNonFinite, name + ": logits are NaN or infinite");
-    if (!row.promised) continue;
-    ++n_promised;
+    n_promised += row.promised;
     if (!row.first_other) continue;
     const compare::LogitsRow& first = row.rows[*row.first_other];
+    if (IsRepeat(row)) JudgeRepeat(row, name);
+    // An engine that rounds otherwise there, and is right by it, is not the same one.
+    if (!IsRepeat(row) && row.inside == false && row.why.empty()) {
+      Add(ReasonCode::kBeyondOwnFloor,
+          fmt::format("{}: the logits move by a KL of {:.1e} on average, {:.1e} at worst (position {} {} is "
+                      "the first with other bits), which is more than rounding moves them by",
+                      name, row.mean_kl, row.worst_kl, first.position, WhoseTokens(first.prompt)));
+      NoteFirst(first);
+    }
+    if (!row.promised) continue;
     Add(ReasonCode::kPromiseBroken,
         fmt::format("{}: {} of {} positions have other bits, the first is position {} {} (token {}), though "
                     "the engine promises equal bits",
                     name, static_cast<int64_t>(row.rows.size()) - row.n_equal, row.rows.size(),
                     first.position, WhoseTokens(first.prompt), first.token));
-    if (!verdict.first_divergence)
-      verdict.first_divergence =
-          compare::FirstDivergence{first.prompt, first.position, first.token, -1, {}, {}};
-    verdict.blame = compare::Blame::kEngine;
+    NoteFirst(first);
   }
   verdict.coverage.expected = verdict.coverage.compared;
   const bool failed = std::any_of(verdict.reasons.begin(), verdict.reasons.end(),
@@ -304,10 +358,11 @@ Status SelfNoiseRun::Measure() {
   for (Status (SelfNoiseRun::*step)() :
        {&SelfNoiseRun::Open, &SelfNoiseRun::OpenSession, &SelfNoiseRun::EvaluatePrompts,
         &SelfNoiseRun::EvaluateCalibration, &SelfNoiseRun::MeasureFloor, &SelfNoiseRun::ObserveProducts,
-        &SelfNoiseRun::RunAxes}) {
+        &SelfNoiseRun::RunAxes, &SelfNoiseRun::FindWhatVaries}) {
     // A recording computes nothing, so there is nothing else to vary, nor to read but what was
     // recorded.
-    const bool needs_an_engine = step == &SelfNoiseRun::EvaluateCalibration || step == &SelfNoiseRun::RunAxes;
+    const bool needs_an_engine = step == &SelfNoiseRun::EvaluateCalibration ||
+                                 step == &SelfNoiseRun::RunAxes || step == &SelfNoiseRun::FindWhatVaries;
     if (needs_an_engine && is_recording()) continue;
     PB_TRY(Absorb((this->*step)()));
     const bool stopped = std::any_of(reasons.begin(), reasons.end(), [](const compare::Reason& r) {
