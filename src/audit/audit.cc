@@ -454,6 +454,7 @@ Result<Audit> AuditRun::Run() {
   for (const run::PromptRecord& p : out_.run.prompts)
     if (!p.tokens.empty()) local_.n_expected += plan_.n_points * (1 + p.steps_asked);
   for (size_t i = 0; i < out_.run.prompts.size() && !stopped_; i++) PB_TRY(RunPrompt(i));
+  if (judge_) judge_->Conclude(stopped_ ? nullptr : &engine_.engine());
   Judge();
   std::set<int32_t> ids;
   for (const run::PromptRecord& p : out_.run.prompts) {

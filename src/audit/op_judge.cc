@@ -186,12 +186,19 @@ bool OpJudge::IsExplainedAlike(const diagnose::Culprit& op, std::span<const floa
   return false;
 }
 
+bool OpJudge::IsWrongBefore(const diagnose::Culprit& op) const {
+  return std::ranges::any_of(out_->findings, [&](const AuditFinding& f) {
+    return f.diagnosis.place.prompt == op.place.prompt && f.diagnosis.blame == Blame::kEngine;
+  });
+}
+
 void OpJudge::Explain(const diagnose::Culprit& op, std::span<const float> output,
                       const diagnose::Expectation& declared, const diagnose::Agreement& found) {
   const auto stage = static_cast<pb_stage>(op.place.stage);
   if (IsFinite(found.row) && IsExplainedAlike(op, output)) return;
-  // it follows from another op's
+  // it follows from another op's, or from finite values that the engine got wrong before
   if (!IsFinite(found.row) && HasNonFinite(stage, declared.inputs)) return;
+  if (found.row.n_non_finite[1] > 0 && IsWrongBefore(op)) return;
   const float beyond_cache =
       IsFinite(found.row) ? 0 : BeyondCache(stage, declared.inputs, out_->run.candidate.session);
   if (beyond_cache > 0 && overflow_ >= 0) {
@@ -199,7 +206,7 @@ void OpJudge::Explain(const diagnose::Culprit& op, std::span<const float> output
     return;
   }
   if (out_->findings.size() >= kMaxFindings) return;
-  diagnose::Diagnosis d = IsFinite(found.row) ? Diagnose(op, output, declared, found)
+  diagnose::Diagnosis d = IsFinite(found.row) ? Diagnose(op, output, declared)
                                               : TellNonFinite(op, found.row, arbiter_.model(), beyond_cache);
   if (beyond_cache > 0) overflow_ = static_cast<int64_t>(out_->findings.size());
   d.place = op.place;
@@ -213,17 +220,69 @@ void OpJudge::Explain(const diagnose::Culprit& op, std::span<const float> output
     d.shared.push_back(
         "the arbiter reads the model file, decodes its blocks and tokenises with the same code as the "
         "engine (native); the block decoders are tested against the reference library's own");
+  kept_.push_back({op, declared});
+  kept_.back().op.row = found.row;
   out_->findings.push_back({std::move(d), {}});
 }
 
+diagnose::Subject OpJudge::SubjectOf(const diagnose::Culprit& op, std::span<const float> output,
+                                     const diagnose::Expectation& declared) {
+  diagnose::Subject subject{"engine", &op, &arbiter_, output, declared.output.values, declared.units, {}};
+  for (const std::string& name : declared.recomputed)
+    if (const pb_stage stage = stages::Find(name); stages::IsStage(stage)) subject.recomputed.push_back(stage);
+  return subject;
+}
+
+void OpJudge::Conclude(host::Engine* engine) {
+  for (size_t i = 0; i < kept_.size(); i++) {
+    diagnose::Diagnosis& d = out_->findings[i].diagnosis;
+    if (d.blame != Blame::kEngine && d.blame != Blame::kModelFile) continue;
+    const diagnose::Culprit& op = kept_[i].op;
+    const diagnose::Expectation& declared = kept_[i].declared;
+    std::vector<diagnose::SeenPass> passes;
+    for (const compare::PointRow& row : rows_)
+      if (row.stage == op.place.stage && row.layer == op.place.layer)
+        passes.push_back(diagnose::SeenAs(row));
+    if (engine) CompareQuantisers(*engine, op, declared, &d);
+    diagnose::DrawConclusion({SubjectOf(op, op.reference, declared), d.trials,
+                              d.codes ? &*d.codes : nullptr, passes},
+                             &d);
+    if (d.blame == Blame::kModelFile && d.conclusion.where == diagnose::Where::kProduct)
+      d.conclusion.where = diagnose::Where::kWeights;
+    // Of values that are not finite what was said is more than a cause.
+    if (!d.sentence.empty()) d.side.clear();
+    if (d.sentence.empty()) d.sentence = Sentence(d);
+  }
+}
+
+// What the engine's quantiser makes of the op's input, beside what the arbiter's does.
+void OpJudge::CompareQuantisers(host::Engine& engine, const diagnose::Culprit& op,
+                                const diagnose::Expectation& declared, diagnose::Diagnosis* d) {
+  if (!stages::kProducts.Contains(op.place.stage)) return;
+  const auto inputs = arbiter_.Inputs(op);
+  if (!inputs.ok()) return;
+  const Model& model = arbiter_.model();
+  d->codes = diagnose::CompareCodes(
+      op, inputs->front().values,
+      std::vector<diagnose::CodeSubject>{
+          {"engine", arbiter_.CodesOf(engine, op), &model, op.reference, declared.units},
+          {"arbiter", arbiter_.Codes(op), &model, declared.output.values, declared.units}});
+}
+
+std::string OpJudge::Sentence(const diagnose::Diagnosis& d) {
+  const std::string place = diagnose::PlaceText(d.place.layer, d.place.stage, d.feature);
+  if (d.blame == Blame::kModelFile)
+    return fmt::format("{}: the engine computes what its own file says, and the good file differs: {}", place,
+                       d.file_differences.empty() ? "in what this op reads" : d.file_differences.front());
+  const diagnose::Trial* named = d.Named();
+  return fmt::format("{}: the engine {}{}", place, diagnose::CauseText(d),
+                     named ? "; agreement restored with " + named->short_text : "");
+}
+
 diagnose::Diagnosis OpJudge::Diagnose(const diagnose::Culprit& op, std::span<const float> output,
-                                      const diagnose::Expectation& declared,
-                                      const diagnose::Agreement& found) {
+                                      const diagnose::Expectation& declared) {
   diagnose::Diagnosis d;
   d.blame = Blame::kEngine;
-  const std::string place = diagnose::PlaceText(
-      op.place.layer, op.place.stage,
-      found.row.feature_alone ? std::optional(found.row.worst_feature_index) : std::nullopt);
   if (own_) {
     d.file_differences = diagnose::FileDifferences(own_->model(), arbiter_.model(), op.place.stage,
                                                    op.place.layer, {"the engine's file", "the good file's"});
@@ -236,21 +295,7 @@ diagnose::Diagnosis OpJudge::Diagnose(const diagnose::Culprit& op, std::span<con
       if (own.agrees) d.blame = Blame::kModelFile;
     }
   }
-  d.trials =
-      diagnose::TryHypotheses({"engine", &op, &arbiter_, output, declared.output.values, declared.units});
-  const diagnose::Trial* named = d.Named();
-  if (d.blame == Blame::kModelFile)
-    d.sentence =
-        fmt::format("{}: the engine computes what its own file says, and the good file differs: {}", place,
-                    d.file_differences.empty() ? "in what this op reads" : d.file_differences.front());
-  else if (named)
-    d.sentence =
-        fmt::format("{}: the engine {}; agreement restored with {}", place, named->text, named->short_text);
-  else
-    d.sentence = fmt::format(
-        "{}: the engine does not compute what the model declares; none of {} variations explains "
-        "it",
-        place, d.trials.size());
+  d.trials = diagnose::TryHypotheses(SubjectOf(op, output, declared));
   return d;
 }
 

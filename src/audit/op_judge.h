@@ -29,6 +29,10 @@ class OpJudge {
   // Some rows of logits.
   Status OnLogits(int32_t first_position, const host::TensorRef& rows);
 
+  // Says what each finding comes to, when all passes were judged. `engine`: with an idle session, to
+  // tell its codes; may be null.
+  void Conclude(host::Engine* engine);
+
   // Whether the result of a stage is undefined because the model does not declare its activation.
   bool LeavesOpen(int32_t stage, bool activation_is_shown) const;
   const std::vector<compare::PointRow>& rows() const { return rows_; }
@@ -42,12 +46,24 @@ class OpJudge {
   // What each token has of it, where that was asked for.
   void KeepTokens(const diagnose::Culprit& op, std::span<const float> output,
                   const diagnose::Expectation& declared, const compare::PointRow& row);
+  // Whether an op before this one was found wrong in this prompt.
+  bool IsWrongBefore(const diagnose::Culprit& op) const;
   bool IsExplainedAlike(const diagnose::Culprit& op, std::span<const float> output);
   // Who is wrong, and what the engine does instead.
   diagnose::Diagnosis Diagnose(const diagnose::Culprit& op, std::span<const float> output,
-                               const diagnose::Expectation& declared, const diagnose::Agreement& found);
+                               const diagnose::Expectation& declared);
+  diagnose::Subject SubjectOf(const diagnose::Culprit& op, std::span<const float> output,
+                              const diagnose::Expectation& declared);
+  void CompareQuantisers(host::Engine& engine, const diagnose::Culprit& op,
+                         const diagnose::Expectation& declared, diagnose::Diagnosis* d);
+  static std::string Sentence(const diagnose::Diagnosis& d);
   std::span<const int32_t> TokensOf(const diagnose::Culprit& op) const;
 
+  // The op of each finding, and what it should have given.
+  struct Kept {
+    diagnose::Culprit op;
+    diagnose::Expectation declared;
+  };
   diagnose::FileArbiter& arbiter_;
   diagnose::FileArbiter* own_;
   Audit* out_;
@@ -56,6 +72,7 @@ class OpJudge {
   diagnose::Culprit op_;         // of the pass; its inputs are the recording
   std::vector<compare::PointRow> rows_;
   std::vector<std::string> missing_;
+  std::vector<Kept> kept_;
   std::set<std::string> recomputed_;
   int64_t overflow_ = -1;  // the finding of a cache that cannot hold what it is given
 };

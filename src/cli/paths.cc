@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "compare/types.h"
+#include "drive/passes.h"
 #include "report/crossval_report.h"
 
 namespace pb::cli {
@@ -62,6 +64,26 @@ bool Finds(const compare::Verdict& verdict) {
   return verdict.outcome == compare::Outcome::kDiverged || verdict.outcome == compare::Outcome::kEngineFailed;
 }
 
+// The passes of a comparison that found nothing.
+void AddRightPasses(const run::Comparison& c, std::vector<diagnose::SeenPass>* passes) {
+  const auto threads = [](const drive::EngineRecord& engine) {
+    return static_cast<int64_t>(std::strtoll(engine.session_facts().threads.c_str(), nullptr, 10));
+  };
+  const int64_t n_threads = std::max<int64_t>(std::min(threads(c.candidate), threads(c.reference)), 1);
+  const int64_t most = drive::PassRows({&c.candidate, &c.reference});
+  for (const run::PromptRecord& prompt : c.prompts) {
+    const auto n = static_cast<int64_t>(prompt.tokens.size());
+    const auto n_all = n + static_cast<int64_t>(prompt.decoded.size());
+    for (int64_t at = 0; at < n; at += most)
+      passes->push_back({std::min(most, n - at), at, false, -1, n_threads});
+    for (int64_t at = n; at < n_all; at++) passes->push_back({1, at, false, -1, n_threads});
+  }
+}
+
+bool IsFlash(const run::Comparison& c) {
+  return c.candidate.session_facts().flash.value == "on" || c.reference.session_facts().flash.value == "on";
+}
+
 }  // namespace
 
 std::vector<PathAsked> PathsToRun(const CrossvalArguments& args, const run::Comparison& plain,
@@ -106,6 +128,8 @@ Status RunPaths(JudgedPaths* result) {
       fmt::format("{}: {}", compare::OutcomeName(plain.verdict.outcome), Sentence(plain));
   std::vector<run::PathRun> runs;
   std::set<Path> taken = run::PathsTaken(plain);
+  std::vector<diagnose::SeenPass> right;
+  AddRightPasses(plain, &right);
   for (PathAsked& path : PathsToRun(result->args, plain, text)) {
     auto judged = Run(path);
     // How many tokens a text has is known only once it was tokenised.
@@ -123,13 +147,17 @@ Status RunPaths(JudgedPaths* result) {
     runs.push_back(
         {path.name, std::string(compare::OutcomeName(c.verdict.outcome)), Sentence(c), c.wall_seconds});
     if (Finds(c.verdict)) {
+      // Where it finds nothing is known besides; but what flash attention does was not tried before.
+      if (judged->diagnosis && !IsFlash(c)) diagnose::AddPasses(right, &*judged->diagnosis);
       *result = {std::move(path.args), std::move(judged).value()};
       result->judged.comparison.notes.push_back(
           fmt::format("this is the run '{}' of --paths all; the comparison that was asked for is {}",
                       path.name, asked_for));
       break;
     }
-    if (compare::ExitCode(c.verdict.outcome) == kExitOk) taken.merge(run::PathsTaken(c));
+    if (compare::ExitCode(c.verdict.outcome) != kExitOk) continue;
+    taken.merge(run::PathsTaken(c));
+    if (!IsFlash(c)) AddRightPasses(c, &right);
   }
   result->judged.comparison.path_runs = std::move(runs);
   result->judged.comparison.paths_beside = std::move(taken);

@@ -86,6 +86,8 @@ class LocalCheck {
 
   void CheckFinite() {
     for (const PointRow* p : order_) {
+      // What follows from an op that is wrong with finite values is none of another's doing.
+      if (comparable_ && !IsNonFinite(*p) && p->bound > 0 && p->is_defect()) return;
       if (!IsNonFinite(*p)) continue;
       if (CacheOverflowed(*p)) return Locate(*p);
       const bool of_first = p->n_non_finite[0] > 0, of_second = p->n_non_finite[1] > 0;

@@ -248,6 +248,21 @@ TEST(JudgeLocal, NonFinitePointsAreInvalid) {
   }
 }
 
+// What is NaN behind an op that is wrong with finite values follows from it.
+TEST(JudgeLocal, AFiniteErrorThatComesFirstIsTheFinding) {
+  Evidence e = GoodLogits();
+  LocalEvidence l = GoodPoints();
+  Find(&l, PB_STAGE_K_PROJ, 0)->bound_ratio = 1e4;
+  PointRow* later = Find(&l, PB_STAGE_K_PROJ, 1);
+  later->n_non_finite[0] = later->n_non_finite[1] = 2;
+  later->bound_ratio = std::numeric_limits<double>::infinity();
+  const Verdict v = JudgeLocal(&e, l);
+  EXPECT_EQ(v.outcome, Outcome::kDiverged);
+  EXPECT_STREQ(ReasonName(v.reasons[0].code), "local-error-above-bound");
+  ASSERT_TRUE(v.first_divergence);
+  EXPECT_EQ(v.first_divergence->layer, 0);
+}
+
 // Keys of 70000 become infinite in an f16 cache: the cache is at fault, and the engine that has it;
 // not what follows.
 TEST(JudgeLocal, ACacheThatOverflowsIsNamedWithItsEngine) {

@@ -35,6 +35,7 @@ PassTensors PointCapture::Inputs(const drive::PointPair& pair) const {
 }
 
 void PointCapture::OnPair(const drive::PointPair& pair) {
+  passes_[{pair.row->stage, pair.row->layer}].push_back(SeenAs(*pair.row));
   if (done_) return;
   const auto before = layer_;
   BeginPassIfNew(pair);

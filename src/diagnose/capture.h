@@ -2,11 +2,14 @@
 #ifndef PARITYBIT_DIAGNOSE_CAPTURE_H_
 #define PARITYBIT_DIAGNOSE_CAPTURE_H_
 
+#include <map>
 #include <optional>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "diagnose/arbiter.h"
+#include "diagnose/when.h"
 #include "drive/lock_step.h"
 
 namespace pb::diagnose {
@@ -27,6 +30,8 @@ struct Culprit {
   compare::PointRow row;                    // candidate against reference
   compare::LocalBound bound;
   PassTensors inputs;  // the reference's tensors up to here
+  // The op in every pass of the run, those after this one too; threads are not told.
+  std::vector<SeenPass> passes = {};
 };
 
 // Watches the pairs of a lock-step in order and keeps one: the point asked for, or the first in
@@ -40,6 +45,8 @@ class PointCapture {
   void OnPair(const drive::PointPair& pair);
   // nullptr: there was none.
   const Culprit* culprit() const { return culprit_ ? &*culprit_ : nullptr; }
+  // An op in all passes so far.
+  const std::vector<SeenPass>& PassesOf(int32_t stage, int32_t layer) { return passes_[{stage, layer}]; }
 
  private:
   void BeginPassIfNew(const drive::PointPair& pair);
@@ -49,6 +56,7 @@ class PointCapture {
   std::optional<Place> wanted_;
   std::optional<Culprit> culprit_;
   PassTensors recording_;
+  std::map<std::pair<int32_t, int32_t>, std::vector<SeenPass>> passes_;  // by stage, layer
   // (prompt, step, first position); then the layer in the pass: (embeddings, layers, outer), layer.
   // Within a layer engines go in orders of their own.
   std::optional<std::tuple<int32_t, int32_t, int32_t>> pass_;

@@ -56,17 +56,6 @@ std::string_view TakeUntil(char mark, std::string_view* rest) {
   return before;
 }
 
-// "columns:60-63", with "%4" and "/64" where they say something.
-std::string RegionText(const Region& part) {
-  std::string text = AxisName(part.axis);
-  if (!HasRange(part.axis)) return text;
-  text += fmt::format(":{}", part.first);
-  if (part.first != part.last) text += fmt::format("-{}", part.last);
-  if (part.every != 1) text += fmt::format("%{}", part.every);
-  if (part.of > 0) text += fmt::format("/{}", part.of);
-  return text;
-}
-
 Status ReadPart(std::string_view text, Region* part) {
   PB_ASSIGN(part->axis, Find<Axis>(kAxes, TakeUntil(':', &text)));
   if (!HasRange(part->axis)) return {};
@@ -79,7 +68,7 @@ Status ReadPart(std::string_view text, Region* part) {
   if (!range.empty()) PB_TRY(ReadNumber(range, &part->last));
   if (part->first < 0 || part->last < part->first || part->every < 1 ||
       (part->of > 0 && part->last >= part->of))
-    return MakeError(Code::kUsage, "\"{}\" is no range of a conclusion", RegionText(*part));
+    return MakeError(Code::kUsage, "\"{}\" is no range of a conclusion", PartText(*part));
   return {};
 }
 
@@ -120,14 +109,27 @@ const char* AxisName(Axis axis) { return kAxes[static_cast<size_t>(axis)]; }
 const char* WhenName(WhenKind when) { return kWhen[static_cast<size_t>(when)]; }
 const char* WhatName(WhatKind what) { return kWhat[static_cast<size_t>(what)]; }
 
+// "columns:60-63", with "%4" and "/64" where they say something.
+std::string PartText(const Region& part) {
+  std::string text = AxisName(part.axis);
+  if (!HasRange(part.axis)) return text;
+  text += fmt::format(":{}", part.first);
+  if (part.first != part.last) text += fmt::format("-{}", part.last);
+  if (part.every != 1) text += fmt::format("%{}", part.every);
+  if (part.of > 0) text += fmt::format("/{}", part.of);
+  return text;
+}
+
+std::string WhenText(const When& when) {
+  const std::string name = WhenName(when.kind);
+  return HasNumber(when.kind) ? fmt::format("{}:{}", name, when.n) : name;
+}
+
 std::string ConclusionText(const Conclusion& c) {
   std::vector<std::string> words;
   if (c.where != Where::kUnknown) words.push_back(fmt::format("where={}", WhereName(c.where)));
-  if (c.part.axis != Axis::kUnknown) words.push_back(fmt::format("part={}", RegionText(c.part)));
-  if (c.when.kind != WhenKind::kUnknown) {
-    words.push_back(fmt::format("when={}", WhenName(c.when.kind)));
-    if (HasNumber(c.when.kind)) words.back() += fmt::format(":{}", c.when.n);
-  }
+  if (c.part.axis != Axis::kUnknown) words.push_back(fmt::format("part={}", PartText(c.part)));
+  if (c.when.kind != WhenKind::kUnknown) words.push_back("when=" + WhenText(c.when));
   if (c.what != WhatKind::kUnknown) {
     words.push_back(fmt::format("what={}", WhatName(c.what)));
     if (c.what == WhatKind::kVariation) words.back() += fmt::format(":{}", c.name);

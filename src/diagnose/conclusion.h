@@ -103,6 +103,9 @@ const char* AxisName(Axis axis);
 const char* WhenName(WhenKind when);
 const char* WhatName(WhatKind what);
 
+// A part as it stands there: "columns:3-63%4/64"; a time: "from-batch:32".
+std::string PartText(const Region& part);
+std::string WhenText(const When& when);
 // One line: "where=product part=columns:60-63/64 when=decode what=absent". A part's step stands
 // behind "%": "columns:3-63%4/64"; numbers of `when` and `what` behind ":": "from-batch:32",
 // "factor:1.05", and a variation's name: "variation:ffn.activation=silu". Members that are unknown

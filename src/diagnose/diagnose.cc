@@ -3,11 +3,13 @@
 #include "diagnose/diagnose.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <memory>
 
 #include "diagnose/blame.h"
 #include "diagnose/op_weights.h"
+#include "diagnose/probe.h"
 #include "diagnose/stage_text.h"
 #include "drive/participant.h"
 
@@ -29,6 +31,13 @@ Finding FindingOf(std::string what, const Agreement& found) {
           rest.bound_ratio,
           rest.bound_ratio <= 1,
           fmt::format("NaN or infinite in the same {} places", found.row.n_non_finite[0])};
+}
+
+int64_t ThreadsOf(const drive::EngineRecord& engine) {
+  const std::string threads = engine.session_facts().threads;
+  int64_t n = 1;
+  std::from_chars(threads.data(), threads.data() + threads.size(), n);
+  return n;
 }
 
 // Explains one captured point.
@@ -53,6 +62,8 @@ class Explanation {
   Status Judge(int side);
   void JudgeEachOther();
   void Try(int side, FileArbiter& arbiter, const Expectation& declared);
+  void Draw(int side, FileArbiter& arbiter, const Expectation& declared);
+  void MeasureWhen(int side, FileArbiter& arbiter);
   bool IsNonFinite() const { return culprit_.row.n_non_finite[0] + culprit_.row.n_non_finite[1] > 0; }
   bool LeftOpen();
   void NameShared();
@@ -147,13 +158,46 @@ void Explanation::JudgeEachOther() {
                            row.bound, row.bound_ratio, !row.is_defect(), row.explanation});
 }
 
+Subject SubjectOf(const std::string& side, const Culprit& culprit, FileArbiter& arbiter,
+                  std::span<const float> output, const Expectation& declared) {
+  Subject subject{side, &culprit, &arbiter, output, declared.output.values, declared.units, {}};
+  for (const std::string& name : declared.recomputed)
+    if (const pb_stage stage = stages::Find(name); stages::IsStage(stage)) subject.recomputed.push_back(stage);
+  return subject;
+}
+
 void Explanation::Try(int side, FileArbiter& arbiter, const Expectation& declared) {
-  Subject subject{Record(side).role,      &culprit_,     &arbiter, Output(side),
-                  declared.output.values, declared.units};
-  std::vector<Trial> trials = TryHypotheses(subject);
+  std::vector<Trial> trials =
+      TryHypotheses(SubjectOf(Record(side).role, culprit_, arbiter, Output(side), declared));
   out_.trials.insert(out_.trials.end(), trials.begin(), trials.end());
   std::stable_sort(out_.trials.begin(), out_.trials.end(),
                    [](const Trial& a, const Trial& b) { return a.restores && !b.restores; });
+}
+
+// Passes of other sizes than the run had, where those of the run leave it open when the op is wrong.
+void Explanation::MeasureWhen(int side, FileArbiter& arbiter) {
+  if (out_.conclusion.when.kind == WhenKind::kAlways || culprit_.place.stage != out_.place.stage) return;
+  const auto prompt = static_cast<size_t>(culprit_.place.prompt);
+  const std::vector<int32_t>& tokens = comparison_.prompts[prompt].tokens;
+  const Trial* named = out_.Named();
+  const Probe probe{&Record(side), &arbiter, &culprit_, tokens,
+                    named && named->n_fitted == 0 ? named->name : "", limits_};
+  if (!IsCheap(probe)) return;
+  std::vector<SeenPass> probed = ProbePasses(probe);
+  if (probed.empty()) return;
+  for (SeenPass& pass : probed) pass.threads = ThreadsOf(Record(side));
+  // A right pass of the run may be one in which the mistake does not show.
+  std::erase_if(out_.passes, [](const SeenPass& pass) { return !pass.wrong; });
+  AddPasses(probed, &out_);
+}
+
+void Explanation::Draw(int side, FileArbiter& arbiter, const Expectation& declared) {
+  std::vector<SeenPass> passes = culprit_.passes;
+  for (SeenPass& pass : passes) pass.threads = ThreadsOf(Record(side));
+  DrawConclusion({SubjectOf(Record(side).role, culprit_, arbiter, Output(side), declared), out_.trials,
+                  out_.codes ? &*out_.codes : nullptr, passes},
+                 &out_);
+  MeasureWhen(side, arbiter);
 }
 
 // Whether the model does not say what the op has to give.
@@ -183,19 +227,13 @@ void Explanation::Tell() {
     case Blame::kCandidate:
     case Blame::kReference:
     case Blame::kBoth: {
-      const std::string who = out_.blame == Blame::kBoth
-                                  ? "neither engine"
-                                  : "the " + std::string(compare::BlameName(out_.blame));
-      if (IsNonFinite())
-        out_.sentence = fmt::format("{}: {} gives NaN or infinite values where the arbiter gives numbers",
-                                    place, out_.blame == Blame::kBoth ? "each engine" : who);
-      else if (named)
-        out_.sentence = fmt::format("{}: the {} {}; agreement restored with {}", place, named->side,
-                                    named->text, named->short_text);
+      if (out_.blame == Blame::kBoth && IsNonFinite())
+        out_.sentence = place + ": each engine gives NaN or infinite values where the arbiter gives numbers";
       else
         out_.sentence =
-            fmt::format("{}: {} {} what the model declares; none of {} variations explains it", place, who,
-                        out_.blame == Blame::kBoth ? "computes" : "does not compute", out_.trials.size());
+            fmt::format("{}: {}the {} {}{}", place,
+                        out_.blame == Blame::kBoth && !named ? "neither engine is right: " : "", out_.side,
+                        CauseText(out_), named ? "; agreement restored with " + named->short_text : "");
       return;
     }
     case Blame::kModelFile:
@@ -248,6 +286,15 @@ Result<Diagnosis> Explanation::Run() {
     if (!evidence.reference_agrees) Try(1, arbiters_.of(1), declared_[1]);
     if (out_.blame == Blame::kModelFile) Try(0, arbiters_.of(1), declared_[1]);
   }
+  const bool by_files = out_.blame == Blame::kModelFile && !non_finite_[1];
+  const bool named_second = out_.Named() && out_.Named()->side == Record(1).role;
+  if (!evidence.candidate_agrees && !named_second)
+    Draw(0, arbiters_.of(0), declared_[0]);
+  else if (!evidence.reference_agrees)
+    Draw(1, arbiters_.of(1), declared_[1]);
+  else if (by_files)
+    Draw(0, arbiters_.of(1), declared_[1]);
+  if (by_files && out_.conclusion.where == Where::kProduct) out_.conclusion.where = Where::kWeights;
   Tell();
   return std::move(out_);
 }
@@ -256,6 +303,30 @@ Result<Diagnosis> Explanation::Run() {
 
 const Trial* Diagnosis::Named() const {
   return !trials.empty() && trials.front().restores ? &trials.front() : nullptr;
+}
+
+void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
+  d->conclusion = Conclude(evidence);
+  d->side = evidence.subject.side;
+  d->cause = CauseWords(evidence, d->conclusion), d->nearest = NearestWords(evidence, d->conclusion);
+  d->passes.assign(evidence.passes.begin(), evidence.passes.end());
+  const auto named = std::ranges::find_if(
+      d->trials, [&](const Trial& t) { return t.restores && t.side == d->side; });
+  if (named != d->trials.end() && named->stage >= 0) d->place.stage = named->stage, d->feature.reset();
+}
+
+std::string CauseText(const Diagnosis& d) {
+  const std::string when = WhenWords(d.conclusion.when);
+  return d.cause + (when.empty() ? "" : ", " + when) + d.nearest;
+}
+
+void AddPasses(std::span<const SeenPass> passes, Diagnosis* d) {
+  if (d->side.empty()) return;
+  const std::string before = CauseText(*d);
+  d->passes.insert(d->passes.end(), passes.begin(), passes.end());
+  d->conclusion.when = WhenOf(d->passes, MayBeByPosition(d->conclusion));
+  if (const size_t at = d->sentence.find(before); at != std::string::npos)
+    d->sentence.replace(at, before.size(), CauseText(*d));
 }
 
 Result<Diagnosis> Explain(const Culprit& culprit, const run::Comparison& comparison,

@@ -9,6 +9,7 @@
 
 #include "compare/types.h"
 #include "diagnose/capture.h"
+#include "diagnose/conclude.h"
 #include "diagnose/code_evidence.h"
 #include "diagnose/hypotheses.h"
 #include "run/record.h"
@@ -34,6 +35,13 @@ struct Diagnosis {
   compare::Blame blame = compare::Blame::kNone;
   std::string sentence;           // for a person: where, who, what
   std::string why_undetermined;   // where blame is undetermined
+  // What the finding comes to, of the side that is wrong; of two the one that has a name.
+  Conclusion conclusion;
+  std::string side;  // "candidate" "reference" "engine"; empty: there is no conclusion
+  // Half a sentence behind its name, and what is nearest where nothing explains it: "leaves out the
+  // last 3 of 256 columns of K in the product" (CauseText).
+  std::string cause, nearest;
+  std::vector<SeenPass> passes;  // of the op, that the conclusion's `when` rests on
   std::vector<Finding> findings;  // the evidence
   // of a quantised product whose engines or arbiter tell codes
   std::optional<CodeEvidence> codes;
@@ -47,6 +55,14 @@ struct Diagnosis {
   // The best trial of a side that restores agreement; nullptr: none does.
   const Trial* Named() const;
 };
+
+// Draws the conclusion of a side from its evidence, and puts an op before this one in its place where
+// that is the one that is wrong.
+void DrawConclusion(const Evidence& evidence, Diagnosis* diagnosis);
+// Half a sentence: cause, when, nearest.
+std::string CauseText(const Diagnosis& diagnosis);
+// Concludes `when` from more passes of the op.
+void AddPasses(std::span<const SeenPass> passes, Diagnosis* diagnosis);
 
 // Explains a point that was captured while this comparison ran; one replay for each side and each
 // hypothesis. Of the comparison: both engines' records, tokens.

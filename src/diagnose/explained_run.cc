@@ -38,6 +38,7 @@ void TellWhatTheArbiterLeavesUnheard(run::Comparison* comparison) {
 
 bool IsDivergence(const compare::Verdict& verdict) {
   return verdict.outcome == compare::Outcome::kDiverged || verdict.Has(ReasonCode::kNonFinitePoint) ||
+         verdict.Has(ReasonCode::kLocalErrorAboveBound) ||
          verdict.Has(ReasonCode::kTokensDiffer);
 }
 
@@ -61,16 +62,23 @@ Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<drive:
     return out;
   }
   if (request.progress) request.progress("diagnosis", 0, 1);
+  if (culprit && !tokens_differ) {
+    out.culprit = *culprit;
+    out.culprit->passes = capture.PassesOf(culprit->place.stage, culprit->place.layer);
+  }
   auto diagnosis = !arbiter        ? Result<Diagnosis>(arbiter.error())
                    : tokens_differ ? ExplainTokens(out.comparison, *arbiter, request.limits)
-                                   : Explain(*culprit, out.comparison, *arbiter, request.limits);
+                                   : Explain(*out.culprit, out.comparison, *arbiter, request.limits);
   if (!diagnosis) {
     out.why_none = "who is wrong stays open: " + diagnosis.error().message;
+    out.culprit.reset();
     return out;
   }
   out.diagnosis = std::move(diagnosis).value();
-  if (culprit && !tokens_differ) out.culprit = *culprit;
   verdict.blame = out.diagnosis->blame;
+  // The op that is wrong may be one before that at which it shows.
+  if (!place && out.culprit && verdict.first_divergence && out.diagnosis->place.stage >= 0)
+    verdict.first_divergence->stage = out.diagnosis->place.stage;
   TellWhatTheArbiterLeavesUnheard(&out.comparison);
   return out;
 }

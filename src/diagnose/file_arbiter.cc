@@ -97,14 +97,18 @@ Result<Expectation> FileArbiter::Expect(const Culprit& culprit, std::span<const 
   return e;
 }
 
-Result<Recorded> FileArbiter::Replay(pb_stage stage, int32_t layer, int32_t first_position,
-                                     std::vector<Recorded> inputs, const std::string& variation) {
+Result<Expectation> FileArbiter::Replay(pb_stage stage, int32_t layer, int32_t first_position,
+                                        std::vector<Recorded> inputs, const std::string& variation) {
   host::ReplayRequest request;
   request.stage = stage, request.layer = layer, request.first_position = first_position;
   request.variation = variation;
+  request.units = (engine_->capabilities() & PB_CAP_UNITS) != 0;
   for (Recorded& input : inputs) request.inputs.emplace_back(std::move(input.shape), std::move(input.values));
   PB_ASSIGN(host::TensorRef out, engine_->Replay(request));
-  return Recorded{out.shape, {out.data.begin(), out.data.end()}};
+  Expectation e;
+  e.output = {out.shape, {out.data.begin(), out.data.end()}};
+  e.units.assign(out.units.begin(), out.units.end());
+  return e;
 }
 
 Result<host::Codes> FileArbiter::CodesOf(host::Engine& engine, const Culprit& culprit) const {

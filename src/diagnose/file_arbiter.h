@@ -45,8 +45,13 @@ class FileArbiter {
   Result<Expectation> Expect(const Culprit& culprit, std::span<const int32_t> tokens,
                              const std::string& variation);
   // The op on other inputs, or another op or layer on the captured ones; rows as the inputs'.
-  Result<Recorded> Replay(pb_stage stage, int32_t layer, int32_t first_position, std::vector<Recorded> inputs,
-                          const std::string& variation);
+  // Another op of the captured layer from what was captured.
+  Result<Expectation> ExpectOf(pb_stage stage, const Culprit& culprit, const std::string& variation) {
+    return arbiter_->Expect(culprit.inputs, stage, culprit.place.layer, variation);
+  }
+  // Output and units alone.
+  Result<Expectation> Replay(pb_stage stage, int32_t layer, int32_t first_position,
+                             std::vector<Recorded> inputs, const std::string& variation);
   // What its replay of an op takes; the captured values of that. kNotFound: not recorded.
   std::vector<stages::Input> ReplayInputs(pb_stage stage) const { return arbiter_->ReplayInputs(stage); }
   Result<std::vector<Recorded>> Inputs(const Culprit& culprit) const;

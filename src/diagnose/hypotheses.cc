@@ -8,7 +8,9 @@
 
 #include "diagnose/op_weights.h"
 #include "diagnose/part.h"
+#include "diagnose/region.h"
 #include "diagnose/transformations.h"
+#include "diagnose/wrong_part.h"
 #include "stages/stages.h"
 
 namespace pb::diagnose {
@@ -34,6 +36,8 @@ constexpr Variation kVariations[] = {
     {kActivations, "ffn.activation", "gelu", "runs GELU", "GELU"},
     {kActivations, "ffn.activation", "gelu_tanh", "runs tanh-GELU", "tanh-GELU"},
     {kActivations, "ffn.activation", "identity", "runs no activation", "no activation"},
+    {kActivations, "ffn.table", "f16", "reads the activation from a table of half precision",
+     "a table of half precision"},
     {kRope, "rope.pairing", "adjacent", "rotates adjacent pairs", "adjacent pairs"},
     {kRope, "rope.pairing", "halves", "rotates pairs of halves", "pairs of halves"},
     {kRope, "rope.base", "10000", "rotates with base 10000", "base 10000"},
@@ -72,6 +76,8 @@ constexpr Variation kVariations[] = {
     {kProducts, "quant.rounding", "half_away", "rounds activation codes half away from zero",
      "rounding half away"},
     {kProducts, "quant.rounding", "truncate", "truncates activation codes", "truncated codes"},
+    {kProducts, "quant.rounding", "floor", "rounds activation codes down", "codes rounded down"},
+    {kProducts, "quant.range", "128", "scales the largest activation to 128, not to 127", "codes up to 127"},
     {kProducts, "quant.clamp", "126", "clamps activation codes to +-126", "codes within 126"},
     {kProducts, "quant.clamp", "63", "clamps activation codes to +-63", "codes within 63"},
     {kProducts, "quant.clamp", "7", "clamps activation codes to +-7", "codes within 7"},
@@ -86,15 +92,6 @@ constexpr Variation kVariations[] = {
      "codes in reverse order"},
     {kProducts, "weight.order", "consecutive", "reads a byte as consecutive weights",
      "bytes of consecutive weights"},
-    {kProducts, "drop.columns", "1", "leaves out the last column of the weight", "the last column left out"},
-    {kProducts, "drop.columns", "2", "leaves out the last 2 columns of the weight", "2 columns left out"},
-    {kProducts, "drop.columns", "4", "leaves out the last 4 columns of the weight", "4 columns left out"},
-    {kProducts, "drop.columns", "8", "leaves out the last 8 columns of the weight", "8 columns left out"},
-    {kProducts, "drop.columns", "16", "leaves out the last 16 columns of the weight", "16 columns left out"},
-    {kProducts, "drop.columns", "32", "leaves out the last 32 columns of the weight", "32 columns left out"},
-    {kProducts, "drop.columns", "64", "leaves out the last 64 columns of the weight", "64 columns left out"},
-    {kProducts, "drop.columns", "128", "leaves out the last 128 columns of the weight",
-     "128 columns left out"},
     {PB_STAGE_LOGITS, "output.tied", "1", "takes the embeddings for the output matrix", "tied embeddings"},
     {kSoftmax, "softmax.sink", "1", "adds 1 to the sum of the softmax's exponentials",
      "a sum without that 1"},
@@ -168,7 +165,7 @@ std::string DeclaredText(const FileArbiter& arbiter, std::string_view key) {
 
 class Search {
  public:
-  explicit Search(const Subject& subject) : whole_(subject) {
+  explicit Search(const Subject& subject) : whole_(subject), wrong_(FindWrongPart(subject)) {
     if (ProductWork(whole_) > kTriedWork) part_ = Part::Of(whole_, kTriedWork);
     s_ = part_ ? part_->subject() : whole_;
   }
@@ -180,22 +177,32 @@ class Search {
       for (const Variation& v : kVariations)
         if (v.at.Contains(s_.culprit->place.stage)) Try(v);
       TryOwnValues();
+      TryBefore();
     }
-    for (Guess& guess : OutputTransformations(whole_)) Add(std::move(guess), whole_);
+    for (Guess& guess : OutputTransformations(whole_, wrong_)) Add(std::move(guess), whole_);
+    for (Guess& guess : OtherValues(whole_, wrong_)) Add(std::move(guess), whole_);
     if (replays)
       for (Guess& guess : OtherTensors(s_)) Add(std::move(guess), s_);
-    const bool explained = std::ranges::any_of(trials_, [](const Trial& t) { return t.restores; });
-    if (!explained && replays)
-      for (Guess& guess : FittedVariations(s_)) Add(std::move(guess), s_);
+    if (!Explained())
+      for (Guess& guess : OtherTerms(whole_, wrong_)) Add(std::move(guess), whole_);
+    if (!Explained() && replays)
+      for (Guess& guess : FittedVariations(s_, wrong_)) Add(std::move(guess), s_);
+    if (!Explained() && replays) TryTogether();
     std::stable_sort(trials_.begin(), trials_.end(), [](const Trial& a, const Trial& b) {
-      return std::tuple(!a.restores, a.restores ? a.n_fitted : 0, a.error) <
-             std::tuple(!b.restores, b.restores ? b.n_fitted : 0, b.error);
+      return std::tuple(!a.restores, a.restores && a.in_part, a.restores ? a.n_fitted : 0, a.error) <
+             std::tuple(!b.restores, b.restores && b.in_part, b.restores ? b.n_fitted : 0, b.error);
     });
     return std::move(trials_);
   }
 
  private:
   static constexpr double kTriedWork = 2e8, kLargestWork = 2e9;  // multiply-adds
+  // Values of the wrong part that a hypothesis in it alone has to give, and with a fitted number.
+  static constexpr int64_t kLeastInPart = 2, kLeastFittedInPart = 4;
+
+  bool Explained() const {
+    return std::ranges::any_of(trials_, [](const Trial& t) { return t.restores; });
+  }
 
   // Variations whose value the model or the place gives.
   void TryOwnValues() {
@@ -216,6 +223,7 @@ class Search {
       attempt(kProducts | stages::kExpertProducts, "product.bias", 0, "leaves out the bias", "no bias");
     if (weights.matrix && !BlockMinima(*weights.matrix, 0).empty())
       attempt(kProducts, "weight.minimum", 0, "leaves out the minimum of the weight's blocks", "no minimum");
+    if (weights.matrix && kProducts.Contains(c.place.stage)) TryRanges(*weights.matrix);
     if (const float step = TernaryStep(weights); step > 0) {
       attempt(kProducts, "weight.offset", step, "takes weight codes for one more than they are",
               "codes less 1");
@@ -224,19 +232,64 @@ class Search {
     }
   }
 
-  void Try(const Variation& v) {
+  // The largest magnitude of a block taken over a part of it.
+  void TryRanges(const WeightView& w) {
+    const ActScheme scheme = s_.arbiter->SchemeOf(w, s_.culprit->place.stage);
+    const int64_t block = ActBlockValues(scheme, w.n_columns);
+    if (!IsIntegerScheme(scheme) || block < 4) return;
+    for (int64_t n : {block - 1, block / 2, block / 4, -(block - 1), -(block / 2)}) {
+      const std::string value = std::to_string(n);
+      const std::string text = fmt::format("takes the largest activation of the {} {} of each block of {}",
+                                           n > 0 ? "first" : "last", std::abs(n), block);
+      Try({kProducts, "quant.amax", value.c_str(), text.c_str(), "the largest of the whole block"});
+    }
+  }
+
+  // Ops before this one that no point shows: what is wrong may be in one of them.
+  void TryBefore() {
+    for (const pb_stage stage : s_.recomputed) {
+      if (stage == s_.culprit->place.stage) continue;
+      for (const Variation& v : kVariations)
+        if (v.at.Contains(stage) && !v.at.Contains(s_.culprit->place.stage)) Try(v, stage);
+    }
+  }
+
+  // Another scheme, rounded otherwise: two settings of the quantiser at once.
+  void TryTogether() {
+    if (!kProducts.Contains(s_.culprit->place.stage)) return;
+    for (const Variation& v : kVariations) {
+      const std::string_view key = v.key;
+      if (key != "act.quant" && key != "quant.block" && key != "quant.range") continue;
+      for (const Variation& w : kVariations) {
+        if (std::string_view(w.key) != "quant.rounding") continue;
+        const std::string value = fmt::format("{};{}={}", v.value, w.key, w.value);
+        const std::string text = fmt::format("{} and {}", v.text, w.text);
+        Try({v.at, v.key, value.c_str(), text.c_str(), v.short_text});
+      }
+    }
+  }
+
+  // `stage`: whose variation it is; that of the op, or of one before it.
+  void Try(const Variation& v, int32_t stage = -1) {
     std::string text = v.text;
     if (std::string declared = DeclaredText(*s_.arbiter, v.key); !declared.empty())
       text += ", the model declares " + declared;
     auto guess = Varied(s_, {fmt::format("{}={}", v.key, v.value), std::move(text), v.short_text, 0});
-    if (guess) Add(std::move(*guess), s_);
+    if (!guess) return;
+    guess->meaning = MeaningOf(guess->name, stage < 0 ? s_.culprit->place.stage : stage);
+    Add(std::move(*guess), s_, stage);
   }
 
   // `s`: what the guess was made on.
-  void Add(Guess guess, const Subject& s) {
+  void Add(Guess guess, const Subject& s, int32_t stage = -1) {
     if (guess.output.size() != s.output.size() || std::ranges::equal(guess.output, s.declared)) return;
-    Trial trial{s.side, std::move(guess.name), std::move(guess.text), std::move(guess.short_text),
-                guess.n_fitted};
+    Trial trial;
+    trial.side = s.side, trial.name = std::move(guess.name), trial.text = std::move(guess.text);
+    trial.short_text = std::move(guess.short_text), trial.n_fitted = guess.n_fitted;
+    trial.stage = stage;
+    trial.meaning = guess.meaning.where != Where::kUnknown
+                        ? guess.meaning
+                        : MeaningOf(trial.name, s.culprit->place.stage);
     Judge(s, guess.output, guess.units, &trial);
     trial.of_rows = whole_.culprit->shape[0];
     if (trial.restores && trial.n_rows < trial.of_rows) {
@@ -244,7 +297,23 @@ class Search {
       trial.restores = false;
       if (all.ok()) Judge(whole_, all->output.values, all->units, &trial);
     }
+    if (!trial.restores && guess.output.size() == whole_.output.size()) InPartAlone(guess.output, &trial);
     trials_.push_back(std::move(trial));
+  }
+
+  // The op as declared, but for the part that is wrong.
+  void InPartAlone(const std::vector<float>& output, Trial* trial) const {
+    const bool apart = wrong_.region.axis != Axis::kUnknown && wrong_.region.axis != Axis::kAll;
+    if (!apart || wrong_.n_values() < (trial->n_fitted > 0 ? kLeastFittedInPart : kLeastInPart)) return;
+    Trial in_part = *trial;
+    Judge(whole_, InPart(whole_, wrong_, output), whole_.units, &in_part);
+    if (!in_part.restores) return;
+    *trial = std::move(in_part);
+    trial->in_part = true;
+    trial->text += fmt::format(" in {} alone", RegionWords(wrong_.region));
+    if (trial->meaning.part.axis == Axis::kAll) trial->meaning.part = wrong_.region;
+    if (trial->meaning.where == Where::kProduct)
+      trial->meaning.where = WhereOfPart(whole_.culprit->place.stage, wrong_);
   }
 
   static void Judge(const Subject& s, std::span<const float> output, std::span<const float> units,
@@ -255,6 +324,7 @@ class Search {
   }
 
   const Subject& whole_;
+  const WrongPart wrong_;
   std::optional<Part> part_;
   Subject s_;  // what replays are tried on
   std::vector<Trial> trials_;

@@ -8,9 +8,20 @@
 #include <string>
 #include <vector>
 
+#include "diagnose/conclusion.h"
 #include "diagnose/file_arbiter.h"
 
 namespace pb::diagnose {
+
+// What a hypothesis says in the vocabulary of conclusions.
+struct Meaning {
+  Where where = Where::kUnknown;
+  Region part;  // kUnknown: all
+  WhatKind what = WhatKind::kUnknown;
+  double value = 0;
+};
+// Of a variation of an op, by its name.
+Meaning MeaningOf(const std::string& name, int32_t stage);
 
 // A hypothesis that was tried: the op as it would be if the engine did this.
 struct Trial {
@@ -24,9 +35,13 @@ struct Trial {
   double error = 0, bound_ratio = 0;  // of the side's output against the hypothesis
   // agreement within the bound of all rows, or explained by codes
   bool restores = false;
+  // It does so with the hypothesis in the part of the output alone that is wrong (meaning.part).
+  bool in_part = false;
   // Token rows that `error` is over, and those of the op: a large product is tried on some of them
   // first.
   int64_t n_rows = 0, of_rows = 0;
+  Meaning meaning;
+  int32_t stage = -1;  // whose variation it is, where that is an op before this one; -1: this one's
 };
 
 // What hypotheses are tried on.
@@ -37,6 +52,8 @@ struct Subject {
   std::span<const float> output;    // what the side gave
   std::span<const float> declared;  // what the op should give
   std::span<const float> units;     // of declared (Expectation::units); may be empty
+  // Stages of the op's inputs that no point shows, so that the arbiter computed them.
+  std::vector<pb_stage> recomputed = {};
 };
 
 // All that apply to the op; those that restore agreement first: fewer fitted numbers first, then

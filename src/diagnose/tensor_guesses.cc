@@ -24,10 +24,7 @@ void TryTensor(const Subject& s, const OpWeights& own, int32_t stage, int32_t la
   if (other.name == own.name || !SameShape(own, other)) return;
   auto replay = [arbiter = s.arbiter, stage, layer](const Culprit& c) -> Result<Expectation> {
     PB_ASSIGN(std::vector<Recorded> inputs, arbiter->Inputs(c));
-    Expectation e;
-    PB_ASSIGN(e.output,
-              arbiter->Replay(static_cast<pb_stage>(stage), layer, c.first_position, std::move(inputs), ""));
-    return e;
+    return arbiter->Replay(static_cast<pb_stage>(stage), layer, c.first_position, std::move(inputs), "");
   };
   Guess guess{"tensor=" + other.name, fmt::format("reads {} in place of {}", other.name, own.name),
               other.name};
@@ -46,11 +43,59 @@ void ExchangedGate(const Subject& s, std::vector<Guess>* guesses) {
   auto active =
       s.arbiter->Replay(of_experts ? PB_STAGE_EXPERT_ACT : PB_STAGE_FFN_ACT, layer, first, {*up}, "");
   if (!active.ok()) return;
+  std::vector<float> up_units = std::move(active->units);
   auto y = s.arbiter->Replay(of_experts ? PB_STAGE_EXPERT_GATED : PB_STAGE_FFN_GATED, layer, first,
-                             {std::move(*active), *gate}, "");
+                             {std::move(active->output), *gate}, "");
+  if (!y.ok()) return;
+  // The activation is no point of its own here: what its units are beyond one rounding of it is the
+  // product's.
+  for (size_t i = 0; i < y->units.size() && i < up_units.size(); i++)
+    y->units[i] += up_units[i] * std::fabs(gate->values[i]);
+  guesses->push_back({"glu=exchanged", "activates up in place of the gate", "gate and up exchanged", 0,
+                      std::move(y->output.values), std::move(y->units)});
+}
+
+// A mask that is wrong where the softmax applies it: the scores as they are under it, and their
+// softmax.
+void SoftmaxOfOtherMasks(const Subject& s, std::vector<Guess>* guesses) {
+  struct Mask {
+    const char *name, *text, *short_text;
+  };
+  static constexpr Mask kMasks[] = {
+      {"mask.shift=1", "sees one position of the future", "a mask off by one"},
+      {"mask.shift=-1", "hides a position from itself", "a mask off by one"},
+      {"mask.shift=1000000", "does not mask the future", "no causal mask"},
+      {"attn.window_shift=1", "sees one position more than its window", "a window longer by one"},
+      {"attn.window_shift=-1", "sees one position less than its window", "a window shorter by one"},
+      {"attn.window_shift=1000000", "has no window", "no window"},
+  };
+  const Culprit& c = *s.culprit;
+  for (const Mask& mask : kMasks) {
+    auto scores = s.arbiter->ExpectOf(PB_STAGE_ATTN_SCORES, c, mask.name);
+    if (!scores.ok()) continue;
+    auto y = s.arbiter->Replay(PB_STAGE_ATTN_SCORES_SOFTMAX, c.place.layer, c.first_position,
+                               {std::move(scores->output)}, "");
+    if (y.ok())
+      guesses->push_back({mask.name, mask.text, mask.short_text, 0, std::move(y->output.values),
+                          std::move(y->units)});
+  }
+}
+
+// Keys that went into the cache before they were rotated; all of this pass.
+void UnrotatedKeys(const Subject& s, std::vector<Guess>* guesses) {
+  const Culprit& c = *s.culprit;
+  auto inputs = s.arbiter->Inputs(c);
+  const Recorded* before = c.inputs.Output(PB_STAGE_K_NORM, c.place.layer);
+  if (!before) before = c.inputs.Output(PB_STAGE_K_PROJ, c.place.layer);
+  if (!inputs.ok() || !before || inputs->size() != 2) return;
+  std::vector<float>& keys = inputs->back().values;
+  if (keys.size() < before->values.size()) return;
+  std::copy(before->values.begin(), before->values.end(),
+            keys.end() - static_cast<ptrdiff_t>(before->values.size()));
+  auto y = s.arbiter->Replay(PB_STAGE_ATTN_SCORES, c.place.layer, c.first_position, std::move(*inputs), "");
   if (y.ok())
-    guesses->push_back({"glu=exchanged", "activates up in place of the gate", "gate and up exchanged", 0,
-                        std::move(y->values)});
+    guesses->push_back({"kv.unrotated", "keeps keys that are not rotated", "keys before their rotation", 0,
+                        std::move(y->output.values), std::move(y->units)});
 }
 
 // A variation with a fitted value.
@@ -176,9 +221,10 @@ void FitClamp(const Subject& s, std::vector<Guess>* guesses) {
 // One weight of one row: the column whose inputs go with the error over the token rows best.
 void FitCell(const Subject& s, const OpWeights& w, int64_t feature, std::vector<Guess>* guesses) {
   constexpr size_t kTried = 3;
+  constexpr int64_t kLeastRows = 4;  // the column and the weight are two numbers
   auto inputs = s.arbiter->Inputs(*s.culprit);
   const int64_t n_rows = s.culprit->shape[0], width = w.matrix->n_columns, n_features = w.matrix->n_rows;
-  if (!inputs.ok() || n_rows < 2 || static_cast<int64_t>(inputs->front().values.size()) != n_rows * width)
+  if (!inputs.ok() || n_rows < kLeastRows || static_cast<int64_t>(inputs->front().values.size()) != n_rows * width)
     return;
   auto x = [&](int64_t i, int64_t k) {
     return double(inputs->front().values[static_cast<size_t>(i * width + k)]);
@@ -205,10 +251,12 @@ void FitCell(const Subject& s, const OpWeights& w, int64_t feature, std::vector<
       dot += difference(i) * effect, square += effect * effect;
     }
     if (!(square > 0)) continue;
-    auto g =
-        Varied(s, {fmt::format("weight.cell={},{},{:.9g}", feature, k, dot / square),
-                   fmt::format("has weight ({}, {}) of {} off by {:.4g}", feature, k, w.name, dot / square),
-                   "that weight", 2});
+    Guess cell{fmt::format("weight.cell={},{},{:.9g}", feature, k, dot / square),
+               fmt::format("has weight ({}, {}) of {} off by {:.4g}", feature, k, w.name, dot / square),
+               "that weight", 2};
+    cell.meaning = MeaningOf(cell.name, s.culprit->place.stage);
+    cell.meaning.part = {Axis::kFeatures, feature, feature, 1, n_features};
+    auto g = Varied(s, std::move(cell));
     if (!g) return;
     guesses->push_back(std::move(*g));
   }
@@ -270,6 +318,8 @@ std::vector<Guess> OtherTensors(const Subject& s) {
   const int32_t stage = s.culprit->place.stage, layer = s.culprit->place.layer;
   const OpWeights own = WeightsOf(s.arbiter->model(), stage, layer);
   if (stages::kGated.Contains(stage)) ExchangedGate(s, &guesses);
+  if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX) SoftmaxOfOtherMasks(s, &guesses);
+  if (stage == PB_STAGE_ATTN_SCORES) UnrotatedKeys(s, &guesses);
   if (stage == PB_STAGE_EMBEDDINGS || stage == PB_STAGE_LOGITS) return guesses;
   const auto last = static_cast<int32_t>(s.arbiter->model().params().n_layers) - 1;
   const std::vector<int32_t> layers =
@@ -284,19 +334,16 @@ std::vector<Guess> OtherTensors(const Subject& s) {
   return guesses;
 }
 
-std::vector<Guess> FittedVariations(const Subject& s) {
+std::vector<Guess> FittedVariations(const Subject& s, const WrongPart& part) {
   std::vector<Guess> guesses;
   const int32_t stage = s.culprit->place.stage;
   const OpWeights own = WeightsOf(s.arbiter->model(), stage, s.culprit->place.layer);
   if (own.vector) FitEps(s, &guesses);
   if (stages::kRotary.Contains(stage)) FitBase(s, &guesses);
   if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX) FitSoftmaxScale(s, &guesses);
-  const std::vector<int64_t> bad =
-      own.matrix && !stages::kExpertProducts.Contains(stage) && stage != PB_STAGE_EMBEDDINGS
-          ? BadFeatures(s)
-          : std::vector<int64_t>{};
-  if (bad.size() == 1) FitCell(s, own, bad.front(), &guesses);
-  if (bad.size() > 1) FitClamp(s, &guesses);
+  const bool product = own.matrix && !stages::kExpertProducts.Contains(stage) && stage != PB_STAGE_EMBEDDINGS;
+  if (product && part.features.size() == 1) FitCell(s, own, part.features.front(), &guesses);
+  if (product && part.features.size() > 1) FitClamp(s, &guesses);
   return guesses;
 }
 

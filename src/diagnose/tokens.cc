@@ -55,6 +55,8 @@ Result<Diagnosis> ExplainTokens(const run::Comparison& comparison, const drive::
     trial.short_text = "that";
     d.trials.push_back(std::move(trial));
   }
+  d.conclusion.where = Where::kTokens;
+  if (d.Named()) d.conclusion.what = WhatKind::kVariation, d.conclusion.name = d.Named()->name;
   d.blame = agrees[0] && agrees[1] ? Blame::kModelFile
             : agrees[0]            ? Blame::kReference
             : agrees[1]            ? Blame::kCandidate

@@ -14,6 +14,8 @@ namespace {
 constexpr double kSameFactor = 1e-5;        // a fitted factor that is a known one
 constexpr int64_t kMinRowsForConstant = 3;  // token rows that a constant vector is fitted to
 constexpr int64_t kMaxPermuted = 1 << 13;
+constexpr int64_t kLeastValues = 4;    // that a factor is told of: half of them it is fitted to
+constexpr double kNoFactor = 1e-5;     // from 1: a factor that is none
 
 struct View {
   explicit View(const Subject& subject)
@@ -27,20 +29,23 @@ struct View {
   const Subject& s;
 };
 
-// Least squares of output = factor * declared over some features; 0 where there is none.
-double FitFactor(const View& v, std::span<const int64_t> features) {
+// Least squares of output = factor * declared over every other value of some rows and features, so
+// that the rest verify it; 0 where there is none, or there are too few values.
+double FitFactor(const View& v, std::span<const int64_t> rows, std::span<const int64_t> features) {
   double dot = 0, square = 0;
-  for (int64_t i = 0; i < v.n_rows; i++) {
+  int64_t n = 0;
+  for (int64_t i : rows) {
     for (int64_t j : features) {
       const double x = v.out(i, j), y = v.should(i, j);
-      if (std::isfinite(x) && std::isfinite(y)) dot += x * y, square += y * y;
+      if (!std::isfinite(x) || !std::isfinite(y) || y == 0) continue;
+      if (n++ % 2 == 0) dot += x * y, square += y * y;
     }
   }
-  return square > 0 ? dot / square : 0;
+  return square > 0 && n >= kLeastValues ? dot / square : 0;
 }
 
-std::vector<int64_t> AllFeatures(const View& v) {
-  std::vector<int64_t> all(static_cast<size_t>(v.n_features));
+std::vector<int64_t> First(int64_t n) {
+  std::vector<int64_t> all(static_cast<size_t>(n));
   std::iota(all.begin(), all.end(), 0);
   return all;
 }
@@ -91,40 +96,43 @@ void PushScaled(const View& v, double factor, Guess guess, std::vector<Guess>* g
 }
 
 void Factor(const View& v, std::vector<Guess>* guesses) {
-  const double factor = FitFactor(v, AllFeatures(v));
-  if (factor == 0) return;
+  const double factor = FitFactor(v, First(v.n_rows), First(v.n_features));
+  if (factor == 0 || std::fabs(factor - 1) < kNoFactor) return;
   for (const KnownFactor& known : KnownFactors(v.s)) {
     if (std::fabs(factor / known.value - 1) > kSameFactor) continue;
-    return PushScaled(v, known.value, {known.name, known.text, known.short_text, 0}, guesses);
+    Guess guess{known.name, known.text, known.short_text, 0};
+    guess.meaning = MeaningOf(guess.name, v.s.culprit->place.stage);
+    // Some are factors and nothing else; others name what is done with a parameter.
+    if (known.name.find('=') == std::string::npos && known.name.find('.') == std::string::npos)
+      guess.meaning.what = WhatKind::kFactor, guess.meaning.value = known.value;
+    return PushScaled(v, known.value, std::move(guess), guesses);
   }
-  PushScaled(v, factor,
-             {fmt::format("factor={:.6g}", factor),
+  Guess guess{fmt::format("factor={:.6g}", factor),
               fmt::format("gives {:.5g} times what the model declares", factor),
-              fmt::format("factor {:.5g}", factor), 1},
-             guesses);
+              fmt::format("factor {:.5g}", factor), 1};
+  guess.meaning = MeaningOf(guess.name, v.s.culprit->place.stage);
+  guess.meaning.what = WhatKind::kFactor, guess.meaning.value = factor;
+  PushScaled(v, factor, std::move(guess), guesses);
 }
 
-std::string FeaturesText(const std::vector<int64_t>& features) {
-  if (features.size() == 1) return fmt::format("feature {}", features[0]);
-  const bool run = features.back() - features.front() + 1 == static_cast<int64_t>(features.size());
-  return run ? fmt::format("features {} to {}", features.front(), features.back())
-             : fmt::format("{} features, first {}", features.size(), features.front());
-}
-
-// Some features alone are wrong: they are zero, or scaled by one factor.
-void SomeFeatures(const View& v, const std::vector<int64_t>& bad, std::vector<Guess>* guesses) {
-  if (bad.empty() || static_cast<int64_t>(bad.size()) == v.n_features) return;
+// A part alone is wrong: it is zero, or scaled by one factor.
+void PartAlone(const View& v, const WrongPart& part, std::vector<Guess>* guesses) {
+  const std::vector<int64_t>& bad = part.features;
+  if (part.n_values() == 0 || (part.all_features() && part.all_rows())) return;
   bool zero = true;
-  for (int64_t i = 0; i < v.n_rows; i++)
+  for (int64_t i : part.rows)
     for (int64_t j : bad) zero &= v.out(i, j) == 0;
-  const double factor = zero ? 0 : FitFactor(v, bad);
+  const double factor = zero ? 0 : FitFactor(v, part.rows, bad);
+  if (!zero && (factor == 0 || std::fabs(factor - 1) < kNoFactor)) return;
   Guess g;
-  const std::string which = FeaturesText(bad);
-  const OpWeights weights =
-      WeightsOf(v.s.arbiter->model(), v.s.culprit->place.stage, v.s.culprit->place.layer);
+  const bool told = part.region.axis != Axis::kUnknown && part.region.axis != Axis::kAll;
+  const std::string which =
+      told ? RegionWords(part.region) : fmt::format("{} features, first {}", bad.size(), bad.front());
+  const int32_t stage = v.s.culprit->place.stage;
+  const OpWeights weights = WeightsOf(v.s.arbiter->model(), stage, v.s.culprit->place.layer);
   const bool tail = weights.matrix && bad.back() == v.n_features - 1 &&
                     bad.back() - bad.front() + 1 == static_cast<int64_t>(bad.size());
-  if (zero && tail) {
+  if (zero && tail && part.all_rows()) {
     g = {fmt::format("drop.rows={}", bad.size()),
          fmt::format("leaves out the last {} of {} output rows", bad.size(), v.n_features),
          fmt::format("the last {} rows left out", bad.size()), 0};
@@ -135,8 +143,9 @@ void SomeFeatures(const View& v, const std::vector<int64_t>& bad, std::vector<Gu
          fmt::format("gives {} {:.5g} times what the model declares", which, factor),
          fmt::format("factor {:.5g}", factor), 1};
   }
+  g.meaning = {WhereOfPart(stage, part), part.region, zero ? WhatKind::kAbsent : WhatKind::kFactor, factor};
   g.output = v.Declared();
-  for (int64_t i = 0; i < v.n_rows; i++)
+  for (int64_t i : part.rows)
     for (int64_t j : bad)
       g.output[static_cast<size_t>(i * v.n_features + j)] = static_cast<float>(factor * v.should(i, j));
   guesses->push_back(std::move(g));
@@ -232,12 +241,14 @@ void NameOrder(const View& v, const std::vector<int64_t>& bad, const std::vector
   g->short_text = heads ? "the heads in order" : "the rows in order";
 }
 
-void Order(const View& v, const std::vector<int64_t>& bad, std::vector<Guess>* guesses) {
+void Order(const View& v, const WrongPart& part, std::vector<Guess>* guesses) {
+  const std::vector<int64_t>& bad = part.features;
   if (bad.size() < 2 || static_cast<int64_t>(bad.size()) > kMaxPermuted) return;
   const std::vector<int64_t> sources = FindSources(v, bad);
   if (std::ranges::find(sources, -1) != sources.end()) return;
   Guess g;
   NameOrder(v, bad, sources, &g);
+  g.meaning = {WhereOfPart(v.s.culprit->place.stage, part), part.region, WhatKind::kOtherPart, 0};
   g.output = v.Declared();
   for (int64_t i = 0; i < v.n_rows; i++)
     for (size_t k = 0; k < bad.size(); k++)
@@ -303,31 +314,13 @@ void OtherTokens(const View& v, std::vector<Guess>* guesses) {
 
 }  // namespace
 
-std::vector<int64_t> BadFeatures(const Subject& subject) {
+std::vector<Guess> OutputTransformations(const Subject& subject, const WrongPart& part) {
   const View v(subject);
-  const double limit = subject.culprit->bound.At(subject.culprit->first_position + v.n_rows);
-  const double typical = TypicalSquare(v);
-  std::vector<int64_t> bad;
-  for (int64_t j = 0; j < v.n_features; j++) {
-    double error = 0, norm = 0;
-    for (int64_t i = 0; i < v.n_rows; i++) {
-      if (v.out(i, j) == v.should(i, j)) continue;
-      const double e = v.out(i, j) - v.should(i, j);
-      error += e * e, norm += v.should(i, j) * v.should(i, j);
-    }
-    if (!(error <= limit * limit * std::max(typical, norm))) bad.push_back(j);
-  }
-  return bad;
-}
-
-std::vector<Guess> OutputTransformations(const Subject& subject) {
-  const View v(subject);
-  const std::vector<int64_t> bad = BadFeatures(subject);
   std::vector<Guess> guesses;
   Factor(v, &guesses);
-  SomeFeatures(v, bad, &guesses);
+  PartAlone(v, part, &guesses);
   Constant(v, &guesses);
-  Order(v, bad, &guesses);
+  Order(v, part, &guesses);
   Inputs(v, &guesses);
   OtherTokens(v, &guesses);
   return guesses;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "diagnose/hypotheses.h"
+#include "diagnose/wrong_part.h"
 
 namespace pb::diagnose {
 
@@ -21,23 +22,26 @@ struct Guess {
   // The op under the hypothesis, on any rows. Empty: the output is the engine's own transformed, or
   // what it reads.
   std::function<Result<Expectation>(const Culprit&)> replay = {};
+  Meaning meaning = {};  // unknown: that of the name (MeaningOf)
 };
 
 // The op under a variation "key=value", or whatever `guess.replay` is, on the subject's rows.
 // nullopt: the arbiter refuses it.
 std::optional<Guess> Varied(const Subject& subject, Guess guess);
 
-// Features (output columns) whose error is beyond the bound, in order.
-std::vector<int64_t> BadFeatures(const Subject& subject);
-
 // Each list holds guesses: whether one explains the output is the caller's to verify.
 // A factor (named where it is one that engines forget or double), features that are zero or scaled,
 // a constant vector, features in another order, one input handed on.
-std::vector<Guess> OutputTransformations(const Subject& subject);
+std::vector<Guess> OutputTransformations(const Subject& subject, const WrongPart& part);
 // The product or norm with another tensor of its shape; a gated product with its sides exchanged.
 std::vector<Guess> OtherTensors(const Subject& subject);
+// Of a product: terms of its sums left out or taken several times.
+std::vector<Guess> OtherTerms(const Subject& subject, const WrongPart& part);
+// The wrong values are others of the output: moved, of an earlier row, cut off at a magnitude, rounded
+// down, added to.
+std::vector<Guess> OtherValues(const Subject& subject, const WrongPart& part);
 // A norm's eps, a rotation's base, one weight of a matrix. Dozens of replays.
-std::vector<Guess> FittedVariations(const Subject& subject);
+std::vector<Guess> FittedVariations(const Subject& subject, const WrongPart& part);
 
 }  // namespace pb::diagnose
 

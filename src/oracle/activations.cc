@@ -17,6 +17,8 @@ float Round(float v, QuantiserVariation::Rounding rounding) {
       return std::round(v);
     case QuantiserVariation::Rounding::kTruncate:
       return std::trunc(v);
+    case QuantiserVariation::Rounding::kFloor:
+      return std::floor(v);
   }
   return v;
 }
@@ -27,22 +29,32 @@ struct Scales {
   int lowest, highest;
 };
 
-Scales ScalesOf(std::span<const float> block, ActScheme scheme) {
+// The values that the largest is looked for among.
+std::span<const float> LookedAt(std::span<const float> block, const QuantiserVariation& variation) {
+  const auto n = static_cast<size_t>(std::abs(variation.amax_values));
+  if (n == 0 || n >= block.size()) return block;
+  return variation.amax_values > 0 ? block.first(n) : block.last(n);
+}
+
+Scales ScalesOf(std::span<const float> whole, ActScheme scheme, const QuantiserVariation& variation) {
+  const std::span<const float> block = LookedAt(whole, variation);
+  const float range = variation.range ? static_cast<float>(variation.range) : 127.0f;
   float largest = 0, largest_magnitude = 0;
   for (float v : block) {
     if (std::fabs(v) > largest_magnitude) largest_magnitude = std::fabs(v), largest = v;
   }
   if (scheme == ActScheme::kBitnet) {  // BitNet b1.58, "Quantization Function": absmax per token
-    float s = 127.0f / std::max(largest_magnitude, 1e-5f);
+    float s = range / std::max(largest_magnitude, 1e-5f);
     return {s, 0, -128, 127};  // the product is divided by s: the caller divides, exactly
   }
   if (largest_magnitude == 0) return {0, 0, -127, 127};
   if (scheme == ActScheme::kQ8_K) {  // the value of largest magnitude becomes -127
-    float inverse = -127.0f / largest;
+    float inverse = -range / largest;
     return {inverse, 1.0f / inverse, -128, 127};
   }
-  float d = largest_magnitude / 127.0f;  // Q8_0, Q8_1: the scale is stored as f16
-  return {127.0f / largest_magnitude, F16ToF32(F32ToF16(d)), -127, 127};
+  float d = largest_magnitude / range;  // Q8_0, Q8_1: the scale is stored as f16
+  const bool wide = variation.range > 127 || variation.amax_values != 0;
+  return {range / largest_magnitude, F16ToF32(F32ToF16(d)), wide ? -128 : -127, 127};
 }
 
 // Block `b` of the row, whose values are given.
@@ -50,7 +62,7 @@ void QuantiseBlock(std::span<const float> block, size_t b, const QuantiserVariat
                    Activations* a) {
   const ActScheme scheme = a->scheme;
   const size_t begin = b * static_cast<size_t>(a->block);
-  Scales s = ScalesOf(block, scheme);
+  Scales s = ScalesOf(block, scheme, variation);
   int highest = variation.clamp ? variation.clamp : s.highest,
       lowest = variation.clamp ? -variation.clamp : s.lowest;
   int sum = 0;
@@ -66,8 +78,8 @@ void QuantiseBlock(std::span<const float> block, size_t b, const QuantiserVariat
   // Q8_1 stores d x sum as f16, d in float32 before its own rounding to f16.
   float d = s.to_code == 0 ? 0 : [&] {
     float largest = 0;
-    for (float v : block) largest = std::max(largest, std::fabs(v));
-    return largest / 127.0f;
+    for (float v : LookedAt(block, variation)) largest = std::max(largest, std::fabs(v));
+    return largest / (variation.range ? static_cast<float>(variation.range) : 127.0f);
   }();
   a->sums[b] = F16ToF32(F32ToF16(d * float(sum)));
   a->sum_error[b] = double(a->sums[b]) - double(sum) * double(s.from_code);

@@ -57,8 +57,14 @@ double TabulatedGelu(double x, double errors = 0) {
   const float gelu = 0.5f * h * (1.0f + std::tanh(0.79788456080286535588f * h * (1.0f + 0.044715f * h * h)));
   return RoundF16(gelu + errors * (std::fabs(h) * 0x1p-23 + std::fabs(gelu) * 0x1p-22));
 }
+// The same table of any activation; ggml has had one of SiLU, too.
+double Tabulated(double x, Act a, double errors = 0) {
+  if (a == Act::kGeluTanh) return TabulatedGelu(x, errors);
+  const double h = RoundF16(x), y = ActivateOne(h, a);
+  return RoundF16(y + errors * (std::fabs(h) * 0x1p-23 + std::fabs(y) * 0x1p-22));
+}
 // An entry that lies within them of the middle of two f16 may be either.
-double TableUnits(double x) { return std::fabs(TabulatedGelu(x, 1) - TabulatedGelu(x, -1)) * 0x1p24; }
+double TableUnits(double x, Act a) { return std::fabs(Tabulated(x, a, 1) - Tabulated(x, a, -1)) * 0x1p24; }
 
 // One weight matrix as rows of exact numbers, and per block the minimum that multiplies a stored
 // activation sum (Q4_1).
@@ -535,13 +541,14 @@ Rows Context(const Rows& probabilities, const Rows& v_in, const OpConfig& c, Row
 
 Rows Activate(const Rows& gate, const OpConfig& c, Rows* units) {
   Rows y = gate;
-  const bool table = c.gelu_f16 && c.activation == Act::kGeluTanh;
-  for (double& x : y.v) x = table ? TabulatedGelu(x) : ActivateOne(x, c.activation);
+  const bool table = c.act_table || (c.gelu_f16 && c.activation == Act::kGeluTanh);
+  for (double& x : y.v) x = table ? Tabulated(x, c.activation) : ActivateOne(x, c.activation);
   OwnUnits(y, units);
   // GELU's 1 + erf cancels where the gate is negative.
   if (units && !table && (c.activation == Act::kGelu || c.activation == Act::kGeluTanh))
     for (size_t i = 0; i < y.v.size(); i++) units->v[i] += std::fabs(gate.v[i]) / 2;
-  for (size_t i = 0; units && table && i < y.v.size(); i++) units->v[i] += TableUnits(gate.v[i]);
+  for (size_t i = 0; units && table && i < y.v.size(); i++)
+    units->v[i] += TableUnits(gate.v[i], c.activation);
   return y;
 }
 

@@ -58,6 +58,8 @@ const std::map<std::string_view, NumberField>& NumberFields() {
       {"norm.weight_offset", [](OpConfig& c, double v) { c.norm_weight_offset = v; }},
       {"norm.repeat", [](OpConfig& c, double v) { c.norm_repeat = static_cast<int>(v); }},
       {"quant.clamp", [](OpConfig& c, double v) { c.quantiser.clamp = static_cast<int>(v); }},
+      {"quant.range", [](OpConfig& c, double v) { c.quantiser.range = static_cast<int>(v); }},
+      {"quant.amax", [](OpConfig& c, double v) { c.quantiser.amax_values = static_cast<int>(v); }},
       {"quant.block", [](OpConfig& c, double v) { c.quantiser.block_values = static_cast<int>(v); }},
       {"product.factor", [](OpConfig& c, double v) { c.product_factor = v; }},
       {"drop.columns", [](OpConfig& c, double v) { c.drop_columns = static_cast<int64_t>(v); }},
@@ -112,9 +114,7 @@ Status VaryCell(std::string_view text, OpConfig* c) {
   return {};
 }
 
-}  // namespace
-
-Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation) {
+Result<OpConfig> VaryOne(const OpConfig& declared, std::string_view variation) {
   OpConfig c = declared;
   const size_t equals = variation.find('=');
   if (equals == std::string_view::npos)
@@ -164,11 +164,28 @@ Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation) {
     PB_ASSIGN(
         c.quantiser.rounding,
         Choice<R>(key, text,
-                  {{"half_even", R::kHalfEven}, {"half_away", R::kHalfAway}, {"truncate", R::kTruncate}}));
+                  {{"half_even", R::kHalfEven},
+                   {"half_away", R::kHalfAway},
+                   {"truncate", R::kTruncate},
+                   {"floor", R::kFloor}}));
+  } else if (key == "ffn.table") {
+    PB_ASSIGN(c.act_table, Choice<bool>(key, text, {{"none", false}, {"f16", true}}));
   } else {
     return MakeError(Code::kUnsupported, "variation {}: there is none of this name", key);
   }
   return c;
+}
+
+}  // namespace
+
+Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation) {
+  OpConfig c = declared;
+  while (true) {
+    const size_t end = variation.find(';');
+    PB_ASSIGN(c, VaryOne(c, variation.substr(0, end)));
+    if (end == variation.npos) return c;
+    variation.remove_prefix(end + 1);
+  }
 }
 
 }  // namespace pb::oracle

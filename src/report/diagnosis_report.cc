@@ -141,10 +141,23 @@ Json TrialJson(const diagnose::Trial& t, JsonWriter* writer) {
               {"bound_ratio", writer->Number(t.bound_ratio)}};
 }
 
+Json ConclusionJson(const diagnose::Conclusion& c, JsonWriter* writer) {
+  return Json{{"where", diagnose::WhereName(c.where)},
+              {"part", diagnose::PartText(c.part)},
+              {"when", diagnose::WhenText(c.when)},
+              {"what", diagnose::WhatName(c.what)},
+              {"value", c.value == 0 ? Json(nullptr) : Json(writer->Number(c.value))},
+              {"name", c.name.empty() ? Json(nullptr) : Json(c.name)},
+              {"nearest", c.nearest.empty() ? Json(nullptr) : Json(c.nearest)},
+              {"nearest_ratio", c.nearest.empty() ? Json(nullptr) : Json(writer->Number(c.nearest_ratio))},
+              {"text", diagnose::ConclusionText(c)}};
+}
+
 }  // namespace
 
 Json DiagnosisJson(const Diagnosis& d, JsonWriter* writer) {
   Json out{{"sentence", d.sentence}, {"blame", compare::BlameName(d.blame)}};
+  out["conclusion"] = ConclusionJson(d.conclusion, writer);
   const bool op = d.place.stage >= 0 && d.place.stage < PB_STAGE_COUNT;
   out["place"] = Json{{"prompt", d.place.prompt},
                       {"step", d.place.step},

@@ -272,8 +272,9 @@ Headline OfReason(const run::Comparison& c, const char* before) {
 
 std::string CauseOf(const run::Comparison& c, const Diagnosis& d) {
   const Names names(c);
-  if (const diagnose::Trial* named = d.Named(); named && d.blame != Blame::kModelFile)
-    return names[named->side] + " " + Escape(named->text);
+  const bool of_a_side = d.blame == Blame::kCandidate || d.blame == Blame::kReference ||
+                         d.blame == Blame::kBoth || d.blame == Blame::kEngine;
+  if (of_a_side && !d.side.empty()) return names[d.side] + " " + EscapeLines(diagnose::CauseText(d));
   std::string text = EscapeLines(d.sentence);
   const std::string place =
       d.place.stage >= 0 ? diagnose::PlaceText(d.place.layer, d.place.stage, d.feature) : "tokens";

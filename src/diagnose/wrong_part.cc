@@ -1,0 +1,104 @@
+// Holds every column and every row of an output against its own bound.
+#include "diagnose/wrong_part.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pb::diagnose {
+namespace {
+
+// Squared errors, norms and units of each column or row.
+struct Sums {
+  std::vector<double> error, norm, units;
+  explicit Sums(size_t n) : error(n), norm(n), units(n) {}
+};
+
+std::vector<int64_t> Beyond(const Subject& s, const Sums& sums, double typical) {
+  const compare::LocalBound own =
+      s.units.empty() ? s.culprit->bound
+                      : compare::BoundFromUnits(static_cast<pb_stage>(s.culprit->place.stage), s.units);
+  const double relative = own.At(s.culprit->first_position + s.culprit->shape[0]);
+  std::vector<int64_t> beyond;
+  for (size_t i = 0; i < sums.error.size(); i++) {
+    const double limit = s.units.empty() ? relative * relative * std::max(typical, sums.norm[i])
+                                         : own.c * own.c * own.roundoff * own.roundoff * sums.units[i];
+    if (!(sums.error[i] <= limit)) beyond.push_back(static_cast<int64_t>(i));
+  }
+  return beyond;
+}
+
+// How the features of a stage fall into heads, and what stands in a head's place.
+AxisLayout LayoutOf(const Subject& s, int64_t n_features) {
+  const HyperParameters& p = s.arbiter->model().params();
+  const stages::Stage& stage = stages::Of(s.culprit->place.stage);
+  const bool over_positions = stage.row.over_positions();
+  const bool heads = over_positions || stage.row.heads() != stages::Dim::kOne;
+  const int64_t block = over_positions ? n_features / std::max<int64_t>(p.n_heads, 1) : p.head_dim;
+  AxisLayout layout;
+  if (!heads || block <= 0 || n_features % block != 0) return layout;
+  layout.block = block, layout.block_axis = Axis::kHeads;
+  if (over_positions) layout.code_axis = Axis::kPositions;
+  return layout;
+}
+
+std::vector<Mark> MarksOf(const std::vector<int64_t>& wrong, int64_t n) {
+  std::vector<Mark> marks(static_cast<size_t>(n), Mark::kRight);
+  for (int64_t i : wrong) marks[static_cast<size_t>(i)] = Mark::kWrong;
+  return marks;
+}
+
+}  // namespace
+
+bool WrongPart::Holds(int64_t row, int64_t feature) const {
+  return std::ranges::binary_search(rows, row) && std::ranges::binary_search(features, feature);
+}
+
+WrongPart FindWrongPart(const Subject& s) {
+  WrongPart part;
+  part.n_rows = s.culprit->shape[0];
+  part.n_features = static_cast<int64_t>(s.output.size()) / part.n_rows;
+  Sums columns(static_cast<size_t>(part.n_features)), rows(static_cast<size_t>(part.n_rows));
+  double all = 0;
+  for (size_t at = 0; at < s.output.size(); at++) {
+    const size_t i = at / columns.error.size(), j = at % columns.error.size();
+    const double y = s.declared[at], e = s.output[at] == s.declared[at] ? 0 : double(s.output[at]) - y;
+    const double unit = s.units.empty() ? 0 : double(s.units[at]), norm = std::isfinite(y) ? y * y : 0;
+    columns.error[j] += e * e, columns.norm[j] += norm, columns.units[j] += unit * unit;
+    rows.error[i] += e * e, rows.norm[i] += norm, rows.units[i] += unit * unit;
+    all += norm;
+  }
+  part.features = Beyond(s, columns, all / static_cast<double>(part.n_features));
+  part.rows = Beyond(s, rows, 0);
+  const int64_t n = part.n_features;
+  // Columns that happen to be near what they should be are no pattern: most being wrong, all are.
+  if (2 * static_cast<int64_t>(part.features.size()) > n) {
+    const auto order = FindRegion(MarksOf(part.features, n), LayoutOf(s, n));
+    part.region = order.value_or(Region{Axis::kAll});
+  } else {
+    part.region = FindRegion(MarksOf(part.features, n), LayoutOf(s, n)).value_or(Region{});
+  }
+  if (part.region.axis == Axis::kAll && part.n_rows > 1 && !part.rows.empty() && !part.all_rows())
+    part.region = FindRegion(MarksOf(part.rows, part.n_rows), {Axis::kRows}).value_or(part.region);
+  return part;
+}
+
+Where WhereOfPart(int32_t stage, const WrongPart& part) {
+  const Meaning whole = MeaningOf("", stage);
+  if (whole.where != Where::kProduct || part.all_features() || part.features.empty()) return whole.where;
+  const int64_t n = part.features.back() - part.features.front() + 1;
+  const bool tail = part.features.back() == part.n_features - 1 &&
+                    n == static_cast<int64_t>(part.features.size()) && n > 1;
+  return tail || part.region.axis == Axis::kAll ? Where::kProduct : Where::kWeights;
+}
+
+std::vector<float> InPart(const Subject& s, const WrongPart& part, std::span<const float> values) {
+  std::vector<float> out(s.declared.begin(), s.declared.end());
+  for (int64_t i : part.rows)
+    for (int64_t j : part.features) {
+      const auto at = static_cast<size_t>(i * part.n_features + j);
+      out[at] = values[at];
+    }
+  return out;
+}
+
+}  // namespace pb::diagnose

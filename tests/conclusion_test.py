@@ -1,0 +1,102 @@
+"""What findings come to: where, which part, when, what; and the sentence that says so, in crossval, audit and diagnose.
+
+Defects are committed by plugins/mutant, which knows nothing of the hypotheses, or by editing the bytes of a file.
+"""
+import shutil
+
+import defects
+from driver import SILU, Case, main, run
+
+MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
+PROMPT = "And God said, Let there be light: and there was light."
+
+
+def mutant(defect, stage, layer=1, when="always"):
+    return f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer={layer},mutant.when={when}"
+
+
+class Conclusion(Case):
+    def conclude(self, *args):
+        """(JSON, conclusion) of a comparison that finds something."""
+        result = run(*args, "--format", "json")
+        self.assertEqual(result.code, 1, result)
+        finding = result.json["findings"][0] if args[0] == "audit" else result.json["diagnosis"]
+        self.assertIsNotNone(finding, result)
+        return finding, finding["conclusion"]
+
+    def compared(self, candidate, *args):
+        return self.conclude("diagnose", "--model", MODEL, "--candidate", candidate, "--reference", "native", "--prompt", PROMPT,
+                             "--max-tokens", "2", "--no-perplexity", "--no-inject", *args)
+
+    def expect(self, candidate, text):
+        finding, conclusion = self.compared(candidate)
+        self.assertEqual(conclusion["text"], text, finding)
+        return finding
+
+    def test_columns_of_any_number(self):
+        finding = self.expect(mutant("tail_columns_8", "down_proj", when="decode"),
+                              "where=product part=columns:504-511/512 when=decode what=absent")
+        self.assertIn("the candidate leaves out the last 8 of 512 columns of K in the product, in decode only;",
+                      finding["sentence"])
+
+    def test_quantisers(self):
+        self.expect(mutant("quant_clamp_63", "up_proj"), "where=codes part=all when=always what=saturation:63")
+        self.expect(mutant("quant_truncates", "up_proj", when="prefill"), "where=codes part=all when=prefill what=truncation")
+
+    def test_parts_of_an_output(self):
+        self.expect(mutant("head_scaled", "attn_context"), "where=formula part=heads:0/4 when=always what=factor:1.02")
+        self.expect(mutant("tail_rows_8", "up_proj"), "where=product part=features:504-511/512 when=always what=absent")
+
+    def test_missing_ops_and_caches(self):
+        self.expect(mutant("norm_missing", "ffn_norm"), "where=formula part=all when=always what=absent")
+        self.expect(mutant("rope_none", "k_rope", when="decode"), "where=formula part=all when=decode what=absent")
+        self.expect(mutant("kv_stale", "attn_context"), "where=cache-read part=all when=always what=stale")
+
+    def test_one_pass_is_enough_where_others_can_be_made(self):
+        result = run("crossval", "--model", MODEL, "--candidate", mutant("factor_1.05", "up_proj"), "--reference", "native",
+                     "--prompt", PROMPT, "--format", "json")
+        self.assertEqual(result.json["diagnosis"]["conclusion"]["text"], "where=product part=all when=always what=factor:1.05",
+                         result)
+
+    def test_an_audit_says_the_same(self):
+        finding, conclusion = self.conclude("audit", "--model", MODEL, "--engine", mutant("tail_columns_8", "down_proj"),
+                                            "--prompt", PROMPT, "--max-tokens", "2")
+        self.assertEqual(conclusion["text"], "where=product part=columns:504-511/512 when=always what=absent", finding)
+        self.assertIsNotNone(finding["codes"], finding)
+
+    def test_all_paths_tell_the_time(self):
+        for when, text in (("few_rows", "up-to-batch:3"), ("many_rows", "from-batch:32"), ("odd_rows", "odd-batch:4")):
+            with self.subTest(when):
+                result = run("crossval", "--model", MODEL, "--candidate", mutant("factor_1.05", "up_proj", when=when),
+                             "--reference", "native", "--prompt", "And God said", "--paths", "all", "--format", "json")
+                self.assertEqual(result.code, 1, result)
+                self.assertEqual(result.json["diagnosis"]["conclusion"]["when"], text, result)
+
+
+class Files(Conclusion):
+    """A file whose columns are not those of the good one."""
+
+    def spoiled(self, columns):
+        model = defects.Model(MODEL)
+        _, _, n_rows, _, _ = model.matrix("blk.2.ffn_up.weight")
+        for row in range(n_rows):
+            for column in columns:
+                model.set_ternary("blk.2.ffn_up.weight", row, column, 0)
+        path = self.folder / "spoiled.gguf"
+        model.save(path)
+        shutil.copy(SILU / "config.json", self.folder)
+        return path
+
+    def test_columns_blocks_and_orders(self):
+        for columns, part in (((253, 254, 255), "columns:253-255/256"), (range(3, 256, 4), "columns:3-255%4/256"),
+                              ((40, 41, 42), "columns:40-42/256"), ((17,), "columns:17/256")):
+            with self.subTest(part):
+                finding, conclusion = self.conclude("diagnose", "--model", self.spoiled(columns), "--reference-model", MODEL,
+                                                    "--candidate", "native", "--reference", "native", "--prompt", PROMPT,
+                                                    "--max-tokens", "2", "--no-perplexity", "--no-inject")
+                self.assertEqual(conclusion["text"], f"where=weights part={part} when=always what=absent", finding)
+                self.assertEqual(finding["blame"], "model-file")
+
+
+if __name__ == "__main__":
+    main()
