@@ -174,14 +174,15 @@ void Explanation::Try(int side, FileArbiter& arbiter, const Expectation& declare
                    [](const Trial& a, const Trial& b) { return a.restores && !b.restores; });
 }
 
+constexpr size_t kEnoughPasses = 8;  // of those that a probe makes
+
 // Passes of other sizes than the run had, where those of the run leave it open when the op is wrong.
 void Explanation::MeasureWhen(int side, FileArbiter& arbiter) {
   if (out_.conclusion.when.kind == WhenKind::kAlways || culprit_.place.stage != out_.place.stage) return;
   const auto prompt = static_cast<size_t>(culprit_.place.prompt);
   const std::vector<int32_t>& tokens = comparison_.prompts[prompt].tokens;
   const Trial* named = out_.Named();
-  const Probe probe{&Record(side), &arbiter, &culprit_, tokens,
-                    named && named->n_fitted == 0 ? named->name : "", limits_};
+  const Probe probe{&Record(side), &arbiter, &culprit_, tokens, named ? named->name : "", limits_};
   if (!IsCheap(probe)) return;
   std::vector<SeenPass> probed = ProbePasses(probe);
   if (probed.empty()) return;
@@ -189,6 +190,10 @@ void Explanation::MeasureWhen(int side, FileArbiter& arbiter) {
   // A right pass of the run may be one in which the mistake does not show.
   std::erase_if(out_.passes, [](const SeenPass& pass) { return !pass.wrong; });
   AddPasses(probed, &out_);
+  // What does not show with a single token is there always, where it is at every size that was tried.
+  const auto right = [](const SeenPass& pass) { return !pass.wrong || pass.n_tokens == 1; };
+  if (probed.size() >= kEnoughPasses && std::ranges::none_of(out_.passes, right))
+    out_.conclusion.when = {WhenKind::kAlways};
 }
 
 void Explanation::Draw(int side, FileArbiter& arbiter, const Expectation& declared) {

@@ -211,7 +211,8 @@ class Search {
       if (at.Contains(c.place.stage)) Try({at, key, fmt::format("{:.9g}", value).c_str(), text, short_text});
     };
     const HyperParameters& p = s_.arbiter->model().params();
-    if (c.first_position > 1)
+    // Of one row that is no rotation at all.
+    if (c.first_position > 1 && c.shape[0] > 1)
       attempt(kRope, "rope.offset", -c.first_position, "counts positions from the start of each batch",
               "positions from the batch's start");
     attempt(kRope, "rope.dims", static_cast<double>(p.rope_dims) / 2, "rotates half of each head",

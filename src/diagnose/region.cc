@@ -130,7 +130,7 @@ std::string RegionWords(const Region& part) {
       break;
   }
   if (part.every > 1)
-    return fmt::format("every {} of {} {}{}, from {} on", Ordinal(part.every), part.of, noun.many, noun.tail,
+    return fmt::format("every {} of {} {}{} (from {} on)", Ordinal(part.every), part.of, noun.many, noun.tail,
                        part.first);
   if (n == 1 && part.last + 1 == part.of)
     return fmt::format("the last of {} {}{}", part.of, noun.many, noun.tail);

@@ -52,7 +52,7 @@ TEST(RegionWords, SaysThem) {
   };
   EXPECT_EQ(words(Axis::kColumns, 253, 255, 1, 256), "the last 3 of 256 columns of K");
   EXPECT_EQ(words(Axis::kColumns, 255, 255, 1, 256), "the last of 256 columns of K");
-  EXPECT_EQ(words(Axis::kColumns, 3, 255, 4, 256), "every 4th of 256 columns of K, from 3 on");
+  EXPECT_EQ(words(Axis::kColumns, 3, 255, 4, 256), "every 4th of 256 columns of K (from 3 on)");
   EXPECT_EQ(words(Axis::kFeatures, 296, 299, 1, 1024), "features 296 to 299 of 1024");
   EXPECT_EQ(words(Axis::kCode, 7, 7, 1, 32), "code 7 of each block of 32");
   EXPECT_EQ(words(Axis::kBlocks, 2, 2, 1, 8), "block 2 of 8 of its input");

@@ -275,6 +275,8 @@ std::string CauseOf(const run::Comparison& c, const Diagnosis& d) {
   const bool of_a_side = d.blame == Blame::kCandidate || d.blame == Blame::kReference ||
                          d.blame == Blame::kBoth || d.blame == Blame::kEngine;
   if (of_a_side && !d.side.empty()) return names[d.side] + " " + EscapeLines(diagnose::CauseText(d));
+  if (const diagnose::Trial* named = d.Named(); named && d.blame != Blame::kModelFile)
+    return names[named->side] + " " + Escape(named->text);
   std::string text = EscapeLines(d.sentence);
   const std::string place =
       d.place.stage >= 0 ? diagnose::PlaceText(d.place.layer, d.place.stage, d.feature) : "tokens";
