@@ -11,7 +11,7 @@ namespace {
 
 // A share of all members from which on, none being right, all are said to be wrong.
 constexpr double kAllShare = 0.5;
-// Open members at an end of the axis that count as wrong, for each wrong one.
+// Open members at an end of the axis, or of a block, that count as wrong, for each wrong one.
 constexpr int64_t kOpenForWrong = 3;
 // Wrong members that an order of every nth has at least.
 constexpr int64_t kLeastOfOrder = 3;
@@ -30,7 +30,8 @@ Region Range(std::span<const Mark> marks, const AxisLayout& layout, int64_t firs
   const int64_t block = layout.block;
   if (block > 1 && n > block && last < n - 1) {
     const int64_t begin = first / block * block, end = std::min((last / block + 1) * block, n);
-    if (open(begin, first) && open(last + 1, end) && layout.block_axis != Axis::kUnknown)
+    const bool enough = end - begin - (last - first + 1) <= kOpenForWrong * n_wrong;
+    if (enough && open(begin, first) && open(last + 1, end) && layout.block_axis != Axis::kUnknown)
       return {layout.block_axis, begin / block, end / block - 1, 1, (n + block - 1) / block};
   }
   if (layout.block_axis == Axis::kHeads && block > 1 && last == n - 1 && first % block == 0)

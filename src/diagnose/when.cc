@@ -62,18 +62,21 @@ int64_t FirstPosition(std::span<const SeenPass> passes) {
   return within && from > 1 && std::ranges::all_of(passes, agrees) ? from : -1;
 }
 
-// The least n, a power of two, of which the right passes of more tokens are multiples and the wrong
-// ones are not; 0: there is none.
+// The one n, a power of two, of which the right passes of more tokens are multiples and the wrong
+// ones are not; 0: there is none, or there are several.
 int64_t OddOf(std::span<const SeenPass> passes) {
+  int64_t found = 0;
   for (int64_t n : {2, 4, 8, 16, 32}) {
     bool holds = true, both[2] = {false, false};
     for (const SeenPass& p : passes) {
       if (p.n_tokens <= n) continue;
       holds &= (p.n_tokens % n != 0) == p.wrong, both[p.wrong] = true;
     }
-    if (holds && both[0] && both[1]) return n;
+    if (!holds || !both[0] || !both[1]) continue;
+    if (found > 0) return 0;
+    found = n;
   }
-  return 0;
+  return found;
 }
 
 }  // namespace

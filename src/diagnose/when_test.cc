@@ -31,7 +31,8 @@ TEST(WhenOf, SizesTellWhereOneStepLiesBetween) {
   EXPECT_EQ(When({Right(7), Wrong(40), Right(1, 7)}), "unknown") << "8, 16 or 32";
   EXPECT_EQ(When({Right(31), Wrong(32), Right(1, 7)}), "from-batch:32");
   EXPECT_EQ(When({Wrong(3), Wrong(3, 3), Right(4), Right(7), Right(1, 7)}), "up-to-batch:3");
-  EXPECT_EQ(When({Right(8), Wrong(7), Right(12), Wrong(9), Right(1, 20)}), "odd-batch:4");
+  EXPECT_EQ(When({Right(8), Wrong(6), Right(12), Wrong(9), Right(1, 20)}), "odd-batch:4");
+  EXPECT_EQ(When({Right(8), Wrong(7), Right(12), Wrong(9), Right(1, 20)}), "unknown") << "2 or 4";
 }
 
 TEST(WhenOf, PositionsTell) {
