@@ -229,7 +229,8 @@ diagnose::Subject OpJudge::SubjectOf(const diagnose::Culprit& op, std::span<cons
                                      const diagnose::Expectation& declared) {
   diagnose::Subject subject{"engine", &op, &arbiter_, output, declared.output.values, declared.units, {}};
   for (const std::string& name : declared.recomputed)
-    if (const pb_stage stage = stages::Find(name); stages::IsStage(stage)) subject.recomputed.push_back(stage);
+    if (const pb_stage stage = stages::Find(name); stages::IsStage(stage))
+      subject.recomputed.push_back(stage);
   return subject;
 }
 
@@ -241,12 +242,10 @@ void OpJudge::Conclude(host::Engine* engine) {
     const diagnose::Expectation& declared = kept_[i].declared;
     std::vector<diagnose::SeenPass> passes;
     for (const compare::PointRow& row : rows_)
-      if (row.stage == op.place.stage && row.layer == op.place.layer)
-        passes.push_back(diagnose::SeenAs(row));
+      if (row.stage == op.place.stage && row.layer == op.place.layer) passes.push_back(diagnose::SeenAs(row));
     if (engine) CompareQuantisers(*engine, op, declared, &d);
-    diagnose::DrawConclusion({SubjectOf(op, op.reference, declared), d.trials,
-                              d.codes ? &*d.codes : nullptr, passes},
-                             &d);
+    diagnose::DrawConclusion(
+        {SubjectOf(op, op.reference, declared), d.trials, d.codes ? &*d.codes : nullptr, passes}, &d);
     if (d.blame == Blame::kModelFile && d.conclusion.where == diagnose::Where::kProduct)
       d.conclusion.where = diagnose::Where::kWeights;
     // Of values that are not finite what was said is more than a cause.

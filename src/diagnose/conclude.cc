@@ -13,8 +13,8 @@ namespace pb::diagnose {
 namespace {
 
 const Trial* NamedOf(const Evidence& e) {
-  const auto named = std::ranges::find_if(
-      e.trials, [&](const Trial& t) { return t.restores && t.side == e.subject.side; });
+  const auto named =
+      std::ranges::find_if(e.trials, [&](const Trial& t) { return t.restores && t.side == e.subject.side; });
   return named == e.trials.end() ? nullptr : &*named;
 }
 

@@ -162,7 +162,8 @@ Subject SubjectOf(const std::string& side, const Culprit& culprit, FileArbiter& 
                   std::span<const float> output, const Expectation& declared) {
   Subject subject{side, &culprit, &arbiter, output, declared.output.values, declared.units, {}};
   for (const std::string& name : declared.recomputed)
-    if (const pb_stage stage = stages::Find(name); stages::IsStage(stage)) subject.recomputed.push_back(stage);
+    if (const pb_stage stage = stages::Find(name); stages::IsStage(stage))
+      subject.recomputed.push_back(stage);
   return subject;
 }
 
@@ -315,8 +316,8 @@ void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
   d->side = evidence.subject.side;
   d->cause = CauseWords(evidence, d->conclusion), d->nearest = NearestWords(evidence, d->conclusion);
   d->passes.assign(evidence.passes.begin(), evidence.passes.end());
-  const auto named = std::ranges::find_if(
-      d->trials, [&](const Trial& t) { return t.restores && t.side == d->side; });
+  const auto named =
+      std::ranges::find_if(d->trials, [&](const Trial& t) { return t.restores && t.side == d->side; });
   if (named != d->trials.end() && named->stage >= 0) d->place.stage = named->stage, d->feature.reset();
 }
 

@@ -9,8 +9,8 @@
 
 #include "compare/types.h"
 #include "diagnose/capture.h"
-#include "diagnose/conclude.h"
 #include "diagnose/code_evidence.h"
+#include "diagnose/conclude.h"
 #include "diagnose/hypotheses.h"
 #include "run/record.h"
 
@@ -41,7 +41,7 @@ struct Diagnosis {
   // Half a sentence behind its name, and what is nearest where nothing explains it: "leaves out the
   // last 3 of 256 columns of K in the product" (CauseText).
   std::string cause, nearest;
-  std::vector<SeenPass> passes;  // of the op, that the conclusion's `when` rests on
+  std::vector<SeenPass> passes;   // of the op, that the conclusion's `when` rests on
   std::vector<Finding> findings;  // the evidence
   // of a quantised product whose engines or arbiter tell codes
   std::optional<CodeEvidence> codes;

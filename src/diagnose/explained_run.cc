@@ -38,8 +38,7 @@ void TellWhatTheArbiterLeavesUnheard(run::Comparison* comparison) {
 
 bool IsDivergence(const compare::Verdict& verdict) {
   return verdict.outcome == compare::Outcome::kDiverged || verdict.Has(ReasonCode::kNonFinitePoint) ||
-         verdict.Has(ReasonCode::kLocalErrorAboveBound) ||
-         verdict.Has(ReasonCode::kTokensDiffer);
+         verdict.Has(ReasonCode::kLocalErrorAboveBound) || verdict.Has(ReasonCode::kTokensDiffer);
 }
 
 Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<drive::EngineSpec>& arbiter,

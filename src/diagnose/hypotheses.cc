@@ -288,9 +288,8 @@ class Search {
     trial.side = s.side, trial.name = std::move(guess.name), trial.text = std::move(guess.text);
     trial.short_text = std::move(guess.short_text), trial.n_fitted = guess.n_fitted;
     trial.stage = stage;
-    trial.meaning = guess.meaning.where != Where::kUnknown
-                        ? guess.meaning
-                        : MeaningOf(trial.name, s.culprit->place.stage);
+    trial.meaning = guess.meaning.where != Where::kUnknown ? guess.meaning
+                                                           : MeaningOf(trial.name, s.culprit->place.stage);
     Judge(s, guess.output, guess.units, &trial);
     trial.of_rows = whole_.culprit->shape[0];
     if (trial.restores && trial.n_rows < trial.of_rows) {

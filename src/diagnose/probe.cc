@@ -29,8 +29,7 @@ class Prober {
     const drive::EngineRecord& side = *probe_.engine;
     PB_TRY(engine_.Start({side.spec, side.plugin, side.settings}));
     PB_TRY(engine_.OpenModel(side.model_path));
-    PB_TRY(engine_.OpenSessionWishing(
-        drive::SessionWishes(side.settings, static_cast<size_t>(kMostTokens))));
+    PB_TRY(engine_.OpenSessionWishing(drive::SessionWishes(side.settings, static_cast<size_t>(kMostTokens))));
     const Place& place = probe_.culprit->place;
     watched_ = {place.stage};
     for (const stages::Input& input : probe_.arbiter->ReplayInputs(static_cast<pb_stage>(place.stage)))

@@ -66,7 +66,8 @@ std::optional<Region> Order(std::span<const Mark> marks, const AxisLayout& layou
     const bool tried = period <= 64 || (period & (period - 1)) == 0 || period == layout.block;
     if (!tried || !Repeats(marks, period, &first, &last)) continue;
     if (is_block) return Region{layout.code_axis, first, last, 1, period};
-    if (first == last) return Region{layout.axis, first, first + (n - 1 - first) / period * period, period, n};
+    if (first == last)
+      return Region{layout.axis, first, first + (n - 1 - first) / period * period, period, n};
   }
   return std::nullopt;
 }

@@ -10,7 +10,8 @@ namespace pb::diagnose {
 namespace {
 
 // '.' right, 'x' wrong, '?' open.
-std::string Region(std::string_view marks, AxisLayout layout = {Axis::kColumns, 8, Axis::kBlocks, Axis::kCode}) {
+std::string Region(std::string_view marks,
+                   AxisLayout layout = {Axis::kColumns, 8, Axis::kBlocks, Axis::kCode}) {
   std::vector<Mark> members;
   for (char c : marks) members.push_back(c == 'x' ? Mark::kWrong : c == '?' ? Mark::kOpen : Mark::kRight);
   const auto found = FindRegion(members, layout);

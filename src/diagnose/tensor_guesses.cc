@@ -76,8 +76,8 @@ void SoftmaxOfOtherMasks(const Subject& s, std::vector<Guess>* guesses) {
     auto y = s.arbiter->Replay(PB_STAGE_ATTN_SCORES_SOFTMAX, c.place.layer, c.first_position,
                                {std::move(scores->output)}, "");
     if (y.ok())
-      guesses->push_back({mask.name, mask.text, mask.short_text, 0, std::move(y->output.values),
-                          std::move(y->units)});
+      guesses->push_back(
+          {mask.name, mask.text, mask.short_text, 0, std::move(y->output.values), std::move(y->units)});
   }
 }
 
@@ -224,7 +224,8 @@ void FitCell(const Subject& s, const OpWeights& w, int64_t feature, std::vector<
   constexpr int64_t kLeastRows = 4;  // the column and the weight are two numbers
   auto inputs = s.arbiter->Inputs(*s.culprit);
   const int64_t n_rows = s.culprit->shape[0], width = w.matrix->n_columns, n_features = w.matrix->n_rows;
-  if (!inputs.ok() || n_rows < kLeastRows || static_cast<int64_t>(inputs->front().values.size()) != n_rows * width)
+  if (!inputs.ok() || n_rows < kLeastRows ||
+      static_cast<int64_t>(inputs->front().values.size()) != n_rows * width)
     return;
   auto x = [&](int64_t i, int64_t k) {
     return double(inputs->front().values[static_cast<size_t>(i * width + k)]);

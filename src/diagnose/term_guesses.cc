@@ -122,7 +122,8 @@ class ProductTerms {
     std::vector<double> sums(static_cast<size_t>(n_minima_));
     for (int64_t k = 0; k < width_; k++)
       sums[static_cast<size_t>(k * n_minima_ / width_)] += row.values[static_cast<size_t>(k)];
-    for (size_t b = 0; b < sums.size() && row.sum_error.size() == sums.size(); b++) sums[b] += row.sum_error[b];
+    for (size_t b = 0; b < sums.size() && row.sum_error.size() == sums.size(); b++)
+      sums[b] += row.sum_error[b];
     return sums;
   }
   std::vector<float> Weights(Kind kind, int64_t j) const {

@@ -59,7 +59,8 @@ class Columns {
  private:
   template <class Number>
   void Add(const std::vector<Number>& rows, std::vector<double>* squares) const {
-    for (size_t i = 0; i < rows.size(); i++) (*squares)[i % length_.size()] += double(rows[i]) * double(rows[i]);
+    for (size_t i = 0; i < rows.size(); i++)
+      (*squares)[i % length_.size()] += double(rows[i]) * double(rows[i]);
   }
   // Row i of x over the columns' lengths, times c where it is given.
   std::vector<double> Scaled(int64_t i, std::span<const double> c) const {

@@ -37,8 +37,7 @@ std::vector<double> Residual(const Terms& t, const std::function<double(int64_t)
 TEST(FitChanges, FindsTheTermsThatAreTakenOtherwise) {
   const Terms t = RandomTerms(3, 60, 96);
   for (const double change : {-1.0, 1.0, 0.05}) {
-    const auto fit =
-        FitChanges(t, Residual(t, [&](int64_t k) { return k % 8 == 3 ? change : 0; }), 1e-6);
+    const auto fit = FitChanges(t, Residual(t, [&](int64_t k) { return k % 8 == 3 ? change : 0; }), 1e-6);
     ASSERT_TRUE(fit);
     const TermMarks marks = MarksOf(*fit);
     EXPECT_NEAR(marks.change, change, 1e-4);

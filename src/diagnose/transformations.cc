@@ -14,8 +14,8 @@ namespace {
 constexpr double kSameFactor = 1e-5;        // a fitted factor that is a known one
 constexpr int64_t kMinRowsForConstant = 3;  // token rows that a constant vector is fitted to
 constexpr int64_t kMaxPermuted = 1 << 13;
-constexpr int64_t kLeastValues = 4;    // that a factor is told of: half of them it is fitted to
-constexpr double kNoFactor = 1e-5;     // from 1: a factor that is none
+constexpr int64_t kLeastValues = 4;  // that a factor is told of: half of them it is fitted to
+constexpr double kNoFactor = 1e-5;   // from 1: a factor that is none
 
 struct View {
   explicit View(const Subject& subject)

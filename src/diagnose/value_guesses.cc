@@ -84,7 +84,9 @@ class Relations {
     for (size_t i = 0; i < v_.at.size(); i += 2) sum += v_.out[i] - v_.should[i];
     const double offset = sum / static_cast<double>((v_.at.size() + 1) / 2);
     if (offset == 0) return;
-    if (!AllOf([&](size_t i) { return std::fabs(v_.out[i] - v_.should[i] - offset) < 0.01 * std::fabs(offset); }))
+    if (!AllOf([&](size_t i) {
+          return std::fabs(v_.out[i] - v_.should[i] - offset) < 0.01 * std::fabs(offset);
+        }))
       return;
     Push({fmt::format("offset={:.6g}", offset), fmt::format("adds {:.5g}{}", offset, InPartWords()),
           fmt::format("{:.5g} taken off", offset), 1},

@@ -17,8 +17,7 @@ class Op {
  public:
   Op() {
     Random random(3);
-    for (int64_t i = 0; i < kRows * kFeatures; i++)
-      declared.push_back(static_cast<float>(random.Normal()));
+    for (int64_t i = 0; i < kRows * kFeatures; i++) declared.push_back(static_cast<float>(random.Normal()));
     output = declared;
     culprit.place = {0, 0, PB_STAGE_FFN_GATED, 0};
     culprit.shape = {kRows, kFeatures};
@@ -77,10 +76,12 @@ TEST(OtherValues, OtherPlaces) {
   Op op;
   op.part.rows = {1, 2};
   const std::vector<float> declared = op.declared;
-  op.Spoil([&](int64_t i, int64_t j, float) { return declared[static_cast<size_t>((i - 1) * kFeatures + j)]; });
+  op.Spoil(
+      [&](int64_t i, int64_t j, float) { return declared[static_cast<size_t>((i - 1) * kFeatures + j)]; });
   EXPECT_EQ(op.Exact(), Names{"stale:0"});
   Op moved;
-  moved.Spoil([&](int64_t i, int64_t j, float) { return declared[static_cast<size_t>(i * kFeatures + j + 2)]; });
+  moved.Spoil(
+      [&](int64_t i, int64_t j, float) { return declared[static_cast<size_t>(i * kFeatures + j + 2)]; });
   EXPECT_EQ(moved.Exact(), Names{"other-part:0"});
 }
 

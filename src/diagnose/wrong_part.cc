@@ -86,8 +86,8 @@ Where WhereOfPart(int32_t stage, const WrongPart& part) {
   const Meaning whole = MeaningOf("", stage);
   if (whole.where != Where::kProduct || part.all_features() || part.features.empty()) return whole.where;
   const int64_t n = part.features.back() - part.features.front() + 1;
-  const bool tail = part.features.back() == part.n_features - 1 &&
-                    n == static_cast<int64_t>(part.features.size()) && n > 1;
+  const bool tail =
+      part.features.back() == part.n_features - 1 && n == static_cast<int64_t>(part.features.size()) && n > 1;
   return tail || part.region.axis == Axis::kAll ? Where::kProduct : Where::kWeights;
 }
 

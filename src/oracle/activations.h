@@ -20,7 +20,8 @@ struct QuantiserVariation {
   int clamp = 0;         // largest magnitude of a code; 0: the scheme's own
   int block_values = 0;  // 0: the scheme's own; -1: one block a row
   int range = 0;         // the code of the largest magnitude; 0: the scheme's own, 127
-  int amax_values = 0;   // of a block, that the largest is looked for among: the first, the last where negative; 0: all
+  int amax_values =
+      0;  // of a block, that the largest is looked for among: the first, the last where negative; 0: all
 };
 
 // One row as a product sees it. Scales and codes are made in float32, as the schemes define them;

@@ -161,13 +161,11 @@ Result<OpConfig> VaryOne(const OpConfig& declared, std::string_view variation) {
     PB_ASSIGN(c.act_quant, ActQuant::Parse(text));
   } else if (key == "quant.rounding") {
     using R = QuantiserVariation::Rounding;
-    PB_ASSIGN(
-        c.quantiser.rounding,
-        Choice<R>(key, text,
-                  {{"half_even", R::kHalfEven},
-                   {"half_away", R::kHalfAway},
-                   {"truncate", R::kTruncate},
-                   {"floor", R::kFloor}}));
+    PB_ASSIGN(c.quantiser.rounding, Choice<R>(key, text,
+                                              {{"half_even", R::kHalfEven},
+                                               {"half_away", R::kHalfAway},
+                                               {"truncate", R::kTruncate},
+                                               {"floor", R::kFloor}}));
   } else if (key == "ffn.table") {
     PB_ASSIGN(c.act_table, Choice<bool>(key, text, {{"none", false}, {"f16", true}}));
   } else {
