@@ -122,14 +122,19 @@ class Relations {
     };
     const Rounding whole = [](double x) { return std::trunc(x); };
     const Rounding down = [](double x) { return std::floor(x); };
-    for (const auto& [name, text, round] :
-         {std::tuple("bf16", "cuts values to bfloat16", bf16), std::tuple("f16", "cuts values to f16", f16),
-          std::tuple("whole", "cuts values to whole numbers", whole),
-          std::tuple("floor", "rounds values down to whole numbers", down)}) {
-      if (!AllOf([&](size_t i) { return round(v_.out[i]) == v_.out[i]; })) continue;
-      if (AllOf([&](size_t i) { return v_.out[i] == 0; })) return;
-      Push({fmt::format("truncation={}", name), text + InPartWords(), "values rounded", 0},
-           WhatKind::kTruncation, 0, [&](size_t i) { return round(v_.should[i]); });
+    struct Grid {
+      const char *name, *text;
+      Rounding round;
+    };
+    const Grid grids[] = {{"bf16", "cuts values to bfloat16", bf16},
+                          {"f16", "cuts values to f16", f16},
+                          {"whole", "cuts values to whole numbers", whole},
+                          {"floor", "rounds values down to whole numbers", down}};
+    if (AllOf([&](size_t i) { return v_.out[i] == 0; })) return;
+    for (const Grid& grid : grids) {
+      if (!AllOf([&](size_t i) { return grid.round(v_.out[i]) == v_.out[i]; })) continue;
+      Push({fmt::format("truncation={}", grid.name), grid.text + InPartWords(), "values rounded", 0},
+           WhatKind::kTruncation, 0, [&](size_t i) { return grid.round(v_.should[i]); });
     }
   }
 

@@ -135,5 +135,39 @@ TEST(Vary, OwnCellOfTheCache) {
   EXPECT_EQ(Context(w, k, Varied(c, "kv.own=before"), nullptr).row(1)[0], 5);
 }
 
+TEST(Vary, SettingsAreJoined) {
+  const OpConfig c = Varied(OneHead(2), "quant.clamp=63;norm.eps=0.5");
+  EXPECT_EQ(c.quantiser.clamp, 63);
+  EXPECT_EQ(c.norm_eps, 0.5);
+  EXPECT_FALSE(Vary(OneHead(2), "quant.clamp=63;").ok());
+  EXPECT_FALSE(Vary(OneHead(2), "quant.clamp=63;no.such=1").ok());
+}
+
+// A block of 32 whose scale is 1: its largest value is 127, the 21st.
+TEST(Vary, QuantisersOfABlock) {
+  std::vector<double> x(32);
+  x[0] = 1.75, x[1] = -1.75, x[20] = 127;
+  const auto codes = [&](std::string_view variation) {
+    auto a = Quantise(x, ActScheme::kQ8_0, Varied(OneHead(2), variation).quantiser);
+    EXPECT_TRUE(a.ok());
+    return std::vector<int>{a->codes[0], a->codes[1], a->codes[20]};
+  };
+  using V = std::vector<int>;
+  EXPECT_EQ(codes("quant.rounding=half_even"), (V{2, -2, 127}));
+  EXPECT_EQ(codes("quant.rounding=truncate"), (V{1, -1, 127}));
+  EXPECT_EQ(codes("quant.rounding=floor"), (V{1, -2, 127}));
+  EXPECT_EQ(codes("quant.range=64"), (V{1, -1, 64}));      // 1.75 * 64 / 127
+  EXPECT_EQ(codes("quant.range=128"), (V{2, -2, 127}));    // 128 is beyond int8
+  EXPECT_EQ(codes("quant.amax=16"), (V{127, -127, 127}));  // of 1.75 among the first 16
+  EXPECT_EQ(codes("quant.amax=-16"), (V{2, -2, 127}));
+}
+
+TEST(Vary, AnActivationFromATable) {
+  const OpConfig c = Varied(OneHead(2), "ffn.table=f16");
+  const double given = 1.0001;  // 1 as f16
+  const auto expected = double(F16ToF32(F32ToF16(static_cast<float>(1 / (1 + std::exp(-1.0))))));
+  EXPECT_EQ(Activate(RowOf({given}), c, nullptr).v[0], expected);
+}
+
 }  // namespace
 }  // namespace pb::oracle
