@@ -5,6 +5,7 @@
 #include <array>
 
 #include "base/random.h"
+#include "plugins/mutant/fault.h"
 
 namespace pb::mutant {
 namespace {
@@ -214,6 +215,15 @@ constexpr Defect kDefects[] = {
     {"benign_quantiser", "benign", kLayerProducts, OtherQuantiser, 0, Spot::kAll, "", Need::kNothing},
     {"benign_formula", "benign", kRope | kScores | kSoftmax | kContext | kAct, OtherFormula, 0, Spot::kAll,
      "", Need::kNothing},
+    {"benign_scale_reciprocal", "benign arithmetic", kLayerProducts, OtherRounding,
+     double(Harmless::kReciprocal), Spot::kAll, "", Need::kCoded},
+    {"benign_scale_double", "benign arithmetic", kLayerProducts, OtherRounding, double(Harmless::kDouble),
+     Spot::kAll, "", Need::kCoded},
+    {"benign_sums_reordered", "benign arithmetic", kLayerProducts, OtherRounding,
+     double(Harmless::kSumsReordered), Spot::kAll, "", Need::kSums},
+    {"benign_fast_math", "benign arithmetic",
+     kNorms | kProducts | kRope | kScores | kSoftmax | kContext | kAct | kResiduals, FastMath, 0, Spot::kAll,
+     "", Need::kNothing},
 };
 
 uint64_t Choose(const Op& op, int64_t n) {
@@ -233,7 +243,9 @@ std::string MatrixObstacle(const Defect& defect, const Op& op) {
   const ActScheme own = OwnScheme(op);
   const BlockType type = w.view->type;
   const bool ternary = type == BlockType::kTQ1_0 || type == BlockType::kTQ2_0 || type == BlockType::kI2_S;
-  if (own == ActScheme::kQ8_1 && defect.commit != OtherQuantiser)
+  const bool knows_sums =
+      defect.commit == OtherQuantiser || defect.commit == OtherRounding || defect.commit == FastMath;
+  if (own == ActScheme::kQ8_1 && !knows_sums)
     return "the mutant does not know how this product rounds its activations";
   if (w.n_out() < defect.LeastRows()) return "the product has too few outputs";
   switch (need) {
@@ -251,6 +263,11 @@ std::string MatrixObstacle(const Defect& defect, const Op& op) {
           other.n_in() == w.n_in() && other.n_out() == w.n_out() && PartnerOf(op.stage) != op.stage;
       return same ? "" : "no other matrix of the layer has this shape";
     }
+    case Need::kCoded:
+      return IsIntegerScheme(own) ? "" : "the product does not quantise its activations";
+    case Need::kSums:
+      return IsIntegerScheme(own) && !BlockMinima(*w.view, 0).empty() ? ""
+                                                                      : "no sums are stored for this product";
     case Need::kQuantised:
     case Need::kBlocks: {
       const bool whole = need == Need::kQuantised || w.n_in() > parameter;

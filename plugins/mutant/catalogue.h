@@ -46,11 +46,14 @@ enum class Need {
   kNormalised,  // the experts' weights are
   kExpertBias,
   kMoreExperts,  // than a token uses
+  kCoded,        // the product's input is rounded to codes
+  kSums,         // and sums of them are stored
 };
 
 struct Defect {
   const char* name;
-  const char* kind;  // a row of the published matrix; "benign": changes bits and is no defect
+  // a row of the published matrix; one that begins with "benign": changes bits and is no defect
+  const char* kind;
   stages::Set at;    // ops it can be committed at; none: in the tokeniser
   void (*commit)(Op& op, double parameter);
   double parameter;
@@ -161,6 +164,10 @@ void NextTokensRow(Op& op, double);
 void Ulp(Op& op, double);
 void OtherSum(Op& op, double which);
 void OtherFormula(Op& op, double);
+
+// harmless.cc: arithmetic that compilers and libraries choose.
+void OtherRounding(Op& op, double how);  // a Harmless
+void FastMath(Op& op, double);
 
 }  // namespace pb::mutant
 

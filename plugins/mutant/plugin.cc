@@ -6,12 +6,16 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <optional>
+#include <random>
 
 #include "base/random.h"
 #include "plugins/mutant/catalogue.h"
+#include "plugins/mutant/draw.h"
 #include "plugins/support/adapter.h"
 
 namespace pb::mutant {
@@ -25,22 +29,30 @@ struct Evaluation {
   int64_t threads;
   bool fused;
 };
-// In which evaluations a defect is: mutant.when.
+// In which evaluations a defect is: mutant.when. Some take a number: "from_batch:32".
 struct When {
   std::string_view name;
-  bool (*holds)(const Evaluation& e);
+  bool numbered;
+  bool (*holds)(const Evaluation& e, int64_t n);
 };
 constexpr When kWhen[] = {
-    {"always", [](const Evaluation&) { return true; }},
-    {"prefill", [](const Evaluation& e) { return e.n_tokens > 1; }},
-    {"decode", [](const Evaluation& e) { return e.n_tokens == 1; }},
-    {"few_rows", [](const Evaluation& e) { return e.n_tokens == 2 || e.n_tokens == 3; }},
-    {"many_rows", [](const Evaluation& e) { return e.n_tokens >= 32; }},
-    {"odd_rows", [](const Evaluation& e) { return e.n_tokens > 4 && e.n_tokens % 4 != 0; }},
-    {"past_32", [](const Evaluation& e) { return e.first_position + e.n_tokens > 32; }},
-    {"past_512", [](const Evaluation& e) { return e.first_position + e.n_tokens > 512; }},
-    {"two_threads", [](const Evaluation& e) { return e.threads >= 2; }},
-    {"flash", [](const Evaluation& e) { return e.fused; }},
+    {"always", false, [](const Evaluation&, int64_t) { return true; }},
+    {"prefill", false, [](const Evaluation& e, int64_t) { return e.n_tokens > 1; }},
+    {"decode", false, [](const Evaluation& e, int64_t) { return e.n_tokens == 1; }},
+    {"few_rows", false, [](const Evaluation& e, int64_t) { return e.n_tokens == 2 || e.n_tokens == 3; }},
+    {"many_rows", false, [](const Evaluation& e, int64_t) { return e.n_tokens >= 32; }},
+    {"odd_rows", false, [](const Evaluation& e, int64_t) { return e.n_tokens > 4 && e.n_tokens % 4 != 0; }},
+    {"past_32", false, [](const Evaluation& e, int64_t) { return e.first_position + e.n_tokens > 32; }},
+    {"past_512", false, [](const Evaluation& e, int64_t) { return e.first_position + e.n_tokens > 512; }},
+    {"two_threads", false, [](const Evaluation& e, int64_t) { return e.threads >= 2; }},
+    {"flash", false, [](const Evaluation& e, int64_t) { return e.fused; }},
+    {"from_batch", true, [](const Evaluation& e, int64_t n) { return e.n_tokens >= n; }},
+    {"up_to_batch", true, [](const Evaluation& e, int64_t n) { return e.n_tokens <= n; }},
+    {"odd_batch", true, [](const Evaluation& e, int64_t n) { return e.n_tokens % n != 0; }},
+    // In the rows of these positions alone.
+    {"from_position", true, [](const Evaluation& e, int64_t n) { return e.first_position + e.n_tokens > n; }},
+    // By another amount each time.
+    {"not_repeatable", false, [](const Evaluation&, int64_t) { return true; }},
 };
 
 // What to do wrong and where.
@@ -48,7 +60,10 @@ struct Plan {
   const Defect* defect = nullptr;     // none: the wrapped engine as it is
   int32_t stage = PB_STAGE_UNMAPPED;  // of a benign change may be unmapped: all that it applies to
   int32_t layer = kEveryLayer;
+  std::optional<Fault> fault;  // in the place of a defect
   const When* when = kWhen;
+  int64_t when_number = 1;
+  int64_t n_drawn = 0;  // mutant.draw: faults that a model's facts tell
   int64_t threads = 1;
   uint64_t seed = 1;
   bool fused = false;  // attn.flash=on: attention shows as one op
@@ -57,12 +72,20 @@ struct Plan {
   std::string act_quant;
   bool f16_sums = false;  // mutant.sums=f16: products of F16 weights keep their sums in f16
 
+  // Whether it changes an op at all.
+  bool Changes() const { return fused || f16_sums || fault || (defect && !defect->at.empty()); }
+  bool IsBenign() const { return defect && std::string_view(defect->kind).starts_with("benign"); }
+  std::string WhenText() const {
+    return when->numbered ? fmt::format("{}:{}", when->name, when_number) : std::string(when->name);
+  }
   bool Hits(int32_t at_stage, int32_t at_layer, int64_t n_tokens, int64_t first_position) const {
-    if (at_stage < 0 || !when->holds({n_tokens, first_position, threads, fused})) return false;
+    if (at_stage < 0 || !when->holds({n_tokens, first_position, threads, fused}, when_number)) return false;
     const auto s = static_cast<pb_stage>(at_stage);
     if (f16_sums)
       return stages::kProducts.Contains(s) && (stage < 0 || at_stage == stage) &&
              (layer == kEveryLayer || at_layer == layer);
+    if (fault)
+      return at_stage == stage && (layer == kEveryLayer || at_layer == layer || !pb_vocabulary[s].per_layer);
     if (!defect || defect->at.empty()) return false;
     const bool here = layer == kEveryLayer || at_layer == layer || !pb_vocabulary[s].per_layer;
     if (!here) return false;
@@ -132,6 +155,21 @@ Result<int64_t> Number(std::string_view key, std::string_view text) {
   return value;
 }
 
+Status ReadWhen(std::string_view text, Plan* plan) {
+  const size_t mark = text.find(':');
+  plan->when = std::ranges::find(kWhen, text.substr(0, mark), &When::name);
+  const bool numbered = mark != std::string_view::npos;
+  if (plan->when == std::end(kWhen) || plan->when->numbered != numbered) {
+    std::vector<std::string> names;
+    for (const When& when : kWhen) names.push_back(fmt::format("{}{}", when.name, when.numbered ? ":N" : ""));
+    return MakeError(Code::kUsage, "mutant.when={}: offered are {}", text, fmt::join(names, ", "));
+  }
+  if (!numbered) return {};
+  PB_ASSIGN(plan->when_number, Number("mutant.when", text.substr(mark + 1)));
+  if (plan->when_number < 1) return MakeError(Code::kUsage, "mutant.when={}: its number is 1 or more", text);
+  return {};
+}
+
 // Takes what is the mutant's own; the rest goes to the wrapped engine.
 Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* rest) {
   for (const auto& [key, value] : settings) {
@@ -160,12 +198,14 @@ Status Apply(const plugin::Settings& settings, Plan* plan, plugin::Settings* res
       PB_ASSIGN(int64_t layer, Number(key, value));
       plan->layer = static_cast<int32_t>(layer);
     } else if (key == "mutant.when") {
-      plan->when = std::ranges::find(kWhen, value, &When::name);
-      if (plan->when == std::end(kWhen)) {
-        std::vector<std::string_view> names;
-        for (const When& when : kWhen) names.push_back(when.name);
-        return MakeError(Code::kUsage, "mutant.when={}: offered are {}", value, fmt::join(names, ", "));
-      }
+      PB_TRY(ReadWhen(value, plan));
+    } else if (key == "mutant.fault") {
+      PB_ASSIGN(plan->fault, ParseFault(value));
+    } else if (key == "mutant.draw") {
+      constexpr int64_t kMost = 100000;
+      PB_ASSIGN(plan->n_drawn, Number(key, value));
+      if (plan->n_drawn > kMost)
+        return MakeError(Code::kUsage, "mutant.draw={}: at most {} faults are drawn", value, kMost);
     } else if (key == "mutant.seed") {
       PB_ASSIGN(int64_t seed, Number(key, value));
       plan->seed = static_cast<uint64_t>(seed);
@@ -226,6 +266,10 @@ class MutantSession : public plugin::Session {
       else
         f.Add(fact.key, fact.value, fact.origin);
     }
+    if (plan_.fault) {
+      f.Add("mutant.fault", FaultText(*plan_.fault), "set");
+      f.Add("mutant.when", plan_.WhenText(), "set");
+    }
     if (!plan_.defect) return;
     f.Add("mutant.defect", plan_.defect->name, "set");
     if (plan_.stage < 0) return;
@@ -257,8 +301,7 @@ class MutantSession : public plugin::Session {
   Status Reset(int32_t n_keep) override { return FromAbi(api_, api_.reset(session_, n_keep)); }
 
   Status Eval(const pb_eval& eval) override {
-    if (!plan_.fused && !plan_.f16_sums && (!plan_.defect || plan_.defect->at.empty()))
-      return FromAbi(api_, api_.eval(session_, &eval));
+    if (!plan_.Changes()) return FromAbi(api_, api_.eval(session_, &eval));
     pb_eval inner{};
     std::memcpy(&inner, &eval, std::min(eval.struct_size, sizeof inner));
     inner.struct_size = sizeof inner;
@@ -283,14 +326,15 @@ class MutantSession : public plugin::Session {
     } sink{this, &replay};
     pb_replay inner = replay;
     inner.ctx = &sink, inner.units = nullptr;
-    std::optional<FaultyQuantiser> quantiser;
+    bool own_codes = false;
     if (replay.codes) {
       op_.stage = static_cast<pb_stage>(replay.stage), op_.layer = replay.layer;
-      if (plan_.defect) quantiser = QuantiserOf(*plan_.defect, op_);
-      if (quantiser && !IsIntegerScheme(quantiser->scheme))
+      own_codes = RoundsOtherwise();
+      if (own_codes && !IsIntegerScheme(SchemeHere()))
         return MakeError(Code::kUnsupported, "{}: under {} its input is not quantised",
-                         pb_vocabulary[op_.stage].name, plan_.defect->name);
-      inner.codes = quantiser ? nullptr : +[](void* ctx, const pb_codes* codes) {
+                         pb_vocabulary[op_.stage].name,
+                         plan_.defect ? plan_.defect->name : FaultText(*plan_.fault));
+      inner.codes = own_codes ? nullptr : +[](void* ctx, const pb_codes* codes) {
         auto* s = static_cast<Sink*>(ctx);
         s->asked->codes(s->asked->ctx, codes);
       };
@@ -306,7 +350,7 @@ class MutantSession : public plugin::Session {
       s->asked->output(s->asked->ctx, &changed);
     };
     PB_TRY(FromAbi(api_, api_.replay(session_, &inner)));
-    if (quantiser) GiveCodes(*quantiser, replay);
+    if (own_codes) GiveCodes(replay);
     return {};
   }
 
@@ -318,19 +362,38 @@ class MutantSession : public plugin::Session {
     return plan_.fused && (stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX);
   }
 
+  // Whether the op at hand has codes of its own.
+  bool RoundsOtherwise() const {
+    if (plan_.fault) return ChangesCodes(*plan_.fault);
+    if (!plan_.defect || !Obstacle(*plan_.defect, op_).empty()) return false;
+    return plan_.defect->commit == OtherRounding || QuantiserOf(*plan_.defect, op_);
+  }
+  ActScheme SchemeHere() const {
+    const auto quantiser = plan_.defect ? QuantiserOf(*plan_.defect, op_) : std::nullopt;
+    return quantiser ? quantiser->scheme : OwnScheme(op_);
+  }
+  // Of one row of its input. Stored sums are told where the scheme has one a block.
+  CodedRow CodesHere(const float* x, int64_t width) const {
+    const ActScheme scheme = SchemeHere();
+    if (plan_.fault) return CodeRow(x, width, scheme, &*plan_.fault);
+    if (plan_.defect->commit == OtherRounding)
+      return CodeRow(x, width, scheme, static_cast<Harmless>(static_cast<int>(plan_.defect->parameter)));
+    const RowCodes row = CodesOf(x, width, scheme, QuantiserOf(*plan_.defect, op_)->fault);
+    return {row.block, {row.codes.begin(), row.codes.end()}, row.scales, 0, {}};
+  }
   // The codes that the op just committed rounds its input to.
-  void GiveCodes(const FaultyQuantiser& quantiser, const pb_replay& replay) const {
-    const char *scheme = ActSchemeName(quantiser.scheme), *maker = "by the mutant's own quantiser";
+  void GiveCodes(const pb_replay& replay) const {
+    const char *scheme = ActSchemeName(SchemeHere()), *maker = "by the mutant's own quantiser";
     std::vector<int8_t> codes;
     std::vector<float> scales, sums;
     int64_t block = 0;
     const int64_t width = op_.in_width(0);
     for (int64_t i = 0; i < op_.n; i++) {
-      const RowCodes row = CodesOf(op_.in(0, i), width, quantiser.scheme, quantiser.fault);
+      const CodedRow row = CodesHere(op_.in(0, i), width);
       block = row.block;
-      codes.insert(codes.end(), row.codes.begin(), row.codes.end());
+      for (double code : row.codes) codes.push_back(static_cast<int8_t>(code));
       scales.insert(scales.end(), row.scales.begin(), row.scales.end());
-      sums.insert(sums.end(), row.sums.begin(), row.sums.end());
+      if (row.sum_group == row.block) sums.insert(sums.end(), row.sums.begin(), row.sums.end());
     }
     const pb_codes out{sizeof(pb_codes),
                        scheme,
@@ -378,12 +441,31 @@ class MutantSession : public plugin::Session {
     for (int i = 1; i < output.n_dims; i++) op_.width *= output.shape[i];
     op_.out = static_cast<float*>(output.data);
     op_.tokens = eval_ ? eval_->tokens + (point.first_position - eval_->first_position) : nullptr;
-    if (plan_.f16_sums)
+    if (plan_.fault)
+      CommitFault();
+    else if (plan_.f16_sums)
       SumInF16(op_);
     else if (Obstacle(*plan_.defect, op_).empty() || Carries(*plan_.defect, op_.stage))
       plan_.defect->commit(op_, plan_.defect->parameter);
     const bool rounds = op_.stage != PB_STAGE_LOGITS && op_.stage != PB_STAGE_EXPERT_IDS;
     if (disturbs && noise_seed_ && rounds) Disturb();
+  }
+
+  void CommitFault() {
+    if (!Obstacle(*plan_.fault, op_).empty()) return;
+    const std::vector<float> right(op_.out, op_.out + op_.n * op_.width);
+    mutant::Commit(*plan_.fault, op_);
+    if (plan_.when->name == "from_position") {
+      const int64_t n = std::clamp<int64_t>(plan_.when_number - op_.first, 0, op_.n) * op_.width;
+      std::copy_n(right.begin(), n, op_.out);
+    }
+    if (plan_.when->name == "not_repeatable") {
+      // Between half of the change and half as much again: no two evaluations are alike.
+      const double share = 0.5 + Random(std::random_device{}()).Uniform();
+      for (size_t k = 0; k < right.size(); k++)
+        if (std::isfinite(right[k]) && std::isfinite(op_.out[k]))
+          op_.out[k] = static_cast<float>(right[k] + share * (double(op_.out[k]) - double(right[k])));
+    }
   }
 
   // Random rounding of what was computed here, as the wrapped engine does it with its own.
@@ -413,12 +495,14 @@ class MutantModel : public plugin::Model {
   ~MutantModel() override { api_.model_close(model_); }
 
   // Without a defect also the catalogue: defect.NAME = "kind|ops it exists at|names of hypotheses
-  // that are right".
+  // that are right". With mutant.draw those that are drawn: fault.N = "kind|op|layer|when|its
+  // spelling|what is true of it".
   void Facts(const plugin::FactSink& f) const override {
     KeptFacts kept;
     if (pb_error* error = api_.model_facts(model_, KeptFacts::Take, &kept)) api_.error_destroy(error);
     for (const auto& fact : kept.facts) f.Add(fact.key, fact.value, fact.origin);
-    if (plan_.defect) return;
+    if (plan_.n_drawn > 0) return TellDrawn(f);
+    if (plan_.defect || plan_.fault) return;
     for (const Defect& d : Catalogue()) {
       // "attn_scores" of all layers, "attn_scores@0,2" of these.
       std::vector<std::string> stages;
@@ -465,11 +549,21 @@ class MutantModel : public plugin::Model {
     Plan plan = plan_;
     plugin::Settings rest;
     PB_TRY(Apply(settings, &plan, &rest));
+    if (plan.defect && plan.fault)
+      return MakeError(Code::kUsage, "mutant.defect and mutant.fault: one of them at a time");
+    if (plan.fault) {
+      if (plan.stage < 0)
+        return MakeError(Code::kUsage, "mutant.fault={}: say at which op: mutant.stage",
+                         FaultText(*plan.fault));
+      if (const std::string why = WhyNot(*plan.fault, plan.stage, plan.layer); !why.empty())
+        return MakeError(Code::kUsage, "mutant.fault={} at {}: {}", FaultText(*plan.fault),
+                         pb_vocabulary[plan.stage].name, why);
+    }
     if (plan.defect && !plan.defect->at.empty() && plan.stage >= 0) {
       if (const std::string why = WhyNot(*plan.defect, plan.stage, plan.layer); !why.empty())
         return MakeError(Code::kUnsupported, "mutant.defect={} at {}: {}", plan.defect->name,
                          pb_vocabulary[plan.stage].name, why);
-    } else if (plan.defect && !plan.defect->at.empty() && plan.defect->kind != std::string_view("benign") &&
+    } else if (plan.defect && !plan.defect->at.empty() && !plan.IsBenign() &&
                plan.defect->kind != std::string_view("quantiser")) {
       return MakeError(Code::kUsage, "mutant.defect={}: say at which op: mutant.stage", plan.defect->name);
     }
@@ -482,7 +576,8 @@ class MutantModel : public plugin::Model {
  private:
   // Why the defect does not exist at an op; what a session's settings decide is taken as by
   // default.
-  std::string WhyNot(const Defect& defect, int32_t stage, int32_t layer) const {
+  template <typename Wrong>
+  std::string WhyNot(const Wrong& wrong, int32_t stage, int32_t layer) const {
     const HyperParameters& p = weights_->params();
     if (!p.ops.Contains(stage)) return "the model has no such op";
     if (pb_vocabulary[stage].per_layer && layer >= p.n_layers)
@@ -491,7 +586,19 @@ class MutantModel : public plugin::Model {
     op.model = weights_.get();
     op.stage = static_cast<pb_stage>(stage);
     op.layer = pb_vocabulary[stage].per_layer ? std::max(layer, 0) : -1;
-    return Obstacle(defect, op);
+    return Obstacle(wrong, op);
+  }
+
+  void TellDrawn(const plugin::FactSink& f) const {
+    f.Add("generator.version", std::to_string(kGeneratorVersion), "observed");
+    const std::vector<Drawn> drawn = Draw(*weights_, plan_.seed, plan_.n_drawn);
+    for (size_t i = 0; i < drawn.size(); i++) {
+      const Drawn& d = drawn[i];
+      f.Add(fmt::format("fault.{}", i),
+            fmt::format("{}|{}|{}|{}|{}|{}", d.fault.kind->kind, pb_vocabulary[d.stage].name, d.layer, d.when,
+                        FaultText(d.fault), d.truth),
+            "observed");
+    }
   }
 
   const pb_engine_api& api_;
