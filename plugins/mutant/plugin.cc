@@ -379,7 +379,8 @@ class MutantSession : public plugin::Session {
     if (plan_.defect->commit == OtherRounding)
       return CodeRow(x, width, scheme, static_cast<Harmless>(static_cast<int>(plan_.defect->parameter)));
     const RowCodes row = CodesOf(x, width, scheme, QuantiserOf(*plan_.defect, op_)->fault);
-    return {row.block, {row.codes.begin(), row.codes.end()}, row.scales, 0, {}};
+    return {row.block, {row.codes.begin(), row.codes.end()}, row.scales, row.sums.empty() ? 0 : row.block,
+            {row.sums.begin(), row.sums.end()}};
   }
   // The codes that the op just committed rounds its input to.
   void GiveCodes(const pb_replay& replay) const {

@@ -6,6 +6,9 @@ namespace pb::cli {
 
 // The commit's 40 digits, "+changes" behind them where files differed from it; empty: not known.
 const char* Commit();
+// The last one that changed what a diagnosis looks for, and the generator of defects, alike.
+const char* CommitOfVariations();
+const char* CommitOfDefects();
 
 }  // namespace pb::cli
 

@@ -1,4 +1,4 @@
-// Which comparisons go through the code paths that are left, and what they find.
+// Runs the comparisons that go through the code paths that are left, as if each had been typed.
 #include "cli/paths.h"
 
 #include <fmt/format.h>
@@ -9,11 +9,10 @@
 #include "compare/types.h"
 #include "drive/passes.h"
 #include "report/crossval_report.h"
+#include "run/path_trials.h"
 
 namespace pb::cli {
 namespace {
-
-using run::Path;
 
 // Sets an engine's setting in both, over what was typed.
 void SetBoth(CrossvalArguments* args, const std::string& key, const std::string& value) {
@@ -31,18 +30,14 @@ PromptArguments OnePrompt(const std::string& text) {
   return prompts;
 }
 
-// The beginning of a text that comes to about so many tokens, cut between characters.
-std::string Beginning(const std::string& text, double n_tokens, double bytes_per_token) {
-  size_t n = std::min(text.size(), static_cast<size_t>(n_tokens * bytes_per_token));
-  while (n < text.size() && (static_cast<unsigned char>(text[n]) & 0xC0) == 0x80) ++n;
-  return text.substr(0, n);
-}
-
-double BytesPerToken(const run::Comparison& c) {
-  size_t n_bytes = 0, n_tokens = 0;
-  for (const run::PromptRecord& p : c.prompts) n_bytes += p.text.size(), n_tokens += p.tokens.size();
-  constexpr size_t kEnough = 20;  // tokens that tell a ratio
-  return n_tokens < kEnough ? 4.0 : static_cast<double>(n_bytes) / static_cast<double>(n_tokens);
+// A trial as if it had been typed.
+CrossvalArguments ArgumentsOf(const run::PathTrial& trial, CrossvalArguments args) {
+  args.prompts = OnePrompt(trial.prompt);
+  args.max_tokens = trial.steps;
+  args.receipt.clear(), args.keep_traces.clear(), args.trace_level.clear();
+  args.all = false;
+  if (!trial.key.empty()) SetBoth(&args, trial.key, trial.value);
+  return args;
 }
 
 // The verdict in a sentence.
@@ -50,18 +45,10 @@ std::string Sentence(const run::Comparison& c) {
   return c.verdict.reasons.empty() ? "nothing was compared" : c.verdict.reasons.front().text;
 }
 
-Result<diagnose::ExplainedRun> Run(const PathAsked& path) {
-  PB_ASSIGN(run::Request request, MakeRequest(path.args));
+Result<diagnose::ExplainedRun> Run(const CrossvalArguments& args) {
+  PB_ASSIGN(run::Request request, MakeRequest(args));
   request.default_row = false;
-  return CompareAndDiagnose(path.args, std::move(request), std::nullopt);
-}
-
-// Bytes of a prompt that fits any model.
-constexpr size_t kShort = 400;
-
-// Whether what a comparison says is about the engines, and not that it could not be made.
-bool Finds(const compare::Verdict& verdict) {
-  return verdict.outcome == compare::Outcome::kDiverged || verdict.outcome == compare::Outcome::kEngineFailed;
+  return CompareAndDiagnose(args, std::move(request), std::nullopt);
 }
 
 // The passes of a comparison that found nothing.
@@ -86,73 +73,39 @@ bool IsFlash(const run::Comparison& c) {
 
 }  // namespace
 
-std::vector<PathAsked> PathsToRun(const CrossvalArguments& args, const run::Comparison& plain,
-                                  const std::string& text) {
-  const std::vector<Path> left = run::PathsNotTaken(plain);
-  auto any = [&](std::initializer_list<Path> paths) {
-    return std::ranges::any_of(paths, [&](Path p) { return std::ranges::find(left, p) != left.end(); });
-  };
-  const double bytes = BytesPerToken(plain);
-  std::vector<PathAsked> asked;
-  auto add = [&](const char* name, const std::string& prompt, int steps) -> CrossvalArguments& {
-    PathAsked path{name, prompt, args};
-    path.args.prompts = OnePrompt(prompt);
-    path.args.max_tokens = steps;
-    path.args.receipt.clear(), path.args.keep_traces.clear(), path.args.trace_level.clear();
-    path.args.all = false;
-    asked.push_back(std::move(path));
-    return asked.back().args;
-  };
-  const std::string mixed(run::TextOfAllPaths());
-  if (any({Path::kFewRows}))
-    SetBoth(&add("2 to 3 tokens at once", Beginning(text, 24, bytes), 0), "ubatch", "3");
-  if (any({Path::kDigits, Path::kContractions, Path::kBlankLines, Path::kCode, Path::kScripts,
-           Path::kDecode}))
-    add("text of all kinds", mixed, 4);
-  if (any({Path::kThreads})) SetBoth(&add("two threads", Beginning(text, 37, bytes), 2), "threads", "2");
-  if (any({Path::kFlash}))
-    SetBoth(&add("flash attention", Beginning(text, 70, bytes), 2), "attn.flash", "on");
-  if (any({Path::kPast512, Path::kManyRows, Path::kPast32, Path::kOddRows})) {
-    const int64_t trained = plain.reference.model_facts().n_ctx_train;
-    // Rather more than 512, as the ratio is only about right.
-    const double most = trained > 0 ? 0.8 * static_cast<double>(trained) : 1e9;
-    add("a long prompt", Beginning(text, std::min(590.0, most), bytes), 4);
-  }
-  return asked;
-}
-
 Status RunPaths(JudgedPaths* result) {
   PB_ASSIGN(const std::string text, ReadCalibration());
   const run::Comparison& plain = result->judged.comparison;
   const std::string asked_for =
       fmt::format("{}: {}", compare::OutcomeName(plain.verdict.outcome), Sentence(plain));
   std::vector<run::PathRun> runs;
-  std::set<Path> taken = run::PathsTaken(plain);
+  std::set<run::Path> taken = run::PathsTaken(plain);
   std::vector<diagnose::SeenPass> right;
   AddRightPasses(plain, &right);
-  for (PathAsked& path : PathsToRun(result->args, plain, text)) {
-    auto judged = Run(path);
-    // How many tokens a text has is known only once it was tokenised.
-    if (!judged.ok() && judged.error().code == Code::kUsage && path.prompt.size() > kShort) {
-      path.args.prompts = OnePrompt(Beginning(path.prompt, 1, static_cast<double>(path.prompt.size()) * 0.6));
-      judged = Run(path);
+  for (const run::PathTrial& trial : run::PathTrials(plain, text)) {
+    CrossvalArguments args = ArgumentsOf(trial, result->args);
+    auto judged = Run(args);
+    const auto shorter = run::Shorter(trial);
+    if (!judged.ok() && judged.error().code == Code::kUsage && shorter) {
+      args = ArgumentsOf(*shorter, result->args);
+      judged = Run(args);
     }
     if (!judged.ok()) {
       // A setting or a length that these engines do not take.
       if (judged.error().code != Code::kUsage) return std::move(judged).error();
-      runs.push_back({path.name, "", judged.error().message, 0});
+      runs.push_back({trial.name, "", judged.error().message, 0});
       continue;
     }
     const run::Comparison& c = judged->comparison;
     runs.push_back(
-        {path.name, std::string(compare::OutcomeName(c.verdict.outcome)), Sentence(c), c.wall_seconds});
-    if (Finds(c.verdict)) {
+        {trial.name, std::string(compare::OutcomeName(c.verdict.outcome)), Sentence(c), c.wall_seconds});
+    if (run::FindsInEngines(c.verdict)) {
       // Where it finds nothing is known besides; but what flash attention does was not tried before.
       if (judged->diagnosis && !IsFlash(c)) diagnose::AddPasses(right, &*judged->diagnosis);
-      *result = {std::move(path.args), std::move(judged).value()};
+      *result = {std::move(args), std::move(judged).value()};
       result->judged.comparison.notes.push_back(
           fmt::format("this is the run '{}' of --paths all; the comparison that was asked for is {}",
-                      path.name, asked_for));
+                      trial.name, asked_for));
       break;
     }
     if (compare::ExitCode(c.verdict.outcome) != kExitOk) continue;

@@ -3,25 +3,9 @@
 #ifndef PARITYBIT_CLI_PATHS_H_
 #define PARITYBIT_CLI_PATHS_H_
 
-#include <string>
-#include <vector>
-
 #include "cli/crossval_common.h"
-#include "run/paths.h"
 
 namespace pb::cli {
-
-// One of them, as if it had been typed.
-struct PathAsked {
-  std::string name;  // "two threads"
-  std::string prompt;
-  CrossvalArguments args;
-};
-
-// Those that may go through a path that is left, the cheapest first. `text`: what long prompts are cut
-// from.
-std::vector<PathAsked> PathsToRun(const CrossvalArguments& args, const run::Comparison& plain,
-                                  const std::string& text);
 
 // A comparison with the arguments that it stands for.
 struct JudgedPaths {

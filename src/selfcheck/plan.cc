@@ -3,10 +3,9 @@
 #include <set>
 
 #include "base/random.h"
-#include "selfcheck/self_check.h"
+#include "selfcheck/cases.h"
 
 namespace pb::selfcheck {
-namespace {
 
 std::vector<std::string> Split(const std::string& text, char separator) {
   std::vector<std::string> parts;
@@ -31,6 +30,8 @@ int32_t StageOf(std::string_view name) {
     if (name == info.name) return info.stage;
   return PB_STAGE_UNMAPPED;
 }
+
+namespace {
 
 // What the mutant says that it can do wrong on a model.
 struct Entry {
@@ -71,7 +72,14 @@ class Planner {
       PB_ASSIGN(std::vector<Entry> entries, AskCatalogue(request_, model, &n_layers));
       const std::set<int32_t> layers{0, static_cast<int32_t>(n_layers / 2),
                                      static_cast<int32_t>(n_layers - 1)};
-      for (const Entry& entry : entries) entry.kind == "benign" ? Harmless(entry) : Defects(entry, layers);
+      for (const Entry& entry : entries) {
+        const bool harmless = entry.kind.starts_with("benign"), of_these = entry.kind == "benign";
+        // The arithmetic of compilers and libraries is beside what is generated, op by op.
+        if (request_.generated.n_cases > 0 && harmless) Harmless(entry, !of_these);
+        if (request_.generated.n_cases > 0 || (harmless && !of_these)) continue;
+        harmless ? Harmless(entry, true) : Defects(entry, layers);
+      }
+      if (request_.generated.n_cases > 0) continue;
       Disturbed();
       if (foreign_) Foreign();
     }
@@ -126,10 +134,11 @@ class Planner {
     Push(std::move(c));
   }
 
-  // The mutant's own, op by op in all layers, and everywhere at once.
-  void Harmless(const Entry& entry) {
+  // The mutant's own, op by op in all layers where these are asked for (they exist in all layers),
+  // and everywhere at once.
+  void Harmless(const Entry& entry, bool op_by_op) {
     constexpr int kSeeds = 6;
-    for (const std::string& stage : entry.stages)  // these exist in all layers
+    for (const std::string& stage : op_by_op ? entry.stages : std::vector<std::string>())
       if (planned_.insert({entry.name, stage}).second || !rest_)
         PushHarmless(fmt::format("{} {}", stage, entry.name),
                      With(request_.mutant, {{"mutant.defect", entry.name}, {"mutant.stage", stage}}),
@@ -207,6 +216,11 @@ std::vector<SelfCase> Sample(std::vector<SelfCase> cases, double share, uint64_t
 
 Result<std::vector<SelfCase>> PlanSelfCheck(const SelfCheckRequest& request) {
   PB_ASSIGN(std::vector<SelfCase> cases, Planner(request).Plan());
+  if (request.generated.n_cases > 0) {
+    PB_ASSIGN(std::vector<SelfCase> generated, PlanGenerated(request));
+    cases.insert(cases.begin(), std::make_move_iterator(generated.begin()),
+                 std::make_move_iterator(generated.end()));
+  }
   return Sample(std::move(cases), request.share, request.seed);
 }
 

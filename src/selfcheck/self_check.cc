@@ -14,15 +14,20 @@
 #include "base/file.h"
 #include "diagnose/stage_text.h"
 #include "drive/participant.h"
+#include "selfcheck/cases.h"
 #include "selfcheck/store.h"
 
 namespace pb::selfcheck {
 namespace {
 
-// Short, and long enough for keys of the past, a decode step, and three rows for whatever is
-// fitted.
-constexpr const char* kPrompt = "And God said, Let there be light";
-constexpr int32_t kDecodeSteps = 2;
+// Place among all ops in dependency order, siblings alike.
+int64_t OpOrder(int32_t stage, int32_t layer, int64_t n_layers) {
+  const int64_t level = pb_vocabulary[stage].level, last = pb_vocabulary[PB_STAGE_LAYER_OUT].level;
+  if (pb_vocabulary[stage].per_layer) return layer * last + level;
+  return stage == PB_STAGE_EMBEDDINGS ? 0 : (n_layers - 1) * last + level;
+}
+
+}  // namespace
 
 // The point at which the defect is, of all passes the one furthest beyond its bound; nullptr: it
 // was not compared.
@@ -32,36 +37,6 @@ const compare::PointRow* OwnPoint(const SelfCase& c, const run::Comparison& comp
     if (row.stage == c.stage && row.layer == c.layer && (!own || row.bound_ratio > own->bound_ratio))
       own = &row;
   return own;
-}
-
-bool ChangesBits(const run::Comparison& comparison) {
-  for (const run::PromptRecord& prompt : comparison.prompts)
-    if (prompt.logits_sha256[0] != prompt.logits_sha256[1]) return true;
-  auto differs = [](const compare::PointRow& row) { return row.rel_l2 != 0; };
-  return std::ranges::any_of(comparison.points, differs) ||
-         std::ranges::any_of(comparison.accumulated, differs);
-}
-
-// Place among all ops in dependency order, siblings alike.
-int64_t OpOrder(int32_t stage, int32_t layer, int64_t n_layers) {
-  const int64_t level = pb_vocabulary[stage].level, last = pb_vocabulary[PB_STAGE_LAYER_OUT].level;
-  if (pb_vocabulary[stage].per_layer) return layer * last + level;
-  return stage == PB_STAGE_EMBEDDINGS ? 0 : (n_layers - 1) * last + level;
-}
-
-// Whether the worst output column is the defect's own, or in its head.
-std::optional<bool> SpotFound(const compare::PointRow& row, const run::Comparison& comparison) {
-  const host::Facts& session = comparison.candidate.session;
-  if (const std::string feature = host::FactText(session, "mutant.feature"); !feature.empty())
-    return (" " + feature + " ").find(fmt::format(" {} ", row.worst_feature_index)) != std::string::npos;
-  const host::Fact* head = host::FindFact(session, "mutant.head");
-  if (!head) return std::nullopt;
-  const int64_t width = std::max<int64_t>(comparison.candidate.model_facts().shape.head_dim, 1);
-  return std::to_string(row.worst_feature_index / width) == head->value;
-}
-
-bool IsNamed(const SelfCase& c, const std::string& name) {
-  return std::ranges::any_of(c.truths, [&](const std::string& truth) { return name.starts_with(truth); });
 }
 
 void JudgePlace(const SelfCase& c, const run::Comparison& comparison, SelfResult* r) {
@@ -77,6 +52,36 @@ void JudgePlace(const SelfCase& c, const run::Comparison& comparison, SelfResult
   r->exact = *first->stage == c.stage && first->layer == c.layer;
   r->within_one =
       std::abs(OpOrder(*first->stage, first->layer, n_layers) - OpOrder(c.stage, c.layer, n_layers)) <= 1;
+}
+
+namespace {
+
+// Short, and long enough for keys of the past, a decode step, and three rows for whatever is
+// fitted.
+constexpr const char* kPrompt = "And God said, Let there be light";
+constexpr int32_t kDecodeSteps = 2;
+
+bool ChangesBits(const run::Comparison& comparison) {
+  for (const run::PromptRecord& prompt : comparison.prompts)
+    if (prompt.logits_sha256[0] != prompt.logits_sha256[1]) return true;
+  auto differs = [](const compare::PointRow& row) { return row.rel_l2 != 0; };
+  return std::ranges::any_of(comparison.points, differs) ||
+         std::ranges::any_of(comparison.accumulated, differs);
+}
+
+// Whether the worst output column is the defect's own, or in its head.
+std::optional<bool> SpotFound(const compare::PointRow& row, const run::Comparison& comparison) {
+  const host::Facts& session = comparison.candidate.session;
+  if (const std::string feature = host::FactText(session, "mutant.feature"); !feature.empty())
+    return (" " + feature + " ").find(fmt::format(" {} ", row.worst_feature_index)) != std::string::npos;
+  const host::Fact* head = host::FindFact(session, "mutant.head");
+  if (!head) return std::nullopt;
+  const int64_t width = std::max<int64_t>(comparison.candidate.model_facts().shape.head_dim, 1);
+  return std::to_string(row.worst_feature_index / width) == head->value;
+}
+
+bool IsNamed(const SelfCase& c, const std::string& name) {
+  return std::ranges::any_of(c.truths, [&](const std::string& truth) { return name.starts_with(truth); });
 }
 
 void JudgeDefect(const SelfCase& c, const diagnose::ExplainedRun& run, SelfResult* r) {
@@ -100,9 +105,9 @@ void JudgeDefect(const SelfCase& c, const diagnose::ExplainedRun& run, SelfResul
     r->named_as = named->name, r->named = IsNamed(c, named->name);
 }
 
-SelfResult RunCase(const SelfCheckRequest& request, const SelfCase& c) {
-  SelfResult r;
-  r.key = c.key, r.kind = c.kind, r.defect = c.defect, r.benign = c.benign;
+}  // namespace
+
+run::Request RequestOf(const SelfCheckRequest& request, const SelfCase& c) {
   run::Request compared;
   compared.candidate = c.candidate, compared.reference = c.reference, compared.model = c.model;
   compared.prompts = {{kPrompt, "self-check"}};
@@ -110,7 +115,16 @@ SelfResult RunCase(const SelfCheckRequest& request, const SelfCase& c) {
   compared.limits = request.limits, compared.calibration = request.calibration;
   // A defect is what departs from what is declared; the engines are one and the same but for that.
   compared.user.precision.strict = !c.benign;
-  auto run = diagnose::CompareAndExplain(std::move(compared), request.arbiter, std::nullopt);
+  return compared;
+}
+
+namespace {
+
+SelfResult RunCase(const SelfCheckRequest& request, const SelfCase& c) {
+  if (!c.truth.empty()) return RunGenerated(request, c);
+  SelfResult r;
+  r.key = c.key, r.kind = c.kind, r.defect = c.defect, r.benign = c.benign;
+  auto run = diagnose::CompareAndExplain(RequestOf(request, c), request.arbiter, std::nullopt);
   if (!run.ok()) return r.error = run.error().message, r;
   const compare::Verdict& verdict = run->comparison.verdict;
   r.verdict = compare::OutcomeName(verdict.outcome);

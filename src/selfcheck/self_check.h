@@ -27,6 +27,9 @@ struct SelfCase {
   int32_t stage = PB_STAGE_UNMAPPED, layer = -1;  // where it is; unmapped: in no single op
   // names of hypotheses that are right, by their beginning
   std::vector<std::string> truths;
+  // Of a generated defect: what is true of it, in the words of a conclusion; alternatives stand between
+  // " | ". Of others empty.
+  std::string truth;
 };
 
 // What became of it. All but the key and the texts is what the matrix counts.
@@ -42,6 +45,10 @@ struct SelfResult {
   std::optional<bool> spot;                // its row or head, where the defect is at one
   bool blamed = false, named = false;
   std::string verdict, place, blame, named_as;  // as reported
+  // Of a generated defect. Which run found it: "plain", or the path's name; empty: none did.
+  std::string found_by;
+  std::string truth, said;  // what is true of it, and the conclusion of its diagnosis
+  std::string match;        // the one against the other: "right" "partial" "nothing" "wrong"
 };
 
 // A defect counts where its local error is at least this many times its bound.
@@ -53,6 +60,12 @@ struct SelfModel {
   bool rest = false;     // of it alone what no model before it has: a defect at an op
 };
 
+// Generated defects in the place of the catalogue's.
+struct GeneratedRequest {
+  int64_t n_cases = 0;  // over all models; 0: the catalogue
+  uint64_t seed = 1;    // of the generator
+};
+
 struct SelfCheckRequest {
   std::vector<SelfModel> models;
   drive::EngineSpec mutant, native, arbiter;   // without settings of the case
@@ -60,14 +73,17 @@ struct SelfCheckRequest {
   std::string calibration;                     // text, as for crossval
   double share = 1;                            // of the cases of each kind, in (0, 1]
   uint64_t seed = 1;                           // which ones
-  std::string filter;                          // only cases whose key holds this text
-  std::filesystem::path results;               // a line for each case as it ends; empty: none
-  bool resume = false;                         // cases that stand there already are not run again
+  GeneratedRequest generated;
+  std::string filter;             // only cases whose key holds this text
+  std::filesystem::path results;  // a line for each case as it ends; empty: none
+  bool resume = false;            // cases that stand there already are not run again
   int n_jobs = 1;
   host::Limits limits;
   drive::Progress progress;
 };
 
+// The version of the mutant's generator.
+Result<int64_t> GeneratorVersion(const SelfCheckRequest& request);
 // The cases asked for, in the order of models. Starts the mutant on each model to ask what it can
 // do wrong there.
 Result<std::vector<SelfCase>> PlanSelfCheck(const SelfCheckRequest& request);

@@ -24,6 +24,9 @@ Json ToJson(const SelfResult& r) {
             {"blamed", r.blamed},     {"named", r.named}, {"verdict", r.verdict},
             {"place", r.place},       {"blame", r.blame}, {"named_as", r.named_as}};
   if (r.spot) j["spot"] = *r.spot;
+  if (!r.truth.empty()) {
+    j["found_by"] = r.found_by, j["truth"] = r.truth, j["said"] = r.said, j["match"] = r.match;
+  }
   // Infinite where one side alone is finite.
   if (std::isfinite(r.bound_ratio)) j["bound_ratio"] = r.bound_ratio;
   return j;
@@ -40,6 +43,8 @@ std::optional<SelfResult> FromJson(const Json& j) try {
   r.place = j.at("place"), r.blame = j.at("blame"), r.named_as = j.at("named_as");
   if (j.contains("spot")) r.spot = j.at("spot").get<bool>();
   r.bound_ratio = j.value("bound_ratio", INFINITY);
+  r.found_by = j.value("found_by", ""), r.truth = j.value("truth", ""), r.said = j.value("said", ""),
+  r.match = j.value("match", "");
   return r;
 } catch (const Json::exception&) {
   return std::nullopt;
