@@ -54,6 +54,33 @@ class SelfCheck(Case):
         self.assertEqual(result.code, 1)
         self.assertEqual(result.codes(), ["goal-missed"])
 
+    def test_generated_defects_are_held_against_truths_written_beforehand(self):
+        """One a model, plain; what is found of them, and that it is kept."""
+        args = ["--generated", "--cases", "5", "--filter", "fault.0 ", "--results", self.folder / "results.jsonl"]
+        result = self_check(*args)
+        self.assertEqual(result.json["schema"], "paritybit.self-check-generated/0", result)
+        cases = result.json["cases"]
+        self.assertEqual(len(cases), 5, result)
+        self.assertEqual(len({case["defect"] for case in cases}), 5)
+        for case in cases:
+            self.assertTrue(case["truth"].startswith("where="), case)
+            self.assertEqual((case["error"], case["detected"], case["exact_op"], case["blamed_right"]), ("", True, True, True), case)
+            self.assertIn(case["match"], ("right", "partial", "nothing", "wrong"))
+        self.assertEqual(len(result.json["goals"]), 5)
+        self.assertEqual(result.json["goals"][0], {"text": "all are found with --paths all: 5 of 5 (100.0 %)", "holds": True})
+        # No harmless change was tried.
+        self.assertEqual((result.code, result.json["goals"][4]["holds"]), (1, False))
+        self.assertRegex(result.json["defects_commit"], r"^([0-9a-f]{40}|$)")
+        again = self_check(*args, "--resume")
+        self.assertEqual([case["said"] for case in again.json["cases"]], [case["said"] for case in cases])
+        self.assertLess(again.json["wall_seconds"], result.json["wall_seconds"])
+
+    def test_what_generated_defects_do_not_take_is_refused(self):
+        for args in (["--record", "page.md"], ["--generated", "--share", "0.5"], ["--generated", "--cases", "0"],
+                     ["--generated", "--seed", "10000001"], ["--generated", "--record", "page.md", "--filter", "mask"]):
+            result = run("self-check", *args)
+            self.assertEqual(result.code, 2, result)
+
 
 if __name__ == "__main__":
     main()

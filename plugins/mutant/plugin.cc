@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -51,7 +50,7 @@ constexpr When kWhen[] = {
     {"odd_batch", true, [](const Evaluation& e, int64_t n) { return e.n_tokens % n != 0; }},
     // In the rows of these positions alone.
     {"from_position", true, [](const Evaluation& e, int64_t n) { return e.first_position + e.n_tokens > n; }},
-    // By another amount each time.
+    // In some rows, others each time.
     {"not_repeatable", false, [](const Evaluation&, int64_t) { return true; }},
 };
 
@@ -382,6 +381,12 @@ class MutantSession : public plugin::Session {
     return {row.block, {row.codes.begin(), row.codes.end()}, row.scales, row.sums.empty() ? 0 : row.block,
             {row.sums.begin(), row.sums.end()}};
   }
+  // Whether the fault is in row i of the op just committed.
+  bool IsHit(int64_t i) const {
+    return plan_.when->name == "not_repeatable" ? hit_[static_cast<size_t>(i)]
+           : plan_.when->name == "from_position" ? op_.first + i >= plan_.when_number
+                                                 : true;
+  }
   // The codes that the op just committed rounds its input to.
   void GiveCodes(const pb_replay& replay) const {
     const char *scheme = ActSchemeName(SchemeHere()), *maker = "by the mutant's own quantiser";
@@ -390,7 +395,8 @@ class MutantSession : public plugin::Session {
     int64_t block = 0;
     const int64_t width = op_.in_width(0);
     for (int64_t i = 0; i < op_.n; i++) {
-      const CodedRow row = CodesHere(op_.in(0, i), width);
+      const CodedRow row = IsHit(i) ? CodesHere(op_.in(0, i), width)
+                                    : CodeRow(op_.in(0, i), width, SchemeHere(), nullptr);
       block = row.block;
       for (double code : row.codes) codes.push_back(static_cast<int8_t>(code));
       scales.insert(scales.end(), row.scales.begin(), row.scales.end());
@@ -460,13 +466,21 @@ class MutantSession : public plugin::Session {
       const int64_t n = std::clamp<int64_t>(plan_.when_number - op_.first, 0, op_.n) * op_.width;
       std::copy_n(right.begin(), n, op_.out);
     }
-    if (plan_.when->name == "not_repeatable") {
-      // Between half of the change and half as much again: no two evaluations are alike.
-      const double share = 0.5 + Random(std::random_device{}()).Uniform();
-      for (size_t k = 0; k < right.size(); k++)
-        if (std::isfinite(right[k]) && std::isfinite(op_.out[k]))
-          op_.out[k] = static_cast<float>(right[k] + share * (double(op_.out[k]) - double(right[k])));
-    }
+    if (plan_.when->name != "not_repeatable") return;
+    hit_ = OtherRows(op_.n);
+    for (int64_t i = 0; i < op_.n; i++)
+      if (!hit_[static_cast<size_t>(i)]) std::copy_n(right.begin() + i * op_.width, op_.width, op_.row(i));
+  }
+
+  // Which of n rows, at random, and others than the time before.
+  static std::vector<bool> OtherRows(int64_t n) {
+    static std::vector<bool> last;
+    std::vector<bool> rows(static_cast<size_t>(n));
+    Random random(std::random_device{}());
+    do
+      for (size_t i = 0; i < rows.size(); i++) rows[i] = random.Below(2) == 1;
+    while (n > 0 && rows == last);
+    return last = rows;
   }
 
   // Random rounding of what was computed here, as the wrapped engine does it with its own.
@@ -484,6 +498,7 @@ class MutantSession : public plugin::Session {
   std::optional<uint64_t> noise_seed_;
   const pb_tap* outer_ = nullptr;  // of the evaluation at hand
   const pb_eval* eval_ = nullptr;
+  std::vector<bool> hit_;  // rows of the last op that is not repeatable
   std::map<int32_t, uint32_t> wanted_;  // what the outer tap wants, by stage
   Op op_;
 };

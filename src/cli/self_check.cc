@@ -116,6 +116,9 @@ Status CheckArguments(const SelfCheckArguments& args) {
   if (args.generated && args.share < 1)
     return MakeError(Code::kUsage,
                      "--share is of the listed defects: of generated ones say how many, with --cases");
+  constexpr uint64_t kMostSeed = 10000000;
+  if (args.generated && args.seed > kMostSeed)
+    return MakeError(Code::kUsage, "--seed {}: of the generator it is at most {}", args.seed, kMostSeed);
   if (!args.record.empty() && !args.filter.empty())
     return MakeError(Code::kUsage, "--record keeps whole measurements, and --filter leaves cases out");
   return {};

@@ -16,13 +16,14 @@ namespace {
 // What the diagnosis comes to. The one place that reads it.
 diagnose::Conclusion ConclusionOf(const diagnose::Diagnosis&) { return {}; }
 
-Result<host::Facts> AskGenerator(const SelfCheckRequest& request, const std::filesystem::path& model,
-                                 int64_t n) {
-  const host::Settings settings{{"mutant.draw", std::to_string(n)},
-                                {"mutant.seed", std::to_string(request.generated.seed)}};
+// Each model has a stream of its own: the seed's, and its place among the models.
+Result<host::Facts> AskGenerator(const SelfCheckRequest& request, size_t at, int64_t n) {
+  constexpr uint64_t kMostModels = 100;
+  const std::string seed = std::to_string(request.generated.seed * kMostModels + at);
+  const host::Settings settings{{"mutant.draw", std::to_string(n)}, {"mutant.seed", seed}};
   PB_ASSIGN(auto engine, host::Engine::Start(request.mutant.plugin, With(request.mutant, settings).settings,
                                              request.limits));
-  return engine->OpenModel(model);
+  return engine->OpenModel(request.models[at].path);
 }
 
 // "kind|op|layer|when|its spelling|truth"
@@ -124,7 +125,7 @@ void Weigh(const SelfCheckRequest& request, const SelfCase& c, SelfResult* r) {
 }  // namespace
 
 Result<int64_t> GeneratorVersion(const SelfCheckRequest& request) {
-  PB_ASSIGN(const host::Facts facts, AskGenerator(request, request.models.front().path, 1));
+  PB_ASSIGN(const host::Facts facts, AskGenerator(request, 0, 1));
   const host::Fact* version = host::FindFact(facts, "generator.version");
   int64_t number = 0;
   if (version) std::from_chars(version->value.data(), version->value.data() + version->value.size(), number);
@@ -142,7 +143,7 @@ Result<std::vector<SelfCase>> PlanGenerated(const SelfCheckRequest& request) {
         request.generated.n_cases / n_models + (i < request.generated.n_cases % n_models ? 1 : 0);
     if (n == 0) continue;
     const std::filesystem::path& model = request.models[static_cast<size_t>(i)].path;
-    PB_ASSIGN(const host::Facts facts, AskGenerator(request, model, n));
+    PB_ASSIGN(const host::Facts facts, AskGenerator(request, static_cast<size_t>(i), n));
     for (const host::Fact& fact : facts) {
       if (!fact.key.starts_with("fault.")) continue;
       PB_ASSIGN(SelfCase c, CaseOf(request, model, fact));
