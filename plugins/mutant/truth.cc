@@ -44,8 +44,11 @@ class Part {
         return Columns(p.first * block_, std::min((last_ + 1) * block_, columns_) - 1, 1);
       case FaultAxis::kCode: {
         Words words = {Places("code", p.first, last_, p.every, block_)};
-        if (p.first == last_)
+        if (block_ >= columns_) {
+          AddStepped("columns", p.first, last_, p.every, columns_, &words);
+        } else if (p.first == last_) {
           AddStepped("columns", p.first, columns_ - block_ + p.first, block_, columns_, &words);
+        }
         return words;
       }
       case FaultAxis::kFeatures: {
@@ -79,10 +82,14 @@ class Part {
   Words Columns(int64_t first, int64_t last, int64_t every) const {
     Words words;
     AddStepped("columns", first, last, every, columns_, &words);
-    if (block_ <= 0 || block_ >= columns_) return words;
-    const bool whole = first % block_ == 0 && (last + 1) % block_ == 0;
-    if (every == 1 && whole)
+    if (block_ <= 0) return words;
+    const bool whole = every == 1 && first % block_ == 0 && (last + 1) % block_ == 0;
+    if (whole)
       words.push_back(Places("blocks", first / block_, last / block_, 1, (columns_ + block_ - 1) / block_));
+    if (whole && last - first + 1 == columns_) words.push_back("all");
+    // The row is one block.
+    if (block_ >= columns_) AddStepped("code", first, last, every, block_, &words);
+    if (block_ >= columns_) return words;
     // The same place of every block, from the first to the last.
     if (every == block_ && first < block_ && last + block_ >= columns_)
       words.push_back(Places("code", first, first, 1, block_));
@@ -123,7 +130,7 @@ Words FactorWords(double f) { return {Factor(f), fmt::format("variation:factor={
 Truth OfQuantiser(const Fault& f, const Op& op, const Part& part) {
   switch (f.kind->id) {
     case FaultId::kCodesOff:
-      return {{"codes"}, {part.words().front()}, {fmt::format("offset:{:g}", f.amount)}};
+      return {{"codes"}, part.words(), {fmt::format("offset:{:g}", f.amount)}};
     case FaultId::kCodesTruncated:
       return {{"codes"}, {"all"}, {"truncation", "variation:quant.rounding=truncate"}};
     case FaultId::kCodesFloored:
@@ -133,8 +140,11 @@ Truth OfQuantiser(const Fault& f, const Op& op, const Part& part) {
           {"codes"},
           {"all"},
           {fmt::format("saturation:{:g}", f.amount), fmt::format("variation:quant.clamp={:g}", f.amount)}};
-    case FaultId::kAmaxOfPart:  // which no word of the vocabulary says
-      return {{"scales"}, {"all", part.words().front()}, {}};
+    case FaultId::kAmaxOfPart: {  // which no word of the vocabulary says
+      Words words = part.words();
+      words.emplace_back("all");
+      return {{"scales"}, words, {}};
+    }
     case FaultId::kLevels:
       return {{"scales"},
               {"all"},
@@ -153,7 +163,7 @@ Truth OfQuantiser(const Fault& f, const Op& op, const Part& part) {
     case FaultId::kSumsShifted:
       return {{"sums"}, {"all"}, {"other-part"}};
     case FaultId::kSumsWithout:
-      return {{"sums"}, {part.words().front()}, {"absent"}};
+      return {{"sums"}, part.words(), {"absent"}};
     default:  // sums of other values, which no word says
       return {{"sums"}, {"all"}, {}};
   }

@@ -79,6 +79,8 @@ Result<std::vector<Conclusion>> ParseTruth(const std::string& text) {
   std::vector<Conclusion> truths;
   for (std::string_view rest = text;;) {
     const size_t end = rest.find(kOr);
+    // One that says nothing would accept all that is said.
+    if (rest.substr(0, end).empty()) return MakeError(Code::kUsage, "\"{}\" is no truth", text);
     PB_ASSIGN(Conclusion truth, diagnose::ParseConclusion(rest.substr(0, end)));
     truths.push_back(std::move(truth));
     if (end == std::string_view::npos) return truths;

@@ -37,7 +37,7 @@ TEST(Truth, ANameThatEndsWithAnEqualsSignStandsForItsBeginning) {
 }
 
 TEST(Truth, WhatIsNoConclusionIsRefused) {
-  for (const char* text : {"where=nowhere", "where=codes | ", "where=codes | what", "nothing"})
+  for (const char* text : {"where=nowhere", "where=codes | ", "where=codes | what", "nothing", ""})
     EXPECT_EQ(ParseTruth(text).error().code, Code::kUsage) << text;
 }
 

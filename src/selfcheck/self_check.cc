@@ -111,6 +111,10 @@ run::Request RequestOf(const SelfCheckRequest& request, const SelfCase& c) {
   run::Request compared;
   compared.candidate = c.candidate, compared.reference = c.reference, compared.model = c.model;
   compared.prompts = {{kPrompt, "self-check"}};
+  // Codes and sums lie on a rounding boundary in few places: a longer text has some.
+  constexpr size_t kLonger = 400;
+  if (c.benign && request.generated.n_cases > 0)
+    compared.prompts[0].text = request.calibration.substr(0, kLonger);
   compared.max_tokens = kDecodeSteps, compared.default_row = false;
   compared.limits = request.limits, compared.calibration = request.calibration;
   // A defect is what departs from what is declared; the engines are one and the same but for that.
