@@ -125,7 +125,13 @@ struct Truth {
 };
 
 std::string Factor(double f) { return fmt::format("factor:{:.6g}", f); }
-Words FactorWords(double f) { return {Factor(f), fmt::format("variation:factor={:g}", f)}; }
+Words FactorWords(double f) {
+  Words words = {Factor(f), fmt::format("variation:factor={:g}", f)};
+  if (f == 2) words.emplace_back("variation:doubled");
+  if (f == 0.5) words.emplace_back("variation:halved");
+  if (f == -1) words.emplace_back("variation:sign");
+  return words;
+}
 
 Truth OfQuantiser(const Fault& f, const Op& op, const Part& part) {
   switch (f.kind->id) {
@@ -150,7 +156,7 @@ Truth OfQuantiser(const Fault& f, const Op& op, const Part& part) {
               {"all"},
               {Factor(127 / f.amount), fmt::format("variation:quant.levels={:g}", f.amount)}};
     case FaultId::kScalesFactor:
-      return {{"scales"}, part.words(), f.part.all() ? FactorWords(f.amount) : Words{Factor(f.amount)}};
+      return {{"scales"}, part.words(), FactorWords(f.amount)};
     case FaultId::kScalesUnrounded:  // otherwise than to f16: no word says it
       return {{"scales"}, {"all"}, {}};
     case FaultId::kScalesTruncated:
@@ -249,7 +255,7 @@ Truth OfFormula(const Fault& f, const Op& op, const Part& part) {
     case FaultId::kHeadFactor:
       return {{"formula"}, part.words(), FactorWords(f.amount)};
     case FaultId::kOffset:
-      return {{"formula"}, part.words(), {fmt::format("offset:{:g}", f.amount)}};
+      return {{"formula"}, part.words(), {fmt::format("offset:{:g}", f.amount), "variation:bias"}};
     case FaultId::kSaturated:
       return {{"formula"}, {"all"}, {fmt::format("saturation:{:g}", f.amount)}};
     case FaultId::kTruncated:
@@ -271,7 +277,7 @@ Truth OfCache(const Fault& f, const Part& part) {
   switch (f.kind->id) {
     case FaultId::kCellAbsent:
     case FaultId::kHeadUnwritten:
-      return {either, part.words(), {"absent"}};
+      return {either, part.words(), {"absent", "variation:zero="}};
     case FaultId::kCellOfBefore:
       return {either, part.words(), {"stale", "other-part"}};
     case FaultId::kCellOfNext:
@@ -298,8 +304,11 @@ Truth OfMask(const Fault& f, const Part& part) {
 Truth Of(const Fault& f, const Op& op) {
   const Part part(f, op);
   const FaultId id = f.kind->id;
-  if (id >= FaultId::kShareAbsent)
-    return {{"thread"}, part.words(), {id == FaultId::kShareAbsent ? "absent" : "other-part"}};
+  if (id == FaultId::kShareRepeated) return {{"thread"}, part.words(), {"other-part"}};
+  if (id == FaultId::kShareAbsent)
+    return {{"thread"},
+            part.words(),
+            {"absent", fmt::format("variation:drop.rows={}", part.length()), "variation:zero="}};
   if (id >= FaultId::kPositionHidden) return OfMask(f, part);
   if (id >= FaultId::kCellAbsent) return OfCache(f, part);
   if (id >= FaultId::kFactor) return OfFormula(f, op, part);
