@@ -14,7 +14,7 @@ namespace pb::selfcheck {
 namespace {
 
 // What the diagnosis comes to. The one place that reads it.
-diagnose::Conclusion ConclusionOf(const diagnose::Diagnosis&) { return {}; }
+diagnose::Conclusion ConclusionOf(const diagnose::Diagnosis& diagnosis) { return diagnosis.conclusion; }
 
 // Each model has a stream of its own: the seed's, and its place among the models.
 Result<host::Facts> AskGenerator(const SelfCheckRequest& request, size_t at, int64_t n) {
