@@ -51,7 +51,9 @@ void PointCapture::OnPair(const drive::PointPair& pair) {
     recording_.Add(static_cast<pb_stage>(pair.point.stage), pair.point.layer,
                    {pair.shape, {pair.reference.begin(), pair.reference.end()}});
   if (!wanted) return;
-  if (culprit_) {
+  // Of pieces the first that is wrong.
+  if (culprit_ && further_piece_ && (culprit_->row.is_defect() || !pair.row->is_defect())) return;
+  if (culprit_ && !further_piece_) {
     const int level = stages::Of(pair.point.stage).level, least = stages::Of(culprit_->place.stage).level;
     if (level > least || (level == least && !(pair.row->bound_ratio > culprit_->row.bound_ratio))) return;
   }

@@ -20,8 +20,8 @@ struct Place {
   int32_t stage = PB_STAGE_UNMAPPED, layer = -1;
 };
 
-// The captured point. All token rows of one evaluation, or of one that is shown in pieces the piece
-// that is furthest beyond its bound.
+// The captured point. All token rows of one evaluation, or of one that is shown in pieces the first
+// piece that is wrong.
 struct Culprit {
   Place place;
   int32_t first_position = 0;

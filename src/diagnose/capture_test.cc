@@ -99,8 +99,8 @@ TEST(PointCapture, KeysOfEarlierPassesArePartOfTheInputs) {
   EXPECT_EQ(keys->values, (std::vector<float>{10, 11, 12}));
 }
 
-// Logits of three rows in two pieces, of which the second is further beyond its bound.
-TEST(PointCapture, OfPiecesTheWorstWithTheRowsThatItReads) {
+// Logits of four rows in three pieces, of which the second and the third are wrong.
+TEST(PointCapture, OfPiecesTheFirstThatIsWrongWithTheRowsThatItReads) {
   for (const bool named : {false, true}) {
     PointCapture capture = named ? PointCapture(Place{0, 0, PB_STAGE_LOGITS, -1}) : PointCapture();
     const compare::LocalBound bound;
@@ -112,20 +112,21 @@ TEST(PointCapture, OfPiecesTheWorstWithTheRowsThatItReads) {
       const auto n = static_cast<int64_t>(values.size());
       capture.OnPair({point, {n, 1}, values, values, &row, &bound});
     };
-    feed(PB_STAGE_EMBEDDINGS, -1, 0, {1, 2, 3}, 0.1);
-    feed(PB_STAGE_LAYER_OUT, 0, 0, {4, 5, 6}, 0.1);
-    feed(PB_STAGE_FINAL_NORM, -1, 0, {7, 8, 9}, 0.1);
-    feed(PB_STAGE_LOGITS, -1, 0, {10, 11}, 2);
-    feed(PB_STAGE_LOGITS, -1, 2, {12}, 4);
+    feed(PB_STAGE_EMBEDDINGS, -1, 0, {1, 2, 3, 4}, 0.1);
+    feed(PB_STAGE_LAYER_OUT, 0, 0, {5, 6, 7, 8}, 0.1);
+    feed(PB_STAGE_FINAL_NORM, -1, 0, {9, 10, 11, 12}, 0.1);
+    feed(PB_STAGE_LOGITS, -1, 0, {13, 14}, 0.5);
+    feed(PB_STAGE_LOGITS, -1, 2, {15}, 2);
+    feed(PB_STAGE_LOGITS, -1, 3, {16}, 4);
     const Culprit* found = capture.culprit();
     ASSERT_NE(found, nullptr);
     EXPECT_EQ(found->first_position, 2);
-    EXPECT_EQ(found->reference, std::vector<float>{12});
+    EXPECT_EQ(found->reference, std::vector<float>{15});
     EXPECT_EQ(found->inputs.first_position(), 2);
     const Recorded* input = found->inputs.Find({PB_STAGE_FINAL_NORM, false, false}, -1);
     ASSERT_NE(input, nullptr);
     EXPECT_EQ(input->shape, (std::vector<int64_t>{1, 1}));
-    EXPECT_EQ(input->values, std::vector<float>{9});
+    EXPECT_EQ(input->values, std::vector<float>{11});
   }
 }
 

@@ -149,7 +149,7 @@ std::string WhereWords(const Evidence& e, const Conclusion& c) {
 
 std::string PartWords(const Conclusion& c, const WrongPart& part) {
   if (c.part.axis == Axis::kAll)
-    return part.n_values() > 1 ? "all values are unrelated to what they should be" : "";
+    return part.n_values() > 1 ? "all values are others than they should be" : "";
   if (c.part.axis == Axis::kUnknown) {
     if (part.features.empty() || part.all_features()) return "";
     return fmt::format("{} of {} features are wrong, first {}", part.features.size(), part.n_features,
@@ -157,8 +157,7 @@ std::string PartWords(const Conclusion& c, const WrongPart& part) {
   }
   const bool one = c.part.first == c.part.last;
   return fmt::format("{} {}", RegionWords(c.part),
-                     one ? "is not what its inputs make: its value is unrelated"
-                         : "are not what their inputs make: their values are unrelated");
+                     one ? "is not what its inputs make" : "are not what their inputs make");
 }
 
 }  // namespace

@@ -35,6 +35,8 @@ constexpr Variation kVariations[] = {
     {kActivations, "ffn.activation", "relu", "runs ReLU", "ReLU"},
     {kActivations, "ffn.activation", "gelu", "runs GELU", "GELU"},
     {kActivations, "ffn.activation", "gelu_tanh", "runs tanh-GELU", "tanh-GELU"},
+    {kActivations, "ffn.activation", "gelu_tanh;ffn.table=none", "runs tanh-GELU without a table of f16",
+     "tanh-GELU without a table"},
     {kActivations, "ffn.activation", "identity", "runs no activation", "no activation"},
     {kActivations, "ffn.table", "f16", "reads the activation from a table of half precision",
      "a table of half precision"},

@@ -168,6 +168,7 @@ Result<OpConfig> VaryOne(const OpConfig& declared, std::string_view variation) {
                                                {"floor", R::kFloor}}));
   } else if (key == "ffn.table") {
     PB_ASSIGN(c.act_table, Choice<bool>(key, text, {{"none", false}, {"f16", true}}));
+    if (!c.act_table) c.gelu_f16 = false;
   } else {
     return MakeError(Code::kUnsupported, "variation {}: there is none of this name", key);
   }
