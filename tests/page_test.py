@@ -31,7 +31,7 @@ def token_text(text):
     return "".join(signs.get(c, f"\\u{ord(c):04x}" if ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u00ad" else c) for c in text) or "\u2205"
 
 
-class Page(unittest.TestCase):
+class InBrowser(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory(prefix="paritybit-page-")
@@ -53,6 +53,8 @@ class Page(unittest.TestCase):
         self.page = page
         return json.loads(data.read_text())
 
+
+class Page(InBrowser):
     def check_verdict(self, report):
         self.assertEqual(self.browser.text("#word"), report["verdict"].upper())
         self.assertEqual(self.browser.text("#exit"), str(report["exit_code"]))
@@ -243,6 +245,107 @@ class Page(unittest.TestCase):
                              "--reference", "native", "--prompt", prompt, code=0)
         self.assertGreaterEqual(len(report["positions"]), 500)
         self.assertLess(self.page.stat().st_size, 2 << 20)
+
+
+HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> \u202e ]]>&amp;"
+
+
+class Tables(InBrowser):
+    """The pages of many verdicts."""
+
+    def rows(self, table):
+        """Each row of a table by the names of its columns: the text, and what stands beside it."""
+        return self.browser.run(f"""(() => {{ const t = document.querySelector('#{table} table');
+            const names = [...t.tHead.rows[0].cells].map((c) => c.textContent);
+            const more = (c) => c.querySelector('.more')?.textContent ?? '';
+            const text = (c) => c.textContent.slice(0, c.textContent.length - more(c).length);
+            return [...t.tBodies[0].rows].map((r) => Object.fromEntries([...r.cells].map((c, i) =>
+                [names[i], {{text: text(c).replace(/^[^a-z0-9]+ (?=[a-z])/, ''), more: more(c).trim()}}]))); }})()""")
+
+    def check_surroundings(self, word, report):
+        """Both themes, a phone, paper; nothing is markup."""
+        self.assertEqual(self.browser.text("#word"), word)
+        self.assertEqual(self.browser.text("#exit"), str(report["exit_code"]))
+        for dark in (False, True):
+            self.browser.theme(dark)
+            paper, tag = self.browser.run("""[document.documentElement, document.querySelector('.tag')].map((e) => {
+                const style = getComputedStyle(e); return e.className ? style.color : style.backgroundColor; })""")
+            self.assertEqual(paper, "rgb(18, 23, 31)" if dark else "rgb(255, 255, 255)")
+            self.assertNotEqual(tag, paper)
+        self.browser.theme(False)
+        for width in (390, 1200):
+            self.browser.resize(width, 900)
+            self.assertLessEqual(self.browser.run("document.documentElement.scrollWidth"), width)
+        self.assertTrue(self.browser.pdf().startswith(b"%PDF"))
+        self.assertEqual(self.browser.run("[document.querySelectorAll('img').length, document.querySelectorAll('script').length]"), [0, 2])
+        self.assertNotIn("taken", self.browser.run("document.title"))
+        self.assertNotIn("\u202e", self.browser.text("body"))
+        self.assertEqual(self.browser.messages, [])
+
+    def refused(self, command, *args):
+        for report, offered in (("out.xml", "junit"), ("sarif=out", "sarif"), ("github=-", "github"), ("out.txt", "html markdown json")):
+            result = driver.run(command, *args, "--report", report)
+            self.assertEqual(result.code, 2, str(result))
+            self.assertIn(offered, result.err)
+            self.assertIn("json", result.err)
+
+    def test_sweep(self):
+        folder = pathlib.Path(self.folder.name)
+        plan = folder / "plan.toml"
+        plan.write_text("".join(f"[[{kind}]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items()) for kind, values in (
+            ("scenario", {"name": "plain", "prompt": "2+2=", "max_tokens": 1}),
+            ("scenario", {"name": "hostile", "prompt": HOSTILE, "max_tokens": 0}),
+            ("model", {"name": "silu", "path": str(SILU)}),
+            ("engines", {"name": "self", "reference": "native"}),
+            ("engines", {"name": "broken", "reference": "native",
+                         "candidate": "mutant,mutant.defect=weight_flipped,mutant.stage=down_proj,mutant.layer=1"}),
+            ("engines", {"name": "absent", "reference": "native", "candidate": str(folder / "</b><img src=x>.so")}))))
+        report = self.report("sweep", plan, "--out", folder / "results", code=1)
+        states = [cell["state"] for cell in report["cells"]]
+        self.assertEqual(sorted(set(states)), ["diverged", "error", "match"])
+        self.assertIn(self.browser.text("#sentence"), report["reasons"][0]["text"] + driver.run("sweep", plan, "--out", folder / "results", "--collect").out)
+        grid = self.rows("grid")
+        self.assertEqual([row["engines"]["text"] for row in grid], ["self", "broken", "absent"])
+        for row in grid:
+            for scenario in ("plain", "hostile"):
+                cell = next(c for c in report["cells"] if (c["scenario"], c["engines"]) == (scenario, row["engines"]["text"]))
+                self.assertEqual(row[scenario], {"text": cell["state"], "more": f"{cell['wall_seconds']:.1f} s"})
+        for row, cell in zip(self.rows("figures"), report["cells"]):
+            figures = cell["figures"] or {}
+            self.assertEqual((row["cell"]["text"], row["verdict"]["text"]), (cell["name"], cell["state"]))
+            self.assertEqual(row["MiB"]["text"], f"{cell['peak_mib']:.0f}")
+            self.assertGreater(cell["peak_mib"], 1)
+            self.assertEqual(row["s"]["text"], f"{cell['wall_seconds']:.1f}")
+            self.assertEqual(row["first divergence"]["text"], figures.get("first_divergence") or "")
+            self.assertEqual(row["blame"]["text"], figures.get("blame", ""))
+            self.assertEqual(row["positions"]["text"], str(figures.get("n_positions", "")))
+            self.assertEqual(row["compared"]["text"].split(" ")[0], str(figures.get("compared", "")))
+            if figures.get("worst_kl") is not None:
+                self.assertAlmostEqual(float(row["worst KL"]["text"]), figures["worst_kl"], delta=6e-3 * abs(figures["worst_kl"]))
+        # A verdict of the grid leads to its cell, by keyboard too.
+        at = next(i for i, cell in enumerate(report["cells"]) if cell["state"] == "diverged")
+        self.browser.run(f"document.querySelector('#grid a[href=\"#cell-{at}\"]').focus()")
+        self.browser.key("Enter", 13)
+        self.browser.wait(f"document.querySelector('#cell-{at}').open")
+        self.assertEqual(self.browser.run("document.activeElement.parentElement.id"), f"cell-{at}")
+        part = self.browser.text(f"#cell-{at}")
+        self.assertIn("layer 1, down_proj", part)
+        self.assertIn(report["cells"][at]["why"], part)
+        commands = self.browser.run(f"[...document.querySelectorAll('#cell-{at} .line code')].map((c) => c.textContent)")
+        for command in commands[1:]:
+            self.assertEqual(driver.paste(command).code, 1, command)
+        self.assertEqual([command.split(" ")[1] for command in commands], ["trace-diff", "diagnose", "crossval"])
+        self.check_surroundings("DIVERGED", report)
+
+    def test_sweep_refuses_what_it_has_not(self):
+        self.refused("sweep", SILU)
+        folder = pathlib.Path(self.folder.name)
+        report = self.report("sweep", SILU, "--reference", "native", "--out", folder / "empty", "--collect", code=3)
+        self.assertEqual({row["verdict"]["text"] for row in self.rows("figures")}, {"not-run"})
+        self.check_surroundings("INCOMPLETE", report)
+        markdown = folder / "sweep.md"
+        self.assertEqual(driver.run("sweep", SILU, "--reference", "native", "--out", folder / "empty", "--collect", "--report", markdown).code, 3)
+        self.assertEqual(markdown.read_text(), (folder / "empty/summary.md").read_text())
 
 
 class Sources(unittest.TestCase):

@@ -32,13 +32,20 @@ constexpr Kind kKinds[] = {
     {"node-data", "", report::RenderNodeData},
 };
 
+// What commands with a page of tables write.
+constexpr std::string_view kTableKinds[] = {"html", "markdown", "json"};
+bool IsTableKind(std::string_view name) {
+  return std::ranges::find(kTableKinds, name) != std::end(kTableKinds);
+}
+
 struct Target {
   const Kind* kind;
   std::string path;
   bool is_stdout() const { return path.size() == 1 && path[0] == '-'; }
 };
 
-Result<Target> Parse(const std::string& text) {
+// `tables`: of a command with a page of tables, for what is offered.
+Result<Target> Parse(const std::string& text, bool tables = false) {
   const size_t equals = text.find('=');
   for (const Kind& kind : kKinds)
     if (equals != std::string::npos && text.compare(0, equals, kind.name) == 0 && equals + 1 < text.size())
@@ -48,12 +55,25 @@ Result<Target> Parse(const std::string& text) {
       return Target{&kind, text};
   std::vector<std::string> names, endings;
   for (const Kind& kind : kKinds) {
+    if (tables && !IsTableKind(kind.name)) continue;
     names.emplace_back(kind.name);
     if (*kind.ending) endings.emplace_back(kind.ending);
   }
   return MakeError(Code::kUsage,
                    "--report {}: its ending tells no format; one of {}, or KIND=FILE with one of {}", text,
                    fmt::join(endings, " "), fmt::join(names, " "));
+}
+
+// Writes one of them. The exit code of a command that ended with `exit_code`.
+int Write(const Target& target, const std::string& rendered, int exit_code) {
+  if (target.is_stdout()) {
+    PrintOut(rendered);
+    return exit_code;
+  }
+  const Status written = WriteFileAtomic(target.path, rendered);
+  if (written.ok()) return exit_code;
+  PrintError(fmt::format("error: the report: {}\n", EscapeUnsafe(written.error().message)));
+  return exit_code == kExitOk ? kExitEnvironment : exit_code;
 }
 
 }  // namespace
@@ -90,18 +110,44 @@ int WriteReports(const std::vector<std::string>& reports, report::Summary summar
                  int exit_code) {
   summary.created = TimeText(NowSeconds());
   summary.again = std::move(again);
+  for (const std::string& text : reports)
+    if (auto target = Parse(text); target.ok())  // else CheckReports has told
+      exit_code = Write(*target, target->kind->render(summary), exit_code);
+  return exit_code;
+}
+
+void AddTableReportArgument(Flags& flags, std::vector<std::string>& reports) {
+  flags
+      .Option("--report", reports,
+              "write a report, its format by the ending: .html (one page for people), .md, .json; or "
+              "KIND=FILE, KIND being html, markdown or json, FILE also -, stdout; may be repeated")
+      .OneValue()
+      .Group("Output");
+}
+
+Status CheckTableReports(const std::vector<std::string>& reports, std::string_view command,
+                         const OutputArguments& output) {
   for (const std::string& text : reports) {
-    auto target = Parse(text);
-    if (!target.ok()) continue;  // which CheckReports has told
-    const std::string rendered = target->kind->render(summary);
-    if (target->is_stdout()) {
-      PrintOut(rendered);
-      continue;
-    }
-    const Status written = WriteFileAtomic(target->path, rendered);
-    if (written.ok()) continue;
-    PrintError(fmt::format("error: the report: {}\n", EscapeUnsafe(written.error().message)));
-    if (exit_code == kExitOk) exit_code = kExitEnvironment;
+    PB_ASSIGN(const Target target, Parse(text, true));
+    if (!IsTableKind(target.kind->name))
+      return MakeError(Code::kUsage, "--report {}: {} has no report of the kind {}; it has {}", text, command,
+                       target.kind->name, fmt::join(kTableKinds, ", "));
+  }
+  return CheckReports(reports, output);
+}
+
+int WriteTableReports(const std::vector<std::string>& reports, report::TablePage page,
+                      const std::string& markdown, int exit_code) {
+  page.created = TimeText(NowSeconds());
+  for (const std::string& text : reports) {
+    const auto target = Parse(text);
+    if (!target.ok()) continue;  // which CheckTableReports has told
+    const std::string_view kind = target->kind->name;
+    exit_code = Write(*target,
+                      kind == "html"       ? report::RenderTablePage(page)
+                      : kind == "markdown" ? markdown
+                                           : page.json,
+                      exit_code);
   }
   return exit_code;
 }

@@ -3,11 +3,13 @@
 #define PARITYBIT_CLI_REPORT_FILES_H_
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/flags.h"
 #include "cli/output.h"
 #include "report/summary.h"
+#include "report/table_page.h"
 
 namespace pb::cli {
 
@@ -22,6 +24,13 @@ bool WantsTokenErrors(const std::vector<std::string>& reports);
 // with `exit_code`: 5 in place of a success where one could not be written, which is said on stderr.
 int WriteReports(const std::vector<std::string>& reports, report::Summary summary, std::string again,
                  int exit_code);
+
+// The same of commands whose result is many verdicts: a page of tables, Markdown and JSON.
+void AddTableReportArgument(Flags& flags, std::vector<std::string>& reports);
+Status CheckTableReports(const std::vector<std::string>& reports, std::string_view command,
+                         const OutputArguments& output);
+int WriteTableReports(const std::vector<std::string>& reports, report::TablePage page,
+                      const std::string& markdown, int exit_code);
 
 }  // namespace pb::cli
 

@@ -17,8 +17,10 @@
 #include "cli/crossval_common.h"
 #include "cli/next.h"
 #include "cli/progress.h"
+#include "cli/report_files.h"
 #include "cli/sweep_keys.h"
 #include "cli/sweep_output.h"
+#include "cli/sweep_page.h"
 #include "cli/tokenizer_file.h"
 #include "cli/variables.h"
 #include "setup/work_dir.h"
@@ -42,6 +44,7 @@ struct SweepArguments {
   std::vector<std::string> sbatch;
   std::optional<int> jobs, run_cell;
   std::optional<double> stall;
+  std::vector<std::string> reports;
   bool retry = false, collect = false, no_wait = false;
   OutputArguments output;
 };
@@ -179,10 +182,11 @@ class Sweep {
     }
     if (!args_.collect && !missing_.empty()) PB_TRY(RunMissing());
     PB_TRY(sweep::WriteDatabase(run_.folder, run_.cells, run_.results));
-    PB_TRY(WriteFileAtomic(run_.folder.root / sweep::kSummaryFile,
-                           sweep::RenderSummary(run_.folder, run_.cells, run_.results, run_.again)));
+    const std::string summary = sweep::RenderSummary(run_.folder, run_.cells, run_.results, run_.again);
+    PB_TRY(WriteFileAtomic(run_.folder.root / sweep::kSummaryFile, summary));
     PrintSweep(run_, args_.output);
-    return run_.exit_code();
+    if (args_.reports.empty()) return run_.exit_code();
+    return WriteTableReports(args_.reports, SweepPage(run_), summary, run_.exit_code());
   }
 
  private:
@@ -233,10 +237,13 @@ class Sweep {
 Result<int> RunSweep(const SweepArguments& args) {
   if (args.run_cell) {
     if (args.plan.empty()) return MakeError(Code::kUsage, "--run-cell is of a plan: name it with --plan");
+    if (!args.reports.empty())
+      return MakeError(Code::kUsage, "--report is of a whole sweep, not of --run-cell");
     PB_ASSIGN(const CellResult result, sweep::RunPlannedCell(args.plan, *args.run_cell, HostName()));
     PrintText(fmt::format("{}: {}\n", result.name, result.state));
     return kExitOk;  // the work of a task is to have a result, whichever
   }
+  PB_TRY(CheckTableReports(args.reports, "sweep", args.output));
   PB_ASSIGN(sweep::Plan plan, PlanOf(args));
   PB_ASSIGN(const sweep::CellLimits limits, LimitsOf(args, plan));
   SweepRun run;
@@ -338,6 +345,7 @@ Action DeclareSweep(Flags& flags) {
               "plan's, else sketch)")
       .OneOf({"none", "digest", "sketch", "full"})
       .Group("Results");
+  AddTableReportArgument(flags, args->reports);
   AddOutputArguments(flags, args->output, "each cell as it ends, to stderr");
   return [args] {
     auto exit_code = RunSweep(*args);

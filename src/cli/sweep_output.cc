@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "compare/reasons.h"
 #include "report/escape.h"
 #include "report/json.h"
@@ -21,18 +22,6 @@ namespace {
 using compare::Outcome;
 using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
-
-// The verdict that stands for a state.
-std::string VerdictOf(const std::string& state) {
-  if (state == sweep::kError || compare::FindOutcome(state)) return state;
-  return compare::OutcomeName(state == sweep::kStalled ? Outcome::kEngineFailed : Outcome::kIncomplete);
-}
-
-std::string Figure(const nlohmann::json& figures, const char* key) {
-  if (!figures.is_object() || !figures.contains(key) || !figures[key].is_number()) return "";
-  const nlohmann::json& value = figures[key];
-  return value.is_number_integer() ? value.dump() : fmt::format("{:.3g}", value.get<double>());
-}
 
 std::vector<run::NextCommand> NextOf(const SweepRun& run) {
   std::vector<run::NextCommand> next;
@@ -96,6 +85,8 @@ Json CellJson(const SweepRun& run, size_t i) {
           {"started", was_run ? Json(r.started) : Json(nullptr)},
           {"host", was_run ? Json(r.host) : Json(nullptr)},
           {"wall_seconds", was_run ? Json(r.wall_seconds) : Json(nullptr)},
+          {"memory_mib", cell.memory_mib},
+          {"peak_mib", r.peak_mib > 0 ? Json(r.peak_mib) : Json(nullptr)},
           {"figures", Json(r.figures)}};
 }
 
@@ -122,11 +113,24 @@ Json Object(const SweepRun& run) {
 
 }  // namespace
 
+std::string VerdictOf(const std::string& state) {
+  if (state == sweep::kError || compare::FindOutcome(state)) return state;
+  return compare::OutcomeName(state == sweep::kStalled ? Outcome::kEngineFailed : Outcome::kIncomplete);
+}
+
+std::string Figure(const nlohmann::json& figures, const char* key) {
+  if (!figures.is_object() || !figures.contains(key) || !figures[key].is_number()) return "";
+  const nlohmann::json& value = figures[key];
+  return value.is_number_integer() ? value.dump() : fmt::format("{:.3g}", value.get<double>());
+}
+
 int SweepRun::exit_code() const { return sweep::Worst(results)->exit_code; }
+
+std::string SweepJson(const SweepRun& run) { return DumpJson(Object(run), 2) + "\n"; }
 
 void PrintSweep(const SweepRun& run, const OutputArguments& output) {
   if (output.json())
-    PrintJson(Object(run));
+    PrintOut(SweepJson(run));
   else
     PrintText(Text(run));
 }

@@ -3,6 +3,7 @@
 #define PARITYBIT_CLI_SWEEP_OUTPUT_H_
 
 #include <cstddef>
+#include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
 #include <vector>
@@ -23,6 +24,13 @@ struct SweepRun {
 
   int exit_code() const;
 };
+
+// The verdict that stands for the state of a cell.
+std::string VerdictOf(const std::string& state);
+// A number among the figures of a cell as it is shown; empty: there is none.
+std::string Figure(const nlohmann::json& figures, const char* key);
+// The report of --format json.
+std::string SweepJson(const SweepRun& run);
 
 void PrintSweep(const SweepRun& run, const OutputArguments& output);
 

@@ -122,7 +122,7 @@ Result<std::optional<CellResult>> RunningCell::Poll() {
   CellResult result;
   result.name = cell_.name, result.key = cell_.key;
   result.command = command_, result.started = started_, result.host = runner_->host;
-  result.wall_seconds = end->wall_seconds;
+  result.wall_seconds = end->wall_seconds, result.peak_mib = end->peak_mib;
   result.timeout = runner_->limits.timeout, result.stall = runner_->limits.stall;
   if (end->how == ChildEnd::kExited) {
     PB_TRY(TakeReceipt(folder, end->exit_code, &result));

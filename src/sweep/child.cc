@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -89,11 +90,13 @@ uintmax_t Child::Written() const {
 ChildEnd Child::Reap(ChildEnd::How how) {
   if (how != ChildEnd::kExited) kill(-pid_, SIGKILL);
   int status = 0;
-  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  rusage used{};  // its own and that of what it waited for
+  while (wait4(pid_, &status, 0, &used) < 0 && errno == EINTR) {
   }
   pid_ = -1;
   return {how, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status),
-          std::chrono::duration<double>(Clock::now() - start_).count()};
+          std::chrono::duration<double>(Clock::now() - start_).count(),
+          how == ChildEnd::kExited ? static_cast<double>(used.ru_maxrss) / 1024 : 0};
 }
 
 std::optional<ChildEnd> Child::Poll() {

@@ -24,6 +24,8 @@ struct ChildEnd {
   enum How { kExited, kOutOfTime, kSilent } how = kExited;
   int exit_code = 0;  // 128 + signal when a signal ended it
   double wall_seconds = 0;
+  // Resident memory of the largest of its processes, where they ended by themselves; else 0.
+  double peak_mib = 0;
 };
 
 class Child {

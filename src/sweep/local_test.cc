@@ -119,6 +119,22 @@ TEST_F(Local, ResultsAreWhereAResumedSweepFindsThem) {
 }
 
 // Ends within its limits, however long the program would go on, and so does what it started.
+TEST_F(Local, MemoryIsThatOfTheLargestProcess) {
+  // tail keeps what it is to print: 64 MiB.
+  Program("head -c 67108864 /dev/zero | tail -c 67108864 >/dev/null");
+  auto child = Child::Start({runner_.program.string()}, runner_.folder.root / "out",
+                            runner_.folder.root / "err", {100, 100});
+  ASSERT_TRUE(child.ok());
+  std::optional<ChildEnd> end;
+  while (!(end = child->Poll())) {
+    const Child* one = &*child;
+    Child::Wait({&one, 1});
+  }
+  EXPECT_EQ(end->how, ChildEnd::kExited);
+  EXPECT_GT(end->peak_mib, 64);
+  EXPECT_LT(end->peak_mib, 256);
+}
+
 TEST_F(Local, SilenceIsALimitOfItsOwn) {
   Program("echo once; sleep 1000 & echo $! > " + (runner_.folder.root / "pid").string() + "; wait");
   auto child = Child::Start({runner_.program.string()}, runner_.folder.root / "out",

@@ -66,6 +66,7 @@ CellResult FromJson(const Json& json) {
   json.at("started").get_to(r.started);
   json.at("host").get_to(r.host);
   json.at("wall_seconds").get_to(r.wall_seconds);
+  json.at("peak_mib").get_to(r.peak_mib);
   json.at("timeout").get_to(r.timeout);
   json.at("stall").get_to(r.stall);
   r.figures = json.at("figures");
@@ -155,6 +156,7 @@ Status WriteResult(const Folder& folder, const CellResult& r) {
                             {"started", r.started},
                             {"host", r.host},
                             {"wall_seconds", r.wall_seconds},
+                            {"peak_mib", r.peak_mib},
                             {"timeout", r.timeout},
                             {"stall", r.stall},
                             {"figures", r.figures},

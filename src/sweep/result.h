@@ -27,6 +27,7 @@ struct CellResult {
   std::vector<std::string> command;  // as it was called
   std::string started, host;         // "2026-11-30T09:01:08Z"
   double wall_seconds = 0;
+  double peak_mib = 0;                       // of the largest of its processes; 0: not known
   double timeout = 0, stall = 0;             // the limits that it ran under
   nlohmann::json figures;                    // of its receipt (FiguresOf); null: there is none
   std::map<std::string, std::string> files;  // SHA-256 of what stands in its folder

@@ -10,6 +10,7 @@ import { GrowthChart } from "./growth";
 import { Heat } from "./heat";
 import { Points } from "./points";
 import { PositionPanel } from "./position";
+import { Tables } from "./tables";
 import { Tokens } from "./tokens";
 import { Verdict } from "./verdict";
 
@@ -54,12 +55,33 @@ function SaveButton({ model }: { model: Model }) {
   return <button type="button" class="quiet noprint" onClick={save}>save as JSON</button>;
 }
 
-export function App({ model }: { model: Model }) {
+// What a comparison comes to, from the verdict to where its limits come from.
+function Comparison({ model }: { model: Model }) {
   const [selected, setSelected] = useState(() => firstSelection(model));
   const select = (change: Partial<Selection>) => setSelected((now) => ({ ...now, ...change }));
   const part: Part = { model, selected, select };
-  const file = useMemo(() => basename(model.report.model?.path ?? model.report.traces?.[1]?.model.path ?? ""), [model]);
   const hasTokens = model.promptCount() > 0 && model.tokens(selected.prompt).length > 0;
+  return (
+    <>
+      <Verdict model={model} />
+      <Engines model={model} />
+      {hasTokens && <Tokens {...part} />}
+      {hasTokens && model.positions.length > 0 && <PositionPanel {...part} />}
+      <Heat {...part} />
+      <GrowthChart {...part} />
+      <Diagnoses model={model} />
+      <Points {...part} />
+      <Coverage model={model} />
+      <Limits model={model} />
+      <Floor model={model} />
+      <Commands model={model} />
+      <Notes model={model} />
+    </>
+  );
+}
+
+export function App({ model }: { model: Model }) {
+  const file = useMemo(() => basename(model.report.model?.path ?? model.report.traces?.[1]?.model.path ?? ""), [model]);
   return (
     <>
       <header class="top">
@@ -71,19 +93,7 @@ export function App({ model }: { model: Model }) {
         <ThemeButton />
       </header>
       <main>
-        <Verdict model={model} />
-        <Engines model={model} />
-        {hasTokens && <Tokens {...part} />}
-        {hasTokens && model.positions.length > 0 && <PositionPanel {...part} />}
-        <Heat {...part} />
-        <GrowthChart {...part} />
-        <Diagnoses model={model} />
-        <Points {...part} />
-        <Coverage model={model} />
-        <Limits model={model} />
-        <Floor model={model} />
-        <Commands model={model} />
-        <Notes model={model} />
+        {model.page.tables ? <><Tables model={model} /><Commands model={model} /></> : <Comparison model={model} />}
       </main>
       <footer>
         Written by paritybit {model.page.tool_version}. This file asks nothing of the network; the figures in it are those of the JSON report, and docs/numerics.md defines them.

@@ -41,7 +41,7 @@ export function Commands({ model }: { model: Model }) {
   if (!page.again && report.next.length === 0) return null;
   return (
     <Section id="commands" title="Commands">
-      {page.again && <CopyLine command={page.again} purpose="this comparison again" />}
+      {page.again && <CopyLine command={page.again} purpose={page.tables ? "all of it again" : "this comparison again"} />}
       {report.next.map((command, i) => <CopyLine command={command} purpose={report.next_for[i]} />)}
     </Section>
   );

@@ -65,7 +65,7 @@ export interface Report {
   paths?: { runs: { name: string; verdict: string | null; text: string }[]; not_taken: string[] };
   coverage: { unit: string; expected: number; compared: number; missing: string[]; unmapped: string[]; unobservable: string[] };
   first_divergence: { prompt: number; position: number; token: number; layer: number | null; stage: string | null; feature: number | null } | null;
-  blame: string;
+  blame?: string;
   diagnosis?: Diagnosis | null; findings?: Diagnosis[]; recomputed?: string[];
   limits?: Limit[]; positions?: Position[]; points: Point[]; accumulated?: Point[]; growth?: Growth[]; prompts?: Prompt[];
   noise_floor?: null | {
@@ -84,6 +84,10 @@ export interface Stage { name: string; text: string; per_layer: boolean }
 // Figures of tokens, a byte each: 0 none, 1 zero, 255 infinite, else
 // 10^((first + byte - 2.5) * step), within half a step.
 export interface GridText { prompt: number; stage: string; layers: number[]; n_positions: number; first: number; step: number; cells: string }
+// Of many verdicts (src/report/table_page.h).
+export type Cell = string | { text: string; tone: string; more: string; leads_to: string };
+export interface Table { id: string; title: string; about: string; columns: { name: string; is_number: boolean }[]; rows: Cell[][] }
+export interface Part { id: string; title: string; state: Cell; text: string; facts: [string, string][]; commands: { command: string; purpose: string }[] }
 export interface PageData {
   page: {
     command: string; tool_version: string; created: string; again: string;
@@ -93,6 +97,10 @@ export interface PageData {
     positions?: Position[];
     grids: { local: GridText[]; accumulated: GridText[] };
     n_left_out: number;
+    word?: string;
+    place_name?: string;
+    tables?: Table[];
+    parts?: { title: string; about: string; list: Part[] };
   };
   report: Report;
 }

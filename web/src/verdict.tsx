@@ -11,6 +11,8 @@ export const TONES: Record<string, { tone: string; glyph: string }> = {
   incomplete: { tone: "open", glyph: "?" },
   invalid: { tone: "open", glyph: "!" },
   "engine-failed": { tone: "failed", glyph: "\u2715" },
+  error: { tone: "failed", glyph: "\u2715" },
+  failed: { tone: "bad", glyph: "\u2715" },
 };
 
 export function engineName(model: Model, role: number): string {
@@ -61,13 +63,13 @@ export function Verdict({ model }: { model: Model }) {
       <div class="headline">
         <span class="glyph" aria-hidden="true">{glyph}</span>
         <div>
-          <h1 id="word">{report.verdict.toUpperCase()}</h1>
+          <h1 id="word">{page.word ?? report.verdict.toUpperCase()}</h1>
           <p class="sentence" id="sentence">{page.sentence}</p>
         </div>
       </div>
       <dl class="answers">
-        {place && <div><dt>{passed ? "What was compared" : "Where"}</dt><dd id="where">{place}</dd></div>}
-        {!passed && <div><dt>Whose fault</dt><dd id="blame"><b>{who}</b>{more && <span class="more">{more}</span>}</dd></div>}
+        {place && <div><dt>{page.place_name ?? (passed ? "What was compared" : "Where")}</dt><dd id="where">{place}</dd></div>}
+        {!passed && report.blame !== undefined && <div><dt>Whose fault</dt><dd id="blame"><b>{who}</b>{more && <span class="more">{more}</span>}</dd></div>}
         {diagnosis && <div><dt>Why</dt><dd id="why">{why(model, diagnosis)}</dd></div>}
         <div><dt>Exit code</dt><dd id="exit">{report.exit_code}</dd></div>
       </dl>
