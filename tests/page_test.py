@@ -256,6 +256,7 @@ class Tables(InBrowser):
     def rows(self, table):
         """Each row of a table by the names of its columns: the text, and what stands beside it."""
         return self.browser.run(f"""(() => {{ const t = document.querySelector('#{table} table');
+            if (!t && document.querySelector('#{table}')) return [];
             const names = [...t.tHead.rows[0].cells].map((c) => c.textContent);
             const more = (c) => c.querySelector('.more')?.textContent ?? '';
             const text = (c) => c.textContent.slice(0, c.textContent.length - more(c).length);
@@ -346,6 +347,64 @@ class Tables(InBrowser):
         markdown = folder / "sweep.md"
         self.assertEqual(driver.run("sweep", SILU, "--reference", "native", "--out", folder / "empty", "--collect", "--report", markdown).code, 3)
         self.assertEqual(markdown.read_text(), (folder / "empty/summary.md").read_text())
+
+    def check_self_check(self, report):
+        """Matrix, harmless changes and what is not counted, against the JSON report."""
+        names = {"defects": "defects", "detected": "detected", "exact op": "exact_op", "within one op": "within_one",
+                 "blamed right": "blamed_right", "named right": "named_right", "not counted": "not_counted"}
+        kinds = self.rows("kinds")
+        self.assertEqual([row["kind"]["text"] for row in kinds], [row["kind"] for row in report["kinds"]] + ["all"])
+        for row, expected in zip(kinds, report["kinds"] + [report["total"]]):
+            self.assertEqual({name: int(row[name]["text"]) for name in names}, {name: expected[key] for name, key in names.items()})
+            for name, key in list(names.items())[1:3] + list(names.items())[4:6]:
+                short = expected["defects"] - expected[key]
+                self.assertEqual(row[name]["more"], f"{short} short" if short else "", (row, name))
+        self.assertEqual([int(row["changes"]["text"]) for row in self.rows("harmless")],
+                         [report["harmless"][key] for key in ("change_bits", "false_alarms", "change_nothing", "failed")])
+        self.assertEqual(sum(int(row["cases"]["text"]) for row in self.rows("unseen")), report["total"]["not_counted"])
+        self.assertEqual(self.browser.text("#sentence"), report["summary"])
+
+    def test_self_check(self):
+        results = pathlib.Path(self.folder.name) / "results.jsonl"
+        args = ["self-check", "--filter", "attn_sub_norm", "--share", 0.25, "--no-reference", "--results", results]
+        report = self.report(*args, code=0)
+        self.check_self_check(report)
+        self.assertGreater(report["total"]["not_counted"], 0)
+        self.assertEqual({row["outcome"]["text"] for row in self.rows("goals")}, {"holds"})
+        self.check_surroundings("ALL GOALS HOLD", report)
+        # A missed defect, one that nothing placed or blamed, a false alarm, and one that could not be run.
+        lines = results.read_text().splitlines()
+        cases = [json.loads(line) for line in lines[1:]]
+        defects = [c for c in cases if not c["benign"] and not c["skipped"]]
+        harmless = next(c for c in cases if c["benign"] and not c["skipped"])
+        defects[0].update(detected=False, exact=False, blamed=False, named=False)
+        defects[1].update(exact=False, blamed=False, place=HOSTILE)
+        defects[2].update(error=HOSTILE)
+        harmless.update(detected=True)
+        results.write_text("\n".join([lines[0], *(driver.sealed({k: v for k, v in c.items() if k != "sha256"}).rstrip("\n") for c in cases)]) + "\n")
+        report = self.report(*args, "--resume", code=3)
+        self.check_self_check(report)
+        goals = self.rows("goals")
+        self.assertEqual([row["outcome"]["text"] for row in goals], ["missed"] * 5)
+        self.assertEqual(sorted(row["outcome"]["more"] for row in goals), sorted(reason["text"] for reason in report["reasons"]))
+        titles = self.browser.run("[...document.querySelectorAll('.part')].map((p) => p.querySelector('b').textContent)")
+        self.assertEqual(sorted(titles), sorted(c["key"] for c in [*defects[:3], harmless]))
+        for part in range(4):
+            self.browser.click(f"#miss-{part} summary")
+            self.browser.wait(f"document.querySelector('#miss-{part}').open")
+        command = self.browser.text("#miss-0 .line code")
+        self.assertTrue(command.endswith(f" self-check --filter '{titles[0]}'"), command)
+        self.check_surroundings("INCOMPLETE", report)
+
+    def test_self_check_refuses_what_it_has_not(self):
+        self.refused("self-check", "--no-reference")
+        folder = pathlib.Path(self.folder.name)
+        report = self.report("self-check", "--filter", "no such case", "--no-reference", "--results", folder / "none.jsonl",
+                             "--report", folder / "none.md", code=3)
+        # What was not asked does not hold.
+        self.assertEqual([row["outcome"]["text"] for row in self.rows("goals")], ["not judged"] * 5 + ["missed"])
+        self.check_self_check(report)
+        self.assertIn(report["summary"], (folder / "none.md").read_text())
 
 
 class Sources(unittest.TestCase):

@@ -14,6 +14,7 @@
 #include "cli/crossval_common.h"
 #include "cli/next.h"
 #include "cli/progress.h"
+#include "cli/report_files.h"
 #include "model/generate.h"
 #include "model/hyper.h"
 #include "report/generated_report.h"
@@ -31,7 +32,19 @@ struct SelfCheckArguments {
   bool resume = false, no_reference = false, generated = false;
   int cases = 300;
   int jobs = 0;
+  std::vector<std::string> reports;
 };
+
+// The command line again.
+std::string Again(const SelfCheckArguments& args) {
+  std::vector<std::string> words{"self-check"};
+  if (args.share < 1) words.insert(words.end(), {"--share", fmt::format("{}", args.share)});
+  if (args.share < 1) words.insert(words.end(), {"--seed", std::to_string(args.seed)});
+  if (!args.filter.empty()) words.insert(words.end(), {"--filter", args.filter});
+  if (args.no_reference) words.emplace_back("--no-reference");
+  if (args.jobs > 0) words.insert(words.end(), {"--jobs", std::to_string(args.jobs)});
+  return Call(words);
+}
 
 // A shape that is no multiple of anything convenient: three query heads to a key head, an odd
 // vocabulary.
@@ -186,6 +199,8 @@ int TellGenerated(const SelfCheckArguments& args, int64_t version, report::Gener
 }
 
 int Run(const SelfCheckArguments& args) {
+  if (const Status writable = CheckTableReports(args.reports, "self-check", args.output); !writable.ok())
+    return Fail(args.output, writable.error());
   auto request = MakeSelfCheck(args);
   if (!request && request.error().code == Code::kNotFound)
     return FailWith(args.output, kExitIncomplete, "incomplete", "not-found", request.error().message,
@@ -209,8 +224,8 @@ int Run(const SelfCheckArguments& args) {
   }
   report::SelfCheckReport report;
   report.results = std::move(results).value();
-  const bool whole = args.share >= 1 && args.filter.empty();
-  report.matrix = selfcheck::CountSelfCheck(report.results, whole);
+  report.whole = args.share >= 1 && args.filter.empty();
+  report.matrix = selfcheck::CountSelfCheck(report.results, report.whole);
   report.what = args.share < 1 ? fmt::format("a share of {:g}, seed {}", args.share, args.seed) : "all cases";
   if (!args.filter.empty()) report.what += fmt::format(" that hold \"{}\"", args.filter);
   if (request->reference) report.reference = request->reference->text;
@@ -224,7 +239,11 @@ int Run(const SelfCheckArguments& args) {
   PrintOut(args.output.format == "markdown" ? report::RenderSelfCheckMarkdown(report, context)
            : args.output.json()             ? report::RenderSelfCheckJson(report, context)
                                             : report::RenderSelfCheckText(report, options));
-  return report.exit_code;
+  if (args.reports.empty()) return report.exit_code;
+  report::TablePage page = report::SelfCheckPage(report, context);
+  page.again = Again(args);
+  return WriteTableReports(args.reports, std::move(page), report::RenderSelfCheckMarkdown(report, context),
+                           report.exit_code);
 }
 
 }  // namespace
@@ -252,6 +271,7 @@ Action DeclareSelfCheck(Flags& flags) {
   flags.Switch("--no-reference", args->no_reference, "leave out the harmless changes that need llama.cpp")
       .Group("Cases");
   flags.Option("--jobs", args->jobs, "cases at a time (default: one a core)").Range(1, 256).Group("Cases");
+  AddTableReportArgument(flags, args->reports);
   flags.Option("--results", args->results, "keep a line for each case here (default: in the cache)")
       .Group("Output");
   flags

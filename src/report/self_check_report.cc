@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/program.h"
 #include "base/text.h"
 #include "report/escape.h"
 #include "report/json.h"
@@ -94,7 +95,153 @@ Json ResultJson(const SelfResult& r) {
   return j;
 }
 
+const char* WordOf(int exit_code) {
+  return exit_code == 0 ? "ALL GOALS HOLD" : exit_code == 1 ? "FAILED" : "INCOMPLETE";
+}
+
+// A goal, told by the words that the sentence of its breach has.
+struct KnownGoal {
+  const char* breach;
+  std::string text, seen;
+  int64_t asked;  // of how many
+};
+
+// Those that were asked, with what was seen; a breach is told in its own words.
+PageTable GoalsTable(const SelfCheckReport& report) {
+  const SelfMatrix& m = report.matrix;
+  const SelfRow& t = m.total;
+  const auto n_cases = static_cast<int64_t>(report.results.size());
+  const int64_t n_failed = t.failed + m.n_benign_failed;
+  const auto of = [](int64_t n, int64_t all) { return fmt::format("{} of {}", n, all); };
+  std::vector<KnownGoal> known = {
+      {"defects are detected", "defects are detected", of(t.detected, t.n), t.n},
+      {"defects are placed", "defects are placed at the exact op, with its row or head", of(t.exact, t.n),
+       t.n},
+      {"defects are blamed", "defects are blamed on the engine that has them", of(t.blamed, t.n), t.n},
+      {"raise an alarm", "harmless changes raise no alarm", of(m.n_benign - m.n_alarms, m.n_benign),
+       m.n_benign},
+      {"could not be run", "cases can be run", of(n_cases - n_failed, n_cases), n_cases},
+  };
+  if (report.whole) {
+    known.push_back(
+        {"different defects count", "enough different defects count", std::to_string(m.n_names), 1});
+    known.push_back({"harmless changes change bits", "enough harmless changes change bits",
+                     std::to_string(m.n_benign), 1});
+  }
+  PageTable table{"goals", "Goals", "docs/numerics.md has the share that each asks for.", {}, {}};
+  table.columns = {{"goal"}, {"seen", true}, {"outcome"}};
+  std::vector<std::string> broken = m.broken_goals;
+  for (const KnownGoal& goal : known) {
+    const auto breach = std::find_if(broken.begin(), broken.end(), [&](const std::string& sentence) {
+      return sentence.find(goal.breach) != std::string::npos;
+    });
+    const bool holds = breach == broken.end();
+    table.rows.push_back({goal.text, goal.seen,
+                          !holds            ? PageCell("missed", "bad", *breach)
+                          : goal.asked == 0 ? PageCell("not judged", "open")
+                                            : PageCell("holds", "good")});
+    if (!holds) broken.erase(breach);
+  }
+  for (const std::string& sentence : broken) table.rows.push_back({sentence, "", PageCell("missed", "bad")});
+  return table;
+}
+
+// n, in the colour of a shortfall where it is less than it should be.
+PageCell Count(int64_t n, int64_t of) {
+  return n < of ? PageCell(std::to_string(n), "bad", fmt::format("{} short", of - n))
+                : PageCell(std::to_string(n));
+}
+
+PageTable KindsTable(const SelfMatrix& m) {
+  PageTable table{"kinds",
+                  "What is found, by kind of defect",
+                  "Defects that count: their local error is at least ten times its bound. A figure below "
+                  "their number is marked. docs/numerics.md defines the columns.",
+                  {{"kind"},
+                   {"defects", true},
+                   {"detected", true},
+                   {"exact op", true},
+                   {"within one op", true},
+                   {"row or head", true},
+                   {"blamed right", true},
+                   {"named right", true},
+                   {"not counted", true}},
+                  {}};
+  std::vector<SelfRow> rows = m.rows;
+  rows.push_back(m.total);
+  for (const SelfRow& r : rows)
+    table.rows.push_back({r.kind, std::to_string(r.n), Count(r.detected, r.n), Count(r.exact, r.n),
+                          std::to_string(r.within_one), PageCell(Spots(r)), Count(r.blamed, r.n),
+                          Count(r.named, r.n), std::to_string(r.skipped)});
+  return table;
+}
+
+PageTable HarmlessTable(const SelfMatrix& m) {
+  PageTable table{
+      "harmless",
+      "Harmless changes",
+      "Sums in another order, roundings of another kind: what two correct engines differ in. None "
+      "may raise an alarm.",
+      {{"what"}, {"changes", true}},
+      {}};
+  table.rows = {
+      {"change bits", std::to_string(m.n_benign)},
+      {"of them false alarms", m.n_alarms > 0 ? PageCell(std::to_string(m.n_alarms), "bad") : PageCell("0")},
+      {"change nothing", std::to_string(m.n_unchanged)},
+      {"could not be run", std::to_string(m.n_benign_failed)}};
+  return table;
+}
+
+PageTable UnseenTable(const SelfMatrix& m) {
+  PageTable table{"unseen",
+                  "What is not counted, and why",
+                  "Defects whose effect is too small, or none, on these models.",
+                  {{"defect"}, {"why it does not count"}, {"cases", true}},
+                  {}};
+  for (const auto& [what, n] : m.unseen) {
+    const size_t colon = what.find(": ");
+    table.rows.push_back({what.substr(0, colon), what.substr(colon + 2), std::to_string(n)});
+  }
+  return table;
+}
+
+PagePart MissPart(const SelfResult& r, size_t i) {
+  PagePart part;
+  part.id = fmt::format("miss-{}", i), part.title = r.key;
+  part.state = !r.error.empty() ? PageCell("could not be run", "open")
+               : r.benign       ? PageCell("false alarm", "bad")
+               : !r.detected    ? PageCell("not detected", "bad")
+                                : PageCell("told wrongly", "bad");
+  part.text = MissText(r);
+  const auto fact = [&](const char* name, const std::string& value) {
+    if (!value.empty()) part.facts.emplace_back(name, value);
+  };
+  fact("kind", r.kind), fact("defect", r.defect), fact("verdict", r.verdict);
+  fact("placed at", r.place), fact("blame", r.blame), fact("named as", r.named_as);
+  if (!r.benign && r.error.empty() && std::isfinite(r.bound_ratio))
+    fact("its error", fmt::format("{:.3g} times its bound", r.bound_ratio));
+  part.commands = {
+      {fmt::format("{} self-check --filter {}", ProgramName(), ShellQuote(r.key)), "this case alone"}};
+  return part;
+}
+
 }  // namespace
+
+TablePage SelfCheckPage(const SelfCheckReport& report, const Context& context) {
+  const SelfMatrix& m = report.matrix;
+  TablePage page;
+  page.command = "self-check", page.tool_version = context.tool_version;
+  page.word = WordOf(report.exit_code);
+  page.sentence = Summary(report);
+  page.place_name = "What was run";
+  page.place = fmt::format("{}, in {:.0f} s", report.what, report.wall_seconds);
+  page.tables = {GoalsTable(report), KindsTable(m), HarmlessTable(m), UnseenTable(m)};
+  page.parts_title = "What it gets wrong";
+  page.parts_about = "Cases that were missed, placed, blamed or named wrongly, and false alarms.";
+  for (size_t i = 0; i < m.misses.size(); i++) page.parts.push_back(MissPart(*m.misses[i], i));
+  page.json = RenderSelfCheckJson(report, context);
+  return page;
+}
 
 std::string RenderSelfCheckText(const SelfCheckReport& report, const TextOptions& options) {
   const SelfMatrix& m = report.matrix;
@@ -128,11 +275,7 @@ std::string RenderSelfCheckText(const SelfCheckReport& report, const TextOptions
     line(fmt::format("and {} more (--format json)", m.misses.size() - kMissesShown), 2);
   line(fmt::format("{} in {:.0f} s: {}", report.what, report.wall_seconds, Summary(report)), 0);
   for (const std::string& goal : m.broken_goals) line("goal missed: " + goal, 0);
-  out += fmt::format("{}  (exit {})\n",
-                     report.exit_code == 0   ? "ALL GOALS HOLD"
-                     : report.exit_code == 1 ? "FAILED"
-                                             : "INCOMPLETE",
-                     report.exit_code);
+  out += fmt::format("{}  (exit {})\n", WordOf(report.exit_code), report.exit_code);
   return out;
 }
 

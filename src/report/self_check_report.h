@@ -1,4 +1,4 @@
-// The matrix of a self-check as text, Markdown and JSON. Strings out, no printing.
+// The matrix of a self-check as text, Markdown, JSON and as a page. Strings out, no printing.
 #ifndef PARITYBIT_REPORT_SELF_CHECK_REPORT_H_
 #define PARITYBIT_REPORT_SELF_CHECK_REPORT_H_
 
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "report/crossval_report.h"
+#include "report/table_page.h"
 #include "selfcheck/self_check.h"
 
 namespace pb::report {
@@ -15,6 +16,7 @@ struct SelfCheckReport {
   selfcheck::SelfMatrix matrix;
   std::string what;       // "all cases", "a share of 0.05, seed 1"
   std::string reference;  // the foreign engine of harmless changes; empty: none
+  bool whole = false;     // nothing was left out
   double wall_seconds = 0;
   // 0: all goals hold; 1: one does not; 3: cases could not be run, or there were none
   int exit_code = 0;
@@ -25,6 +27,8 @@ std::string RenderSelfCheckText(const SelfCheckReport& report, const TextOptions
 std::string RenderSelfCheckMarkdown(const SelfCheckReport& report, const Context& context);
 // Schema paritybit.self-check/0.
 std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& context);
+// When and by which command is the caller's to say.
+TablePage SelfCheckPage(const SelfCheckReport& report, const Context& context);
 
 }  // namespace pb::report
 
