@@ -16,7 +16,7 @@ class Browser:
         program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         if not program:
             raise RuntimeError("no chromium here; tools/setup.sh --tests installs it")
-        self.home = tempfile.TemporaryDirectory(prefix="paritybit-browser-")
+        self.home = tempfile.TemporaryDirectory(prefix="paritybit-browser-", ignore_cleanup_errors=True)
         to_browser, self.write = os.pipe()
         self.read, from_browser = os.pipe()
 
