@@ -39,7 +39,8 @@ struct SelfCheckArguments {
 std::string Again(const SelfCheckArguments& args) {
   std::vector<std::string> words{"self-check"};
   if (args.share < 1) words.insert(words.end(), {"--share", fmt::format("{}", args.share)});
-  if (args.share < 1) words.insert(words.end(), {"--seed", std::to_string(args.seed)});
+  if (args.generated) words.insert(words.end(), {"--generated", "--cases", std::to_string(args.cases)});
+  if (args.share < 1 || args.generated) words.insert(words.end(), {"--seed", std::to_string(args.seed)});
   if (!args.filter.empty()) words.insert(words.end(), {"--filter", args.filter});
   if (args.no_reference) words.emplace_back("--no-reference");
   if (args.jobs > 0) words.insert(words.end(), {"--jobs", std::to_string(args.jobs)});
@@ -195,7 +196,11 @@ int TellGenerated(const SelfCheckArguments& args, int64_t version, report::Gener
   PrintOut(args.output.format == "markdown" ? report::RenderGeneratedMarkdown(report)
            : args.output.json()             ? report::RenderGeneratedJson(report)
                                             : report::RenderGeneratedText(report, options));
-  return report.exit_code;
+  if (args.reports.empty()) return report.exit_code;
+  report::TablePage page = report::GeneratedPage(report, MakeContext("self-check"));
+  page.again = Again(args);
+  return WriteTableReports(args.reports, std::move(page), report::RenderGeneratedMarkdown(report),
+                           report.exit_code);
 }
 
 int Run(const SelfCheckArguments& args) {

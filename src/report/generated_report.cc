@@ -25,6 +25,10 @@ constexpr size_t kMissesShown = 20;
 
 std::string Known(const std::string& commit) { return commit.empty() ? "not known" : commit; }
 
+const char* WordOf(int exit_code) {
+  return exit_code == 0 ? "ALL GOALS HOLD" : exit_code == 1 ? "FAILED" : "INCOMPLETE";
+}
+
 // What is not as it should be, in a few words.
 std::string MissText(const SelfResult& r) {
   if (!r.error.empty()) return "could not be run: " + r.error;
@@ -108,7 +112,80 @@ Json ResultJson(const SelfResult& r) {
   return j;
 }
 
+PageTable KindsTable(const GeneratedTable& t) {
+  PageTable table{"kinds",
+                  "What is found, by kind of defect",
+                  "plain: found by a short prompt; found: that, or the code paths beside it; right, partial, "
+                  "nothing, wrong: what is concluded, against what is true.",
+                  {{"kind"}},
+                  {}};
+  for (const char* name : {"defects", "plain", "found", "placed", "blamed", "right", "partial", "nothing",
+                           "wrong", "not counted"})
+    table.columns.push_back({name, true});
+  for (const GeneratedRow& row : RowsOf(t)) {
+    const std::vector<std::string> cells = Cells(row);
+    table.rows.emplace_back(cells.begin(), cells.end());
+  }
+  return table;
+}
+
+PageTable GoalsTable(const GeneratedTable& t) {
+  PageTable table{"goals", "Goals", "", {{"goal"}, {"outcome"}}, {}};
+  for (const selfcheck::Goal& goal : t.goals)
+    table.rows.push_back({goal.text, goal.holds ? PageCell("holds", "good") : PageCell("missed", "bad")});
+  return table;
+}
+
+PageTable HarmlessTable(const GeneratedTable& t) {
+  PageTable table{
+      "harmless", "Harmless changes", "None may raise an alarm.", {{"what"}, {"changes", true}}, {}};
+  table.rows = {
+      {"change bits", std::to_string(t.n_benign)},
+      {"of them false alarms", t.n_alarms > 0 ? PageCell(std::to_string(t.n_alarms), "bad") : PageCell("0")},
+      {"change nothing", std::to_string(t.n_unchanged)},
+      {"could not be run", std::to_string(t.n_benign_failed)}};
+  return table;
+}
+
+PagePart MissPart(const SelfResult& r, size_t i) {
+  PagePart part;
+  part.id = fmt::format("miss-{}", i), part.title = r.key;
+  part.state = !r.error.empty() ? PageCell("could not be run", "open")
+               : r.benign       ? PageCell("false alarm", "bad")
+               : !r.detected    ? PageCell("not found", "bad")
+                                : PageCell(r.match == "right" ? "told wrongly" : r.match, "bad");
+  part.text = MissText(r);
+  for (const auto& [name, value] : {std::pair{"kind", r.kind},
+                                    {"defect", r.defect},
+                                    {"found by", r.found_by},
+                                    {"verdict", r.verdict},
+                                    {"placed at", r.place},
+                                    {"blame", r.blame},
+                                    {"said", r.said},
+                                    {"true is", r.truth}})
+    if (!value.empty()) part.facts.emplace_back(name, value);
+  return part;
+}
+
 }  // namespace
+
+TablePage GeneratedPage(const GeneratedReport& report, const Context& context) {
+  const GeneratedTable& t = report.table;
+  TablePage page;
+  page.command = "self-check", page.tool_version = context.tool_version;
+  page.word = WordOf(report.exit_code);
+  page.sentence = fmt::format(
+      "{} defects that nobody listed: {} found, {} placed, {} concluded wrongly; {} harmless "
+      "changes: {} false alarms",
+      t.total.n, t.total.found, t.total.placed, t.total.wrong, t.n_benign, t.n_alarms);
+  page.place_name = "What was run";
+  page.place = fmt::format("{}, in {:.0f} s; {}", report.what, report.wall_seconds, Commits(report));
+  page.tables = {GoalsTable(t), KindsTable(t), HarmlessTable(t)};
+  page.parts_title = "What is not as a goal has it";
+  for (size_t i = 0; i < t.misses.size(); i++) page.parts.push_back(MissPart(*t.misses[i], i));
+  page.json = RenderGeneratedJson(report);
+  return page;
+}
 
 std::string RenderGeneratedText(const GeneratedReport& report, const TextOptions& options) {
   const GeneratedTable& t = report.table;
@@ -144,11 +221,7 @@ std::string RenderGeneratedText(const GeneratedReport& report, const TextOptions
   line(fmt::format("{} in {:.0f} s; {}", report.what, report.wall_seconds, Commits(report)), 0);
   for (const selfcheck::Goal& goal : t.goals)
     line(fmt::format("{}: {}", goal.holds ? "goal holds" : "goal missed", goal.text), 0);
-  out += fmt::format("{}  (exit {})\n",
-                     report.exit_code == 0   ? "ALL GOALS HOLD"
-                     : report.exit_code == 1 ? "FAILED"
-                                             : "INCOMPLETE",
-                     report.exit_code);
+  out += fmt::format("{}  (exit {})\n", WordOf(report.exit_code), report.exit_code);
   return out;
 }
 

@@ -1,4 +1,4 @@
-// What a self-check of generated defects found, as text, Markdown and JSON; and the page that keeps
+// What a self-check of generated defects found, as text, Markdown, JSON and a page; and the page that keeps
 // the first measurement of each generator beside later ones. Strings out, no printing.
 #ifndef PARITYBIT_REPORT_GENERATED_REPORT_H_
 #define PARITYBIT_REPORT_GENERATED_REPORT_H_
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "report/crossval_report.h"
+#include "report/table_page.h"
 #include "selfcheck/generated.h"
 
 namespace pb::report {
@@ -26,6 +27,9 @@ std::string RenderGeneratedText(const GeneratedReport& report, const TextOptions
 std::string RenderGeneratedMarkdown(const GeneratedReport& report);
 // Schema paritybit.self-check-generated/0.
 std::string RenderGeneratedJson(const GeneratedReport& report);
+
+// As a page of its own; when and by which command is the caller's to say.
+TablePage GeneratedPage(const GeneratedReport& report, const Context& context);
 
 // The page with this measurement: of a version of the generator that it does not have the whole
 // table, as the one that is held out; of one that it has a line beside it. What stands there stays.
