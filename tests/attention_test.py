@@ -190,7 +190,8 @@ class Flash(Attention):
                 result = self.compared(TERNARY, candidate=bad, reference=H)
                 self.expect(result, "diverged", 1)
                 place = result.json["first_divergence"]
-                self.assertEqual((place["layer"], place["stage"]), (2, CONTEXT), result)
+                self.assertEqual(place["layer"], 2, result)
+                self.assertIn(place["stage"], (CONTEXT, stage), result)  # at the hidden op where a variation of it explains all
                 self.assertEqual(result.json["blame"], "candidate", result)
                 alone = self.compared(TERNARY, "--scope", "logits-only", candidate=bad, reference=H)
                 self.assertEqual(alone.code, 1, alone)

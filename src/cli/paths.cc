@@ -4,10 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "compare/types.h"
-#include "drive/passes.h"
 #include "report/crossval_report.h"
 #include "run/path_trials.h"
 
@@ -51,22 +49,6 @@ Result<diagnose::ExplainedRun> Run(const CrossvalArguments& args) {
   return CompareAndDiagnose(args, std::move(request), std::nullopt);
 }
 
-// The passes of a comparison that found nothing.
-void AddRightPasses(const run::Comparison& c, std::vector<diagnose::SeenPass>* passes) {
-  const auto threads = [](const drive::EngineRecord& engine) {
-    return static_cast<int64_t>(std::strtoll(engine.session_facts().threads.c_str(), nullptr, 10));
-  };
-  const int64_t n_threads = std::max<int64_t>(std::min(threads(c.candidate), threads(c.reference)), 1);
-  const int64_t most = drive::PassRows({&c.candidate, &c.reference});
-  for (const run::PromptRecord& prompt : c.prompts) {
-    const auto n = static_cast<int64_t>(prompt.tokens.size());
-    const auto n_all = n + static_cast<int64_t>(prompt.decoded.size());
-    for (int64_t at = 0; at < n; at += most)
-      passes->push_back({std::min(most, n - at), at, false, -1, n_threads});
-    for (int64_t at = n; at < n_all; at++) passes->push_back({1, at, false, -1, n_threads});
-  }
-}
-
 bool IsFlash(const run::Comparison& c) {
   return c.candidate.session_facts().flash.value == "on" || c.reference.session_facts().flash.value == "on";
 }
@@ -80,8 +62,7 @@ Status RunPaths(JudgedPaths* result) {
       fmt::format("{}: {}", compare::OutcomeName(plain.verdict.outcome), Sentence(plain));
   std::vector<run::PathRun> runs;
   std::set<run::Path> taken = run::PathsTaken(plain);
-  std::vector<diagnose::SeenPass> right;
-  AddRightPasses(plain, &right);
+  std::vector<diagnose::SeenPass> right = diagnose::RightPasses(plain);
   for (const run::PathTrial& trial : run::PathTrials(plain, text)) {
     CrossvalArguments args = ArgumentsOf(trial, result->args);
     auto judged = Run(args);
@@ -110,7 +91,9 @@ Status RunPaths(JudgedPaths* result) {
     }
     if (compare::ExitCode(c.verdict.outcome) != kExitOk) continue;
     taken.merge(run::PathsTaken(c));
-    if (!IsFlash(c)) AddRightPasses(c, &right);
+    if (IsFlash(c)) continue;
+    const std::vector<diagnose::SeenPass> more = diagnose::RightPasses(c);
+    right.insert(right.end(), more.begin(), more.end());
   }
   result->judged.comparison.path_runs = std::move(runs);
   result->judged.comparison.paths_beside = std::move(taken);

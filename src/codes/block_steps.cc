@@ -41,6 +41,9 @@ double SumNoise(const ActBlock& b, std::span<const float> x) {
   return 6 * 0x1p-24 * std::sqrt(squares);
 }
 
+// Q8_K and BitNet keep theirs in float32.
+bool IsFloatScale(const ActBlock& b) { return b.sum_scale == 0; }
+
 Rounded ScaleOf(const ActBlock& b) { return {b.sum_scale, kRoundings * b.sum_scale}; }
 
 Rounded SumOf(const ActBlock& b, std::span<const float> x, int sum) {
@@ -50,15 +53,16 @@ Rounded SumOf(const ActBlock& b, std::span<const float> x, int sum) {
 
 }  // namespace
 
-std::optional<double> OtherScale(const ActBlock& b) { return ScaleOf(b).Other(b.from_code); }
+std::optional<double> OtherScale(const ActBlock& b) {
+  return IsFloatScale(b) ? std::nullopt : ScaleOf(b).Other(b.from_code);
+}
 
 std::optional<double> OtherSum(const ActBlock& b, std::span<const float> x, int sum) {
   return SumOf(b, x, sum).Other(StoredSum(b, sum));
 }
 
 bool MayBeScale(const ActBlock& b, float scale) {
-  // Q8_K and BitNet keep theirs in float32.
-  if (b.sum_scale == 0) return std::fabs(double(scale) - b.from_code) <= kRoundings * std::fabs(b.from_code);
+  if (IsFloatScale(b)) return std::fabs(double(scale) - b.from_code) <= kRoundings * std::fabs(b.from_code);
   return ScaleOf(b).MayBe(scale);
 }
 

@@ -114,6 +114,21 @@ TEST(BoundarySteps, AScaleThatIsOffByAnUlpOnNoBoundaryIsADefect) {
         1);
 }
 
+// A block whose every code is whole, taken twice or not at all.
+TEST(BoundarySteps, ABlockThatIsDoubledOrAbsentIsADefect) {
+  std::vector<float> x(256, 0);
+  x[0] = 127, x[1] = 10;
+  const Rows wide({std::vector<float>(256, 1.0f), std::vector<float>(256, 2.0f)});
+  const WeightView view = wide.view();
+  for (ActScheme scheme : {ActScheme::kQ8_0, ActScheme::kQ8_1, ActScheme::kQ8_K, ActScheme::kBitnet}) {
+    for (double sign : {1.0, -1.0}) {
+      const auto found = BoundarySteps(x, scheme, view, 1).Explain(V{sign * 137, sign * 274}, 1e-3);
+      EXPECT_TRUE(found.steps.empty()) << ActSchemeName(scheme);
+      EXPECT_GT(found.remainder_ratio, 1) << ActSchemeName(scheme);
+    }
+  }
+}
+
 // Codes that sum to `sum`, the scale 1.
 std::vector<float> Summing(int sum) {
   std::vector<float> x(32, 0);

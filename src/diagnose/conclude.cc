@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "diagnose/code_part.h"
 #include "diagnose/op_weights.h"
+#include "diagnose/region.h"
 #include "diagnose/wrong_part.h"
 
 namespace pb::diagnose {
@@ -38,29 +40,73 @@ bool IsNonFinite(const Subject& s) {
   return false;
 }
 
-// Whether a score is hidden on one side alone.
-bool MaskDiffers(const Subject& s) {
-  if (s.culprit->place.stage != PB_STAGE_ATTN_SCORES) return false;
-  for (size_t i = 0; i < s.output.size(); i++)
-    if ((s.output[i] == -INFINITY) != (s.declared[i] == -INFINITY)) return true;
-  return false;
+// What is hidden on one side alone: a score that is minus infinity, a probability that is zero.
+struct MaskDifference {
+  int64_t n_hidden = 0, n_seen = 0;  // that should be seen, that should be hidden
+  // Columns that are hidden in every row that should see them.
+  std::vector<Mark> columns;
+};
+MaskDifference MaskDifferenceOf(const Subject& s) {
+  const int32_t stage = s.culprit->place.stage;
+  MaskDifference out;
+  if (stage != PB_STAGE_ATTN_SCORES && stage != PB_STAGE_ATTN_SCORES_SOFTMAX) return out;
+  const bool scores = stage == PB_STAGE_ATTN_SCORES;
+  // A probability that underflows in float32 is no sign of a mask.
+  constexpr float kSeen = 1e-30f;
+  const auto width = s.output.size() / static_cast<size_t>(s.culprit->shape[0]);
+  std::vector<int64_t> hidden(width), seen(width);
+  for (size_t at = 0; at < s.output.size(); at++) {
+    const float x = s.output[at], y = s.declared[at];
+    const bool is_hidden = scores ? x == -INFINITY : x == 0, ought = scores ? y == -INFINITY : y == 0;
+    const bool counts = scores || (is_hidden ? y > kSeen : x > kSeen);
+    if (!ought) ++(is_hidden && counts ? hidden : seen)[at % width];
+    if (is_hidden != ought && counts) ++(is_hidden ? out.n_hidden : out.n_seen);
+  }
+  for (size_t j = 0; j < width; j++)
+    out.columns.push_back(hidden[j] == 0 ? Mark::kRight : seen[j] == 0 ? Mark::kWrong : Mark::kOpen);
+  return out;
+}
+
+// Of a mask: the positions that nothing sees, where that is all that is wrong with it.
+void ConcludeMask(const Subject& s, const MaskDifference& mask, Conclusion* c) {
+  c->where = Where::kMask;
+  if (mask.n_seen == 0) c->what = WhatKind::kAbsent;
+  if (s.culprit->place.stage == PB_STAGE_ATTN_SCORES) return;
+  // Softmax moves what is left: the wrong part of its output is all of it.
+  c->part = {};
+  const int64_t n_heads = std::max<int64_t>(s.arbiter->model().params().n_heads, 1);
+  const auto n = static_cast<int64_t>(mask.columns.size()) / n_heads;
+  std::vector<Mark> positions(static_cast<size_t>(n), Mark::kRight);
+  for (size_t j = 0; j < mask.columns.size(); j++) {
+    if (mask.columns[j] == Mark::kOpen) return;
+    if (mask.columns[j] == Mark::kWrong) positions[j % static_cast<size_t>(n)] = Mark::kWrong;
+  }
+  if (const auto region = FindRegion(positions, {Axis::kPositions})) c->part = *region;
 }
 
 // The evidence of codes, for the side that is wrong.
 struct Codes {
   const CodeSide* side = nullptr;  // null: it told none
+  const CodeSide* arbiter = nullptr;
   const CodePair* pair = nullptr;  // against the arbiter
   bool Follows() const { return side && side->FollowsFromCodes(); }
   bool CodesRight() const { return pair && pair->comparable && pair->n_differ == pair->n_on_boundary; }
-  bool ScalesRight() const { return pair && pair->comparable && pair->n_scales == pair->n_scales_equal; }
-  bool SumsRight() const { return !pair || pair->n_stored == pair->n_stored_equal; }
+  bool ScalesRight() const {
+    return pair && pair->comparable && pair->n_scales == pair->n_scales_equal + pair->n_scales_on_boundary;
+  }
+  bool SumsRight() const {
+    return !pair || pair->n_stored == pair->n_stored_equal + pair->n_stored_on_boundary;
+  }
 };
 
 Codes CodesOf(const Evidence& e) {
   Codes out;
   if (!e.codes) return out;
   for (const CodeSide& side : e.codes->sides)
-    if (side.role == e.subject.side && side.codes) out.side = &side;
+    if (side.codes) {
+      if (side.role == e.subject.side) out.side = &side;
+      if (side.role == "arbiter") out.arbiter = &side;
+    }
   for (const CodePair& pair : e.codes->pairs)
     if (pair.first == e.subject.side && pair.second == "arbiter") out.pair = &pair;
   return out;
@@ -89,14 +135,24 @@ Where WhereOfCodes(const Evidence& e, const Codes& codes) {
   return !codes.ScalesRight() && CodesFollowScales(e, *codes.side->codes) ? Where::kScales : Where::kCodes;
 }
 
+void ConcludeCodes(const Codes& codes, Conclusion* c) {
+  c->part = {};
+  if (!codes.side || !codes.arbiter) return;
+  const CodePart found = FindCodePart(*codes.side->codes, *codes.arbiter->codes, c->where);
+  c->part = found.part, c->what = found.what, c->value = found.value;
+}
+
 void WithoutVariation(const Evidence& e, const WrongPart& part, Conclusion* c) {
   const Codes codes = CodesOf(e);
   const int32_t stage = e.subject.culprit->place.stage;
   c->part = part.region;
   if (IsNonFinite(e.subject)) c->what = WhatKind::kNonFinite;
-  if (MaskDiffers(e.subject)) c->where = Where::kMask;
-  if (c->where == Where::kUnknown) c->where = WhereOfCodes(e, codes);
-  if (c->where != Where::kUnknown) return;
+  const MaskDifference mask = MaskDifferenceOf(e.subject);
+  if (mask.n_hidden + mask.n_seen > 0) return ConcludeMask(e.subject, mask, c);
+  c->where = WhereOfCodes(e, codes);
+  if (c->where != Where::kUnknown) return ConcludeCodes(codes, c);
+  // That every output is wrong says of a product nothing about which of its terms are.
+  if (c->part.axis == Axis::kAll && stages::kProducts.Contains(stage)) c->part = {};
   const bool quantised = codes.side && stages::kProducts.Contains(stage);
   const Where place = WhereOfPart(stage, part);
   // Where the engine tells no codes, its quantiser may be wrong as well as its product.
@@ -107,6 +163,8 @@ void WithoutVariation(const Evidence& e, const WrongPart& part, Conclusion* c) {
   // What attention reads may be wrong in the cache.
   const bool reads_cache = stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_CONTEXT;
   if (!reads_cache) c->where = place;
+  // Rows that read what is wrong are no part of it.
+  if (reads_cache && c->part.axis == Axis::kRows) c->part = {};
   // The same keys are wrong for all rows that read them: so they stand there.
   if (reads_cache && c->part.axis == Axis::kPositions && part.n_rows > 1) c->where = Where::kCacheWritten;
 }
@@ -147,7 +205,19 @@ std::string WhereWords(const Evidence& e, const Conclusion& c) {
   }
 }
 
+// What is known of wrong codes, scales or sums: "in column 103 of 256 columns of K, by 1".
+std::string CodeWords(const Conclusion& c) {
+  std::string text;
+  if (c.part.axis != Axis::kUnknown && c.part.axis != Axis::kAll) text = "in " + RegionWords(c.part);
+  const char* between = text.empty() ? "" : ", ";
+  if (c.what == WhatKind::kOffset) text += fmt::format("{}by {:+.5g}", between, c.value);
+  if (c.what == WhatKind::kFactor) text += fmt::format("{}by the factor {:.5g}", between, c.value);
+  if (c.what == WhatKind::kAbsent) text += fmt::format("{}left out", between);
+  return text;
+}
+
 std::string PartWords(const Conclusion& c, const WrongPart& part) {
+  if (c.where == Where::kCodes || c.where == Where::kScales || c.where == Where::kSums) return CodeWords(c);
   if (c.part.axis == Axis::kAll)
     return part.n_values() > 1 ? "all values are others than they should be" : "";
   if (c.part.axis == Axis::kUnknown) {
@@ -183,6 +253,15 @@ Conclusion Conclude(const Evidence& e) {
   // Rows that are wrong from a position on are so in every pass.
   if (c.when.kind == WhenKind::kFromPosition && c.part.axis == Axis::kRows) c.part = {Axis::kAll};
   return c;
+}
+
+bool IsShareOfThread(const Conclusion& c) {
+  const Region& r = c.part;
+  if (c.when.kind != WhenKind::kThreads || r.axis != Axis::kFeatures || r.every != 1 || r.of == 0)
+    return false;
+  for (int64_t k = 0; k < c.when.n; k++)
+    if (r.first == k * r.of / c.when.n && r.last == (k + 1) * r.of / c.when.n - 1) return true;
+  return false;
 }
 
 bool MayBeByPosition(const Conclusion& c) {

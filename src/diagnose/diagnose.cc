@@ -12,6 +12,7 @@
 #include "diagnose/probe.h"
 #include "diagnose/stage_text.h"
 #include "drive/participant.h"
+#include "drive/passes.h"
 
 namespace pb::diagnose {
 namespace {
@@ -177,9 +178,9 @@ void Explanation::Try(int side, FileArbiter& arbiter, const Expectation& declare
 
 constexpr size_t kEnoughPasses = 8;  // of those that a probe makes
 
-// Passes of other sizes than the run had, where those of the run leave it open when the op is wrong.
+// Passes of other sizes than the run had: those of a run are too few to say when the op is wrong.
 void Explanation::MeasureWhen(int side, FileArbiter& arbiter) {
-  if (out_.conclusion.when.kind == WhenKind::kAlways || culprit_.place.stage != out_.place.stage) return;
+  if (culprit_.place.stage != out_.place.stage) return;
   const auto prompt = static_cast<size_t>(culprit_.place.prompt);
   const std::vector<int32_t>& tokens = comparison_.prompts[prompt].tokens;
   const Trial* named = out_.Named();
@@ -323,7 +324,22 @@ void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
 
 std::string CauseText(const Diagnosis& d) {
   const std::string when = WhenWords(d.conclusion.when);
-  return d.cause + (when.empty() ? "" : ", " + when) + d.nearest;
+  const char* share = d.conclusion.where == Where::kThread ? ", in the share of one thread" : "";
+  return d.cause + share + (when.empty() ? "" : ", " + when) + d.nearest;
+}
+
+std::vector<SeenPass> RightPasses(const run::Comparison& c) {
+  std::vector<SeenPass> passes;
+  const int64_t threads = std::max<int64_t>(std::min(ThreadsOf(c.candidate), ThreadsOf(c.reference)), 1);
+  const int64_t most = drive::PassRows({&c.candidate, &c.reference});
+  for (const run::PromptRecord& prompt : c.prompts) {
+    const auto n = static_cast<int64_t>(prompt.tokens.size());
+    const auto n_all = n + static_cast<int64_t>(prompt.decoded.size());
+    for (int64_t at = 0; at < n; at += most)
+      passes.push_back({std::min(most, n - at), at, false, -1, threads});
+    for (int64_t at = n; at < n_all; at++) passes.push_back({1, at, false, -1, threads});
+  }
+  return passes;
 }
 
 void AddPasses(std::span<const SeenPass> passes, Diagnosis* d) {
@@ -331,6 +347,7 @@ void AddPasses(std::span<const SeenPass> passes, Diagnosis* d) {
   const std::string before = CauseText(*d);
   d->passes.insert(d->passes.end(), passes.begin(), passes.end());
   d->conclusion.when = WhenOf(d->passes, MayBeByPosition(d->conclusion));
+  if (IsShareOfThread(d->conclusion)) d->conclusion.where = Where::kThread;
   if (const size_t at = d->sentence.find(before); at != std::string::npos)
     d->sentence.replace(at, before.size(), CauseText(*d));
 }

@@ -33,8 +33,8 @@ struct Diagnosis {
   int32_t position = -1;           // first row beyond its bound
   std::optional<int64_t> feature;  // the one output column concerned
   compare::Blame blame = compare::Blame::kNone;
-  std::string sentence;           // for a person: where, who, what
-  std::string why_undetermined;   // where blame is undetermined
+  std::string sentence;          // for a person: where, who, what
+  std::string why_undetermined;  // where blame is undetermined
   // What the finding comes to, of the side that is wrong; of two the one that has a name.
   Conclusion conclusion;
   std::string side;  // "candidate" "reference" "engine"; empty: there is no conclusion
@@ -61,6 +61,8 @@ struct Diagnosis {
 void DrawConclusion(const Evidence& evidence, Diagnosis* diagnosis);
 // Half a sentence: cause, when, nearest.
 std::string CauseText(const Diagnosis& diagnosis);
+// The passes of a comparison that found nothing.
+std::vector<SeenPass> RightPasses(const run::Comparison& comparison);
 // Concludes `when` from more passes of the op.
 void AddPasses(std::span<const SeenPass> passes, Diagnosis* diagnosis);
 

@@ -97,13 +97,17 @@ Result<diagnose::ExplainedRun> RunTrial(const SelfCheckRequest& request, const S
 // Those of --paths all, until one finds something. The error of one that could not be run.
 std::string LookOnPaths(const SelfCheckRequest& request, const SelfCase& c, const run::Comparison& plain,
                         SelfResult* r) {
+  std::vector<diagnose::SeenPass> right = diagnose::RightPasses(plain);
   for (const run::PathTrial& trial : run::PathTrials(plain, request.calibration)) {
     auto run = RunTrial(request, c, trial);
     const auto shorter = run::Shorter(trial);
     if (!run.ok() && run.error().code == Code::kUsage && shorter) run = RunTrial(request, c, *shorter);
     if (!run.ok() && run.error().code == Code::kUsage) continue;  // what the engines do not take
     if (!run.ok()) return run.error().message;
+    if (run->diagnosis) diagnose::AddPasses(right, &*run->diagnosis);
     if (Look(c, trial.name, *run, r)) return "";
+    const std::vector<diagnose::SeenPass> more = diagnose::RightPasses(run->comparison);
+    right.insert(right.end(), more.begin(), more.end());
   }
   return "";
 }
