@@ -1,6 +1,7 @@
 // Marks what differs in most rows, and looks for one region and one change that hold all of it.
 #include "diagnose/code_part.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <vector>
@@ -10,8 +11,9 @@
 namespace pb::diagnose {
 namespace {
 
-constexpr int kLeastValues = 4;      // that one change is told of
-constexpr double kSameRatio = 2e-3;  // scales are kept in f16
+constexpr int kLeastValues = 4;        // that one change is told of
+constexpr double kSameRatio = 2e-3;    // scales are kept in f16
+constexpr double kLeastFactor = 1e-2;  // that differs from 1 by more than roundings of scales
 
 // Of each member how many rows have another value there; a member is wrong where most have.
 std::vector<Mark> MarksOf(const std::vector<int64_t>& n_differ, int64_t n_rows) {
@@ -71,9 +73,15 @@ CodePart OfCodes(const host::Codes& wrong, const host::Codes& right) {
   return out;
 }
 
+// Neighbouring blocks as the columns that they hold.
+Region InColumns(const Region& part, int64_t block) {
+  if (part.axis != Axis::kBlocks || part.every != 1) return part;
+  return {Axis::kColumns, part.first * block, (part.last + 1) * block - 1, 1, part.of * block};
+}
+
 // Scales, or stored sums.
 CodePart OfBlocks(const std::vector<float>& wrong, const std::vector<float>& right, int64_t n_rows,
-                  bool sums) {
+                  int64_t block, bool sums) {
   std::vector<int64_t> n_differ(right.size() / static_cast<size_t>(n_rows));
   Common factor;
   bool absent = true;
@@ -84,12 +92,13 @@ CodePart OfBlocks(const std::vector<float>& wrong, const std::vector<float>& rig
     if (right[at] != 0) factor.Add(double(wrong[at]) / double(right[at]), kSameRatio);
   }
   CodePart out;
-  const auto part = FindRegion(MarksOf(n_differ, n_rows), {Axis::kBlocks});
-  if (!part) return out;
-  out.part = *part;
+  const std::vector<Mark> marks = MarksOf(n_differ, n_rows);
+  const bool open = std::ranges::find(marks, Mark::kOpen) != marks.end();
+  const auto part = open ? std::nullopt : FindRegion(marks, {Axis::kBlocks});
+  if (part) out.part = InColumns(*part, block);
   if (absent) {
     out.what = WhatKind::kAbsent;
-  } else if (const auto value = factor.value(); value && !sums) {
+  } else if (const auto value = factor.value(); value && !sums && std::fabs(*value - 1) > kLeastFactor) {
     out.what = WhatKind::kFactor, out.value = *value;
   }
   return out;
@@ -102,9 +111,9 @@ CodePart FindCodePart(const host::Codes& wrong, const host::Codes& right, Where 
                           wrong.scales.size() == right.scales.size() && right.n_rows > 0;
   if (!comparable) return {};
   if (where == Where::kCodes) return OfCodes(wrong, right);
-  if (where == Where::kScales) return OfBlocks(wrong.scales, right.scales, right.n_rows, false);
+  if (where == Where::kScales) return OfBlocks(wrong.scales, right.scales, right.n_rows, right.block, false);
   if (where == Where::kSums && !right.sums.empty() && wrong.sums.size() == right.sums.size())
-    return OfBlocks(wrong.sums, right.sums, right.n_rows, true);
+    return OfBlocks(wrong.sums, right.sums, right.n_rows, right.block, true);
   return {};
 }
 

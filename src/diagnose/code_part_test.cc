@@ -37,8 +37,7 @@ TEST(CodePart, OneColumn) {
 TEST(CodePart, ABlocksScaleTwice) {
   host::Codes wrong = Right();
   for (size_t k = 1; k < 6; k += 2) wrong.scales[k] *= 2;
-  EXPECT_EQ(Text(wrong, Where::kScales), "part=blocks:1/2");
-  for (float& scale : wrong.scales) scale *= 3;
+  EXPECT_EQ(Text(wrong, Where::kScales), "part=columns:4-7/8");
   for (size_t k = 0; k < 6; k++) wrong.scales[k] = 3 * Right().scales[k];
   EXPECT_EQ(Text(wrong, Where::kScales), "part=all what=factor:3");
 }
@@ -46,7 +45,7 @@ TEST(CodePart, ABlocksScaleTwice) {
 TEST(CodePart, SumsThatAreNotThere) {
   host::Codes wrong = Right();
   for (size_t k = 0; k < 6; k += 2) wrong.sums[k] = 0;
-  EXPECT_EQ(Text(wrong, Where::kSums), "part=blocks:0/2 what=absent");
+  EXPECT_EQ(Text(wrong, Where::kSums), "part=columns:0-3/8 what=absent");
 }
 
 TEST(CodePart, NoRegionHoldsWhatIsScattered) {

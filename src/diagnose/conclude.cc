@@ -162,7 +162,8 @@ void WithoutVariation(const Evidence& e, const WrongPart& part, Conclusion* c) {
   }
   // What attention reads may be wrong in the cache.
   const bool reads_cache = stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_CONTEXT;
-  if (!reads_cache) c->where = place;
+  // Wrong outputs of a product may come of it or of the weights that it reads.
+  if (!reads_cache && place != Where::kWeights) c->where = place;
   // Rows that read what is wrong are no part of it.
   if (reads_cache && c->part.axis == Axis::kRows) c->part = {};
   // The same keys are wrong for all rows that read them: so they stand there.
@@ -230,6 +231,19 @@ std::string PartWords(const Conclusion& c, const WrongPart& part) {
                      one ? "is not what its inputs make" : "are not what their inputs make");
 }
 
+// Whether what is wrong with several threads alone are the features that one of them computes.
+bool IsShareOfThread(const Conclusion& c) {
+  const Region& r = c.part;
+  if (c.when.kind != WhenKind::kThreads || r.every != 1 || r.of == 0) return false;
+  if (r.axis != Axis::kFeatures && r.axis != Axis::kHeads) return false;
+  const auto is_edge = [&](int64_t at) {  // between two threads
+    for (int64_t k = 0; k <= c.when.n; k++)
+      if (at == k * r.of / c.when.n || at == (k * r.of + c.when.n - 1) / c.when.n) return true;
+    return false;
+  };
+  return is_edge(r.first) && is_edge(r.last + 1) && r.last - r.first + 1 < r.of;
+}
+
 }  // namespace
 
 Conclusion Conclude(const Evidence& e) {
@@ -249,19 +263,29 @@ Conclusion Conclude(const Evidence& e) {
     if (const Trial* nearest = NearestOf(e, ratio))
       c.nearest = nearest->name, c.nearest_ratio = nearest->bound_ratio;
   }
-  c.when = WhenOf(e.passes, MayBeByPosition(c));
-  // Rows that are wrong from a position on are so in every pass.
-  if (c.when.kind == WhenKind::kFromPosition && c.part.axis == Axis::kRows) c.part = {Axis::kAll};
+  // The same keys or values are wrong for all rows that read them: so they stand there.
+  const int32_t stage = e.subject.culprit->place.stage;
+  if ((stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_CONTEXT) && c.part.axis == Axis::kPositions &&
+      part.n_rows > 1 && c.where == Where::kFormula)
+    c.where = Where::kCacheWritten;
+  ConcludeWhen(e.passes, part.n_features, &c);
   return c;
 }
 
-bool IsShareOfThread(const Conclusion& c) {
-  const Region& r = c.part;
-  if (c.when.kind != WhenKind::kThreads || r.axis != Axis::kFeatures || r.every != 1 || r.of == 0)
-    return false;
-  for (int64_t k = 0; k < c.when.n; k++)
-    if (r.first == k * r.of / c.when.n && r.last == (k + 1) * r.of / c.when.n - 1) return true;
-  return false;
+void ConcludeWhen(std::span<const SeenPass> passes, int64_t n_features, Conclusion* c) {
+  // Before the first position that is wrong nothing of it shows.
+  std::vector<SeenPass> telling(passes.begin(), passes.end());
+  if (c->part.axis == Axis::kPositions)
+    std::erase_if(telling, [&](const SeenPass& p) { return !p.wrong && p.end() <= c->part.first + 1; });
+  c->when = WhenOf(telling, MayBeByPosition(*c));
+  // Rows that are wrong from a position on are so in every pass.
+  if (c->part.axis == Axis::kRows && c->when.kind == WhenKind::kFromPosition) c->part = {Axis::kAll};
+  if (c->part.axis == Axis::kRows && c->where == Where::kMask) c->part = {};
+  if (!IsShareOfThread(*c)) return;
+  c->where = Where::kThread;
+  if (c->part.axis != Axis::kHeads) return;
+  const int64_t head = n_features / c->part.of;
+  c->part = {Axis::kFeatures, c->part.first * head, (c->part.last + 1) * head - 1, 1, n_features};
 }
 
 bool MayBeByPosition(const Conclusion& c) {

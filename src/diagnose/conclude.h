@@ -29,8 +29,8 @@ Conclusion Conclude(const Evidence& evidence);
 // the mistake is.
 bool MayBeByPosition(const Conclusion& conclusion);
 
-// Whether what is wrong with several threads alone are the features that one of them computes.
-bool IsShareOfThread(const Conclusion& conclusion);
+// `when`, from passes of the op, and what follows from it for where and part. `n_features`: of the op.
+void ConcludeWhen(std::span<const SeenPass> passes, int64_t n_features, Conclusion* conclusion);
 
 // Half a sentence behind the engine's name: "leaves out the last 3 of 256 columns of K in the
 // product"; "does not compute what the model declares: its quantiser's codes are right, its scales

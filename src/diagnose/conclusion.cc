@@ -89,7 +89,13 @@ Said Judge(bool said, bool known, bool same) {
   return !said ? Said::kNothing : same ? Said::kRight : Said::kFalse;
 }
 
+// Whether it is every value: said so, or as the whole of an axis.
+bool IsAll(const Region& r) {
+  return r.axis == Axis::kAll || (r.of > 0 && r.every == 1 && r.first == 0 && r.last == r.of - 1);
+}
+
 bool SamePart(const Region& a, const Region& b) {
+  if (IsAll(a) && IsAll(b)) return true;
   if (a.axis != b.axis) return false;
   if (!HasRange(a.axis)) return true;
   return a.first == b.first && a.last == b.last && (a.every == b.every || a.first == a.last) &&

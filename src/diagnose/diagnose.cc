@@ -301,7 +301,9 @@ Result<Diagnosis> Explanation::Run() {
     Draw(1, arbiters_.of(1), declared_[1]);
   else if (by_files)
     Draw(0, arbiters_.of(1), declared_[1]);
-  if (by_files && out_.conclusion.where == Where::kProduct) out_.conclusion.where = Where::kWeights;
+  const bool unsaid = out_.conclusion.where == Where::kUnknown || out_.conclusion.where == Where::kProduct;
+  if (by_files && unsaid && stages::kProducts.Contains(out_.place.stage))
+    out_.conclusion.where = Where::kWeights;
   Tell();
   return std::move(out_);
 }
@@ -315,6 +317,7 @@ const Trial* Diagnosis::Named() const {
 void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
   d->conclusion = Conclude(evidence);
   d->side = evidence.subject.side;
+  d->n_features = static_cast<int64_t>(evidence.subject.output.size()) / evidence.subject.culprit->shape[0];
   d->cause = CauseWords(evidence, d->conclusion), d->nearest = NearestWords(evidence, d->conclusion);
   d->passes.assign(evidence.passes.begin(), evidence.passes.end());
   const auto named =
@@ -346,8 +349,7 @@ void AddPasses(std::span<const SeenPass> passes, Diagnosis* d) {
   if (d->side.empty()) return;
   const std::string before = CauseText(*d);
   d->passes.insert(d->passes.end(), passes.begin(), passes.end());
-  d->conclusion.when = WhenOf(d->passes, MayBeByPosition(d->conclusion));
-  if (IsShareOfThread(d->conclusion)) d->conclusion.where = Where::kThread;
+  ConcludeWhen(d->passes, d->n_features, &d->conclusion);
   if (const size_t at = d->sentence.find(before); at != std::string::npos)
     d->sentence.replace(at, before.size(), CauseText(*d));
 }

@@ -42,6 +42,7 @@ struct Diagnosis {
   // last 3 of 256 columns of K in the product" (CauseText).
   std::string cause, nearest;
   std::vector<SeenPass> passes;   // of the op, that the conclusion's `when` rests on
+  int64_t n_features = 0;         // values of one of its rows
   std::vector<Finding> findings;  // the evidence
   // of a quantised product whose engines or arbiter tell codes
   std::optional<CodeEvidence> codes;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <set>
 
 namespace pb::diagnose {
 namespace {
@@ -12,6 +13,10 @@ namespace {
 // Sizes at which engines change their code. Of several between the largest right and the smallest
 // wrong pass none is told.
 constexpr int64_t kSteps[] = {2, 4, 8, 16, 32, 64, 128, 256, 512};
+
+// Different sizes of several tokens that must all be wrong before a mistake is made always: even and
+// odd ones, and multiples of the sizes above, are among them then.
+constexpr size_t kEnoughSizes = 5;
 
 // The one value of the list in (above, up_to]; 0: there are several, or none. Of neighbours it is
 // known.
@@ -31,11 +36,13 @@ struct Seen {
   int64_t n_several[2] = {0, 0}, n_single[2] = {0, 0};
   int64_t least_threads[2] = {LLONG_MAX, LLONG_MAX}, most_threads[2] = {0, 0};
   int64_t right_end = 0, least_wrong_end = LLONG_MAX;  // of positions
+  std::set<int64_t> sizes[2];                          // of passes of several tokens
 
   explicit Seen(std::span<const SeenPass> passes) {
     for (const SeenPass& p : passes) {
       const int w = p.wrong;
       ++(p.n_tokens > 1 ? n_several : n_single)[w];
+      if (p.n_tokens > 1) sizes[w].insert(p.n_tokens);
       least[w] = std::min(least[w], p.n_tokens), most[w] = std::max(most[w], p.n_tokens);
       least_threads[w] = std::min(least_threads[w], p.threads);
       most_threads[w] = std::max(most_threads[w], p.threads);
@@ -90,7 +97,8 @@ When WhenOf(std::span<const SeenPass> passes, bool positions) {
   if (s.n(1) == 0) return {};
   if (positions)
     if (const int64_t from = FirstPosition(passes); from >= 0) return {WhenKind::kFromPosition, from};
-  if (s.n(0) == 0) return {s.n_several[1] > 0 && s.n_single[1] > 0 ? WhenKind::kAlways : WhenKind::kUnknown};
+  if (s.n(0) == 0)
+    return {s.n_single[1] > 0 && s.sizes[1].size() >= kEnoughSizes ? WhenKind::kAlways : WhenKind::kUnknown};
   if (s.most_threads[0] < s.least_threads[1]) return {WhenKind::kThreads, s.least_threads[1]};
   if (s.n_single[1] == 0 && s.n_several[0] == 0) return {WhenKind::kPrefill};
   if (s.n_several[1] == 0 && s.n_single[0] == 0) return {WhenKind::kDecode};
@@ -106,10 +114,7 @@ When WhenOf(std::span<const SeenPass> passes, bool positions) {
     return step > 0 ? When{WhenKind::kUpToBatch, step - 1} : When{};
   }
   if (const int64_t n = OddOf(passes); n > 0) return {WhenKind::kOddBatch, n};
-  if (s.right_end < s.least_wrong_end) {
-    const int64_t n = OneStep(s.right_end - 1, s.least_wrong_end - 1);
-    return n > 0 ? When{WhenKind::kFromPosition, n} : When{};
-  }
+  if (s.right_end + 1 == s.least_wrong_end) return {WhenKind::kFromPosition, s.right_end};
   return {};
 }
 

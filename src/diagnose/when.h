@@ -23,8 +23,8 @@ struct SeenPass {
 
 SeenPass SeenAs(const compare::PointRow& row);
 
-// What tells the wrong passes from the right ones, where one thing alone does, or all are wrong and
-// both kinds of pass are among them. `positions`: whether rows that are right in a wrong pass are
+// What tells the wrong passes from the right ones, where one thing alone does; always, where all are
+// wrong, a single token's and five sizes of several. `positions`: whether rows that are right in a wrong pass are
 // so by their position, and not because the mistake does not show in them.
 When WhenOf(std::span<const SeenPass> passes, bool positions);
 

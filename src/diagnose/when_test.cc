@@ -21,7 +21,8 @@ TEST(WhenOf, OnePassTellsNothing) {
 }
 
 TEST(WhenOf, BothKindsOfPassTell) {
-  EXPECT_EQ(When({Wrong(7), Wrong(1, 7)}), "always");
+  EXPECT_EQ(When({Wrong(7), Wrong(1, 7)}), "unknown") << "even numbers of tokens may be right";
+  EXPECT_EQ(When({Wrong(2), Wrong(3), Wrong(5), Wrong(8), Wrong(12), Wrong(1, 7)}), "always");
   EXPECT_EQ(When({Wrong(7), Right(1, 7)}), "prefill");
   EXPECT_EQ(When({Right(7), Wrong(1, 7), Wrong(1, 8)}), "decode");
 }
@@ -37,8 +38,9 @@ TEST(WhenOf, SizesTellWhereOneStepLiesBetween) {
 
 TEST(WhenOf, PositionsTell) {
   EXPECT_EQ(When({Wrong(40, 0, 32), Wrong(1, 40)}), "from-position:32");
-  EXPECT_EQ(When({Wrong(40, 0, 32), Wrong(1, 40)}, false), "always") << "rows that happen to be right";
-  EXPECT_EQ(When({Right(7), Right(1, 7), Right(17), Wrong(40), Wrong(1, 40)}), "from-position:32");
+  EXPECT_EQ(When({Wrong(40, 0, 32), Wrong(1, 40)}, false), "unknown") << "rows that happen to be right";
+  EXPECT_EQ(When({Right(7), Right(1, 7), Right(17), Wrong(40), Wrong(1, 40)}), "unknown");
+  EXPECT_EQ(When({Right(7), Right(1, 7), Wrong(1, 8), Wrong(1, 9)}), "from-position:8");
 }
 
 TEST(WhenOf, ThreadsTell) {
