@@ -61,7 +61,8 @@ class Conclusion(Case):
     def test_an_audit_says_the_same(self):
         finding, conclusion = self.conclude("audit", "--model", MODEL, "--engine", mutant("tail_columns_8", "down_proj"),
                                             "--prompt", PROMPT, "--max-tokens", "2")
-        self.assertEqual(conclusion["text"], "where=product part=columns:504-511/512 when=always what=absent", finding)
+        # It sees the passes of its prompt alone, one of 9 tokens and two of one: not enough for "always".
+        self.assertEqual(conclusion["text"], "where=product part=columns:504-511/512 what=absent", finding)
         self.assertIsNotNone(finding["codes"], finding)
 
     def test_all_paths_tell_the_time(self):
