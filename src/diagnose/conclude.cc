@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 
 #include "diagnose/code_part.h"
@@ -275,9 +276,18 @@ Conclusion Conclude(const Evidence& e) {
 void ConcludeWhen(std::span<const SeenPass> passes, int64_t n_features, Conclusion* c) {
   // Before the first position that is wrong nothing of it shows.
   std::vector<SeenPass> telling(passes.begin(), passes.end());
-  if (c->part.axis == Axis::kPositions)
-    std::erase_if(telling, [&](const SeenPass& p) { return !p.wrong && p.end() <= c->part.first + 1; });
-  c->when = WhenOf(telling, MayBeByPosition(*c));
+  const bool mask = c->where == Where::kMask;
+  int64_t first = c->part.axis == Axis::kPositions ? c->part.first + 1 : 0;
+  if (mask) {
+    first = LLONG_MAX;
+    for (const SeenPass& p : passes)
+      if (p.wrong && p.first_wrong >= 0) first = std::min(first, p.first_wrong);
+  }
+  const size_t n_silent =
+      std::erase_if(telling, [&](const SeenPass& p) { return !p.wrong && p.end() <= first; });
+  c->when = WhenOf(telling, !mask && MayBeByPosition(*c));
+  // A mask may be wrong from a position on, or not show before it.
+  if (mask && n_silent > 0 && c->when.kind == WhenKind::kAlways) c->when = {};
   // Rows that are wrong from a position on are so in every pass.
   if (c->part.axis == Axis::kRows && c->when.kind == WhenKind::kFromPosition) c->part = {Axis::kAll};
   if (c->part.axis == Axis::kRows && c->where == Where::kMask) c->part = {};
