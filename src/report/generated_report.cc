@@ -284,8 +284,8 @@ std::string AddMeasurement(const std::string& page, const GeneratedReport& repor
         "# Defects that nobody listed\n\n"
         "Written by `paritybit self-check --generated --record`. Of each version of the generator "
         "(`plugins/mutant/draw.h`) the first\nmeasurement is held out: nobody who wrote what is looked for "
-        "had "
-        "seen its defects. It stays; what was measured after\nthat knows them, and stands beside it. "
+        "had seen the defects of its seed. It stays; what\nwas measured after that knows them, and stands "
+        "beside it. "
         "docs/numerics.md defines the columns.\n";
   const size_t at = out.find(heading);
   if (at == std::string::npos) {
