@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "report/escape.h"
 #include "report/json.h"
+#include "report/self_check_report.h"
 #include "report/table.h"
 #include "report/text_blocks.h"
 
@@ -136,33 +137,9 @@ PageTable GoalsTable(const GeneratedTable& t) {
   return table;
 }
 
-PageTable HarmlessTable(const GeneratedTable& t) {
-  PageTable table{
-      "harmless", "Harmless changes", "None may raise an alarm.", {{"what"}, {"changes", true}}, {}};
-  table.rows = {
-      {"change bits", std::to_string(t.n_benign)},
-      {"of them false alarms", t.n_alarms > 0 ? PageCell(std::to_string(t.n_alarms), "bad") : PageCell("0")},
-      {"change nothing", std::to_string(t.n_unchanged)},
-      {"could not be run", std::to_string(t.n_benign_failed)}};
-  return table;
-}
-
 PagePart MissPart(const SelfResult& r, size_t i) {
-  PagePart part;
-  part.id = fmt::format("miss-{}", i), part.title = r.key;
-  part.state = !r.error.empty() ? PageCell("could not be run", "open")
-               : r.benign       ? PageCell("false alarm", "bad")
-               : !r.detected    ? PageCell("not found", "bad")
-                                : PageCell(r.match == "right" ? "told wrongly" : r.match, "bad");
-  part.text = MissText(r);
-  for (const auto& [name, value] : {std::pair{"kind", r.kind},
-                                    {"defect", r.defect},
-                                    {"found by", r.found_by},
-                                    {"verdict", r.verdict},
-                                    {"placed at", r.place},
-                                    {"blame", r.blame},
-                                    {"said", r.said},
-                                    {"true is", r.truth}})
+  PagePart part = MissedCase(r, i, r.match == "right" ? "told wrongly" : r.match, MissText(r));
+  for (const auto& [name, value] : {std::pair{"said", r.said}, {"true is", r.truth}})
     if (!value.empty()) part.facts.emplace_back(name, value);
   return part;
 }
@@ -180,7 +157,8 @@ TablePage GeneratedPage(const GeneratedReport& report, const Context& context) {
       t.total.n, t.total.found, t.total.placed, t.total.wrong, t.n_benign, t.n_alarms);
   page.place_name = "What was run";
   page.place = fmt::format("{}, in {:.0f} s; {}", report.what, report.wall_seconds, Commits(report));
-  page.tables = {GoalsTable(t), KindsTable(t), HarmlessTable(t)};
+  page.tables = {GoalsTable(t), KindsTable(t),
+                 HarmlessTable(t.n_benign, t.n_alarms, t.n_unchanged, t.n_benign_failed)};
   page.parts_title = "What is not as a goal has it";
   for (size_t i = 0; i < t.misses.size(); i++) page.parts.push_back(MissPart(*t.misses[i], i));
   page.json = RenderGeneratedJson(report);

@@ -176,22 +176,6 @@ PageTable KindsTable(const SelfMatrix& m) {
   return table;
 }
 
-PageTable HarmlessTable(const SelfMatrix& m) {
-  PageTable table{
-      "harmless",
-      "Harmless changes",
-      "Sums in another order, roundings of another kind: what two correct engines differ in. None "
-      "may raise an alarm.",
-      {{"what"}, {"changes", true}},
-      {}};
-  table.rows = {
-      {"change bits", std::to_string(m.n_benign)},
-      {"of them false alarms", m.n_alarms > 0 ? PageCell(std::to_string(m.n_alarms), "bad") : PageCell("0")},
-      {"change nothing", std::to_string(m.n_unchanged)},
-      {"could not be run", std::to_string(m.n_benign_failed)}};
-  return table;
-}
-
 PageTable UnseenTable(const SelfMatrix& m) {
   PageTable table{"unseen",
                   "What is not counted, and why",
@@ -206,26 +190,50 @@ PageTable UnseenTable(const SelfMatrix& m) {
 }
 
 PagePart MissPart(const SelfResult& r, size_t i) {
-  PagePart part;
-  part.id = fmt::format("miss-{}", i), part.title = r.key;
-  part.state = !r.error.empty() ? PageCell("could not be run", "open")
-               : r.benign       ? PageCell("false alarm", "bad")
-               : !r.detected    ? PageCell("not detected", "bad")
-                                : PageCell("told wrongly", "bad");
-  part.text = MissText(r);
-  const auto fact = [&](const char* name, const std::string& value) {
-    if (!value.empty()) part.facts.emplace_back(name, value);
-  };
-  fact("kind", r.kind), fact("defect", r.defect), fact("verdict", r.verdict);
-  fact("placed at", r.place), fact("blame", r.blame), fact("named as", r.named_as);
+  PagePart part = MissedCase(r, i, "told wrongly", MissText(r));
+  if (!r.named_as.empty()) part.facts.emplace_back("named as", r.named_as);
   if (!r.benign && r.error.empty() && std::isfinite(r.bound_ratio))
-    fact("its error", fmt::format("{:.3g} times its bound", r.bound_ratio));
+    part.facts.emplace_back("its error", fmt::format("{:.3g} times its bound", r.bound_ratio));
   part.commands = {
       {fmt::format("{} self-check --filter {}", ProgramName(), ShellQuote(r.key)), "this case alone"}};
   return part;
 }
 
 }  // namespace
+
+PageTable HarmlessTable(int64_t n_changed, int64_t n_alarms, int64_t n_unchanged, int64_t n_failed) {
+  PageTable table{
+      "harmless",
+      "Harmless changes",
+      "Sums in another order, roundings of another kind: what two correct engines differ in. None "
+      "may raise an alarm.",
+      {{"what"}, {"changes", true}},
+      {}};
+  table.rows = {
+      {"change bits", std::to_string(n_changed)},
+      {"of them false alarms", n_alarms > 0 ? PageCell(std::to_string(n_alarms), "bad") : PageCell("0")},
+      {"change nothing", std::to_string(n_unchanged)},
+      {"could not be run", std::to_string(n_failed)}};
+  return table;
+}
+
+PagePart MissedCase(const SelfResult& r, size_t i, const std::string& how, std::string text) {
+  PagePart part;
+  part.id = fmt::format("miss-{}", i), part.title = r.key;
+  part.state = !r.error.empty() ? PageCell("could not be run", "open")
+               : r.benign       ? PageCell("false alarm", "bad")
+               : !r.detected    ? PageCell("not found", "bad")
+                                : PageCell(how, "bad");
+  part.text = std::move(text);
+  for (const auto& [name, value] : {std::pair{"kind", r.kind},
+                                    {"defect", r.defect},
+                                    {"found by", r.found_by},
+                                    {"verdict", r.verdict},
+                                    {"placed at", r.place},
+                                    {"blame", r.blame}})
+    if (!value.empty()) part.facts.emplace_back(name, value);
+  return part;
+}
 
 TablePage SelfCheckPage(const SelfCheckReport& report, const Context& context) {
   const SelfMatrix& m = report.matrix;
@@ -235,7 +243,8 @@ TablePage SelfCheckPage(const SelfCheckReport& report, const Context& context) {
   page.sentence = Summary(report);
   page.place_name = "What was run";
   page.place = fmt::format("{}, in {:.0f} s", report.what, report.wall_seconds);
-  page.tables = {GoalsTable(report), KindsTable(m), HarmlessTable(m), UnseenTable(m)};
+  page.tables = {GoalsTable(report), KindsTable(m),
+                 HarmlessTable(m.n_benign, m.n_alarms, m.n_unchanged, m.n_benign_failed), UnseenTable(m)};
   page.parts_title = "What it gets wrong";
   page.parts_about = "Cases that were missed, placed, blamed or named wrongly, and false alarms.";
   for (size_t i = 0; i < m.misses.size(); i++) page.parts.push_back(MissPart(*m.misses[i], i));

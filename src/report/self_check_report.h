@@ -30,6 +30,11 @@ std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& co
 // When and by which command is the caller's to say.
 TablePage SelfCheckPage(const SelfCheckReport& report, const Context& context);
 
+// Of the pages of self-checks, listed and generated: what harmless changes did, and a case that was
+// missed, with `how` in a word or two where it was found.
+PageTable HarmlessTable(int64_t n_changed, int64_t n_alarms, int64_t n_unchanged, int64_t n_failed);
+PagePart MissedCase(const selfcheck::SelfResult& result, size_t i, const std::string& how, std::string text);
+
 }  // namespace pb::report
 
 #endif  // PARITYBIT_REPORT_SELF_CHECK_REPORT_H_
