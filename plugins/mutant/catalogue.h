@@ -54,7 +54,7 @@ struct Defect {
   const char* name;
   // a row of the published matrix; one that begins with "benign": changes bits and is no defect
   const char* kind;
-  stages::Set at;    // ops it can be committed at; none: in the tokeniser
+  stages::Set at;  // ops it can be committed at; none: in the tokeniser
   void (*commit)(Op& op, double parameter);
   double parameter;
   Spot spot;

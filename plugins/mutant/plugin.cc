@@ -378,12 +378,15 @@ class MutantSession : public plugin::Session {
     if (plan_.defect->commit == OtherRounding)
       return CodeRow(x, width, scheme, static_cast<Harmless>(static_cast<int>(plan_.defect->parameter)));
     const RowCodes row = CodesOf(x, width, scheme, QuantiserOf(*plan_.defect, op_)->fault);
-    return {row.block, {row.codes.begin(), row.codes.end()}, row.scales, row.sums.empty() ? 0 : row.block,
+    return {row.block,
+            {row.codes.begin(), row.codes.end()},
+            row.scales,
+            row.sums.empty() ? 0 : row.block,
             {row.sums.begin(), row.sums.end()}};
   }
   // Whether the fault is in row i of the op just committed.
   bool IsHit(int64_t i) const {
-    return plan_.when->name == "not_repeatable" ? hit_[static_cast<size_t>(i)]
+    return plan_.when->name == "not_repeatable"  ? hit_[static_cast<size_t>(i)]
            : plan_.when->name == "from_position" ? op_.first + i >= plan_.when_number
                                                  : true;
   }
@@ -395,8 +398,8 @@ class MutantSession : public plugin::Session {
     int64_t block = 0;
     const int64_t width = op_.in_width(0);
     for (int64_t i = 0; i < op_.n; i++) {
-      const CodedRow row = IsHit(i) ? CodesHere(op_.in(0, i), width)
-                                    : CodeRow(op_.in(0, i), width, SchemeHere(), nullptr);
+      const CodedRow row =
+          IsHit(i) ? CodesHere(op_.in(0, i), width) : CodeRow(op_.in(0, i), width, SchemeHere(), nullptr);
       block = row.block;
       for (double code : row.codes) codes.push_back(static_cast<int8_t>(code));
       scales.insert(scales.end(), row.scales.begin(), row.scales.end());
@@ -498,7 +501,7 @@ class MutantSession : public plugin::Session {
   std::optional<uint64_t> noise_seed_;
   const pb_tap* outer_ = nullptr;  // of the evaluation at hand
   const pb_eval* eval_ = nullptr;
-  std::vector<bool> hit_;  // rows of the last op that is not repeatable
+  std::vector<bool> hit_;               // rows of the last op that is not repeatable
   std::map<int32_t, uint32_t> wanted_;  // what the outer tap wants, by stage
   Op op_;
 };

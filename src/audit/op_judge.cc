@@ -16,7 +16,9 @@ using compare::Blame;
 bool IsFinite(const compare::PointRow& row) { return row.n_non_finite[0] + row.n_non_finite[1] == 0; }
 
 // Whether an op takes its inputs to codes or f16 first.
-bool RoundsItsInputs(pb_stage stage) { return (stages::kProducts | stages::kExpertProducts | stages::kAttention).Contains(stage); }
+bool RoundsItsInputs(pb_stage stage) {
+  return (stages::kProducts | stages::kExpertProducts | stages::kAttention).Contains(stage);
+}
 
 // Whether an input holds NaN or an infinity other than a hidden score: what an op makes of it is
 // not its own doing.
@@ -164,9 +166,8 @@ void OpJudge::KeepTokens(const diagnose::Culprit& op, std::span<const float> out
                          const diagnose::Expectation& declared, const compare::PointRow& row) {
   const compare::PointPlace place{row.prompt, row.step, row.stage, row.layer, row.first_position};
   const compare::LocalBound bound =
-      declared.units.empty()
-          ? op.bound
-          : compare::BoundFromUnits(static_cast<pb_stage>(op.place.stage), declared.units);
+      declared.units.empty() ? op.bound
+                             : compare::BoundFromUnits(static_cast<pb_stage>(op.place.stage), declared.units);
   out_->run.token_errors->local.Add(
       place, compare::ErrorsOfRows({output, row.n_rows, row.n_features},
                                    {declared.output.values, row.n_rows, row.n_features}, place, bound)

@@ -118,7 +118,8 @@ std::string PageOf(const Command& command, std::string_view date) {
 }
 
 std::string MainPage(std::string_view date) {
-  std::string page = Head("paritybit", "check that one LLM inference engine computes what another computes", date);
+  std::string page =
+      Head("paritybit", "check that one LLM inference engine computes what another computes", date);
   page += ".SH SYNOPSIS\n\\fBparitybit\\fR\n\\fICOMMAND\\fR\n[\\fIFLAGS\\fR]\n.SH DESCRIPTION\n";
   page += Text(kPurpose);
   page += Text(

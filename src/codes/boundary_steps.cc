@@ -59,8 +59,7 @@ compare::CodeExplanation BoundarySteps::Explain(std::span<const double> differen
   for (size_t i = 0; !steps_.empty() && i < difference.size(); i++) {
     const int64_t j = features.empty() ? static_cast<int64_t>(i) : features[i];
     ReadRow(j);
-    for (compare::BoundaryCode& step : effects_)
-      step.effect[i] = Effect(std::array{std::pair(step.id, 1)});
+    for (compare::BoundaryCode& step : effects_) step.effect[i] = Effect(std::array{std::pair(step.id, 1)});
   }
   return compare::ExplainByCodes(difference, effects_, bound_norm);
 }

@@ -13,7 +13,7 @@ namespace pb::compare {
 // Verdicts in rising order of badness: the worst reason wins (ARCHITECTURE.md, "Verdicts").
 enum class Outcome { kMatch, kNearTie, kDrift, kIncomplete, kDiverged, kEngineFailed, kInvalid };
 const char* OutcomeName(
-    Outcome o);           // "match" "near-tie" "drift" "incomplete" "diverged" "engine-failed" "invalid"
+    Outcome o);  // "match" "near-tie" "drift" "incomplete" "diverged" "engine-failed" "invalid"
 std::optional<Outcome> FindOutcome(std::string_view name);
 int ExitCode(Outcome o);  // 0 0 0 3 1 4 3
 

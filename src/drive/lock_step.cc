@@ -60,9 +60,9 @@ int32_t LayerOrder(int32_t stage, int32_t layer, int64_t n_layers) {
 
 // Ops of their own wherever they are hidden, with a rounding of their own, and no part of the op
 // that reads them: what reads weights, the rotation before keys are cached, and the choice of experts.
-constexpr stages::Set kStandAlone =
-    stages::kProducts | stages::kExpertProducts | stages::kNorms | stages::kRotary |
-    stages::OfGroup(stages::Group::kSelect) | stages::Set(PB_STAGE_EMBEDDINGS);
+constexpr stages::Set kStandAlone = stages::kProducts | stages::kExpertProducts | stages::kNorms |
+                                    stages::kRotary | stages::OfGroup(stages::Group::kSelect) |
+                                    stages::Set(PB_STAGE_EMBEDDINGS);
 
 // Which hidden stage keeps a stage's inputs from being equal in both engines; unmapped: none does.
 // In place of any other hidden stage, which is computed inside the op that reads it, stand that
@@ -380,7 +380,8 @@ Status LockStep::Candidate(const host::Event& event) {
     return GoOnWithCandidate(event, {});
   }
   if (begin != t.n_taken) {
-    Missing(key, fmt::format("the candidate showed rows {} to {} where row {} was due", begin, end, t.n_taken));
+    Missing(key,
+            fmt::format("the candidate showed rows {} to {} where row {} was due", begin, end, t.n_taken));
     return GoOnWithCandidate(event, {});
   }
   PB_TRY(CompareAndGoOn(event, t.Rows(begin, shape[0])));

@@ -90,8 +90,8 @@ struct OpConfig {
   bool cache_f16 = false;  // k and v alone are
   // feed-forward
   Act activation = Act::kSilu;
-  bool gelu_f16 = false;  // tanh-GELU of values rounded to f16, and rounded to f16: ggml's table
-  bool act_table = false;                  // any activation so
+  bool gelu_f16 = false;   // tanh-GELU of values rounded to f16, and rounded to f16: ggml's table
+  bool act_table = false;  // any activation so
   double gate_offset = 0, gate_limit = 0;  // of what the activation multiplies: added, and capped
   bool gate_alone = false;                 // nothing is multiplied
   // experts: how many, how many a token uses, and how their weights are made

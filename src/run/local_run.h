@@ -101,7 +101,7 @@ class LocalRun {
   compare::LocalEvidence evidence_;
   std::vector<compare::PointRow> accumulated_;
   compare::TokenErrors token_errors_;  // empty where nobody asked for them
-  int64_t n_expected_ = 0;  // points of the prompt at hand
+  int64_t n_expected_ = 0;             // points of the prompt at hand
   bool overwrite_ignored_ = false;
   bool shown_not_used_[2] = {false, false};
   std::string not_repeatable_[2];  // how two equal runs of a side differ; empty: not seen to
