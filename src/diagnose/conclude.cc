@@ -10,7 +10,6 @@
 #include "diagnose/code_part.h"
 #include "diagnose/op_weights.h"
 #include "diagnose/region.h"
-#include "diagnose/wrong_part.h"
 
 namespace pb::diagnose {
 namespace {
@@ -30,6 +29,11 @@ const Trial* NearestOf(const Evidence& e, double declared_ratio) {
         (!nearest || t.bound_ratio < nearest->bound_ratio))
       nearest = &t;
   return nearest;
+}
+
+bool ReadsCache(const Subject& s) {
+  const int32_t stage = s.culprit->place.stage;
+  return stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_CONTEXT;
 }
 
 bool IsNonFinite(const Subject& s) {
@@ -162,13 +166,11 @@ void WithoutVariation(const Evidence& e, const WrongPart& part, Conclusion* c) {
     if (w.matrix && IsIntegerScheme(e.subject.arbiter->SchemeOf(*w.matrix, stage))) return;
   }
   // What attention reads may be wrong in the cache.
-  const bool reads_cache = stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_CONTEXT;
+  const bool reads_cache = ReadsCache(e.subject);
   // Wrong outputs of a product may come of it or of the weights that it reads.
   if (!reads_cache && place != Where::kWeights) c->where = place;
   // Rows that read what is wrong are no part of it.
   if (reads_cache && c->part.axis == Axis::kRows) c->part = {};
-  // The same keys are wrong for all rows that read them: so they stand there.
-  if (reads_cache && c->part.axis == Axis::kPositions && part.n_rows > 1) c->where = Where::kCacheWritten;
 }
 
 std::string QuantiserWords(const Evidence& e, Where where) {
@@ -196,8 +198,6 @@ std::string WhereWords(const Evidence& e, const Conclusion& c) {
       return QuantiserWords(e, c.where);
     case Where::kProduct:
       return codes.side ? "its product is not what its own codes and weights make" : "its product is wrong";
-    case Where::kWeights:
-      return "its weights there are others than the file's";
     case Where::kCacheWritten:
       return "its cache does not hold what was put into it";
     case Where::kMask:
@@ -247,9 +247,8 @@ bool IsShareOfThread(const Conclusion& c) {
 
 }  // namespace
 
-Conclusion Conclude(const Evidence& e) {
+Conclusion Conclude(const Evidence& e, const WrongPart& part) {
   Conclusion c;
-  const WrongPart part = FindWrongPart(e.subject);
   const Trial* named = NamedOf(e);
   if (named) {
     c.where = named->meaning.where, c.part = named->meaning.part;
@@ -265,9 +264,8 @@ Conclusion Conclude(const Evidence& e) {
       c.nearest = nearest->name, c.nearest_ratio = nearest->bound_ratio;
   }
   // The same keys or values are wrong for all rows that read them: so they stand there.
-  const int32_t stage = e.subject.culprit->place.stage;
-  if ((stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_CONTEXT) && c.part.axis == Axis::kPositions &&
-      part.n_rows > 1 && c.where == Where::kFormula)
+  const bool unsaid = c.where == Where::kFormula || (!named && c.where == Where::kUnknown);
+  if (ReadsCache(e.subject) && c.part.axis == Axis::kPositions && part.n_rows > 1 && unsaid)
     c.where = Where::kCacheWritten;
   ConcludeWhen(e.passes, part.n_features, &c);
   return c;
@@ -302,14 +300,14 @@ bool MayBeByPosition(const Conclusion& c) {
   return c.name.empty() && (c.part.axis == Axis::kAll || c.part.axis == Axis::kRows);
 }
 
-std::string CauseWords(const Evidence& e, const Conclusion& c) {
+std::string CauseWords(const Evidence& e, const WrongPart& part, const Conclusion& c) {
   if (const Trial* named = NamedOf(e)) {
     const std::string quantiser = c.where == named->meaning.where ? "" : QuantiserWords(e, c.where);
     return named->text + (quantiser.empty() ? "" : ": " + quantiser);
   }
   if (c.what == WhatKind::kNonFinite) return "gives NaN or infinite values where the arbiter gives numbers";
   const std::string where = WhereWords(e, c);
-  std::string which = PartWords(c, FindWrongPart(e.subject));
+  std::string which = PartWords(c, part);
   // Of all values there is no more to say where it is known what made them.
   if (!where.empty() && c.part.axis == Axis::kAll) which.clear();
   std::string text = "does not compute what the model declares";

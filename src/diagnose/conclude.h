@@ -10,6 +10,7 @@
 #include "diagnose/conclusion.h"
 #include "diagnose/hypotheses.h"
 #include "diagnose/when.h"
+#include "diagnose/wrong_part.h"
 
 namespace pb::diagnose {
 
@@ -23,7 +24,8 @@ struct Evidence {
 
 // Where, which part, when and what, in this order of evidence: a variation that restores agreement;
 // what codes tell; which part of the output is beyond its bound.
-Conclusion Conclude(const Evidence& evidence);
+// `part`: FindWrongPart of the subject.
+Conclusion Conclude(const Evidence& evidence, const WrongPart& part);
 
 // Whether `when` may be a position: rows that are right before it are not known to be right whatever
 // the mistake is.
@@ -35,7 +37,7 @@ void ConcludeWhen(std::span<const SeenPass> passes, int64_t n_features, Conclusi
 // Half a sentence behind the engine's name: "leaves out the last 3 of 256 columns of K in the
 // product"; "does not compute what the model declares: its quantiser's codes are right, its scales
 // are not".
-std::string CauseWords(const Evidence& evidence, const Conclusion& conclusion);
+std::string CauseWords(const Evidence& evidence, const WrongPart& part, const Conclusion& conclusion);
 // "; nearest of 31 variations: blocks of 64 (12 times its bound)"; empty: there is none.
 std::string NearestWords(const Evidence& evidence, const Conclusion& conclusion);
 

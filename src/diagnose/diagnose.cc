@@ -315,10 +315,11 @@ const Trial* Diagnosis::Named() const {
 }
 
 void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
-  d->conclusion = Conclude(evidence);
+  const WrongPart part = FindWrongPart(evidence.subject);
+  d->conclusion = Conclude(evidence, part);
   d->side = evidence.subject.side;
-  d->n_features = static_cast<int64_t>(evidence.subject.output.size()) / evidence.subject.culprit->shape[0];
-  d->cause = CauseWords(evidence, d->conclusion), d->nearest = NearestWords(evidence, d->conclusion);
+  d->n_features = part.n_features;
+  d->cause = CauseWords(evidence, part, d->conclusion), d->nearest = NearestWords(evidence, d->conclusion);
   d->passes.assign(evidence.passes.begin(), evidence.passes.end());
   const auto named =
       std::ranges::find_if(d->trials, [&](const Trial& t) { return t.restores && t.side == d->side; });
