@@ -68,18 +68,11 @@ class AuditText {
                                run_.prompts.size() == 1 ? "" : "s", n_steps));
   }
 
-  const compare::PointRow* Worst() const {
-    const compare::PointRow* worst = nullptr;
-    for (const compare::PointRow& p : run_.points)
-      if (!p.explained_by_codes && (!worst || !(p.bound_ratio <= worst->bound_ratio))) worst = &p;
-    return worst;
-  }
-
   void Ops() {
     if (run_.points.empty()) return;
     std::string text =
         fmt::format("{} tensors judged, each from those that it was made of", run_.verdict.coverage.compared);
-    if (const compare::PointRow* worst = Worst()) text += "; the worst in " + WorstText(*worst);
+    if (const compare::PointRow* worst = WorstPoint(run_.points)) text += "; the worst in " + WorstText(*worst);
     Line("ops", text);
     for (const std::string& stage : run_.verdict.coverage.unobservable)
       Line("", "not shown: " + Escape(stage));

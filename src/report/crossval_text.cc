@@ -136,15 +136,16 @@ class TextReport {
 
   void Points() {
     if (c_.points.empty()) return;
-    const compare::PointRow* worst = &c_.points[0];
-    int64_t n_beyond = 0;
+    int64_t n_beyond = 0, n_explained = 0;
     for (const compare::PointRow& p : c_.points) {
       n_beyond += p.is_defect() && c_.verdict.differing.empty();
-      if (!(p.bound_ratio <= worst->bound_ratio)) worst = &p;
+      n_explained += p.above_bound() && !p.is_defect();
     }
     std::string text = fmt::format("{} tensors compared on equal inputs", c_.verdict.coverage.compared);
     if (n_beyond > 0) text += fmt::format(", {} beyond what rounding explains", n_beyond);
-    Line("ops", text + "; the worst in " + WorstText(*worst));
+    if (n_explained > 0) text += fmt::format(", {} beyond their bound for a reason (below)", n_explained);
+    if (const compare::PointRow* worst = WorstPoint(c_.points)) text += "; the worst in " + WorstText(*worst);
+    Line("ops", text);
     NotShown();
     Uncompared("not in both engines", c_.verdict.coverage.unmapped);
     Uncompared("missing", c_.verdict.coverage.missing);

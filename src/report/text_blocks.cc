@@ -214,6 +214,15 @@ std::string WorstText(const compare::PointRow& p) {
   return place + ErrorText(error, p.bound);
 }
 
+const compare::PointRow* WorstPoint(std::span<const compare::PointRow> points) {
+  const compare::PointRow* worst = nullptr;
+  for (const compare::PointRow& p : points) {
+    const bool explained = p.above_bound() && !p.is_defect();
+    if (!explained && (!worst || !(p.bound_ratio <= worst->bound_ratio))) worst = &p;
+  }
+  return worst;
+}
+
 std::string VerdictWord(Outcome outcome, bool colour) {
   std::string word = compare::OutcomeName(outcome);
   std::transform(word.begin(), word.end(), word.begin(),

@@ -44,6 +44,9 @@ bool IsBoundOfZeros(double bound);
 std::string ErrorText(double error, double bound);
 // "layer 0, ffn_gated: error 5.0e+00, bound 9.5e-07"; within the bound its share of that.
 std::string WorstText(const compare::PointRow& point);
+// The point that WorstText tells of, the one farthest in its bound or beyond it: of those that are not
+// beyond it for a reason. Null: there is none.
+const compare::PointRow* WorstPoint(std::span<const compare::PointRow> points);
 // "DIVERGED", in its colour where colour is on.
 std::string VerdictWord(compare::Outcome outcome, bool colour);
 // The reasons of a verdict but for the first `skip`, each on lines of its own; empty where there
