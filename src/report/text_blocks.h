@@ -3,6 +3,7 @@
 #define PARITYBIT_REPORT_TEXT_BLOCKS_H_
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
