@@ -128,12 +128,10 @@ Status AuditRun::ObserveEngine() {
   const ActQuant adopted = codes::Observed(*declared, accepted);
   act_quant_ = adopted.Text();
   static constexpr float kOne[] = {1};
-  for (const codes::ClassPrecision& c : accepted) {
-    const ActScheme said =
-        declared->SchemeFor(c.of.weight, c.of.rows_32 ? 32 : 1, c.n_matrices == 1 && c.with_output);
-    if (said == *c.scheme) continue;
+  for (const codes::Departure& d : codes::Departures(*declared, accepted)) {
+    const codes::ClassPrecision& c = d.of;
     compare::PrecisionRow row{
-        c.of.weight, codes::ClassName(precision_, c.of), {*c.scheme, said}, c.n_matrices, 0, "", ""};
+        c.of.weight, codes::ClassName(precision_, c.of), {*c.scheme, d.said}, c.n_matrices, 0, "", ""};
     if (*c.scheme == ActScheme::kF16Sums) row.bound = compare::F16SumsFromUnits(kOne).Origin();
     evidence_.precision.push_back(std::move(row));
   }
@@ -151,8 +149,10 @@ void AuditRun::NotePrecision() {
   for (compare::PrecisionRow& row : evidence_.precision) {
     for (const compare::PointRow& point : local_.points) {
       const codes::ProductWeights product = codes::ProductOf(*model_, point.stage, point.layer);
-      row.n_products += product.weights && product.weights->type == row.weight &&
-                        codes::ClassName(precision_, codes::ClassOf(*product.weights)) == row.weights;
+      row.n_products +=
+          product.weights && product.weights->type == row.weight &&
+          codes::ClassName(precision_, codes::ClassOf(*product.weights, point.stage == PB_STAGE_LOGITS)) ==
+              row.weights;
     }
   }
 }

@@ -279,7 +279,9 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
     const auto input = inputs_.Find(product, pair.point.first_position, pair.shape[0]);
     if (product.weights->n_rows == 1 && !input.empty()) ByTerms(pair, product, input);
     PrecisionDifference* difference = nullptr;
-    if (differences_) difference = FindDifference(*differences_, *product.weights);
+    if (differences_)
+      difference =
+          FindDifference(*differences_, ClassOf(*product.weights, pair.point.stage == PB_STAGE_LOGITS));
     if (!input.empty() && difference && row.bound_ratio > 1)
       ByPrecision(pair, product, difference, input);
     else if (!input.empty() && check_ && row.bound_ratio > 1)

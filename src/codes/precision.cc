@@ -56,6 +56,10 @@ ExactOutputs Multiply(const WeightView& w, double scale, const RoundedRow& x,
   return out;
 }
 
+ActScheme SchemeFor(const ActQuant& quant, const ProductClass& of) {
+  return quant.SchemeFor(of.weight, of.rows_32 ? 32 : 1, of.output);
+}
+
 bool Fits(ActScheme scheme, int64_t n_columns) {
   const int64_t block = ActBlockValues(scheme, n_columns);
   return block == 0 || n_columns % block == 0;
@@ -163,9 +167,8 @@ void PrecisionObserver::OnPoint(const host::PointRef& point, const std::vector<i
     auto finite = [](float x) { return std::isfinite(x); };
     if (!input.empty() && std::all_of(input.begin(), input.end(), finite) &&
         std::all_of(output.begin(), output.end(), finite)) {
-      Seen& seen = seen_[ClassOf(w)];
+      Seen& seen = seen_[ClassOf(w, point.stage == PB_STAGE_LOGITS)];
       seen.matrices.insert({point.stage, point.layer});
-      seen.with_output |= point.stage == PB_STAGE_LOGITS;
       seen.n[decode]++;
       const Product at(product, input, output);
       const ActScheme declared = declared_.SchemeFor(w.type, w.n_rows, point.stage == PB_STAGE_LOGITS);
@@ -185,10 +188,10 @@ std::vector<ClassPrecision> PrecisionObserver::Classes() const {
   std::vector<ClassPrecision> classes;
   for (const auto& [of, seen] : seen_) {
     ClassPrecision c;
-    c.of = of, c.with_output = seen.with_output;
+    c.of = of;
     c.n_matrices = static_cast<int64_t>(seen.matrices.size());
     c.n_products = seen.n[0] + seen.n[1];
-    const ActScheme declared = declared_.SchemeFor(of.weight, of.rows_32 ? 32 : 1, false);
+    const ActScheme declared = SchemeFor(declared_, of);
     std::optional<ActScheme> in[2];
     for (int decode : {0, 1}) in[decode] = MostHeld(seen.held[decode], seen.n[decode], declared);
     auto name = [](const std::optional<ActScheme>& s) {
@@ -234,53 +237,91 @@ Result<std::vector<ClassPrecision>> ObservePrecision(drive::Participant& engine,
   return observer.Classes();
 }
 
-bool IsWhole(const std::vector<ClassPrecision>& classes, const ProductClass& of) {
-  return std::none_of(classes.begin(), classes.end(), [&](const ClassPrecision& other) {
-    return other.of.weight == of.weight && other.of.rows_32 != of.rows_32;
+namespace {
+
+// Whether classes of the weight type that differ in a member are computed otherwise.
+bool HasOthers(const std::vector<ClassPrecision>& classes, const ProductClass& of,
+               bool ProductClass::*member) {
+  const auto own = std::ranges::find(classes, of, &ClassPrecision::of);
+  return std::ranges::any_of(classes, [&](const ClassPrecision& c) {
+    return c.of.weight == of.weight && c.of.*member != of.*member &&
+           (own == classes.end() || c.scheme != own->scheme);
   });
 }
 
+}  // namespace
+
 std::string ClassName(const std::vector<ClassPrecision>& classes, const ProductClass& of) {
   const std::string type(GetBlockFormat(of.weight).name);
-  if (IsWhole(classes, of)) return type;
-  return type + (of.rows_32 ? " (a multiple of 32 rows)" : " (no multiple of 32 rows)");
+  if (HasOthers(classes, of, &ProductClass::rows_32))
+    return type + (of.rows_32 ? " (a multiple of 32 rows)" : " (no multiple of 32 rows)");
+  if (HasOthers(classes, of, &ProductClass::output)) return type + (of.output ? " (output)" : " (layers)");
+  return type;
 }
 
 std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& candidate,
                                              const std::vector<ClassPrecision>& reference) {
   std::vector<PrecisionDifference> differences;
-  for (const ClassPrecision& c : candidate) {
-    for (const ClassPrecision& r : reference) {
-      if (!(c.of == r.of) || !c.scheme || !r.scheme || *c.scheme == *r.scheme) continue;
-      differences.push_back({c.of, {*c.scheme, *r.scheme}, std::min(c.n_matrices, r.n_matrices), 0, {}});
-    }
+  for (const ClassPrecision& c : candidate) {  // the layers' before the output
+    const auto r = std::ranges::find(reference, c.of, &ClassPrecision::of);
+    if (r == reference.end() || !c.scheme || !r->scheme || *c.scheme == *r->scheme) continue;
+    const int64_t n_matrices = std::min(c.n_matrices, r->n_matrices);
+    const auto layers = std::ranges::find_if(differences, [&](const PrecisionDifference& d) {
+      return c.of.output && d.of == ProductClass{c.of.weight, false, c.of.rows_32} &&
+             d.scheme[0] == *c.scheme && d.scheme[1] == *r->scheme;
+    });
+    if (layers != differences.end())
+      layers->with_output = true, layers->n_matrices += n_matrices;
+    else
+      differences.push_back({c.of, false, {*c.scheme, *r->scheme}, n_matrices, 0, {}});
   }
   return differences;
 }
 
-PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const WeightView& w) {
-  const ProductClass of = ClassOf(w);
-  auto found = std::find_if(differences.begin(), differences.end(),
-                            [&](const PrecisionDifference& d) { return d.of == of; });
+PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const ProductClass& of) {
+  const auto found = std::ranges::find_if(differences, [&](const PrecisionDifference& d) {
+    return d.of == of || (d.with_output && of == ProductClass{d.of.weight, true, d.of.rows_32});
+  });
   return found == differences.end() ? nullptr : &*found;
+}
+
+std::vector<Departure> Departures(const ActQuant& declared, const std::vector<ClassPrecision>& classes) {
+  std::vector<Departure> departures;
+  for (const ClassPrecision& c : classes) {
+    const ActScheme said = SchemeFor(declared, c.of);
+    if (!c.scheme || *c.scheme == said) continue;
+    const auto layers = std::ranges::find_if(departures, [&](const Departure& d) {
+      return c.of.output && d.of.of == ProductClass{c.of.weight, false, c.of.rows_32} && d.said == said &&
+             d.of.scheme == c.scheme;
+    });
+    if (layers != departures.end())
+      layers->with_output = true, layers->of.n_matrices += c.n_matrices;
+    else
+      departures.push_back({c, said});
+  }
+  return departures;
 }
 
 ActQuant Observed(const ActQuant& declared, const std::vector<ClassPrecision>& classes) {
   ActQuant observed = declared;
-  for (const ClassPrecision& c : classes) {
-    const ActScheme said =
-        declared.SchemeFor(c.of.weight, c.of.rows_32 ? 32 : 1, c.n_matrices == 1 && c.with_output);
-    if (!c.scheme || *c.scheme == said) continue;
-    observed.exceptions.push_back({c.of.weight, c.of.rows_32 && !IsWhole(classes, c.of), *c.scheme});
+  for (const ClassPrecision& c : classes) {  // the layers' before the output
+    if (!c.scheme || *c.scheme == SchemeFor(observed, c.of)) continue;
+    const bool rows_32 = c.of.rows_32 && !c.of.output && HasOthers(classes, c.of, &ProductClass::rows_32);
+    const bool layers_too = std::ranges::any_of(
+        classes, [&](const ClassPrecision& l) { return l.of.weight == c.of.weight && !l.of.output; });
+    observed.exceptions.push_back({c.of.weight, rows_32, c.of.output && layers_too, *c.scheme});
   }
   return observed;
 }
 
 std::string PrecisionText(const std::vector<ClassPrecision>& classes) {
   std::string text;
+  std::set<std::string> said;
   for (const ClassPrecision& c : classes) {
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", ClassName(classes, c.of),
-                        c.scheme ? std::string(ActSchemeName(*c.scheme)) : "not known: " + c.why_not);
+    const std::string of =
+        fmt::format("{} {}", ClassName(classes, c.of),
+                    c.scheme ? std::string(ActSchemeName(*c.scheme)) : "not known: " + c.why_not);
+    if (said.insert(of).second) text += (text.empty() ? "" : ", ") + of;
   }
   return text;
 }

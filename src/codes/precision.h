@@ -45,20 +45,15 @@ class ProductInputs {
 // Products that an engine is taken to compute alike.
 struct ProductClass {
   BlockType weight = BlockType::kF32;
+  bool output = false;   // the output matrix, which engines may keep elsewhere than those of the layers
   bool rows_32 = false;  // the matrix has a multiple of 32 rows
-  friend bool operator<(const ProductClass& a, const ProductClass& b) {
-    return std::tie(a.weight, a.rows_32) < std::tie(b.weight, b.rows_32);
-  }
-  friend bool operator==(const ProductClass& a, const ProductClass& b) {
-    return a.weight == b.weight && a.rows_32 == b.rows_32;
-  }
+  friend auto operator<=>(const ProductClass& a, const ProductClass& b) = default;
 };
-inline ProductClass ClassOf(const WeightView& w) { return {w.type, w.n_rows % 32 == 0}; }
+inline ProductClass ClassOf(const WeightView& w, bool output) { return {w.type, output, w.n_rows % 32 == 0}; }
 
 // What was observed of a class in one engine.
 struct ClassPrecision {
   ProductClass of;
-  bool with_output = false;  // the output matrix is one of them
   int64_t n_matrices = 0;
   int64_t n_products = 0;           // evaluations that were looked at
   std::optional<ActScheme> scheme;  // nothing: why_not
@@ -85,8 +80,7 @@ class PrecisionObserver {
     std::set<std::pair<int32_t, int32_t>> matrices;  // (stage, layer)
     int64_t n[2] = {0, 0};                           // products of prefill, decode
     std::map<ActScheme, int64_t> held[2];            // of those, how many a scheme held for
-    bool with_output = false;
-    bool departs = false;  // a product does not follow what is declared
+    bool departs = false;                            // a product does not follow what is declared
   };
 
   std::shared_ptr<const Model> model_;
@@ -103,16 +97,15 @@ Result<std::vector<ClassPrecision>> ObservePrecision(drive::Participant& engine,
                                                      std::shared_ptr<const Model> model,
                                                      std::span<const int32_t> tokens);
 
-// Whether a class is all of its weight type.
-bool IsWhole(const std::vector<ClassPrecision>& classes, const ProductClass& of);
-
-// "F16"; "F16 (a multiple of 32 rows)" where there are others.
+// "F16"; "F16 (a multiple of 32 rows)", "F16 (layers)" or "F16 (output)" where there are others that
+// are computed otherwise.
 std::string ClassName(const std::vector<ClassPrecision>& classes, const ProductClass& of);
 
 // A class that two engines were observed to compute by different schemes.
 struct PrecisionDifference {
   ProductClass of;
-  ActScheme scheme[2];  // candidate, reference
+  bool with_output = false;  // the output matrix, a class of its own, differs by the same schemes
+  ActScheme scheme[2];       // candidate, reference
   int64_t n_matrices = 0;
   int64_t n_products = 0;  // whose difference is that of the schemes
   // Where sums are kept in f16: what the longest of these products was held against.
@@ -121,10 +114,17 @@ struct PrecisionDifference {
 std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& candidate,
                                              const std::vector<ClassPrecision>& reference);
 // nullptr: the engines compute this product alike, as far as was observed.
-PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const WeightView& w);
+PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const ProductClass& of);
 
 // "F16 none (42 products of 7 matrices), Q8_0 q8_0 (...)", or why a class was not observed.
 std::string PrecisionText(const std::vector<ClassPrecision>& classes);
+// A class that is not computed as was declared: as it is, and as it was said.
+struct Departure {
+  ClassPrecision of;
+  ActScheme said;
+  bool with_output = false;  // as in PrecisionDifference
+};
+std::vector<Departure> Departures(const ActQuant& declared, const std::vector<ClassPrecision>& classes);
 // act.quant with what was observed where that departs from what is declared.
 ActQuant Observed(const ActQuant& declared, const std::vector<ClassPrecision>& classes);
 

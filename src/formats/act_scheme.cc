@@ -1,6 +1,7 @@
 // The table of activation schemes, and the setting act.quant that chooses among them.
 #include "formats/act_scheme.h"
 
+#include <algorithm>
 #include <iterator>
 
 namespace pb {
@@ -34,8 +35,10 @@ constexpr Row kGgml[] = {
 Result<ActQuant::Exception> ParseException(std::string_view whole, std::string_view item) {
   const size_t colon = item.find(':');
   std::string_view type = item.substr(0, colon);
-  ActQuant::Exception e{BlockType::kF32, false, ActScheme::kNone};
-  if (type.size() > 3 && type.substr(type.size() - 3) == "/32") e.rows_32 = true, type.remove_suffix(3);
+  ActQuant::Exception e{BlockType::kF32, false, false, ActScheme::kNone};
+  const std::string_view which = type.substr(std::min(type.find('/'), type.size()));
+  e.rows_32 = which == "/32", e.output = which == "/output";
+  if (e.rows_32 || e.output) type.remove_suffix(which.size());
   constexpr uint32_t kMostTypes = 64;
   uint32_t id = 0;
   while (id < kMostTypes && !(FindBlockFormat(id) && FindBlockFormat(id)->name == type)) id++;
@@ -97,14 +100,17 @@ Result<ActQuant> ActQuant::Parse(std::string_view text) {
 std::string ActQuant::Text() const {
   std::string text = all ? ActSchemeName(*all) : "ggml";
   for (const Exception& e : exceptions)
-    text += fmt::format("+{}{}:{}", GetBlockFormat(e.weight).name, e.rows_32 ? "/32" : "",
+    text += fmt::format("+{}{}:{}", GetBlockFormat(e.weight).name,
+                        e.rows_32  ? "/32"
+                        : e.output ? "/output"
+                                   : "",
                         ActSchemeName(e.scheme));
   return text;
 }
 
 ActScheme ActQuant::SchemeFor(BlockType weight, int64_t n_rows, bool output) const {
   for (auto e = exceptions.rbegin(); e != exceptions.rend(); ++e)
-    if (e->weight == weight && (!e->rows_32 || n_rows % 32 == 0)) return e->scheme;
+    if (e->weight == weight && (!e->rows_32 || n_rows % 32 == 0) && (!e->output || output)) return e->scheme;
   if (all && !output) return *all;
   if (all && (*all == ActScheme::kNone || *all == ActScheme::kBitnet)) return ActScheme::kNone;
   return GgmlActScheme(static_cast<uint32_t>(weight)).value_or(ActScheme::kNone);

@@ -47,15 +47,14 @@ bool IsUsualPrecision(BlockType weight, ActScheme s);
 
 // The setting act.quant: "ggml", one scheme for the products of all layers, or either with
 // exceptions by weight type: "ggml+F16:none", "ggml+F16/32:none" (matrices whose rows are a
-// multiple of 32).
+// multiple of 32), "ggml+F16:none+F16/output:f16" (the output matrix). A later one goes first.
 struct ActQuant {
   struct Exception {
     BlockType weight;
     bool rows_32;  // only matrices whose rows are a multiple of 32
+    bool output;   // only the output matrix
     ActScheme scheme;
-    friend bool operator==(const Exception& a, const Exception& b) {
-      return a.weight == b.weight && a.rows_32 == b.rows_32 && a.scheme == b.scheme;
-    }
+    friend bool operator==(const Exception& a, const Exception& b) = default;
   };
   std::optional<ActScheme> all;  // of the layers' products; nothing: as ggml chooses by weight type
   std::vector<Exception> exceptions;

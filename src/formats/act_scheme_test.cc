@@ -32,14 +32,19 @@ TEST(ActQuant, ExceptionsReachTheirTypeAlone) {
   ASSERT_TRUE(all.ok());
   EXPECT_EQ(all->SchemeFor(BlockType::kF16, 64, true), ActScheme::kBF16);
   EXPECT_EQ(all->SchemeFor(BlockType::kTQ2_0, 64, false), ActScheme::kQ8_0);
+  auto output = ActQuant::Parse("ggml+F16:none+F16/output:f16");
+  ASSERT_TRUE(output.ok());
+  EXPECT_EQ(output->SchemeFor(BlockType::kF16, 64, false), ActScheme::kNone);
+  EXPECT_EQ(output->SchemeFor(BlockType::kF16, 64, true), ActScheme::kF16);
+  EXPECT_EQ(output->Text(), "ggml+F16:none+F16/output:f16");
   // The output matrix stands outside the layers.
   EXPECT_EQ(all->SchemeFor(BlockType::kTQ2_0, 64, true), ActScheme::kQ8_K);
   EXPECT_EQ((ActQuant{ActScheme::kBitnet, {}}).SchemeFor(BlockType::kQ8_0, 64, true), ActScheme::kNone);
 }
 
 TEST(ActQuant, WhatIsNotOfferedIsNamed) {
-  for (const char* text :
-       {"", "q9", "ggml+", "ggml+F16", "ggml+F16:q9", "ggml+Q9_X:none", "ggml+/32:none", "ggml++F16:none"}) {
+  for (const char* text : {"", "q9", "ggml+", "ggml+F16", "ggml+F16:q9", "ggml+Q9_X:none", "ggml+/32:none",
+                           "ggml++F16:none", "ggml+F16/out:none"}) {
     auto q = ActQuant::Parse(text);
     ASSERT_FALSE(q.ok()) << text;
     EXPECT_EQ(q.error().code, Code::kUsage) << text;
