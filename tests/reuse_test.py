@@ -25,7 +25,7 @@ def figures(result):
     told = dict(result.json)
     for key in ("wall_seconds", "command", "notes", "host", "next", "choices"):
         told.pop(key)
-    told["prompts"] = [{k: v for k, v in p.items() if k != "reference_from_cache"} for p in told["prompts"]]
+    told["prompts"] = [{k: v for k, v in p.items() if k not in ("reference_from_cache", "reference_proof_from_cache")} for p in told["prompts"]]
     told["noise_floor"] = {k: v for k, v in told["noise_floor"].items() if k != "runs_from_cache"}
     if told["reference_default"]:
         told["reference_default"].pop("from_cache")
@@ -88,6 +88,33 @@ class Reuse(Case):
                     for key in ("verdict", "reasons", "first_divergence", "blame", "points", "positions", "engines"):
                         self.assertEqual(part.json.get(key), whole.json.get(key), key)
                 self.assertIsNone(whole.json["prompts"][0]["candidate_watched_positions"])
+
+    def test_where_a_recording_is_gone_its_proof_is_left(self):
+        """The reference then runs once, watched; against an engine that computes otherwise while it is watched no proof was ever kept."""
+        live = self.judge(reuse="never")
+        self.judge()
+        for round in range(2):
+            for path in (self.cache / "reference").glob("*/tape.*"):
+                path.unlink()
+            again = self.judge()
+            self.assertEqual(self.reused(again), [False])
+            proof = again.json["prompts"][0]["reference_proof_from_cache"]
+            self.assertEqual(proof["logits_sha256"], live.json["prompts"][0]["logits_sha256"]["reference"])
+            self.assertTrue(any("ran once over prompt 0, watched" in note for note in again.json["notes"]), again.json["notes"])
+            self.assertEqual(figures(again), figures(live))
+            self.assertEqual(len(self.tapes()), 1)  # recorded again
+        # Of other logits than it tells the proof is none.
+        told, = (self.cache / "reference").glob("*/proof.json")
+        for path in (self.cache / "reference").glob("*/tape.*"):
+            path.unlink()
+        entry = json.loads(told.read_text())
+        entry["logits_sha256"] = "0" * 64
+        told.write_text(sealed(entry))
+        without = self.judge()
+        self.assertIsNone(without.json["prompts"][0]["reference_proof_from_cache"])
+        self.assertEqual(figures(without), figures(live))
+        self.judge("--prompt", "And", candidate="native", reference="faulty,faulty.mode=wrong_unwatched")
+        self.assertEqual(len(list((self.cache / "reference").glob("*/proof.json"))), 1)
 
     def test_a_candidate_that_changed_meets_the_same_reference(self):
         self.assertEqual(self.reused(self.judge()), [False])

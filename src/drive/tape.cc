@@ -116,6 +116,14 @@ Status Tape::ReadPasses(const Json& index) {
   return {};
 }
 
+void Tape::Remove(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> files;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    if (it->path().filename().string().starts_with("tape.")) files.push_back(it->path());
+  for (const std::filesystem::path& file : files) std::filesystem::remove(file, error);
+}
+
 std::span<const float> Tape::Values(const TapeItem& item) const {
   return {reinterpret_cast<const float*>(data_.bytes().data()) + item.offset, item.n_values};
 }

@@ -42,6 +42,8 @@ class Tape {
   static Result<std::shared_ptr<const Tape>> Open(const std::filesystem::path& folder,
                                                   const nlohmann::json& provenance,
                                                   const std::string& written = {});
+  // Removes a tape, whole or begun, from a folder; what stands beside it stays.
+  static void Remove(const std::filesystem::path& folder);
 
   const std::vector<TapePass>& passes() const { return passes_; }
   std::span<const float> Values(const TapeItem& item) const;

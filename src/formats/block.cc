@@ -432,6 +432,13 @@ void DecodeRow(const WeightView& w, int64_t row, float* out) {
   GetBlockFormat(w.type).decode(data, out, w.n_columns, w.scale);
 }
 
+namespace {
+void AddMinima(const KSuperBlock& s, std::vector<double>* minima) {
+  for (int b = 0; b < 256 / s.block; ++b)
+    minima->push_back(-double(F16ToF32(s.dmin) * static_cast<float>(s.minima[b])));
+}
+}  // namespace
+
 std::vector<double> BlockMinima(const WeightView& w, int64_t row) {
   std::vector<double> minima;
   const std::byte* block = w.data + static_cast<uint64_t>(row) * w.row_bytes;
@@ -443,11 +450,13 @@ std::vector<double> BlockMinima(const WeightView& w, int64_t row) {
         minima.push_back(F16ToF32(LoadLe<uint16_t>(block + offsetof(BlockQ4_1, m))));
         break;
       case BlockType::kQ2_K:
-        for (int b = 0; b < 16; ++b) minima.push_back(MinimumOfQ2_K(block, b));
+        AddMinima(UnpackQ2_K(block), &minima);
         break;
       case BlockType::kQ4_K:
+        AddMinima(UnpackQ4_K(block), &minima);
+        break;
       case BlockType::kQ5_K:
-        for (int b = 0; b < 8; ++b) minima.push_back(MinimumOfQ4_K(block, b));
+        AddMinima(UnpackQ5_K(block), &minima);
         break;
       default:
         return minima;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "base/bytes.h"
 #include "base/half.h"
@@ -13,11 +14,6 @@ namespace {
 
 constexpr int kSuper = 256;
 
-template <typename Block>
-Block BlockAt(const std::byte* in, int64_t b) {
-  return LoadLe<Block>(in + b * static_cast<int64_t>(sizeof(Block)));
-}
-
 // Scale and minimum of block j of Q4_K and Q5_K: the first four stand in six bits each, of the
 // others four bits stand together and two are what the first ones leave free.
 struct ScaleMin {
@@ -27,6 +23,12 @@ ScaleMin Unpack(const uint8_t (&s)[12], int j) {
   if (j < 4) return {static_cast<uint8_t>(s[j] & 63), static_cast<uint8_t>(s[j + 4] & 63)};
   return {static_cast<uint8_t>((s[j + 4] & 15) | (s[j - 4] >> 6 << 4)),
           static_cast<uint8_t>((s[j + 4] >> 4) | (s[j] >> 6 << 4))};
+}
+void UnpackScales(const uint8_t (&packed)[12], KSuperBlock& s) {
+  for (int b = 0; b < 8; b++) {
+    const ScaleMin v = Unpack(packed, b);
+    s.scales[b] = static_cast<int8_t>(v.scale), s.minima[b] = v.minimum;
+  }
 }
 void Pack(int j, ScaleMin v, uint8_t (&s)[12]) {
   if (j < 4) {
@@ -106,73 +108,95 @@ Steps StepsOf(const float* in, int most_code, int most_scale) {
 }  // namespace
 
 // Of 128 values, byte l holds those at l, l + 32, l + 64 and l + 96.
-void DecodeQ2_K(const std::byte* in, float* out, int64_t n, float) {
-  for (int64_t s = 0; s < n / kSuper; s++, out += kSuper) {
-    const auto block = BlockAt<BlockQ2_K>(in, s);
-    const float d = F16ToF32(block.d), dmin = F16ToF32(block.dmin);
-    for (int i = 0; i < kSuper; i++) {
-      const uint8_t scale = block.scales[i / 16];
-      const float step = d * static_cast<float>(scale & 15), minimum = dmin * static_cast<float>(scale >> 4);
-      const int code = block.qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-      out[i] = step * static_cast<float>(code) - minimum;
-    }
+KSuperBlock UnpackQ2_K(const std::byte* in) {
+  const auto block = LoadLe<BlockQ2_K>(in);
+  KSuperBlock s{block.d, block.dmin, 16, {}, {}, {}};
+  for (int b = 0; b < 16; b++) {
+    s.scales[b] = static_cast<int8_t>(block.scales[b] & 15);
+    s.minima[b] = static_cast<uint8_t>(block.scales[b] >> 4);
   }
+  for (int i = 0; i < kSuper; i++) s.codes[i] = block.qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+  return s;
 }
 
-void DecodeQ3_K(const std::byte* in, float* out, int64_t n, float) {
-  for (int64_t s = 0; s < n / kSuper; s++, out += kSuper) {
-    const auto block = BlockAt<BlockQ3_K>(in, s);
-    const float d = F16ToF32(block.d);
-    for (int i = 0; i < kSuper; i++) {
-      const float step = d * static_cast<float>(UnpackQ3(block.scales, i / 16) - 32);
-      const int low = block.qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-      const int high = block.hmask[i % 32] >> (i / 32) & 1;
-      out[i] = step * static_cast<float>(low - (high ? 0 : 4));
-    }
+KSuperBlock UnpackQ3_K(const std::byte* in) {
+  const auto block = LoadLe<BlockQ3_K>(in);
+  KSuperBlock s{block.d, 0, 16, {}, {}, {}};
+  for (int b = 0; b < 16; b++) s.scales[b] = static_cast<int8_t>(UnpackQ3(block.scales, b) - 32);
+  for (int i = 0; i < kSuper; i++) {
+    const int low = block.qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+    const int high = block.hmask[i % 32] >> (i / 32) & 1;
+    s.codes[i] = static_cast<int8_t>(low - (high ? 0 : 4));
   }
+  return s;
 }
 
 // Of 64 values, byte l holds those at l and l + 32.
-void DecodeQ4_K(const std::byte* in, float* out, int64_t n, float) {
-  for (int64_t s = 0; s < n / kSuper; s++, out += kSuper) {
-    const auto block = BlockAt<BlockQ4_K>(in, s);
-    const float d = F16ToF32(block.d), dmin = F16ToF32(block.dmin);
-    for (int i = 0; i < kSuper; i++) {
-      const ScaleMin v = Unpack(block.scales, i / 32);
-      const float step = d * static_cast<float>(v.scale), minimum = dmin * static_cast<float>(v.minimum);
-      const int code = block.qs[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15;
-      out[i] = step * static_cast<float>(code) - minimum;
-    }
-  }
+KSuperBlock UnpackQ4_K(const std::byte* in) {
+  const auto block = LoadLe<BlockQ4_K>(in);
+  KSuperBlock s{block.d, block.dmin, 32, {}, {}, {}};
+  UnpackScales(block.scales, s);
+  for (int i = 0; i < kSuper; i++) s.codes[i] = block.qs[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15;
+  return s;
 }
 
-void DecodeQ5_K(const std::byte* in, float* out, int64_t n, float) {
-  for (int64_t s = 0; s < n / kSuper; s++, out += kSuper) {
-    const auto block = BlockAt<BlockQ5_K>(in, s);
-    const float d = F16ToF32(block.d), dmin = F16ToF32(block.dmin);
-    for (int i = 0; i < kSuper; i++) {
-      const ScaleMin v = Unpack(block.scales, i / 32);
-      const float step = d * static_cast<float>(v.scale), minimum = dmin * static_cast<float>(v.minimum);
-      const int code = (block.qs[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15) |
-                       (block.qh[i % 32] >> (i / 32) & 1) << 4;
-      out[i] = step * static_cast<float>(code) - minimum;
-    }
+KSuperBlock UnpackQ5_K(const std::byte* in) {
+  const auto block = LoadLe<BlockQ5_K>(in);
+  KSuperBlock s{block.d, block.dmin, 32, {}, {}, {}};
+  UnpackScales(block.scales, s);
+  for (int i = 0; i < kSuper; i++) {
+    s.codes[i] = static_cast<int8_t>((block.qs[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15) |
+                                     (block.qh[i % 32] >> (i / 32) & 1) << 4);
   }
+  return s;
 }
 
 // Of 128 values, the low halves of 64 bytes are those at 0 to 63, the high halves those at 64 to
 // 127; byte l of qh has two bits of each of l, l + 32, l + 64 and l + 96.
-void DecodeQ6_K(const std::byte* in, float* out, int64_t n, float) {
-  for (int64_t s = 0; s < n / kSuper; s++, out += kSuper) {
-    const auto block = BlockAt<BlockQ6_K>(in, s);
-    const float d = F16ToF32(block.d);
-    for (int i = 0; i < kSuper; i++) {
-      const int half = i / 128, at = i % 128;
-      const int code = (block.ql[half * 64 + at % 64] >> (at / 64 * 4) & 15) |
-                       (block.qh[half * 32 + at % 32] >> (at / 32 * 2) & 3) << 4;
-      out[i] = d * static_cast<float>(block.scales[i / 16]) * static_cast<float>(code - 32);
-    }
+KSuperBlock UnpackQ6_K(const std::byte* in) {
+  const auto block = LoadLe<BlockQ6_K>(in);
+  KSuperBlock s{block.d, 0, 16, {}, {}, {}};
+  std::copy(std::begin(block.scales), std::end(block.scales), s.scales);
+  for (int i = 0; i < kSuper; i++) {
+    const int half = i / 128, at = i % 128;
+    const int code = (block.ql[half * 64 + at % 64] >> (at / 64 * 4) & 15) |
+                     (block.qh[half * 32 + at % 32] >> (at / 32 * 2) & 3) << 4;
+    s.codes[i] = static_cast<int8_t>(code - 32);
   }
+  return s;
+}
+
+void DecodeSuperBlock(const KSuperBlock& s, float* out) {
+  const float d = F16ToF32(s.d), dmin = F16ToF32(s.dmin);
+  for (int i = 0; i < kSuper; i++) {
+    const int b = i / s.block;
+    const float step = d * static_cast<float>(s.scales[b]), minimum = dmin * static_cast<float>(s.minima[b]);
+    out[i] = step * static_cast<float>(s.codes[i]) - minimum;
+  }
+}
+
+namespace {
+template <typename Block>
+void Decode(const std::byte* in, float* out, int64_t n, KSuperBlock (*unpack)(const std::byte*)) {
+  for (int64_t s = 0; s < n / kSuper; s++)
+    DecodeSuperBlock(unpack(in + s * static_cast<int64_t>(sizeof(Block))), out + s * kSuper);
+}
+}  // namespace
+
+void DecodeQ2_K(const std::byte* in, float* out, int64_t n, float) {
+  Decode<BlockQ2_K>(in, out, n, UnpackQ2_K);
+}
+void DecodeQ3_K(const std::byte* in, float* out, int64_t n, float) {
+  Decode<BlockQ3_K>(in, out, n, UnpackQ3_K);
+}
+void DecodeQ4_K(const std::byte* in, float* out, int64_t n, float) {
+  Decode<BlockQ4_K>(in, out, n, UnpackQ4_K);
+}
+void DecodeQ5_K(const std::byte* in, float* out, int64_t n, float) {
+  Decode<BlockQ5_K>(in, out, n, UnpackQ5_K);
+}
+void DecodeQ6_K(const std::byte* in, float* out, int64_t n, float) {
+  Decode<BlockQ6_K>(in, out, n, UnpackQ6_K);
 }
 
 void EncodeQ2_K(const float* in, std::byte* out, int64_t n) {
@@ -250,20 +274,6 @@ void EncodeQ6_K(const float* in, std::byte* out, int64_t n) {
     }
     StoreLe(out + s * static_cast<int64_t>(sizeof block), block);
   }
-}
-
-double MinimumOfQ2_K(const std::byte* super_block, int b) {
-  const auto block = LoadLe<BlockQ2_K>(super_block);
-  return -double(F16ToF32(block.dmin) * static_cast<float>(block.scales[b] >> 4));
-}
-
-double MinimumOfQ4_K(const std::byte* super_block, int b) {
-  // d, dmin and the scales stand alike in Q4_K and Q5_K.
-  const auto dmin = LoadLe<uint16_t>(super_block + offsetof(BlockQ4_K, dmin));
-  uint8_t scales[12];
-  for (int i = 0; i < 12; i++)
-    scales[i] = LoadLe<uint8_t>(super_block + offsetof(BlockQ4_K, scales) + static_cast<size_t>(i));
-  return -double(F16ToF32(dmin) * static_cast<float>(Unpack(scales, b).minimum));
 }
 
 }  // namespace pb

@@ -40,6 +40,23 @@ struct BlockQ6_K {
 static_assert(sizeof(BlockQ2_K) == 84 && sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144);
 static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210);
 
+// A super-block of 256 values taken apart, of a K format or of IQ4_XS: value i is
+// d * scales[i / block] * codes[i] - dmin * minima[i / block], d and dmin in f16.
+struct KSuperBlock {
+  uint16_t d, dmin;
+  int block;  // 16 or 32
+  int8_t codes[256];
+  int8_t scales[16];
+  uint8_t minima[16];
+};
+KSuperBlock UnpackQ2_K(const std::byte* super_block);
+KSuperBlock UnpackQ3_K(const std::byte* super_block);
+KSuperBlock UnpackQ4_K(const std::byte* super_block);
+KSuperBlock UnpackQ5_K(const std::byte* super_block);
+KSuperBlock UnpackQ6_K(const std::byte* super_block);
+// The products in the order of that line, each rounded to float32, as ggml rounds them.
+void DecodeSuperBlock(const KSuperBlock& s, float* out);
+
 // As BlockFormat::decode and encode (block.h). What is encoded is each block's range by its own
 // largest values, rounded: a plain encoder, without the search of ggml's own.
 void DecodeQ2_K(const std::byte* in, float* out, int64_t n, float);
@@ -52,11 +69,6 @@ void EncodeQ3_K(const float* in, std::byte* out, int64_t n);
 void EncodeQ4_K(const float* in, std::byte* out, int64_t n);
 void EncodeQ5_K(const float* in, std::byte* out, int64_t n);
 void EncodeQ6_K(const float* in, std::byte* out, int64_t n);
-
-// What block b of a super-block adds to scale times code: minus its minimum. Blocks are of 16
-// values in Q2_K, of 32 in Q4_K and Q5_K.
-double MinimumOfQ2_K(const std::byte* super_block, int b);
-double MinimumOfQ4_K(const std::byte* super_block, int b);  // and of Q5_K
 
 }  // namespace pb
 

@@ -45,16 +45,18 @@ void DecodeIQ4_NL(const std::byte* in, float* out, int64_t n, float) {
   }
 }
 
+KSuperBlock UnpackIQ4_XS(const std::byte* in) {
+  const auto block = LoadLe<BlockIQ4_XS>(in);
+  KSuperBlock s{block.d, 0, 32, {}, {}, {}};
+  for (int b = 0; b < 8; ++b) s.scales[b] = static_cast<int8_t>(ScaleOf(block, b) - 32);
+  for (int i = 0; i < 256; ++i)
+    s.codes[i] = kIq4Values[block.qs[i / 32 * 16 + i % 16] >> (i % 32 < 16 ? 0 : 4) & 15];
+  return s;
+}
+
 void DecodeIQ4_XS(const std::byte* in, float* out, int64_t n, float) {
-  for (int64_t s = 0; s < n / 256; ++s, out += 256) {
-    auto block = LoadLe<BlockIQ4_XS>(in + s * static_cast<int64_t>(sizeof(BlockIQ4_XS)));
-    const float d = F16ToF32(block.d);
-    for (int i = 0; i < 256; ++i) {
-      const float step = d * static_cast<float>(ScaleOf(block, i / 32) - 32);
-      const int code = block.qs[i / 32 * 16 + i % 16] >> (i % 32 < 16 ? 0 : 4) & 15;
-      out[i] = step * static_cast<float>(kIq4Values[code]);
-    }
-  }
+  for (int64_t s = 0; s < n / 256; ++s)
+    DecodeSuperBlock(UnpackIQ4_XS(in + s * static_cast<int64_t>(sizeof(BlockIQ4_XS))), out + s * 256);
 }
 
 void DecodeMXFP4(const std::byte* in, float* out, int64_t n, float) {

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "formats/k_quants.h"
+
 namespace pb {
 
 // Of IQ4_NL and IQ4_XS (ggml-common.h of llama.cpp v0.5.0, kvalues_iq4nl).
@@ -15,6 +17,7 @@ inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -
 inline constexpr float kE2M1Values[16] = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
                                           -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
 
+KSuperBlock UnpackIQ4_XS(const std::byte* super_block);
 // As BlockFormat::decode and encode (block.h).
 void DecodeIQ4_NL(const std::byte* in, float* out, int64_t n, float);
 void DecodeIQ4_XS(const std::byte* in, float* out, int64_t n, float);

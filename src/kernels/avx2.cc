@@ -160,10 +160,10 @@ inline __m256i Broadcast4(const int8_t* p) {
   return _mm256_set1_epi32(v);
 }
 
-// One lane's sums of 8 rows by 4 columns. Codes below 16 times |activation| <= 127 stay within
-// int16 in pairs; signed codes go through |w| * sign(x, w), where 2 * 128 * 127 fits as well.
+// Products of 8 rows by 4 columns, summed in pairs. Codes below 16 times |activation| <= 127 stay
+// within int16 in pairs; signed codes go through |w| * sign(x, w), where 2 * 128 * 127 fits as well.
 template <int kBits>
-inline __m256i QuadSums(const uint8_t* bytes, int q, const int8_t* codes) {
+inline __m256i QuadPairs(const uint8_t* bytes, int q, const int8_t* codes) {
   __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + q % kBits * 64)),
           x = Broadcast4(codes + 4 * q);
   if constexpr (kBits == 8) {
@@ -172,11 +172,15 @@ inline __m256i QuadSums(const uint8_t* bytes, int q, const int8_t* codes) {
     w = _mm256_and_si256(_mm256_srli_epi16(w, q / kBits * kBits),
                          _mm256_set1_epi8(static_cast<char>((1 << kBits) - 1)));
   }
-  return _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1));
+  return _mm256_maddubs_epi16(w, x);
+}
+template <int kBits>
+inline __m256i QuadSums(const uint8_t* bytes, int q, const int8_t* codes) {
+  return _mm256_madd_epi16(QuadPairs<kBits>(bytes, q, codes), _mm256_set1_epi16(1));
 }
 
 // Half a group (8 rows) against one token row.
-template <int kBits, bool kMin>
+template <int kBits, int kOffset, bool kMin>
 void ProductTile(const PackedProduct& p, int64_t row, int64_t t) {
   const PackedMatrix& w = *p.w;
   const QuantRows& x = *p.x;
@@ -193,11 +197,13 @@ void ProductTile(const PackedProduct& p, int64_t row, int64_t t) {
   for (auto& a : acc) a = _mm256_setzero_ps();
   for (int64_t begin = 0; begin < n_subs; begin += int64_t{1} << shift) {
     int64_t end = begin + (int64_t{1} << shift) < n_subs ? begin + (int64_t{1} << shift) : n_subs;
-    int32_t offset[8] = {};  // ternary codes are one too high
-    for (int64_t sub = begin; kBits == 2 && sub < end; sub++)
-      offset[(sub - begin) % 8] += prefix[sub] - prefix[sub + 1];
     __m256i lane[8];
-    for (int q = 0; q < 8; q++) lane[q] = _mm256_set1_epi32(offset[q]);
+    for (int q = 0; q < 8; q++) {
+      int32_t offset = 0;
+      for (int64_t sub = begin + q; kOffset != 0 && sub < end; sub += 8)
+        offset += kOffset * (prefix[sub] - prefix[sub + 1]);
+      lane[q] = _mm256_set1_epi32(offset);
+    }
     for (int64_t sub = begin; sub < end; sub++) {
       for (int q = 0; q < 8; q++) {
         lane[q] = _mm256_add_epi32(lane[q], QuadSums<kBits>(bytes + sub * kBits * 64, q, codes + sub * kSub));
@@ -222,18 +228,99 @@ void ProductTile(const PackedProduct& p, int64_t row, int64_t t) {
   __builtin_memcpy(p.out + t * p.out_stride + row, buffer, static_cast<size_t>(rows) * 4);
 }
 
-template <int kBits, bool kMin>
-void Product(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
+inline __m256i WidenScales(const int8_t* p) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+inline __m256i WidenScales(const uint8_t* p) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+inline int32_t SumOf16(const int8_t* x) {
+  const __m256i v = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+  return FoldInts(_mm256_madd_epi16(v, _mm256_set1_epi16(1)));
+}
+
+// Half a group (8 rows) with fine scales against one token row. A fine scale enters where pairs are
+// added: the product of a pair of int16 with it is exact in 32 bits. Four pairs of codes within
+// -32 to 32 stay within int16 (4 * 2 * 32 * 127), eight of codes below 16; wide codes go alone.
+template <int kBits, bool kMin, int kFine, bool kWide>
+void FineTile(const PackedProduct& p, int64_t row, int64_t t) {
+  const PackedMatrix& w = *p.w;
+  const QuantRows& x = *p.x;
+  const int x_shift = SchemeShift(x.scheme), shift = w.block_shift < x_shift ? w.block_shift : x_shift;
+  const bool bitnet = x.scheme == ActScheme::kBitnet;
+  const int64_t n_subs = w.n_subs(), group = row / kGroupRows, half = row % kGroupRows;
+  const uint8_t* bytes = w.codes.get() + group * n_subs * kBits * 64 + half * 4;
+  const int64_t w_at = group * w.n_blocks() * kGroupRows + half;
+  const int64_t fine_at = group * (w.n_columns / kFine) * kGroupRows + half;
+  const int8_t* codes = x.codes.get() + t * x.n_columns;
+  const float* scales = x.scales.get() + t * x.n_blocks;
+  const int32_t* prefix = x.prefix.get() + t * (n_subs + 1);
+  constexpr int kTogether = kWide ? 1 : kBits == 8 ? 4 : kFine / 4;
+  __m256 acc = _mm256_setzero_ps(), low = acc;
+  for (int64_t begin = 0; begin < n_subs; begin += int64_t{1} << shift) {
+    const int64_t end = begin + (int64_t{1} << shift);
+    __m256i products = _mm256_setzero_si256(), minima = products;
+    for (int64_t sub = begin; sub < end; sub++) {
+      for (int part = 0; part < kSub / kFine; part++) {
+        const int64_t at = fine_at + (sub * (kSub / kFine) + part) * kGroupRows;
+        const __m256i fine = WidenScales(w.fine_scales.get() + at);
+        const __m256i pairs = _mm256_blend_epi16(fine, _mm256_slli_epi32(fine, 16), 0xaa);
+        for (int q = part * (kFine / 4); q < (part + 1) * (kFine / 4); q += kTogether) {
+          __m256i sums = QuadPairs<kBits>(bytes + sub * kBits * 64, q, codes + sub * kSub);
+          for (int i = 1; i < kTogether; i++)
+            sums =
+                _mm256_add_epi16(sums, QuadPairs<kBits>(bytes + sub * kBits * 64, q + i, codes + sub * kSub));
+          products = _mm256_add_epi32(products, _mm256_madd_epi16(sums, pairs));
+        }
+        if constexpr (kMin) {
+          const int32_t sum =
+              kFine == kSub ? prefix[sub + 1] - prefix[sub] : SumOf16(codes + sub * kSub + part * kFine);
+          minima = _mm256_add_epi32(
+              minima, _mm256_mullo_epi32(WidenScales(w.fine_minima.get() + at), _mm256_set1_epi32(sum)));
+        }
+      }
+    }
+    const int64_t block = w_at + (begin >> w.block_shift) * kGroupRows;
+    const __m256 scale = _mm256_set1_ps(bitnet ? 1.0f : scales[begin >> x_shift]);
+    acc = _mm256_fmadd_ps(_mm256_mul_ps(Widen(w.scales.get() + block), scale), _mm256_cvtepi32_ps(products),
+                          acc);
+    if constexpr (kMin)
+      low = _mm256_fmadd_ps(_mm256_mul_ps(Widen(w.minima.get() + block), scale), _mm256_cvtepi32_ps(minima),
+                            low);
+  }
+  __m256 v = kMin ? _mm256_sub_ps(acc, low) : acc;
+  if (bitnet) v = _mm256_div_ps(v, _mm256_set1_ps(scales[0]));
+  v = _mm256_mul_ps(_mm256_mul_ps(v, _mm256_set1_ps(w.scale)), _mm256_set1_ps(p.post_scale));
+  float buffer[8];
+  _mm256_storeu_ps(buffer, v);
+  const int64_t rows = w.n_rows - row < 8 ? w.n_rows - row : 8;
+  __builtin_memcpy(p.out + t * p.out_stride + row, buffer, static_cast<size_t>(rows) * 4);
+}
+
+// Calls tile(row, t) for each half of a group and each token row.
+template <typename Tile>
+void ForTiles(const PackedProduct& p, int64_t begin_group, int64_t end_group, Tile tile) {
   int64_t end_row = end_group * kGroupRows < p.w->n_rows ? end_group * kGroupRows : p.w->n_rows;
   for (int64_t row = begin_group * kGroupRows; row < end_row; row += 8) {
-    for (int64_t t = 0; t < p.x->n_rows; t++) ProductTile<kBits, kMin>(p, row, t);
+    for (int64_t t = 0; t < p.x->n_rows; t++) tile(p, row, t);
   }
 }
 
 void PackedProducts(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
-  if (p.w->bits == 2) return Product<2, false>(p, begin_group, end_group);
-  if (p.w->bits == 4) return Product<4, true>(p, begin_group, end_group);
-  Product<8, false>(p, begin_group, end_group);
+  const PackedMatrix& w = *p.w;
+  const auto run = [&](auto tile) { ForTiles(p, begin_group, end_group, tile); };
+  if (w.fine == 0) {
+    if (w.bits == 2) return run(ProductTile<2, 1, false>);
+    if (w.bits == 4 && w.offset == 8) return run(ProductTile<4, 8, false>);
+    if (w.bits == 4) return run(ProductTile<4, 0, true>);
+    if (w.has_min) return run(ProductTile<8, 0, true>);
+    return run(ProductTile<8, 0, false>);
+  }
+  if (w.bits == 2) return run(FineTile<2, true, 16, false>);
+  if (w.bits == 4) return run(FineTile<4, true, 32, false>);
+  if (w.has_min) return run(FineTile<8, true, 32, false>);
+  if (w.fine == 16) return run(FineTile<8, false, 16, false>);
+  run(FineTile<8, false, 32, true>);
 }
 
 }  // namespace

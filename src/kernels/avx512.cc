@@ -131,7 +131,7 @@ struct SubCodes {
 };
 
 // One group of 16 rows against kTile token rows.
-template <int kBits, bool kMin, int kTile>
+template <int kBits, int kOffset, bool kMin, int kTile>
 void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
   const PackedMatrix& w = *p.w;
   const QuantRows& x = *p.x;
@@ -153,12 +153,13 @@ void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
     int64_t end = begin + (int64_t{1} << shift) < n_subs ? begin + (int64_t{1} << shift) : n_subs;
     __m512i lane[kTile][8];
     for (int t = 0; t < kTile; t++) {
-      for (int q = 0; q < 8; q++) lane[t][q] = _mm512_setzero_si512();
-      if constexpr (kBits != 2) continue;
-      int32_t offset[8] = {};  // ternary codes are one too high
       const int32_t* before = prefix + t * (n_subs + 1);
-      for (int64_t sub = begin; sub < end; sub++) offset[(sub - begin) % 8] += before[sub] - before[sub + 1];
-      for (int q = 0; q < 8; q++) lane[t][q] = _mm512_set1_epi32(offset[q]);
+      for (int q = 0; q < 8; q++) {
+        int32_t offset = 0;
+        for (int64_t sub = begin + q; kOffset != 0 && sub < end; sub += 8)
+          offset += kOffset * (before[sub] - before[sub + 1]);
+        lane[t][q] = _mm512_set1_epi32(offset);
+      }
     }
     for (int64_t sub = begin; sub < end; sub++) {
       const SubCodes<kBits> w_codes(bytes + sub * kBits * 64);
@@ -187,19 +188,106 @@ void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
   }
 }
 
-template <int kBits, bool kMin>
+inline __m512i WidenScales(const int8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline __m512i WidenScales(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline int32_t SumOf16(const int8_t* x) {
+  return _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
+}
+
+// One group of 16 rows with fine scales against kTile token rows.
+template <int kBits, bool kMin, int kFine, int kTile>
+void FineTile(const PackedProduct& p, int64_t group, int64_t t0) {
+  const PackedMatrix& w = *p.w;
+  const QuantRows& x = *p.x;
+  const int x_shift = SchemeShift(x.scheme), shift = w.block_shift < x_shift ? w.block_shift : x_shift;
+  const bool bitnet = x.scheme == ActScheme::kBitnet;
+  const int64_t n_subs = w.n_subs();
+  const uint8_t* bytes = w.codes.get() + group * n_subs * kBits * 64;
+  const int64_t w_at = group * w.n_blocks() * kGroupRows;
+  const int64_t fine_at = group * (w.n_columns / kFine) * kGroupRows;
+  const int8_t* fine_scales = w.fine_scales.get() + fine_at;
+  const int8_t* codes = x.codes.get() + t0 * x.n_columns;
+  const float* scales = x.scales.get() + t0 * x.n_blocks;
+  const int32_t* prefix = x.prefix.get() + t0 * (n_subs + 1);
+  Vec acc[kTile], low[kTile];
+  for (int t = 0; t < kTile; t++) acc[t] = Set(0.0f), low[t] = Set(0.0f);
+  for (int64_t begin = 0; begin < n_subs; begin += int64_t{1} << shift) {
+    const int64_t end = begin + (int64_t{1} << shift);
+    __m512i products[kTile], minima[kTile];
+    for (int t = 0; t < kTile; t++) products[t] = minima[t] = _mm512_setzero_si512();
+    for (int64_t sub = begin; sub < end; sub++) {
+      const SubCodes<kBits> w_codes(bytes + sub * kBits * 64);
+      for (int part = 0; part < kSub / kFine; part++) {
+        const int64_t at = (sub * (kSub / kFine) + part) * kGroupRows;
+        const __m512i fine = WidenScales(fine_scales + at);
+        for (int t = 0; t < kTile; t++) {
+          const int8_t* row = codes + t * x.n_columns + sub * kSub;
+          __m512i dot = _mm512_setzero_si512();
+          for (int q = part * (kFine / 4); q < (part + 1) * (kFine / 4); q++) dot = w_codes.Add(dot, q, row);
+          products[t] = _mm512_add_epi32(products[t], _mm512_mullo_epi32(fine, dot));
+          if constexpr (kMin) {
+            const int32_t* before = prefix + t * (n_subs + 1) + sub;
+            const int32_t sum = kFine == kSub ? before[1] - before[0] : SumOf16(row + part * kFine);
+            const __m512i fine_minimum = WidenScales(w.fine_minima.get() + fine_at + at);
+            minima[t] = _mm512_add_epi32(minima[t], _mm512_mullo_epi32(fine_minimum, _mm512_set1_epi32(sum)));
+          }
+        }
+      }
+    }
+    const int64_t block = w_at + (begin >> w.block_shift) * kGroupRows;
+    for (int t = 0; t < kTile; t++) {
+      const Vec scale = Set(bitnet ? 1.0f : scales[t * x.n_blocks + (begin >> x_shift)]);
+      acc[t] = Fma(Mul(Load(w.scales.get() + block), scale), _mm512_cvtepi32_ps(products[t]), acc[t]);
+      if constexpr (kMin)
+        low[t] = Fma(Mul(Load(w.minima.get() + block), scale), _mm512_cvtepi32_ps(minima[t]), low[t]);
+    }
+  }
+  const int64_t rows =
+      w.n_rows - group * kGroupRows < kGroupRows ? w.n_rows - group * kGroupRows : kGroupRows;
+  for (int t = 0; t < kTile; t++) {
+    Vec v = kMin ? _mm512_sub_ps(acc[t], low[t]) : acc[t];
+    if (bitnet) v = Div(v, Set(scales[t * x.n_blocks]));
+    v = Mul(Mul(v, Set(w.scale)), Set(p.post_scale));
+    StoreN(p.out + (t0 + t) * p.out_stride + group * kGroupRows, v, rows);
+  }
+}
+
+template <int kBits, bool kMin, int kFine>
+void FineProduct(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
+  for (int64_t g = begin_group; g < end_group; g++) {
+    int64_t t = 0;
+    for (; t + 4 <= p.x->n_rows; t += 4) FineTile<kBits, kMin, kFine, 4>(p, g, t);
+    for (; t < p.x->n_rows; t++) FineTile<kBits, kMin, kFine, 1>(p, g, t);
+  }
+}
+
+template <int kBits, int kOffset, bool kMin>
 void Product(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
   for (int64_t g = begin_group; g < end_group; g++) {
     int64_t t = 0;
-    for (; t + 2 <= p.x->n_rows; t += 2) ProductTile<kBits, kMin, 2>(p, g, t);
-    for (; t < p.x->n_rows; t++) ProductTile<kBits, kMin, 1>(p, g, t);
+    for (; t + 2 <= p.x->n_rows; t += 2) ProductTile<kBits, kOffset, kMin, 2>(p, g, t);
+    for (; t < p.x->n_rows; t++) ProductTile<kBits, kOffset, kMin, 1>(p, g, t);
   }
 }
 
 void PackedProducts(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
-  if (p.w->bits == 2) return Product<2, false>(p, begin_group, end_group);
-  if (p.w->bits == 4) return Product<4, true>(p, begin_group, end_group);
-  Product<8, false>(p, begin_group, end_group);
+  const PackedMatrix& w = *p.w;
+  if (w.fine == 0) {
+    if (w.bits == 2) return Product<2, 1, false>(p, begin_group, end_group);
+    if (w.bits == 4 && w.offset == 8) return Product<4, 8, false>(p, begin_group, end_group);
+    if (w.bits == 4) return Product<4, 0, true>(p, begin_group, end_group);
+    if (w.has_min) return Product<8, 0, true>(p, begin_group, end_group);
+    return Product<8, 0, false>(p, begin_group, end_group);
+  }
+  if (w.bits == 2) return FineProduct<2, true, 16>(p, begin_group, end_group);
+  if (w.bits == 4) return FineProduct<4, true, 32>(p, begin_group, end_group);
+  if (w.has_min) return FineProduct<8, true, 32>(p, begin_group, end_group);
+  if (w.fine == 16) return FineProduct<8, false, 16>(p, begin_group, end_group);
+  FineProduct<8, false, 32>(p, begin_group, end_group);
 }
 
 }  // namespace

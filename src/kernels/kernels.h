@@ -20,6 +20,9 @@ namespace pb {
 // s_x, low). Then halves of acc are added (q + 4, 2, 1), then low; the result is divided by the
 // activations' s (bitnet), times the tensor's scale, times post_scale. On AVX2 and later ggml's x86
 // products sum in the same order, so Q8_0, Q4_1, TQ1_0 and TQ2_0 give its very bits.
+// With fine scales there is one lane: acc = fma(d_w * d_x, float(sum of fine_scale * code * code_x of
+// the block), acc), low = fma(m_w * d_x, float(sum of fine_minimum * code_x), low), and low is taken
+// from acc; blocks of Q8_1 are not for them, as its stored sums stand for 32 columns.
 struct PackedProduct {
   const PackedMatrix* w;
   const QuantRows* x;

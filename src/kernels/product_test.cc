@@ -47,6 +47,27 @@ struct RandomMatrix {
         case BlockType::kQ5_0:
           for (int64_t b = 0; b < columns / 32; b++) half(), fill(20);
           break;
+        case BlockType::kQ5_1:
+          for (int64_t b = 0; b < columns / 32; b++) half(), half(), fill(20);
+          break;
+        case BlockType::kQ2_K:
+          for (int64_t b = 0; b < columns / 256; b++) fill(80), half(), half();
+          break;
+        case BlockType::kQ3_K:
+          for (int64_t b = 0; b < columns / 256; b++) fill(108), half();
+          break;
+        case BlockType::kQ4_K:
+          for (int64_t b = 0; b < columns / 256; b++) half(), half(), fill(140);
+          break;
+        case BlockType::kQ5_K:
+          for (int64_t b = 0; b < columns / 256; b++) half(), half(), fill(172);
+          break;
+        case BlockType::kQ6_K:
+          for (int64_t b = 0; b < columns / 256; b++) fill(208), half();
+          break;
+        case BlockType::kIQ4_XS:
+          for (int64_t b = 0; b < columns / 256; b++) half(), fill(134);
+          break;
         case BlockType::kQ1_0:
           for (int64_t b = 0; b < columns / 128; b++) half(), fill(16);
           break;
@@ -77,9 +98,13 @@ PackedMatrix Pack(const WeightView& w) {
   return p;
 }
 
-const BlockType kTypes[] = {BlockType::kQ4_0,   BlockType::kQ4_1,  BlockType::kQ5_0,  BlockType::kQ8_0,
-                            BlockType::kIQ4_NL, BlockType::kTQ1_0, BlockType::kTQ2_0, BlockType::kI2_S,
-                            BlockType::kQ1_0,   BlockType::kQ2_0};
+const BlockType kTypes[] = {BlockType::kQ4_0,  BlockType::kQ4_1,  BlockType::kQ5_0,   BlockType::kQ5_1,
+                            BlockType::kQ8_0,  BlockType::kQ2_K,  BlockType::kQ3_K,   BlockType::kQ4_K,
+                            BlockType::kQ5_K,  BlockType::kQ6_K,  BlockType::kIQ4_NL, BlockType::kIQ4_XS,
+                            BlockType::kTQ1_0, BlockType::kTQ2_0, BlockType::kI2_S,   BlockType::kQ1_0,
+                            BlockType::kQ2_0};
+// Q8_1 is not for fine scales (kernels.h).
+bool Meet(const PackedMatrix& w, ActScheme scheme) { return !w.fine || scheme != ActScheme::kQ8_1; }
 const ActScheme kSchemes[] = {ActScheme::kQ8_0, ActScheme::kQ8_1, ActScheme::kQ8_K, ActScheme::kBitnet};
 
 int64_t BlockColumns(BlockType type) { return GetBlockFormat(type).block_values; }
@@ -95,19 +120,22 @@ TEST(Packed, CodesTimesScalesAreTheDecodedWeights) {
   for (BlockType type : kTypes) {
     RandomMatrix m(type, 3, 512, 1);
     int64_t block = type == BlockType::kI2_S ? 512 : BlockColumns(type);
-    std::vector<uint8_t> codes(512);
-    std::vector<uint16_t> d(16), minimum(16);
     std::vector<float> want(512);
     PackedMatrix p = Pack(m.view);
     for (int64_t row = 0; row < 3; row++) {
-      RowCodes(m.view, row, codes.data(), d.data(), minimum.data());
+      const PackedRow packed = RowCodes(m.view, row);
       DecodeRow(m.view, row, want.data());
       for (size_t i = 0; i < 512; i++) {
-        size_t b = i / static_cast<size_t>(block);
-        int code = p.bits == 8 ? static_cast<int8_t>(codes[i]) : codes[i];
-        float value = static_cast<float>(code - p.offset) * F16ToF32(d[b]) * p.scale;
-        if (p.has_min) value += F16ToF32(minimum[b]);
+        const size_t b = i / static_cast<size_t>(block);
+        const size_t fine = p.fine ? i / static_cast<size_t>(p.fine) : 0;
+        int code = p.bits == 8 ? static_cast<int8_t>(packed.codes[i]) : packed.codes[i];
+        float step = F16ToF32(packed.d[b]), minimum = p.has_min ? F16ToF32(packed.m[b]) : 0.0f;
+        if (p.fine) step *= packed.fine_scales[fine];
+        if (p.fine && p.has_min) minimum *= -float(packed.fine_minima[fine]);
+        float value = static_cast<float>(code - p.offset) * step * p.scale;
+        if (p.has_min) value += minimum;
         ASSERT_EQ(value, want[i]) << GetBlockFormat(type).name << " row " << row << " column " << i;
+        ASSERT_LE(std::abs(code), p.wide || !p.fine ? 128 : 32);
       }
     }
   }
@@ -153,6 +181,7 @@ TEST(Simd, PackedProductsEqualScalar) {
             int64_t n = 768;
             RandomMatrix m(type, rows, n, static_cast<uint64_t>(rows));
             PackedMatrix w = Pack(m.view);
+            if (!Meet(w, scheme)) continue;
             auto x = Normals(tokens * n, 3);
             if (tokens > 1) x[static_cast<size_t>(n + 300)] = std::nanf("");
             QuantRows q = QuantizeAll(k, scheme, x, tokens);
@@ -181,6 +210,7 @@ TEST(Ref, PackedProductIsTheFp64Product) {
       int64_t rows = 19, n = 768, tokens = 2;
       RandomMatrix m(type, rows, n, 5);
       PackedMatrix w = Pack(m.view);
+      if (!Meet(w, scheme)) continue;
       auto x = Normals(tokens * n, 6);
       QuantRows q = QuantizeAll(GetKernels(Isa::kScalar), scheme, x, tokens);
       std::vector<float> got(static_cast<size_t>(rows * tokens)), row(static_cast<size_t>(n));
@@ -196,7 +226,7 @@ TEST(Ref, PackedProductIsTheFp64Product) {
             magnitude += std::fabs(row[static_cast<size_t>(c)] * value);
           }
           // Q8_1's own sum is rounded to f16 by definition; else only the accumulator rounds.
-          double slack = type == BlockType::kQ4_1 && scheme == ActScheme::kQ8_1 ? 0x1p-11 : 0x1p-22;
+          double slack = w.has_min && scheme == ActScheme::kQ8_1 ? 0x1p-11 : 0x1p-22;
           EXPECT_NEAR(got[static_cast<size_t>(t * rows + r)], want, slack * magnitude)
               << GetBlockFormat(type).name << " scheme " << static_cast<int>(scheme);
         }

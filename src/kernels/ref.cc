@@ -283,12 +283,61 @@ float OneOutput(const PackedProduct& p, int64_t row, int64_t token) {
   return sum * w.scale * p.post_scale;
 }
 
+// Adds the products of one output with fine scales over a block of subs: exact in 32 bits.
+struct FineSums {
+  int32_t products = 0, minima = 0;
+};
+FineSums FineSumsOf(const PackedMatrix& w, const QuantRows& x, int64_t row, int64_t token, int64_t begin,
+                    int64_t end) {
+  const uint8_t* group = w.codes.get() + row / kGroupRows * w.n_subs() * w.bits * 64;
+  const int8_t* codes = x.codes.get() + token * x.n_columns;
+  const int64_t fine_at = row / kGroupRows * (w.n_columns / w.fine) * kGroupRows + row % kGroupRows;
+  FineSums sums;
+  for (int64_t c = begin * kSub; c < end * kSub; c += w.fine) {
+    int32_t dot = 0, all = 0;
+    for (int64_t i = c; i < c + w.fine; i++) {
+      const int64_t sub = i / kSub, q = i % kSub / 4;
+      const uint8_t byte = group[(sub * w.bits + q % w.bits) * 64 + row % kGroupRows * 4 + i % 4];
+      const int code =
+          w.bits == 8 ? static_cast<int8_t>(byte) : byte >> (q / w.bits * w.bits) & ((1 << w.bits) - 1);
+      dot += code * codes[i], all += codes[i];
+    }
+    const int64_t at = fine_at + c / w.fine * kGroupRows;
+    sums.products += w.fine_scales[at] * dot;
+    if (w.has_min) sums.minima += w.fine_minima[at] * all;
+  }
+  return sums;
+}
+
+float OneFineOutput(const PackedProduct& p, int64_t row, int64_t token) {
+  const PackedMatrix& w = *p.w;
+  const QuantRows& x = *p.x;
+  const bool bitnet = x.scheme == ActScheme::kBitnet;
+  const int x_shift = SchemeShift(x.scheme), shift = std::min(w.block_shift, x_shift);
+  const float* scales = x.scales.get() + token * x.n_blocks;
+  const int64_t w_at = row / kGroupRows * w.n_blocks() * kGroupRows + row % kGroupRows;
+  float acc = 0, low = 0;
+  for (int64_t begin = 0; begin < w.n_subs(); begin += int64_t{1} << shift) {
+    const int64_t w_block = w_at + (begin >> w.block_shift) * kGroupRows;
+    const float x_scale = bitnet ? 1.0f : scales[begin >> x_shift];
+    const FineSums sums = FineSumsOf(w, x, row, token, begin, begin + (int64_t{1} << shift));
+    acc = std::fma(F16ToF32(w.scales[w_block]) * x_scale, static_cast<float>(sums.products), acc);
+    if (w.has_min)
+      low = std::fma(F16ToF32(w.minima[w_block]) * x_scale, static_cast<float>(sums.minima), low);
+  }
+  float sum = w.has_min ? acc - low : acc;
+  if (bitnet) sum /= scales[0];
+  return sum * w.scale * p.post_scale;
+}
+
 }  // namespace
 
 void PackedProductRef(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
   int64_t end_row = std::min(p.w->n_rows, end_group * kGroupRows);
   for (int64_t row = begin_group * kGroupRows; row < end_row; row++) {
-    for (int64_t t = 0; t < p.x->n_rows; t++) p.out[t * p.out_stride + row] = OneOutput(p, row, t);
+    for (int64_t t = 0; t < p.x->n_rows; t++) {
+      p.out[t * p.out_stride + row] = p.w->fine ? OneFineOutput(p, row, t) : OneOutput(p, row, t);
+    }
   }
 }
 

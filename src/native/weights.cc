@@ -139,7 +139,8 @@ Status Multiply(const Kernels& k, ThreadPool& pool, const Matrix& w, ActScheme s
     return {};
   }
   PB_ASSIGN(const QuantRows q, Quantise(k, pool, w, scheme, x, n));
-  if (!w.packed) {
+  // Q8_1 stores a sum for 32 columns; no library meets it with fine scales.
+  if (!w.packed || (w.packed->fine && scheme == ActScheme::kQ8_1)) {
     FloatProduct(k, pool, w, Decoded(q).get(), n, out);
     if (scheme == ActScheme::kQ8_1) AddStoredSums(pool, w, q, out);
     return {};

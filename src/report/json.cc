@@ -86,8 +86,14 @@ Json JsonWriter::Prompt(const run::PromptRecord& p) {
             {"recorded", p.reference_part->recorded},
             {"n_bytes", p.reference_part->n_bytes},
             {"proofs", {"observer effect", "shown is delivered"}}};
+  Json proof;
+  if (p.reference_proof)
+    proof = {{"logits_sha256", p.reference_proof->logits_sha256},
+             {"recorded", p.reference_proof->recorded},
+             {"proofs", {"observer effect"}}};
   return Json{{"text", p.text},
               {"reference_from_cache", part},
+              {"reference_proof_from_cache", proof},
               {"origin", p.origin},
               {"tokens", p.tokens},
               {"tokens_equal", p.tokens_of[0] == p.tokens_of[1]},

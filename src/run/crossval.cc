@@ -89,6 +89,9 @@ class CrossvalRun {
   // Opens the candidate's session and lets it begin with the prompt, where there is a processor for
   // it beside the reference.
   Status BeginCandidate(const PromptRecord& prompt);
+  // Lets the reference run watched at once where it was shown before that this changes nothing over
+  // these tokens: if its logits have the bits that they had unwatched, the recording stands for it.
+  Status RecordByProof(PromptRecord& prompt);
   Status CompareLocally(PromptRecord& prompt, int32_t index);
   void OpenLocalRun();
   void FinishLocally();
@@ -244,15 +247,35 @@ Status CrossvalRun::BeginCandidate(const PromptRecord& prompt) {
   return engine.Begin(prompt.tokens, 0);
 }
 
+Status CrossvalRun::RecordByProof(PromptRecord& prompt) {
+  prompt.reference_proof = part_->FindProof(prompt);
+  if (!prompt.reference_proof) return {};
+  if (!local_decided_) OpenLocalRun();
+  if (!local_run_) {
+    prompt.reference_proof.reset();
+    return {};
+  }
+  prompt.decoded = prompt.reference_proof->decoded;
+  prompt.logits_sha256[kReference] = prompt.reference_proof->logits_sha256;
+  Status status = local_run_->Record(prompt);
+  if (part_->served()) return status;
+  prompt.reference_proof.reset();
+  prompt.decoded.clear();
+  prompt.logits_sha256[kReference].clear();
+  return status;
+}
+
 Status CrossvalRun::ComparePrompt(size_t index) {
   PromptRecord& prompt = out_.prompts[index];
   compare::PromptEvidence& evidence = evidence_.prompts[index];
   if (prompt.tokens.empty()) return {};
   if (request_.progress)
     request_.progress("prompts", static_cast<int64_t>(index), static_cast<int64_t>(out_.prompts.size()));
+  part_->Find(&prompt);
+  PB_TRY(Absorb(RecordByProof(prompt)));
+  if (failed_) return {};
   PB_TRY(Absorb(BeginCandidate(prompt)));
   if (failed_) return {};
-  part_->Find(&prompt);
   auto rows = RunReference(prompt, evidence);
   if (!rows) {
     sides_[kCandidate].GiveUpBegun();
@@ -425,6 +448,15 @@ void CrossvalRun::TellOfDoubts() {
 void CrossvalRun::TellOfReuse() {
   for (size_t i = 0; i < out_.prompts.size(); ++i) {
     const std::optional<KeptPart>& part = out_.prompts[i].reference_part;
+    if (const std::optional<KeptProof>& proof = out_.prompts[i].reference_proof) {
+      out_.notes.push_back(
+          fmt::format("the reference ran once over prompt {}, watched: its logits have the bits that the "
+                      "same engine, with "
+                      "the same settings, model file, tokens and processor, gave unwatched {} hours ago "
+                      "({:.12}); --reuse "
+                      "never runs it both ways",
+                      i, (std::time(nullptr) - proof->recorded) / 3600, proof->logits_sha256));
+    }
     if (!part) continue;
     out_.notes.push_back(fmt::format(
         "the reference did not run over prompt {}: its logits and tensors are those that the same engine, "

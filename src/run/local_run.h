@@ -29,6 +29,9 @@ class LocalRun {
   LocalRun(drive::Participant& candidate, drive::Participant& reference, const host::Settings (&session)[2],
            std::shared_ptr<const Model> (&models)[2], const Request& request, ReferencePart& part);
 
+  // Lets the reference run over a prompt by itself, to be recorded; without an error even where it is
+  // not recorded then.
+  Status Record(const PromptRecord& prompt);
   // Runs one prompt with its decode steps, in lock-step and on its own; keeps the errors, and the
   // digests of the logits as they came with taps in prompt.tapped_sha256.
   // Of a long prompt the part is watched that shows how the candidate rounds and that watching
@@ -58,9 +61,6 @@ class LocalRun {
                                      drive::Overwrite overwrite, bool keeps);
   // Whether a part of the prompt may be watched instead of all.
   bool MayWatchPart(const PromptRecord& prompt) const;
-  // Lets the reference run over a prompt by itself, to be recorded; without an error even where it is
-  // not recorded then.
-  Status Record(const PromptRecord& prompt);
   void BeginObserving(int32_t index);
   Result<drive::LockStepResult> InLockStep(PromptRecord& prompt, int32_t index);
   void AddLocal(const PromptRecord& prompt, const drive::LockStepResult& result);

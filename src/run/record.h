@@ -37,6 +37,13 @@ struct KeptPart {
   uint64_t n_bytes = 0;
 };
 
+// An earlier run over a prompt that showed of the reference that watching changes nothing.
+struct KeptProof {
+  std::vector<int32_t> decoded;  // its greedy choices
+  std::string logits_sha256;     // unwatched
+  int64_t recorded = 0;          // seconds since 1970
+};
+
 // Where a part of a prompt is enough for a proof: positions of one pass, and steps of one after it.
 inline constexpr int64_t kWatchedPass = 128, kWatchedSteps = 2;
 inline constexpr int64_t kWatchedPositions = kWatchedPass + kWatchedSteps;
@@ -66,6 +73,9 @@ struct PromptRecord {
   std::string first_sha256;
   // The reference did not run over this prompt: its logits and tensors are of an earlier run.
   std::optional<KeptPart> reference_part;
+  // The reference ran over this prompt watched alone: its logits have the bits that it gave
+  // unwatched in an earlier run.
+  std::optional<KeptProof> reference_proof;
   double wall_seconds[2] = {0, 0};     // candidate, reference: prefill and decode together
   std::optional<KeptTrace> traces[2];  // candidate, reference: of the free run; none: not kept
 };

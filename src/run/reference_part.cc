@@ -29,8 +29,11 @@ constexpr uint64_t kCacheBytes = 4ull << 30;  // of all; those longest not used 
 // Bytes of the model times positions, of what takes a second or so. Less is not worth the disk,
 // unless it is asked for. No clock decides, so that a run tells the same on every machine.
 constexpr double kWorthWork = 1e10;
+// Beside a recording, small, and left where it goes.
 constexpr const char* kDefaultFile = "default.json";
-constexpr uint64_t kMaxDefaultBytes = 1 << 20;
+constexpr const char* kProofFile = "proof.json";
+constexpr uint64_t kMaxEntryBytes = 1 << 20;
+constexpr size_t kMostEntries = 4096;
 
 fs::path CacheFolder() { return CacheDir() / "reference"; }
 
@@ -65,7 +68,7 @@ uint64_t BytesIn(const fs::path& folder) {
 }
 
 // Removes the recordings that were not used for the longest time, but for `kept`, until the rest
-// fits.
+// fits; what stands beside them stays.
 void MakeRoom(const fs::path& kept) {
   struct Entry {
     fs::file_time_type used;
@@ -81,10 +84,12 @@ void MakeRoom(const fs::path& kept) {
     n_bytes += entries.back().n_bytes;
   }
   std::ranges::sort(entries, {}, &Entry::used);
+  for (size_t i = 0; i + kMostEntries < entries.size(); ++i)
+    if (entries[i].folder != kept) fs::remove_all(entries[i].folder, error);
   for (const Entry& entry : entries) {
     if (n_bytes <= kCacheBytes) return;
     if (entry.folder == kept) continue;
-    fs::remove_all(entry.folder, error);
+    drive::Tape::Remove(entry.folder);
     n_bytes -= entry.n_bytes;
   }
 }
@@ -196,13 +201,30 @@ void ReferencePart::EndRecording(const PromptRecord& prompt, const std::string& 
       static_cast<int32_t>(prompt.tokens.size()));
   if (!tape.ok()) return;
   MakeRoom(FolderOf(prompt));
+  if (!prompt.reference_proof) {
+    WriteCacheEntry(FolderOf(prompt) / kProofFile, {{"provenance", Provenance(prompt)},
+                                                    {"decoded", prompt.decoded},
+                                                    {"logits_sha256", prompt.logits_sha256[1]},
+                                                    {"recorded", now}});
+  }
   engine_->Play(std::move(tape).value(), session_);
   served_ = true;
 }
 
+std::optional<KeptProof> ReferencePart::FindProof(const PromptRecord& prompt) const {
+  if (!engine_ || served_ || !request_.keep.folder.empty()) return std::nullopt;
+  const auto entry = ReadCacheEntry(FolderOf(prompt) / kProofFile, kMaxEntryBytes);
+  if (!entry || entry->value("provenance", Json()) != Provenance(prompt)) return std::nullopt;
+  try {
+    return KeptProof{entry->at("decoded"), entry->at("logits_sha256"), entry->at("recorded")};
+  } catch (const Json::exception&) {
+    return std::nullopt;
+  }
+}
+
 bool ReferencePart::FindDefault(const PromptRecord& prompt, DefaultConfiguration* row) const {
   if (!engine_) return false;
-  const auto entry = ReadCacheEntry(FolderOf(prompt) / kDefaultFile, kMaxDefaultBytes);
+  const auto entry = ReadCacheEntry(FolderOf(prompt) / kDefaultFile, kMaxEntryBytes);
   if (!entry || entry->value("provenance", Json()) != Provenance(prompt) ||
       entry->value("logits_sha256", Json()) != prompt.logits_sha256[1])
     return false;

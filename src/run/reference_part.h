@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ class ReferencePart {
   // Before the reference runs over a prompt with the session of the comparison: looks for a kept
   // part, which is then served, and noted in the prompt.
   void Find(PromptRecord* prompt);
+  // What an earlier run of the very same computation showed of it, where it is worth recording.
+  std::optional<KeptProof> FindProof(const PromptRecord& prompt) const;
   // Before the reference's watched pass over that prompt: begins to record, where nothing is served
   // and it is worth it. Whether it does.
   bool BeginRecording(const PromptRecord& prompt);
