@@ -144,6 +144,7 @@ Json JsonWriter::Position(const compare::LogitsRow& row, bool with_text) {
   out["rel_l2"] = Number(row.rel_l2);
   out["max_abs"] = Number(row.max_abs);
   out["cosine"] = Number(row.cosine);
+  out["mse"] = Number(row.mse);
   out["top1"] = Pair(row.top1[0], row.top1[1]);
   out["gap"] = Json{{"candidate", Number(row.gap_candidate)},
                     {"reference", Number(row.gap_reference)},
