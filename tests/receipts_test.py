@@ -251,10 +251,50 @@ class Gates(Verified):
         once = lambda r: r["prompts"][0]["logits_sha256_tapped"].update(candidate=None)
         self.expect_failure(self.edit(once), "determinism", 3, "ran once")
 
-    def test_7_of_the_logits_alone_nothing_is_repeated(self):
-        path, made = written("logits", "crossval", "-m", MODEL, "-r", HASWELL, "-p", "And God", "--scope", "logits-only")
+    def test_7_of_the_logits_alone_the_second_run_is_the_evidence(self):
+        path, made = written("logits", "crossval", "-m", MODEL, "-r", HASWELL, "-p", "And God", "-n", 1, "--scope", "logits-only")
         self.assertEqual(made.code, 0, made)
-        self.expect_failure(self.verify(path), "determinism", 3, "ran once")
+        good = self.verify(path, "--recompute")
+        self.assertEqual((good.code, self.failed(good), good.json["again"]["differences"]), (0, [], []), good)
+        self.assertIn("nothing watched", good.json["gates"][6]["saw"])
+        prompt = json.loads(path.read_text())["prompts"][0]
+        self.assertEqual(prompt["logits_sha256_repeated"], prompt["logits_sha256"])
+        for role in ("candidate", "reference"):
+            for value, says in ((None, f"the {role} ran once"), ("0" * 64, f"the {role}'s logits were others")):
+                edit = lambda r: r["prompts"][0]["logits_sha256_repeated"].update({role: value})
+                self.expect_failure(self.verify(receipts.edited(path, edit, self.folder / "e.json")), "determinism", 3, says)
+        # A model of bytes whose logits are others each time, behind a user's wide limits: found by the second run alone.
+        path, made = written("varying", "crossval", "-m", MODEL, "-c", "faulty,faulty.mode=nondeterministic", "-r", "faulty", "-p",
+                             "And God said", "--scope", "logits-only", "--kl-mean", 9, "--kl-worst", 9)
+        self.assertEqual(made.code, 3, made)
+        self.assertIn("not-repeatable", [r["code"] for r in made.json["reasons"]])
+        self.expect_failure(self.verify(path), "determinism", 3, "the candidate's logits were others")
+
+    def test_code_paths_are_bound_too(self):
+        path, made = written("paths", "crossval", "-m", MODEL, "-c", "native", "-r", "native,threads=2", "-p", "And God", "--scope",
+                             "logits-only", "--paths", "all")
+        self.assertEqual(made.code, 0, made)
+        receipt = json.loads(path.read_text())
+        told = receipt["paths"]
+        self.assertEqual(told["not_taken"], made.json["paths"]["not_taken"])
+        self.assertGreater(len(told["runs"]), 3)
+        self.assertEqual([r["verdict"] for r in told["runs"]], [r["verdict"] for r in made.json["paths"]["runs"]])
+        good = self.verify(path, "--recompute")
+        self.assertEqual((good.code, self.failed(good), good.json["again"]["differences"]), (0, [], []), good)
+        out = self.folder / "e.json"
+        found = lambda r: r["paths"]["runs"][0].update(verdict="diverged")
+        self.expect_failure(self.verify(receipts.edited(path, found, out)), "ops", 3, "is diverged, and the verdict is a pass")
+        fewer = receipts.edited(path, lambda r: r["paths"]["runs"].pop(), out)
+        self.assertIn("over other code paths now", self.verify(fewer, "--recompute").json["again"]["differences"][0])
+        self.expect_failure(self.edit(lambda r: r["paths"]["not_taken"].append("decode")), "ops", 3, "'decode' is among those not taken")
+        self.expect_failure(self.edit(lambda r: r.pop("paths")), "integrity", 3, '"paths" is missing')
+
+    def test_what_another_code_path_finds_is_the_receipt(self):
+        path, made = written("found", "crossval", "-m", MODEL, "-c", "mutant,mutant.fault=columns_absent@250-255,mutant.when=from_batch:32,"
+                             "mutant.stage=down_proj,mutant.layer=1", "-r", "native", "-p", "And God", "--scope", "logits-only", "--paths", "all")
+        self.assertEqual(made.code, 1, made)
+        self.assertEqual(json.loads(path.read_text())["verdict"], "diverged")
+        self.assertIn("computation", self.failed(self.verify(path)))
 
     def test_8_identity_and_freshness(self):
         self.expect_failure(self.verify(self.edit_time("2001-01-01T00:00:00Z"), "--max-age", 30), "identity", 3, "stale: [0-9.]+ days old")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 
-from driver import CACHE, SILU, Case, main, run
+from driver import CACHE, ROOT, SILU, Case, main, run
 
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 KNOWN = json.loads((pathlib.Path(CACHE.name) / "references/llama.cpp/reference.json").read_text())
@@ -313,6 +313,16 @@ class Variables(Setup):
         variables = {v["name"]: v for v in result.json["variables"]}
         self.assertEqual((variables["OMP_NUM_THREADS"]["value"], variables["HF_TOKEN"]["value"]), ("2", "(set)"))
         self.assertGreater(len(variables), 40)
+
+    def test_no_variable_is_read_past_the_table(self):
+        told = {v["name"] for v in run("preflight", "--format", "json").json["variables"]}
+        read = {}
+        for file in [*(ROOT / "src").rglob("*.cc"), *(ROOT / "src").rglob("*.h")]:
+            if not file.name.endswith("_test.cc"):
+                for name in re.findall(r'(?:getenv|VariableValue|FoldersOf|variable)\("([A-Za-z_]+)"', file.read_text()):
+                    read[name] = file
+        self.assertGreater(len(read), 12)
+        self.assertEqual(set(read) - told - {"HOME", "PATH"}, set(), read)
         self.assertEqual(run("preflight", "--backend", "bitnet", env=self.env).code, 3)
         self.assertEqual(run("preflight", "--backend", "cuda", env=self.env).code, 2)
         mended = run("preflight", "--backend", "llama", "--repair", "always", env={**self.env, "BITNET_OFFLINE": 1})

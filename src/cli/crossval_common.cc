@@ -139,6 +139,7 @@ Result<run::Request> MakePairRequest(const CrossvalArguments& args) {
                   : args.reuse == "always" ? run::Reuse::kAlways
                                            : run::Reuse::kNever;
   request.noise = args.noise == "auto" ? run::NoiseRuns::kAuto : run::NoiseRuns::kWhole;
+  request.repeat = !args.receipt.empty();
   // A page shows accumulated errors of all tokens.
   request.token_errors = WantsTokenErrors(args.reports);
   const bool part = args.watch == "auto" && !request.token_errors;
@@ -406,8 +407,11 @@ int RunCrossval(const CrossvalArguments& typed, const std::string& command) {
   context.notes.insert(context.notes.end(), findings.begin(), findings.end());
   context.notes.insert(context.notes.end(), comparison->notes.begin(), comparison->notes.end());
   if (!args.receipt.empty()) {
-    Status written = WriteFileAtomic(
-        args.receipt, report::RenderReceipt(*comparison, context, HeadOf(LastingWords(args, command))));
+    // What one of the other paths found is that comparison's alone.
+    std::vector<std::string> words = LastingWords(args, command);
+    if (result.asked_for && args.paths == "all") words.insert(words.end(), {"--paths", "all"});
+    Status written = WriteFileAtomic(args.receipt,
+                                     report::RenderReceipt(*comparison, context, HeadOf(std::move(words))));
     if (!written.ok()) context.not_written = "the receipt: " + written.error().message;
   }
   report::TextOptions options{UseColour(STDOUT_FILENO), args.all, args.quiet, TerminalWidth(STDOUT_FILENO)};

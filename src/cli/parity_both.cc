@@ -73,6 +73,7 @@ Status Compare(const BothArguments& args, Lane* lane) {
     request.no_reference = "bitnet.cpp is not set up here; --reference-b names another engine";
   }
   request.default_row = false;
+  request.repeat = lane->name != std::string_view("references");  // for its receipt
   PB_ASSIGN(lane->judged, CompareAndDiagnose(lane->args, std::move(request), std::nullopt));
   lane->judged.comparison.next = NextCommands(lane->args, "crossval", lane->judged);
   if (lacks && lane->name != std::string_view("references")) {

@@ -38,6 +38,7 @@ class Comparing {
                          recorded_["coverage"]["expected"].dump()));
     CompareEngines();
     if (recorded_.contains("prompts") && again_.contains("prompts")) ComparePrompts();
+    if (recorded_.contains("paths") && again_.contains("paths")) ComparePaths();
     return std::move(out_);
   }
 
@@ -58,6 +59,19 @@ class Comparing {
                          then["role"].get<std::string>(), now["identity"].get<std::string>(),
                          then["identity"].get<std::string>()));
     }
+  }
+
+  // The comparisons beside it, one by one.
+  void ComparePaths() {
+    const Json &then = recorded_["paths"]["runs"], &now = again_["paths"]["runs"];
+    if (then.size() != now.size())
+      return Differ(Outcome::kInvalid, fmt::format("{} comparisons over other code paths now, {} in the receipt",
+                                                   now.size(), then.size()));
+    for (size_t i = 0; i < then.size(); ++i)
+      if (then[i]["name"] != now[i]["name"] || then[i]["verdict"] != now[i]["verdict"])
+        Differ(Outcome::kInvalid, fmt::format("the code path '{}' is {} now, and the receipt says {} of '{}'",
+                                              now[i]["name"].get<std::string>(), now[i]["verdict"].dump(),
+                                              then[i]["verdict"].dump(), then[i]["name"].get<std::string>()));
   }
 
   void ComparePrompts() {

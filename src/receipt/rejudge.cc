@@ -269,6 +269,7 @@ class VerdictAgain {
     if (command.starts_with("crossval")) {
       if (IsComparable()) CheckLogits();
       if (receipt_["scope"] == "local") CheckOps();
+      CheckPaths();
     }
     if (command == "audit") CheckOps();
     if (command == "trace-diff") CheckTraces();
@@ -366,6 +367,27 @@ class VerdictAgain {
            ReasonCode::kOpsWithinBounds);
     if (!IsCovered() && told_.size() == 1 && Has(ReasonCode::kOpsWithinBounds))
       Expect(true, ReasonCode::kPointsMissing);
+  }
+
+  // What a comparison beside this one finds is its verdict; and a path that nothing went through is not
+  // taken.
+  void CheckPaths() {
+    const Json& paths = receipt_["paths"];
+    for (const Json& run : paths["runs"]) {
+      const auto outcome = run["verdict"].is_null() ? std::nullopt
+                                                    : compare::FindOutcome(run["verdict"].get<std::string>());
+      if (outcome > Outcome::kIncomplete && receipt_["exit_code"] == 0)
+        Add("the code path '{}' is {}, and the verdict is a pass", run["name"].get<std::string>(),
+            compare::OutcomeName(*outcome));
+    }
+    const Json& prompts = receipt_["prompts"];
+    const bool decodes = std::any_of(prompts.begin(), prompts.end(),
+                                     [](const Json& prompt) { return !prompt["decoded"].empty(); });
+    const bool left = std::find(paths["not_taken"].begin(), paths["not_taken"].end(), "decode") !=
+                      paths["not_taken"].end();
+    if (paths["runs"].empty() && decodes == left && !receipt_["positions"].empty())
+      Add("the code path 'decode' is {} those not taken, and {}", left ? "among" : "not among",
+          decodes ? "there are decode steps" : "there is no decode step");
   }
 
   void CheckTraces() {

@@ -59,6 +59,9 @@ struct PromptRecord {
   bool observer_effect(int side) const {
     return !tapped_sha256[side].empty() && tapped_sha256[side] != untapped_sha256[side];
   }
+  // Candidate, reference: the same in a second session, where nothing was watched (Request::repeat);
+  // of a kept reference what was recorded, which the engine gave twice then; empty: not run.
+  std::string repeated_sha256[2];
   // Positions that the candidate's watched free run went over, the first of the prompt; 0: all, and
   // the decode steps. Of fewer, its tapped_sha256 and untapped_sha256 are of these positions.
   int64_t n_watched = 0;

@@ -73,6 +73,8 @@ struct Request {
   std::vector<std::string> notes;  // what is known before anything runs
   KeepRequest keep;
   Reuse reuse = Reuse::kNever;
+  // Where an engine is not watched, run it over each prompt once more: whether it repeats is evidence.
+  bool repeat = false;
   bool token_errors = false;    // also keep the errors of every token at every point
   drive::PairObserver observe;  // sees every pair of the lock-step, prompt by prompt; may be empty
 };
