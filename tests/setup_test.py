@@ -294,6 +294,15 @@ class Variables(Setup):
         self.assertEqual(self.choices(env={**env, "BITNET_DETERMINISTIC": 1})[0]["threads"], ("1", "variable BITNET_DETERMINISTIC"))
         self.assertEqual(self.choices(env={})[0]["threads"], ("1", "default"))
 
+    def test_more_threads_than_would_ever_end_are_refused(self):
+        n = len(os.sched_getaffinity(0))
+        for flags in (("--threads", 4 * n + 1), ("--set", f"threads={4 * n + 1}")):
+            result = run("crossval", "-m", MODEL, "-p", "And", "-r", "native", *flags)
+            self.assertEqual(result.code, 2, result)
+            self.assertIn(f"--threads {n} is as many as there are", result.err)
+        self.assertEqual(self.choices(env={"OMP_NUM_THREADS": 4 * n + 1})[0]["threads"],
+                         (str(n), f"variable OMP_NUM_THREADS, which says {4 * n + 1}: as many as there are processors"))
+
     def test_what_has_no_effect_is_said(self):
         env = {"CROSSVAL_WORKERS": 4, "BITNET_STRICT_MODE": 1, "CROSSVAL_ALLOW_CPP_FAIL": 1, "HF_TOKEN": "hf_secret"}
         said = self.choices(env=env)[1].err

@@ -259,13 +259,18 @@ std::vector<std::string> BundledModelNames() {
   return names;
 }
 
+bool IsPluginFile(std::string_view engine) {
+  const std::string_view name = engine.substr(0, engine.find(','));
+  return name.find('/') != name.npos || name.ends_with(".so");
+}
+
 Result<drive::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings) {
   PB_ASSIGN(drive::EngineName engine, drive::ParseEngineName(text));
   drive::EngineSpec spec;
   spec.text = text;
   const std::filesystem::path bundled = PluginFolder() / (engine.name + ".so");
   std::error_code ignored;
-  if (engine.name.find('/') != std::string::npos || engine.name.ends_with(".so")) {
+  if (IsPluginFile(text)) {
     spec.plugin = std::filesystem::absolute(engine.name, ignored);
     if (!std::filesystem::is_regular_file(spec.plugin, ignored))
       return MakeError(Code::kNotFound, "{}: no such engine plugin (a shared library, docs/plugin_abi.md)",
@@ -324,14 +329,16 @@ int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices
   return threads;
 }
 
-void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads) {
+Status CheckThreads(const drive::EngineSpec& spec, const std::string& threads) {
   const std::string* own = drive::FindSetting(spec.settings, "threads");
   const int64_t n = std::strtoll((own ? *own : threads).c_str(), nullptr, 10);
   const std::string text = drive::TooManyThreads(n, ProcessorCount());
-  if (text.empty()) return;
+  if (text.empty()) return {};
+  if (n > kMostThreadsEach * ProcessorCount()) return MakeError(Code::kUsage, "{}: {}", spec.text, text);
   static std::set<std::string> told;  // two engines of one name are told of once
   const std::string note = fmt::format("note: {}: {}\n", report::Escape(spec.text), text);
   if (told.insert(note).second) PrintError(note);
+  return {};
 }
 
 namespace {
@@ -424,7 +431,7 @@ Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArgum
   one.threads = std::to_string(ChooseThreads(engines, choices));
   if (!model.hf_config.empty()) drive::PutSetting(settings, "hf.config", model.hf_config);
   PB_ASSIGN(one.spec, ResolveEngine(engine, settings));
-  TellOfThreads(one.spec, one.threads);
+  PB_TRY(CheckThreads(one.spec, one.threads));
   return one;
 }
 

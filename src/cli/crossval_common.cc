@@ -126,8 +126,8 @@ Result<run::Request> MakePairRequest(const CrossvalArguments& args) {
   if (!args.model.hf_config.empty()) drive::PutSetting(candidate, "hf.config", args.model.hf_config);
   PB_ASSIGN(request.candidate, ResolveEngine(args.engines.candidate, candidate));
   PB_TRY(ResolveReference(args, reference, &request));
-  TellOfThreads(request.candidate, threads);
-  TellOfThreads(request.reference, threads);
+  PB_TRY(CheckThreads(request.candidate, threads));
+  PB_TRY(CheckThreads(request.reference, threads));
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
   // A tolerance is how far below 1 the cosine may lie; nobody means a cosine of less than a half.
@@ -410,8 +410,8 @@ int RunCrossval(const CrossvalArguments& typed, const std::string& command) {
     // What one of the other paths found is that comparison's alone.
     std::vector<std::string> words = LastingWords(args, command);
     if (result.asked_for && args.paths == "all") words.insert(words.end(), {"--paths", "all"});
-    Status written = WriteFileAtomic(args.receipt,
-                                     report::RenderReceipt(*comparison, context, HeadOf(std::move(words))));
+    Status written =
+        WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context, HeadOf(std::move(words))));
     if (!written.ok()) context.not_written = "the receipt: " + written.error().message;
   }
   report::TextOptions options{UseColour(STDOUT_FILENO), args.all, args.quiet, TerminalWidth(STDOUT_FILENO)};

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/processors.h"
+#include "cli/arguments.h"
 #include "cli/output.h"
 #include "report/escape.h"
 
@@ -23,7 +25,8 @@ constexpr const char* kCi = "preflight --repair auto mends nothing here";
 constexpr Variable kVariables[] = {
     {"PARITYBIT_CACHE", Variable::kWorks,
      "the folder of all that is kept: references, models, noise floors, recordings"},
-    {"XDG_CACHE_HOME", Variable::kWorks, "all is kept in its folder paritybit, where PARITYBIT_CACHE is not set"},
+    {"XDG_CACHE_HOME", Variable::kWorks,
+     "all is kept in its folder paritybit, where PARITYBIT_CACHE is not set"},
     {"PARITYBIT_HOST", Variable::kWorks, "the program that engines run in, in place of the installed one"},
     {"BITNET_CPP_DIR", Variable::kWorks, "setup-cpp-auto takes the build in this folder, as with --from"},
     {"BITNET_CPP_PATH", Variable::kWorks, "as BITNET_CPP_DIR, its newer name"},
@@ -34,7 +37,8 @@ constexpr Variable kVariables[] = {
     {"CROSSVAL_RPATH_LLAMA", Variable::kWorks, "as BITNET_CROSSVAL_LIBDIR"},
     {"llama_DIR", Variable::kWorks, "setup-cpp-auto looks for a CMake package there"},
     {"CMAKE_PREFIX_PATH", Variable::kWorks, "setup-cpp-auto looks for a CMake package there"},
-    {"LD_LIBRARY_PATH", Variable::kWorks, "setup-cpp-auto looks for libraries there; no engine takes any from it"},
+    {"LD_LIBRARY_PATH", Variable::kWorks,
+     "setup-cpp-auto looks for libraries there; no engine takes any from it"},
     {"BITNET_CPP_REPO", Variable::kWorks, "fetch-cpp --repo"},
     {"BITNET_CPP_REV", Variable::kWorks, "fetch-cpp --rev"},
     {"BITNET_CPP_CACHE", Variable::kIgnored, "use PARITYBIT_CACHE, the folder of all that is kept"},
@@ -42,7 +46,8 @@ constexpr Variable kVariables[] = {
     {"BITNET_GGUF", Variable::kWorks, "--model, where CROSSVAL_GGUF is not set"},
     {"CROSSVAL_GGUF_TOKENIZER", Variable::kWorks, "crossval-per-token --tokenizer"},
     {"BITNET_TOKENIZER", Variable::kWorks, "the same, where CROSSVAL_GGUF_TOKENIZER is not set"},
-    {"CROSSVAL_TIMEOUT_SECS", Variable::kWorks, "--timeout: of an engine without progress; in sweep, of a cell"},
+    {"CROSSVAL_TIMEOUT_SECS", Variable::kWorks,
+     "--timeout: of an engine without progress; in sweep, of a cell"},
     {"PARITY_TEST_TIMEOUT_SECS", Variable::kIgnored, "use --timeout or CROSSVAL_TIMEOUT_SECS"},
     {"BITNET_DETERMINISTIC", Variable::kWorks, "--threads 1; all that is compared is deterministic"},
     {"GGML_NUM_THREADS", Variable::kWorks, "--threads"},
@@ -129,8 +134,15 @@ std::optional<run::Choice> ThreadsVariable() {
     return run::Choice{"threads", "1", "variable BITNET_DETERMINISTIC"};
   for (const char* name : {"GGML_NUM_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"}) {
     const char* value = VariableValue(name);
-    if (const std::optional<int> threads = value ? ThreadsOf(value) : std::nullopt)
-      return run::Choice{"threads", std::to_string(*threads), fmt::format("variable {}", name)};
+    const std::optional<int> threads = value ? ThreadsOf(value) : std::nullopt;
+    if (!threads) continue;
+    // It may be of another machine, or of the one that this container has a part of.
+    const int n = ProcessorCount();
+    if (*threads > kMostThreadsEach * n)
+      return run::Choice{
+          "threads", std::to_string(n),
+          fmt::format("variable {}, which says {}: as many as there are processors", name, *threads)};
+    return run::Choice{"threads", std::to_string(*threads), fmt::format("variable {}", name)};
   }
   return std::nullopt;
 }

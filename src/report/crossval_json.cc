@@ -90,6 +90,7 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
   out["accumulated"] = Points(c.accumulated, &writer);
   out["growth"] = writer.Growth();
   out["prompts"] = Prompts(c, &writer);
+  out["precision_effect"] = writer.Effect();
   out["paths"] = writer.Paths();
   out["noise_floor"] = writer.Floor();
   if (!out["noise_floor"].is_null()) {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <tuple>
 
 #include "report/crossval_report.h"
 #include "report/diagnosis_report.h"
@@ -137,13 +139,13 @@ class TextReport {
   void Points() {
     if (c_.points.empty()) return;
     const compare::PointRow* worst = &c_.points[0];
-    int64_t n_beyond = 0;
+    std::set<std::tuple<int32_t, int32_t, int32_t, int32_t>> beyond;  // a long prompt comes in pieces
     for (const compare::PointRow& p : c_.points) {
-      n_beyond += p.is_defect() && c_.verdict.differing.empty();
+      if (p.is_defect() && c_.verdict.differing.empty()) beyond.emplace(p.prompt, p.step, p.stage, p.layer);
       if (!(p.bound_ratio <= worst->bound_ratio)) worst = &p;
     }
     std::string text = fmt::format("{} tensors compared on equal inputs", c_.verdict.coverage.compared);
-    if (n_beyond > 0) text += fmt::format(", {} beyond what rounding explains", n_beyond);
+    if (!beyond.empty()) text += fmt::format(", {} beyond what rounding explains", beyond.size());
     Line("ops", text + "; the worst in " + WorstText(*worst));
     NotShown();
     Uncompared("not in both engines", c_.verdict.coverage.unmapped);

@@ -273,6 +273,14 @@ Json JsonWriter::FirstDivergence() {
               {"feature", d.feature ? Json(*d.feature) : Json(nullptr)}};
 }
 
+Json JsonWriter::Effect() {
+  if (!c_.effect) return nullptr;
+  return Json{{"mean_kl", Number(c_.effect->mean_kl)},
+              {"worst_kl", Number(c_.effect->worst_kl)},
+              {"worst_gap", Number(c_.effect->worst_gap)},
+              {"n_positions", c_.effect->n_positions}};
+}
+
 Json JsonWriter::Paths() {
   Json runs = Json::array(), left = Json::array();
   for (const run::PathRun& p : c_.path_runs)

@@ -428,11 +428,11 @@ Status CrossvalRun::Repeat() {
         request_.progress("a second run", static_cast<int64_t>(i), static_cast<int64_t>(out_.prompts.size()));
       PB_TRY(sides_[side].OpenSession(session_[side]));
       RowsDigest digest;
-      PB_TRY(drive::EvaluateSequence(sides_[side], sequence,
-                                     [&](int32_t, std::span<const float> row) -> Status {
-                                       digest.Update(row);
-                                       return {};
-                                     }));
+      PB_TRY(
+          drive::EvaluateSequence(sides_[side], sequence, [&](int32_t, std::span<const float> row) -> Status {
+            digest.Update(row);
+            return {};
+          }));
       prompt.repeated_sha256[side] = digest.sha256.Hex();
       repeats[side] &= prompt.repeated_sha256[side] == prompt.logits_sha256[side];
     }
@@ -521,6 +521,7 @@ void CrossvalRun::Judge() {
     const bool f16_attention = out_.verdict.Has(compare::ReasonCode::kFusedAttention);
     evidence_.effect = PredictEffect(request_, out_, *model_, act_quant, f16_attention);
     judge();
+    if (evidence_.effect && evidence_.effect->why_none.empty()) out_.effect = evidence_.effect;
   }
   for (compare::PromptEvidence& prompt : evidence_.prompts)
     out_.rows.insert(out_.rows.end(), prompt.rows.begin(), prompt.rows.end());

@@ -12,6 +12,7 @@
 
 #include "compare/token_grid.h"
 #include "compare/types.h"
+#include "compare/verdict.h"
 #include "drive/engine_record.h"
 #include "model/doubt.h"
 #include "noise/floor_record.h"
@@ -116,6 +117,8 @@ struct Comparison {
   // those went through which found nothing.
   std::vector<PathRun> path_runs;
   std::set<Path> paths_beside;
+  // What two precisions make of the logits, where limits come of it.
+  std::optional<compare::PrecisionEffect> effect;
   compare::Verdict verdict;
   std::vector<NextCommand> next;  // the most useful first
   double wall_seconds = 0;
