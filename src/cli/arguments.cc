@@ -146,8 +146,18 @@ Result<run::Choice> ChooseModel(const ModelArguments& args) {
   run::Choice choice{"model", args.model, "flag --model"};
   if (choice.value.empty()) {
     const std::optional<run::Choice> variable = FirstVariable("model", kModelVariables);
-    if (!variable) return MakeError(Code::kUsage, "no model: name one with --model or in CROSSVAL_GGUF");
-    choice = *variable;
+    // Where download-model puts what it fetches by default, as the documented system looks there.
+    constexpr const char* kFetched = "models/microsoft-bitnet-b1.58-2B-4T-gguf/ggml-model-i2_s.gguf";
+    std::error_code ignored;
+    if (variable)
+      choice = *variable;
+    else if (std::filesystem::is_regular_file(kFetched, ignored))
+      choice = {"model", kFetched, "default"};
+    else
+      return MakeError(Code::kUsage,
+                       "no model: name one with --model or in CROSSVAL_GGUF; `paritybit download-model` fetches "
+                       "{}, which needs no name",
+                       kFetched);
   }
   PB_ASSIGN(choice.value, FindModelFile(choice.value));
   return choice;

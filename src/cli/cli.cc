@@ -97,7 +97,11 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
     return FailWith(output, kExitUsage, "error", "usage", Unexpected(of, of.remaining()),
                     {Help(chosen() ? argv[1] : "")});
   } catch (const CLI::ParseError& error) {
-    return FailWith(output, kExitUsage, "error", "usage", error.what(), {Help(chosen() ? argv[1] : "")});
+    // A flag that there is not says more than what is missing: it may be that, misspelt.
+    std::vector<std::string> left = chosen() ? chosen()->remaining() : std::vector<std::string>();
+    std::erase_if(left, [](const std::string& word) { return !word.starts_with('-'); });
+    const std::string text = left.empty() ? error.what() : Unexpected(*chosen(), left);
+    return FailWith(output, kExitUsage, "error", "usage", text, {Help(chosen() ? argv[1] : "")});
   }
   const auto& [command, action] = actions.at(app.get_subcommands().front());
   if (!RefusedFlag().empty())
