@@ -141,6 +141,13 @@ class Usage(Case):
             self.assertEqual((said.code, words in said.err), (code, True), (args, said))
             self.assertLess(len(said.err), 500)
 
+    def test_help_by_other_names(self):
+        self.assertEqual(run("help").out, run("--help").out)
+        self.assertEqual(run("help", "crossval").out, run("crossval", "--help").out)
+        self.assertIn("`crosval` is no command, did you mean crossval?", run("help", "crosval").err)
+        nothing = run()
+        self.assertEqual((nothing.code, nothing.err), (2, "error: no command is named\n       next: paritybit --help\n"))
+
     def test_an_engine_is_named_once(self):
         (self.folder / "junk.gguf").write_text("junk\n")
         for command in (["infer"], ["trace", "--out", self.folder / "t"]):

@@ -136,7 +136,7 @@ class OfOneThing(Verified):
         return written("noise", "noise", "-m", MODEL, "-e", HASWELL, "-p", "And God said", "-n", 1)
 
     def self_check(self):
-        return written("self-check", "self-check", "--filter", "tiny-bitnet-silu layer 1 ffn_norm", "--no-reference", "--results",
+        return written("self-check", "self-check", "--filter", "tiny-bitnet-silu-tq2_0 layer 3 ffn_norm norm_c", "--no-reference", "--results",
                        pathlib.Path(FOLDER) / "results.jsonl")
 
     def test_noise_passes_and_says_what_was_varied(self):
@@ -173,7 +173,7 @@ class OfOneThing(Verified):
                 ("ops", "not-repeatable is missing", axis(repeat, equal_bits=False)),
                 ("ops", "promise-broken is missing", axis(other, promised=True, equal_bits=False, n_equal=0)),
                 ("ops", "the verdict is measured, and the worst",
-                 lambda r: r["reasons"].append({"outcome": "diverged", "code": "promise-broken", "text": "x"})),
+                 lambda r: r["reasons"].append({"outcome": "incomplete", "code": "no-noise-floor", "text": "x"})),
                 ("determinism", "two equal runs have other bits", axis(repeat, equal_bits=False)),
                 ("determinism", "ran once", lambda r: r.update(axes=[a for a in r["axes"] if a["axis"] != "repeat"])),
                 ("computation", "is faulty", lambda r: r["engines"][0]["description"]["name"].update(value="faulty"))):
@@ -224,7 +224,7 @@ name = "noise"
 run = ["noise", "--model", "{MODEL}", "--engine", "native"]
 [[gate]]
 name = "self"
-run = ["self-check", "--filter", "tiny-bitnet-silu layer 1 ffn_norm", "--no-reference", "--results", "{self.folder / 'r.jsonl'}"]
+run = ["self-check", "--filter", "tiny-bitnet-silu-tq2_0 layer 3 ffn_norm norm_c", "--no-reference", "--results", "{self.folder / 'r.jsonl'}"]
 """)
         result = run("gate", policy, "--format", "json")
         self.assertEqual(result.code, 0, result)

@@ -67,6 +67,14 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   if (const std::string why = argc > 1 ? WhyUnsupported(argv[1]) : std::string(); !why.empty())
     return FailWith(output, kExitUsage, "error", "unsupported", "unsupported: " + why, {Help()});
   if (argc > 1 && std::string_view(argv[1]) == "--version") return PrintVersion(argc, argv);
+  if (argc < 2) return FailWith(output, kExitUsage, "error", "usage", "no command is named", {Help()});
+  if (std::string_view(argv[1]) == "help") {  // as others have it: `help COMMAND`
+    static char flag[] = "--help";
+    std::vector<char*> asked{argv[0]};
+    if (argc > 2) asked.push_back(argv[2]);
+    asked.push_back(flag);
+    return RunCommand(static_cast<int>(asked.size()), asked.data(), output);
+  }
   auto commands = Commands();
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), [&](const Command& c) {
         return std::string_view(c.name) == argv[1];
