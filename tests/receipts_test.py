@@ -379,7 +379,7 @@ class Gates(Verified):
                 self.expect_failure(self.verify(receipts.edited(path, edit, self.folder / "e.json")), "determinism", 3, says)
         # A model of bytes whose logits are others each time, behind a user's wide limits: found by the second run alone.
         path, made = written("varying", "crossval", "-m", MODEL, "-c", "faulty,faulty.mode=nondeterministic", "-r", "faulty", "-p",
-                             "And God said", "--scope", "logits-only", "--kl-mean", 9, "--kl-worst", 9)
+                             "And God", "--scope", "logits-only", "--kl-mean", 9, "--kl-worst", 9)
         self.assertEqual(made.code, 3, made)
         self.assertIn("not-repeatable", [r["code"] for r in made.json["reasons"]])
         self.expect_failure(self.verify(path), "determinism", 3, "the candidate's logits were others")
