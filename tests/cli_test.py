@@ -103,7 +103,7 @@ class Threads(Case):
 
 class Usage(Case):
     def test_mistakes_exit_2_and_name_what_is_wrong(self):
-        for args, word in [([], "subcommand"), (["nonsense"], "nonsense"), (["crossval", "--nonsense"], "--nonsense"),
+        for args, word in [([], "no command is named"), (["nonsense"], "nonsense"), (["crossval", "--nonsense"], "--nonsense"),
                            (["crossval", "--model", MODEL], "--prompt"), (["crossval", "--prompt", "hi"], "--model"),
                            (["crossval", "--format", "xml"], "xml"), (["crossval", "--max-tokens", "-1"], "max-tokens"),
                            (["crossval", "-m", MODEL, "-p", "hi", "-r", "faulty", "--set", "novalue"], "novalue"),
