@@ -154,10 +154,11 @@ Result<run::Choice> ChooseModel(const ModelArguments& args) {
     else if (std::filesystem::is_regular_file(kFetched, ignored))
       choice = {"model", kFetched, "default"};
     else
-      return MakeError(Code::kUsage,
-                       "no model: name one with --model or in CROSSVAL_GGUF; `paritybit download-model` fetches "
-                       "{}, which needs no name",
-                       kFetched);
+      return MakeError(
+          Code::kUsage,
+          "no model: name one with --model or in CROSSVAL_GGUF; `paritybit download-model` fetches "
+          "{}, which needs no name",
+          kFetched);
   }
   PB_ASSIGN(choice.value, FindModelFile(choice.value));
   return choice;

@@ -68,7 +68,7 @@ struct Request {
   bool default_row = true;
   // what the caller decided and why; copied to the record
   std::vector<Choice> choices;
-  drive::Progress progress;  // may be empty
+  drive::Progress progress;        // may be empty
   drive::TokenizeFn tokenize;      // reads the prompts in the engines' place; may be empty
   std::vector<std::string> notes;  // what is known before anything runs
   KeepRequest keep;
