@@ -113,16 +113,17 @@ class LogitsAgain {
   void CheckEffect(const std::string& name, double value) {
     const Json& effect = receipt_["precision_effect"];
     if (effect.is_null()) return Contradict("the limit {} has no effect that it comes of", name);
-    const double noise = name == "kl.mean.precision"    ? largest_mean_limit_
-                         : name == "kl.worst.precision" ? kl_worst_.value_or(0)
-                                                        : gap_.value_or(0);
-    const char* key = name == "kl.mean.precision"    ? "mean_kl"
-                      : name == "kl.worst.precision" ? "worst_kl"
-                                                     : "worst_gap";
-    const double factor = name == "kl.mean.precision" ? compare::kMeanFactor : compare::kWorstFactor,
-                 is = noise + factor * Number(effect[key]).value_or(0);
-    if (!Near(value, is))
-      Contradict("the limit {} is {:.6e}, and its effect makes {:.6e} of it", name, value, is);
+    const struct {
+      const char *limit, *effect;
+      double noise, factor;
+    } rows[] = {{"kl.mean.precision", "mean_kl", largest_mean_limit_, compare::kMeanFactor},
+                {"kl.worst.precision", "worst_kl", kl_worst_.value_or(0), compare::kWorstFactor},
+                {"gap.change.precision", "worst_gap", gap_.value_or(0), compare::kWorstFactor}};
+    for (const auto& row : rows) {
+      const double is = row.noise + row.factor * Number(effect[row.effect]).value_or(0);
+      if (name == row.limit && !Near(value, is))
+        Contradict("the limit {} is {:.6e}, and its effect makes {:.6e} of it", name, value, is);
+    }
   }
 
   // What a limit of the noise's is of the floor that the receipt names.
