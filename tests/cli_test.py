@@ -103,7 +103,7 @@ class Threads(Case):
 
 class Usage(Case):
     def test_mistakes_exit_2_and_name_what_is_wrong(self):
-        for args, word in [([], "subcommand"), (["nonsense"], "nonsense"), (["crossval", "--nonsense"], "--nonsense"),
+        for args, word in [([], "no command is named"), (["nonsense"], "nonsense"), (["crossval", "--nonsense"], "--nonsense"),
                            (["crossval", "--model", MODEL], "--prompt"), (["crossval", "--prompt", "hi"], "--model"),
                            (["crossval", "--format", "xml"], "xml"), (["crossval", "--max-tokens", "-1"], "max-tokens"),
                            (["crossval", "-m", MODEL, "-p", "hi", "-r", "faulty", "--set", "novalue"], "novalue"),
@@ -121,6 +121,9 @@ class Usage(Case):
         model = ["-m", MODEL, "-p", "hi", "-r", "native"]
         for args, code, words in (
                 (["crossval", "--promt", "x"], 2, "error: --promt is no flag of crossval, did you mean --prompt?\n"),
+                (["repro", "--ot", "folder"], 2, "error: --ot is no flag of repro, did you mean --out?\n"),
+                (["trace-diff", "--rel-l", "1"], 2, "error: --rel-l is no flag of trace-diff, did you mean --rel-l2?\n"),
+                (["completion", "--nonsense", "1"], 2, "error: --nonsense is no flag of completion\n"),
                 (["crossval", "--promt=x"], 2, "did you mean --prompt?"), (["crossval", *model, "word"], 2, "`word` is one word too much"),
                 (["crosval"], 2, "`crosval` is no command, did you mean crossval?"),
                 (["crossval", "-m", "smollm3", "-p", "hi"], 5, "smollm3: no such model file, did you mean smollm2?"),
@@ -137,6 +140,19 @@ class Usage(Case):
             said = run(*args)
             self.assertEqual((said.code, words in said.err), (code, True), (args, said))
             self.assertLess(len(said.err), 500)
+
+    def test_help_by_other_names(self):
+        self.assertEqual(run("help").out, run("--help").out)
+        self.assertEqual(run("help", "crossval").out, run("crossval", "--help").out)
+        self.assertIn("`crosval` is no command, did you mean crossval?", run("help", "crosval").err)
+        nothing = run()
+        self.assertEqual((nothing.code, nothing.err), (2, "error: no command is named\n       next: paritybit --help\n"))
+
+    def test_an_engine_is_named_once(self):
+        (self.folder / "junk.gguf").write_text("junk\n")
+        for command in (["infer"], ["trace", "--out", self.folder / "t"]):
+            said = run(*command, "-m", self.folder / "junk.gguf", "-p", "hi")
+            self.assertEqual((said.code, said.err.startswith(f"error: native: {self.folder}")), (5, True), said)
 
     def test_an_engine_that_there_is_not(self):
         for args in (["crossval", "-m", MODEL, "-p", "hi", "-c", "bitnet.cpp"], ["audit", "-m", MODEL, "-p", "hi", "-e", "foo"],

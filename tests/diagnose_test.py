@@ -374,6 +374,22 @@ class ModelFile(Diagnose):
                 self.assertIn(f"{tensor} {difference}", d["file_differences"][0])
                 self.assertEqual("all zero in the candidate's file" in d["file_differences"][0], change is zeros)
 
+    def test_what_one_file_has_and_the_other_has_not(self):
+        """A bias, and the factors of LLaMA 3's rotation, which a converter left out: each engine is right by its own file."""
+        plain = self.folder / "plain" / "m.gguf"
+        stretched = self.folder / "stretched" / "m.gguf"
+        for path, flags in ((plain, ()), (stretched, ("--llama3-rope",))):
+            path.parent.mkdir()
+            self.assertEqual(run("gen-fixtures", "--out", path, "--weights", "F32", *flags).code, 0)
+        values = struct.pack("<256f", *((i % 7 - 3) * 0.05 for i in range(256)))
+        biased = gguf_edit.rewrite(plain, self.folder / "biased" / "m.gguf", tensors={"blk.1.attn_q.bias": (gguf_edit.F32, [256], values)})
+        for path, layer, stages, tensor in ((biased, 1, ["q_proj"], "blk.1.attn_q.bias"), (stretched, 0, ["q_rope", "k_rope"], "rope_freqs.weight")):
+            for first, second, side in ((path, plain, "reference"), (plain, path, "candidate")):
+                d = self.diagnose("--model", first, "--reference-model", second, "-r", "native", "--prompt", "abc defg hijk").json["diagnosis"]
+                self.assertEqual((d["blame"], d["place"]["layer"]), ("model-file", layer), d)
+                self.assertIn(d["place"]["stage"], stages)
+                self.assertEqual(d["file_differences"], [f"{tensor} is missing in the {side}'s{' file' if side == 'candidate' else ''}"])
+
     def test_a_scale_off_by_a_twentieth(self):
         """Named, with its factor, although the logits move by less than ten times the noise."""
         spoilt = self.folder / "spoilt.gguf"

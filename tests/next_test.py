@@ -68,6 +68,11 @@ class Findings(Next):
                 if deed == "hang":
                     self.assertIn("--timeout 3", result.json["next"][0])
 
+    def test_of_a_plugin_that_is_not_there(self):
+        result = self.crossval("--model", MODEL, "--reference", "./plugin.so", "--prompt", "hi")
+        self.expect(result, "incomplete", 3, "no-reference")
+        self.follow(result, 0, ["check-features", "audit"])
+
     def test_a_setting_of_the_same_key_is_replaced(self):
         result = self.crossval("--model", MODEL, "--candidate", "native", "--reference", "native", "--prompt", PROMPT, "--set",
                                "act.quant=q8_k", "--set-reference", "act.quant=none")

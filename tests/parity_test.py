@@ -356,6 +356,10 @@ class Both(ParityCase):
             self.assertGreater(told["mean_cosine_sim"], 0.999)
             receipt = json.loads((out / f"receipt_{lane}.json").read_text())
             self.assertEqual(str(out / f"receipt_{lane}.json"), told["receipt_path"])
+            squares = [row["mse"] for row in receipt["positions"]]
+            self.assertEqual(len(squares), 5)  # four tokens and a decode step
+            self.assertAlmostEqual(told["mean_mse"], sum(squares) / len(squares), delta=1e-12 * told["mean_mse"])
+            self.assertTrue(0 < told["mean_mse"] < 1e-3, told)
             self.assertIn(engine, json.dumps(receipt))
 
     def test_one_stands_alone(self):

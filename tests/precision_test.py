@@ -4,11 +4,13 @@ unrounded activations wherever a matrix has a multiple of 32 rows (llama.cpp wit
 goes by ggml's table.
 
 precision_test.py BUILD_DIRECTORY"""
+import json
 import pathlib
 import re
 import tempfile
 
 import driver
+import receipt_edit as receipts
 from driver import run
 
 UNROUNDED = "mutant,mutant.act_quant=ggml+F16/32:none"
@@ -139,6 +141,16 @@ class Precision(driver.Case):
             self.assertEqual((result.json["verdict"], result.code), (verdict, code), result)
             limits = {l["name"] for l in result.json["limits"]}
             self.assertEqual("kl.worst.precision" in limits, not flags or flags[0] == "--candidate", result)
+        # Its receipt holds the effect that the wider limits come of.
+        receipt = self.folder / "r.json"
+        self.assertEqual(self.compare(self.f16, *small, "--receipt", receipt).json["verdict"], "drift")
+        failed = lambda path: [g["gate"] for g in run("verify-receipt", path, "--format", "json").json["gates"] if not g["passed"]]
+        self.assertEqual(failed(receipt), ["computation"])  # a mutant stands in for the library
+        self.assertGreater(json.loads(receipt.read_text())["precision_effect"]["worst_kl"], 0)
+        for edit in (lambda r: next(l for l in r["limits"] if l["name"] == "kl.worst.precision").update(value=9),
+                     lambda r: r["precision_effect"].update(worst_kl=9), lambda r: r.update(precision_effect=None),
+                     lambda r: [reason.update(outcome="match") for reason in r["reasons"] if reason["code"] == "kl-worst-above-limit"]):
+            self.assertIn("logits", failed(receipts.edited(receipt, edit)))
         told = run("crossval", "--model", self.f16, "--prompt", PROMPT, *small)
         self.assertIn("no more than both ways of rounding", " ".join(told.out.split()))
 

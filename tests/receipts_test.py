@@ -110,6 +110,18 @@ class Good(Verified):
             result = self.verify(path, "--recompute")
             self.assertEqual((result.code, self.failed(result), result.json["again"]["differences"]), (0, [], []), result)
 
+    def test_drift_passes_within_the_limits_that_it_states(self):
+        """Attention as one op against separate ops: wider limits, and never a match."""
+        path, made = written("flash", "crossval", "-m", MODEL, "-c", f"{HASWELL},attn.flash=on", "-r", HASWELL, "-p", "And God said", "-n", 2)
+        self.assertEqual((made.code, made.json["verdict"]), (0, "drift"), made)
+        receipt = json.loads(path.read_text())
+        limits = {limit["name"]: limit for limit in receipt["limits"]}
+        floor = receipt["noise_floor"]
+        self.assertAlmostEqual(limits["kl.worst"]["value"], 4 * 3 * floor["worst_kl"], delta=1e-12)
+        self.assertIn("as attn.flash differs", limits["kl.worst"]["origin"])
+        result = self.verify(path, "--recompute")
+        self.assertEqual((result.code, result.json["verdict"], self.failed(result)), (0, "drift", []), result)
+
     def test_a_diverged_one_is_genuine_and_does_not_pass(self):
         path, made = written("wrong", "crossval-per-token", "-m", WRONG, "-r", HASWELL, "-p", "And God said")
         self.assertEqual(made.code, 1, made)
@@ -117,19 +129,121 @@ class Good(Verified):
         self.assertEqual((result.code, result.json["verdict"], self.failed(result)), (1, "diverged", ["logits", "ops"]), result)
 
 
+class OfOneThing(Verified):
+    """Of an engine against itself, and of paritybit itself: nothing to compare with, and eight gates all the same."""
+
+    def noise(self):
+        return written("noise", "noise", "-m", MODEL, "-e", HASWELL, "-p", "And God said", "-n", 1)
+
+    def self_check(self):
+        return written("self-check", "self-check", "--filter", "tiny-bitnet-silu-tq2_0 layer 3 ffn_norm norm_c", "--no-reference", "--results",
+                       pathlib.Path(FOLDER) / "results.jsonl")
+
+    def test_noise_passes_and_says_what_was_varied(self):
+        path, made = self.noise()
+        self.assertEqual(made.code, 0, made)
+        receipt = json.loads(path.read_text())
+        self.assertEqual((receipt["command"], receipt["verdict"]), ("noise", "measured"))
+        self.assertEqual(path.read_text(), receipts.sealed(receipt))
+        self.assertEqual(len(receipt["axes"]), len(made.json["axes"]))
+        positions = receipt["n_calibration"] + sum(len(p["tokens"]) + len(p["decoded"]) for p in receipt["prompts"])
+        for axis in receipt["axes"]:
+            if axis["refused"] is None:
+                self.assertEqual(len(axis["kl"]), positions, axis["axis"])
+        result = self.verify(path, "--recompute")
+        self.assertEqual((result.code, self.failed(result), result.json["again"]["differences"]), (0, [], []), result)
+        self.assertEqual([g["gate"] for g in result.json["gates"]], GATES)
+
+    def test_noise_edited_and_sealed_again(self):
+        path = self.noise()[0]
+
+        def axis(choose, **values):
+            return lambda r: next(a for a in r["axes"] if choose(a)).update(values)
+
+        repeat, other = (lambda a: a["axis"] == "repeat"), (lambda a: a["axis"] == "feed")
+        out = self.folder / "e.json"
+        for gate, says, edit in (
+                ("coverage", "of 405 positions", lambda r: r["axes"][0]["kl"].pop()),
+                ("coverage", "nothing was varied", lambda r: r.update(axes=[])),
+                ("coverage", "there is no noise floor", lambda r: r.update(noise_floor=None)),
+                ("tokens", "decode steps were run", lambda r: r["prompts"][0].update(decoded=[])),
+                ("logits", "another mean or worst", axis(other, worst_kl=1)),
+                ("logits", "its noise floor makes", lambda r: r["limits"][0].update(value=1)),
+                ("logits", "is called (equal|different)", axis(repeat, equal_bits=False)),
+                ("ops", "not-repeatable is missing", axis(repeat, equal_bits=False)),
+                ("ops", "promise-broken is missing", axis(other, promised=True, equal_bits=False, n_equal=0)),
+                ("ops", "the verdict is measured, and the worst",
+                 lambda r: r["reasons"].append({"outcome": "incomplete", "code": "no-noise-floor", "text": "x"})),
+                ("determinism", "two equal runs have other bits", axis(repeat, equal_bits=False)),
+                ("determinism", "ran once", lambda r: r.update(axes=[a for a in r["axes"] if a["axis"] != "repeat"])),
+                ("computation", "is faulty", lambda r: r["engines"][0]["description"]["name"].update(value="faulty"))):
+            self.expect_failure(self.verify(receipts.edited(path, edit, out)), gate, 3, says)
+
+    def test_an_engine_that_does_not_repeat_has_a_receipt_that_fails(self):
+        path, made = written("vary", "noise", "-m", MODEL, "-e", "faulty,faulty.mode=nondeterministic", "-p", "And God said")
+        self.assertEqual(made.code, 1, made)
+        result = self.verify(path)
+        self.assertIn("determinism", self.failed(result))
+        self.assertEqual(result.code, 3, result)  # it computes no model
+
+    def test_a_self_check_is_counted_again(self):
+        path, made = self.self_check()
+        self.assertEqual(made.code, 0, made)
+        receipt = json.loads(path.read_text())
+        self.assertEqual(path.read_text(), receipts.sealed(receipt))
+        self.assertEqual([e["role"] for e in receipt["engines"]], ["mutant", "native", "arbiter"])
+        for model in receipt["models"]:
+            self.assertEqual(model["sha256"], hashlib.sha256(pathlib.Path(model["path"]).read_bytes()).hexdigest())
+        self.assertEqual(len(receipt["self_check"]["cases"]), len(made.json["cases"]))
+        good = self.verify(path, "--recompute")
+        self.assertEqual((good.code, self.failed(good), good.json["again"]["differences"]), (0, [], []), good)
+        cases = receipt["self_check"]["cases"]
+        counted = next(i for i, c in enumerate(cases) if not c["benign"] and not c["not_counted"])
+        out = self.folder / "e.json"
+
+        def case(**values):
+            return lambda r: r["self_check"]["cases"][counted].update(values)
+
+        for gate, says, edit in (
+                ("ops", "the exit code is 0, and the cases come to 1", case(detected=False)),
+                ("determinism", "came to something else", case(detected=False)),
+                ("coverage", "crashed", case(error="crashed")),
+                ("coverage", "stands there twice", lambda r: r["self_check"]["cases"].append(cases[0])),
+                ("coverage", "cases are counted as run", lambda r: r["self_check"]["cases"].pop()),
+                ("coverage", "no cases were run", lambda r: r["self_check"].update(cases=[])),
+                ("determinism", "no case was run twice", lambda r: r["self_check"].update(repeated=[])),
+                ("tokens", "the prompt has no tokens", lambda r: r["models"][0].update(tokens=[])),
+                ("logits", "a harmless change is diverged", case(benign=True, verdict="diverged")),
+                ("computation", "the native is mutant", lambda r: r["engines"][1]["description"]["name"].update(value="mutant"))):
+            self.expect_failure(self.verify(receipts.edited(path, edit, out)), gate, 3, says)
+
+    def test_a_gate_of_ci_runs_both(self):
+        policy = self.folder / "policy.toml"
+        policy.write_text(f"""[[gate]]
+name = "noise"
+run = ["noise", "--model", "{MODEL}", "--engine", "native"]
+[[gate]]
+name = "self"
+run = ["self-check", "--filter", "tiny-bitnet-silu-tq2_0 layer 3 ffn_norm norm_c", "--no-reference", "--results", "{self.folder / 'r.jsonl'}"]
+""")
+        result = run("gate", policy, "--format", "json")
+        self.assertEqual(result.code, 0, result)
+
+
 class Edited(Verified):
     """What is changed by somebody who leaves the digest as it is."""
 
     def test_no_edit_of_one_byte_verifies(self):
-        text = crossval()[0].read_bytes()
         choose = random.Random(11)
         path = self.folder / "receipt.json"
-        for _ in range(24):
-            at, value = choose.randrange(len(text)), choose.randrange(1, 256)
-            path.write_bytes(text[:at] + bytes([text[at] ^ value]) + text[at + 1:])
-            result = self.verify(path)
-            self.assertEqual((result.code, result.json["verdict"]), (3, "invalid"), f"byte {at} ^ {value}: {result}")
-            self.assertIn("integrity", self.failed(result))
+        for receipt in (crossval(), OfOneThing.noise(self), OfOneThing.self_check(self)):
+            text = receipt[0].read_bytes()
+            for _ in range(16):
+                at, value = choose.randrange(len(text)), choose.randrange(1, 256)
+                path.write_bytes(text[:at] + bytes([text[at] ^ value]) + text[at + 1:])
+                result = self.verify(path)
+                self.assertEqual((result.code, result.json["verdict"]), (3, "invalid"), f"byte {at} ^ {value}: {result}")
+                self.assertIn("integrity", self.failed(result))
 
     def test_nor_does_one_that_is_cut_empty_or_no_receipt(self):
         text = crossval()[0].read_bytes()
@@ -251,10 +365,50 @@ class Gates(Verified):
         once = lambda r: r["prompts"][0]["logits_sha256_tapped"].update(candidate=None)
         self.expect_failure(self.edit(once), "determinism", 3, "ran once")
 
-    def test_7_of_the_logits_alone_nothing_is_repeated(self):
-        path, made = written("logits", "crossval", "-m", MODEL, "-r", HASWELL, "-p", "And God", "--scope", "logits-only")
+    def test_7_of_the_logits_alone_the_second_run_is_the_evidence(self):
+        path, made = written("logits", "crossval", "-m", MODEL, "-r", HASWELL, "-p", "And God", "-n", 1, "--scope", "logits-only")
         self.assertEqual(made.code, 0, made)
-        self.expect_failure(self.verify(path), "determinism", 3, "ran once")
+        good = self.verify(path, "--recompute")
+        self.assertEqual((good.code, self.failed(good), good.json["again"]["differences"]), (0, [], []), good)
+        self.assertIn("nothing watched", good.json["gates"][6]["saw"])
+        prompt = json.loads(path.read_text())["prompts"][0]
+        self.assertEqual(prompt["logits_sha256_repeated"], prompt["logits_sha256"])
+        for role in ("candidate", "reference"):
+            for value, says in ((None, f"the {role} ran once"), ("0" * 64, f"the {role}'s logits were others")):
+                edit = lambda r: r["prompts"][0]["logits_sha256_repeated"].update({role: value})
+                self.expect_failure(self.verify(receipts.edited(path, edit, self.folder / "e.json")), "determinism", 3, says)
+        # A model of bytes whose logits are others each time, behind a user's wide limits: found by the second run alone.
+        path, made = written("varying", "crossval", "-m", MODEL, "-c", "faulty,faulty.mode=nondeterministic", "-r", "faulty", "-p",
+                             "And God", "--scope", "logits-only", "--kl-mean", 9, "--kl-worst", 9)
+        self.assertEqual(made.code, 3, made)
+        self.assertIn("not-repeatable", [r["code"] for r in made.json["reasons"]])
+        self.expect_failure(self.verify(path), "determinism", 3, "the candidate's logits were others")
+
+    def test_code_paths_are_bound_too(self):
+        path, made = written("paths", "crossval", "-m", MODEL, "-c", "native", "-r", "native,threads=2", "-p", "And God", "--scope",
+                             "logits-only", "--paths", "all")
+        self.assertEqual(made.code, 0, made)
+        receipt = json.loads(path.read_text())
+        told = receipt["paths"]
+        self.assertEqual(told["not_taken"], made.json["paths"]["not_taken"])
+        self.assertGreater(len(told["runs"]), 3)
+        self.assertEqual([r["verdict"] for r in told["runs"]], [r["verdict"] for r in made.json["paths"]["runs"]])
+        good = self.verify(path, "--recompute")
+        self.assertEqual((good.code, self.failed(good), good.json["again"]["differences"]), (0, [], []), good)
+        out = self.folder / "e.json"
+        found = lambda r: r["paths"]["runs"][0].update(verdict="diverged")
+        self.expect_failure(self.verify(receipts.edited(path, found, out)), "ops", 3, "is diverged, and the verdict is a pass")
+        fewer = receipts.edited(path, lambda r: r["paths"]["runs"].pop(), out)
+        self.assertIn("over other code paths now", self.verify(fewer, "--recompute").json["again"]["differences"][0])
+        self.expect_failure(self.edit(lambda r: r["paths"]["not_taken"].append("decode")), "ops", 3, "'decode' is among those not taken")
+        self.expect_failure(self.edit(lambda r: r.pop("paths")), "integrity", 3, '"paths" is missing')
+
+    def test_what_another_code_path_finds_is_the_receipt(self):
+        path, made = written("found", "crossval", "-m", MODEL, "-c", "mutant,mutant.fault=columns_absent@250-255,mutant.when=from_batch:32,"
+                             "mutant.stage=down_proj,mutant.layer=1", "-r", "native", "-p", "And God", "--scope", "logits-only", "--paths", "all")
+        self.assertEqual(made.code, 1, made)
+        self.assertEqual(json.loads(path.read_text())["verdict"], "diverged")
+        self.assertIn("computation", self.failed(self.verify(path)))
 
     def test_8_identity_and_freshness(self):
         self.expect_failure(self.verify(self.edit_time("2001-01-01T00:00:00Z"), "--max-age", 30), "identity", 3, "stale: [0-9.]+ days old")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from driver import PARITYBIT, RELU2, SILU, Case, main, run, sealed
+from driver import PARITYBIT, RELU2, SILU, Case, main, paste, run, sealed
 
 PROMPT = "And God said, Let there be light"
 SILU_MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
@@ -173,7 +173,13 @@ class Refused(Replay):
 
     def test_another_prompt_more_steps_and_other_settings_are_incomplete(self):
         self.says(self.offline(SILU_MODEL, self.whole, prompt="And God"), "incomplete", 3, "one prompt and no other", PROMPT)
-        self.says(self.offline(SILU_MODEL, self.whole, "--max-tokens", "9"), "incomplete", 3, "beyond the 11 that were recorded")
+        more = self.offline(SILU_MODEL, self.whole, "--max-tokens", "9")
+        self.says(more, "incomplete", 3, "beyond the 11 that were recorded")
+        # What it says to do next is what was recorded.
+        for refused in (self.offline(SILU_MODEL, self.whole, prompt="And God"), more):
+            self.assertEqual(len(refused.json["next"]), 1, refused.json["next"])
+            again = paste(refused.json["next"][0] + " --format json")
+            self.assertEqual((again.code, again.json["prompts"][0]["text"], len(again.json["prompts"][0]["decoded"])), (0, PROMPT, 2), again)
         self.says(self.offline(SILU_MODEL, self.whole, "--set", "kv.type=f32"), "incomplete", 3, "kv.type differs")
         result = self.offline(SILU_MODEL, self.whole, "--set-reference", "kv.type=f32")
         self.assertEqual((result.code, result.codes()), (3, ["unsupported"]), result)

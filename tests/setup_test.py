@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 
-from driver import CACHE, SILU, Case, main, run
+from driver import CACHE, ROOT, SILU, Case, main, run
 
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 KNOWN = json.loads((pathlib.Path(CACHE.name) / "references/llama.cpp/reference.json").read_text())
@@ -294,6 +294,15 @@ class Variables(Setup):
         self.assertEqual(self.choices(env={**env, "BITNET_DETERMINISTIC": 1})[0]["threads"], ("1", "variable BITNET_DETERMINISTIC"))
         self.assertEqual(self.choices(env={})[0]["threads"], ("1", "default"))
 
+    def test_more_threads_than_would_ever_end_are_refused(self):
+        n = len(os.sched_getaffinity(0))
+        for flags in (("--threads", 4 * n + 1), ("--set", f"threads={4 * n + 1}")):
+            result = run("crossval", "-m", MODEL, "-p", "And", "-r", "native", *flags)
+            self.assertEqual(result.code, 2, result)
+            self.assertIn(f"--threads {n} is as many as there are", result.err)
+        self.assertEqual(self.choices(env={"OMP_NUM_THREADS": 4 * n + 1})[0]["threads"],
+                         (str(n), f"variable OMP_NUM_THREADS, which says {4 * n + 1}: as many as there are processors"))
+
     def test_what_has_no_effect_is_said(self):
         env = {"CROSSVAL_WORKERS": 4, "BITNET_STRICT_MODE": 1, "CROSSVAL_ALLOW_CPP_FAIL": 1, "HF_TOKEN": "hf_secret"}
         said = self.choices(env=env)[1].err
@@ -313,6 +322,16 @@ class Variables(Setup):
         variables = {v["name"]: v for v in result.json["variables"]}
         self.assertEqual((variables["OMP_NUM_THREADS"]["value"], variables["HF_TOKEN"]["value"]), ("2", "(set)"))
         self.assertGreater(len(variables), 40)
+
+    def test_no_variable_is_read_past_the_table(self):
+        told = {v["name"] for v in run("preflight", "--format", "json").json["variables"]}
+        read = {}
+        for file in [*(ROOT / "src").rglob("*.cc"), *(ROOT / "src").rglob("*.h")]:
+            if not file.name.endswith("_test.cc"):
+                for name in re.findall(r'(?:getenv|VariableValue|FoldersOf|variable)\("([A-Za-z_]+)"', file.read_text()):
+                    read[name] = file
+        self.assertGreater(len(read), 12)
+        self.assertEqual(set(read) - told - {"HOME", "PATH"}, set(), read)
         self.assertEqual(run("preflight", "--backend", "bitnet", env=self.env).code, 3)
         self.assertEqual(run("preflight", "--backend", "cuda", env=self.env).code, 2)
         mended = run("preflight", "--backend", "llama", "--repair", "always", env={**self.env, "BITNET_OFFLINE": 1})

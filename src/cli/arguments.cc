@@ -146,8 +146,19 @@ Result<run::Choice> ChooseModel(const ModelArguments& args) {
   run::Choice choice{"model", args.model, "flag --model"};
   if (choice.value.empty()) {
     const std::optional<run::Choice> variable = FirstVariable("model", kModelVariables);
-    if (!variable) return MakeError(Code::kUsage, "no model: name one with --model or in CROSSVAL_GGUF");
-    choice = *variable;
+    // Where download-model puts what it fetches by default, as the documented system looks there.
+    constexpr const char* kFetched = "models/microsoft-bitnet-b1.58-2B-4T-gguf/ggml-model-i2_s.gguf";
+    std::error_code ignored;
+    if (variable)
+      choice = *variable;
+    else if (std::filesystem::is_regular_file(kFetched, ignored))
+      choice = {"model", kFetched, "default"};
+    else
+      return MakeError(
+          Code::kUsage,
+          "no model: name one with --model or in CROSSVAL_GGUF; `paritybit download-model` fetches "
+          "{}, which needs no name",
+          kFetched);
   }
   PB_ASSIGN(choice.value, FindModelFile(choice.value));
   return choice;
@@ -259,13 +270,18 @@ std::vector<std::string> BundledModelNames() {
   return names;
 }
 
+bool IsPluginFile(std::string_view engine) {
+  const std::string_view name = engine.substr(0, engine.find(','));
+  return name.find('/') != name.npos || name.ends_with(".so");
+}
+
 Result<drive::EngineSpec> ResolveEngine(const std::string& text, const host::Settings& settings) {
   PB_ASSIGN(drive::EngineName engine, drive::ParseEngineName(text));
   drive::EngineSpec spec;
   spec.text = text;
   const std::filesystem::path bundled = PluginFolder() / (engine.name + ".so");
   std::error_code ignored;
-  if (engine.name.find('/') != std::string::npos || engine.name.ends_with(".so")) {
+  if (IsPluginFile(text)) {
     spec.plugin = std::filesystem::absolute(engine.name, ignored);
     if (!std::filesystem::is_regular_file(spec.plugin, ignored))
       return MakeError(Code::kNotFound, "{}: no such engine plugin (a shared library, docs/plugin_abi.md)",
@@ -324,14 +340,16 @@ int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices
   return threads;
 }
 
-void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads) {
+Status CheckThreads(const drive::EngineSpec& spec, const std::string& threads) {
   const std::string* own = drive::FindSetting(spec.settings, "threads");
   const int64_t n = std::strtoll((own ? *own : threads).c_str(), nullptr, 10);
   const std::string text = drive::TooManyThreads(n, ProcessorCount());
-  if (text.empty()) return;
+  if (text.empty()) return {};
+  if (n > kMostThreadsEach * ProcessorCount()) return MakeError(Code::kUsage, "{}: {}", spec.text, text);
   static std::set<std::string> told;  // two engines of one name are told of once
   const std::string note = fmt::format("note: {}: {}\n", report::Escape(spec.text), text);
   if (told.insert(note).second) PrintError(note);
+  return {};
 }
 
 namespace {
@@ -424,7 +442,7 @@ Result<OneEngine> ChooseOneEngine(const ModelArguments& model, const EngineArgum
   one.threads = std::to_string(ChooseThreads(engines, choices));
   if (!model.hf_config.empty()) drive::PutSetting(settings, "hf.config", model.hf_config);
   PB_ASSIGN(one.spec, ResolveEngine(engine, settings));
-  TellOfThreads(one.spec, one.threads);
+  PB_TRY(CheckThreads(one.spec, one.threads));
   return one;
 }
 

@@ -73,6 +73,8 @@ Result<compare::PrecisionPolicy> PolicyOf(const PrecisionArguments& args);
 std::vector<std::filesystem::path> BundledPlugins();
 // Of the small models that are installed with the program.
 std::vector<std::string> BundledModelNames();
+// Whether an engine is named by its file, and not by a name.
+bool IsPluginFile(std::string_view engine);
 // Finds the plugin: a path, a plugin that comes with paritybit, or a reference that is set up.
 // `settings` are the user's own (flags), laid over those in `text` and those of the set-up.
 // kUsage: no such engine is known. kNotFound: its plugin is not here.
@@ -88,7 +90,9 @@ int ChooseThreads(const EngineArguments& args, std::vector<run::Choice>& choices
 
 // Says on stderr, before an engine starts, what to expect of more threads than there are
 // processors: those of its own settings, else `threads`.
-void TellOfThreads(const drive::EngineSpec& spec, const std::string& threads);
+// kUsage: so many that it would not end (kMostThreadsEach for each processor).
+inline constexpr int kMostThreadsEach = 4;
+Status CheckThreads(const drive::EngineSpec& spec, const std::string& threads);
 
 // The one prompt of a command that takes no more; kUsage, naming the command, where it is empty or
 // not one.

@@ -67,6 +67,14 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
   if (const std::string why = argc > 1 ? WhyUnsupported(argv[1]) : std::string(); !why.empty())
     return FailWith(output, kExitUsage, "error", "unsupported", "unsupported: " + why, {Help()});
   if (argc > 1 && std::string_view(argv[1]) == "--version") return PrintVersion(argc, argv);
+  if (argc < 2) return FailWith(output, kExitUsage, "error", "usage", "no command is named", {Help()});
+  if (std::string_view(argv[1]) == "help") {  // as others have it: `help COMMAND`
+    static char flag[] = "--help";
+    std::vector<char*> asked{argv[0]};
+    if (argc > 2) asked.push_back(argv[2]);
+    asked.push_back(flag);
+    return RunCommand(static_cast<int>(asked.size()), asked.data(), output);
+  }
   auto commands = Commands();
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), [&](const Command& c) {
         return std::string_view(c.name) == argv[1];
@@ -97,7 +105,11 @@ int RunCommand(int argc, char** argv, const OutputArguments& output) {
     return FailWith(output, kExitUsage, "error", "usage", Unexpected(of, of.remaining()),
                     {Help(chosen() ? argv[1] : "")});
   } catch (const CLI::ParseError& error) {
-    return FailWith(output, kExitUsage, "error", "usage", error.what(), {Help(chosen() ? argv[1] : "")});
+    // A flag that there is not says more than what is missing: it may be that, misspelt.
+    std::vector<std::string> left = chosen() ? chosen()->remaining() : std::vector<std::string>();
+    std::erase_if(left, [](const std::string& word) { return !word.starts_with('-'); });
+    const std::string text = left.empty() ? error.what() : Unexpected(*chosen(), left);
+    return FailWith(output, kExitUsage, "error", "usage", text, {Help(chosen() ? argv[1] : "")});
   }
   const auto& [command, action] = actions.at(app.get_subcommands().front());
   if (!RefusedFlag().empty())

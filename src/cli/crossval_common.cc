@@ -126,8 +126,8 @@ Result<run::Request> MakePairRequest(const CrossvalArguments& args) {
   if (!args.model.hf_config.empty()) drive::PutSetting(candidate, "hf.config", args.model.hf_config);
   PB_ASSIGN(request.candidate, ResolveEngine(args.engines.candidate, candidate));
   PB_TRY(ResolveReference(args, reference, &request));
-  TellOfThreads(request.candidate, threads);
-  TellOfThreads(request.reference, threads);
+  PB_TRY(CheckThreads(request.candidate, threads));
+  PB_TRY(CheckThreads(request.reference, threads));
   PB_ASSIGN(request.calibration, ReadCalibration());
   request.user = args.user;
   // A tolerance is how far below 1 the cosine may lie; nobody means a cosine of less than a half.
@@ -139,6 +139,7 @@ Result<run::Request> MakePairRequest(const CrossvalArguments& args) {
                   : args.reuse == "always" ? run::Reuse::kAlways
                                            : run::Reuse::kNever;
   request.noise = args.noise == "auto" ? run::NoiseRuns::kAuto : run::NoiseRuns::kWhole;
+  request.repeat = !args.receipt.empty();
   // A page shows accumulated errors of all tokens.
   request.token_errors = WantsTokenErrors(args.reports);
   const bool part = args.watch == "auto" && !request.token_errors;
@@ -406,8 +407,11 @@ int RunCrossval(const CrossvalArguments& typed, const std::string& command) {
   context.notes.insert(context.notes.end(), findings.begin(), findings.end());
   context.notes.insert(context.notes.end(), comparison->notes.begin(), comparison->notes.end());
   if (!args.receipt.empty()) {
-    Status written = WriteFileAtomic(
-        args.receipt, report::RenderReceipt(*comparison, context, HeadOf(LastingWords(args, command))));
+    // What one of the other paths found is that comparison's alone.
+    std::vector<std::string> words = LastingWords(args, command);
+    if (result.asked_for && args.paths == "all") words.insert(words.end(), {"--paths", "all"});
+    Status written =
+        WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context, HeadOf(std::move(words))));
     if (!written.ok()) context.not_written = "the receipt: " + written.error().message;
   }
   report::TextOptions options{UseColour(STDOUT_FILENO), args.all, args.quiet, TerminalWidth(STDOUT_FILENO)};

@@ -25,7 +25,8 @@ void AddDocumentedFlags(Flags& flags, CrossvalArguments& args, std::string& back
       "all its rungs are one command here: tokens first, then every op with its mask, then the logits "
       "of every position; --max-tokens decodes besides");
   flags.Moot("--metrics",
-             "KL, rel-L2, cosine, the largest difference and the top choices are always measured");
+             "KL, rel-L2, cosine, squared error, the largest difference and the top choices are always "
+             "measured");
 }
 
 Result<int> Run(CrossvalArguments args, const std::string& backend) {

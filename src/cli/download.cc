@@ -86,7 +86,8 @@ Result<hub::Fetched> Fetching::One(const HubFile& file, const std::string& token
 Result<std::vector<hub::Fetched>> Fetching::All(const std::vector<HubFile>& files) {
   if (args_.events && args_.output.json())
     return MakeError(Code::kUsage, "--json prints events and --format json one object: give one of them");
-  PB_ASSIGN(const std::string token, hub::TokenFromEnvironment());
+  const char* variable = VariableValue("HF_TOKEN");
+  PB_ASSIGN(const std::string token, hub::CheckToken(variable ? variable : ""));
   PB_ASSIGN(const std::string sha256, Digest(args_.sha256));
   if (!sha256.empty() && files.size() > 1)
     return MakeError(Code::kUsage,

@@ -138,8 +138,6 @@ std::string MainPage(std::string_view date) {
   page += ".SH EXIT STATUS\n";
   for (const auto& [code, text] : ExitCodes()) page += Entry(code, text);
   page += ".SH ENVIRONMENT\n";
-  page += Entry("PARITYBIT_CACHE",
-                "the folder of all that is kept: references, models, noise floors, recordings");
   for (const Variable& variable : Variables())
     if (variable.effect == Variable::kWorks) page += Entry(variable.name, variable.says);
   page += ".SH FILES\n" + Entry("~/.cache/paritybit",

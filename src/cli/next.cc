@@ -255,6 +255,9 @@ std::vector<NextCommand> NextCommands(const CrossvalArguments& args, const std::
                                       const diagnose::ExplainedRun& judged) {
   const run::Comparison& comparison = judged.comparison;
   const compare::Verdict& verdict = comparison.verdict;
+  // A file that is not there is nothing to set up.
+  if (verdict.Has(ReasonCode::kNoReference) && IsPluginFile(args.engines.reference))
+    return {{Call("check-features"), "the engines that there are"}, AuditOfCandidate(args)};
   if (verdict.Has(ReasonCode::kNoReference))
     return {SetUpReference(), {Call("preflight"), "what is usable here"}, AuditOfCandidate(args)};
   if (verdict.Has(ReasonCode::kKvCacheOverflow))

@@ -7,7 +7,9 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/crossval_common.h"
+#include "cli/last_run.h"
 #include "cli/progress.h"
+#include "cli/receipts.h"
 #include "cli/refusal.h"
 #include "drive/participant.h"
 #include "report/noise_report.h"
@@ -23,6 +25,7 @@ struct NoiseArguments {
   OutputArguments output;
   std::string engine = "native";
   int max_tokens = 0;
+  std::string receipt;
 };
 
 Result<run::SelfNoiseRequest> MakeNoiseRequest(const NoiseArguments& args) {
@@ -43,7 +46,17 @@ Result<run::SelfNoiseRequest> MakeNoiseRequest(const NoiseArguments& args) {
   return request;
 }
 
+// The command again, from any folder.
+std::vector<std::string> WordsAgain(const NoiseArguments& args) {
+  CrossvalArguments alone;
+  alone.model = args.model, alone.engines = args.engines, alone.prompts = args.prompts;
+  alone.engines.candidate = args.engine, alone.max_tokens = args.max_tokens;
+  return LastingWords(alone, "noise");
+}
+
 int Run(const NoiseArguments& args) {
+  if (const Status writable = CheckReceiptPath(args.receipt); !writable.ok())
+    return Fail(args.output, writable.error());
   auto request = MakeNoiseRequest(args);
   if (!request) return Fail(args.output, request.error());
   Progress progress(args.output);
@@ -67,7 +80,10 @@ int Run(const NoiseArguments& args) {
   options.details = args.output.verbose;
   PrintOut(args.output.json() ? report::RenderNoiseJson(*noise, context)
                               : report::RenderNoiseText(*noise, context, options));
-  return compare::ExitCode(noise->run.verdict.outcome);
+  const int exit_code = compare::ExitCode(noise->run.verdict.outcome);
+  if (args.receipt.empty()) return exit_code;
+  return WriteReceipt(args.receipt, report::RenderReceipt(*noise, context, HeadOf(WordsAgain(args))),
+                      exit_code);
 }
 
 }  // namespace
@@ -84,6 +100,7 @@ Action DeclareNoise(Flags& flags) {
       .Range(0, 1 << 20)
       .ShowDefault()
       .Group("Prompts");
+  AddReceiptArgument(flags, args->receipt);
   AddOutputArguments(flags, args->output, "all that is known, and logs to stderr");
   return [args] { return Run(*args); };
 }

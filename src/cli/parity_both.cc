@@ -73,6 +73,7 @@ Status Compare(const BothArguments& args, Lane* lane) {
     request.no_reference = "bitnet.cpp is not set up here; --reference-b names another engine";
   }
   request.default_row = false;
+  request.repeat = lane->name != std::string_view("references");  // for its receipt
   PB_ASSIGN(lane->judged, CompareAndDiagnose(lane->args, std::move(request), std::nullopt));
   lane->judged.comparison.next = NextCommands(lane->args, "crossval", lane->judged);
   if (lacks && lane->name != std::string_view("references")) {
@@ -121,6 +122,7 @@ Json LaneJson(const Lane& lane) {
   out["first_divergence"] = writer.FirstDivergence();
   out["blame"] = compare::BlameName(lane.run().verdict.blame);
   out["mean_kl"] = Mean(lane.run(), &compare::LogitsRow::kl);
+  out["mean_mse"] = Mean(lane.run(), &compare::LogitsRow::mse);
   out["mean_cosine_sim"] = Mean(lane.run(), &compare::LogitsRow::cosine);
   out["receipt_path"] = lane.receipt.empty() ? Json() : Json(lane.receipt);
   report::PutNext(lane.run().next, &out);
@@ -242,7 +244,8 @@ Action DeclareParityBoth(Flags& flags) {
       .Group("Output");
   flags.Moot("--no-repair", "nothing is ever repaired on the way");
   flags.Moot("--metrics",
-             "KL, rel-L2, cosine, the largest difference and the top choices are always measured");
+             "KL, rel-L2, cosine, squared error, the largest difference and the top choices are always "
+             "measured");
   return [args] {
     auto exit_code = Run(*args);
     return exit_code ? *exit_code : Fail(args->pair.output, exit_code.error());

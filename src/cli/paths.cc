@@ -32,7 +32,7 @@ PromptArguments OnePrompt(const std::string& text) {
 CrossvalArguments ArgumentsOf(const run::PathTrial& trial, CrossvalArguments args) {
   args.prompts = OnePrompt(trial.prompt);
   args.max_tokens = trial.steps;
-  args.receipt.clear(), args.keep_traces.clear(), args.trace_level.clear();
+  args.keep_traces.clear(), args.trace_level.clear();
   args.all = false;
   if (!trial.key.empty()) SetBoth(&args, trial.key, trial.value);
   return args;
@@ -83,7 +83,7 @@ Status RunPaths(JudgedPaths* result) {
     if (run::FindsInEngines(c.verdict)) {
       // Where it finds nothing is known besides; but what flash attention does was not tried before.
       if (judged->diagnosis && !IsFlash(c)) diagnose::AddPasses(right, &*judged->diagnosis);
-      *result = {std::move(args), std::move(judged).value()};
+      *result = {std::move(args), std::move(judged).value(), false};
       result->judged.comparison.notes.push_back(
           fmt::format("this is the run '{}' of --paths all; the comparison that was asked for is {}",
                       trial.name, asked_for));

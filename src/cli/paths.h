@@ -11,6 +11,7 @@ namespace pb::cli {
 struct JudgedPaths {
   CrossvalArguments args;
   diagnose::ExplainedRun judged;
+  bool asked_for = true;  // the comparison that was typed, and not one of the others
 };
 // Runs them beside a comparison that found nothing. The first that finds something takes its place,
 // with a note that says so; else what each gave is in its record.

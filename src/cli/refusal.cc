@@ -12,6 +12,7 @@
 #include "formats/gguf.h"
 #include "noise/axes.h"
 #include "setup/setup.h"
+#include "trace/reader.h"
 
 namespace pb::cli {
 namespace {
@@ -122,9 +123,28 @@ std::vector<NextCommand> Converted(const Refusal& refusal) {
   return {Conversion(of), {Again(refusal, args), "the comparison with that file"}};
 }
 
+// A recording gives what was recorded: that prompt, with its decode steps.
+std::vector<NextCommand> AsRecorded(const Refusal& refusal) {
+  for (const std::string& engine : {refusal.args.engines.candidate, refusal.args.engines.reference}) {
+    auto name = drive::ParseEngineName(engine);
+    if (!name.ok() || name->name != "replay") continue;
+    const std::string* folder = drive::FindSetting(name->settings, "trace");
+    if (!folder) continue;
+    const auto trace = trace::Trace::Open(*folder);
+    if (!trace.ok() || trace->manifest().prompt.empty()) continue;
+    CrossvalArguments args = refusal.args;
+    args.prompts = {};
+    args.prompts.prompts = {trace->manifest().prompt};
+    args.max_tokens = static_cast<int>(trace->manifest().tokens.size()) - trace->manifest().n_prompt;
+    return {{Again(refusal, args), "the prompt that was recorded"}};
+  }
+  return {};
+}
+
 }  // namespace
 
 std::vector<NextCommand> NextAfterRefusal(const Refusal& refusal) {
+  if (auto next = AsRecorded(refusal); !next.empty()) return next;
   if (auto next = WithoutSetting(refusal); !next.empty()) return next;
   const CrossvalArguments& args = refusal.args;
   const bool by_reference_engine = (refusal.by_candidate && IsReference(args.engines.candidate)) ||

@@ -6,18 +6,23 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <set>
 
 #include "base/file.h"
 #include "base/processors.h"
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/commit.h"
 #include "cli/crossval_common.h"
 #include "cli/next.h"
 #include "cli/progress.h"
+#include "cli/receipts.h"
 #include "cli/report_files.h"
+#include "drive/participant.h"
 #include "model/generate.h"
 #include "model/hyper.h"
 #include "report/generated_report.h"
+#include "report/self_check_receipt.h"
 #include "report/self_check_report.h"
 #include "setup/setup.h"
 
@@ -33,10 +38,11 @@ struct SelfCheckArguments {
   int cases = 300;
   int jobs = 0;
   std::vector<std::string> reports;
+  std::string receipt;
 };
 
-// The command line again.
-std::string Again(const SelfCheckArguments& args) {
+// The command again.
+std::vector<std::string> WordsAgain(const SelfCheckArguments& args) {
   std::vector<std::string> words{"self-check"};
   if (args.share < 1) words.insert(words.end(), {"--share", fmt::format("{}", args.share)});
   if (args.generated) words.insert(words.end(), {"--generated", "--cases", std::to_string(args.cases)});
@@ -44,7 +50,67 @@ std::string Again(const SelfCheckArguments& args) {
   if (!args.filter.empty()) words.insert(words.end(), {"--filter", args.filter});
   if (args.no_reference) words.emplace_back("--no-reference");
   if (args.jobs > 0) words.insert(words.end(), {"--jobs", std::to_string(args.jobs)});
-  return Call(words);
+  return words;
+}
+
+// What a receipt holds beside the results: the engines, the models, and a few cases run again: the first
+// and the last defect that counts, and a harmless change.
+Result<report::SelfCheckEvidence> GatherEvidence(selfcheck::SelfCheckRequest request,
+                                                 const std::vector<selfcheck::SelfCase>& cases,
+                                                 const std::vector<selfcheck::SelfResult>& results) {
+  report::SelfCheckEvidence evidence;
+  std::vector<std::pair<const char*, const drive::EngineSpec*>> engines = {
+      {"mutant", &request.mutant}, {"native", &request.native}, {"arbiter", &request.arbiter}};
+  if (request.reference) engines.emplace_back("reference", &*request.reference);
+  for (const auto& [role, spec] : engines) {
+    drive::EngineRecord& record = evidence.engines.emplace_back();
+    record.role = role;
+    PB_TRY(drive::Participant(record, request.limits).Start(*spec));
+  }
+  drive::EngineRecord reader;
+  drive::Participant native(reader, request.limits);
+  PB_TRY(native.Start(request.native));
+  for (const selfcheck::SelfModel& model : request.models) {
+    PB_TRY(native.OpenModel(model.path));
+    PB_ASSIGN(std::vector<int32_t> tokens, native.Tokenize(selfcheck::SelfCheckPrompt()));
+    PB_ASSIGN(std::string sha256, drive::CachedFileSha256(model.path));
+    evidence.models.push_back({model.path.string(), std::move(sha256), std::move(tokens)});
+  }
+  const auto counts = [](bool benign) {
+    return [benign](const selfcheck::SelfResult& r) {
+      return r.benign == benign && r.error.empty() && r.skipped.empty();
+    };
+  };
+  std::set<size_t> again;
+  for (const bool benign : {false, true})
+    if (const auto first = std::find_if(results.begin(), results.end(), counts(benign));
+        first != results.end())
+      again.insert(static_cast<size_t>(first - results.begin()));
+  if (const auto last = std::find_if(results.rbegin(), results.rend(), counts(false)); last != results.rend())
+    again.insert(static_cast<size_t>(results.rend() - last - 1));
+  std::vector<selfcheck::SelfCase> chosen;
+  for (const size_t i : again) chosen.push_back(cases[i]);
+  request.results.clear(), request.resume = false;
+  PB_ASSIGN(evidence.repeated, selfcheck::RunSelfCheck(request, chosen));
+  return evidence;
+}
+
+// Writes the receipt where one is asked for; the exit code of a command that ended with this one.
+template <typename Report>
+int Receipt(const SelfCheckArguments& args, const selfcheck::SelfCheckRequest& request,
+            const std::vector<selfcheck::SelfCase>& cases, const Report& report) {
+  if (args.receipt.empty()) return report.exit_code;
+  auto evidence = GatherEvidence(request, cases, report.results);
+  if (!evidence) {
+    PrintError(fmt::format("error: the receipt: {}\n", EscapeUnsafe(evidence.error().message)));
+    return report.exit_code == kExitOk ? kExitEnvironment : report.exit_code;
+  }
+  report::Context context = MakeContext("self-check");
+  if (args.resume)
+    context.notes.emplace_back("--resume: cases that the same build had kept were not run again");
+  return WriteReceipt(args.receipt,
+                      report::RenderReceipt(report, *evidence, context, HeadOf(WordsAgain(args))),
+                      report.exit_code);
 }
 
 // A shape that is no multiple of anything convenient: three query heads to a key head, an odd
@@ -173,7 +239,9 @@ Status Record(const std::filesystem::path& path, const report::GeneratedReport& 
   return WriteFileAtomic(path, report::AddMeasurement(page, report));
 }
 
-int TellGenerated(const SelfCheckArguments& args, int64_t version, report::GeneratedReport report) {
+int TellGenerated(const SelfCheckArguments& args, const selfcheck::SelfCheckRequest& request,
+                  const std::vector<selfcheck::SelfCase>& cases, int64_t version,
+                  report::GeneratedReport report) {
   report.table = selfcheck::CountGenerated(report.results);
   report.version = version, report.date = Today();
   report.variations_commit = CommitOfVariations(), report.defects_commit = CommitOfDefects();
@@ -196,15 +264,17 @@ int TellGenerated(const SelfCheckArguments& args, int64_t version, report::Gener
   PrintOut(args.output.format == "markdown" ? report::RenderGeneratedMarkdown(report)
            : args.output.json()             ? report::RenderGeneratedJson(report)
                                             : report::RenderGeneratedText(report, options));
-  if (args.reports.empty()) return report.exit_code;
+  const int exit_code = Receipt(args, request, cases, report);
+  if (args.reports.empty()) return exit_code;
   report::TablePage page = report::GeneratedPage(report, MakeContext("self-check"));
-  page.again = Again(args);
-  return WriteTableReports(args.reports, std::move(page), report::RenderGeneratedMarkdown(report),
-                           report.exit_code);
+  page.again = Call(WordsAgain(args));
+  return WriteTableReports(args.reports, std::move(page), report::RenderGeneratedMarkdown(report), exit_code);
 }
 
 int Run(const SelfCheckArguments& args) {
   if (const Status writable = CheckTableReports(args.reports, "self-check", args.output); !writable.ok())
+    return Fail(args.output, writable.error());
+  if (const Status writable = CheckReceiptPath(args.receipt); !writable.ok())
     return Fail(args.output, writable.error());
   auto request = MakeSelfCheck(args);
   if (!request && request.error().code == Code::kNotFound)
@@ -225,7 +295,7 @@ int Run(const SelfCheckArguments& args) {
   if (args.generated) {
     report::GeneratedReport report;
     report.results = std::move(results).value(), report.wall_seconds = seconds;
-    return TellGenerated(args, *version, std::move(report));
+    return TellGenerated(args, *request, *cases, *version, std::move(report));
   }
   report::SelfCheckReport report;
   report.results = std::move(results).value();
@@ -244,11 +314,12 @@ int Run(const SelfCheckArguments& args) {
   PrintOut(args.output.format == "markdown" ? report::RenderSelfCheckMarkdown(report, context)
            : args.output.json()             ? report::RenderSelfCheckJson(report, context)
                                             : report::RenderSelfCheckText(report, options));
-  if (args.reports.empty()) return report.exit_code;
+  const int exit_code = Receipt(args, *request, *cases, report);
+  if (args.reports.empty()) return exit_code;
   report::TablePage page = report::SelfCheckPage(report, context);
-  page.again = Again(args);
+  page.again = Call(WordsAgain(args));
   return WriteTableReports(args.reports, std::move(page), report::RenderSelfCheckMarkdown(report, context),
-                           report.exit_code);
+                           exit_code);
 }
 
 }  // namespace
@@ -276,6 +347,7 @@ Action DeclareSelfCheck(Flags& flags) {
   flags.Switch("--no-reference", args->no_reference, "leave out the harmless changes that need llama.cpp")
       .Group("Cases");
   flags.Option("--jobs", args->jobs, "cases at a time (default: one a core)").Range(1, 256).Group("Cases");
+  AddReceiptArgument(flags, args->receipt);
   AddTableReportArgument(flags, args->reports);
   flags.Option("--results", args->results, "keep a line for each case here (default: in the cache)")
       .Group("Output");

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/processors.h"
+#include "cli/arguments.h"
 #include "cli/output.h"
 #include "report/escape.h"
 
@@ -16,7 +18,16 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
+constexpr const char* kProxy = "downloads go through it, as with curl";
+constexpr const char* kNoProxy = "hosts that downloads reach without a proxy";
+constexpr const char* kCi = "preflight --repair auto mends nothing here";
+
 constexpr Variable kVariables[] = {
+    {"PARITYBIT_CACHE", Variable::kWorks,
+     "the folder of all that is kept: references, models, noise floors, recordings"},
+    {"XDG_CACHE_HOME", Variable::kWorks,
+     "all is kept in its folder paritybit, where PARITYBIT_CACHE is not set"},
+    {"PARITYBIT_HOST", Variable::kWorks, "the program that engines run in, in place of the installed one"},
     {"BITNET_CPP_DIR", Variable::kWorks, "setup-cpp-auto takes the build in this folder, as with --from"},
     {"BITNET_CPP_PATH", Variable::kWorks, "as BITNET_CPP_DIR, its newer name"},
     {"LLAMA_CPP_DIR", Variable::kWorks, "as BITNET_CPP_DIR"},
@@ -24,6 +35,10 @@ constexpr Variable kVariables[] = {
     {"LLAMA_CROSSVAL_LIBDIR", Variable::kWorks, "as BITNET_CROSSVAL_LIBDIR"},
     {"CROSSVAL_RPATH_BITNET", Variable::kWorks, "as BITNET_CROSSVAL_LIBDIR"},
     {"CROSSVAL_RPATH_LLAMA", Variable::kWorks, "as BITNET_CROSSVAL_LIBDIR"},
+    {"llama_DIR", Variable::kWorks, "setup-cpp-auto looks for a CMake package there"},
+    {"CMAKE_PREFIX_PATH", Variable::kWorks, "setup-cpp-auto looks for a CMake package there"},
+    {"LD_LIBRARY_PATH", Variable::kWorks,
+     "setup-cpp-auto looks for libraries there; no engine takes any from it"},
     {"BITNET_CPP_REPO", Variable::kWorks, "fetch-cpp --repo"},
     {"BITNET_CPP_REV", Variable::kWorks, "fetch-cpp --rev"},
     {"BITNET_CPP_CACHE", Variable::kIgnored, "use PARITYBIT_CACHE, the folder of all that is kept"},
@@ -31,7 +46,8 @@ constexpr Variable kVariables[] = {
     {"BITNET_GGUF", Variable::kWorks, "--model, where CROSSVAL_GGUF is not set"},
     {"CROSSVAL_GGUF_TOKENIZER", Variable::kWorks, "crossval-per-token --tokenizer"},
     {"BITNET_TOKENIZER", Variable::kWorks, "the same, where CROSSVAL_GGUF_TOKENIZER is not set"},
-    {"CROSSVAL_TIMEOUT_SECS", Variable::kWorks, "--timeout: of an engine without progress; in sweep, of a cell"},
+    {"CROSSVAL_TIMEOUT_SECS", Variable::kWorks,
+     "--timeout: of an engine without progress; in sweep, of a cell"},
     {"PARITY_TEST_TIMEOUT_SECS", Variable::kIgnored, "use --timeout or CROSSVAL_TIMEOUT_SECS"},
     {"BITNET_DETERMINISTIC", Variable::kWorks, "--threads 1; all that is compared is deterministic"},
     {"GGML_NUM_THREADS", Variable::kWorks, "--threads"},
@@ -49,6 +65,22 @@ constexpr Variable kVariables[] = {
     {"BITNET_TRACE_VERBOSE", Variable::kWorks, "trace --verbose"},
     {"BITNET_OFFLINE", Variable::kWorks, "--offline"},
     {"HF_TOKEN", Variable::kWorks, "download-model shows it to the hub, and to nobody else", true},
+    // An address of a proxy may hold a password.
+    {"https_proxy", Variable::kWorks, kProxy, true},
+    {"HTTPS_PROXY", Variable::kWorks, kProxy, true},
+    {"http_proxy", Variable::kWorks, kProxy, true},
+    {"HTTP_PROXY", Variable::kWorks, kProxy, true},
+    {"all_proxy", Variable::kWorks, kProxy, true},
+    {"ALL_PROXY", Variable::kWorks, kProxy, true},
+    {"no_proxy", Variable::kWorks, kNoProxy},
+    {"NO_PROXY", Variable::kWorks, kNoProxy},
+    {"NO_COLOR", Variable::kWorks, "no colours on a terminal"},
+    {"COLUMNS", Variable::kWorks, "how wide text is"},
+    {"CI", Variable::kWorks, kCi},
+    {"GITHUB_ACTIONS", Variable::kWorks, kCi},
+    {"JENKINS_HOME", Variable::kWorks, kCi},
+    {"GITLAB_CI", Variable::kWorks, kCi},
+    {"CIRCLECI", Variable::kWorks, kCi},
     {"CROSSVAL_ALLOW_CPP_FAIL", Variable::kRefused,
      "it changes nothing: a reference that fails is never a pass"},
     {"CROSSVAL_PROMPT_SET", Variable::kIgnored, "use --prompts FILE"},
@@ -102,8 +134,15 @@ std::optional<run::Choice> ThreadsVariable() {
     return run::Choice{"threads", "1", "variable BITNET_DETERMINISTIC"};
   for (const char* name : {"GGML_NUM_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"}) {
     const char* value = VariableValue(name);
-    if (const std::optional<int> threads = value ? ThreadsOf(value) : std::nullopt)
-      return run::Choice{"threads", std::to_string(*threads), fmt::format("variable {}", name)};
+    const std::optional<int> threads = value ? ThreadsOf(value) : std::nullopt;
+    if (!threads) continue;
+    // It may be of another machine, or of the one that this container has a part of.
+    const int n = ProcessorCount();
+    if (*threads > kMostThreadsEach * n)
+      return run::Choice{
+          "threads", std::to_string(n),
+          fmt::format("variable {}, which says {}: as many as there are processors", name, *threads)};
+    return run::Choice{"threads", std::to_string(*threads), fmt::format("variable {}", name)};
   }
   return std::nullopt;
 }

@@ -152,26 +152,28 @@ class LocalCheck {
   void CheckBounds() {
     const PointRow* first = nullptr;
     const PointRow* tied = nullptr;
-    int64_t n_above = 0, n_before = 0, n_explained = 0, n_non_finite = 0, n_tied = 0;
+    int64_t n_non_finite = 0, n_tied = 0;
+    Points all, above_bound, before, explained;  // of a point in pieces each piece is a row
     double worst_ratio = 0;
     for (const PointRow* p : order_) {
+      all.insert(KeyOf(*p));
       n_non_finite += IsNonFinite(*p);
       if (IsNonFinite(*p) || !(p->bound > 0)) continue;
       bool above = p->is_defect();
-      n_explained += p->explained_by_codes;
+      if (p->explained_by_codes) explained.insert(KeyOf(*p));
       if (p->explained_by_tie && n_tied++ == 0) tied = p;
       if (!p->above_bound()) worst_ratio = std::max(worst_ratio, p->bound_ratio);
-      n_above += above;
-      n_before += !above && !first;
+      if (above) above_bound.insert(KeyOf(*p));
+      if (!above && !first) before.insert(KeyOf(*p));
       // Siblings are equal: the one whose error is clearest names the place.
       if (above && (!first || (IsSibling(*first, *p) && p->bound_ratio > first->bound_ratio))) first = p;
     }
-    if (n_explained > 0)
+    if (!explained.empty())
       Add(ReasonCode::kExplainedByCodes,
           fmt::format(
               "{} points differ by codes, scales or sums of activations on a rounding boundary and by "
               "nothing else",
-              n_explained));
+              explained.size()));
     if (tied)
       Add(ReasonCode::kNearTie,
           fmt::format("{}: {}{}", PointName(tied->stage, tied->layer), tied->explanation,
@@ -192,11 +194,14 @@ class LocalCheck {
         fmt::format("{}{}: error {:.1e}, bound {}; {} points before it agree, {} of {} points are beyond "
                     "their bound",
                     PointName(first->stage, first->layer), feature,
-                    std::max(first->worst_row, first->worst_feature), BoundText(first->bound), n_before,
-                    n_above, order_.size()));
+                    std::max(first->worst_row, first->worst_feature), BoundText(first->bound),
+                    before.size() - before.count(KeyOf(*first)), above_bound.size(), all.size()));
     if (verdict_->blame == Blame::kNone) verdict_->blame = Blame::kUndetermined;
     Locate(*first);
   }
+
+  using Points = std::set<std::tuple<int32_t, int32_t, int32_t, int32_t>>;  // prompt, step, stage, layer
+  static Points::value_type KeyOf(const PointRow& p) { return {p.prompt, p.step, p.stage, p.layer}; }
 
   static bool IsSibling(const PointRow& a, const PointRow& b) {
     return !ComesBefore(a, b) && !ComesBefore(b, a);

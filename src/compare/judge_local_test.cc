@@ -217,6 +217,7 @@ TEST(JudgeLocal, APointMayComeInPieces) {
   EXPECT_STREQ(ReasonName(v.reasons[0].code), "local-error-above-bound");
   EXPECT_EQ(v.first_divergence->stage, PB_STAGE_Q_PROJ);
   EXPECT_EQ(v.first_divergence->position, 2);
+  EXPECT_NE(v.reasons[0].text.find("1 of 12 points are beyond"), std::string::npos) << v.reasons[0].text;
 }
 
 TEST(JudgeLocal, APointWithoutABoundIsNotCompared) {

@@ -95,7 +95,7 @@ double KlByDefinition(std::span<const float> candidate, const ReferenceRow& refe
 void SetNotComparable(LogitsRow* row) {
   row->finite = false;
   double nan = std::numeric_limits<double>::quiet_NaN();
-  row->rel_l2 = row->max_abs = row->cosine = row->kl = nan;
+  row->rel_l2 = row->max_abs = row->cosine = row->mse = row->kl = nan;
   row->gap_reference = row->gap_candidate = row->gap_change = nan;
 }
 
@@ -136,6 +136,7 @@ double FillDistances(std::span<const float> candidate, const ReferenceRow& refer
   }
   row->max_abs = std::max(std::abs(s.min_y - log_ratio), std::abs(s.max_y - log_ratio));
   double n = static_cast<double>(candidate.size()), r2 = reference.centred_norm2();
+  row->mse = std::max(0.0, s.y2 + 2 * d0 * s.y + n * d0 * d0) / n;  // d = y + d0
   double d2 =
       std::max(0.0, s.y2 - s.y * s.y / n);  // of the centred difference; y differs from d by a constant
   double c2 =

@@ -1,5 +1,5 @@
-// Compares one position's logits of a candidate with those of a reference. Shift-invariant; fp64
-// throughout; a non-finite row is told apart before any number is made of it. Definitions:
+// Compares one position's logits of a candidate with those of a reference. Shift-invariant (but for
+// the mean squared error); fp64 throughout; a non-finite row is told apart before any number is made of it. Definitions:
 // docs/numerics.md.
 #ifndef PARITYBIT_COMPARE_LOGITS_H_
 #define PARITYBIT_COMPARE_LOGITS_H_

@@ -39,7 +39,7 @@ long double LogZOf(const std::vector<float>& v) {
 }
 
 struct Defined {
-  long double kl = 0, max_abs = 0, rel_l2 = 0, cosine = 0;
+  long double kl = 0, max_abs = 0, rel_l2 = 0, cosine = 0, mse = 0;
 };
 
 Defined Define(const std::vector<float>& c, const std::vector<float>& r) {
@@ -49,6 +49,7 @@ Defined Define(const std::vector<float>& c, const std::vector<float>& r) {
     long double lc = c[i] - zc, lr = r[i] - zr;
     out.kl += expl(lr) * (lr - lc);
     out.max_abs = std::max(out.max_abs, fabsl(lc - lr));
+    out.mse += (static_cast<long double>(c[i]) - r[i]) * (static_cast<long double>(c[i]) - r[i]);
     mc += c[i];
     mr += r[i];
   }
@@ -61,6 +62,7 @@ Defined Define(const std::vector<float>& c, const std::vector<float>& r) {
     cc += a * a;
     cr += a * b;
   }
+  out.mse /= static_cast<long double>(r.size());
   out.rel_l2 = sqrtl(dd / rr);
   out.cosine = cr / sqrtl(cc * rr);
   return out;
@@ -106,6 +108,7 @@ TEST(CompareLogits, AgreesWithTheDefinition) {
       EXPECT_NEAR(got.max_abs, static_cast<double>(want.max_abs), 1e-12 * (1 + amount));
       EXPECT_NEAR(got.rel_l2, static_cast<double>(want.rel_l2), 1e-9 * static_cast<double>(want.rel_l2));
       EXPECT_NEAR(got.cosine, static_cast<double>(want.cosine), 1e-12);
+      EXPECT_NEAR(got.mse, static_cast<double>(want.mse), 1e-9 * static_cast<double>(want.mse));
     }
 }
 
@@ -127,13 +130,14 @@ TEST(CompareLogits, EqualBitsGiveZerosAndOne) {
   EXPECT_EQ(row.kl, 0);
   EXPECT_EQ(row.rel_l2, 0);
   EXPECT_EQ(row.max_abs, 0);
+  EXPECT_EQ(row.mse, 0);
   EXPECT_EQ(row.cosine, 1);
   EXPECT_EQ(row.gap_change, 0);
   EXPECT_EQ(row.top_k_overlap, 10);
   EXPECT_FALSE(row.flipped());
 }
 
-TEST(CompareLogits, AShiftChangesNothing) {
+TEST(CompareLogits, AShiftChangesNothingButTheSquaredError) {
   std::vector<float> r(4096), c(4096);
   Random random(9);
   for (size_t i = 0; i < r.size(); ++i) {
@@ -145,6 +149,7 @@ TEST(CompareLogits, AShiftChangesNothing) {
   EXPECT_EQ(row.rel_l2, 0);
   EXPECT_EQ(row.cosine, 1);
   EXPECT_LT(row.max_abs, 1e-13);
+  EXPECT_EQ(row.mse, 64 * 64);
 }
 
 TEST(CompareLogits, ScaleIsSeenWhereCosineIsBlind) {
@@ -168,7 +173,7 @@ TEST(CompareLogits, NonFiniteIsItsOwnClass) {
       EXPECT_EQ(row.n_non_finite[side], 2);
       EXPECT_EQ(row.n_non_finite[1 - side], 0);
       EXPECT_TRUE(std::isnan(row.kl) && std::isnan(row.cosine) && std::isnan(row.rel_l2) &&
-                  std::isnan(row.max_abs));
+                  std::isnan(row.max_abs) && std::isnan(row.mse));
       EXPECT_TRUE(std::isnan(row.gap_change));
     }
   std::vector<float> all(64, kNan);

@@ -43,6 +43,7 @@ struct LogitsRow {
   bool finite = true;                // both rows
   int64_t n_non_finite[2] = {0, 0};  // candidate, reference
   double rel_l2 = 0, max_abs = 0, cosine = 0;
+  double mse = 0;              // mean of (candidate - reference)^2 over the vocabulary, logits as they are
   double kl = 0;               // KL(reference || candidate), nats, full vocabulary
   int32_t top1[2] = {-1, -1};  // candidate, reference; ties: lowest id
   double gap_reference =

@@ -105,13 +105,59 @@ std::string WeightDifference(const OpWeights& a, const OpWeights& b, const FileN
   return difference.Text(a.name, x.noun(), x.n(), files);
 }
 
-void CompareParameters(const HyperParameters& a, const HyperParameters& b, int32_t stage,
-                       const FileNames& files, std::vector<std::string>* out) {
+// Of a tensor of one row that a file need not have: a bias, factors, sinks.
+void CompareVectors(const std::string& name, std::span<const float> a, std::span<const float> b,
+                    const FileNames& files, std::vector<std::string>* out) {
+  if (a.empty() && b.empty()) return;
+  if (a.empty() || b.empty()) {
+    out->push_back(fmt::format("{} is missing in {}", name, a.empty() ? files.first : files.second));
+    return;
+  }
+  if (a.size() != b.size()) {
+    out->push_back(name + " has another shape");
+    return;
+  }
+  TensorDifference difference;
+  for (size_t i = 0; i < a.size(); i++)
+    difference.Add(static_cast<int64_t>(i), a.subspan(i, 1), b.subspan(i, 1));
+  if (std::string text = difference.Text(name, "values", static_cast<int64_t>(a.size()), files);
+      !text.empty())
+    out->push_back(std::move(text));
+}
+
+void CompareRotations(const HyperParameters& a, const HyperParameters& b, int32_t layer,
+                      const FileNames& files, std::vector<std::string>* out) {
   auto differ = [&](const char* what, const auto& x, const auto& y) {
     if (x != y) out->push_back(fmt::format("{}: {} in {}, {} in {}", what, x, files.first, y, files.second));
   };
   auto pairing = [](const HyperParameters& p) {
     return std::string(p.rope_pairing.value == RopePairing::kHalves ? "halves" : "adjacent");
+  };
+  if (a.is_local(layer) && b.is_local(layer)) {
+    differ("RoPE base of local layers", a.local_rope_base.value, b.local_rope_base.value);
+    differ("RoPE scale of local layers", a.local_rope_scale.value, b.local_rope_scale.value);
+  } else {
+    differ("RoPE base", a.rope_base.value, b.rope_base.value);
+    differ("RoPE scale", a.rope_scale.value, b.rope_scale.value);
+  }
+  differ("RoPE dimensions", a.rope_dims, b.rope_dims);
+  differ("RoPE pairing", pairing(a), pairing(b));
+  differ("layers without RoPE", a.unrotated_every, b.unrotated_every);
+  const RopeStretch &s = a.rope_stretch, &t = b.rope_stretch;
+  differ("YaRN", s.yarn, t.yarn);
+  differ("RoPE beta_fast", s.beta_fast, t.beta_fast);
+  differ("RoPE beta_slow", s.beta_slow, t.beta_slow);
+  differ("original context", s.n_ctx_original, t.n_ctx_original);
+  differ("RoPE attention factor", s.attention_factor, t.attention_factor);
+  CompareVectors("rope_freqs.weight", a.rope_factors, b.rope_factors, files, out);
+  CompareVectors("rope_factors_long.weight", s.long_factors, t.long_factors, files, out);
+  CompareVectors("rope_factors_short.weight", s.short_factors, t.short_factors, files, out);
+}
+
+void CompareParameters(const HyperParameters& a, const HyperParameters& b, int32_t stage, int32_t layer,
+                       const FileNames& files, std::vector<std::string>* out) {
+  auto differ = [&](const char* what, const auto& x, const auto& y) {
+    if (x != y) out->push_back(fmt::format("{}: {} in {}, {} in {}", what, x, files.first, y, files.second));
   };
   auto activation = [](const HyperParameters& p) {
     return std::string(p.ffn_activation ? ActivationName(p.ffn_activation->value) : "undeclared");
@@ -119,10 +165,21 @@ void CompareParameters(const HyperParameters& a, const HyperParameters& b, int32
   switch (stage) {
     case PB_STAGE_Q_ROPE:
     case PB_STAGE_K_ROPE:
-      differ("RoPE base", a.rope_base.value, b.rope_base.value);
-      differ("RoPE scale", a.rope_scale.value, b.rope_scale.value);
-      differ("RoPE dimensions", a.rope_dims, b.rope_dims);
-      differ("RoPE pairing", pairing(a), pairing(b));
+      CompareRotations(a, b, layer, files, out);
+      return;
+    case PB_STAGE_EMBEDDINGS:
+      differ("scale of the embeddings", a.embedding_scale, b.embedding_scale);
+      return;
+    case PB_STAGE_ATTN_RESIDUAL:
+    case PB_STAGE_LAYER_OUT:
+      differ("scale of the residual", a.residual_scale, b.residual_scale);
+      return;
+    case PB_STAGE_EXPERT_IDS:
+    case PB_STAGE_EXPERT_WEIGHTS:
+      differ("experts of a token", a.experts.n_used, b.experts.n_used);
+      differ("softmax of the chosen experts alone", a.experts.softmax_of_chosen, b.experts.softmax_of_chosen);
+      differ("normalised weights of experts", a.experts.normalised, b.experts.normalised);
+      differ("scale of the experts' weights", a.experts.scale, b.experts.scale);
       return;
     case PB_STAGE_FFN_ACT:
     case PB_STAGE_FFN_GATED:
@@ -134,9 +191,14 @@ void CompareParameters(const HyperParameters& a, const HyperParameters& b, int32
     case PB_STAGE_ATTN_CONTEXT:
       differ("heads", a.n_heads, b.n_heads);
       differ("KV heads", a.n_kv_heads, b.n_kv_heads);
+      differ("scale of the scores", a.attention_scale, b.attention_scale);
+      differ("cap of the scores", a.score_cap, b.score_cap);
+      differ("window", a.window_of(layer), b.window_of(layer));
       return;
     case PB_STAGE_LOGITS:
       differ("output matrix tied to the embeddings", a.output_tied, b.output_tied);
+      differ("scale of the logits", a.logit_scale, b.logit_scale);
+      differ("cap of the logits", a.logit_cap, b.logit_cap);
       return;
     default:
       return;
@@ -166,15 +228,23 @@ BlameFinding FindBlame(const BlameEvidence& e) {
 std::vector<std::string> FileDifferences(const Model& first, const Model& second, int32_t stage,
                                          int32_t layer, const FileNames& names) {
   std::vector<std::string> differences;
-  CompareParameters(first.params(), second.params(), stage, names, &differences);
+  CompareParameters(first.params(), second.params(), stage, layer, names, &differences);
   const OpWeights a = WeightsOf(first, stage, layer), b = WeightsOf(second, stage, layer);
+  const StageWeights &x = first.weights(stage, layer), &y = second.weights(stage, layer);
+  const std::string& tensor = x.name.empty() ? y.name : x.name;
+  CompareVectors(tensor.substr(0, tensor.rfind('.')) + ".bias", x.bias, y.bias, names, &differences);
+  CompareVectors(fmt::format("blk.{}.attn_sinks.weight", layer), x.sinks, y.sinks, names, &differences);
+  if ((a.matrix || a.vector) != (b.matrix || b.vector))
+    differences.push_back(
+        fmt::format("{} is missing in {}", tensor, a.matrix || a.vector ? names.second : names.first));
   std::string text;
   if (a.matrix && b.matrix) text = WeightDifference(a, b, names);
   if (a.vector && b.vector) {
     text = WeightDifference(a, b, names);
-    const float x = first.params().norm_eps.value, y = second.params().norm_eps.value;
-    if (x != y)
-      differences.push_back(fmt::format("norm eps: {} in {}, {} in {}", x, names.first, y, names.second));
+    const float eps[2] = {first.params().norm_eps.value, second.params().norm_eps.value};
+    if (eps[0] != eps[1])
+      differences.push_back(
+          fmt::format("norm eps: {} in {}, {} in {}", eps[0], names.first, eps[1], names.second));
   }
   if (!text.empty()) differences.push_back(std::move(text));
   return differences;

@@ -50,7 +50,7 @@ Error Participant::Note(Error error) {
   }
   if (error.code == Code::kUnsupported)
     error.message = fmt::format("{} cannot do what was asked: {}", record_.spec, error.message);
-  else
+  else if (!error.message.starts_with(record_.role + ": "))  // where it is called what it is
     error = std::move(error).In(record_.role);
   return error;
 }

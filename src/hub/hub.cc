@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdlib>
 
 namespace pb::hub {
 namespace {
@@ -99,9 +98,7 @@ Result<std::vector<std::string>> PartsOf(const std::string& file) {
   return parts;
 }
 
-Result<std::string> TokenFromEnvironment() {
-  const char* variable = std::getenv("HF_TOKEN");
-  std::string token = variable ? variable : "";
+Result<std::string> CheckToken(std::string token) {
   while (!token.empty() && (token.back() == '\n' || token.back() == '\r' || token.back() == ' '))
     token.pop_back();
   if (std::any_of(token.begin(), token.end(), [](char c) { return c <= ' ' || c >= 0x7f; }))

@@ -33,8 +33,8 @@ std::filesystem::path TargetOf(const std::filesystem::path& out, const std::stri
 // All files of the set that FILE is one of (NAME-00001-of-00003.gguf); else itself.
 Result<std::vector<std::string>> PartsOf(const std::string& file);
 
-// HF_TOKEN; empty: not set. kUsage: it holds what no header may.
-Result<std::string> TokenFromEnvironment();
+// A token (HF_TOKEN) without the line's end behind it; empty: none. kUsage: it holds what no header may.
+Result<std::string> CheckToken(std::string token);
 
 }  // namespace pb::hub
 

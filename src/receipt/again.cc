@@ -38,6 +38,9 @@ class Comparing {
                          recorded_["coverage"]["expected"].dump()));
     CompareEngines();
     if (recorded_.contains("prompts") && again_.contains("prompts")) ComparePrompts();
+    if (recorded_.contains("paths") && again_.contains("paths")) ComparePaths();
+    if (recorded_.contains("axes") && again_.contains("axes") && same_processor_) CompareAxes();
+    if (recorded_.contains("self_check") && again_.contains("self_check")) CompareCases();
     return std::move(out_);
   }
 
@@ -58,6 +61,52 @@ class Comparing {
                          then["role"].get<std::string>(), now["identity"].get<std::string>(),
                          then["identity"].get<std::string>()));
     }
+  }
+
+  // The comparisons beside it, one by one.
+  void ComparePaths() {
+    const Json &then = recorded_["paths"]["runs"], &now = again_["paths"]["runs"];
+    if (then.size() != now.size())
+      return Differ(Outcome::kInvalid,
+                    fmt::format("{} comparisons over other code paths now, {} in the receipt", now.size(),
+                                then.size()));
+    for (size_t i = 0; i < then.size(); ++i)
+      if (then[i]["name"] != now[i]["name"] || then[i]["verdict"] != now[i]["verdict"])
+        Differ(Outcome::kInvalid, fmt::format("the code path '{}' is {} now, and the receipt says {} of '{}'",
+                                              now[i]["name"].get<std::string>(), now[i]["verdict"].dump(),
+                                              then[i]["verdict"].dump(), then[i]["name"].get<std::string>()));
+  }
+
+  // What an engine lies from itself, on the same processor.
+  void CompareAxes() {
+    const Json &then = recorded_["axes"], &now = again_["axes"];
+    if (then.size() != now.size())
+      return Differ(Outcome::kInvalid,
+                    fmt::format("{} variations now, {} in the receipt", now.size(), then.size()));
+    for (size_t i = 0; i < then.size(); ++i)
+      for (const char* key : {"axis", "value", "refused", "equal_bits", "worst_kl"})
+        if (then[i].value(key, Json()) != now[i].value(key, Json())) {
+          Differ(Outcome::kIncomplete,
+                 fmt::format("{} {}: {} is {} now, {} in the receipt", then[i]["axis"].get<std::string>(),
+                             then[i]["value"].get<std::string>(), key, now[i].value(key, Json()).dump(),
+                             then[i].value(key, Json()).dump()));
+          break;
+        }
+  }
+
+  void CompareCases() {
+    const Json &then = recorded_["self_check"]["cases"], &now = again_["self_check"]["cases"];
+    if (then.size() != now.size())
+      return Differ(Outcome::kInvalid,
+                    fmt::format("{} cases now, {} in the receipt", now.size(), then.size()));
+    for (size_t i = 0; i < then.size(); ++i)
+      for (const char* key : {"case", "verdict", "detected", "place", "blame"})
+        if (then[i][key] != now[i][key]) {
+          Differ(Outcome::kInvalid,
+                 fmt::format("{}: {} is {} now, {} in the receipt", then[i]["case"].get<std::string>(), key,
+                             now[i][key].dump(), then[i][key].dump()));
+          break;
+        }
   }
 
   void ComparePrompts() {

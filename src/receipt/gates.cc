@@ -5,9 +5,11 @@
 #include <map>
 #include <set>
 
+#include "receipt/check.h"
 #include "receipt/fields.h"
 #include "receipt/rejudge.h"
 #include "receipt/schema.h"
+#include "receipt/self_gates.h"
 
 namespace pb::receipt {
 namespace {
@@ -15,41 +17,12 @@ namespace {
 using compare::Outcome;
 using Json = nlohmann::json;
 
-// A gate while it is checked: the first thing that is wrong is told.
-class Check {
- public:
-  explicit Check(const char* name) { gate_.name = name, gate_.passed = true; }
-  template <typename... Args>
-  void Fail(Outcome outcome, fmt::format_string<Args...> format, const Args&... args) {
-    FailWith(outcome, fmt::vformat(format, fmt::make_format_args(args...)));
-  }
-  void FailWith(Outcome outcome, std::string why) {
-    ++n_;
-    gate_.outcome = std::max(gate_.outcome, outcome);
-    if (!gate_.passed) return;
-    gate_.passed = false;
-    gate_.saw = std::move(why);
-  }
-  bool failed() const { return !gate_.passed; }
-  Gate End(std::string saw) {
-    if (gate_.passed) gate_.saw = std::move(saw);
-    if (n_ > 1) gate_.saw += fmt::format(" (and {} more)", n_ - 1);
-    return std::move(gate_);
-  }
-
- private:
-  Gate gate_;
-  int n_ = 0;
-};
-
 bool IsComparison(const Json& r) {
   return r["command"].get_ref<const std::string&>().starts_with("crossval");
 }
 bool IsAudit(const Json& r) { return r["command"] == "audit"; }
 bool IsTraceDiff(const Json& r) { return r["command"] == "trace-diff"; }
 bool IsBenchmark(const Json& r) { return r["command"] == "benchmark"; }
-
-std::string Plural(int64_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
 
 Gate Integrity(const Opened& opened, const std::vector<std::string>& violations) {
   Check check("integrity");
@@ -85,7 +58,9 @@ bool IsOnGpu(const Json& engine) {
   return false;
 }
 
-void CheckEngine(const Json& engine, bool recorded, Check* check) {
+// `recorded`: a trace stands for it. A self-check commits its defects in an engine that is wrong on
+// purpose.
+void CheckEngine(const Json& engine, bool recorded, bool mutant, Check* check) {
   const std::string& role = engine["role"].get_ref<const std::string&>();
   const std::string name = FactOf(engine, "description", "name");
   if (!engine["error"].is_null())
@@ -95,7 +70,7 @@ void CheckEngine(const Json& engine, bool recorded, Check* check) {
                        engine["spec"].get<std::string>());
   if (name.empty() || engine["identity"] == "")
     return check->Fail(Outcome::kInvalid, "the {} does not say what it is", role);
-  if (IsMock(name))
+  if (IsMock(name) && !(mutant && role == "mutant"))
     return check->Fail(Outcome::kInvalid, "the {} is {}, which computes no model", role, name);
   for (const auto& [key, fact] : engine["description"].items()) {
     if (!key.starts_with("path.") || recorded) continue;
@@ -125,12 +100,16 @@ void CheckLogitsDigests(const Json& r, Check* check) {
 Gate Computation(const Json& r, const Here& here) {
   Check check("computation");
   const Json& engines = r["engines"];
-  for (const Json& engine : engines) CheckEngine(engine, IsTraceDiff(r), &check);
+  for (const Json& engine : engines) CheckEngine(engine, IsTraceDiff(r), IsSelfCheck(r), &check);
   if (IsComparison(r) || IsAudit(r)) CheckLogitsDigests(r, &check);
-  if (r["model"]["sha256"] == "") check.Fail(Outcome::kIncomplete, "the digest of the model is missing");
+  if (r["model"]["sha256"] == "" && !IsSelfCheck(r))
+    check.Fail(Outcome::kIncomplete, "the digest of the model is missing");
   if (here.require_gpu && std::none_of(engines.begin(), engines.end(), IsOnGpu))
     check.Fail(Outcome::kIncomplete, "no engine computed on a GPU: {}", EngineName(engines[0]));
-  if (IsBenchmark(r)) return check.End(fmt::format("{} ran", EngineName(engines[0])));
+  if (IsBenchmark(r) || IsNoise(r)) return check.End(fmt::format("{} ran", EngineName(engines[0])));
+  if (IsSelfCheck(r))
+    return check.End(fmt::format("{} ran, by the digests of their libraries",
+                                 Plural(static_cast<int64_t>(engines.size()), "engine")));
   const auto sameness = [&](const char* key) { return engines[0][key] == engines[1][key]; };
   const bool same = sameness("identity") && sameness("settings") && sameness("session_facts") &&
                     engines[0]["model"]["sha256"] == engines[1]["model"]["sha256"];
@@ -179,6 +158,8 @@ void CheckPointCounts(const Json& r, Check* check) {
 }
 
 Gate Coverage(const Json& r) {
+  if (IsNoise(r)) return NoiseCoverage(r);
+  if (IsSelfCheck(r)) return SelfCheckCoverage(r);
   Check check("coverage");
   const Json& c = r["coverage"];
   const int64_t expected = c["expected"], compared = c["compared"];
@@ -197,11 +178,12 @@ Gate Coverage(const Json& r) {
       check.Fail(Outcome::kIncomplete, "{}: {}", list, name.get<std::string>());
   if (IsComparison(r)) CheckRowCounts(r, &check);
   if (r["scope"] == "local" && (IsComparison(r) || IsAudit(r))) CheckPointCounts(r, &check);
-  const size_t n_hidden = c["unobservable"].size();
-  return check.End(fmt::format("{} of {} {}{}", compared, expected, unit,
-                               n_hidden == 0 ? ""
-                                             : fmt::format(", {} that an engine does not show",
-                                                           Plural(static_cast<int64_t>(n_hidden), "stage"))));
+  std::string saw = fmt::format("{} of {} {}", compared, expected, unit);
+  if (const auto n = static_cast<int64_t>(c["unobservable"].size()); n > 0)
+    saw += fmt::format(", {} that an engine does not show", Plural(n, "stage"));
+  if (const auto n = IsComparison(r) ? static_cast<int64_t>(r["paths"]["not_taken"].size()) : 0; n > 0)
+    saw += fmt::format(", {} not gone through", Plural(n, "code path"));
+  return check.End(std::move(saw));
 }
 
 // Each row is of the token that was fed there, in order; a decode step's is what the reference chose.
@@ -230,6 +212,8 @@ void CheckRowTokens(const Json& r, Check* check) {
 }
 
 Gate Tokens(const Json& r) {
+  if (IsNoise(r)) return NoiseTokens(r);
+  if (IsSelfCheck(r)) return SelfCheckTokens(r);
   Check check("tokens");
   int64_t n = 0;
   if (IsTraceDiff(r)) {
@@ -288,6 +272,8 @@ Gate LogitsOfTraces(const Json& r) {
 }
 
 Gate Logits(const Json& r) {
+  if (IsNoise(r)) return NoiseLogits(r);
+  if (IsSelfCheck(r)) return SelfCheckLogits(r);
   Check check("logits");
   if (IsBenchmark(r)) {
     if (r["benchmark"]["tokens"].empty()) check.Fail(Outcome::kIncomplete, "nothing was generated");
@@ -323,6 +309,11 @@ Gate Ops(const Json& r) {
                     r["n_equal"].get<int64_t>(), Plural(static_cast<int64_t>(r["points"].size()), "tensor"));
   } else if (IsComparison(r)) {
     saw = "none was compared: the scope is logits-only";
+  } else if (IsNoise(r)) {
+    for (const std::string& text : NoiseContradictions(r)) check.FailWith(Outcome::kInvalid, text);
+    saw = "none was compared: the engine was measured against itself";
+  } else if (IsSelfCheck(r)) {
+    for (const std::string& text : SelfCheckContradictions(r, &saw)) check.FailWith(Outcome::kInvalid, text);
   }
   for (const std::string& text : VerdictContradictions(r)) check.FailWith(Outcome::kInvalid, text);
   const auto outcome = compare::FindOutcome(r["verdict"].get<std::string>());
@@ -333,20 +324,26 @@ Gate Ops(const Json& r) {
       fmt::format("{}; the verdict, {}, follows from the figures", saw, r["verdict"].get<std::string>()));
 }
 
-// Both runs of an engine, with every point watched and with none, gave the same bits.
-void CheckRepeat(const Json& prompt, size_t i, const char* role, Check* check) {
+// Both runs of an engine gave the same bits: with every point watched and with none, or, where it was
+// not watched, the same again. Whether it was watched.
+bool CheckRepeat(const Json& prompt, size_t i, const char* role, Check* check) {
   const bool audited = prompt["logits_sha256"].is_string();
   const Json& logits = audited ? prompt["logits_sha256"] : prompt["logits_sha256"][role];
   const Json& tapped = audited ? prompt["logits_sha256_tapped"] : prompt["logits_sha256_tapped"][role];
   const Json& untapped = audited ? logits : prompt["logits_sha256_untapped"][role];
-  if (tapped.is_null() || tapped == "")
+  const bool watched = !tapped.is_null() && tapped != "";
+  const Json again = watched ? tapped : audited ? Json() : prompt["logits_sha256_repeated"][role];
+  if (again.is_null())
     check->Fail(Outcome::kIncomplete, "prompt {}: the {} ran once, so nothing shows that it repeats", i,
                 role);
-  else if (tapped != untapped)
+  else if (again != (watched ? untapped : logits))
     check->Fail(Outcome::kIncomplete, "prompt {}: the {}'s logits were others in the second run", i, role);
+  return watched;
 }
 
 Gate Determinism(const Json& r) {
+  if (IsNoise(r)) return NoiseDeterminism(r);
+  if (IsSelfCheck(r)) return SelfCheckDeterminism(r);
   Check check("determinism");
   if (IsBenchmark(r)) {
     const Json& digests = r["benchmark"]["tokens_sha256"];
@@ -362,17 +359,16 @@ Gate Determinism(const Json& r) {
                    t["role"].get<std::string>());
     return check.End("both were recorded beside a run without taps, with the same logits");
   }
-  for (size_t i = 0; i < r["prompts"].size(); ++i) {
-    const Json& prompt = r["prompts"][i];
-    if (IsAudit(r)) {
-      CheckRepeat(prompt, i, "engine", &check);
-      continue;
+  bool watched = true;
+  for (size_t i = 0; i < r["prompts"].size(); ++i)
+    for (const char* role : {"candidate", "reference"}) {
+      const bool audited = IsAudit(r);
+      if (audited && role == std::string_view("reference")) continue;
+      watched &= CheckRepeat(r["prompts"][i], i, audited ? "engine" : role, &check);
     }
-    CheckRepeat(prompt, i, "candidate", &check);
-    CheckRepeat(prompt, i, "reference", &check);
-  }
   if (r["prompts"].empty()) check.Fail(Outcome::kIncomplete, "nothing ran");
-  return check.End("a second run of each engine, every point watched, gave the same bits");
+  return check.End(fmt::format("a second run of each engine{} gave the same bits",
+                               watched ? ", every point watched," : ", nothing watched,"));
 }
 
 Gate Identity(const Json& r, const Here& here) {
@@ -417,6 +413,9 @@ std::vector<FileHere> FilesOf(const Json& r) {
                                    [&](const FileHere& f) { return f.path == path && f.recorded == digest; });
     if (!known && !path.empty() && digest.size() == 64) files.push_back({std::move(what), path, digest, ""});
   };
+  if (IsSelfCheck(r))
+    for (const Json& model : r["models"])
+      add(model["path"].get<std::string>(), model["path"], model["sha256"]);
   for (const Json& engine : r["engines"]) {
     const std::string role = engine["role"];
     add("the model", engine["model"]["path"], engine["model"]["sha256"]);

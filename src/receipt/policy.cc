@@ -16,7 +16,8 @@ namespace {
 using compare::Outcome;
 using Json = nlohmann::json;
 
-constexpr const char* kRuns[] = {"crossval", "crossval-per-token", "audit", "trace-diff", "benchmark"};
+constexpr const char* kRuns[] = {"crossval", "crossval-per-token", "audit", "trace-diff", "benchmark",
+                                 "noise",    "self-check"};
 
 Result<GatePolicy> ReadGate(const Json& json, size_t index, std::optional<double> max_age_days) {
   std::string where = fmt::format("gate {}", index + 1);
@@ -119,7 +120,8 @@ Gate CheckReference(const Json& r, bool require_cpp) {
   if (!require_cpp) return Passed("reference", "any");
   for (const Json& engine : r["engines"]) {
     const std::string name = FactOf(engine, "description", "name");
-    if (engine["role"] == "reference" && name != "native" && name != "oracle" && !name.empty())
+    if ((engine["role"] == "reference" || r["command"] == "noise") && name != "native" && name != "oracle" &&
+        !name.empty())
       return Passed("reference", name);
   }
   return Failed("reference", Outcome::kIncomplete, "no C++ reference took part");
@@ -161,14 +163,14 @@ Result<Policy> ReadPolicy(const Json& toml) {
 
 std::vector<Gate> CheckPolicy(const Json& r, const GatePolicy& policy, bool require_cpp) {
   std::vector<Gate> gates = {CheckVerdict(r, policy)};
-  if (r["command"] != "benchmark") {
+  if (r["command"] != "benchmark" && r["command"] != "noise") {
     const bool local = r["scope"] == "local" || r["command"] == "trace-diff";
     gates.push_back(local || policy.logits_only
                         ? Passed("scope", local ? "every op" : "the logits alone, which the policy takes")
                         : Failed("scope", Outcome::kIncomplete,
                                  "the logits alone were compared; scope = \"logits-only\" would take that"));
-    gates.push_back(CheckLimits(r, policy));
   }
+  if (r["command"] != "benchmark") gates.push_back(CheckLimits(r, policy));
   if (require_cpp) gates.push_back(CheckReference(r, require_cpp));
   return gates;
 }

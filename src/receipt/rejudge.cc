@@ -70,7 +70,15 @@ class LogitsAgain {
     const std::string limit = kl_worst_ ? fmt::format("limit {:.1e}", *kl_worst_) : std::string("no limit");
     judged_.saw = fmt::format("{} position{}, worst KL {:.1e} ({}), the same next token at {}", n,
                               n == 1 ? "" : "s", worst_kl_, limit, n - n_flips_);
+    if (n_drifting_ > 0)
+      judged_.saw += fmt::format(", {} beyond the noise, which is drift{}", n_drifting_,
+                                 kl_worst_effect_ ? fmt::format(" up to {:.1e}", *kl_worst_effect_) : "");
     return std::move(judged_);
+  }
+
+  std::vector<std::string> LimitsAlone() {
+    CheckLimits();
+    return std::move(judged_.contradictions);
   }
 
   LogitsFindings Findings() {
@@ -92,16 +100,51 @@ class LogitsAgain {
     return false;
   }
 
+  // Whether a limit of noise may be exceeded: the reason says drift (whether that is so is asked of the
+  // verdict), and what two precisions make of the logits, where that is the reason, holds.
+  bool IsDrift(ReasonCode code, double value, const std::optional<double>& effect) const {
+    for (const Json& reason : receipt_["reasons"])
+      if (reason["code"] == compare::ReasonName(code))
+        return reason["outcome"] == "drift" && (!effect || value <= *effect);
+    return false;
+  }
+
+  // A limit of two precisions: the noise's, and a multiple of what the arbiter's logits differ by.
+  void CheckEffect(const std::string& name, double value) {
+    const Json& effect = receipt_["precision_effect"];
+    if (effect.is_null()) return Contradict("the limit {} has no effect that it comes of", name);
+    const struct {
+      const char *limit, *effect;
+      double noise, factor;
+    } rows[] = {{"kl.mean.precision", "mean_kl", largest_mean_limit_, compare::kMeanFactor},
+                {"kl.worst.precision", "worst_kl", kl_worst_.value_or(0), compare::kWorstFactor},
+                {"gap.change.precision", "worst_gap", gap_.value_or(0), compare::kWorstFactor}};
+    for (const auto& row : rows) {
+      const double is = row.noise + row.factor * Number(effect[row.effect]).value_or(0);
+      if (name == row.limit && !Near(value, is))
+        Contradict("the limit {} is {:.6e}, and its effect makes {:.6e} of it", name, value, is);
+    }
+  }
+
   // What a limit of the noise's is of the floor that the receipt names.
   void CheckLimits() {
     kl_worst_ = limits_.Find("kl.worst"), gap_ = limits_.Find("gap.change");
+    kl_worst_effect_ = limits_.Find("kl.worst.precision"), gap_effect_ = limits_.Find("gap.change.precision");
+    kl_mean_effect_ = limits_.Find("kl.mean.precision");
+    for (const Json& limit : receipt_["limits"])
+      if (limit["name"] == "kl.prefill.mean" || limit["name"] == "kl.decode.mean")
+        largest_mean_limit_ = std::max(largest_mean_limit_, Number(limit["value"]).value_or(0));
     const Json& floor = receipt_["noise_floor"];
     const bool fused = AttentionDiffers(receipt_);
     for (const Json& limit : receipt_["limits"]) {
       const std::string& name = limit["name"].get_ref<const std::string&>();
       if (limit["value"].is_null()) Contradict("the limit {} has no value", name);
-      if (limit["by_user"].get<bool>() || name.ends_with(".precision") || limit["value"].is_null()) continue;
+      if (limit["by_user"].get<bool>() || limit["value"].is_null()) continue;
       const double value = limit["value"];
+      if (name.ends_with(".precision")) {
+        CheckEffect(name, value);
+        continue;
+      }
       if (floor.is_null()) {
         if (name != "gap.change" || value != 0)
           Contradict("the limit {} is measured, and there is no noise floor", name);
@@ -137,25 +180,31 @@ class LogitsAgain {
     Group& group = groups_[{row["prompt"], row["phase"] == "decode"}];
     group.sum += *kl, group.n++;
     bool above = false;
+    bool drifts = false;
     const auto check = [&](ReasonCode code, std::string_view name, const std::optional<double>& limit,
-                           std::optional<double> value, bool lower_is_worse = false) {
+                           std::optional<double> value, bool lower_is_worse = false,
+                           const std::optional<double>& effect = std::nullopt) {
       if (!limit || (value && (lower_is_worse ? *value >= *limit : *value <= *limit))) return;
-      Beyond(fmt::format("{}: {} is {}, limit {:.3e}", Where(row), name,
-                         value ? fmt::format("{:.3e}", *value) : "not known", *limit));
+      const bool drift = value && !IsByUser(name) && IsDrift(code, *value, effect);
+      drifts = drifts || drift;
+      if (!drift)
+        Beyond(fmt::format("{}: {} is {}, limit {:.3e}", Where(row), name,
+                           value ? fmt::format("{:.3e}", *value) : "not known", effect.value_or(*limit)));
       findings_.codes.insert(code);
       findings_.any_limit_by_noise_exceeded |= !IsByUser(name);
       above = true;
     };
-    check(ReasonCode::kKlWorstAboveLimit, "kl.worst", kl_worst_, kl);
+    check(ReasonCode::kKlWorstAboveLimit, "kl.worst", kl_worst_, kl, false, kl_worst_effect_);
     check(ReasonCode::kCosineBelowLimit, "cosine.min", limits_.Find("cosine.min"), Number(row["cosine"]),
           true);
     check(ReasonCode::kRelL2AboveLimit, "rel_l2.worst", limits_.Find("rel_l2.worst"), Number(row["rel_l2"]));
     check(ReasonCode::kMaxAbsAboveLimit, "max_abs.worst", limits_.Find("max_abs.worst"), max_abs);
     if (row["top1"]["candidate"] != row["top1"]["reference"]) {
       ++n_flips_;
-      check(ReasonCode::kTop1Flip, "gap.change", gap_, gap);
+      check(ReasonCode::kTop1Flip, "gap.change", gap_, gap, false, gap_effect_);
       if (gap_ && *gap <= *gap_) findings_.codes.insert(ReasonCode::kNearTie);
     }
+    n_drifting_ += drifts;
     if (kl_worst_ && above != row["above_limit"].get<bool>())
       Contradict("{}: {} beyond a limit, and the receipt says otherwise", Where(row),
                  above ? "is" : "is not");
@@ -189,8 +238,9 @@ class LogitsAgain {
       const double mean = group.sum / static_cast<double>(group.n);
       if (!limit && kl_worst_) Unjudged(fmt::format("prompt {}: there is no limit {}", key.first, name));
       if (!limit || mean <= *limit) continue;
-      Beyond(fmt::format("prompt {}: the mean KL over {} positions is {:.3e}, limit {} {:.3e}", key.first,
-                         group.n, mean, name, *limit));
+      if (IsByUser(name) || !IsDrift(ReasonCode::kKlMeanAboveLimit, mean, kl_mean_effect_))
+        Beyond(fmt::format("prompt {}: the mean KL over {} positions is {:.3e}, limit {} {:.3e}", key.first,
+                           group.n, mean, name, kl_mean_effect_.value_or(*limit)));
       findings_.codes.insert(ReasonCode::kKlMeanAboveLimit);
       findings_.any_limit_by_noise_exceeded |= !IsByUser(name);
     }
@@ -204,11 +254,13 @@ class LogitsAgain {
   const Json& receipt_;
   Limits limits_;
   std::optional<double> kl_worst_, gap_;
+  std::optional<double> kl_worst_effect_, gap_effect_, kl_mean_effect_;  // of two precisions
+  double largest_mean_limit_ = 0;
   Judged judged_;
   LogitsFindings findings_;
   std::map<std::pair<int64_t, bool>, Group> groups_;  // prompt, whether decode
   double worst_kl_ = 0;
-  int64_t n_flips_ = 0;
+  int64_t n_flips_ = 0, n_drifting_ = 0;
 };
 
 std::string PointAt(const Json& p) {
@@ -269,6 +321,7 @@ class VerdictAgain {
     if (command.starts_with("crossval")) {
       if (IsComparable()) CheckLogits();
       if (receipt_["scope"] == "local") CheckOps();
+      CheckPaths();
     }
     if (command == "audit") CheckOps();
     if (command == "trace-diff") CheckTraces();
@@ -295,7 +348,7 @@ class VerdictAgain {
       const auto code = compare::FindReason(name);
       const auto outcome = compare::FindOutcome(reason["outcome"].get<std::string>());
       if (!code || !outcome) {
-        if (receipt_["command"] != "benchmark") Add("the reason {} is not known", name);
+        if (name != "measured") Add("the reason {} is not known", name);
         continue;
       }
       told_.emplace(*code, *outcome);
@@ -305,8 +358,12 @@ class VerdictAgain {
             compare::OutcomeName(*fixed));
     }
     if (receipt_["verdict"] == "measured") {
-      if (receipt_["command"] != "benchmark") Add("nothing but a benchmark has the verdict measured");
+      const std::string& command = receipt_["command"].get_ref<const std::string&>();
+      if (command != "benchmark" && command != "noise" && command != "self-check")
+        Add("nothing but a measurement has the verdict measured");
       if (receipt_["exit_code"] != 0) Add("a measurement has the exit code 0");
+      if (compare::ExitCode(worst) != 0)
+        Add("the verdict is measured, and the worst of its reasons is {}", compare::OutcomeName(worst));
       return;
     }
     if (receipt_["verdict"] != compare::OutcomeName(worst))
@@ -368,6 +425,27 @@ class VerdictAgain {
       Expect(true, ReasonCode::kPointsMissing);
   }
 
+  // What a comparison beside this one finds is its verdict; and a path that nothing went through is not
+  // taken.
+  void CheckPaths() {
+    const Json& paths = receipt_["paths"];
+    for (const Json& run : paths["runs"]) {
+      const auto outcome =
+          run["verdict"].is_null() ? std::nullopt : compare::FindOutcome(run["verdict"].get<std::string>());
+      if (outcome > Outcome::kIncomplete && receipt_["exit_code"] == 0)
+        Add("the code path '{}' is {}, and the verdict is a pass", run["name"].get<std::string>(),
+            compare::OutcomeName(*outcome));
+    }
+    const Json& prompts = receipt_["prompts"];
+    const bool decodes = std::any_of(prompts.begin(), prompts.end(),
+                                     [](const Json& prompt) { return !prompt["decoded"].empty(); });
+    const bool left =
+        std::find(paths["not_taken"].begin(), paths["not_taken"].end(), "decode") != paths["not_taken"].end();
+    if (paths["runs"].empty() && decodes == left && !receipt_["positions"].empty())
+      Add("the code path 'decode' is {} those not taken, and {}", left ? "among" : "not among",
+          decodes ? "there are decode steps" : "there is no decode step");
+  }
+
   void CheckTraces() {
     bool above = false;
     for (const Json& p : receipt_["points"]) above = above || p["own_error"]["state"] == "above";
@@ -382,6 +460,8 @@ class VerdictAgain {
 }  // namespace
 
 Judged JudgeLogitsAgain(const Json& receipt) { return LogitsAgain(receipt).Judge(); }
+
+std::vector<std::string> JudgeLimitsAgain(const Json& receipt) { return LogitsAgain(receipt).LimitsAlone(); }
 
 Judged JudgeOpsAgain(const Json& receipt) {
   Judged judged;

@@ -22,6 +22,8 @@ struct Judged {
 
 // The logits of a comparison of two engines, position by position and by means.
 Judged JudgeLogitsAgain(const nlohmann::json& receipt);
+// Whether each limit of noise's is what the floor makes of it; a sentence for each that is not.
+std::vector<std::string> JudgeLimitsAgain(const nlohmann::json& receipt);
 // Every op that was compared on equal inputs.
 Judged JudgeOpsAgain(const nlohmann::json& receipt);
 // Whether verdict, exit code and reasons are those that logits, ops and coverage come to.

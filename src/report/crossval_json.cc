@@ -50,17 +50,6 @@ Json Points(const std::vector<compare::PointRow>& rows, JsonWriter* writer) {
   return out;
 }
 
-Json Paths(const run::Comparison& c) {
-  Json runs = Json::array(), left = Json::array();
-  for (const run::PathRun& p : c.path_runs)
-    runs.push_back({{"name", p.name},
-                    {"verdict", p.outcome.empty() ? Json(nullptr) : Json(p.outcome)},
-                    {"text", p.text},
-                    {"wall_seconds", p.wall_seconds}});
-  for (run::Path p : run::PathsNotTaken(c)) left.push_back(run::PathText(p));
-  return Json{{"runs", std::move(runs)}, {"not_taken", std::move(left)}};
-}
-
 Json DefaultConfiguration(const run::Comparison& c, JsonWriter* writer) {
   if (!c.reference_default) return nullptr;
   const run::DefaultConfiguration& d = *c.reference_default;
@@ -101,7 +90,8 @@ std::string RenderJson(const run::Comparison& c, const Context& context) {
   out["accumulated"] = Points(c.accumulated, &writer);
   out["growth"] = writer.Growth();
   out["prompts"] = Prompts(c, &writer);
-  out["paths"] = Paths(c);
+  out["precision_effect"] = writer.Effect();
+  out["paths"] = writer.Paths();
   out["noise_floor"] = writer.Floor();
   if (!out["noise_floor"].is_null()) {
     out["noise_floor"]["runs_from_cache"] = c.floor.n_cached;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <tuple>
 
 #include "report/crossval_report.h"
 #include "report/diagnosis_report.h"
@@ -136,14 +138,17 @@ class TextReport {
 
   void Points() {
     if (c_.points.empty()) return;
-    int64_t n_beyond = 0, n_explained = 0;
+    // A long prompt comes in pieces.
+    std::set<std::tuple<int32_t, int32_t, int32_t, int32_t>> beyond, explained;
     for (const compare::PointRow& p : c_.points) {
-      n_beyond += p.is_defect() && c_.verdict.differing.empty();
-      n_explained += p.above_bound() && !p.is_defect();
+      const std::tuple point(p.prompt, p.step, p.stage, p.layer);
+      if (p.is_defect() && c_.verdict.differing.empty()) beyond.insert(point);
+      if (p.above_bound() && !p.is_defect()) explained.insert(point);
     }
     std::string text = fmt::format("{} tensors compared on equal inputs", c_.verdict.coverage.compared);
-    if (n_beyond > 0) text += fmt::format(", {} beyond what rounding explains", n_beyond);
-    if (n_explained > 0) text += fmt::format(", {} beyond their bound for a reason (below)", n_explained);
+    if (!beyond.empty()) text += fmt::format(", {} beyond what rounding explains", beyond.size());
+    if (!explained.empty())
+      text += fmt::format(", {} beyond their bound for a reason (below)", explained.size());
     if (const compare::PointRow* worst = WorstPoint(c_.points)) text += "; the worst in " + WorstText(*worst);
     Line("ops", text);
     NotShown();

@@ -21,6 +21,9 @@ using Json = nlohmann::ordered_json;
 std::string WhatItIsOf(const nlohmann::json& r) {
   std::string text = r["command"].get<std::string>();
   const nlohmann::json& engines = r["engines"];
+  if (r["command"] == "self-check")
+    return fmt::format("{}, {}, {}", text, r["self_check"]["what"].get<std::string>(),
+                       r["created"].get<std::string>());
   text += ", " + engines[0]["spec"].get<std::string>();
   if (engines.size() > 1 && r["command"] != "audit")
     text += " against " + engines[1]["spec"].get<std::string>();

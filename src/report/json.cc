@@ -106,6 +106,8 @@ Json JsonWriter::Prompt(const run::PromptRecord& p) {
                {{"candidate", digest(p.tapped_sha256[0])}, {"reference", digest(p.tapped_sha256[1])}}},
               {"logits_sha256_untapped",
                {{"candidate", digest(p.untapped_sha256[0])}, {"reference", digest(p.untapped_sha256[1])}}},
+              {"logits_sha256_repeated",
+               {{"candidate", digest(p.repeated_sha256[0])}, {"reference", digest(p.repeated_sha256[1])}}},
               {"candidate_watched_positions", p.n_watched > 0 ? Json(p.n_watched) : Json()},
               {"traces", {{"candidate", Trace(p.traces[0])}, {"reference", Trace(p.traces[1])}}}};
 }
@@ -150,6 +152,7 @@ Json JsonWriter::Position(const compare::LogitsRow& row, bool with_text) {
   out["rel_l2"] = Number(row.rel_l2);
   out["max_abs"] = Number(row.max_abs);
   out["cosine"] = Number(row.cosine);
+  out["mse"] = Number(row.mse);
   out["top1"] = Pair(row.top1[0], row.top1[1]);
   out["gap"] = Json{{"candidate", Number(row.gap_candidate)},
                     {"reference", Number(row.gap_reference)},
@@ -274,6 +277,25 @@ Json JsonWriter::FirstDivergence() {
               {"layer", d.stage ? Json(d.layer) : Json(nullptr)},
               {"stage", d.stage ? Json(StageName(*d.stage)) : Json(nullptr)},
               {"feature", d.feature ? Json(*d.feature) : Json(nullptr)}};
+}
+
+Json JsonWriter::Effect() {
+  if (!c_.effect) return nullptr;
+  return Json{{"mean_kl", Number(c_.effect->mean_kl)},
+              {"worst_kl", Number(c_.effect->worst_kl)},
+              {"worst_gap", Number(c_.effect->worst_gap)},
+              {"n_positions", c_.effect->n_positions}};
+}
+
+Json JsonWriter::Paths() {
+  Json runs = Json::array(), left = Json::array();
+  for (const run::PathRun& p : c_.path_runs)
+    runs.push_back({{"name", p.name},
+                    {"verdict", p.outcome.empty() ? Json(nullptr) : Json(p.outcome)},
+                    {"text", p.text},
+                    {"wall_seconds", Number(p.wall_seconds)}});
+  for (run::Path p : run::PathsNotTaken(c_)) left.push_back(run::PathText(p));
+  return Json{{"runs", std::move(runs)}, {"not_taken", std::move(left)}};
 }
 
 Json JsonWriter::Choices() {

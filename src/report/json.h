@@ -38,6 +38,8 @@ class JsonWriter {
   Json CoverageOf();
   Json FirstDivergence();  // null when there is none
   Json Choices();
+  Json Effect();  // of two precisions upon the logits; null where no limit comes of it
+  Json Paths();   // code paths: the comparisons beside this one, and those that none went through
 
  private:
   Json TopK(const compare::LogitsRow& row, int side, bool with_text);

@@ -223,6 +223,24 @@ Json FloorJson(const run::SelfNoise& noise, JsonWriter* writer) {
   return out;
 }
 
+Json PromptsJson(const run::Comparison& run) {
+  Json out = Json::array();
+  for (const run::PromptRecord& p : run.prompts)
+    out.push_back(Json{{"text", p.text},
+                       {"origin", p.origin},
+                       {"tokens", p.tokens},
+                       {"steps_asked", p.steps_asked},
+                       {"decoded", p.decoded},
+                       {"logits_sha256", p.logits_sha256[1]}});
+  return out;
+}
+
+Json AxesJson(const run::SelfNoise& noise, JsonWriter* writer) {
+  Json out = Json::array();
+  for (const noise::AxisRow& row : noise.axes) out.push_back(AxisJson(row, writer));
+  return out;
+}
+
 }  // namespace
 
 std::string RenderNoiseText(const run::SelfNoise& noise, const Context& context, const TextOptions& options) {
@@ -243,19 +261,11 @@ std::string RenderNoiseJson(const run::SelfNoise& noise, const Context& context)
   out["model"] = Json{{"path", run.reference.model_path.string()}, {"sha256", run.reference.model_sha256}};
   out["noise_floor"] = FloorJson(noise, &writer);
   out["limits"] = writer.Limits();
-  out["axes"] = Json::array();
-  for (const noise::AxisRow& row : noise.axes) out["axes"].push_back(AxisJson(row, &writer));
+  out["axes"] = AxesJson(noise, &writer);
   out["first_divergence"] = writer.FirstDivergence();
   out["blame"] = compare::BlameName(v.blame);
   out["n_calibration"] = noise.n_calibration;
-  out["prompts"] = Json::array();
-  for (const run::PromptRecord& p : run.prompts)
-    out["prompts"].push_back(Json{{"text", p.text},
-                                  {"origin", p.origin},
-                                  {"tokens", p.tokens},
-                                  {"steps_asked", p.steps_asked},
-                                  {"decoded", p.decoded},
-                                  {"logits_sha256", p.logits_sha256[1]}});
+  out["prompts"] = PromptsJson(run);
   out["choices"] = writer.Choices();
   out["notes"] = context.notes;
   out["command"] = context.command;
@@ -264,6 +274,32 @@ std::string RenderNoiseJson(const run::SelfNoise& noise, const Context& context)
   out["wall_seconds"] = writer.Number(run.wall_seconds);
   out["non_finite_numbers"] = writer.non_finite_numbers();
   return DumpJson(out, 2) + "\n";
+}
+
+std::string RenderReceipt(const run::SelfNoise& noise, const Context& context, const ReceiptHead& head) {
+  const run::Comparison& run = noise.run;
+  const compare::Verdict& v = run.verdict;
+  JsonWriter writer(run);
+  Json out = ReceiptBase(context, head);
+  out["verdict"] = v.outcome == Outcome::kMatch ? "measured" : compare::OutcomeName(v.outcome);
+  out["scope"] = nullptr;
+  out["exit_code"] = compare::ExitCode(v.outcome);
+  out["reasons"] = writer.Reasons();
+  out["engines"] = Json::array({writer.Engine(run.reference)});
+  out["model"] =
+      Json{{"name", run.reference.model_path.filename().string()}, {"sha256", run.reference.model_sha256}};
+  out["coverage"] = writer.CoverageOf();
+  out["first_divergence"] = writer.FirstDivergence();
+  out["blame"] = compare::BlameName(v.blame);
+  out["limits"] = writer.Limits();
+  out["noise_floor"] = writer.Floor();
+  out["axes"] = AxesJson(noise, &writer);
+  out["n_calibration"] = noise.n_calibration;
+  out["prompts"] = PromptsJson(run);
+  out["choices"] = writer.Choices();
+  out["wall_seconds"] = writer.Number(run.wall_seconds);
+  out["non_finite_numbers"] = writer.non_finite_numbers();
+  return SealReceipt(out);
 }
 
 }  // namespace pb::report

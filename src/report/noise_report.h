@@ -5,6 +5,7 @@
 #include <string>
 
 #include "report/crossval_report.h"
+#include "report/receipt.h"
 #include "run/self_noise.h"
 
 namespace pb::report {
@@ -13,6 +14,8 @@ namespace pb::report {
 std::string RenderNoiseText(const run::SelfNoise& noise, const Context& context, const TextOptions& options);
 // Schema paritybit.noise-run/0; the verdict of a measurement that nothing is wrong with is "ok".
 std::string RenderNoiseJson(const run::SelfNoise& noise, const Context& context);
+
+std::string RenderReceipt(const run::SelfNoise& noise, const Context& context, const ReceiptHead& head);
 
 }  // namespace pb::report
 

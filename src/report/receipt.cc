@@ -121,6 +121,8 @@ std::string RenderReceipt(const run::Comparison& c, const Context& context, cons
   out["accumulated"] = List(c.accumulated, [&](const compare::PointRow& p) { return writer.Point(p); });
   out["growth"] = writer.Growth();
   out["prompts"] = List(c.prompts, [&](const run::PromptRecord& p) { return writer.Prompt(p); });
+  out["precision_effect"] = writer.Effect();
+  out["paths"] = writer.Paths();
   out["noise_floor"] = writer.Floor();
   out["distance"] = writer.Distance();
   out["non_finite_numbers"] = writer.non_finite_numbers();

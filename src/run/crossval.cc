@@ -103,6 +103,8 @@ class CrossvalRun {
   Status TakeFloor();
   // Where logits lie beyond the floor of a comparison whose ops agree, watching may hide why.
   Status WatchWholeInDoubt();
+  // Runs a second time what was not watched.
+  Status Repeat();
   void TellOfDoubts();
   // Where ops are not compared: what the engines' products show, if that may be why the logits
   // part.
@@ -433,6 +435,40 @@ Status CrossvalRun::WatchWholeInDoubt() {
   return {};
 }
 
+Status CrossvalRun::Repeat() {
+  bool repeats[2] = {true, true};
+  for (size_t i = 0; i < out_.prompts.size(); ++i) {
+    PromptRecord& prompt = out_.prompts[i];
+    drive::Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
+    sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
+    for (int side : {kCandidate, kReference}) {
+      if (!prompt.tapped_sha256[side].empty()) continue;
+      if (side == kReference && prompt.reference_part) {
+        prompt.repeated_sha256[side] = prompt.logits_sha256[side];
+        continue;
+      }
+      if (request_.progress)
+        request_.progress("a second run", static_cast<int64_t>(i), static_cast<int64_t>(out_.prompts.size()));
+      PB_TRY(sides_[side].OpenSession(session_[side]));
+      RowsDigest digest;
+      PB_TRY(
+          drive::EvaluateSequence(sides_[side], sequence, [&](int32_t, std::span<const float> row) -> Status {
+            digest.Update(row);
+            return {};
+          }));
+      prompt.repeated_sha256[side] = digest.sha256.Hex();
+      repeats[side] &= prompt.repeated_sha256[side] == prompt.logits_sha256[side];
+    }
+  }
+  for (int side : {kCandidate, kReference})
+    if (!repeats[side])
+      evidence_.obstacles.push_back(
+          {compare::Outcome::kIncomplete, compare::ReasonCode::kNotRepeatable,
+           fmt::format("the {} is not repeatable: two equal runs of it give other logits",
+                       sides_[side].record().role)});
+  return {};
+}
+
 void CrossvalRun::TellOfDoubts() {
   size_t longest = 0;
   for (const PromptRecord& prompt : out_.prompts) {
@@ -517,6 +553,7 @@ void CrossvalRun::Judge() {
     const bool f16_attention = out_.verdict.Has(compare::ReasonCode::kFusedAttention);
     evidence_.effect = PredictEffect(request_, out_, *model_, act_quant, f16_attention);
     judge();
+    if (evidence_.effect && evidence_.effect->why_none.empty()) out_.effect = evidence_.effect;
   }
   for (compare::PromptEvidence& prompt : evidence_.prompts)
     out_.rows.insert(out_.rows.end(), prompt.rows.begin(), prompt.rows.end());
@@ -561,6 +598,7 @@ Result<Comparison> CrossvalRun::Run() {
     evidence_.no_floor_reason = failed_ ? "an engine failed" : "nothing was compared";
   if (compared && !failed_) PB_TRY(Absorb(WatchWholeInDoubt()));
   if (whole) FinishLocally();
+  if (whole && request_.repeat) PB_TRY(Absorb(Repeat()));
   bool flash = drive::FindSetting(session_[kReference], "attn.flash") != nullptr;
   if (compared && !failed_ && finite_ && request_.default_row && flash && first_rows_)
     CompareDefaultConfiguration();

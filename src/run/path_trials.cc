@@ -61,7 +61,7 @@ std::optional<PathTrial> Shorter(const PathTrial& trial) {
 }
 
 bool FindsInEngines(const compare::Verdict& verdict) {
-  return verdict.outcome == compare::Outcome::kDiverged || verdict.outcome == compare::Outcome::kEngineFailed;
+  return verdict.outcome >= compare::Outcome::kDiverged;  // engine-failed, invalid
 }
 
 }  // namespace pb::run

@@ -12,6 +12,7 @@
 
 #include "compare/token_grid.h"
 #include "compare/types.h"
+#include "compare/verdict.h"
 #include "drive/engine_record.h"
 #include "model/doubt.h"
 #include "noise/floor_record.h"
@@ -66,6 +67,9 @@ struct PromptRecord {
   bool observer_effect(int side) const {
     return !tapped_sha256[side].empty() && tapped_sha256[side] != untapped_sha256[side];
   }
+  // Candidate, reference: the same in a second session, where nothing was watched (Request::repeat);
+  // of a kept reference what was recorded, which the engine gave twice then; empty: not run.
+  std::string repeated_sha256[2];
   // Positions that the candidate's watched free run went over, the first of the prompt; 0: all, and
   // the decode steps. Of fewer, its tapped_sha256 and untapped_sha256 are of these positions.
   int64_t n_watched = 0;
@@ -123,6 +127,8 @@ struct Comparison {
   // those went through which found nothing.
   std::vector<PathRun> path_runs;
   std::set<Path> paths_beside;
+  // What two precisions make of the logits, where limits come of it.
+  std::optional<compare::PrecisionEffect> effect;
   compare::Verdict verdict;
   std::vector<NextCommand> next;  // the most useful first
   double wall_seconds = 0;

@@ -68,11 +68,13 @@ struct Request {
   bool default_row = true;
   // what the caller decided and why; copied to the record
   std::vector<Choice> choices;
-  drive::Progress progress;  // may be empty
+  drive::Progress progress;        // may be empty
   drive::TokenizeFn tokenize;      // reads the prompts in the engines' place; may be empty
   std::vector<std::string> notes;  // what is known before anything runs
   KeepRequest keep;
   Reuse reuse = Reuse::kNever;
+  // Where an engine is not watched, run it over each prompt once more: whether it repeats is evidence.
+  bool repeat = false;
   bool token_errors = false;    // also keep the errors of every token at every point
   drive::PairObserver observe;  // sees every pair of the lock-step, prompt by prompt; may be empty
 };

@@ -61,6 +61,12 @@ namespace {
 constexpr const char* kPrompt = "And God said, Let there be light";
 constexpr int32_t kDecodeSteps = 2;
 
+}  // namespace
+
+const char* SelfCheckPrompt() { return kPrompt; }
+
+namespace {
+
 bool ChangesBits(const run::Comparison& comparison) {
   for (const run::PromptRecord& prompt : comparison.prompts)
     if (prompt.logits_sha256[0] != prompt.logits_sha256[1]) return true;

@@ -51,6 +51,9 @@ struct SelfResult {
   std::string match;        // the one against the other: "right" "partial" "nothing" "wrong"
 };
 
+// The prompt of every defect.
+const char* SelfCheckPrompt();
+
 // A defect counts where its local error is at least this many times its bound.
 inline constexpr double kLeastRatio = 10;
 
