@@ -241,7 +241,7 @@ bool IsWhole(const std::vector<ClassPrecision>& classes, const ProductClass& of)
 }
 
 std::string ClassName(const std::vector<ClassPrecision>& classes, const ProductClass& of) {
-  const std::string type(GetBlockFormat(of.weight).name);
+  const std::string type = BlockTypeName(static_cast<uint32_t>(of.weight));
   if (IsWhole(classes, of)) return type;
   return type + (of.rows_32 ? " (a multiple of 32 rows)" : " (no multiple of 32 rows)");
 }
