@@ -53,6 +53,20 @@ class Files(Case):
         changed = self.crossval("-m", first, "-r", "native", "-p", PROMPT)
         self.assertNotEqual(digest, changed.json["model"]["sha256"])
 
+    def test_weights_of_every_shard_are_multiplied(self):
+        """Diagnosis asks the reference's own scalar product for the outputs of a wrong product: of rows in the last file."""
+        first = self.shards(self.folder)
+        wrong = "mutant,mutant.defect=factor_1.05,mutant.stage=down_proj,mutant.layer=2"
+        result = self.crossval("-m", first, "--candidate", wrong, "-r", LLAMA, "-p", PROMPT)
+        self.expect(result, "diverged", 1)
+        sides = {side["role"]: side for side in result.json["diagnosis"]["codes"]["engines"]}
+        self.assertGreater(sides["reference"]["products"]["n"], 0, result)
+        facts = next(engine for engine in result.json["engines"] if engine["role"] == "reference")["model"]
+        whole = self.crossval("-m", self.folder / "whole.gguf", "-r", LLAMA, "-p", PROMPT)
+        of_whole = next(engine for engine in whole.json["engines"] if engine["role"] == "reference")["model"]
+        for fact in ("weights", "output.tied"):
+            self.assertEqual(facts[fact], of_whole[fact])
+
     def test_shards_that_are_no_set(self):
         first = self.shards(self.folder)
         second = self.folder / "m-00002-of-00003.gguf"

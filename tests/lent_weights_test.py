@@ -8,7 +8,7 @@ import tempfile
 
 import driver
 from driver import paste, run
-from reference_quantiser import TYPES, Quantiser
+from reference_blocks import TYPES, Blocks
 
 HASWELL, SANDYBRIDGE = "llama.cpp,cpu.library=haswell", "llama.cpp,cpu.library=sandybridge"
 PROMPT = "the quick brown fox jumps over the lazy dog"
@@ -33,13 +33,13 @@ class LentWeights(driver.Case):
         made = run("gen-fixtures", "--out", source, "--weights", "F32", "--distribution", "gaussian", "--vocab", "320")
         assert made.code == 0, made
         cls.model, cls.other = folder / "lent/model.gguf", folder / "other/model.gguf"
-        quantiser = Quantiser(source)
+        blocks = Blocks(source)
         # 14 matrices: every type.
-        cls.types = quantiser.convert(source, cls.model, list(TYPES))
+        cls.types = blocks.convert(source, cls.model, list(TYPES))
         one = [t for t in TYPES if t.startswith("IQ2")]
-        quantiser.convert(source, cls.other, one, spoiled)
+        blocks.convert(source, cls.other, one, spoiled)
         cls.good = folder / "good/model.gguf"
-        quantiser.convert(source, cls.good, one)
+        blocks.convert(source, cls.good, one)
         cls.plain = cls.good.with_name("model-f32.gguf")
 
     def notes(self, result):
