@@ -17,7 +17,6 @@
 #include <fstream>
 #include <map>
 #include <set>
-#include <span>
 #include <sstream>
 #include <sstream>
 #include <stdexcept>
@@ -683,25 +682,6 @@ TEST_F(Conformance, ReplayGivesWhatTheEngineComputed) {
   EXPECT_EQ(with_codes > 0, (engine_->capabilities() & PB_CAP_CODES) != 0)
       << "no product of this model gave codes";
   std::printf("           %zu points replayed, %zu with codes\n", replayed, with_codes);
-}
-
-// By the definition of half floats, the one type that every engine has: 1, -2, 0.5, 2^-24.
-TEST_F(Conformance, WeightsAreDecodedAsTheyStandInAFile) {
-  constexpr uint32_t kF16 = 1, kNoType = 250;
-  const uint16_t halves[] = {0x3c00, 0xc000, 0x3800, 0x0001};
-  const auto blocks = std::as_bytes(std::span(halves));
-  Values values(4, 7);
-  const Status decoded = engine_->Decode(kF16, blocks, values);
-  EXPECT_EQ(decoded.ok(), Can(PB_CAP_DECODE)) << (decoded.ok() ? "decoded without PB_CAP_DECODE"
-                                                               : decoded.error().message);
-  if (!decoded.ok()) return;
-  EXPECT_EQ(values, (Values{1, -2, 0.5f, 0x1p-24f}));
-  const Status cut = engine_->Decode(kF16, blocks.first(6), values);
-  EXPECT_FALSE(cut.ok()) << "4 weights of 6 bytes";
-  const Status unknown = engine_->Decode(kNoType, blocks, values);
-  ASSERT_FALSE(unknown.ok()) << "a type that nobody knows was decoded";
-  EXPECT_EQ(unknown.error().code, Code::kUnsupported) << unknown.error().message;
-  EXPECT_TRUE(engine_->Decode(kF16, blocks, values).ok()) << "after an error";
 }
 
 // A norm without eps of zeros is 0 / 0.

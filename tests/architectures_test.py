@@ -9,7 +9,7 @@ import struct
 import tempfile
 
 import driver
-from driver import run
+from driver import paste, run
 from gguf_edit import F16, F32, UINT32, Gguf, rewrite
 
 REFERENCE = "llama.cpp,cpu.library=haswell"
@@ -136,6 +136,8 @@ class Architectures(driver.Case):
                 # llama.cpp has no such graph, and does not ignore the tensors.
                 refused = self.crossval("--model", model, "--prompt", PROMPT, "--reference", REFERENCE, "--set", "act.quant=q8_k")
                 self.expect(refused, "incomplete", 3, "unsupported")
+                following = paste(refused.json["next"][0]["command"])
+                self.assertEqual(following.code, 0, following)
                 for defect, stage, cause in (("norm_missing", "v_in_norm", "norm.repeat=0"), ("norm_twice", "up_in_norm", "norm.repeat=2"),
                                              ("norm_missing", "ffn_sub_norm", "norm.repeat=0"), ("norm_twice", "attn_sub_norm", "norm.repeat=2"),
                                              ("norm_unweighted", "q_in_norm", "norm.unweighted")):
