@@ -16,9 +16,9 @@ class PluginDecoder : public LentDecoder {
   PluginDecoder& operator=(const PluginDecoder&) = delete;
 
   Status Decode(uint32_t type_id, std::span<const std::byte> blocks, std::span<float> values) const override {
-    return host::TakeError(
-        api_, api_.decode(engine_, static_cast<int32_t>(type_id), blocks.data(), blocks.size(),
-                          static_cast<int64_t>(values.size()), values.data()));
+    return host::TakeError(api_,
+                           api_.decode(engine_, static_cast<int32_t>(type_id), blocks.data(), blocks.size(),
+                                       static_cast<int64_t>(values.size()), values.data()));
   }
   std::string lender() const override { return plugin_.string(); }
   std::filesystem::path plugin() const override { return plugin_; }

@@ -36,9 +36,8 @@ bool HasTensor(const std::string& model, Holds holds) {
 
 // Whether a file has weights that only engines of its maker and paritybit's own read.
 bool HoldsI2S(const std::string& model) {
-  return HasTensor(model, [](const GgufTensor& t) {
-    return t.type_id == static_cast<uint32_t>(BlockType::kI2_S);
-  });
+  return HasTensor(model,
+                   [](const GgufTensor& t) { return t.type_id == static_cast<uint32_t>(BlockType::kI2_S); });
 }
 
 // Whether it has a norm before each projection, as no graph of the reference's has.

@@ -120,10 +120,11 @@ void NoteEmbeddings(const Keys& keys, std::vector<Doubt>* doubts) {
   if (!pooling || ValueText(*pooling) == "0") return;
   doubts->push_back(
       {Doubt::Kind::kNote, key,
-       fmt::format("{}: an embedding model ({} is {}): its use is the pooled final norm; that norm is compared "
-                   "token by token, and the logits are what {} makes of it",
-                   NameOf(keys.file()), key, ValueText(*pooling),
-                   keys.file().FindTensor("output.weight") ? "the output matrix" : "the embedding")});
+       fmt::format(
+           "{}: an embedding model ({} is {}): its use is the pooled final norm; that norm is compared "
+           "token by token, and the logits are what {} makes of it",
+           NameOf(keys.file()), key, ValueText(*pooling),
+           keys.file().FindTensor("output.weight") ? "the output matrix" : "the embedding")});
 }
 
 }  // namespace
