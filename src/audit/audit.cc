@@ -169,7 +169,8 @@ Status AuditRun::OpenArbiters() {
     auto opened = diagnose::FileArbiter::Open(request_.arbiter, side, lenders, request_.limits);
     if (opened.ok()) {
       *to = std::move(opened).value();
-      if (std::string lent = drive::LentText((*to)->model()); !lent.empty())
+      std::string lent = drive::LentText((*to)->model());
+      if (!lent.empty() && std::ranges::find(out_.run.notes, lent) == out_.run.notes.end())
         out_.run.notes.push_back(std::move(lent));
       return {};
     }
