@@ -136,7 +136,7 @@ class Architectures(driver.Case):
                 # llama.cpp has no such graph, and does not ignore the tensors.
                 refused = self.crossval("--model", model, "--prompt", PROMPT, "--reference", REFERENCE, "--set", "act.quant=q8_k")
                 self.expect(refused, "incomplete", 3, "unsupported")
-                following = paste(refused.json["next"][0]["command"])
+                following = paste(refused.json["next"][0])
                 self.assertEqual(following.code, 0, following)
                 for defect, stage, cause in (("norm_missing", "v_in_norm", "norm.repeat=0"), ("norm_twice", "up_in_norm", "norm.repeat=2"),
                                              ("norm_missing", "ffn_sub_norm", "norm.repeat=0"), ("norm_twice", "attn_sub_norm", "norm.repeat=2"),
@@ -146,7 +146,7 @@ class Architectures(driver.Case):
                     self.assertEqual((result.json["verdict"], result.json["blame"]), ("diverged", "candidate"), result)
                     place = result.json["first_divergence"]
                     self.assertEqual((place["layer"], place["stage"]), (1, stage), result)
-                    self.assertEqual(result.json["diagnosis"]["named"], cause, result)
+                    self.assertTrue(result.json["diagnosis"]["named"].startswith(cause), result)
 
     def test_one_of_those_norms_alone_is_no_model(self):
         model = self.embedding_model("qwen3")
