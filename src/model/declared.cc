@@ -115,7 +115,7 @@ void NoteNonFinite(const GgufFile& file, std::vector<Doubt>* doubts) {
 
 // What an embedding model is used for is no logits.
 void NoteEmbeddings(const Keys& keys, std::vector<Doubt>* doubts) {
-  const std::string key = keys.Full("pooling_type");
+  const std::string key = std::string(keys.prefix()) + "pooling_type";
   const GgufValue* pooling = keys.file().Find(key);
   if (!pooling || ValueText(*pooling) == "0") return;
   doubts->push_back(
