@@ -170,7 +170,8 @@ class LentDecoder {
   virtual ~LentDecoder() = default;
   // Decodes values.size() values, whole blocks of them, to float32. kUnsupported: it does not
   // decode the type.
-  virtual Status Decode(uint32_t type_id, std::span<const std::byte> blocks, std::span<float> values) const = 0;
+  virtual Status Decode(uint32_t type_id, std::span<const std::byte> blocks,
+                        std::span<float> values) const = 0;
   // Whose it is: "llama.cpp v0.5.0".
   virtual std::string lender() const = 0;
   virtual std::filesystem::path plugin() const = 0;
@@ -183,7 +184,7 @@ struct WeightView {
   const std::byte* data = nullptr;
   int64_t n_rows = 0, n_columns = 0;
   uint64_t row_bytes = 0;
-  float scale = 1;  // I2_S: the tensor's scale; else 1
+  float scale = 1;                       // I2_S: the tensor's scale; else 1
   const LentDecoder* decoder = nullptr;  // of a type that nothing here decodes; else null
 };
 

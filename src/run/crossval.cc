@@ -294,8 +294,7 @@ void CrossvalRun::OpenLocalRun() {
       models[side] = models[kCandidate];
       continue;
     }
-    auto model =
-        drive::OpenModel(record.model_path, DeclaredBy(record.settings), lenders, request_.limits);
+    auto model = drive::OpenModel(record.model_path, DeclaredBy(record.settings), lenders, request_.limits);
     if (!model.ok()) continue;
     models[side] = *model;
     if (const std::string lent = drive::LentText(**model);

@@ -173,7 +173,8 @@ std::span<const int32_t> SelfNoiseRun::FirstTokens() const {
 // How the engine rounds the inputs of products: a fact of it, where the file is read here.
 Status SelfNoiseRun::ObserveProducts() {
   const std::filesystem::path lenders[] = {request_.engine.plugin};
-  auto model = drive::OpenModel(request_.model, DeclaredBy(request_.engine.settings), lenders, request_.limits);
+  auto model =
+      drive::OpenModel(request_.model, DeclaredBy(request_.engine.settings), lenders, request_.limits);
   if (!model.ok() || undisturbed_.empty()) return {};
   model_ = *model;
   PB_ASSIGN(precision_, codes::ObservePrecision(engine_, sessions_[1], model_, FirstTokens()));

@@ -344,9 +344,8 @@ inline constexpr Set kPostNorms = {PB_STAGE_ATTN_POST_NORM, PB_STAGE_FFN_POST_NO
 inline constexpr Set kHeadNorms = {PB_STAGE_Q_NORM, PB_STAGE_K_NORM};
 inline constexpr Set kSubNorms = {PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_SUB_NORM};
 // A norm before each projection, of what it alone reads: BitNet's embedding models.
-inline constexpr Set kInputNorms =
-    kSubNorms | Set{PB_STAGE_Q_IN_NORM, PB_STAGE_K_IN_NORM, PB_STAGE_V_IN_NORM, PB_STAGE_GATE_IN_NORM,
-                    PB_STAGE_UP_IN_NORM};
+inline constexpr Set kInputNorms = kSubNorms | Set{PB_STAGE_Q_IN_NORM, PB_STAGE_K_IN_NORM, PB_STAGE_V_IN_NORM,
+                                                   PB_STAGE_GATE_IN_NORM, PB_STAGE_UP_IN_NORM};
 inline constexpr Set kProducts = OfGroup(Group::kProduct);
 // The output matrix stands outside where schemes of activations are concerned.
 inline constexpr Set kLayerProducts = kProducts - Set(PB_STAGE_LOGITS);
