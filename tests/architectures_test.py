@@ -5,11 +5,12 @@ ports of them.
 architectures_test.py BUILD_DIRECTORY"""
 import os
 import pathlib
+import struct
 import tempfile
 
 import driver
-from driver import run
-from gguf_edit import Gguf, rewrite
+from driver import paste, run
+from gguf_edit import F16, F32, UINT32, Gguf, rewrite
 
 REFERENCE = "llama.cpp,cpu.library=haswell"
 PROMPT = "the quick brown fox jumps over the lazy dog and runs away from all of them"
@@ -105,6 +106,56 @@ class Architectures(driver.Case):
                 place = result.json["first_divergence"]
                 self.assertEqual((place["layer"], place["stage"]), (layer, stage), result)
                 self.assertTrue(result.json["diagnosis"]["named"].startswith(cause), result)
+
+    def embedding_model(self, architecture):
+        """As utils/convert-bitnet-embedding-to-gguf.py of microsoft/BitNet writes it: I2_S, every norm and the embedding in F16, no output matrix,
+        the way of pooling."""
+        folder = self.models["qwen3"].parent.parent / f"{architecture}-embedding"
+        plain, model = folder / "plain/model.gguf", folder / "model.gguf"
+        if model.exists():
+            return model
+        made = run("gen-fixtures", "--out", plain, "--architecture", architecture, "--input-norms", "--weights", "I2_S", "--vocab", "320",
+                   "--head-dim", "96")
+        self.assertEqual(made.code, 0, made)
+        file, halves = Gguf(plain), {}
+        for name, (kind, shape, at, size) in file.tensors.items():
+            if kind == F32 and len(shape) == 1:
+                n = size // 4
+                halves[name] = (F16, shape, struct.pack(f"<{n}e", *struct.unpack_from(f"<{n}f", file.data, at)))
+        return rewrite(plain, model, keys={f"{architecture}.pooling_type": (UINT32, 1)}, tensors=halves)
+
+    def test_an_embedding_model_with_a_norm_before_each_projection(self):
+        norms = {"q_in_norm", "k_in_norm", "v_in_norm", "attn_sub_norm", "gate_in_norm", "up_in_norm", "ffn_sub_norm"}
+        for architecture in ("qwen3", "gemma3"):
+            model = self.embedding_model(architecture)
+            with self.subTest(architecture):
+                audit = run("audit", "--model", model, "--engine", "native", "--prompt", PROMPT, "-n", "2", "--format", "json")
+                self.assertEqual((audit.json["verdict"], audit.code), ("match", 0), audit)
+                self.assertLessEqual(norms, {point["stage"] for point in audit.json["points"]})
+                self.assertTrue(any("an embedding model" in note and "pooled final norm" in note for note in audit.json["notes"]), audit)
+                # llama.cpp has no such graph, and does not ignore the tensors.
+                refused = self.crossval("--model", model, "--prompt", PROMPT, "--reference", REFERENCE)
+                self.expect(refused, "incomplete", 3, "unsupported")
+                following = paste(refused.json["next"][0])
+                self.assertEqual(following.code, 0, following)
+                for defect, stage, cause in (("norm_missing", "v_in_norm", "norm.repeat=0"), ("norm_twice", "up_in_norm", "norm.repeat=2"),
+                                             ("norm_missing", "ffn_sub_norm", "norm.repeat=0"), ("norm_twice", "attn_sub_norm", "norm.repeat=2"),
+                                             ("norm_unweighted", "q_in_norm", "norm.unweighted")):
+                    result = self.crossval("--model", model, "--prompt", PROMPT, "--reference", "native", "--candidate",
+                                           f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer=1")
+                    self.assertEqual((result.json["verdict"], result.json["blame"]), ("diverged", "candidate"), result)
+                    place = result.json["first_divergence"]
+                    self.assertEqual((place["layer"], place["stage"]), (1, stage), result)
+                    self.assertTrue(result.json["diagnosis"]["named"].startswith(cause), result)
+
+    def test_one_of_those_norms_alone_is_no_model(self):
+        model = self.embedding_model("qwen3")
+        named = self.models["qwen3"].parent.parent / "half/model.gguf"
+        named.parent.mkdir()
+        named.write_bytes(model.read_bytes().replace(b"blk.0.ffn_up_norm_in.weight", b"blk.0.ffn_up_norm_xx.weight"))
+        result = run("audit", "--model", named, "--engine", "native", "--prompt", PROMPT)
+        self.assertNotEqual(result.code, 0, result)
+        self.assertIn("tensor blk.0.ffn_up_norm_in.weight is missing", result.out + result.err)
 
     def test_a_tie_between_experts_is_no_defect(self):
         """Experts 2 and 5 have one router row, so that both are right wherever one of them is chosen."""

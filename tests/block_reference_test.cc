@@ -8,7 +8,9 @@
 
 #include "base/random.h"
 #include "formats/block.h"
+#include "host/engine.h"
 #include "setup/setup.h"
+#include "tests/paths.h"
 
 namespace pb {
 namespace {
@@ -142,6 +144,46 @@ TEST_P(BlockReference, RandomWeightsEncodeToEqualBytes) {
     Format().encode(weights.data(), a.data(), kValues);
     theirs(weights.data(), b.data(), kValues);
     EXPECT_TRUE(a == b) << (ternary ? "ternary" : "normal");
+  }
+}
+
+// What the reference lends (PB_CAP_DECODE) of types that are decoded here, too.
+TEST(LentDecoder, GivesTheBitsOfOurOwn) {
+  auto reference = setup::FindReference("llama.cpp");
+  ASSERT_TRUE(reference.ok()) << reference.error().message;
+  auto engine = host::Engine::Start(reference->plugin, {}, {});
+  ASSERT_TRUE(engine.ok()) << engine.error().message;
+  ASSERT_NE((*engine)->capabilities() & PB_CAP_DECODE, 0u);
+  constexpr size_t kRow = 2048;
+  std::vector<float> ours(kRow), theirs(kRow);
+  for (const Functions& f : kTypes) {
+    const BlockFormat& format = GetBlockFormat(f.type);
+    std::vector<std::byte> blocks(kRow / format.block_values * format.block_bytes);
+    Random random(static_cast<uint64_t>(f.type) + 300);
+    for (std::byte& b : blocks) b = static_cast<std::byte>(random.Next());
+    format.decode(blocks.data(), ours.data(), kRow, 1.0f);
+    const Status decoded = (*engine)->Decode(static_cast<uint32_t>(f.type), blocks, theirs);
+    ASSERT_TRUE(decoded.ok()) << format.name << ": " << decoded.error().message;
+    for (size_t i = 0; i < kRow; ++i)
+      ASSERT_TRUE((std::isnan(ours[i]) && std::isnan(theirs[i])) || ours[i] == theirs[i])
+          << format.name << ", value " << i << ": " << ours[i] << " against " << theirs[i];
+    const auto cut = std::span<const std::byte>(blocks).first(blocks.size() - 1);
+    EXPECT_FALSE((*engine)->Decode(static_cast<uint32_t>(f.type), cut, theirs).ok()) << format.name;
+  }
+  const Status unknown = (*engine)->Decode(250, std::vector<std::byte>(8), theirs);
+  ASSERT_FALSE(unknown.ok());
+  EXPECT_EQ(unknown.error().code, Code::kUnsupported) << unknown.error().message;
+}
+
+// Of engines that lend nothing it is an error, and they go on.
+TEST(LentDecoder, IsRefusedWhereThereIsNone) {
+  auto engine = host::Engine::Start(PluginPath("native"), {}, {});
+  ASSERT_TRUE(engine.ok()) << engine.error().message;
+  std::vector<float> values(4);
+  for (int i = 0; i < 2; ++i) {
+    const Status decoded = (*engine)->Decode(1, std::vector<std::byte>(8), values);
+    ASSERT_FALSE(decoded.ok());
+    EXPECT_EQ(decoded.error().code, Code::kUnsupported) << decoded.error().message;
   }
 }
 

@@ -12,13 +12,13 @@ PROMPT = "and the men"
 
 
 class Files(Case):
-    def shards(self, folder, n=3):
+    def shards(self, folder, n=3, **shape):
         """The tensors of a model in n files, and the model in one."""
-        whole = tiny(layers=3)
+        whole = tiny(layers=3, **shape)
         whole.write(folder / "whole.gguf")
         names = list(whole.tensors)
         for i in range(n):
-            part = tiny(layers=3)
+            part = tiny(layers=3, **shape)
             for at, name in enumerate(names):
                 if at * n // len(names) != i:
                     part.drop(name)
@@ -52,6 +52,20 @@ class Files(Case):
         second.write_bytes(data)
         changed = self.crossval("-m", first, "-r", "native", "-p", PROMPT)
         self.assertNotEqual(digest, changed.json["model"]["sha256"])
+
+    def test_weights_of_every_shard_are_multiplied(self):
+        """Diagnosis asks the reference's own scalar product for the outputs of a wrong product: of rows in the last file."""
+        first = self.shards(self.folder, weights="TQ2_0", d=256, ff=256, tied=False)
+        wrong = "mutant,mutant.defect=factor_1.05,mutant.stage=down_proj,mutant.layer=2"
+        result = self.crossval("-m", first, "--candidate", wrong, "-r", LLAMA, "-p", PROMPT)
+        self.expect(result, "diverged", 1)
+        sides = {side["role"]: side for side in result.json["diagnosis"]["codes"]["engines"]}
+        self.assertGreater(sides["reference"]["products"]["n"], 0, result)
+        facts = next(engine for engine in result.json["engines"] if engine["role"] == "reference")["model_facts"]
+        whole = self.crossval("-m", self.folder / "whole.gguf", "-r", LLAMA, "-p", PROMPT)
+        of_whole = next(engine for engine in whole.json["engines"] if engine["role"] == "reference")["model_facts"]
+        for fact in ("weights", "output.tied"):
+            self.assertEqual(facts[fact], of_whole[fact])
 
     def test_shards_that_are_no_set(self):
         first = self.shards(self.folder)

@@ -3,9 +3,9 @@ import struct
 
 SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
-TYPE_BLOCKS = {0: (1, 4), 1: (1, 2), 3: (32, 20), 14: (256, 210), 34: (256, 54), 35: (256, 66)}  # type: (values, bytes) a block
+TYPE_BLOCKS = {0: (1, 4), 1: (1, 2), 3: (32, 20), 14: (256, 210), 34: (256, 54), 35: (256, 66), 36: (128, 32)}  # type: (values, bytes) a block
 UINT16, UINT32, FLOAT32 = 2, 4, 6
-F32, F16, IQ3_S = 0, 1, 21
+F32, F16, IQ3_S, I2_S = 0, 1, 21, 36
 
 
 class Gguf:
@@ -37,7 +37,8 @@ class Gguf:
             for extent in shape:
                 n *= extent
             values, size = TYPE_BLOCKS.get(kind, (1, 0))
-            self.tensors[name] = (kind, shape, base + offset, n // values * size)
+            tail = 32 if kind == I2_S else 0
+            self.tensors[name] = (kind, shape, base + offset, n // values * size + tail)
 
     def _u32(self):
         self.at += 4

@@ -25,7 +25,7 @@ THROWS = re.compile(r"\bthrow\b")
 # Below cli, output that is none of paritybit's to its user: the report of our own bug, the child's log, a bundle's own program.
 MAY_PRINT = {"src/base/check.cc", "src/host/host_main.cc", "src/repro/program_main.cc"}
 # What a plugin wraps besides the room of its own name: none but these.
-PLUGIN_WRAPS = {"replay": {"trace", "tokenizer", "formats", "base"}, "mutant": {"native"}, "support": {"tokenizer", "base"}}
+PLUGIN_WRAPS = {"replay": {"trace", "tokenizer", "formats", "base"}, "mutant": {"native"}, "oracle": {"oracle", "host"}, "support": {"tokenizer", "base"}}
 
 
 def strip(text):

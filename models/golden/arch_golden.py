@@ -30,6 +30,9 @@ MODELS = {"llama": {}, "qwen2": {}, "qwen3": {"--head-dim": "32"}, "phi3": {}, "
           "mixtral/llama": {"--experts": "4"}, "qwen2moe": {}, "qwen3moe": {"--head-dim": "32"},
           "gpt-oss": {"--head-dim": "32", "--rope-scaling": "yarn"}, "stablelm": {},
           "stablelm-parallel/stablelm": {"--parallel": ""}, "mistral3": {"--rope-scaling": "yarn"},
+          # BitNet's embedding models: a norm before each projection.
+          "qwen3-input-norms/qwen3": {"--head-dim": "32", "--input-norms": ""},
+          "gemma3-input-norms/gemma3": {"--layers": "7", "--head-dim": "32", "--input-norms": ""},
           "llama-linear/llama": {"--rope-scaling": "linear"}, "qwen2-yarn/qwen2": {"--rope-scaling": "yarn"},
           # 20 tokens: beyond 16 positions, and within 32.
           "phi3-long/phi3": {"--rope-scaling": "longrope"},
@@ -40,11 +43,34 @@ NAMES = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
          "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
          "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
          "attn_sinks": "self_attn.sinks", "ffn_gate_inp": "mlp.gate", "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+         "attn_q_norm_in": "self_attn.q_proj.norm", "attn_k_norm_in": "self_attn.k_proj.norm",
+         "attn_v_norm_in": "self_attn.v_proj.norm", "attn_output_norm_in": "self_attn.o_proj.norm",
+         "ffn_gate_norm_in": "mlp.gate_proj.norm", "ffn_up_norm_in": "mlp.up_proj.norm", "ffn_down_norm_in": "mlp.down_proj.norm",
          "ffn_gate_shexp": "mlp.shared_expert.gate_proj", "ffn_up_shexp": "mlp.shared_expert.up_proj",
          "ffn_down_shexp": "mlp.shared_expert.down_proj"}
 # Where norms stand behind, the names of those before differ.
 POST = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
 PERMUTED = ("llama", "granite", "smollm3", "mistral3")  # Q and K: a file pairs (0, 1), transformers pairs halves
+
+
+class NormedLinear(torch.nn.Linear):
+    """A projection with a norm of its own input, as microsoft/BitNet describes its embedding models (docs/bitnet-embeddings-i2s-guide.md);
+    the norm is torch's."""
+
+    def __init__(self, linear, eps):
+        super().__init__(linear.in_features, linear.out_features, bias=False)
+        self.norm = torch.nn.RMSNorm(linear.in_features, eps)
+
+    def forward(self, x):
+        return super().forward(self.norm(x))
+
+
+def add_input_norms(model, eps):
+    for layer in model.model.layers:
+        for part in (layer.self_attn, layer.mlp):
+            for name, linear in list(part.named_children()):
+                if isinstance(linear, torch.nn.Linear):
+                    setattr(part, name, NormedLinear(linear, eps))
 
 
 def join_experts(out, name):
@@ -89,7 +115,7 @@ def weights(path, name, config):
                 to = to.removesuffix(".weight")
             if part[2] == "ffn_gate_inp_shexp":
                 w = w.reshape(1, -1)
-        if name.startswith("gemma") and to.endswith("norm.weight"):
+        if name.startswith("gemma") and to.endswith("norm.weight") and not to.endswith("_proj.norm.weight"):
             w = w - 1  # files hold 1 + weight
         out[to] = w
     join_experts(out, name)
@@ -132,6 +158,8 @@ def record(paritybit, name, folder):
     to, name = name, architecture or name
     config = json.loads((path.parent / "config.json").read_text())
     model = AutoModelForCausalLM.from_config(configure(name, config), attn_implementation="eager").float().eval()
+    if "--input-norms" in flags:
+        add_input_norms(model, config["rms_norm_eps"])
     missing, unexpected = model.load_state_dict(weights(path, name, config), strict=False)
     assert not unexpected and not missing, (name, missing, unexpected)
     got = {}

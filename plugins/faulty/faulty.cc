@@ -358,7 +358,8 @@ const pb_engine_api kTable = {
     SessionStages,
     Eval,
     Reset,
-    nullptr,
+    nullptr,  // replay
+    nullptr,  // decode
 };
 
 }  // namespace

@@ -96,6 +96,8 @@ struct ActivationCodes {
 // product, its input is not quantised, or the library does not tell.
 pb_error* CodesOf(const pb_session* session, const PointRule& rule, const pb_tensor& input,
                   ActivationCodes* out);
+// The files of a model, of which the first is named: those of a set that says of how many it is.
+std::vector<std::string> ModelFiles(const std::string& path);
 // A view of a canonical tensor, as the ABI hands it over.
 pb_tensor TensorOf(Canonical* c, const char* name);
 bool EvalCallback(ggml_tensor* tensor, bool ask, void* session);

@@ -56,22 +56,33 @@ void ReadBlocks(const std::vector<char>& row, ActivationCodes* out) {
   }
 }
 
+// Opens the file of a set that holds a tensor, where its bytes begin. False: none holds it as it is in memory.
+bool OpenAt(const std::vector<std::string>& files, const ggml_tensor& weight, std::ifstream* in) {
+  for (const std::string& path : files) {
+    const std::unique_ptr<gguf_context, void (*)(gguf_context*)> file(
+        gguf_init_from_file(path.c_str(), {true, nullptr}), gguf_free);
+    const int64_t id = file ? gguf_find_tensor(file.get(), weight.name) : -1;
+    if (id < 0) continue;
+    if (gguf_get_tensor_type(file.get(), id) != weight.type ||
+        gguf_get_tensor_size(file.get(), id) !=
+            ggml_row_size(weight.type, weight.ne[0]) * static_cast<size_t>(weight.ne[1]))
+      return false;
+    in->open(path, std::ios::binary);
+    in->seekg(static_cast<std::streamoff>(gguf_get_data_offset(file.get()) +
+                                          gguf_get_tensor_offset(file.get(), id)));
+    return in->good();
+  }
+  return false;
+}
+
 // The scalar products of the weight rows of these columns, as the file holds them; what is in memory may be repacked. Empty where the file has no such
 // tensor.
 std::vector<float> Products(const std::string& path, const ggml_tensor& weight, const Columns& columns,
                             ggml_vec_dot_t dot, const std::vector<std::vector<char>>& rows) {
-  const std::unique_ptr<gguf_context, void (*)(gguf_context*)> file(
-      gguf_init_from_file(path.c_str(), {true, nullptr}), gguf_free);
-  const int64_t id = file ? gguf_find_tensor(file.get(), weight.name) : -1;
   const size_t row_bytes = ggml_row_size(weight.type, weight.ne[0]), n_outputs = columns.n;
-  if (id < 0 || gguf_get_tensor_type(file.get(), id) != weight.type ||
-      gguf_get_tensor_size(file.get(), id) != row_bytes * static_cast<size_t>(weight.ne[1])) {
-    return {};
-  }
-  std::ifstream in(path, std::ios::binary);
-  in.seekg(static_cast<std::streamoff>(gguf_get_data_offset(file.get()) +
-                                       gguf_get_tensor_offset(file.get(), id) +
-                                       row_bytes * static_cast<size_t>(columns.first)));
+  std::ifstream in;
+  if (!OpenAt(ModelFiles(path), weight, &in)) return {};
+  in.seekg(static_cast<std::streamoff>(row_bytes * static_cast<size_t>(columns.first)), std::ios::cur);
   std::vector<float> products(rows.size() * n_outputs);
   std::vector<char> bytes(row_bytes);
   for (size_t r = 0; r < n_outputs; ++r) {

@@ -287,6 +287,26 @@ pb_error* Describe(pb_engine* engine, pb_fact_fn fact, void* ctx) {
 }
 
 int32_t ErrorCode(const pb_error* error) { return error->code; }
+// By ggml's own decoder of the type.
+pb_error* Decode(pb_engine*, int32_t type, const void* blocks, size_t n_bytes, int64_t n_values, float* values) {
+  return Guarded([&]() -> pb_error* {
+    const auto known = type >= 0 && type < GGML_TYPE_COUNT ? static_cast<ggml_type>(type) : GGML_TYPE_COUNT;
+    const ggml_type_traits* traits = known == GGML_TYPE_COUNT ? nullptr : ggml_get_type_traits(known);
+    if (!traits || !traits->to_float || traits->blck_size <= 0) {
+      const char* name = traits && traits->type_name ? traits->type_name : "of this number";
+      return NewError(PB_UNSUPPORTED, "weights of type " + std::to_string(type) + " (" + name +
+                                          "): this build of llama.cpp has no decoder of them");
+    }
+    if (n_values <= 0 || n_values % traits->blck_size != 0 ||
+        n_bytes != static_cast<size_t>(n_values / traits->blck_size) * traits->type_size) {
+      return NewError(PB_INVALID_ARGUMENT, std::to_string(n_bytes) + " bytes are no " + std::to_string(n_values) +
+                                               " weights of " + traits->type_name);
+    }
+    traits->to_float(blocks, values, n_values);
+    return nullptr;
+  });
+}
+
 const char* ErrorMessage(const pb_error* error) { return error->message.c_str(); }
 void ErrorDestroy(pb_error* error) { delete error; }
 
@@ -295,7 +315,7 @@ constexpr pb_engine_api kApi = {
     .abi_major = PB_ABI_MAJOR,
     .abi_minor = PB_ABI_MINOR,
     .capabilities = PB_CAP_TOKENIZE | PB_CAP_OUTPUTS | PB_CAP_INPUTS | PB_CAP_OVERWRITE | PB_CAP_NOISE |
-                    PB_CAP_REPLAY | PB_CAP_CODES,
+                    PB_CAP_REPLAY | PB_CAP_CODES | PB_CAP_DECODE,
     .error_code = ErrorCode,
     .error_message = ErrorMessage,
     .error_destroy = ErrorDestroy,
@@ -314,6 +334,7 @@ constexpr pb_engine_api kApi = {
     .eval = Eval,
     .reset = Reset,
     .replay = Replay,
+    .decode = Decode,
 };
 
 }  // namespace

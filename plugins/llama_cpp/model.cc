@@ -25,14 +25,22 @@ std::string Number(float value) {
   return {text, std::to_chars(text, text + sizeof text, value, format).ptr};
 }
 
-// "TQ2_0 x42, F16 x1": the number of tensors of each type, the type with the most bytes first.
-std::string WeightTypes(const gguf_context* file) {
-  std::map<ggml_type, std::pair<size_t, int>> counts;  // bytes, tensors
+using File = std::unique_ptr<gguf_context, void (*)(gguf_context*)>;
+File OpenFile(const std::string& path) {
+  return {gguf_init_from_file(path.c_str(), {true, nullptr}), gguf_free};
+}
+
+using TypeCounts = std::map<ggml_type, std::pair<size_t, int>>;  // bytes, tensors
+void CountTypes(const gguf_context* file, TypeCounts* counts) {
   for (int64_t i = 0; i < gguf_get_n_tensors(file); ++i) {
-    auto& [bytes, tensors] = counts[gguf_get_tensor_type(file, i)];
+    auto& [bytes, tensors] = (*counts)[gguf_get_tensor_type(file, i)];
     bytes += gguf_get_tensor_size(file, i);
     ++tensors;
   }
+}
+
+// "TQ2_0 x42, F16 x1": the number of tensors of each type, the type with the most bytes first.
+std::string WeightTypes(const TypeCounts& counts) {
   std::vector<std::pair<ggml_type, std::pair<size_t, int>>> sorted(counts.begin(), counts.end());
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const auto& a, const auto& b) { return a.second.first > b.second.first; });
@@ -50,6 +58,7 @@ std::string WeightTypes(const gguf_context* file) {
 bool NamesWhatIsMissing(const std::string& why) {
   static constexpr const char* kSaid[] = {"unknown model architecture", "unknown tokenizer",
                                           "unknown pre-tokenizer type", "invalid ggml type",
+                                          "wrong number of tensors",  // more than the architecture's graph reads
                                           "not a multiple of block size (0)"};  // a type that it has no code for
   return std::any_of(std::begin(kSaid), std::end(kSaid),
                      [&](const char* said) { return why.find(said) != why.npos; });
@@ -58,19 +67,25 @@ bool NamesWhatIsMissing(const std::string& why) {
 // What the file holds, read by the reference's own reader: number of tensors of each type, and whether there
 // is an output matrix of its own.
 pb_error* FileFacts(const char* path, pb_model* m) {
-  std::unique_ptr<gguf_context, void (*)(gguf_context*)> file(gguf_init_from_file(path, {true, nullptr}),
-                                                              gguf_free);
+  const File file = OpenFile(path);
   if (!file) {
     const std::string why = TakeLogLine();
     return NewError(NamesWhatIsMissing(why) ? PB_UNSUPPORTED : PB_MALFORMED,
                     std::string(path) + ": llama.cpp cannot read it: " + why);
   }
-  m->facts.push_back({"weights", WeightTypes(file.get()), "metadata"});
+  TypeCounts counts;
+  bool tied = true;
+  for (const std::string& part : ModelFiles(path)) {
+    const File of = OpenFile(part);
+    if (!of) continue;  // who loads the model says why
+    CountTypes(of.get(), &counts);
+    tied = tied && gguf_find_tensor(of.get(), "output.weight") < 0;
+  }
+  m->facts.push_back({"weights", WeightTypes(counts), "metadata"});
   m->has_weights = gguf_get_n_tensors(file.get()) > 0;
   const int64_t architecture = gguf_find_key(file.get(), "general.architecture");
   if (architecture >= 0 && gguf_get_kv_type(file.get(), architecture) == GGUF_TYPE_STRING)
     m->architecture = gguf_get_val_str(file.get(), architecture);
-  const bool tied = gguf_find_tensor(file.get(), "output.weight") < 0;
   m->facts.push_back({"output.tied", tied ? "yes" : "no", "metadata"});
   return nullptr;
 }
@@ -186,6 +201,24 @@ pb_error* Open(pb_engine* engine, const char* path, std::unique_ptr<pb_model>* o
 }
 
 }  // namespace
+
+std::vector<std::string> ModelFiles(const std::string& path) {
+  const File first = OpenFile(path);
+  const int64_t key = first ? gguf_find_key(first.get(), "split.count") : -1;
+  const int count =
+      key >= 0 && gguf_get_kv_type(first.get(), key) == GGUF_TYPE_UINT16 ? gguf_get_val_u16(first.get(), key) : 1;
+  std::string prefix(path.size() + 1, '\0');
+  const int length = llama_split_prefix(prefix.data(), prefix.size(), path.c_str(), 0, count);
+  if (count < 2 || length <= 0) return {path};
+  prefix.resize(static_cast<size_t>(length));
+  std::vector<std::string> files;
+  for (int i = 0; i < count; ++i) {
+    std::string name(path.size() + 1, '\0');
+    name.resize(static_cast<size_t>(llama_split_path(name.data(), name.size(), prefix.c_str(), i, count)));
+    files.push_back(std::move(name));
+  }
+  return files;
+}
 
 pb_error* ModelOpen(pb_engine* engine, const char* path, pb_model** model) {
   return Guarded([&]() -> pb_error* {

@@ -7,6 +7,7 @@
 #include "abi/engine.h"
 #include "model/model.h"
 #include "oracle/forward.h"
+#include "plugins/oracle/decoder.h"
 #include "plugins/support/adapter.h"
 
 namespace pb::oracle {
@@ -58,6 +59,8 @@ Status Apply(std::string_view key, std::string_view value, Options& o) {
     o.long_rope = value == "long";
   } else if (key == "n_ctx") {
     PB_ASSIGN(o.n_ctx, Integer(key, value, 1, kMaxPositions));
+  } else if (key == "weights.decoder") {
+    PB_ASSIGN(o.model.decoder, LoadDecoder(value));
   } else if (key == "ubatch") {
     // every row is computed alone: the batch changes nothing
     PB_TRY(Integer(key, value, 1, kMaxPositions));
@@ -250,6 +253,7 @@ class OracleModel : public plugin::Model {
           p.ffn_activation ? OriginName(p.ffn_activation->origin) : "default");
     f.Add("output.tied", p.output_tied ? "yes" : "no", "metadata");
     f.Add("weights", model_->WeightTypes(), "metadata");
+    if (model_->lent()) f.Add("weights.decoder", model_->lent()->lender(), "set");
     tokenizer_.AddFacts(f);
     f.Add("unheard", UnheardKeys(*model_), "observed");
   }

@@ -213,6 +213,7 @@ const pb_engine_api* MakeApi(uint64_t capabilities, CreateFn create) {
       Eval,
       Reset,
       Replay,
+      nullptr,  // decode: none of these engines lends its decoders
   };
   api.capabilities = capabilities;
   return &api;

@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define PB_ABI_MAJOR 2
+#define PB_ABI_MAJOR 3
 #define PB_ABI_MINOR 0
 
 typedef struct pb_error pb_error;     /* plugin-owned; see error_* below */
@@ -51,6 +51,7 @@ typedef enum pb_code {
 #define PB_CAP_VARY (1ull << 6)   /* replay under a named variation */
 #define PB_CAP_UNITS (1ull << 7)  /* replay tells the rounding unit of each output value (since 0.2) */
 #define PB_CAP_CODES (1ull << 8)  /* replay of a product tells the codes of its input (since 0.3) */
+#define PB_CAP_DECODE (1ull << 9) /* decode: weights as they stand in a model file (since 3.0) */
 
 typedef struct pb_setting {
   const char*
@@ -217,6 +218,11 @@ typedef struct pb_engine_api {
   /* Forgets all positions from n_keep on. */
   pb_error* (*reset)(pb_session* session, int32_t n_keep);
   pb_error* (*replay)(pb_session* session, const pb_replay* replay);
+  /* Since 3.0, PB_CAP_DECODE: decodes n_values weights to float32. `blocks`: as a model file has them, whole ones; `type`: the number
+   * that GGUF files have for it (ggml_type). PB_UNSUPPORTED: the engine has no decoder of this type. Of this function alone several
+   * calls may run at once, on any thread. */
+  pb_error* (*decode)(pb_engine* engine, int32_t type, const void* blocks, size_t n_bytes, int64_t n_values,
+                      float* values);
 } pb_engine_api;
 
 #if defined(_WIN32)

@@ -16,6 +16,7 @@
 #include "compare/judge_precision.h"
 #include "diagnose/blame.h"
 #include "drive/context_room.h"
+#include "drive/lent_weights.h"
 #include "drive/participant.h"
 #include "drive/passes.h"
 #include "run/doubts.h"
@@ -109,7 +110,9 @@ Status AuditRun::Open() {
 }
 
 Status AuditRun::ObserveEngine() {
-  auto model = Model::Open(request_.model, run::DeclaredBy(request_.engine.settings));
+  const std::filesystem::path lenders[] = {request_.engine.plugin};
+  auto model =
+      drive::OpenModel(request_.model, run::DeclaredBy(request_.engine.settings), lenders, request_.limits);
   auto prompt =
       std::ranges::find_if(out_.run.prompts, [](const run::PromptRecord& p) { return !p.tokens.empty(); });
   if (!model.ok() || prompt == out_.run.prompts.end()) return {};
@@ -161,9 +164,16 @@ Status AuditRun::OpenArbiters() {
   drive::EngineRecord side = out_.run.candidate, &arbiter = out_.run.reference;
   for (host::Fact& fact : side.session)
     if (fact.key == "act.quant" && !act_quant_.empty()) fact.value = act_quant_;
+  const std::filesystem::path lenders[] = {request_.engine.plugin};
   auto open = [&](std::unique_ptr<diagnose::FileArbiter>* to) -> Status {
-    auto opened = diagnose::FileArbiter::Open(request_.arbiter, side, request_.limits);
-    if (opened.ok()) return *to = std::move(opened).value(), Status();
+    auto opened = diagnose::FileArbiter::Open(request_.arbiter, side, lenders, request_.limits);
+    if (opened.ok()) {
+      *to = std::move(opened).value();
+      std::string lent = drive::LentText((*to)->model());
+      if (!lent.empty() && std::ranges::find(out_.run.notes, lent) == out_.run.notes.end())
+        out_.run.notes.push_back(std::move(lent));
+      return {};
+    }
     if (opened.error().code != Code::kUnsupported && opened.error().code != Code::kUsage)
       return std::move(opened).error();
     evidence_.obstacles.push_back(

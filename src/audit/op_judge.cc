@@ -43,7 +43,7 @@ float BeyondCache(pb_stage stage, const std::vector<diagnose::Recorded>& inputs,
 
 // What is to be said of values that are not finite.
 diagnose::Diagnosis TellNonFinite(const diagnose::Culprit& op, const compare::PointRow& row,
-                                  const Model& model, float beyond_cache) {
+                                  const diagnose::FileArbiter& arbiter, float beyond_cache) {
   diagnose::Diagnosis d;
   const std::string place = diagnose::PlaceText(op.place.layer, op.place.stage, std::nullopt);
   if (beyond_cache > 0) {
@@ -56,10 +56,14 @@ diagnose::Diagnosis TellNonFinite(const diagnose::Culprit& op, const compare::Po
   } else if (row.n_non_finite[1] == 0) {
     d.blame = Blame::kEngine;
     d.sentence = place + ": the engine gives NaN or infinite values where the arbiter gives numbers";
+  } else if (const std::string why = arbiter.WhyWithheld(op.place.stage, op.place.layer); !why.empty()) {
+    d.blame = Blame::kUndetermined;
+    d.why_undetermined = why;
+    d.sentence = fmt::format("{}: NaN or infinite values come of finite inputs, and {}", place, why);
   } else if (row.n_non_finite[0] > 0) {
     d.blame = Blame::kModelFile;
     d.sentence = place + ": the numbers of the model file make NaN or infinite values of finite inputs";
-    const std::string weights = diagnose::NonFiniteWeights(model, op.place.stage, op.place.layer);
+    const std::string weights = diagnose::NonFiniteWeights(arbiter.model(), op.place.stage, op.place.layer);
     if (!weights.empty()) d.sentence += ": " + weights;
   } else {
     d.blame = Blame::kUndetermined;
@@ -208,7 +212,7 @@ void OpJudge::Explain(const diagnose::Culprit& op, std::span<const float> output
   }
   if (out_->findings.size() >= kMaxFindings) return;
   diagnose::Diagnosis d = IsFinite(found.row) ? Diagnose(op, output, declared)
-                                              : TellNonFinite(op, found.row, arbiter_.model(), beyond_cache);
+                                              : TellNonFinite(op, found.row, arbiter_, beyond_cache);
   if (beyond_cache > 0) overflow_ = static_cast<int64_t>(out_->findings.size());
   d.place = op.place;
   d.position = found.row.first_row_above >= 0 ? found.row.first_row_above
@@ -293,6 +297,14 @@ diagnose::Diagnosis OpJudge::Diagnose(const diagnose::Culprit& op, std::span<con
       d.findings.push_back({"engine against its own file", own.error(), own.row.bound, own.row.bound_ratio,
                             own.agrees, own.row.explanation});
       if (own.agrees) d.blame = Blame::kModelFile;
+      d.why_undetermined = arbiter_.WhyWithheld(op.place.stage, op.place.layer);
+      if (d.why_undetermined.empty()) d.why_undetermined = own_->WhyWithheld(op.place.stage, op.place.layer);
+      if (own.agrees && !d.why_undetermined.empty()) {
+        d.blame = Blame::kUndetermined;
+        d.sentence = fmt::format("{}: it stays open who is wrong: {}",
+                                 diagnose::PlaceText(op.place.layer, op.place.stage, std::nullopt),
+                                 d.why_undetermined);
+      }
     }
   }
   d.trials = diagnose::TryHypotheses(SubjectOf(op, output, declared));

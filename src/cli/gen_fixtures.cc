@@ -163,6 +163,10 @@ Action DeclareGenFixtures(Flags& flags) {
       .ShowDefault()
       .Group("Shape of one model");
   shape("--original-context", spec.n_ctx_original, "trained positions; 0: context / factor");
+  flags
+      .Switch("--input-norms", spec.input_norms,
+              "qwen3, gemma3: a norm before each projection, as BitNet's embedding models have")
+      .Group("Shape of one model");
   flags.Switch("--parallel", spec.parallel, "stablelm: attention and network read one norm")
       .Group("Shape of one model");
   flags.Option("--distribution", args->distribution, "weights: ternary or gaussian")

@@ -27,14 +27,23 @@ bool IsReference(const std::string& engine) {
   return std::find(known.begin(), known.end(), name) != known.end();
 }
 
-// Whether a file has weights that only engines of its maker and paritybit's own read.
-bool HoldsI2S(const std::string& model) {
+template <typename Holds>
+bool HasTensor(const std::string& model, Holds holds) {
   auto path = ChooseModel({model, "", ""});
   if (!path.ok()) return false;
   auto file = GgufFile::Open(path->value);
-  return file.ok() && std::any_of(file->tensors().begin(), file->tensors().end(), [](const GgufTensor& t) {
-           return t.type_id == static_cast<uint32_t>(BlockType::kI2_S);
-         });
+  return file.ok() && std::any_of(file->tensors().begin(), file->tensors().end(), holds);
+}
+
+// Whether a file has weights that only engines of its maker and paritybit's own read.
+bool HoldsI2S(const std::string& model) {
+  return HasTensor(model,
+                   [](const GgufTensor& t) { return t.type_id == static_cast<uint32_t>(BlockType::kI2_S); });
+}
+
+// Whether it has a norm before each projection, as no graph of the reference's has.
+bool HoldsInputNorms(const std::string& model) {
+  return HasTensor(model, [](const GgufTensor& t) { return t.name.ends_with("_norm_in.weight"); });
 }
 
 // "m-i2_s.gguf" -> "m-tq2_0.gguf", in the folder at hand.
@@ -106,11 +115,17 @@ std::vector<NextCommand> WithoutSetting(const Refusal& refusal) {
   return {{Again(refusal, args), "the same without what is not offered"}};
 }
 
-// The reference does not read I2_S: the same model in a type that it reads.
+// The reference does not read I2_S: the same model in a type that it reads. A model that it has no
+// graph of: the engine that has.
 std::vector<NextCommand> Converted(const Refusal& refusal) {
   CrossvalArguments args = refusal.args;
   const std::string of =
       refusal.by_reference && !args.reference_model.empty() ? args.reference_model : args.model.model;
+  if (HoldsInputNorms(of)) {
+    args.engines.candidate = "native", args.reference_model.clear();
+    if (refusal.one_engine) return {{Again(refusal, args), "the same by the native engine"}};
+    return {{CommandLine(args, "audit"), "judges the native engine alone"}};
+  }
   if (!HoldsI2S(of)) return {};
   if (refusal.one_engine || IsReference(args.engines.candidate)) {
     args.model.model = ConvertedName(of), args.reference_model.clear();

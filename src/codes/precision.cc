@@ -252,7 +252,7 @@ bool HasOthers(const std::vector<ClassPrecision>& classes, const ProductClass& o
 }  // namespace
 
 std::string ClassName(const std::vector<ClassPrecision>& classes, const ProductClass& of) {
-  const std::string type(GetBlockFormat(of.weight).name);
+  const std::string type = BlockTypeName(static_cast<uint32_t>(of.weight));
   if (HasOthers(classes, of, &ProductClass::rows_32))
     return type + (of.rows_32 ? " (a multiple of 32 rows)" : " (no multiple of 32 rows)");
   if (HasOthers(classes, of, &ProductClass::output)) return type + (of.output ? " (output)" : " (layers)");

@@ -50,7 +50,7 @@ void CheckPrecision(const Evidence& evidence, const char* second, Verdict* verdi
           {Outcome::kIncomplete, ReasonCode::kPrecisionDiffers,
            fmt::format("{}, which no library of the reference does; if that is meant, say "
                        "--accept-precision {}={}",
-                       what, GetBlockFormat(row.weight).name,
+                       what, BlockTypeName(static_cast<uint32_t>(row.weight)),
                        ActSchemeName(IsAccepted(row.weight, row.scheme[0], policy) ? row.scheme[1]
                                                                                    : row.scheme[0]))});
     else if (!row.bound.empty())

@@ -287,6 +287,11 @@ Result<Diagnosis> Explanation::Run() {
   evidence.candidate_file_non_finite = non_finite_[0], evidence.reference_file_non_finite = non_finite_[1];
   BlameFinding found = FindBlame(evidence);
   if (LeftOpen()) found = {Blame::kUndetermined, "the model does not declare its activation"};
+  if (found.blame == Blame::kModelFile) {
+    std::string why = arbiters_.of(0).WhyWithheld(culprit_.place.stage, culprit_.place.layer);
+    if (why.empty()) why = arbiters_.of(1).WhyWithheld(culprit_.place.stage, culprit_.place.layer);
+    if (!why.empty()) found = {Blame::kUndetermined, std::move(why)};
+  }
   out_.blame = found.blame, out_.why_undetermined = found.why_undetermined;
   if (!IsNonFinite()) {  // no variation explains NaN
     if (!evidence.candidate_agrees) Try(0, arbiters_.of(0), declared_[0]);
@@ -317,6 +322,10 @@ const Trial* Diagnosis::Named() const {
 void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
   const WrongPart part = FindWrongPart(evidence.subject);
   d->conclusion = Conclude(evidence, part);
+  const Subject& s = evidence.subject;
+  if (d->conclusion.where == Where::kWeights &&
+      !s.arbiter->WhyWithheld(s.culprit->place.stage, s.culprit->place.layer).empty())
+    d->conclusion.where = Where::kUnknown;
   d->side = evidence.subject.side;
   d->n_features = part.n_features;
   d->cause = CauseWords(evidence, part, d->conclusion), d->nearest = NearestWords(evidence, d->conclusion);

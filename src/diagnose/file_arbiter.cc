@@ -7,6 +7,8 @@
 
 #include "base/processors.h"
 #include "codes/code_steps.h"
+#include "drive/lent_weights.h"
+#include "model/declared.h"
 #include "run/doubts.h"
 
 namespace pb::diagnose {
@@ -18,9 +20,11 @@ constexpr int kMaxThreads = 8;
 // contradict each other, and nothing besides: an engine that is told to compute something else than
 // is declared is wrong.
 void TakeDecisions(const drive::EngineRecord& side, host::Settings* settings) {
-  auto model = Model::Open(side.model_path, run::DeclaredBy(*settings));
-  if (!model.ok()) return;  // who opens it next says why
-  for (const Doubt& doubt : (*model)->doubts()) {
+  const auto file = GgufFile::Open(side.model_path);
+  if (!file.ok()) return;  // who opens it next says why
+  const auto declared = ReadDeclarations(*file, run::DeclaredBy(*settings));
+  if (!declared.ok()) return;
+  for (const Doubt& doubt : declared->doubts) {
     if (doubt.kind != Doubt::Kind::kContradiction || doubt.choices.empty()) continue;
     const std::string key = doubt.choices[0].substr(0, doubt.choices[0].find('='));
     if (const std::string* value = drive::FindSetting(side.settings, key))
@@ -44,6 +48,7 @@ host::Settings SettingsOf(const drive::EngineRecord& side) {
 
 Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const drive::EngineSpec& arbiter,
                                                        const drive::EngineRecord& side,
+                                                       std::span<const std::filesystem::path> lenders,
                                                        const host::Limits& limits) {
   std::unique_ptr<FileArbiter> self(new FileArbiter);
   host::Settings settings = arbiter.settings;
@@ -51,17 +56,21 @@ Result<std::unique_ptr<FileArbiter>> FileArbiter::Open(const drive::EngineSpec& 
   drive::PutSetting(settings, "threads", std::to_string(threads));
   for (const auto& [key, value] : SettingsOf(side)) drive::PutSetting(settings, key, value);
   TakeDecisions(side, &settings);
+  auto open = [&] { return drive::OpenModel(side.model_path, run::DeclaredBy(settings), lenders, limits); };
+  auto model = open();
+  if (model.ok()) drive::PutDecoder(**model, &settings);
   for (bool told : {false, true}) {
     PB_ASSIGN(self->engine_, host::Engine::Start(arbiter.plugin, settings, limits));
     PB_ASSIGN(self->facts_, self->engine_->OpenModel(side.model_path));
     const std::string* activation = drive::FindSetting(side.settings, "ffn.activation");
     if (told || !activation || !trace::ReadModelFacts(self->facts_).activation_undeclared()) break;
     drive::PutSetting(settings, "ffn.activation", *activation);
+    model = open();
   }
   PB_ASSIGN(self->session_, self->engine_->OpenSession({}));
   PB_ASSIGN(self->stages_, self->engine_->Stages());
   self->arbiter_ = std::make_unique<Arbiter>(*self->engine_, self->stages_);
-  PB_ASSIGN(self->model_, Model::Open(side.model_path, run::DeclaredBy(settings)));
+  PB_ASSIGN(self->model_, std::move(model));
   PB_ASSIGN(self->act_quant_, ActQuant::Parse(trace::ReadSessionFacts(self->session_).act_quant.value));
   self->scheme_check_.emplace(self->model_, self->act_quant_);
   return self;
@@ -109,6 +118,14 @@ Result<Expectation> FileArbiter::Replay(pb_stage stage, int32_t layer, int32_t f
   e.output = {out.shape, {out.data.begin(), out.data.end()}};
   e.units.assign(out.units.begin(), out.units.end());
   return e;
+}
+
+std::string FileArbiter::WhyWithheld(int32_t stage, int32_t layer) const {
+  const WeightView& w = model_->weights(stage, layer).matrix;
+  if (!w.decoder) return "";
+  return fmt::format(
+      "its weights ({}) are decoded by the code of {}, so a wrong file is not told from a wrong decoder",
+      BlockTypeName(static_cast<uint32_t>(w.type)), w.decoder->lender());
 }
 
 Result<host::Codes> FileArbiter::CodesOf(host::Engine& engine, const Culprit& culprit) const {
@@ -201,14 +218,15 @@ Agreement FileArbiter::Compare(const Culprit& culprit, std::span<const float> ou
 Result<FileArbiters> FileArbiters::Open(const drive::EngineSpec& arbiter, const run::Comparison& comparison,
                                         const host::Limits& limits) {
   const drive::EngineRecord &c = comparison.candidate, &r = comparison.reference;
+  const std::filesystem::path lenders[] = {r.plugin, c.plugin};
   FileArbiters self;
-  PB_ASSIGN(self.own_[0], FileArbiter::Open(arbiter, c, limits));
+  PB_ASSIGN(self.own_[0], FileArbiter::Open(arbiter, c, lenders, limits));
   const trace::SessionFacts ours = c.session_facts(), theirs = r.session_facts();
   const bool same =
       c.model_sha256 == r.model_sha256 && c.model_path.parent_path() == r.model_path.parent_path() &&
       ours.act_quant.value == theirs.act_quant.value && ours.kv_type.value == theirs.kv_type.value;
   if (!same) {
-    PB_ASSIGN(self.own_[1], FileArbiter::Open(arbiter, r, limits));
+    PB_ASSIGN(self.own_[1], FileArbiter::Open(arbiter, r, lenders, limits));
   }
   return self;
 }

@@ -3,6 +3,7 @@
 #ifndef PARITYBIT_DIAGNOSE_FILE_ARBITER_H_
 #define PARITYBIT_DIAGNOSE_FILE_ARBITER_H_
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -35,9 +36,11 @@ host::Settings SettingsOf(const drive::EngineRecord& side);
 class FileArbiter {
  public:
   // Starts `arbiter` on the file that `side` read, under SettingsOf(side). An activation that the
-  // file leaves open is the one that the side was told.
+  // file leaves open is the one that the side was told. `lenders`: plugins that may decode weights
+  // which nothing here decodes.
   static Result<std::unique_ptr<FileArbiter>> Open(const drive::EngineSpec& arbiter,
                                                    const drive::EngineRecord& side,
+                                                   std::span<const std::filesystem::path> lenders,
                                                    const host::Limits& limits);
 
   // The captured op as the model declares it; `variation` as in Arbiter::Expect. `tokens`: ids of
@@ -78,6 +81,9 @@ class FileArbiter {
   Result<std::string> Detokenize(int32_t id) { return engine_->Detokenize({&id, 1}); }
 
   const Model& model() const { return *model_; }
+  // Why no blame falls on the file, or on the weights that a stage reads: an engine lent the decoder
+  // of them. Empty where nothing was lent.
+  std::string WhyWithheld(int32_t stage, int32_t layer) const;
   const host::Facts& facts() const { return facts_; }      // of the model
   const host::Facts& session() const { return session_; }  // settings in force: act.quant, kv.type
   // The scheme under which it computes a product (formats/act_scheme.h).

@@ -133,6 +133,9 @@ class TapedEngine : public host::Engine {
   Result<host::TensorRef> Replay(const host::ReplayRequest& request) override {
     return live_->Replay(request);
   }
+  Status Decode(uint32_t type_id, std::span<const std::byte> blocks, std::span<float> values) override {
+    return live_->Decode(type_id, blocks, values);
+  }
   Status BeginEval(const host::EvalRequest& request) override;
   Result<host::Event> Wait() override;
   Status Continue() override;

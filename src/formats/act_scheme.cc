@@ -41,7 +41,7 @@ Result<ActQuant::Exception> ParseException(std::string_view whole, std::string_v
   if (e.rows_32 || e.output) type.remove_suffix(which.size());
   constexpr uint32_t kMostTypes = 64;
   uint32_t id = 0;
-  while (id < kMostTypes && !(FindBlockFormat(id) && FindBlockFormat(id)->name == type)) id++;
+  while (id < kMostTypes && !(GgmlActScheme(id) && BlockTypeName(id) == type)) id++;
   const auto scheme = colon == item.npos ? std::nullopt : FindActScheme(item.substr(colon + 1));
   if (!scheme || id == kMostTypes)
     return MakeError(Code::kUsage, "act.quant={}: \"{}\" is no exception like F16:none; offered are {}",
@@ -100,7 +100,7 @@ Result<ActQuant> ActQuant::Parse(std::string_view text) {
 std::string ActQuant::Text() const {
   std::string text = all ? ActSchemeName(*all) : "ggml";
   for (const Exception& e : exceptions)
-    text += fmt::format("+{}{}:{}", GetBlockFormat(e.weight).name,
+    text += fmt::format("+{}{}:{}", BlockTypeName(static_cast<uint32_t>(e.weight)),
                         e.rows_32  ? "/32"
                         : e.output ? "/output"
                                    : "",

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/bytes.h"
 #include "base/half.h"
@@ -376,6 +377,13 @@ const BlockFormat& GetBlockFormat(BlockType type) {
   return *format;
 }
 
+std::optional<BlockLayout> FindBlockLayout(uint32_t type_id) {
+  if (const BlockFormat* f = FindBlockFormat(type_id)) return BlockLayout{f->block_values, f->block_bytes};
+  const OtherType* t = FindOther(type_id);
+  if (!t || t->block_bytes == 0) return std::nullopt;
+  return BlockLayout{t->block_values, t->block_bytes};
+}
+
 std::string BlockTypeName(uint32_t type_id) {
   if (const BlockFormat* f = FindBlockFormat(type_id)) return std::string(f->name);
   if (const OtherType* t = FindOther(type_id)) return std::string(t->name);
@@ -386,11 +394,10 @@ Result<uint64_t> TensorBytes(uint32_t type_id, std::span<const uint64_t> shape) 
   const BlockFormat* format = FindBlockFormat(type_id);
   const OtherType* other = FindOther(type_id);
   if (!format && !other) return MakeError(Code::kMalformed, "unknown tensor type {}", type_id);
-  if (!format && other->block_bytes == 0) {
+  const std::optional<BlockLayout> layout = FindBlockLayout(type_id);
+  if (!layout)
     return MakeError(Code::kUnsupported, "tensor type {} (number {}) is not supported", other->name, type_id);
-  }
-  uint64_t values = format ? format->block_values : other->block_values;
-  uint64_t bytes = format ? format->block_bytes : other->block_bytes;
+  const uint64_t values = layout->block_values, bytes = layout->block_bytes;
   uint64_t columns = shape.empty() ? 1 : shape[0];
   if (columns % values != 0) {
     return MakeError(Code::kMalformed, "rows of {} values are no multiple of the {} values of a {} block",
@@ -429,6 +436,12 @@ I2SScan ScanI2S(std::span<const std::byte> data) {
 void DecodeRow(const WeightView& w, int64_t row, float* out) {
   PB_CHECK(row >= 0 && row < w.n_rows);
   const std::byte* data = w.data + static_cast<uint64_t>(row) * w.row_bytes;
+  if (w.decoder) {
+    const std::span<float> values(out, static_cast<size_t>(w.n_columns));
+    if (!w.decoder->Decode(static_cast<uint32_t>(w.type), {data, w.row_bytes}, values).ok())
+      std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
+    return;
+  }
   GetBlockFormat(w.type).decode(data, out, w.n_columns, w.scale);
 }
 
@@ -441,6 +454,7 @@ void AddMinima(const KSuperBlock& s, std::vector<double>* minima) {
 
 std::vector<double> BlockMinima(const WeightView& w, int64_t row) {
   std::vector<double> minima;
+  if (w.decoder) return minima;
   const std::byte* block = w.data + static_cast<uint64_t>(row) * w.row_bytes;
   const BlockFormat& format = GetBlockFormat(w.type);
   for (int64_t k = 0; k < w.n_columns; k += format.block_values, block += format.block_bytes) {

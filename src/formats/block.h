@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -128,7 +130,7 @@ struct BlockFormat {
   void (*encode)(const float* values, std::byte* out, int64_t n_values);
 };
 
-// nullptr for a type that is not supported here.
+// nullptr for a type that nothing here decodes.
 const BlockFormat* FindBlockFormat(uint32_t type_id);
 const BlockFormat& GetBlockFormat(BlockType type);
 // The name ggml gives a type number, supported here or not ("Q4_K"); "type 99" for an unknown one.
@@ -154,6 +156,27 @@ struct I2SScan {
 // `data` is the whole tensor, tail included.
 I2SScan ScanI2S(std::span<const std::byte> data);
 
+// How the values of a type stand in blocks.
+struct BlockLayout {
+  uint32_t block_values, block_bytes;
+};
+// Of any type whose layout is known, decoded here or not.
+std::optional<BlockLayout> FindBlockLayout(uint32_t type_id);
+
+// Decodes weights of types that nothing here decodes: an engine's own decoder, lent
+// (abi/engine.h: PB_CAP_DECODE). For use from several threads.
+class LentDecoder {
+ public:
+  virtual ~LentDecoder() = default;
+  // Decodes values.size() values, whole blocks of them, to float32. kUnsupported: it does not
+  // decode the type.
+  virtual Status Decode(uint32_t type_id, std::span<const std::byte> blocks,
+                        std::span<float> values) const = 0;
+  // Whose it is: "llama.cpp v0.5.0".
+  virtual std::string lender() const = 0;
+  virtual std::filesystem::path plugin() const = 0;
+};
+
 // A weight matrix in a block format: what kernels and oracle read. Row r begins at data + r *
 // row_bytes.
 struct WeightView {
@@ -161,10 +184,11 @@ struct WeightView {
   const std::byte* data = nullptr;
   int64_t n_rows = 0, n_columns = 0;
   uint64_t row_bytes = 0;
-  float scale = 1;  // I2_S: the tensor's scale; else 1
+  float scale = 1;                       // I2_S: the tensor's scale; else 1
+  const LentDecoder* decoder = nullptr;  // of a type that nothing here decodes; else null
 };
 
-// Decodes row r to n_columns float32.
+// Decodes row r to n_columns float32; what a lent decoder fails on becomes NaN.
 void DecodeRow(const WeightView& w, int64_t row, float* out);
 // The minimum of each block of row r, which its format adds to scale times code: n_columns / size
 // values a block, 32 in Q4_1, Q5_1, Q4_K and Q5_K, 16 in Q2_K. Empty where the format has none.

@@ -118,6 +118,8 @@ class Engine {
   virtual Result<std::vector<StageVisibility>> Stages() = 0;  // indexed by pb_stage
   virtual Status Reset(int32_t n_keep) = 0;
   virtual Result<TensorRef> Replay(const ReplayRequest& request) = 0;
+  // Decodes weights (PB_CAP_DECODE; abi/engine.h: decode) to values.size() floats. Needs no model.
+  virtual Status Decode(uint32_t type_id, std::span<const std::byte> blocks, std::span<float> values) = 0;
 
   // An evaluation in steps, so that two engines can be driven in lock-step: Begin, then Wait /
   // Continue until kDone. After kPoint the engine stands still until Continue or Overwrite.

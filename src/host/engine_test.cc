@@ -217,7 +217,7 @@ TEST_P(Table, IsCheckedBeforeUse) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, Table,
-    testing::Values(std::pair{"old_major", "speaks ABI 9.0, this program 2.0"},
+    testing::Values(std::pair{"old_major", "speaks ABI 10.0, this program 3.0"},
                     std::pair{"newer_minor", "no error"}, std::pair{"without_replay", "no error"},
                     std::pair{"without_eval", "has no eval, which every engine must offer"},
                     std::pair{"no_size", "claims a struct_size of 0 bytes"},

@@ -80,6 +80,7 @@ Result<pb_engine_api> AdaptTable(const pb_engine_api* table) {
   }
   if (!api.tokenize || !api.detokenize) api.capabilities &= ~PB_CAP_TOKENIZE;
   if (!api.replay) api.capabilities &= ~(PB_CAP_REPLAY | PB_CAP_VARY);
+  if (!api.decode) api.capabilities &= ~PB_CAP_DECODE;
   return api;
 }
 

@@ -186,6 +186,22 @@ Result<TensorRef> RemoteEngine::Replay(const ReplayRequest& request) {
   return output;
 }
 
+// The blocks go and the values come by the shared memory, the one behind the other.
+Status RemoteEngine::Decode(uint32_t type_id, std::span<const std::byte> blocks, std::span<float> values) {
+  PB_TRY(Idle("Decode"));
+  if (blocks.empty() || values.empty()) return MakeError(Code::kUsage, "{}: nothing to decode", name_);
+  const uint64_t to = AlignTensor(kArenaOffset + blocks.size());
+  PB_TRY(memory_.Reserve(to + values.size_bytes()));
+  std::memcpy(memory_.values(kArenaOffset), blocks.data(), blocks.size());
+  FrameWriter frame(MessageType::kDecode);
+  frame.Put(type_id);
+  frame.Put<uint64_t>(blocks.size());
+  frame.Put<uint64_t>(values.size());
+  PB_TRY(Call(std::move(frame), fmt::format("decoding {} weights of type {}", values.size(), type_id)));
+  std::memcpy(values.data(), memory_.values(to), values.size_bytes());
+  return {};
+}
+
 Result<TensorRef> RemoteEngine::ParseReplay(const Frame& reply, const ReplayRequest& request) const {
   ByteReader in(BodyBytes(reply));
   PB_ASSIGN(Placed placed, ReadPlaced(in, memory_.size()));

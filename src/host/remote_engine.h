@@ -51,6 +51,7 @@ class RemoteEngine : public Engine {
   Result<std::vector<StageVisibility>> Stages() override;
   Status Reset(int32_t n_keep) override;
   Result<TensorRef> Replay(const ReplayRequest& request) override;
+  Status Decode(uint32_t type_id, std::span<const std::byte> blocks, std::span<float> values) override;
   Status BeginEval(const EvalRequest& request) override;
   Result<Event> Wait() override;
   Status Continue() override;

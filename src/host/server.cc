@@ -182,7 +182,8 @@ Status Server::Run() {
 
 Status Server::Handle(const Frame& request, FrameWriter& reply) {
   ByteReader in(BodyBytes(request));
-  bool model_needed = request.type != MessageType::kCreate && request.type != MessageType::kOpenModel;
+  bool model_needed = request.type != MessageType::kCreate && request.type != MessageType::kOpenModel &&
+                      request.type != MessageType::kDecode;
   if ((model_needed && !model_) || (request.type != MessageType::kCreate && !engine_)) {
     return MakeError(Code::kUsage, "a call that needs an open model");
   }
@@ -193,6 +194,8 @@ Status Server::Handle(const Frame& request, FrameWriter& reply) {
       return Create(in, reply);
     case MessageType::kOpenModel:
       return OpenModel(in, reply);
+    case MessageType::kDecode:
+      return Decode(in);
     case MessageType::kTokenize:
       return Tokenize(in, reply);
     case MessageType::kDetokenize:
@@ -379,6 +382,23 @@ Status Server::Replay(ByteReader& in, FrameWriter& reply) {
   if (with_units) PutPlaced(reply, *sink.units);
   if (with_codes) PutCodes(reply, *sink.codes);
   return {};
+}
+
+// Blocks stand at the arena's start, and the values come behind them.
+Status Server::Decode(ByteReader& in) {
+  if (!(api_.capabilities & PB_CAP_DECODE))
+    return MakeError(Code::kUnsupported, "this engine does not decode weights");
+  PB_ASSIGN(uint32_t type_id, in.Read<uint32_t>("type"));
+  PB_ASSIGN(uint64_t n_bytes, in.Read<uint64_t>("blocks"));
+  PB_ASSIGN(uint64_t n_values, in.Read<uint64_t>("values"));
+  PB_TRY(memory_.Refresh());
+  const uint64_t room = memory_.size() - kArenaOffset;
+  if (n_bytes > room || n_values > kMaxTensorValues || AlignTensor(n_bytes) + n_values * sizeof(float) > room)
+    return MakeError(Code::kEngine, "{} bytes to decode to {} values in {} shared bytes", n_bytes, n_values,
+                     memory_.size());
+  return Take(api_.decode(engine_, static_cast<int32_t>(type_id), memory_.data() + kArenaOffset, n_bytes,
+                          static_cast<int64_t>(n_values),
+                          memory_.values(kArenaOffset + AlignTensor(n_bytes))));
 }
 
 void Server::CloseSession() {

@@ -34,6 +34,7 @@ class Server {
   Status Reset(ByteReader& in);
   Status Eval(ByteReader& in);
   Status Replay(ByteReader& in, FrameWriter& reply);
+  Status Decode(ByteReader& in);
 
   void CloseSession();
   void CloseModel();

@@ -32,6 +32,7 @@ enum class MessageType : uint32_t {
   kStages,
   kReset,
   kReplay,
+  kDecode,
   kEval,
   kQuit,  // not answered
   // paritybit -> paritybit-host while an evaluation stands at kPoint or kLogits

@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "compare/logits.h"
+#include "drive/lent_weights.h"
 #include "drive/participant.h"
 #include "inject/injected_run.h"
 #include "inject/minimise.h"
@@ -128,8 +129,13 @@ Status InjectionSearch::Open() {
     if (trace_ && side == from_) continue;
     PB_TRY(OpenEngine(sides_[side], *specs[side], *models[side], roles[side], &session_[side]));
   }
-  if (!request_.oracle.plugin.empty())
-    PB_TRY(OpenEngine(oracle_, request_.oracle, *models[to_], "oracle", &oracle_session_));
+  if (!request_.oracle.plugin.empty()) {
+    drive::EngineSpec oracle = request_.oracle;
+    const std::filesystem::path lenders[] = {specs[1]->plugin, specs[0]->plugin};
+    if (auto model = drive::OpenModel(*models[to_], {}, lenders, request_.limits); model.ok())
+      drive::PutDecoder(**model, &oracle.settings);
+    PB_TRY(OpenEngine(oracle_, oracle, *models[to_], "oracle", &oracle_session_));
+  }
   if (!trace_)
     PB_TRY(drive::ForEachPass(tokens_, drive::PassRows({&records_[0], &records_[1]}), drive::NoSteps(),
                               [&](const drive::Pass& pass) { return passes_.push_back(pass), Status(); }));

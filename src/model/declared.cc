@@ -113,6 +113,20 @@ void NoteNonFinite(const GgufFile& file, std::vector<Doubt>* doubts) {
   if (found.size() > kNamed) note(fmt::format("{} more tensors hold NaN or infinity", found.size() - kNamed));
 }
 
+// What an embedding model is used for is no logits.
+void NoteEmbeddings(const Keys& keys, std::vector<Doubt>* doubts) {
+  const std::string key = std::string(keys.prefix()) + "pooling_type";
+  const GgufValue* pooling = keys.file().Find(key);
+  if (!pooling || ValueText(*pooling) == "0") return;
+  doubts->push_back(
+      {Doubt::Kind::kNote, key,
+       fmt::format(
+           "{}: an embedding model ({} is {}): its use is the pooled final norm; that norm is compared "
+           "token by token, and the logits are what {} makes of it",
+           NameOf(keys.file()), key, ValueText(*pooling),
+           keys.file().FindTensor("output.weight") ? "the output matrix" : "the embedding")});
+}
+
 }  // namespace
 
 Status FindDoubts(const std::filesystem::path& path, const ModelOptions& options,
@@ -148,6 +162,7 @@ Result<Declarations> ReadDeclarations(const GgufFile& file, const ModelOptions& 
     else
       out.why_none = InFile(std::move(params).error(), file);
     FindUnknownKeys(keys, &out.doubts);
+    NoteEmbeddings(keys, &out.doubts);
     if (out.params) CheckVocabularyKey(keys, *out.params, &out.doubts);
   } else {
     out.why_none = InFile(std::move(architecture).error(), file);

@@ -40,7 +40,8 @@ bool HasExperts(const GenerateSpec& s) { return s.n_experts > 0; }
 stages::Set StagesOf(const GenerateSpec& s) {
   const Architecture& architecture = *FindArchitecture(s.architecture);
   stages::Set stages = (stages::kAll - stages::kOptional) | architecture.optional;
-  if (!s.parallel) stages |= architecture.may_have;
+  if (!s.parallel) stages |= architecture.may_have - architecture.together;
+  if (s.input_norms) stages |= architecture.together;
   const bool must = architecture.optional.Contains(PB_STAGE_ROUTER_LOGITS);
   if (HasExperts(s) && !must) stages = (stages - stages::kDense) | stages::kExperts;
   return stages;
@@ -148,6 +149,8 @@ Status Complete(GenerateSpec& s) {
                      ArchitectureNames());
   // What has norms before the output projections takes the width of the heads for that of the rows.
   const bool bitnet = architecture->optional.Contains(PB_STAGE_ATTN_SUB_NORM);
+  if (s.input_norms && architecture->together.empty())
+    return MakeError(Code::kUsage, "architecture {} has no norm before each projection", s.architecture);
   s.output_tied = architecture->tied.value_or(s.output_tied);
   if (!s.activation) s.activation = architecture->activation.value_or(Activation::kSilu);
   if ((s.head_dim == 0 || bitnet) && s.d_model % s.n_heads != 0) {

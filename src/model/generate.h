@@ -40,6 +40,7 @@ struct GenerateSpec {
   double rope_factor = 4;
   int64_t n_ctx_original = 0;  // 0: n_ctx over the factor
   int64_t rope_dims = 0;       // 0: the architecture's own part of a head
+  bool input_norms = false;    // qwen3, gemma3: a norm before each projection, as BitNet's embedding models
   bool parallel = false;       // stablelm: layers of one norm, which attention and the network read
   // Experts of llama; the architectures that must have some have 8, of which 2 are used.
   int64_t n_experts = 0, n_experts_used = 0;

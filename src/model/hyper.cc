@@ -7,8 +7,8 @@
 namespace pb {
 namespace {
 
-using stages::kDense, stages::kExperts, stages::kHeadNorms, stages::kPostNorms, stages::kPreNorms,
-    stages::kSharedExpert, stages::kSubNorms;
+using stages::kDense, stages::kExperts, stages::kHeadNorms, stages::kInputNorms, stages::kPostNorms,
+    stages::kPreNorms, stages::kSharedExpert, stages::kSubNorms;
 
 // Fields that are not named are as Architecture has them.
 constexpr Architecture BitNet(std::string_view name) {
@@ -24,9 +24,18 @@ constexpr Architecture Qwen2() {
   return a;
 }
 
+// BitNet's embedding models: a norm before each of the seven projections of a layer, in the file of a
+// backbone that has none (microsoft/BitNet, utils/convert-bitnet-embedding-to-gguf.py).
+constexpr void AddInputNorms(Architecture* a) {
+  a->may_have |= kInputNorms, a->together = kInputNorms;
+  a->renamed = {RenamedTensor{PB_STAGE_ATTN_SUB_NORM, "attn_output_norm_in"},
+                RenamedTensor{PB_STAGE_FFN_SUB_NORM, "ffn_down_norm_in"}};
+}
+
 constexpr Architecture Qwen3() {
   Architecture a{"qwen3", RopePairing::kHalves, "qwen3", "Qwen3ForCausalLM"};
   a.optional |= kHeadNorms;
+  AddInputNorms(&a);
   return a;
 }
 
@@ -57,6 +66,7 @@ constexpr Architecture Gemma3() {
   a.options = kWindows | kLogitCap;
   a.window_period = 6, a.local_rope_as_global = false, a.layers_of_largest = 62;
   a.usual_window = 0, a.usual_score_cap = 0, a.usual_logit_cap = 0;
+  AddInputNorms(&a);
   return a;
 }
 
@@ -115,6 +125,7 @@ constexpr Architecture Qwen3Moe() {
   Architecture a = Qwen3();
   a.name = "qwen3moe", a.model_types = "qwen3_moe", a.hf_class = "Qwen3MoeForCausalLM";
   a.optional = (a.optional - kDense) | kExperts;
+  a.may_have = a.together = {}, a.renamed = {};
   a.options = kMayHaveExperts;
   a.normalised_experts = true;
   return a;
@@ -459,6 +470,10 @@ Result<HyperParameters> ReadHyperParameters(const Keys& keys, const Architecture
   p.ops = (stages::kAll - stages::kOptional) | architecture.optional;
   for (pb_stage stage : architecture.may_have)
     if (keys.file().FindTensor(TensorNameIn(&architecture, stage, 0))) p.ops |= stage;
+  const stages::Set left_out = architecture.together - p.ops;
+  if (!left_out.empty() && left_out != architecture.together)
+    return MakeError(Code::kMalformed, "tensor {} is missing, and others of its kind are there",
+                     TensorNameIn(&architecture, *left_out.begin(), 0));
   p.layer_norm = architecture.layer_norm, p.attention_sinks = architecture.attention_sinks;
   p.norms_rows = architecture.norms_rows, p.unrotated_every = architecture.unrotated_every;
   p.rope_pairing = {architecture.pairing, Origin::kDefault};

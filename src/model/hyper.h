@@ -30,6 +30,8 @@ struct Architecture {
   // tensor is.
   stages::Set optional = stages::kPreNorms | stages::kDense;
   stages::Set may_have = {};
+  // Of those: all of them are there, or none.
+  stages::Set together = {};
   std::optional<Activation> activation = Activation::kSilu;  // none: it allows several
   stages::Set biased = {};         // products that always have a bias; others may have one
   bool full_rotation = true;       // rope dims must equal head_dim

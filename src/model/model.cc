@@ -140,6 +140,7 @@ Result<std::shared_ptr<const Model>> Model::Open(const std::filesystem::path& pa
 Result<std::shared_ptr<const Model>> Model::FromFile(GgufFile file, const ModelOptions& options) {
   std::shared_ptr<Model> model(new Model(std::move(file)));
   PB_TRY(model->TakeDeclarations(options));
+  model->decoder_ = options.decoder;
   if (Status status = model->ReadWeights(); !status.ok()) {
     Error error = std::move(status).error();
     return model->file_.path().empty() ? error : std::move(error).In(model->file_.path().string());
@@ -183,7 +184,7 @@ Status Model::ReadWeights() {
     return MakeError(Code::kMalformed, "{} layers are declared, the file has {} tensors", params_.n_layers,
                      file_.tensors().size());
   }
-  TensorTable table(file_);
+  TensorTable table(file_, decoder_.get());
   PB_TRY(ReadRopeFactors(table));
   weights_.resize(static_cast<size_t>(params_.n_layers) + 1);
   for (int32_t layer = -1; layer < params_.n_layers; ++layer) {
@@ -193,6 +194,7 @@ Status Model::ReadWeights() {
       PB_ASSIGN(here[static_cast<size_t>(stage)], ReadStage(table, stage, layer));
     }
   }
+  for (uint32_t type : table.lent()) lent_types_.push_back(BlockTypeName(type));
   return table.CheckAllUsed();
 }
 

@@ -162,6 +162,8 @@ struct ModelOptions {
   // --hf-config; none: config.json beside the model, if there
   std::optional<std::filesystem::path> hf_config;
   bool ignore_config_beside = false;  // --hf-config none
+  // Decodes weights of types that nothing here decodes; null: a file that has some is refused.
+  std::shared_ptr<const LentDecoder> decoder;
 };
 
 // Takes a setting that declares something of the model (ffn.activation, norm.eps, rope.base,
@@ -192,6 +194,9 @@ class Model {
   const std::vector<Doubt>& doubts() const { return doubts_; }
   // "TQ2_0 x42, F16 x1, F32 x25"
   std::string WeightTypes() const;
+  // Who decodes weights that nothing here does, and their types; null and empty: there are none.
+  const LentDecoder* lent() const { return lent_types_.empty() ? nullptr : decoder_.get(); }
+  const std::vector<std::string>& lent_types() const { return lent_types_; }
 
  private:
   explicit Model(GgufFile file) : file_(std::move(file)) {}
@@ -214,6 +219,8 @@ class Model {
   std::vector<std::array<StageWeights, PB_STAGE_COUNT>> weights_;
   std::filesystem::path config_path_;
   std::vector<Doubt> doubts_;
+  std::shared_ptr<const LentDecoder> decoder_;
+  std::vector<std::string> lent_types_;
 };
 
 // silu relu2 relu gelu, and the other spellings that converters and Hugging Face have for them.

@@ -13,9 +13,7 @@ std::string ShapeText(const std::vector<uint64_t>& shape) {
   return fmt::format("({})", fmt::join(shape, ", "));
 }
 
-Result<const BlockFormat*> FormatOf(const GgufTensor& t) {
-  const BlockFormat* format = FindBlockFormat(t.type_id);
-  if (format) return format;
+Error NotDecoded(const GgufTensor& t) {
   return MakeError(Code::kUnsupported, "byte {}: weight type {} of {} is not supported", t.info_offset,
                    BlockTypeName(t.type_id), t.name);
 }
@@ -45,6 +43,21 @@ Result<const GgufTensor*> TensorTable::Get(const std::string& name) {
   return t;
 }
 
+Status TensorTable::CheckLent(const GgufTensor& t) {
+  const auto layout = FindBlockLayout(t.type_id);
+  if (!decoder_ || !layout || t.data.size() < layout->block_bytes) return NotDecoded(t);
+  if (lent_.count(t.type_id)) return {};
+  std::vector<float> block(layout->block_values);
+  Status decoded = decoder_->Decode(t.type_id, t.data.first(layout->block_bytes), block);
+  if (!decoded.ok()) {
+    Error error = NotDecoded(t);
+    error.message += "; " + decoded.error().message;
+    return error;
+  }
+  lent_.insert(t.type_id);
+  return {};
+}
+
 Result<WeightView> TensorTable::View(const std::string& name, const std::vector<uint64_t>& shape) {
   PB_ASSIGN(const GgufTensor* t, Get(name));
   std::vector<uint64_t> there = t->shape;
@@ -52,13 +65,17 @@ Result<WeightView> TensorTable::View(const std::string& name, const std::vector<
   if (there != shape)
     return MakeError(Code::kMalformed, "byte {}: tensor {} has shape {}, the metadata imply {}",
                      t->info_offset, name, ShapeText(t->shape), ShapeText(shape));
-  PB_ASSIGN(const BlockFormat* format, FormatOf(*t));
   WeightView view;
-  view.type = format->type;
+  if (!FindBlockFormat(t->type_id)) {
+    PB_TRY(CheckLent(*t));
+    view.decoder = decoder_;
+  }
+  view.type = static_cast<BlockType>(t->type_id);
   view.data = t->data.data();
   view.n_columns = static_cast<int64_t>(shape[0]);
   view.n_rows = static_cast<int64_t>(shape.size() > 2 ? shape[1] * shape[2] : shape[1]);
-  view.row_bytes = shape[0] / format->block_values * format->block_bytes;
+  const BlockLayout layout = *FindBlockLayout(t->type_id);  // the reader knows none without
+  view.row_bytes = shape[0] / layout.block_values * layout.block_bytes;
   if (view.type == BlockType::kI2_S) {
     PB_ASSIGN(view.scale, CheckI2S(*t));
   }
@@ -83,7 +100,8 @@ Result<std::vector<float>> TensorTable::Vector(const std::string& name, int64_t 
     return MakeError(Code::kMalformed, "byte {}: tensor {} has shape {}, the metadata imply {}",
                      t->info_offset, name, ShapeText(t->shape), ShapeText(shape));
   }
-  PB_ASSIGN(const BlockFormat* format, FormatOf(*t));
+  const BlockFormat* format = FindBlockFormat(t->type_id);
+  if (!format) return NotDecoded(*t);
   if (format->block_values != 1) {
     return MakeError(Code::kUnsupported, "byte {}: tensor {}: a vector of type {} is not supported",
                      t->info_offset, name, format->name);

@@ -15,7 +15,8 @@ namespace pb {
 
 class TensorTable {
  public:
-  explicit TensorTable(const GgufFile& file) : file_(file) {}
+  // `decoder`: of types that nothing here decodes; may be null, and outlives the views.
+  TensorTable(const GgufFile& file, const LentDecoder* decoder) : file_(file), decoder_(decoder) {}
 
   bool Has(std::string_view name) const { return file_.FindTensor(name) != nullptr; }
   // A matrix of n_rows x n_columns in a supported block format; I2_S bytes are scanned.
@@ -27,14 +28,20 @@ class TensorTable {
   Result<std::vector<float>> Vector(const std::string& name, int64_t n, int64_t n_rows = 1);
   // One value, 1 when the tensor is absent.
   Result<float> OptionalScale(const std::string& name);
+  // Types that the lent decoder was needed for.
+  const std::set<uint32_t>& lent() const { return lent_; }
   // kUnsupported with the name of the first tensor that was not asked for.
   Status CheckAllUsed() const;
 
  private:
   Result<const GgufTensor*> Get(const std::string& name);
+  // Tries the lent decoder on a block.
+  Status CheckLent(const GgufTensor& t);
   Result<WeightView> View(const std::string& name, const std::vector<uint64_t>& shape);
 
   const GgufFile& file_;
+  const LentDecoder* decoder_;
+  std::set<uint32_t> lent_;
   std::set<const GgufTensor*> used_;
 };
 

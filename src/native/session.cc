@@ -18,7 +18,7 @@ pb_point PointOf(pb_stage stage, int32_t layer, const TokenRows& span) {
 }  // namespace
 
 Session::Buffers::Buffers(const HyperParameters& h, int64_t n) {
-  for (auto* p : {&x, &residual, &norm, &out, &post}) *p = MakeAligned<float>(n * h.d_model);
+  for (auto* p : {&x, &residual, &norm, &in_norm, &out, &post}) *p = MakeAligned<float>(n * h.d_model);
   for (auto* p : {&q, &q_norm, &q_rope, &context, &sub}) *p = MakeAligned<float>(n * h.n_heads * h.head_dim);
   for (auto* p : {&k, &k_norm, &k_rope, &v}) *p = MakeAligned<float>(n * h.n_kv_heads * h.head_dim);
   if (h.ops.Contains(PB_STAGE_GATE_PROJ))
@@ -189,8 +189,10 @@ Result<Session::Input> Session::Dense(const Where& at, const Input& x) {
   auto run = [&](pb_stage stage, std::initializer_list<Input> inputs, AlignedArray<float>& out) {
     return Run(at.eval, stage, at.layer, at.span, inputs, out.get());
   };
-  PB_TRY(run(PB_STAGE_GATE_PROJ, {x}, b.gate));  // (n, d_ff)
-  PB_TRY(run(PB_STAGE_UP_PROJ, {x}, b.up));      // (n, d_ff)
+  PB_ASSIGN(const Input for_gate, Optional(at, PB_STAGE_GATE_IN_NORM, x, b.in_norm));
+  PB_TRY(run(PB_STAGE_GATE_PROJ, {for_gate}, b.gate));  // (n, d_ff)
+  PB_ASSIGN(const Input for_up, Optional(at, PB_STAGE_UP_IN_NORM, x, b.in_norm));
+  PB_TRY(run(PB_STAGE_UP_PROJ, {for_up}, b.up));  // (n, d_ff)
   PB_TRY(run(PB_STAGE_FFN_ACT, {{PB_STAGE_GATE_PROJ, b.gate.get()}}, b.act));
   PB_TRY(run(PB_STAGE_FFN_GATED, {{PB_STAGE_FFN_ACT, b.act.get()}, {PB_STAGE_UP_PROJ, b.up.get()}},
              b.gated));  // (n, d_ff)
@@ -250,9 +252,12 @@ Status Session::Forward(const pb_eval& eval, const TokenRows& span, int64_t firs
   for (int32_t l = 0; l < ops_.hyper().n_layers; l++) {
     const Where here{eval, span, l};
     PB_ASSIGN(const Input h, Optional(here, PB_STAGE_ATTN_NORM, x, b.norm));  // (n, d_model)
-    PB_TRY(run(PB_STAGE_Q_PROJ, l, {h}, b.q));                                // (n, n_heads, head_dim)
-    PB_TRY(run(PB_STAGE_K_PROJ, l, {h}, b.k));                                // (n, n_kv_heads, head_dim)
-    PB_TRY(run(PB_STAGE_V_PROJ, l, {h}, b.v));                                // (n, n_kv_heads, head_dim)
+    PB_ASSIGN(const Input for_q, Optional(here, PB_STAGE_Q_IN_NORM, h, b.in_norm));
+    PB_TRY(run(PB_STAGE_Q_PROJ, l, {for_q}, b.q));  // (n, n_heads, head_dim)
+    PB_ASSIGN(const Input for_k, Optional(here, PB_STAGE_K_IN_NORM, h, b.in_norm));
+    PB_TRY(run(PB_STAGE_K_PROJ, l, {for_k}, b.k));  // (n, n_kv_heads, head_dim)
+    PB_ASSIGN(const Input for_v, Optional(here, PB_STAGE_V_IN_NORM, h, b.in_norm));
+    PB_TRY(run(PB_STAGE_V_PROJ, l, {for_v}, b.v));  // (n, n_kv_heads, head_dim)
     PB_ASSIGN(const Input q, Optional(here, PB_STAGE_Q_NORM, {PB_STAGE_Q_PROJ, b.q.get()}, b.q_norm));
     PB_ASSIGN(const Input k, Optional(here, PB_STAGE_K_NORM, {PB_STAGE_K_PROJ, b.k.get()}, b.k_norm));
     PB_TRY(run(PB_STAGE_Q_ROPE, l, {q}, b.q_rope));  // (n, n_heads, head_dim)

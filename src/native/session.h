@@ -35,7 +35,7 @@ class Session {
   struct Buffers {
     Buffers(const HyperParameters& h, int64_t n);
     AlignedArray<float> x, residual;                      // (n, d_model)
-    AlignedArray<float> norm, out, post;                  // (n, d_model)
+    AlignedArray<float> norm, in_norm, out, post;         // (n, d_model)
     AlignedArray<float> q, q_norm, q_rope, context, sub;  // (n, n_heads, head_dim)
     AlignedArray<float> k, k_norm, k_rope, v;             // (n, n_kv_heads, head_dim)
     AlignedArray<float> gate, up, act, gated, ffn;        // (n, d_ff)

@@ -203,8 +203,10 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
 
   // What all tokens pass through: (n, d_model) to (n, d_model).
   auto dense = [&](int32_t l, const Rows& f) -> Result<Rows> {
-    PB_ASSIGN(Rows gate, step(PB_STAGE_GATE_PROJ, l, {&f}));  // (n, d_ff)
-    PB_ASSIGN(Rows up, step(PB_STAGE_UP_PROJ, l, {&f}));
+    PB_ASSIGN(const Rows for_gate, optional(PB_STAGE_GATE_IN_NORM, l, f));
+    PB_ASSIGN(const Rows for_up, optional(PB_STAGE_UP_IN_NORM, l, f));
+    PB_ASSIGN(Rows gate, step(PB_STAGE_GATE_PROJ, l, {&for_gate}));  // (n, d_ff)
+    PB_ASSIGN(Rows up, step(PB_STAGE_UP_PROJ, l, {&for_up}));
     PB_ASSIGN(Rows act, step(PB_STAGE_FFN_ACT, l, {&gate}));
     PB_ASSIGN(Rows gated, step(PB_STAGE_FFN_GATED, l, {&act, &up}));
     PB_ASSIGN(gated, optional(PB_STAGE_FFN_SUB_NORM, l, gated));
@@ -237,9 +239,12 @@ Result<Rows> Sequence::Forward(std::span<const int32_t> tokens, const StepTap& t
     Rows& keys = keys_[static_cast<size_t>(l)];
     Rows& values = values_[static_cast<size_t>(l)];
     PB_ASSIGN(Rows h, optional(PB_STAGE_ATTN_NORM, l, x));  // (n, d_model)
-    PB_ASSIGN(Rows q, step(PB_STAGE_Q_PROJ, l, {&h}));      // (n, n_heads * head_dim)
-    PB_ASSIGN(Rows k, step(PB_STAGE_K_PROJ, l, {&h}));      // (n, n_kv_heads * head_dim)
-    PB_ASSIGN(Rows v, step(PB_STAGE_V_PROJ, l, {&h}));      // (n, n_kv_heads * head_dim)
+    PB_ASSIGN(const Rows for_q, optional(PB_STAGE_Q_IN_NORM, l, h));
+    PB_ASSIGN(const Rows for_k, optional(PB_STAGE_K_IN_NORM, l, h));
+    PB_ASSIGN(const Rows for_v, optional(PB_STAGE_V_IN_NORM, l, h));
+    PB_ASSIGN(Rows q, step(PB_STAGE_Q_PROJ, l, {&for_q}));  // (n, n_heads * head_dim)
+    PB_ASSIGN(Rows k, step(PB_STAGE_K_PROJ, l, {&for_k}));  // (n, n_kv_heads * head_dim)
+    PB_ASSIGN(Rows v, step(PB_STAGE_V_PROJ, l, {&for_v}));  // (n, n_kv_heads * head_dim)
     PB_ASSIGN(q, optional(PB_STAGE_Q_NORM, l, q));
     PB_ASSIGN(k, optional(PB_STAGE_K_NORM, l, k));
     PB_ASSIGN(Rows q_rope, step(PB_STAGE_Q_ROPE, l, {&q}));

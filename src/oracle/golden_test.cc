@@ -130,6 +130,7 @@ struct RandomModel {
   bool long_rope = false;  // the long factors count
   int64_t n_experts = 0;
   bool parallel = false;
+  bool input_norms = false;
 };
 
 class GoldenArchitecture : public testing::TestWithParam<RandomModel> {};
@@ -142,7 +143,7 @@ TEST_P(GoldenArchitecture, EveryLayerAndTheLogits) {
   spec.n_vocab = 96, spec.d_model = 64, spec.d_ff = 96, spec.n_heads = 4, spec.n_kv_heads = 2;
   spec.n_ctx = 64, spec.seed = 7, spec.n_layers = m.n_layers, spec.head_dim = m.head_dim;
   spec.rope_scaling = m.rope_scaling, spec.rope_factor = m.rope_factor;
-  spec.n_experts = m.n_experts, spec.parallel = m.parallel;
+  spec.n_experts = m.n_experts, spec.parallel = m.parallel, spec.input_norms = m.input_norms;
   auto made = Generate(spec);
   ASSERT_TRUE(made.ok()) << made.error().message;
   auto file = GgufFile::Parse(made->gguf.Serialise());
@@ -174,6 +175,8 @@ INSTANTIATE_TEST_SUITE_P(
                     RandomModel{"qwen3moe", 2, 32}, RandomModel{"gpt-oss", 2, 32, nullptr, "yarn"},
                     RandomModel{"stablelm"},
                     RandomModel{"stablelm-parallel", 2, 16, "stablelm", "", 4, false, 0, true},
+                    RandomModel{"qwen3-input-norms", 2, 32, "qwen3", "", 4, false, 0, false, true},
+                    RandomModel{"gemma3-input-norms", 7, 32, "gemma3", "", 4, false, 0, false, true},
                     RandomModel{"mistral3", 2, 16, nullptr, "yarn"},
                     RandomModel{"llama-linear", 2, 16, "llama", "linear"},
                     RandomModel{"qwen2-yarn", 2, 16, "qwen2", "yarn"},

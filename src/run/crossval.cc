@@ -13,6 +13,7 @@
 #include "compare/logits.h"
 #include "compare/logits_judge.h"
 #include "drive/context_room.h"
+#include "drive/lent_weights.h"
 #include "drive/local_scope.h"
 #include "drive/participant.h"
 #include "drive/row_store.h"
@@ -309,6 +310,8 @@ void CrossvalRun::OpenLocalRun() {
   out_.why_logits_only = drive::WhyNoLocalScope(sides_[kCandidate], sides_[kReference]);
   if (!out_.why_logits_only.empty()) return;
   std::shared_ptr<const Model> models[2];
+  const std::filesystem::path lenders[] = {sides_[kReference].record().plugin,
+                                           sides_[kCandidate].record().plugin};
   for (int side : {kCandidate, kReference}) {
     const drive::EngineRecord& record = sides_[side].record();
     // Products need its weights alone, which are those of the file whatever the settings.
@@ -316,8 +319,12 @@ void CrossvalRun::OpenLocalRun() {
       models[side] = models[kCandidate];
       continue;
     }
-    auto model = Model::Open(record.model_path, DeclaredBy(record.settings));
-    if (model.ok()) models[side] = *model;
+    auto model = drive::OpenModel(record.model_path, DeclaredBy(record.settings), lenders, request_.limits);
+    if (!model.ok()) continue;
+    models[side] = *model;
+    if (const std::string lent = drive::LentText(**model);
+        !lent.empty() && std::ranges::find(out_.notes, lent) == out_.notes.end())
+      out_.notes.push_back(lent);
   }
   model_ = models[kCandidate];
   local_run_.emplace(sides_[kCandidate], sides_[kReference], session_, models, request_, *part_);

@@ -1,7 +1,7 @@
 // What every comparison of two engines begins with.
 #include "run/open_side.h"
 
-#include "model/model.h"
+#include "model/declared.h"
 #include "run/doubts.h"
 
 namespace pb::run {
@@ -9,8 +9,10 @@ namespace {
 
 // Whether neither the file nor a config.json says which activation the model runs.
 bool LeavesActivationOpen(const std::filesystem::path& path, const host::Settings& settings) {
-  auto model = Model::Open(path, DeclaredBy(settings));
-  return model.ok() && !(*model)->params().ffn_activation;
+  const auto file = GgufFile::Open(path);
+  if (!file.ok()) return false;
+  const auto declared = ReadDeclarations(*file, DeclaredBy(settings));
+  return declared.ok() && declared->params && !declared->params->ffn_activation;
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 #include "compare/logits.h"
+#include "drive/lent_weights.h"
 #include "drive/participant.h"
 #include "noise/meter.h"
 #include "stages/stages.h"
@@ -32,8 +33,10 @@ double MultiplyAddsOf(const Model& model) {
   return std::max(all, 1.0);
 }
 
-Status Open(const Request& request, const drive::EngineRecord& side, drive::Participant* arbiter) {
+Status Open(const Request& request, const drive::EngineRecord& side, const Model& model,
+            drive::Participant* arbiter) {
   drive::EngineSpec spec = *request.arbiter;
+  drive::PutDecoder(model, &spec.settings);
   for (const char* key : {"hf.config", "ffn.activation"})
     if (const std::string* value = drive::FindSetting(side.settings, key))
       drive::PutSetting(spec.settings, key, *value);
@@ -119,7 +122,7 @@ compare::PrecisionEffect PredictEffect(const Request& request, const Comparison&
   drive::EngineRecord record;
   record.role = "arbiter";
   drive::Participant arbiter(record, request.limits);
-  Status status = Open(request, comparison.candidate, &arbiter);
+  Status status = Open(request, comparison.candidate, model, &arbiter);
   auto left = std::max<int64_t>(static_cast<int64_t>(kMostMultiplyAdds / MultiplyAddsOf(model)), 1);
   for (const PromptRecord& prompt : comparison.prompts) {
     if (!status.ok() || left <= 0) break;

@@ -8,6 +8,7 @@
 
 #include "base/sha256.h"
 #include "drive/context_room.h"
+#include "drive/lent_weights.h"
 #include "noise/floor.h"
 #include "run/doubts.h"
 #include "run/observed_precision.h"
@@ -171,7 +172,9 @@ std::span<const int32_t> SelfNoiseRun::FirstTokens() const {
 
 // How the engine rounds the inputs of products: a fact of it, where the file is read here.
 Status SelfNoiseRun::ObserveProducts() {
-  auto model = Model::Open(request_.model, DeclaredBy(request_.engine.settings));
+  const std::filesystem::path lenders[] = {request_.engine.plugin};
+  auto model =
+      drive::OpenModel(request_.model, DeclaredBy(request_.engine.settings), lenders, request_.limits);
   if (!model.ok() || undisturbed_.empty()) return {};
   model_ = *model;
   PB_ASSIGN(precision_, codes::ObservePrecision(engine_, sessions_[1], model_, FirstTokens()));

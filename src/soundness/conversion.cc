@@ -28,12 +28,19 @@ constexpr NameRow kLayerNames[] = {
     {"attn_q_norm", {"self_attn.q_norm", ""}},
     {"attn_k_norm", {"self_attn.k_norm", ""}},
     {"attn_sub_norm", {"self_attn.attn_sub_norm", "self_attn.inner_attn_ln"}},
+    {"attn_q_norm_in", {"self_attn.q_proj.norm", ""}},
+    {"attn_k_norm_in", {"self_attn.k_proj.norm", ""}},
+    {"attn_v_norm_in", {"self_attn.v_proj.norm", ""}},
+    {"attn_output_norm_in", {"self_attn.o_proj.norm", ""}},
     {"attn_qkv", {"self_attn.qkv_proj", ""}},
     {"ffn_norm", {"post_attention_layernorm", ""}},
     {"ffn_gate", {"mlp.gate_proj", ""}},
     {"ffn_up", {"mlp.up_proj", "mlp.gate_up_proj"}},
     {"ffn_down", {"mlp.down_proj", ""}},
     {"ffn_sub_norm", {"mlp.ffn_sub_norm", "mlp.ffn_layernorm"}},
+    {"ffn_gate_norm_in", {"mlp.gate_proj.norm", ""}},
+    {"ffn_up_norm_in", {"mlp.up_proj.norm", ""}},
+    {"ffn_down_norm_in", {"mlp.down_proj.norm", ""}},
 };
 // Of Gemma 2 and 3, where names mean other norms.
 constexpr NameRow kGemmaNames[] = {

@@ -132,6 +132,9 @@ constexpr Weight Vector(const char* tensor) { return {WeightKind::kVector, tenso
 inline constexpr Extra kExtras[PB_STAGE_COUNT] = {
     {PB_STAGE_EMBEDDINGS, Group::kEmbedding, Matrix("token_embd"), "embeddings"},
     {PB_STAGE_ATTN_NORM, Group::kNorm, Vector("attn_norm"), "attention norm"},
+    {PB_STAGE_Q_IN_NORM, Group::kNorm, Vector("attn_q_norm_in"), "norm before the query projection"},
+    {PB_STAGE_K_IN_NORM, Group::kNorm, Vector("attn_k_norm_in"), "norm before the key projection"},
+    {PB_STAGE_V_IN_NORM, Group::kNorm, Vector("attn_v_norm_in"), "norm before the value projection"},
     {PB_STAGE_Q_PROJ, Group::kProduct, Matrix("attn_q"), "query projection"},
     {PB_STAGE_K_PROJ, Group::kProduct, Matrix("attn_k"), "key projection"},
     {PB_STAGE_V_PROJ, Group::kProduct, Matrix("attn_v"), "value projection"},
@@ -156,6 +159,8 @@ inline constexpr Extra kExtras[PB_STAGE_COUNT] = {
     {PB_STAGE_EXPERT_GATED, Group::kGate, {}, "experts' gated product"},
     {PB_STAGE_EXPERT_DOWN, Group::kExpertProduct, Matrix("ffn_down_exps"), "experts' down projection"},
     {PB_STAGE_EXPERT_SUM, Group::kMixture, {}, "sum of the experts"},
+    {PB_STAGE_GATE_IN_NORM, Group::kNorm, Vector("ffn_gate_norm_in"), "norm before the gate projection"},
+    {PB_STAGE_UP_IN_NORM, Group::kNorm, Vector("ffn_up_norm_in"), "norm before the up projection"},
     {PB_STAGE_GATE_PROJ, Group::kProduct, Matrix("ffn_gate"), "gate projection"},
     {PB_STAGE_UP_PROJ, Group::kProduct, Matrix("ffn_up"), "up projection"},
     {PB_STAGE_FFN_ACT, Group::kActivation, {}, "activation"},
@@ -338,6 +343,9 @@ inline constexpr Set kPreNorms = {PB_STAGE_ATTN_NORM, PB_STAGE_FFN_NORM};
 inline constexpr Set kPostNorms = {PB_STAGE_ATTN_POST_NORM, PB_STAGE_FFN_POST_NORM};
 inline constexpr Set kHeadNorms = {PB_STAGE_Q_NORM, PB_STAGE_K_NORM};
 inline constexpr Set kSubNorms = {PB_STAGE_ATTN_SUB_NORM, PB_STAGE_FFN_SUB_NORM};
+// A norm before each projection, of what it alone reads: BitNet's embedding models.
+inline constexpr Set kInputNorms = kSubNorms | Set{PB_STAGE_Q_IN_NORM, PB_STAGE_K_IN_NORM, PB_STAGE_V_IN_NORM,
+                                                   PB_STAGE_GATE_IN_NORM, PB_STAGE_UP_IN_NORM};
 inline constexpr Set kProducts = OfGroup(Group::kProduct);
 // The output matrix stands outside where schemes of activations are concerned.
 inline constexpr Set kLayerProducts = kProducts - Set(PB_STAGE_LOGITS);

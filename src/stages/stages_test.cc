@@ -47,7 +47,9 @@ TEST(Stages, RowsAreAsWideAsTheModelSays) {
       {"ffn_norm", 576},      {"gate_proj", 1536},     {"up_proj", 1536},
       {"ffn_act", 1536},      {"ffn_gated", 1536},     {"ffn_sub_norm", 1536},
       {"down_proj", 576},     {"ffn_post_norm", 576},  {"layer_out", 576},
-      {"final_norm", 576},    {"logits", 49152},       {"attn_scores_softmax", 9 * 7}};
+      {"final_norm", 576},    {"logits", 49152},       {"attn_scores_softmax", 9 * 7},
+      {"q_in_norm", 576},     {"k_in_norm", 576},      {"v_in_norm", 576},
+      {"gate_in_norm", 576},  {"up_in_norm", 576}};
   const std::map<std::string, int64_t> of_experts = {
       {"router_logits", 128}, {"expert_ids", 8},       {"expert_weights", 8},     {"expert_gate", 8 * 768},
       {"expert_up", 8 * 768}, {"expert_act", 8 * 768}, {"expert_gated", 8 * 768}, {"expert_down", 8 * 2048},
@@ -81,6 +83,8 @@ TEST(Stages, WeightsHaveTheNamesAndShapesOfTheFile) {
                       {PB_STAGE_UP_PROJ, "blk.2.ffn_up.weight", 1536, 576},
                       {PB_STAGE_DOWN_PROJ, "blk.2.ffn_down.weight", 576, 1536},
                       {PB_STAGE_FFN_SUB_NORM, "blk.2.ffn_sub_norm.weight", 1, 1536},
+                      {PB_STAGE_V_IN_NORM, "blk.2.attn_v_norm_in.weight", 1, 576},
+                      {PB_STAGE_UP_IN_NORM, "blk.2.ffn_up_norm_in.weight", 1, 576},
                       {PB_STAGE_FINAL_NORM, "output_norm.weight", 1, 576},
                       {PB_STAGE_LOGITS, "output.weight", 49152, 576}};
   for (const Row& row : rows) {
@@ -103,10 +107,11 @@ TEST(Stages, SetsAreThoseOfTheirGroups) {
                             PB_STAGE_ROUTER_LOGITS, PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, PB_STAGE_DOWN_PROJ,
                             PB_STAGE_SHARED_GATE, PB_STAGE_LOGITS}));
   EXPECT_EQ(kExpertProducts, Set({PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, PB_STAGE_EXPERT_DOWN}));
-  EXPECT_EQ(kNorms, kPreNorms | kPostNorms | kHeadNorms | kSubNorms | Set(PB_STAGE_FINAL_NORM));
-  EXPECT_EQ(kNorms, Set({PB_STAGE_ATTN_NORM, PB_STAGE_Q_NORM, PB_STAGE_K_NORM, PB_STAGE_ATTN_SUB_NORM,
-                         PB_STAGE_ATTN_POST_NORM, PB_STAGE_FFN_POST_NORM, PB_STAGE_FFN_NORM,
-                         PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM}));
+  EXPECT_EQ(kNorms, kPreNorms | kPostNorms | kHeadNorms | kInputNorms | Set(PB_STAGE_FINAL_NORM));
+  EXPECT_EQ(kNorms, Set({PB_STAGE_ATTN_NORM, PB_STAGE_Q_IN_NORM, PB_STAGE_K_IN_NORM, PB_STAGE_V_IN_NORM,
+                         PB_STAGE_GATE_IN_NORM, PB_STAGE_UP_IN_NORM, PB_STAGE_Q_NORM, PB_STAGE_K_NORM,
+                         PB_STAGE_ATTN_SUB_NORM, PB_STAGE_ATTN_POST_NORM, PB_STAGE_FFN_POST_NORM,
+                         PB_STAGE_FFN_NORM, PB_STAGE_FFN_SUB_NORM, PB_STAGE_FINAL_NORM}));
   EXPECT_EQ(kElementwise,
             Set({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_EXPERT_ACT, PB_STAGE_EXPERT_GATED, PB_STAGE_FFN_ACT,
                  PB_STAGE_FFN_GATED, PB_STAGE_SHARED_OUT, PB_STAGE_FFN_OUT, PB_STAGE_LAYER_OUT}));
