@@ -140,6 +140,14 @@ Where WhereOfCodes(const Evidence& e, const Codes& codes) {
   return !codes.ScalesRight() && CodesFollowScales(e, *codes.side->codes) ? Where::kScales : Where::kCodes;
 }
 
+// Whether the op is a product that quantises its input.
+bool IsQuantised(const Evidence& e) {
+  const int32_t stage = e.subject.culprit->place.stage;
+  const OpWeights w = WeightsOf(e.subject.arbiter->model(), stage, e.subject.culprit->place.layer);
+  return stages::kProducts.Contains(stage) && w.matrix &&
+         IsIntegerScheme(e.subject.arbiter->SchemeOf(*w.matrix, stage));
+}
+
 CodePart CodePartOf(const Evidence& e, const Codes& codes, Where where) {
   const auto inputs = e.subject.arbiter->Inputs(*e.subject.culprit);
   if (!codes.side || !codes.arbiter || !inputs.ok()) return {};
@@ -158,6 +166,10 @@ void ConcludeNamed(const Evidence& e, const Trial& named, Conclusion* c) {
   c->name = named.name, c->by_row = named.by_row;
   const Codes codes = CodesOf(e);
   const Where by_codes = WhereOfCodes(e, codes);
+  // One factor of all outputs may be that of the scales, where these are not known to be right.
+  const bool may_be_scales = c->what == WhatKind::kFactor && c->part.axis == Axis::kAll && IsQuantised(e);
+  if (may_be_scales && c->where == Where::kProduct && !(codes.CodesRight() && codes.ScalesRight()))
+    c->where = Where::kUnknown;
   if (by_codes == Where::kUnknown || by_codes == c->where) return;
   c->where = by_codes;
   const CodePart found = CodePartOf(e, codes, by_codes);
