@@ -91,6 +91,10 @@ class Finder {
         ++n_differ[k];
         offset.Add(step, 0);
       }
+    if (const double most = Saturation(); most > 0) return {{Axis::kAll}, WhatKind::kSaturation, most};
+    for (double (*cut)(double) :
+         {+[](double x) { return std::trunc(x); }, +[](double x) { return std::floor(x); }})
+      if (AreCut(cut)) return {{Axis::kAll}, WhatKind::kTruncation, 0};
     CodePart out;
     const std::vector<Mark> marks = MarksOf(n_differ, n_rows());
     auto part = FindRegion(marks, {Axis::kColumns, right_.block, Axis::kBlocks, Axis::kCode});
@@ -155,6 +159,41 @@ class Finder {
     const bool sums = where_ == Where::kSums;
     return !std::ranges::equal(part(sums ? wrong_.sums : wrong_.scales, n_blocks_),
                                part(sums ? right_.sums : right_.scales, n_blocks_));
+  }
+
+  // The magnitude at which all codes end that are wrong, several of different ones; 0: there is none.
+  double Saturation() const {
+    int most = 0, n_at_most = 0, furthest = 0;
+    for (int64_t i : rows_)
+      for (int64_t k = 0; k < right_.n_columns; k++)
+        most = std::max(most, std::abs(int{wrong_.codes[static_cast<size_t>(i * right_.n_columns + k)]}));
+    for (int64_t i : rows_)
+      for (int64_t k = 0; k < right_.n_columns; k++) {
+        const auto at = static_cast<size_t>(i * right_.n_columns + k);
+        const int w = wrong_.codes[at], r = right_.codes[at];
+        if (w == r) continue;
+        if (std::abs(w) != most || std::abs(r) <= most || (w < 0) != (r < 0)) return 0;
+        ++n_at_most, furthest = std::max(furthest, std::abs(r) - most);
+      }
+    return n_at_most >= kLeastValues && furthest > 1 ? most : 0;
+  }
+  // Whether all codes are cut so from what the block's own scale makes of the input.
+  bool AreCut(double (*cut)(double)) const {
+    if (scheme_ == ActScheme::kNone) return false;
+    for (int64_t i : rows_)
+      for (int64_t b = 0; b < n_blocks_; b++) {
+        const std::span<const float> x = Block(i, b);
+        const float to_code = codes::ActBlockOf(x, scheme_).to_code;
+        for (size_t k = 0; k < x.size(); k++) {
+          const double scaled = double(x[k] * to_code),
+                       code = wrong_.codes[static_cast<size_t>(i * right_.n_columns + b * right_.block) + k];
+          // Near a whole number it may go either way.
+          const double near = std::nearbyint(scaled);
+          const bool either = std::fabs(scaled - near) <= 1e-5 * std::max(std::fabs(scaled), 1.0);
+          if (cut(scaled) != code && !(either && std::fabs(code - near) <= 1)) return false;
+        }
+      }
+    return true;
   }
 
   // Scales, or stored sums, that are wrong in the same blocks of most rows.

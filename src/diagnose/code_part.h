@@ -9,7 +9,8 @@
 
 namespace pb::diagnose {
 
-// Of codes: columns, or places in every block, and an offset. Of scales: blocks and a factor; all,
+// Of codes: columns, or places in every block, and an offset; all, where they end at a magnitude, or
+// are cut off. Of scales: blocks and a factor; all,
 // where they are another function of the input (cut off to f16: truncation); the places of every
 // block that the largest value is taken of. Of sums: blocks, absent; the places of every block that
 // are left out; all, shifted. What: where all that are wrong agree on it. Unknown where no region

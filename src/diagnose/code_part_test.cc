@@ -124,6 +124,20 @@ TEST(CodePart, TheLargestOfSomePlacesOfEachBlock) {
   EXPECT_EQ(q.Text(wrong, Where::kScales), "part=code:0-23/32");
 }
 
+TEST(CodePart, CodesThatEndOrAreCutOff) {
+  const Quantised q;
+  host::Codes wrong = q.right;
+  for (int8_t& code : wrong.codes) code = std::clamp<int8_t>(code, -90, 90);
+  EXPECT_EQ(q.Text(wrong, Where::kCodes), "part=all what=saturation:90");
+  for (double (*cut)(double) :
+       {+[](double x) { return std::trunc(x); }, +[](double x) { return std::floor(x); }}) {
+    for (size_t k = 0; k < 64; k++)
+      wrong.codes[k] = static_cast<int8_t>(cut(double(q.input[k] / q.exact[k / 32])));
+    for (size_t k = 64; k < 128; k++) wrong.codes[k] = q.right.codes[k];  // a row that is right
+    EXPECT_EQ(q.Text(wrong, Where::kCodes), "part=all what=truncation");
+  }
+}
+
 TEST(CodePart, SumsOfSomethingElse) {
   const Quantised q;
   host::Codes wrong = q.right;

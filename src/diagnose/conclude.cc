@@ -126,9 +126,9 @@ bool CodesFollowScales(const Evidence& e, const host::Codes& c) {
     const auto row = static_cast<int64_t>(at) / c.n_columns, k = static_cast<int64_t>(at) % c.n_columns;
     const double scale = c.scales[static_cast<size_t>(row * c.n_blocks() + k / c.block)];
     if (scale == 0) continue;
-    // A scale is kept in f16, and codes end at 127.
-    const double code = std::clamp(double(inputs->front().values[at]) / scale, -128.0, 127.0);
-    n_apart += std::fabs(code - double(c.codes[at])) > 0.5 + 2e-3 * std::fabs(code);
+    // A scale is kept in f16, and codes end at 127, or at -128.
+    const double code = std::clamp(double(inputs->front().values[at]) / scale, -127.0, 127.0);
+    n_apart += std::fabs(code - std::max(double(c.codes[at]), -127.0)) > 0.5 + 2e-3 * std::fabs(code);
   }
   return 100 * n_apart < static_cast<int64_t>(c.codes.size());
 }

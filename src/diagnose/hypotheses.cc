@@ -311,7 +311,9 @@ class Search {
   void InPartAlone(const std::vector<float>& output, bool tells_part, Trial* trial) const {
     const Axis axis = wrong_.region.axis;
     const bool apart = (axis != Axis::kUnknown && axis != Axis::kAll) || !wrong_.all_rows();
-    if (!apart || wrong_.n_values() < (trial->n_fitted > 0 ? kLeastFittedInPart : kLeastInPart)) return;
+    // That a part is zero one value tells.
+    const int64_t least = trial->n_fitted > 0 ? kLeastFittedInPart : tells_part ? 1 : kLeastInPart;
+    if (!apart || wrong_.n_values() < least) return;
     Trial in_part = *trial;
     Judge(whole_, InPart(whole_, wrong_, output), whole_.units, &in_part);
     if (!in_part.restores) return;
