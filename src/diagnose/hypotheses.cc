@@ -322,9 +322,8 @@ class Search {
     if (axis == Axis::kUnknown || axis == Axis::kAll) return;
     if (!tells_part || axis == Axis::kRows)
       trial->text += fmt::format(" in {} alone", RegionWords(wrong_.region));
-    // Rows are a time and no part of the op, where it would show in the others.
-    if (axis == Axis::kRows && trial->by_row) return;
-    if (trial->meaning.part.axis != Axis::kAll) return;
+    // Rows in which it is not done are no part of the op, but a time.
+    if (axis == Axis::kRows || trial->meaning.part.axis != Axis::kAll) return;
     trial->meaning.part = wrong_.region;
     if (trial->meaning.where == Where::kProduct)
       trial->meaning.where = WhereOfPart(whole_.culprit->place.stage, wrong_);
