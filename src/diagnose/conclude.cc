@@ -246,6 +246,9 @@ std::string CodeWords(const Conclusion& c) {
   if (c.what == WhatKind::kOffset) text += fmt::format("{}by {:+.5g}", between, c.value);
   if (c.what == WhatKind::kFactor) text += fmt::format("{}by the factor {:.5g}", between, c.value);
   if (c.what == WhatKind::kAbsent) text += fmt::format("{}left out", between);
+  if (c.what == WhatKind::kSaturation) text += fmt::format("{}ending at {:.5g}", between, c.value);
+  if (c.what == WhatKind::kTruncation) text += fmt::format("{}cut off in place of rounded", between);
+  if (c.what == WhatKind::kOtherPart) text += fmt::format("{}those of other blocks", between);
   return text;
 }
 

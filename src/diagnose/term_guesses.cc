@@ -203,6 +203,9 @@ class TermSearch {
   }
 
   void Push(const Change& c) {
+    // One weight, which FittedVariations tells by its value.
+    if (part_.features.size() == 1 && c.region.axis == Axis::kColumns && c.region.first == c.region.last)
+      return;
     const bool absent = c.by == 0 && std::fabs(c.change + 1) < kAbsent;
     std::vector<double> change(static_cast<size_t>(width()));
     for (int64_t k = 0; k < width(); k++) {
