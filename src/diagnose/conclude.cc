@@ -166,8 +166,10 @@ void ConcludeNamed(const Evidence& e, const Trial& named, Conclusion* c) {
   c->name = named.name, c->by_row = named.by_row;
   const Codes codes = CodesOf(e);
   const Where by_codes = WhereOfCodes(e, codes);
-  // One factor of all outputs may be that of the scales, where these are not known to be right.
-  const bool may_be_scales = c->what == WhatKind::kFactor && c->part.axis == Axis::kAll && IsQuantised(e);
+  // One factor of all outputs, or of some columns, may be that of the scales, where these are not known
+  // to be right.
+  const bool some_outputs = c->part.axis == Axis::kFeatures || c->part.axis == Axis::kHeads;
+  const bool may_be_scales = c->what == WhatKind::kFactor && !some_outputs && IsQuantised(e);
   if (may_be_scales && c->where == Where::kProduct && !(codes.CodesRight() && codes.ScalesRight()))
     c->where = Where::kUnknown;
   if (by_codes == Where::kUnknown || by_codes == c->where) return;

@@ -22,7 +22,7 @@ struct Guess {
   // The op under the hypothesis, on any rows. Empty: the output is the engine's own transformed, or
   // what it reads.
   std::function<Result<Expectation>(const Culprit&)> replay = {};
-  Meaning meaning = {};  // unknown: that of the name (MeaningOf)
+  Meaning meaning = {};     // unknown: that of the name (MeaningOf)
   bool tells_part = false;  // of the output, in its words
 };
 
