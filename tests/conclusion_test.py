@@ -74,6 +74,40 @@ class Conclusion(Case):
                 self.assertEqual(result.json["diagnosis"]["conclusion"]["when"], text, result)
 
 
+class Products(Conclusion):
+    """Quantisers, sums and weights of types with a minimum; each defect as mutant.fault spells it."""
+
+    def expect_of(self, weights, *faults):
+        model = self.folder / f"{weights}.gguf"
+        made = run("gen-fixtures", "--out", model, "--weights", weights, "--d-model", "512", "--d-ff", "512", "--heads", "8",
+                   "--kv-heads", "4", "--layers", "1", "--vocab", "777", "--distribution", "gaussian")
+        self.assertEqual(made.code, 0, made)
+        for fault, when, text in faults:
+            with self.subTest(fault):
+                candidate = f"mutant,mutant.fault={fault},mutant.stage=k_proj,mutant.layer=0,mutant.when={when}"
+                finding, conclusion = self.conclude(
+                    "diagnose", "--model", model, "--candidate", candidate, "--reference", "native", "--prompt", PROMPT, "--max-tokens", "2",
+                    "--no-perplexity", "--no-inject")
+                # 127 / 126 = 1.007937; scales in f16 give its first digits.
+                self.assertEqual(conclusion["text"][:len(text)], text, finding)
+                self.assertTrue(conclusion["text"] == text or "factor" in text, finding)
+
+    def test_sums_that_the_engine_does_not_tell(self):
+        self.expect_of("Q4_K", ("sums_without@64-255", "always", "where=sums part=code:64-255/256 when=always what=absent"),
+                       ("sums_shifted", "decode", "where=sums part=all when=decode what=other-part"),
+                       ("others_scale", "always", "where=weights part=all when=always what=other-part"),
+                       ("nibbles@64-127", "prefill", "where=weights part=features:64-127/256 when=prefill what=other-part"),
+                       ("columns_repeated@480-495", "decode", "where=product part=columns:480-495/512 when=decode what=other-part"))
+
+    def test_sums_and_scales_that_it_tells(self):
+        self.expect_of("Q4_1", ("sums_without@8-31", "decode", "where=sums part=code:8-31/32 when=decode what=absent"),
+                       ("sums_absent", "always", "where=sums part=all when=always what=absent"),
+                       ("scales_truncated", "always", "where=scales part=all when=always what=truncation"),
+                       ("levels:126", "prefill", "where=scales part=all when=prefill what=factor:1.0079"),
+                       ("weight_block@7:5", "always", "where=weights part=features:5/256 when=always what=absent"),
+                       ("lanes_lost@64-67:8", "always", "where=product part=features:64-67/256 when=always what=absent"))
+
+
 class Files(Conclusion):
     """A file whose columns are not those of the good one."""
 

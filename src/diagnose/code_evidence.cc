@@ -54,9 +54,11 @@ void ReadRow(const WeightView& w, int64_t r, WeightRow* row) {
   row->block = w.type == BlockType::kI2_S ? w.n_columns : ternary ? 256 : 0;
   std::vector<float> values(n);
   DecodeRow(w, r, values.data());
+  const std::vector<double> minima = BlockMinima(w, r);
   for (size_t k = 0; k < n; k++) {
+    if (!minima.empty()) row->m[k] = minima[k * minima.size() / n];
     row->q[k] = ternary ? (values[k] > 0) - (values[k] < 0) : 1;
-    row->d[k] = ternary ? std::fabs(values[k]) : values[k];
+    row->d[k] = ternary ? std::fabs(values[k]) : double(values[k]) - row->m[k];
   }
 }
 

@@ -126,9 +126,9 @@ bool CodesFollowScales(const Evidence& e, const host::Codes& c) {
     const auto row = static_cast<int64_t>(at) / c.n_columns, k = static_cast<int64_t>(at) % c.n_columns;
     const double scale = c.scales[static_cast<size_t>(row * c.n_blocks() + k / c.block)];
     if (scale == 0) continue;
-    // A scale is kept in f16, and codes end at 127.
-    const double code = std::clamp(double(inputs->front().values[at]) / scale, -128.0, 127.0);
-    n_apart += std::fabs(code - double(c.codes[at])) > 0.5 + 2e-3 * std::fabs(code);
+    // A scale is kept in f16, and codes end at 127, or at -128.
+    const double code = std::clamp(double(inputs->front().values[at]) / scale, -127.0, 127.0);
+    n_apart += std::fabs(code - std::max(double(c.codes[at]), -127.0)) > 0.5 + 2e-3 * std::fabs(code);
   }
   return 100 * n_apart < static_cast<int64_t>(c.codes.size());
 }
@@ -140,11 +140,43 @@ Where WhereOfCodes(const Evidence& e, const Codes& codes) {
   return !codes.ScalesRight() && CodesFollowScales(e, *codes.side->codes) ? Where::kScales : Where::kCodes;
 }
 
-void ConcludeCodes(const Codes& codes, Conclusion* c) {
-  c->part = {};
-  if (!codes.side || !codes.arbiter) return;
-  const CodePart found = FindCodePart(*codes.side->codes, *codes.arbiter->codes, c->where);
+// Whether the op is a product that quantises its input.
+bool IsQuantised(const Evidence& e) {
+  const int32_t stage = e.subject.culprit->place.stage;
+  const OpWeights w = WeightsOf(e.subject.arbiter->model(), stage, e.subject.culprit->place.layer);
+  return stages::kProducts.Contains(stage) && w.matrix &&
+         IsIntegerScheme(e.subject.arbiter->SchemeOf(*w.matrix, stage));
+}
+
+CodePart CodePartOf(const Evidence& e, const Codes& codes, Where where) {
+  const auto inputs = e.subject.arbiter->Inputs(*e.subject.culprit);
+  if (!codes.side || !codes.arbiter || !inputs.ok()) return {};
+  return FindCodePart(*codes.side->codes, *codes.arbiter->codes, inputs->front().values, where);
+}
+
+void ConcludeCodes(const Evidence& e, const Codes& codes, Conclusion* c) {
+  const CodePart found = CodePartOf(e, codes, c->where);
   c->part = found.part, c->what = found.what, c->value = found.value;
+}
+
+// Codes tell where a variation is made that comes to the same in several places.
+void ConcludeNamed(const Evidence& e, const Trial& named, Conclusion* c) {
+  c->where = named.meaning.where, c->part = named.meaning.part;
+  c->what = named.meaning.what, c->value = named.meaning.value;
+  c->name = named.name, c->by_row = named.by_row;
+  const Codes codes = CodesOf(e);
+  const Where by_codes = WhereOfCodes(e, codes);
+  // One factor of all outputs, or of some columns, may be that of the scales, where these are not known
+  // to be right.
+  const bool some_outputs = c->part.axis == Axis::kFeatures || c->part.axis == Axis::kHeads;
+  const bool may_be_scales = c->what == WhatKind::kFactor && !some_outputs && IsQuantised(e);
+  if (may_be_scales && c->where == Where::kProduct && !(codes.CodesRight() && codes.ScalesRight()))
+    c->where = Where::kUnknown;
+  if (by_codes == Where::kUnknown || by_codes == c->where) return;
+  c->where = by_codes;
+  const CodePart found = CodePartOf(e, codes, by_codes);
+  if (found.part.axis != Axis::kUnknown) c->part = found.part;
+  if (found.what != WhatKind::kUnknown) c->what = found.what, c->value = found.value;
 }
 
 void WithoutVariation(const Evidence& e, const WrongPart& part, Conclusion* c) {
@@ -155,20 +187,19 @@ void WithoutVariation(const Evidence& e, const WrongPart& part, Conclusion* c) {
   const MaskDifference mask = MaskDifferenceOf(e.subject);
   if (mask.n_hidden + mask.n_seen > 0) return ConcludeMask(e.subject, mask, c);
   c->where = WhereOfCodes(e, codes);
-  if (c->where != Where::kUnknown) return ConcludeCodes(codes, c);
-  // That every output is wrong says of a product nothing about which of its terms are.
-  if (c->part.axis == Axis::kAll && stages::kProducts.Contains(stage)) c->part = {};
-  const bool quantised = codes.side && stages::kProducts.Contains(stage);
-  const Where place = WhereOfPart(stage, part);
-  // Where the engine tells no codes, its quantiser may be wrong as well as its product.
-  if (place == Where::kProduct && !quantised) {
-    const OpWeights w = WeightsOf(e.subject.arbiter->model(), stage, e.subject.culprit->place.layer);
-    if (w.matrix && IsIntegerScheme(e.subject.arbiter->SchemeOf(*w.matrix, stage))) return;
+  if (c->where != Where::kUnknown) {
+    c->by_row = !part.all_rows();
+    return ConcludeCodes(e, codes, c);
   }
+  // That every output is wrong, or every one of some rows, says of a product nothing about which of
+  // its terms are; nor whether it is the product, its weights, or sums that no engine tells.
+  const bool product = stages::kProducts.Contains(stage);
+  if (product) c->by_row = c->part.axis == Axis::kRows;
+  if (product && c->part.axis != Axis::kFeatures) c->part = {};
+  const Where place = WhereOfPart(stage, part);
   // What attention reads may be wrong in the cache.
   const bool reads_cache = ReadsCache(e.subject);
-  // Wrong outputs of a product may come of it or of the weights that it reads.
-  if (!reads_cache && place != Where::kWeights) c->where = place;
+  if (!reads_cache && !product && place != Where::kWeights) c->where = place;
   // Rows that read what is wrong are no part of it.
   if (reads_cache && c->part.axis == Axis::kRows) c->part = {};
 }
@@ -202,6 +233,8 @@ std::string WhereWords(const Evidence& e, const Conclusion& c) {
       return "its cache does not hold what was put into it";
     case Where::kMask:
       return "it sees or hides positions that the model does not";
+    case Where::kUnknown:
+      return codes.side && !codes.Follows() ? "its output is not what its own codes and weights make" : "";
     default:
       return "";
   }
@@ -215,6 +248,9 @@ std::string CodeWords(const Conclusion& c) {
   if (c.what == WhatKind::kOffset) text += fmt::format("{}by {:+.5g}", between, c.value);
   if (c.what == WhatKind::kFactor) text += fmt::format("{}by the factor {:.5g}", between, c.value);
   if (c.what == WhatKind::kAbsent) text += fmt::format("{}left out", between);
+  if (c.what == WhatKind::kSaturation) text += fmt::format("{}ending at {:.5g}", between, c.value);
+  if (c.what == WhatKind::kTruncation) text += fmt::format("{}cut off in place of rounded", between);
+  if (c.what == WhatKind::kOtherPart) text += fmt::format("{}those of other blocks", between);
   return text;
 }
 
@@ -251,10 +287,7 @@ Conclusion Conclude(const Evidence& e, const WrongPart& part) {
   Conclusion c;
   const Trial* named = NamedOf(e);
   if (named) {
-    c.where = named->meaning.where, c.part = named->meaning.part;
-    c.what = named->meaning.what, c.value = named->meaning.value;
-    c.name = named->name;
-    if (const Where by_codes = WhereOfCodes(e, CodesOf(e)); by_codes != Where::kUnknown) c.where = by_codes;
+    ConcludeNamed(e, *named, &c);
   } else {
     WithoutVariation(e, part, &c);
     const double ratio =
@@ -297,7 +330,7 @@ void ConcludeWhen(std::span<const SeenPass> passes, int64_t n_features, Conclusi
 }
 
 bool MayBeByPosition(const Conclusion& c) {
-  return c.name.empty() && (c.part.axis == Axis::kAll || c.part.axis == Axis::kRows);
+  return c.by_row || (c.name.empty() && (c.part.axis == Axis::kAll || c.part.axis == Axis::kRows));
 }
 
 std::string CauseWords(const Evidence& e, const WrongPart& part, const Conclusion& c) {

@@ -95,8 +95,8 @@ void Explanation::OpenEngines() {
       auto engine = std::make_unique<drive::Participant>(records_[side], limits_);
       PB_TRY(engine->Start({Record(side).spec, Record(side).plugin, Record(side).settings}));
       PB_TRY(engine->OpenModel(Record(side).model_path));
-      const auto n_rows = static_cast<size_t>(culprit_.shape[0]);
-      PB_TRY(engine->OpenSessionWishing(drive::SessionWishes(Record(side).settings, n_rows)));
+      const auto n_positions = static_cast<size_t>(culprit_.first_position + culprit_.shape[0]);
+      PB_TRY(engine->OpenSessionWishing(drive::SessionWishes(Record(side).settings, n_positions)));
       PB_TRY(arbiters_.of(side).AskForSchemes(engine->engine(), Record(side).role));
       engines_[side] = std::move(engine);
       return {};

@@ -133,6 +133,7 @@ Result<host::Codes> FileArbiter::CodesOf(host::Engine& engine, const Culprit& cu
   PB_ASSIGN(std::vector<Recorded> inputs, Inputs(culprit));
   host::ReplayRequest request;
   request.stage = culprit.place.stage, request.layer = culprit.place.layer, request.codes = true;
+  request.first_position = culprit.first_position;
   for (Recorded& input : inputs) request.inputs.emplace_back(std::move(input.shape), std::move(input.values));
   PB_ASSIGN(host::TensorRef told, engine.Replay(request));
   if (!told.codes)

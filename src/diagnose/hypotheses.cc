@@ -187,6 +187,8 @@ class Search {
       for (Guess& guess : OtherTensors(s_)) Add(std::move(guess), s_);
     if (!Explained())
       for (Guess& guess : OtherTerms(whole_, wrong_)) Add(std::move(guess), whole_);
+    if (!Explained())
+      for (Guess& guess : OtherReadings(whole_, wrong_)) Add(std::move(guess), whole_);
     if (!Explained() && replays)
       for (Guess& guess : FittedVariations(s_, wrong_)) Add(std::move(guess), s_);
     if (!Explained() && replays) TryTogether();
@@ -240,7 +242,8 @@ class Search {
     const ActScheme scheme = s_.arbiter->SchemeOf(w, s_.culprit->place.stage);
     const int64_t block = ActBlockValues(scheme, w.n_columns);
     if (!IsIntegerScheme(scheme) || block < 4) return;
-    for (int64_t n : {block - 1, block / 2, block / 4, -(block - 1), -(block / 2)}) {
+    for (int64_t n :
+         {block - 1, 3 * block / 4, block / 2, block / 4, -(block - 1), -3 * block / 4, -(block / 2)}) {
       const std::string value = std::to_string(n);
       const std::string text = fmt::format("takes the largest activation of the {} {} of each block of {}",
                                            n > 0 ? "first" : "last", std::abs(n), block);
@@ -299,23 +302,42 @@ class Search {
       trial.restores = false;
       if (all.ok()) Judge(whole_, all->output.values, all->units, &trial);
     }
-    if (!trial.restores && guess.output.size() == whole_.output.size()) InPartAlone(guess.output, &trial);
+    if (!trial.restores && guess.output.size() == whole_.output.size())
+      InPartAlone(guess.output, guess.tells_part, &trial);
     trials_.push_back(std::move(trial));
   }
 
   // The op as declared, but for the part that is wrong.
-  void InPartAlone(const std::vector<float>& output, Trial* trial) const {
-    const bool apart = wrong_.region.axis != Axis::kUnknown && wrong_.region.axis != Axis::kAll;
-    if (!apart || wrong_.n_values() < (trial->n_fitted > 0 ? kLeastFittedInPart : kLeastInPart)) return;
+  void InPartAlone(const std::vector<float>& output, bool tells_part, Trial* trial) const {
+    const Axis axis = wrong_.region.axis;
+    const bool apart = (axis != Axis::kUnknown && axis != Axis::kAll) || !wrong_.all_rows();
+    // That a part is zero one value tells.
+    const int64_t least = trial->n_fitted > 0 ? kLeastFittedInPart : tells_part ? 1 : kLeastInPart;
+    if (!apart || wrong_.n_values() < least) return;
     Trial in_part = *trial;
     Judge(whole_, InPart(whole_, wrong_, output), whole_.units, &in_part);
     if (!in_part.restores) return;
     *trial = std::move(in_part);
-    trial->in_part = true;
-    trial->text += fmt::format(" in {} alone", RegionWords(wrong_.region));
-    if (trial->meaning.part.axis == Axis::kAll) trial->meaning.part = wrong_.region;
+    trial->in_part = true, trial->by_row = ShowsInRightRows(output);
+    if (axis == Axis::kUnknown || axis == Axis::kAll) return;
+    if (!tells_part || axis == Axis::kRows)
+      trial->text += fmt::format(" in {} alone", RegionWords(wrong_.region));
+    // Rows in which it is not done are no part of the op, but a time.
+    if (axis == Axis::kRows || trial->meaning.part.axis != Axis::kAll) return;
+    trial->meaning.part = wrong_.region;
     if (trial->meaning.where == Where::kProduct)
       trial->meaning.where = WhereOfPart(whole_.culprit->place.stage, wrong_);
+  }
+  // Whether this output is beyond its bound in every row that is right, and there are some.
+  bool ShowsInRightRows(const std::vector<float>& output) const {
+    if (wrong_.all_rows()) return false;
+    Subject varied = whole_;
+    varied.output = output;
+    const WrongPart shown = FindWrongPart(varied);
+    for (int64_t i = 0; i < wrong_.n_rows; i++)
+      if (!std::ranges::binary_search(wrong_.rows, i) && !std::ranges::binary_search(shown.rows, i))
+        return false;
+    return true;
   }
 
   static void Judge(const Subject& s, std::span<const float> output, std::span<const float> units,

@@ -37,6 +37,8 @@ struct Trial {
   bool restores = false;
   // It does so with the hypothesis in the part of the output alone that is wrong (meaning.part).
   bool in_part = false;
+  // That is some token rows, and it would show in the others: it is not done in those.
+  bool by_row = false;
   // Token rows that `error` is over, and those of the op: a large product is tried on some of them
   // first.
   int64_t n_rows = 0, of_rows = 0;

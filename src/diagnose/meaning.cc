@@ -23,6 +23,7 @@ constexpr Row kRows[] = {
     {"act.quant=", Where::kCodes, WhatKind::kVariation},
     {"drop.columns=", Where::kProduct, WhatKind::kAbsent},
     {"weight.cell=", Where::kWeights, WhatKind::kUnknown},
+    {"weight.minimum=0", Where::kWeights, WhatKind::kAbsent},
     {"weight.", Where::kWeights, WhatKind::kVariation},
     {"tensor=", Where::kWeights, WhatKind::kOtherTensor},
     {"output.tied=", Where::kWeights, WhatKind::kOtherTensor},

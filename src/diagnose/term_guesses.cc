@@ -1,13 +1,11 @@
 // What a product takes of its terms: columns of K, blocks, places in each block, or stored sums that
-// are left out or taken several times, solved for from the output.
+// are left out, taken several times, or taken from elsewhere, solved for from the output.
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
-#include "codes/act_scheme.h"
-#include "diagnose/op_weights.h"
+#include "base/half.h"
 #include "diagnose/part.h"
-#include "diagnose/terms.h"
+#include "diagnose/product_terms.h"
 #include "diagnose/transformations.h"
 #include "diagnose/wrong_part.h"
 
@@ -19,151 +17,35 @@ constexpr double kValuesPerTerm = 2;   // values of the output for each term, wh
 constexpr double kLargestFit = 2.5e7;  // terms times values: of more the tail alone is looked for
 constexpr double kTailRest = 0.05, kAbsent = 0.01;
 
-// What a term is.
-enum class Kind {
-  kWhole,  // an input value times its weight
-  kCodes,  // the same without the weight's minimum, which meets the stored sum
-  kSums,   // the stored sum of a block times the minimum
-};
+// Of runs: values of the output that they are looked for in, and what may be left of those.
+constexpr int64_t kRunValues = 64, kLeastRunValues = 4;
+constexpr double kLargestScan = 1.2e9;  // values times terms squared
+constexpr double kRunRest = 0.02, kLikeRest = 1.5;
+constexpr int64_t kMostEvery = 64;
 
-class ProductTerms {
- public:
-  static std::optional<ProductTerms> Of(const Subject& s) {
-    const Culprit& c = *s.culprit;
-    ProductTerms p(s);
-    p.weights_ = WeightsOf(s.arbiter->model(), c.place.stage, c.place.layer);
-    if (!p.weights_.matrix || !stages::kProducts.Contains(c.place.stage)) return std::nullopt;
-    const auto inputs = s.arbiter->Inputs(c);
-    if (!inputs.ok() || inputs->size() != 1) return std::nullopt;
-    p.scheme_ = s.arbiter->SchemeOf(*p.weights_.matrix, c.place.stage);
-    p.width_ = p.weights_.matrix->n_columns, p.n_rows_ = c.shape[0];
-    p.n_outputs_ = static_cast<int64_t>(s.output.size()) / p.n_rows_;
-    p.block_ = ActBlockValues(p.scheme_, p.width_);
-    const bool whole = inputs->front().values.size() == static_cast<size_t>(p.width_ * p.n_rows_);
-    if (!whole || p.n_outputs_ != p.weights_.matrix->n_rows || (p.block_ > 0 && p.width_ % p.block_ != 0))
-      return std::nullopt;
-    for (int64_t i = 0; i < p.n_rows_; i++)
-      p.rounded_.push_back(
-          codes::RoundRow(std::span(inputs->front().values)
-                              .subspan(static_cast<size_t>(i * p.width_), static_cast<size_t>(p.width_)),
-                          p.scheme_));
-    p.n_minima_ = static_cast<int64_t>(BlockMinima(*p.weights_.matrix, 0).size());
-    return p;
-  }
-
-  // Terms of these rows and outputs.
-  Terms Take(Kind kind, std::span<const int64_t> rows, std::span<const int64_t> outputs) const {
-    Terms t;
-    t.n_rows = static_cast<int64_t>(rows.size()), t.n_outputs = static_cast<int64_t>(outputs.size());
-    t.width = kind == Kind::kSums ? n_minima_ : width_;
-    for (int64_t i : rows) {
-      const std::vector<double> x = Input(kind, i);
-      t.x.insert(t.x.end(), x.begin(), x.end());
-    }
-    for (int64_t j : outputs) {
-      const std::vector<float> w = Weights(kind, j);
-      t.w.insert(t.w.end(), w.begin(), w.end());
-    }
-    return t;
-  }
-
-  // What the terms of a region add to each output.
-  std::vector<double> PartOf(Kind kind, const std::vector<bool>& in) const {
-    std::vector<double> part(s_.declared.size());
-    std::vector<std::vector<double>> x;
-    for (int64_t i = 0; i < n_rows_; i++) x.push_back(Input(kind, i));
-    for (int64_t j = 0; j < n_outputs_; j++) {
-      const std::vector<float> w = Weights(kind, j);
-      for (int64_t i = 0; i < n_rows_; i++) {
-        double sum = 0;
-        for (size_t k = 0; k < w.size(); k++)
-          if (in[k]) sum += x[static_cast<size_t>(i)][k] * double(w[k]);
-        part[static_cast<size_t>(i * n_outputs_ + j)] = sum * double(weights_.scale);
-      }
-    }
-    return part;
-  }
-
-  std::vector<double> Residual(std::span<const int64_t> rows, std::span<const int64_t> outputs) const {
-    std::vector<double> r;
-    for (int64_t i : rows)
-      for (int64_t j : outputs) {
-        const auto at = static_cast<size_t>(i * n_outputs_ + j);
-        r.push_back((double(s_.output[at]) - double(s_.declared[at])) / double(weights_.scale));
-      }
-    return r;
-  }
-  // What rounding makes of one value, as a root mean square.
-  double Noise() const {
-    double square = 0;
-    for (size_t at = 0; at < s_.output.size(); at++) {
-      const double unit = s_.units.empty() ? double(s_.declared[at]) : double(s_.units[at]);
-      square += unit * unit;
-    }
-    return 6 * 0x1p-24 * std::sqrt(square / static_cast<double>(s_.output.size())) /
-           std::fabs(double(weights_.scale));
-  }
-
-  int64_t width(Kind kind) const { return kind == Kind::kSums ? n_minima_ : width_; }
-  int64_t n_rows() const { return n_rows_; }
-  int64_t n_outputs() const { return n_outputs_; }
-  bool has_minima() const { return n_minima_ > 0 && IsIntegerScheme(scheme_); }
-  AxisLayout Layout(Kind kind) const {
-    if (kind == Kind::kSums) return {Axis::kBlocks};
-    return {Axis::kColumns, block_ < width_ ? block_ : 0, Axis::kBlocks, Axis::kCode};
-  }
-
- private:
-  explicit ProductTerms(const Subject& s) : s_(s) {}
-
-  std::vector<double> Input(Kind kind, int64_t i) const {
-    const codes::RoundedRow& row = rounded_[static_cast<size_t>(i)];
-    if (kind != Kind::kSums) return row.values;
-    std::vector<double> sums(static_cast<size_t>(n_minima_));
-    for (int64_t k = 0; k < width_; k++)
-      sums[static_cast<size_t>(k * n_minima_ / width_)] += row.values[static_cast<size_t>(k)];
-    for (size_t b = 0; b < sums.size() && row.sum_error.size() == sums.size(); b++)
-      sums[b] += row.sum_error[b];
-    return sums;
-  }
-  std::vector<float> Weights(Kind kind, int64_t j) const {
-    const std::vector<double> minima =
-        kind == Kind::kWhole ? std::vector<double>{} : BlockMinima(*weights_.matrix, j);
-    if (kind == Kind::kSums) return {minima.begin(), minima.end()};
-    std::vector<float> w(static_cast<size_t>(width_));
-    DecodeRow(*weights_.matrix, j, w.data());
-    for (size_t k = 0; k < w.size() && !minima.empty(); k++)
-      w[k] -= static_cast<float>(minima[k * minima.size() / w.size()]);
-    return w;
-  }
-
-  const Subject& s_;
-  OpWeights weights_;
-  ActScheme scheme_ = ActScheme::kNone;
-  int64_t width_ = 0, n_rows_ = 0, n_outputs_ = 0, block_ = 0, n_minima_ = 0;
-  std::vector<codes::RoundedRow> rounded_;
-};
-
-// Outputs to solve over: those that are wrong, evenly spaced where there are more than it takes.
-std::vector<int64_t> ChooseOutputs(const std::vector<int64_t>& wrong, int64_t n) {
-  const auto n_all = static_cast<int64_t>(wrong.size());
-  if (n >= n_all) return wrong;
+// Evenly spaced where there are more than n.
+std::vector<int64_t> Spaced(const std::vector<int64_t>& all, int64_t n) {
+  const auto n_all = static_cast<int64_t>(all.size());
+  if (n >= n_all) return all;
   std::vector<int64_t> chosen;
-  for (int64_t i = 0; i < n; i++) chosen.push_back(wrong[static_cast<size_t>(i * n_all / n)]);
+  for (int64_t i = 0; i < n; i++) chosen.push_back(all[static_cast<size_t>(i * n_all / n)]);
   return chosen;
 }
 
-std::vector<bool> Members(const Region& r, int64_t width, int64_t block) {
-  std::vector<bool> in(static_cast<size_t>(width));
-  for (int64_t k = 0; k < width; k++) {
-    int64_t at = k;
-    if (r.axis == Axis::kBlocks && block > 0) at = k / block;
-    if (r.axis == Axis::kCode) at = k % block;
-    in[static_cast<size_t>(k)] =
-        r.axis == Axis::kAll || (at >= r.first && at <= r.last && (at - r.first) % r.every == 0);
-  }
-  return in;
+bool Holds(const Region& r, int64_t k, int64_t block) {
+  const int64_t at = r.axis == Axis::kBlocks ? k / block : r.axis == Axis::kCode ? k % block : k;
+  return r.axis == Axis::kAll || (at >= r.first && at <= r.last && (at - r.first) % r.every == 0);
 }
+
+// What is taken otherwise: columns of a region, by one change; in their place those `by` before.
+struct Change {
+  Region region;
+  double change = 0;
+  int64_t by = 0;  // 0: none are
+  TermRule rule = TermRule::kWhole;
+  double rest = 1;
+  bool of_sums = false;  // stored sums alone; the region is of the columns that they are of
+};
 
 class TermSearch {
  public:
@@ -171,66 +53,273 @@ class TermSearch {
       : s_(s), part_(part), product_(product) {}
 
   std::vector<Guess> Run() {
-    rows_ = ChooseRows(s_.output, s_.declared, product_.n_rows(), kRows);
-    Look(Kind::kWhole);
-    if (product_.has_minima()) Look(Kind::kCodes), Look(Kind::kSums);
+    rows_ = part_.rows;
+    if (static_cast<int64_t>(rows_.size()) > kRows) {
+      rows_ = ChooseRows(s_.output, s_.declared, product_.n_rows(), kRows);
+      std::erase_if(rows_, [&](int64_t i) { return !std::ranges::binary_search(part_.rows, i); });
+    }
+    LookForRuns();
+    LookForOtherSums();
+    for (const TermRule rule : {TermRule::kWhole, TermRule::kCodes})
+      if (rule == TermRule::kWhole || has_sums()) Fit(rule);
+    if (has_sums()) FitSums();
     return std::move(guesses_);
   }
 
  private:
-  void Look(Kind kind) {
-    const int64_t width = product_.width(kind);
-    const auto n = static_cast<int64_t>(
-        std::ceil(kValuesPerTerm * static_cast<double>(width) / static_cast<double>(rows_.size())));
-    const std::vector<int64_t> outputs = ChooseOutputs(part_.features, std::max<int64_t>(n, 16));
-    const Terms terms = product_.Take(kind, rows_, outputs);
+  bool has_sums() const { return product_.group() > 0; }
+  int64_t width() const { return product_.width(); }
+  int64_t block() const { return product_.block() < width() ? product_.block() : 0; }
+  AxisLayout Layout() const { return {Axis::kColumns, block(), Axis::kBlocks, Axis::kCode}; }
+
+  // Runs of columns, of places in each block, every nth column, and runs of stored sums.
+  void LookForRuns() {
+    const double squared = static_cast<double>(width()) * static_cast<double>(width());
+    const auto most = std::min<int64_t>(kRunValues, static_cast<int64_t>(kLargestScan / squared));
+    const auto n_rows = static_cast<int64_t>(rows_.size());
+    const std::vector<int64_t> outputs = Spaced(part_.features, std::max<int64_t>(kRunValues / n_rows, 1));
     const std::vector<double> residual = product_.Residual(rows_, outputs);
-    if (const Tail tail = FindTail(terms, residual, kTailRest); tail.n > 0 && tail.n < width)
-      return Push(kind, {product_.Layout(kind).axis, width - tail.n, width - 1, 1, width}, tail.change);
-    if (static_cast<double>(residual.size()) * static_cast<double>(width) > kLargestFit) return;
+    const auto n = static_cast<int64_t>(residual.size());
+    if (n < kLeastRunValues) return;
+    const bool scans = n <= most;
+    std::vector<Change> found;
+    const auto keep = [&](const std::optional<TermRun>& run, const Region& region, TermRule rule,
+                          bool of_sums = false) {
+      if (run && run->rest < kRunRest)
+        found.push_back(
+            {region, run->change, run->from < 0 ? 0 : run->first - run->from, rule, run->rest, of_sums});
+    };
+    const auto columns = [&](const TermRun& r) {
+      return Region{Axis::kColumns, r.first, r.last, 1, width()};
+    };
+    const TermTable sums = has_sums() ? product_.SumsTable(rows_, outputs) : TermTable{};
+    for (const TermRule rule : {TermRule::kWhole, TermRule::kCodes, TermRule::kGroups}) {
+      if (rule != TermRule::kWhole && !has_sums()) break;
+      const TermTable table = product_.Table(rule, rows_, outputs);
+      const TermTable* groups = rule == TermRule::kGroups ? &sums : nullptr;
+      if (scans) {
+        if (auto run = FindRun(table, groups, residual)) keep(run, columns(*run), rule);
+        if (auto run = FindRepeatedRun(table, groups, residual)) keep(run, columns(*run), rule);
+      }
+      if (block() > 0) {
+        const bool by_groups = groups && block() % product_.group() == 0;
+        const TermTable places = Folded(table, block());
+        TermTable group_places;
+        if (by_groups) group_places = Folded(sums, block() / product_.group());
+        if (auto run = FindRun(places, by_groups ? &group_places : nullptr, residual))
+          keep(run, {Axis::kCode, run->first, run->last, 1, block()}, rule);
+      }
+      if (rule == TermRule::kGroups) continue;
+      for (int64_t every = 2; every <= std::min(kMostEvery, width() / 2); every++)
+        if (auto run = FindRun(Folded(table, every), nullptr, residual); run && run->first == run->last)
+          keep(run, {Axis::kColumns, run->first, LastOf(run->first, every), every, width()}, rule);
+    }
+    if (has_sums()) {
+      const int64_t group = product_.group();
+      if (auto run = FindRun(sums, nullptr, residual))
+        keep(run, {Axis::kColumns, run->first * group, (run->last + 1) * group - 1, 1, width()},
+             TermRule::kGroups, true);
+      if (block() > group) {
+        if (auto run = FindRun(Folded(sums, block() / group), nullptr, residual))
+          keep(run, {Axis::kCode, run->first * group, (run->last + 1) * group - 1, 1, block()},
+               TermRule::kGroups, true);
+      }
+    }
+    // The best, and those that come as near: which of them it is all values of the output say.
+    std::ranges::stable_sort(found, {}, &Change::rest);
+    for (const Change& change : found)
+      if (change.rest <= kLikeRest * found.front().rest + 1e-6) Push(change);
+  }
+  int64_t LastOf(int64_t first, int64_t every) const { return first + (width() - 1 - first) / every * every; }
+
+  // A change of its own for each column.
+  void Fit(TermRule rule) {
+    const std::vector<int64_t> outputs = Enough(width());
+    const Terms terms = product_.Take(rule, rows_, outputs);
+    const std::vector<double> residual = product_.Residual(rows_, outputs);
+    if (const Tail tail = FindTail(terms, residual, kTailRest); tail.n > 0 && tail.n < width()) {
+      const Region region{Axis::kColumns, width() - tail.n, width() - 1, 1, width()};
+      return Push({region, tail.change, 0, rule, 0, false});
+    }
+    const auto change = ChangeOf(terms, residual, Layout());
+    if (change) Push({change->region, change->change, 0, rule, 0, false});
+  }
+  void FitSums() {
+    const std::vector<int64_t> outputs = Enough(product_.n_groups());
+    const Terms terms = product_.TakeSums(rows_, outputs);
+    auto change = ChangeOf(terms, product_.Residual(rows_, outputs), {Axis::kColumns});
+    if (!change || change->region.every > 1) return;
+    Region& r = change->region;
+    r = {Axis::kColumns, r.first * product_.group(), (r.last + 1) * product_.group() - 1, 1, width()};
+    Push({r, change->change, 0, TermRule::kGroups, 0, true});
+  }
+  std::vector<int64_t> Enough(int64_t n_terms) const {
+    const auto n = static_cast<int64_t>(
+        std::ceil(kValuesPerTerm * static_cast<double>(n_terms) / static_cast<double>(rows_.size())));
+    return Spaced(part_.features, std::max<int64_t>(n, 16));
+  }
+  std::optional<Change> ChangeOf(const Terms& terms, const std::vector<double>& residual,
+                                 const AxisLayout& layout) const {
+    if (static_cast<double>(residual.size()) * static_cast<double>(terms.width) > kLargestFit)
+      return std::nullopt;
     const auto fit = FitChanges(terms, residual, product_.Noise());
-    if (!fit || fit->rest > kTailRest) return;
+    if (!fit || fit->rest > kTailRest) return std::nullopt;
     const TermMarks marks = MarksOf(*fit);
-    const auto region = FindRegion(marks.marks, product_.Layout(kind));
-    if (region && marks.change != 0 && region->axis != Axis::kAll) Push(kind, *region, marks.change);
+    const auto region = FindRegion(marks.marks, layout);
+    if (!region || marks.change == 0 || region->axis == Axis::kAll) return std::nullopt;
+    return Change{*region, marks.change, 0, TermRule::kWhole, fit->rest, false};
   }
 
-  void Push(Kind kind, const Region& region, double change) {
-    const int64_t width = product_.width(kind);
-    const std::vector<double> terms =
-        product_.PartOf(kind, Members(region, width, product_.Layout(kind).block));
-    const bool absent = std::fabs(change + 1) < kAbsent;
-    const double factor = absent ? 0 : 1 + Refined(terms);
-    Guess g;
-    g.meaning = {Where::kProduct, region, absent ? WhatKind::kAbsent : WhatKind::kFactor, factor};
-    if (kind == Kind::kSums) g.meaning.where = Where::kSums;
-    std::string words = RegionWords(region);
-    if (kind == Kind::kSums) words = "the stored sums of " + words;
-    const bool tail = region.axis == Axis::kColumns && region.last == width - 1 && region.every == 1;
-    const std::string which = PartText(region);
-    if (absent) {
-      g.name = tail ? fmt::format("drop.columns={}", width - region.first) : "drop=" + which;
-      g.text = fmt::format("leaves out {} in the product", words);
-      g.short_text = words + " left out";
-    } else {
-      g.name = fmt::format("factor={:.6g}@{}", factor, which);
-      g.text = fmt::format("takes {} {:.5g} times in the product", words, factor);
-      g.short_text = fmt::format("{} {:.5g} times", words, factor);
-      g.n_fitted = 1;
+  // Whether a column adds nothing in any row: taken otherwise it would look the same.
+  bool IsSilent(int64_t k) const {
+    for (int64_t i : part_.rows)
+      if (product_.Values(i)[static_cast<size_t>(k)] != 0) return false;
+    return true;
+  }
+  // The region with the silent columns at its ends, where one region alone may be meant: up to the
+  // end of K or of whole blocks. Nothing: it may end in several places.
+  std::optional<Region> Told(const Region& region) const {
+    if (region.axis != Axis::kColumns || region.every > 1) return region;
+    std::vector<Mark> marks(static_cast<size_t>(width()), Mark::kRight);
+    for (int64_t k = 0; k < width(); k++)
+      if (IsSilent(k))
+        marks[static_cast<size_t>(k)] = Mark::kOpen;
+      else if (Holds(region, k, 0))
+        marks[static_cast<size_t>(k)] = Mark::kWrong;
+    const auto told = FindRegion(marks, Layout());
+    if (!told) return std::nullopt;
+    if (told->axis != Axis::kColumns) return told;
+    const auto open = [&](int64_t k) {
+      return k >= 0 && k < width() && marks[static_cast<size_t>(k)] == Mark::kOpen;
+    };
+    if (open(told->first - 1) || open(told->last + 1)) return std::nullopt;
+    return told;
+  }
+
+  // Of one output: its weights. Of several, or all: what multiplies them.
+  Where WhereOf(const Change& c) const {
+    if (c.of_sums) return Where::kSums;
+    return part_.features.size() == 1 && c.region.every == 1 ? Where::kWeights : Where::kProduct;
+  }
+
+  void Push(const Change& c) {
+    // One weight, which FittedVariations tells by its value.
+    if (part_.features.size() == 1 && c.region.axis == Axis::kColumns && c.region.first == c.region.last)
+      return;
+    const bool absent = c.by == 0 && std::fabs(c.change + 1) < kAbsent;
+    std::vector<double> change(static_cast<size_t>(width()));
+    for (int64_t k = 0; k < width(); k++) {
+      if (!Holds(c.region, k, product_.block())) continue;
+      change[static_cast<size_t>(k)] += c.by == 0 ? 1 : -1;
+      if (c.by != 0) change[static_cast<size_t>(k - c.by)] += 1;
     }
-    if (kind == Kind::kCodes) g.text += ", and not what their minimum adds";
-    for (size_t at = 0; at < terms.size(); at++)
-      g.output.push_back(static_cast<float>(double(s_.declared[at]) + (factor - 1) * terms[at]));
+    std::vector<double> effect = c.of_sums ? OfSums(change) : product_.Effect(c.rule, change);
+    const double times = c.by != 0 ? 1 : absent ? -1 : Refined(effect);
+    Guess g;
+    g.meaning.where = WhereOf(c);
+    g.meaning.what = c.by != 0 ? WhatKind::kOtherPart : absent ? WhatKind::kAbsent : WhatKind::kFactor;
+    g.meaning.value = g.meaning.what == WhatKind::kFactor ? 1 + times : 0;
+    const auto told = Told(c.region);
+    if (InFeatures()) {
+      g.meaning.part = part_.region;
+    } else if (told) {
+      g.meaning.part = *told;
+    }
+    Name(c, told.value_or(c.region), 1 + times, &g);
+    for (size_t at = 0; at < effect.size(); at++)
+      g.output.push_back(static_cast<float>(double(s_.declared[at]) + times * effect[at]));
     guesses_.push_back(std::move(g));
   }
+  // Whether some outputs alone are wrong: these are the part then.
+  bool InFeatures() const {
+    return part_.region.axis == Axis::kFeatures || part_.region.axis == Axis::kHeads;
+  }
 
-  // The change of these terms, by every other value of the output.
-  double Refined(const std::vector<double>& terms) const {
-    double dot = 0, square = 0;
-    for (size_t at = 0; at < terms.size(); at += 2) {
-      dot += terms[at] * (double(s_.output[at]) - double(s_.declared[at]));
-      square += terms[at] * terms[at];
+  void Name(const Change& c, const Region& region, double factor, Guess* g) const {
+    const std::string words = (c.of_sums ? "the stored sums of " : "") + RegionWords(region),
+                      which = (c.of_sums ? "sums@" : "") + PartText(region);
+    const bool tail = region.axis == Axis::kColumns && region.last == width() - 1 && region.every == 1;
+    if (c.by != 0) {
+      g->name = fmt::format("repeated={}", which);
+      g->text = fmt::format("takes in the product the columns {} in place of {}",
+                            c.by > 0 ? "before" : "behind", words);
+      g->short_text = words + " in their place";
+    } else if (g->meaning.what == WhatKind::kAbsent) {
+      g->name = tail && !c.of_sums ? fmt::format("drop.columns={}", width() - region.first) : "drop=" + which;
+      g->text = fmt::format("leaves out {} in the product", words);
+      g->short_text = words + " left out";
+    } else {
+      g->name = fmt::format("factor={:.6g}@{}", factor, which);
+      g->text = fmt::format("takes {} {:.5g} times in the product", words, factor);
+      g->short_text = fmt::format("{} {:.5g} times", words, factor);
+      g->n_fitted = 1;
     }
+    if (has_sums() && !c.of_sums && c.rule == TermRule::kCodes)
+      g->text += ", and not what their minimum adds";
+    if (InFeatures()) g->text += fmt::format(" of {}", RegionWords(part_.region));
+  }
+
+  std::vector<double> OfSums(const std::vector<double>& change) const {
+    std::vector<std::vector<double>> more;
+    for (int64_t i = 0; i < product_.n_rows(); i++) {
+      more.push_back(product_.StoredSums(i));
+      for (size_t g = 0; g < more.back().size(); g++)
+        more.back()[g] *= change[g * static_cast<size_t>(product_.group())];
+    }
+    return product_.EffectOfSums(more);
+  }
+
+  // Stored sums of other groups, and of the values in place of their codes.
+  void LookForOtherSums() {
+    if (!has_sums()) return;
+    const auto n = static_cast<size_t>(product_.n_groups());
+    const auto push = [&](Guess g, WhatKind what, const std::function<double(int64_t, size_t)>& sum) {
+      g.meaning = {Where::kSums, {Axis::kAll}, what, 0};
+      if (InFeatures()) return;
+      std::vector<std::vector<double>> more;
+      for (int64_t i = 0; i < product_.n_rows(); i++) {
+        std::vector<double>& row = more.emplace_back();
+        for (size_t b = 0; b < n; b++) row.push_back(sum(i, b) - product_.StoredSums(i)[b]);
+      }
+      const std::vector<double> effect = product_.EffectOfSums(more);
+      for (size_t at = 0; at < effect.size(); at++)
+        g.output.push_back(static_cast<float>(double(s_.declared[at]) + effect[at]));
+      guesses_.push_back(std::move(g));
+    };
+    for (const bool round : {false, true})
+      for (const int by : {1, -1}) {
+        const std::string name = fmt::format("sums.shift={}{}", by, round ? "" : ";sums.end=0");
+        push({name,
+              fmt::format("multiplies minima with the stored sums of the group {}",
+                          by > 0 ? "before" : "behind"),
+              "sums in their place", 0},
+             WhatKind::kOtherPart, [&, by, round](int64_t i, size_t b) {
+               const auto from = static_cast<int64_t>(b) - by, all = static_cast<int64_t>(n);
+               if (!round && (from < 0 || from >= all)) return 0.0;
+               return product_.StoredSums(i)[static_cast<size_t>((from + all) % all)];
+             });
+      }
+    const auto group = static_cast<size_t>(product_.group());
+    push({"sums.of=values", "stores sums of its input in place of those of its codes", "sums of codes", 0},
+         WhatKind::kUnknown, [&](int64_t i, size_t b) {
+           double sum = 0;
+           for (float x : product_.Raw(i).subspan(b * group, group)) sum += double(x);
+           return product_.scheme() == ActScheme::kQ8_1 ? double(F16ToF32(F32ToF16(static_cast<float>(sum))))
+                                                        : sum;
+         });
+  }
+
+  // The change of these terms, by every other value of the wrong part.
+  double Refined(const std::vector<double>& effect) const {
+    double dot = 0, square = 0;
+    size_t n = 0;
+    for (int64_t i : part_.rows)
+      for (int64_t j : part_.features) {
+        if (n++ % 2 == 1) continue;
+        const auto at = static_cast<size_t>(i * part_.n_features + j);
+        dot += effect[at] * (double(s_.output[at]) - double(s_.declared[at]));
+        square += effect[at] * effect[at];
+      }
     return square > 0 ? dot / square : 0;
   }
 
@@ -245,7 +334,7 @@ class TermSearch {
 
 std::vector<Guess> OtherTerms(const Subject& subject, const WrongPart& part) {
   const auto product = ProductTerms::Of(subject);
-  if (!product || part.features.empty()) return {};
+  if (!product || part.features.empty() || part.rows.empty()) return {};
   return TermSearch(subject, part, *product).Run();
 }
 

@@ -161,4 +161,131 @@ Tail FindTail(const Terms& terms, std::span<const double> residual, double rest)
   return best;
 }
 
+namespace {
+
+// Sums over the first k terms of a table, k from 0 to its width: row k holds those of all values.
+class PrefixSums {
+ public:
+  PrefixSums(const TermTable& table, const TermTable* groups)
+      : n_(static_cast<size_t>(table.n_values)), width_(table.width) {
+    columns_ = Sums(table);
+    if (groups && groups->width > 0) group_ = table.width / groups->width, groups_ = Sums(*groups);
+  }
+  int64_t width() const { return width_; }
+  int64_t group() const { return group_; }
+  // What is taken off, and added, by terms from `begin`, and up to `end`.
+  std::vector<double> Before(int64_t begin) const {
+    return At(begin, group_ ? (begin + group_ - 1) / group_ : 0);
+  }
+  std::vector<double> UpTo(int64_t end) const { return At(end, group_ ? end / group_ : 0); }
+  bool Holds(int64_t begin, int64_t end) const {
+    return group_ == 0 ? end > begin : end / group_ > (begin + group_ - 1) / group_;
+  }
+
+ private:
+  std::vector<double> Sums(const TermTable& t) const {
+    std::vector<double> sums(static_cast<size_t>(t.width + 1) * n_);
+    for (size_t k = 0; k < static_cast<size_t>(t.width); k++)
+      for (size_t v = 0; v < n_; v++)
+        sums[(k + 1) * n_ + v] = sums[k * n_ + v] + t.t[v * static_cast<size_t>(t.width) + k];
+    return sums;
+  }
+  std::vector<double> At(int64_t column, int64_t group) const {
+    const auto from = columns_.begin() + column * static_cast<ptrdiff_t>(n_);
+    std::vector<double> sums(from, from + static_cast<ptrdiff_t>(n_));
+    for (size_t v = 0; v < n_ && group_ > 0; v++) sums[v] += groups_[static_cast<size_t>(group) * n_ + v];
+    return sums;
+  }
+
+  size_t n_;
+  int64_t width_, group_ = 0;
+  std::vector<double> columns_, groups_;
+};
+
+double RestOf(double square, double dot, double length) {
+  return length > 0 ? std::sqrt(std::max(square - dot * dot / length, 0.0) / square) : 1;
+}
+
+}  // namespace
+
+TermTable Folded(const TermTable& table, int64_t period) {
+  TermTable out{table.n_values, period, {}};
+  out.t.resize(static_cast<size_t>(table.n_values * period));
+  for (int64_t v = 0; v < table.n_values; v++)
+    for (int64_t k = 0; k < table.width; k++)
+      out.t[static_cast<size_t>(v * period + k % period)] +=
+          table.t[static_cast<size_t>(v * table.width + k)];
+  return out;
+}
+
+std::optional<TermRun> FindRun(const TermTable& table, const TermTable* groups,
+                               std::span<const double> residual) {
+  const double square = Dot(residual, residual);
+  if (!(square > 0)) return std::nullopt;
+  const PrefixSums sums(table, groups);
+  const auto width = static_cast<size_t>(sums.width());
+  const size_t n = residual.size();
+  // Ends by values, so that those of all ends lie side by side.
+  std::vector<double> ends(n * (width + 1)), end_square(width + 1), end_dot(width + 1), product(width + 1);
+  for (size_t b = 0; b <= width; b++) {
+    const std::vector<double> end = sums.UpTo(static_cast<int64_t>(b));
+    end_square[b] = Dot(end, end), end_dot[b] = Dot(end, residual);
+    for (size_t v = 0; v < n; v++) ends[v * (width + 1) + b] = end[v];
+  }
+  std::optional<TermRun> best;
+  for (size_t a = 0; a < width; a++) {
+    const std::vector<double> begin = sums.Before(static_cast<int64_t>(a));
+    const double begin_square = Dot(begin, begin), begin_dot = Dot(begin, residual);
+    std::fill(product.begin(), product.end(), 0);
+    for (size_t v = 0; v < n; v++) {
+      const double x = begin[v];
+      const double* row = ends.data() + v * (width + 1);
+      for (size_t b = a; b <= width; b++) product[b] += x * row[b];
+    }
+    std::optional<TermRun> here;
+    for (size_t b = a + 1; b <= width; b++) {
+      if (!sums.Holds(static_cast<int64_t>(a), static_cast<int64_t>(b))) continue;
+      const double length = begin_square + end_square[b] - 2 * product[b], dot = end_dot[b] - begin_dot;
+      const double rest = RestOf(square, dot, length);
+      if (rest < (here ? here->rest : 1))
+        here = TermRun{static_cast<int64_t>(a), static_cast<int64_t>(b) - 1, dot / length, -1, rest};
+    }
+    // Of equal ones the shorter, which begins later.
+    if (here && (!best || here->rest <= best->rest)) best = here;
+  }
+  return best;
+}
+
+std::optional<TermRun> FindRepeatedRun(const TermTable& table, const TermTable* groups,
+                                       std::span<const double> residual) {
+  const double square = Dot(residual, residual);
+  if (!(square > 0)) return std::nullopt;
+  const PrefixSums sums(table, groups);
+  const int64_t width = sums.width();
+  std::vector<std::vector<double>> begins, ends;
+  for (int64_t k = 0; k <= width; k++) begins.push_back(sums.Before(k)), ends.push_back(sums.UpTo(k));
+  std::optional<TermRun> best;
+  for (int64_t length = 1; 2 * length <= width; length++) {
+    if (sums.group() > 0 && length % sums.group() != 0) continue;
+    for (int64_t a = 0; a + 2 * length <= width; a++) {
+      // The run at a, and the one behind it.
+      const auto at = static_cast<size_t>(a), next = static_cast<size_t>(a + length),
+                 end = static_cast<size_t>(a + 2 * length);
+      double left[2] = {0, 0};
+      for (size_t v = 0; v < residual.size(); v++) {
+        const double change = ends[next][v] - begins[at][v] - (ends[end][v] - begins[next][v]);
+        const double before = residual[v] - change, behind = residual[v] + change;
+        left[0] += before * before, left[1] += behind * behind;
+      }
+      for (const bool from_behind : {false, true}) {
+        const double rest = std::sqrt(left[from_behind] / square);
+        if (best && !(rest < best->rest)) continue;
+        best = from_behind ? TermRun{a, a + length - 1, -1, a + length, rest}
+                           : TermRun{a + length, a + 2 * length - 1, -1, a, rest};
+      }
+    }
+  }
+  return best;
+}
+
 }  // namespace pb::diagnose

@@ -46,6 +46,30 @@ struct Tail {
 };
 Tail FindTail(const Terms& terms, std::span<const double> residual, double rest);
 
+// What each term adds to each of some values of the output.
+struct TermTable {
+  int64_t n_values = 0, width = 0;
+  std::vector<double> t;  // (n_values, width)
+};
+// Terms k, k + period, ... as one.
+TermTable Folded(const TermTable& table, int64_t period);
+
+// A run of terms that are taken otherwise.
+struct TermRun {
+  int64_t first = 0, last = 0;
+  double change = 0;  // as Coefficients::change
+  int64_t from = 0;   // the first of the terms that are taken in their place; -1: none are
+  double rest = 1;    // as Coefficients::rest
+};
+// The run whose like change comes nearest to the residual, the shortest of those that come equally
+// near. `groups`: terms that go with all terms of a group alone, width / groups.width each (a stored
+// sum); null: there are none, else runs that hold no whole group are not looked at.
+std::optional<TermRun> FindRun(const TermTable& table, const TermTable* groups,
+                               std::span<const double> residual);
+// The same of runs in whose place the terms as many before, or behind, are taken.
+std::optional<TermRun> FindRepeatedRun(const TermTable& table, const TermTable* groups,
+                                       std::span<const double> residual);
+
 }  // namespace pb::diagnose
 
 #endif  // PARITYBIT_DIAGNOSE_TERMS_H_

@@ -126,8 +126,9 @@ void PartAlone(const View& v, const WrongPart& part, std::vector<Guess>* guesses
   if (!zero && (factor == 0 || std::fabs(factor - 1) < kNoFactor)) return;
   Guess g;
   const bool told = part.region.axis != Axis::kUnknown && part.region.axis != Axis::kAll;
-  const std::string which =
-      told ? RegionWords(part.region) : fmt::format("{} features, first {}", bad.size(), bad.front());
+  const std::string which = part.all_features() ? "everything"
+                            : told              ? RegionWords(part.region)
+                                   : fmt::format("{} features, first {}", bad.size(), bad.front());
   const int32_t stage = v.s.culprit->place.stage;
   const OpWeights weights = WeightsOf(v.s.arbiter->model(), stage, v.s.culprit->place.layer);
   const bool tail = weights.matrix && bad.back() == v.n_features - 1 &&
@@ -144,8 +145,11 @@ void PartAlone(const View& v, const WrongPart& part, std::vector<Guess>* guesses
          fmt::format("factor {:.5g}", factor), 1};
   }
   g.meaning = {WhereOfPart(stage, part), part.region, zero ? WhatKind::kAbsent : WhatKind::kFactor, factor};
+  // That some rows are right is not what it says: it is tried in the others alone.
+  if (part.region.axis == Axis::kRows) g.meaning.part = {Axis::kAll};
+  g.tells_part = true;
   g.output = v.Declared();
-  for (int64_t i : part.rows)
+  for (int64_t i = 0; i < v.n_rows; i++)
     for (int64_t j : bad)
       g.output[static_cast<size_t>(i * v.n_features + j)] = static_cast<float>(factor * v.should(i, j));
   guesses->push_back(std::move(g));

@@ -22,7 +22,8 @@ struct Guess {
   // The op under the hypothesis, on any rows. Empty: the output is the engine's own transformed, or
   // what it reads.
   std::function<Result<Expectation>(const Culprit&)> replay = {};
-  Meaning meaning = {};  // unknown: that of the name (MeaningOf)
+  Meaning meaning = {};     // unknown: that of the name (MeaningOf)
+  bool tells_part = false;  // of the output, in its words
 };
 
 // The op under a variation "key=value", or whatever `guess.replay` is, on the subject's rows.
@@ -35,8 +36,10 @@ std::optional<Guess> Varied(const Subject& subject, Guess guess);
 std::vector<Guess> OutputTransformations(const Subject& subject, const WrongPart& part);
 // The product or norm with another tensor of its shape; a gated product with its sides exchanged.
 std::vector<Guess> OtherTensors(const Subject& subject);
-// Of a product: terms of its sums left out or taken several times.
+// Of a product: terms of its sums left out, taken several times or from elsewhere; stored sums.
 std::vector<Guess> OtherTerms(const Subject& subject, const WrongPart& part);
+// Of a product: blocks of its weights read otherwise.
+std::vector<Guess> OtherReadings(const Subject& subject, const WrongPart& part);
 // The wrong values are others of the output: moved, of an earlier row, cut off at a magnitude, rounded
 // down, added to.
 std::vector<Guess> OtherValues(const Subject& subject, const WrongPart& part);

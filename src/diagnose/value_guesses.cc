@@ -171,14 +171,30 @@ class Relations {
     }
   }
 
+  // Where a value stands in its row that belongs `by` further on; the last are before the first.
+  size_t FeatureBefore(size_t at, int64_t by) const {
+    const int64_t n = part_.n_features, row = static_cast<int64_t>(at) / n,
+                  feature = static_cast<int64_t>(at) % n;
+    return static_cast<size_t>(row * n + (feature - by + n) % n);
+  }
+  bool AreOfFeature(int64_t by) const {
+    int64_t n_other = 0;
+    for (size_t at : v_.at) {
+      n_other += !Equals(at, FeatureBefore(at, by));
+      if (10 * n_other > static_cast<int64_t>(v_.at.size())) return false;
+    }
+    return true;
+  }
   void MovedFeatures() {
-    const int64_t most = std::min<int64_t>(part_.n_features - 1, 256);
-    for (int64_t by = 1; by <= most; by++)
+    for (int64_t by = 1; 2 * by <= part_.n_features; by++)
       for (int64_t signed_by : {by, -by}) {
-        if (!Moved(signed_by)) continue;
-        return PushMoved(
-            signed_by, WhatKind::kOtherPart, fmt::format("features.moved={}", signed_by),
-            fmt::format("gives values of the feature {} {}", by, signed_by > 0 ? "before" : "behind"));
+        if (!AreOfFeature(signed_by)) continue;
+        const std::string text =
+            fmt::format("gives values of the feature {} {}", by, signed_by > 0 ? "before" : "behind");
+        return Push(
+            {fmt::format("features.moved={}", signed_by), text + InPartWords(), "values in their place", 0},
+            WhatKind::kOtherPart, 0,
+            [&, signed_by](size_t i) { return double(s_.declared[FeatureBefore(v_.at[i], signed_by)]); });
       }
   }
 

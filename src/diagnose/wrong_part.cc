@@ -32,7 +32,9 @@ AxisLayout LayoutOf(const Subject& s, int64_t n_features) {
   const HyperParameters& p = s.arbiter->model().params();
   const stages::Stage& stage = stages::Of(s.culprit->place.stage);
   const bool over_positions = stage.row.over_positions();
-  const bool heads = over_positions || stage.row.heads() != stages::Dim::kOne;
+  // The outputs of a product are rows of its weight.
+  const bool product = stages::kProducts.Contains(s.culprit->place.stage);
+  const bool heads = over_positions || (!product && stage.row.heads() != stages::Dim::kOne);
   const int64_t block = over_positions ? n_features / std::max<int64_t>(p.n_heads, 1) : p.head_dim;
   AxisLayout layout;
   if (!heads || block <= 0 || n_features % block != 0) return layout;
