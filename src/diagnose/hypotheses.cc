@@ -181,6 +181,9 @@ class Search {
       TryOwnValues();
       TryBefore();
     }
+    for (Guess& guess : MaskGuesses(whole_, wrong_)) Add(std::move(guess), whole_);
+    if (std::ranges::none_of(trials_, [](const Trial& t) { return t.restores && !t.in_part; }))
+      for (Guess& guess : CacheGuesses(whole_, wrong_)) Add(std::move(guess), whole_);
     for (Guess& guess : OutputTransformations(whole_, wrong_)) Add(std::move(guess), whole_);
     for (Guess& guess : OtherValues(whole_, wrong_)) Add(std::move(guess), whole_);
     if (replays)
@@ -300,22 +303,34 @@ class Search {
       if (all.ok()) Judge(whole_, all->output.values, all->units, &trial);
     }
     if (!trial.restores && guess.output.size() == whole_.output.size()) InPartAlone(guess.output, &trial);
+    if (trial.restores) trial.replay = std::move(guess.replay);
     trials_.push_back(std::move(trial));
   }
 
   // The op as declared, but for the part that is wrong.
   void InPartAlone(const std::vector<float>& output, Trial* trial) const {
+    if (wrong_.n_values() < (trial->n_fitted > 0 ? kLeastFittedInPart : kLeastInPart)) return;
+    if (!wrong_.all_rows() && RestoresWith(InRows(whole_, wrong_, output), trial)) {
+      trial->rows_alone = true;
+      return;
+    }
+    // Which heads read which keys and values is one order of all of them.
+    const bool of_all = trial->name.starts_with("kv.map=");
     const bool apart = wrong_.region.axis != Axis::kUnknown && wrong_.region.axis != Axis::kAll;
-    if (!apart || wrong_.n_values() < (trial->n_fitted > 0 ? kLeastFittedInPart : kLeastInPart)) return;
-    Trial in_part = *trial;
-    Judge(whole_, InPart(whole_, wrong_, output), whole_.units, &in_part);
-    if (!in_part.restores) return;
-    *trial = std::move(in_part);
-    trial->in_part = true;
+    if (!apart || of_all || !RestoresWith(InPart(whole_, wrong_, output), trial)) return;
     trial->text += fmt::format(" in {} alone", RegionWords(wrong_.region));
     if (trial->meaning.part.axis == Axis::kAll) trial->meaning.part = wrong_.region;
     if (trial->meaning.where == Where::kProduct)
       trial->meaning.where = WhereOfPart(whole_.culprit->place.stage, wrong_);
+  }
+
+  bool RestoresWith(const std::vector<float>& output, Trial* trial) const {
+    Trial in_part = *trial;
+    Judge(whole_, output, whole_.units, &in_part);
+    if (!in_part.restores) return false;
+    *trial = std::move(in_part);
+    trial->in_part = true;
+    return true;
   }
 
   static void Judge(const Subject& s, std::span<const float> output, std::span<const float> units,
