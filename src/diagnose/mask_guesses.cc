@@ -158,6 +158,7 @@ class MaskSearch {
         break;
       case Kind::kShift:
         g.name = fmt::format("mask.shift=-{}", rule.n);
+        g.meaning.what = WhatKind::kVariation;
         g.text = rule.n == 1 ? "hides a position from itself"
                              : fmt::format("hides the last {} positions, a row's own among them", rule.n);
         break;

@@ -15,11 +15,14 @@ namespace pb::diagnose {
 namespace {
 
 // Tokens at once, sequence by sequence: below, at and above the sizes at which engines change their
-// code; a single token at position 0 shows little, and goes before others.
-const std::vector<std::vector<int64_t>> kSequences = {
-    {1, 1, 1}, {2, 1}, {3}, {4}, {5, 1}, {6}, {7}, {8}, {12}, {15}, {16}, {17}, {24}, {31}, {32}, {33, 1}};
+// code; a single token at position 0 shows little, and goes before others. Some mistakes of few tokens
+// show behind others only.
+const std::vector<std::vector<int64_t>> kSequences = {{1, 1, 1}, {2, 1}, {3},     {4},    {5, 1}, {6},
+                                                      {7, 2, 1}, {8, 3}, {12, 4}, {15},   {16},   {17},
+                                                      {24},      {31},   {32},    {33, 1}};
 constexpr int64_t kMostTokens = 34;          // of these
 constexpr int64_t kMostBeside = 640;         // of a pass that a position or a size asks for
+constexpr int64_t kBefore = 8;               // tokens before a pass of such a size
 constexpr int kMostSizes = 12;               // that are looked for between those of the sequences
 constexpr uint64_t kCheapBytes = 256 << 20;  // of a model file
 constexpr double kCheapWork = 2e7;           // multiply-adds of a product's row
@@ -62,7 +65,11 @@ class Prober {
     for (int i = 0; i < kMostSizes; i++) {
       const std::optional<int64_t> size = NextSize(AllPasses());
       if (!size || *size >= room_) break;
-      PB_TRY(RunSequence({*size, 1}));
+      if (kBefore + *size < room_) {
+        PB_TRY(RunSequence({kBefore, *size, 1}));
+      } else {
+        PB_TRY(RunSequence({*size, 1}));
+      }
     }
     return TryAgain();
   }

@@ -70,6 +70,33 @@ TEST(WhenOf, WhatDiffersOfEqualInputsIsNotRepeatable) {
   EXPECT_EQ(When({Right(7), Wrong(8), Wrong(1, 7), again}), "not-repeatable");
 }
 
+// Of a point, rows from a position on of which those from `wrong` on are.
+compare::PointRow Row(int64_t n, int32_t first, int32_t wrong = -1) {
+  compare::PointRow row;
+  row.n_rows = n, row.first_position = first, row.first_row_above = wrong;
+  row.bound_ratio = wrong < 0 ? 0.5 : 10;
+  return row;
+}
+
+TEST(AddSeen, PiecesAreOnePass) {
+  std::vector<SeenPass> passes;
+  AddSeen(Row(32, 0), false, &passes);
+  AddSeen(Row(32, 32, 40), true, &passes);
+  AddSeen(Row(6, 64, 64), true, &passes);
+  ASSERT_EQ(passes.size(), 1);
+  EXPECT_EQ(passes[0].n_tokens, 70);
+  EXPECT_TRUE(passes[0].wrong);
+  EXPECT_EQ(passes[0].first_wrong, 40);
+  EXPECT_EQ(passes[0].last_right, 39);
+  EXPECT_FALSE(passes[0].mixed);
+  AddSeen(Row(1, 70), false, &passes);
+  AddSeen(Row(32, 71, 71), false, &passes);
+  AddSeen(Row(2, 103), true, &passes);
+  ASSERT_EQ(passes.size(), 3);
+  EXPECT_FALSE(passes[1].wrong);
+  EXPECT_TRUE(passes[2].mixed);
+}
+
 TEST(NextSize, HalvesWhatLiesBetween) {
   EXPECT_EQ(NextSize(std::vector{Right(8), Wrong(12), Wrong(16)}), 10);
   EXPECT_EQ(NextSize(std::vector{Right(11), Wrong(12)}), std::nullopt);
