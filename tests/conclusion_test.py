@@ -59,7 +59,7 @@ class Conclusion(Case):
 
     def test_cells_and_heads_of_a_cache(self):
         # Position 0 is not rotated; the last position has none behind it; one query head of a group reads what is right.
-        self.expect(fault("unrotated", "attn_scores", when="decode"), "where=cache-written part=all when=decode what=absent")
+        self.expect(fault("unrotated", "attn_scores", when="decode"), "where=cache-read part=all when=decode what=absent")
         self.expect(fault("cell_of_next@3", "attn_context", when="odd_batch:2"),
                     "where=cache-written part=positions:3/9 when=odd-batch:2 what=other-part")
         self.expect(fault("head_unwritten@1", "attn_context"), "where=cache-written part=heads:1/2 when=always what=absent")

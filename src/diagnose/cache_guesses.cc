@@ -4,9 +4,11 @@
 #include <cmath>
 #include <optional>
 
+#include "base/half.h"
 #include "diagnose/attention.h"
 #include "diagnose/transformations.h"
 #include "stages/stages.h"
+#include "trace/facts.h"
 
 namespace pb::diagnose {
 namespace {
@@ -27,7 +29,7 @@ struct Reading {
   Other what = Other::kNothing;
   int64_t by = 0;         // kHead: the KV head so many further on
   bool computed = false;  // kUnrotated: of this pass as the product gave them, and not rotated back
-  Region part;            // positions, query heads, or all
+  Region part = {};       // positions, query heads, or all
 };
 
 // Keys as they were before their rotation, of positions from 0 on.
@@ -37,7 +39,10 @@ Result<std::vector<float>> Unrotated(FileArbiter& arbiter, const Culprit& c, con
   const bool local = p.is_local(c.place.layer);
   const std::string back =
       fmt::format("rope.scale={:.17g}", -double(local ? p.local_rope_scale.value : p.rope_scale.value));
-  PB_ASSIGN(Expectation e, arbiter.Replay(PB_STAGE_K_ROPE, c.place.layer, 0, {keys}, back));
+  Recorded read = keys;
+  if (trace::ReadSessionFacts(arbiter.session()).kv_type.value == "f16")
+    for (float& x : read.values) x = F16ToF32(F32ToF16(x));
+  PB_ASSIGN(Expectation e, arbiter.Replay(PB_STAGE_K_ROPE, c.place.layer, 0, {std::move(read)}, back));
   std::vector<float> values = std::move(e.output.values);
   const Recorded* own = c.inputs.Output(PB_STAGE_K_NORM, c.place.layer);
   if (!own) own = c.inputs.Output(PB_STAGE_K_PROJ, c.place.layer);
@@ -270,7 +275,8 @@ class CacheSearch {
     const bool of_heads = r.part.axis == Axis::kHeads;
     const bool whole =
         !of_heads || (r.part.every == 1 && r.part.first % group == 0 && (r.part.last + 1) % group == 0);
-    if (r.what == Other::kHead || !whole || (part_.n_rows == 1 && r.what != Other::kUnrotated))
+    const bool one_row = part_.n_rows == 1 && r.what != Other::kUnrotated;
+    if (r.what == Other::kHead || (r.what == Other::kUnrotated && !r.computed) || !whole || one_row)
       m.where = Where::kCacheRead;
     else if (of_heads)
       m.part = {Axis::kHeads, r.part.first / group, r.part.last / group, 1, shape_.n_kv};
@@ -296,7 +302,7 @@ class CacheSearch {
       case Other::kHead:
         return fmt::format("reads the {} of another KV head{}", noun, at);
       case Other::kUnrotated:
-        return "keeps keys that are not rotated" + at;
+        return (r.computed ? "keeps keys that are not rotated" : "takes the rotation of keys back") + at;
     }
     return "";
   }

@@ -314,7 +314,9 @@ Conclusion Conclude(const Grounds& g, std::span<const SeenPass> passes) {
     if (some_rows) c.part = g.rows;
     if (g.rows_without_order || (some_rows && c.where == Where::kMask)) c.part = {};
   }
-  if (!IsShareOfThread(c)) return c;
+  const bool attention =
+      c.where == Where::kCacheWritten || c.where == Where::kCacheRead || c.where == Where::kMask;
+  if (attention || !IsShareOfThread(c)) return c;
   c.where = Where::kThread;
   if (c.part.axis != Axis::kHeads) return c;
   const int64_t head = g.n_features / c.part.of;

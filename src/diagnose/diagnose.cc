@@ -347,6 +347,12 @@ void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
   for (SeenPass& pass : d->passes)
     if (pass.first_position == culprit.first_position && pass.n_tokens == culprit.shape[0])
       pass.mixed |= !part.rows.empty() && !part.rows_are_last();
+  // What explains all rows of a pass shows in none that is right.
+  const auto explains = [&](const Trial& t) {
+    return t.restores && t.side == evidence.subject.side && !t.in_part && t.replay;
+  };
+  if (!d->trials.empty() && explains(d->trials.front()))
+    for (SeenPass& pass : d->passes) pass.last_right = -1, pass.mixed = false;
   d->conclusion = Conclude(d->grounds, d->passes);
   d->side = evidence.subject.side;
   d->cause = CauseWords(evidence, part, d->conclusion), d->nearest = NearestWords(evidence, d->conclusion);

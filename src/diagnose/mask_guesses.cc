@@ -20,7 +20,7 @@ enum class Kind { kPositions, kWindow, kShift };
 struct Rule {
   Kind kind = Kind::kPositions;
   int64_t n = 0;       // kWindow: positions that are seen; kShift: the last ones that are hidden
-  Region positions;    // kPositions
+  Region positions = {};    // kPositions
   bool exempt = true;  // kPositions: a row sees itself; kShift: position 0 is seen
   bool Hides(int64_t own, int64_t j) const {
     switch (kind) {

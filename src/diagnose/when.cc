@@ -138,8 +138,9 @@ When WhenOf(std::span<const SeenPass> passes, bool positions) {
   if (s.n(1) == 0) return {};
   if (std::ranges::any_of(passes, &SeenPass::differs)) return {WhenKind::kNotRepeatable};
   const int64_t from = FirstWrongPosition(passes);
-  const bool told = std::ranges::any_of(
-      passes, [&](const SeenPass& p) { return p.other_tokens && p.wrong && p.first_wrong == from; });
+  const bool told = std::ranges::any_of(passes, [&](const SeenPass& p) {
+    return p.other_tokens && p.wrong && p.first_wrong == from && p.last_right == from - 1;
+  });
   if (from >= 0 && (positions || told)) return {WhenKind::kFromPosition, from};
   if (s.n(0) == 0)
     return {s.n_single[1] > 0 && s.sizes[1].size() >= kEnoughSizes ? WhenKind::kAlways : WhenKind::kUnknown};

@@ -27,7 +27,7 @@ TEST(WhenOf, BothKindsOfPassTell) {
   EXPECT_EQ(When({Wrong(7), Right(1, 7)}), "unknown") << "from 2, 3, 4, ... tokens on";
   EXPECT_EQ(When({Right(7), Right(2), Wrong(1, 7), Wrong(1, 8)}), "decode");
   EXPECT_EQ(When({Right(7), Right(3), Wrong(1, 7)}), "decode");
-  EXPECT_EQ(When({Right(7), Wrong(1, 7), Wrong(1, 8)}), "unknown") << "up to 1, 2, 3, ... tokens";
+  EXPECT_EQ(When({Right(7), Wrong(1, 9), Wrong(1, 10)}), "unknown") << "up to 1, 2, 3, ... tokens";
 }
 
 TEST(WhenOf, SizesTellWhereOneStepLiesBetween) {
