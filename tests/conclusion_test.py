@@ -61,17 +61,17 @@ class Conclusion(Case):
         # Position 0 is not rotated; the last position has none behind it; one query head of a group reads what is right.
         self.expect(fault("unrotated", "attn_scores", when="decode"), "where=cache-read part=all when=decode what=absent")
         self.expect(fault("cell_of_next@3", "attn_context", when="odd_batch:2"),
-                    "where=cache-written part=positions:3/9 when=odd-batch:2 what=other-part")
+                    "where=cache-written part=positions:3/15 when=odd-batch:2 what=other-part")
         self.expect(fault("head_unwritten@1", "attn_context"), "where=cache-written part=heads:1/2 when=always what=absent")
         self.expect(fault("other_head@2", "attn_scores"), "where=cache-read part=heads:2/4 when=always what=other-part")
 
     def test_masks(self):
         self.expect(fault("window:3", "attn_scores_softmax"), "where=mask when=always what=absent")
-        self.expect(fault("position_hidden@2", "attn_scores_softmax", when="from_batch:9"),
-                    "where=mask part=positions:2/9 when=from-batch:9 what=absent")
+        self.expect(fault("position_hidden@2", "attn_scores_softmax", when="from_batch:12"),
+                    "where=mask part=positions:2/15 when=from-batch:12 what=absent")
         # In one row alone this is a window as well; other passes tell.
         self.expect(fault("position_hidden@0", "attn_scores", when="decode"),
-                    "where=mask part=positions:0/10 when=decode what=absent")
+                    "where=mask part=positions:0/16 when=decode what=absent")
 
     def test_times_that_rows_tell(self):
         self.expect(fault("left_out", "ffn_norm", when="from_position:5"),
