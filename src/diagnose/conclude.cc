@@ -280,6 +280,11 @@ Grounds FindGrounds(const Evidence& e, const WrongPart& part) {
                       : c.part.axis == Axis::kAll || c.part.axis == Axis::kRows;
   g.rows_tell &= c.where != Where::kMask || named;
   if (c.part.axis == Axis::kRows) g.rows = c.part, c.part = {Axis::kAll};
+  // The probability of the one position that row 0 sees is 1 whatever is wrong.
+  const Culprit& op = *e.subject.culprit;
+  if (op.place.stage == PB_STAGE_ATTN_SCORES_SOFTMAX && op.first_position == 0 && g.rows.first == 1 &&
+      g.rows.last == part.n_rows - 1)
+    g.rows = {};
   return g;
 }
 

@@ -184,8 +184,13 @@ class Search {
     for (Guess& guess : MaskGuesses(whole_, wrong_)) Add(std::move(guess), whole_);
     if (std::ranges::none_of(trials_, [](const Trial& t) { return t.restores && !t.in_part; }))
       for (Guess& guess : CacheGuesses(whole_, wrong_)) Add(std::move(guess), whole_);
-    for (Guess& guess : OutputTransformations(whole_, wrong_)) Add(std::move(guess), whole_);
-    for (Guess& guess : OtherValues(whole_, wrong_)) Add(std::move(guess), whole_);
+    // What is read explains more than what is made of it.
+    const bool read =
+        std::ranges::any_of(trials_, [](const Trial& t) { return t.restores && t.name.starts_with("kv."); });
+    if (!read) {
+      for (Guess& guess : OutputTransformations(whole_, wrong_)) Add(std::move(guess), whole_);
+      for (Guess& guess : OtherValues(whole_, wrong_)) Add(std::move(guess), whole_);
+    }
     if (replays)
       for (Guess& guess : OtherTensors(s_)) Add(std::move(guess), s_);
     if (!Explained())

@@ -41,11 +41,14 @@ class Prober {
 
   Status Run() {
     const drive::EngineRecord& side = *probe_.engine;
-    PB_TRY(engine_.Start({side.spec, side.plugin, side.settings}));
+    // Passes have the sizes that are asked for, whatever the run cut its own into.
+    host::Settings settings = side.settings;
+    std::erase_if(settings, [](const auto& setting) { return setting.first == "ubatch"; });
+    PB_TRY(engine_.Start({side.spec, side.plugin, settings}));
     PB_TRY(engine_.OpenModel(side.model_path));
     // No more than the run needed, as some models compute otherwise with more.
     room_ = std::clamp(static_cast<int64_t>(probe_.tokens.size()) + 1, kMostTokens, kMostBeside);
-    PB_TRY(engine_.OpenSessionWishing(drive::SessionWishes(side.settings, static_cast<size_t>(room_))));
+    PB_TRY(engine_.OpenSessionWishing(drive::SessionWishes(settings, static_cast<size_t>(room_))));
     const Place& place = probe_.culprit->place;
     watched_ = {place.stage};
     for (const stages::Input& input : probe_.arbiter->ReplayInputs(static_cast<pb_stage>(place.stage)))
