@@ -15,6 +15,11 @@ def mutant(defect, stage, layer=1, when="always"):
     return f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer={layer},mutant.when={when}"
 
 
+def fault(text, stage, layer=1, when="always"):
+    layer = "" if layer is None else f",mutant.layer={layer}"
+    return f"mutant,mutant.fault={text},mutant.stage={stage}{layer},mutant.when={when}"
+
+
 class Conclusion(Case):
     def conclude(self, *args):
         """(JSON, conclusion) of a comparison that finds something."""
@@ -51,6 +56,30 @@ class Conclusion(Case):
         self.expect(mutant("norm_missing", "ffn_norm"), "where=formula part=all when=always what=absent")
         self.expect(mutant("rope_none", "k_rope", when="decode"), "where=formula part=all when=decode what=absent")
         self.expect(mutant("kv_stale", "attn_context"), "where=cache-read part=all when=always what=stale")
+
+    def test_cells_and_heads_of_a_cache(self):
+        # Position 0 is not rotated; the last position has none behind it; one query head of a group reads what is right.
+        self.expect(fault("unrotated", "attn_scores", when="decode"), "where=cache-read part=all when=decode what=absent")
+        self.expect(fault("cell_of_next@3", "attn_context", when="odd_batch:2"),
+                    "where=cache-written part=positions:3/15 when=odd-batch:2 what=other-part")
+        self.expect(fault("head_unwritten@1", "attn_context"), "where=cache-written part=heads:1/2 when=always what=absent")
+        self.expect(fault("other_head@2", "attn_scores"), "where=cache-read part=heads:2/4 when=always what=other-part")
+
+    def test_masks(self):
+        self.expect(fault("window:3", "attn_scores_softmax"), "where=mask when=always what=absent")
+        self.expect(fault("position_hidden@2", "attn_scores_softmax", when="from_batch:12"),
+                    "where=mask part=positions:2/15 when=from-batch:12 what=absent")
+        # In one row alone this is a window as well; other passes tell.
+        self.expect(fault("position_hidden@0", "attn_scores", when="decode"),
+                    "where=mask part=positions:0/16 when=decode what=absent")
+
+    def test_times_that_rows_tell(self):
+        self.expect(fault("left_out", "ffn_norm", when="from_position:5"),
+                    "where=formula part=all when=from-position:5 what=absent")
+        self.expect(fault("mask_shifted:1", "attn_scores", when="not_repeatable"),
+                    "where=mask part=all when=not-repeatable what=variation:mask.shift=-1")
+        self.expect(fault("columns_absent@1", "logits", None, "up_to_batch:3"),
+                    "where=product part=columns:1/256 when=up-to-batch:3 what=absent")
 
     def test_one_pass_is_enough_where_others_can_be_made(self):
         result = run("crossval", "--model", MODEL, "--candidate", mutant("factor_1.05", "up_proj"), "--reference", "native",

@@ -246,13 +246,19 @@ void OpJudge::Conclude(host::Engine* engine) {
     const diagnose::Culprit& op = kept_[i].op;
     const diagnose::Expectation& declared = kept_[i].declared;
     std::vector<diagnose::SeenPass> passes;
-    for (const compare::PointRow& row : rows_)
-      if (row.stage == op.place.stage && row.layer == op.place.layer) passes.push_back(diagnose::SeenAs(row));
+    const compare::PointRow* last = nullptr;
+    for (const compare::PointRow& row : rows_) {
+      const bool further = last && row.stage == PB_STAGE_LOGITS && last->stage == row.stage &&
+                           last->prompt == row.prompt && last->step == row.step;
+      if (row.stage == op.place.stage && row.layer == op.place.layer)
+        diagnose::AddSeen(row, further, &passes);
+      last = &row;
+    }
     if (engine) CompareQuantisers(*engine, op, declared, &d);
     diagnose::DrawConclusion(
         {SubjectOf(op, op.reference, declared), d.trials, d.codes ? &*d.codes : nullptr, passes}, &d);
     if (d.blame == Blame::kModelFile && d.conclusion.where == diagnose::Where::kProduct)
-      d.conclusion.where = diagnose::Where::kWeights;
+      d.conclusion.where = d.grounds.conclusion.where = diagnose::Where::kWeights;
     // Of values that are not finite what was said is more than a cause.
     if (!d.sentence.empty()) d.side.clear();
     if (d.sentence.empty()) d.sentence = Sentence(d);

@@ -35,7 +35,10 @@ PassTensors PointCapture::Inputs(const drive::PointPair& pair) const {
 }
 
 void PointCapture::OnPair(const drive::PointPair& pair) {
-  passes_[{pair.row->stage, pair.row->layer}].push_back(SeenAs(*pair.row));
+  const std::tuple<int32_t, int32_t, int32_t> point(pair.row->prompt, pair.row->step, pair.row->stage);
+  AddSeen(*pair.row, pair.row->stage == PB_STAGE_LOGITS && last_ == point,
+          &passes_[{pair.row->stage, pair.row->layer}]);
+  last_ = point;
   if (done_) return;
   const auto before = layer_;
   BeginPassIfNew(pair);

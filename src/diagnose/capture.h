@@ -57,6 +57,7 @@ class PointCapture {
   std::optional<Culprit> culprit_;
   PassTensors recording_;
   std::map<std::pair<int32_t, int32_t>, std::vector<SeenPass>> passes_;  // by stage, layer
+  std::optional<std::tuple<int32_t, int32_t, int32_t>> last_;  // the pair before: prompt, step, stage
   // (prompt, step, first position); then the layer in the pass: (embeddings, layers, outer), layer.
   // Within a layer engines go in orders of their own.
   std::optional<std::tuple<int32_t, int32_t, int32_t>> pass_;

@@ -163,7 +163,7 @@ void ConcludeCodes(const Evidence& e, const Codes& codes, Conclusion* c) {
 void ConcludeNamed(const Evidence& e, const Trial& named, Conclusion* c) {
   c->where = named.meaning.where, c->part = named.meaning.part;
   c->what = named.meaning.what, c->value = named.meaning.value;
-  c->name = named.name, c->by_row = named.by_row;
+  c->name = named.name;
   const Codes codes = CodesOf(e);
   const Where by_codes = WhereOfCodes(e, codes);
   // One factor of all outputs, or of some columns, may be that of the scales, where these are not known
@@ -187,21 +187,22 @@ void WithoutVariation(const Evidence& e, const WrongPart& part, Conclusion* c) {
   const MaskDifference mask = MaskDifferenceOf(e.subject);
   if (mask.n_hidden + mask.n_seen > 0) return ConcludeMask(e.subject, mask, c);
   c->where = WhereOfCodes(e, codes);
-  if (c->where != Where::kUnknown) {
-    c->by_row = !part.all_rows();
-    return ConcludeCodes(e, codes, c);
-  }
+  if (c->where != Where::kUnknown) return ConcludeCodes(e, codes, c);
   // That every output is wrong, or every one of some rows, says of a product nothing about which of
   // its terms are; nor whether it is the product, its weights, or sums that no engine tells.
   const bool product = stages::kProducts.Contains(stage);
-  if (product) c->by_row = c->part.axis == Axis::kRows;
   if (product && c->part.axis != Axis::kFeatures) c->part = {};
   const Where place = WhereOfPart(stage, part);
   // What attention reads may be wrong in the cache.
   const bool reads_cache = ReadsCache(e.subject);
   if (!reads_cache && !product && place != Where::kWeights) c->where = place;
-  // Rows that read what is wrong are no part of it.
-  if (reads_cache && c->part.axis == Axis::kRows) c->part = {};
+  if (!reads_cache) return;
+  // Rows that read what is wrong are no part of it; nor are all values of a context, which one position
+  // makes wrong. At position 0 keys may look right that are wrong.
+  const Region& p = c->part;
+  const bool not_first = p.axis == Axis::kPositions && p.first == 1 && p.last == p.of - 1;
+  if (p.axis == Axis::kRows || (p.axis == Axis::kAll && stage == PB_STAGE_ATTN_CONTEXT) || not_first)
+    c->part = {};
 }
 
 std::string QuantiserWords(const Evidence& e, Where where) {
@@ -283,11 +284,15 @@ bool IsShareOfThread(const Conclusion& c) {
 
 }  // namespace
 
-Conclusion Conclude(const Evidence& e, const WrongPart& part) {
-  Conclusion c;
+Grounds FindGrounds(const Evidence& e, const WrongPart& part) {
+  Grounds g;
+  Conclusion& c = g.conclusion;
+  g.n_features = part.n_features;
   const Trial* named = NamedOf(e);
   if (named) {
     ConcludeNamed(e, *named, &c);
+    if (named->rows_alone) g.rows = part.some_rows;
+    g.rows_without_order = named->rows_alone && g.rows.axis == Axis::kUnknown;
   } else {
     WithoutVariation(e, part, &c);
     const double ratio =
@@ -300,37 +305,62 @@ Conclusion Conclude(const Evidence& e, const WrongPart& part) {
   const bool unsaid = c.where == Where::kFormula || (!named && c.where == Where::kUnknown);
   if (ReadsCache(e.subject) && c.part.axis == Axis::kPositions && part.n_rows > 1 && unsaid)
     c.where = Where::kCacheWritten;
-  ConcludeWhen(e.passes, part.n_features, &c);
-  return c;
+  g.rows_tell = named ? named->in_part || c.part.axis == Axis::kRows
+                      : c.part.axis == Axis::kAll || c.part.axis == Axis::kRows;
+  g.rows_tell &= c.where != Where::kMask || named;
+  // Of codes that are wrong in some rows, and of a product of which no more is known than its rows.
+  const bool quantiser = c.where == Where::kCodes || c.where == Where::kScales || c.where == Where::kSums;
+  g.rows_tell |= !named && !part.all_rows() &&
+                 (quantiser || (part.region.axis == Axis::kRows && c.part.axis == Axis::kUnknown &&
+                                stages::kProducts.Contains(e.subject.culprit->place.stage)));
+  if (c.part.axis == Axis::kRows) g.rows = c.part, c.part = {Axis::kAll};
+  // The probability of the one position that row 0 sees is 1 whatever is wrong.
+  const Culprit& op = *e.subject.culprit;
+  if (op.place.stage == PB_STAGE_ATTN_SCORES_SOFTMAX && op.first_position == 0 && g.rows.first == 1 &&
+      g.rows.last == part.n_rows - 1)
+    g.rows = {};
+  return g;
 }
 
-void ConcludeWhen(std::span<const SeenPass> passes, int64_t n_features, Conclusion* c) {
-  // Before the first position that is wrong nothing of it shows.
-  std::vector<SeenPass> telling(passes.begin(), passes.end());
-  const bool mask = c->where == Where::kMask;
-  int64_t first = c->part.axis == Axis::kPositions ? c->part.first + 1 : 0;
-  if (mask) {
+namespace {
+
+// Passes that tell something: not those that end before the mistake shows.
+std::vector<SeenPass> TellingPasses(const Conclusion& c, std::span<const SeenPass> passes) {
+  int64_t first = c.part.axis == Axis::kPositions ? c.part.first + 1 : 0;
+  if (c.where == Where::kMask) {
     first = LLONG_MAX;
     for (const SeenPass& p : passes)
       if (p.wrong && p.first_wrong >= 0) first = std::min(first, p.first_wrong);
   }
-  const size_t n_silent =
-      std::erase_if(telling, [&](const SeenPass& p) { return !p.wrong && p.end() <= first; });
-  c->when = WhenOf(telling, !mask && MayBeByPosition(*c));
-  // A mask may be wrong from a position on, or not show before it.
-  if (mask && n_silent > 0 && c->when.kind == WhenKind::kAlways) c->when = {};
-  // Rows that are wrong from a position on are so in every pass.
-  if (c->part.axis == Axis::kRows && c->when.kind == WhenKind::kFromPosition) c->part = {Axis::kAll};
-  if (c->part.axis == Axis::kRows && c->where == Where::kMask) c->part = {};
-  if (!IsShareOfThread(*c)) return;
-  c->where = Where::kThread;
-  if (c->part.axis != Axis::kHeads) return;
-  const int64_t head = n_features / c->part.of;
-  c->part = {Axis::kFeatures, c->part.first * head, (c->part.last + 1) * head - 1, 1, n_features};
+  std::vector<SeenPass> telling(passes.begin(), passes.end());
+  std::erase_if(telling, [&](const SeenPass& p) { return !p.wrong && !p.shows && p.end() <= first; });
+  return telling;
 }
 
-bool MayBeByPosition(const Conclusion& c) {
-  return c.by_row || (c.name.empty() && (c.part.axis == Axis::kAll || c.part.axis == Axis::kRows));
+}  // namespace
+
+Conclusion Conclude(const Grounds& g, std::span<const SeenPass> passes) {
+  Conclusion c = g.conclusion;
+  const std::vector<SeenPass> telling = TellingPasses(c, passes);
+  c.when = WhenOf(telling, g.rows_tell);
+  // A mask may be wrong from a position on, or not show before it.
+  const bool silent = telling.size() < passes.size() && std::ranges::none_of(telling, &SeenPass::shows);
+  if (c.where == Where::kMask && silent && c.when.kind == WhenKind::kAlways) c.when = {};
+  // Rows that are wrong from a position on are so in every pass, and at random they are no part.
+  const bool by_rows = c.when.kind == WhenKind::kFromPosition || c.when.kind == WhenKind::kNotRepeatable;
+  if (!by_rows && c.part.axis == Axis::kAll) {
+    const bool some_rows = g.rows.axis == Axis::kRows;
+    if (some_rows) c.part = g.rows;
+    if (g.rows_without_order || (some_rows && c.where == Where::kMask)) c.part = {};
+  }
+  const bool attention =
+      c.where == Where::kCacheWritten || c.where == Where::kCacheRead || c.where == Where::kMask;
+  if (attention || !IsShareOfThread(c)) return c;
+  c.where = Where::kThread;
+  if (c.part.axis != Axis::kHeads) return c;
+  const int64_t head = g.n_features / c.part.of;
+  c.part = {Axis::kFeatures, c.part.first * head, (c.part.last + 1) * head - 1, 1, g.n_features};
+  return c;
 }
 
 std::string CauseWords(const Evidence& e, const WrongPart& part, const Conclusion& c) {

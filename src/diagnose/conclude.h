@@ -22,17 +22,24 @@ struct Evidence {
   std::span<const SeenPass> passes;     // of the op
 };
 
-// Where, which part, when and what, in this order of evidence: a variation that restores agreement;
-// what codes tell; which part of the output is beyond its bound.
+// A conclusion but for `when`, and for what follows of it.
+struct Grounds {
+  Conclusion conclusion;  // its part is of columns
+  Region rows;            // token rows that are wrong; unknown: all, or in no order
+  // Of a variation that explains some token rows, in no order.
+  bool rows_without_order = false;
+  // Whether rows that are right are so by what they are, and not because the mistake does not show.
+  bool rows_tell = false;
+  int64_t n_features = 0;  // of the op
+};
+
+// Where, which part and what, in this order of evidence: a variation that restores agreement; what
+// codes tell; which part of the output is beyond its bound.
 // `part`: FindWrongPart of the subject.
-Conclusion Conclude(const Evidence& evidence, const WrongPart& part);
+Grounds FindGrounds(const Evidence& evidence, const WrongPart& part);
 
-// Whether `when` may be a position: rows that are right before it are not known to be right whatever
-// the mistake is.
-bool MayBeByPosition(const Conclusion& conclusion);
-
-// `when`, from passes of the op, and what follows from it for where and part. `n_features`: of the op.
-void ConcludeWhen(std::span<const SeenPass> passes, int64_t n_features, Conclusion* conclusion);
+// With `when`, from passes of the op.
+Conclusion Conclude(const Grounds& grounds, std::span<const SeenPass> passes);
 
 // Half a sentence behind the engine's name: "leaves out the last 3 of 256 columns of K in the
 // product"; "does not compute what the model declares: its quantiser's codes are right, its scales

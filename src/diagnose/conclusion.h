@@ -95,8 +95,6 @@ struct Conclusion {
   // The nearest variation where none explains it, and its residual over the bound.
   std::string nearest;
   double nearest_ratio = 0;
-  // Rows of a pass are right in which the variation would show: when it is done may be a position.
-  bool by_row = false;
 };
 
 // Words of the vocabulary as they stand in JSON: "cache-written", "columns", "from-batch", ...

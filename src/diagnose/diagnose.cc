@@ -10,6 +10,7 @@
 #include "diagnose/blame.h"
 #include "diagnose/op_weights.h"
 #include "diagnose/probe.h"
+#include "diagnose/region.h"
 #include "diagnose/stage_text.h"
 #include "drive/participant.h"
 #include "drive/passes.h"
@@ -64,7 +65,8 @@ class Explanation {
   void JudgeEachOther();
   void Try(int side, FileArbiter& arbiter, const Expectation& declared);
   void Draw(int side, FileArbiter& arbiter, const Expectation& declared);
-  void MeasureWhen(int side, FileArbiter& arbiter);
+  std::vector<Trial*> Rivals(int side);
+  bool MeasureWhen(int side, FileArbiter& arbiter);
   bool IsNonFinite() const { return culprit_.row.n_non_finite[0] + culprit_.row.n_non_finite[1] > 0; }
   bool LeftOpen();
   void NameShared();
@@ -178,33 +180,55 @@ void Explanation::Try(int side, FileArbiter& arbiter, const Expectation& declare
 
 constexpr size_t kEnoughPasses = 8;  // of those that a probe makes
 
+// What explains the op of a side, the best first.
+std::vector<Trial*> Explanation::Rivals(int side) {
+  std::vector<Trial*> rivals;
+  for (Trial& t : out_.trials)
+    if (t.restores && t.side == Record(side).role) rivals.push_back(&t);
+  return rivals;
+}
+
 // Passes of other sizes than the run had: those of a run are too few to say when the op is wrong.
-void Explanation::MeasureWhen(int side, FileArbiter& arbiter) {
-  if (culprit_.place.stage != out_.place.stage) return;
+// What explains the run, but not these, gives way to what explains all. Whether there is such.
+bool Explanation::MeasureWhen(int side, FileArbiter& arbiter) {
+  if (culprit_.place.stage != out_.place.stage) return false;
   const auto prompt = static_cast<size_t>(culprit_.place.prompt);
   const std::vector<int32_t>& tokens = comparison_.prompts[prompt].tokens;
-  const Trial* named = out_.Named();
-  const Probe probe{&Record(side), &arbiter, &culprit_, tokens, named ? named->name : "", limits_};
-  if (!IsCheap(probe)) return;
-  std::vector<SeenPass> probed = ProbePasses(probe);
-  if (probed.empty()) return;
-  for (SeenPass& pass : probed) pass.threads = ThreadsOf(Record(side));
   // A right pass of the run may be one in which the mistake does not show.
-  std::erase_if(out_.passes, [](const SeenPass& pass) { return !pass.wrong; });
+  std::vector<SeenPass> wrong = out_.passes;
+  std::erase_if(wrong, [](const SeenPass& pass) { return !pass.wrong; });
+  const std::vector<Trial*> rivals = Rivals(side);
+  const Probe probe{&Record(side), &arbiter, &culprit_, tokens, wrong, {rivals.begin(), rivals.end()},
+                    limits_};
+  if (!IsCheap(probe)) return false;
+  Probed found = ProbePasses(probe);
+  std::vector<SeenPass>& probed = found.passes;
+  if (probed.empty()) return false;
+  const auto best = std::ranges::find(found.explains, true) - found.explains.begin();
+  if (best > 0 && best < static_cast<ptrdiff_t>(rivals.size())) {
+    for (ptrdiff_t k = 0; k < best; k++) rivals[static_cast<size_t>(k)]->restores = false;
+    std::ranges::stable_partition(out_.trials, &Trial::restores);
+    return true;
+  }
+  for (SeenPass& pass : probed) pass.threads = ThreadsOf(Record(side));
+  out_.passes = wrong;
   AddPasses(probed, &out_);
   // What does not show with a single token is there always, where it is at every size that was tried.
   const auto right = [](const SeenPass& pass) { return !pass.wrong || pass.n_tokens == 1; };
-  if (probed.size() >= kEnoughPasses && std::ranges::none_of(out_.passes, right))
+  if (out_.conclusion.when.kind == WhenKind::kUnknown && probed.size() >= kEnoughPasses &&
+      std::ranges::none_of(out_.passes, right))
     out_.conclusion.when = {WhenKind::kAlways};
+  return false;
 }
 
 void Explanation::Draw(int side, FileArbiter& arbiter, const Expectation& declared) {
   std::vector<SeenPass> passes = culprit_.passes;
   for (SeenPass& pass : passes) pass.threads = ThreadsOf(Record(side));
-  DrawConclusion({SubjectOf(Record(side).role, culprit_, arbiter, Output(side), declared), out_.trials,
-                  out_.codes ? &*out_.codes : nullptr, passes},
-                 &out_);
-  MeasureWhen(side, arbiter);
+  do {
+    DrawConclusion({SubjectOf(Record(side).role, culprit_, arbiter, Output(side), declared), out_.trials,
+                    out_.codes ? &*out_.codes : nullptr, passes},
+                   &out_);
+  } while (MeasureWhen(side, arbiter));
 }
 
 // Whether the model does not say what the op has to give.
@@ -308,7 +332,8 @@ Result<Diagnosis> Explanation::Run() {
     Draw(0, arbiters_.of(1), declared_[1]);
   const bool unsaid = out_.conclusion.where == Where::kUnknown || out_.conclusion.where == Where::kProduct;
   if (by_files && unsaid && stages::kProducts.Contains(out_.place.stage))
-    out_.conclusion.where = Where::kWeights;
+    out_.conclusion.where = out_.grounds.conclusion.where = Where::kWeights;
+  for (Trial& trial : out_.trials) trial.replay = {};  // of an arbiter that ends with this
   Tell();
   return std::move(out_);
 }
@@ -321,15 +346,24 @@ const Trial* Diagnosis::Named() const {
 
 void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
   const WrongPart part = FindWrongPart(evidence.subject);
-  d->conclusion = Conclude(evidence, part);
-  const Subject& s = evidence.subject;
-  if (d->conclusion.where == Where::kWeights &&
-      !s.arbiter->WhyWithheld(s.culprit->place.stage, s.culprit->place.layer).empty())
-    d->conclusion.where = Where::kUnknown;
-  d->side = evidence.subject.side;
-  d->n_features = part.n_features;
-  d->cause = CauseWords(evidence, part, d->conclusion), d->nearest = NearestWords(evidence, d->conclusion);
+  d->grounds = FindGrounds(evidence, part);
+  const Culprit& culprit = *evidence.subject.culprit;
+  if (d->grounds.conclusion.where == Where::kWeights &&
+      !evidence.subject.arbiter->WhyWithheld(culprit.place.stage, culprit.place.layer).empty())
+    d->grounds.conclusion.where = Where::kUnknown;
   d->passes.assign(evidence.passes.begin(), evidence.passes.end());
+  for (SeenPass& pass : d->passes)
+    if (pass.first_position == culprit.first_position && pass.n_tokens == culprit.shape[0])
+      pass.mixed |= !part.rows.empty() && !part.rows_are_last();
+  // What explains all rows of a pass shows in none that is right.
+  const auto explains = [&](const Trial& t) {
+    return t.restores && t.side == evidence.subject.side && !t.in_part && t.replay;
+  };
+  if (!d->trials.empty() && explains(d->trials.front()))
+    for (SeenPass& pass : d->passes) pass.last_right = -1, pass.mixed = false;
+  d->conclusion = Conclude(d->grounds, d->passes);
+  d->side = evidence.subject.side;
+  d->cause = CauseWords(evidence, part, d->conclusion), d->nearest = NearestWords(evidence, d->conclusion);
   const auto named =
       std::ranges::find_if(d->trials, [&](const Trial& t) { return t.restores && t.side == d->side; });
   if (named != d->trials.end() && named->stage >= 0) d->place.stage = named->stage, d->feature.reset();
@@ -337,8 +371,12 @@ void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
 
 std::string CauseText(const Diagnosis& d) {
   const std::string when = WhenWords(d.conclusion.when);
+  const bool named = d.Named() && d.Named()->side == d.side;
+  const std::string rows = named && d.conclusion.part.axis == Axis::kRows
+                               ? " in " + RegionWords(d.conclusion.part) + " alone"
+                               : "";
   const char* share = d.conclusion.where == Where::kThread ? ", in the share of one thread" : "";
-  return d.cause + share + (when.empty() ? "" : ", " + when) + d.nearest;
+  return d.cause + rows + share + (when.empty() ? "" : ", " + when) + d.nearest;
 }
 
 std::vector<SeenPass> RightPasses(const run::Comparison& c) {
@@ -359,7 +397,7 @@ void AddPasses(std::span<const SeenPass> passes, Diagnosis* d) {
   if (d->side.empty()) return;
   const std::string before = CauseText(*d);
   d->passes.insert(d->passes.end(), passes.begin(), passes.end());
-  ConcludeWhen(d->passes, d->n_features, &d->conclusion);
+  d->conclusion = Conclude(d->grounds, d->passes);
   if (const size_t at = d->sentence.find(before); at != std::string::npos)
     d->sentence.replace(at, before.size(), CauseText(*d));
 }

@@ -41,8 +41,8 @@ struct Diagnosis {
   // Half a sentence behind its name, and what is nearest where nothing explains it: "leaves out the
   // last 3 of 256 columns of K in the product" (CauseText).
   std::string cause, nearest;
-  std::vector<SeenPass> passes;   // of the op, that the conclusion's `when` rests on
-  int64_t n_features = 0;         // values of one of its rows
+  Grounds grounds;                // what the conclusion rests on, beside
+  std::vector<SeenPass> passes;   // of the op, which tell when
   std::vector<Finding> findings;  // the evidence
   // of a quantised product whose engines or arbiter tell codes
   std::optional<CodeEvidence> codes;

@@ -181,8 +181,16 @@ class Search {
       TryOwnValues();
       TryBefore();
     }
-    for (Guess& guess : OutputTransformations(whole_, wrong_)) Add(std::move(guess), whole_);
-    for (Guess& guess : OtherValues(whole_, wrong_)) Add(std::move(guess), whole_);
+    for (Guess& guess : MaskGuesses(whole_, wrong_)) Add(std::move(guess), whole_);
+    if (std::ranges::none_of(trials_, [](const Trial& t) { return t.restores && !t.in_part; }))
+      for (Guess& guess : CacheGuesses(whole_, wrong_)) Add(std::move(guess), whole_);
+    // What is read explains more than what is made of it.
+    const bool read =
+        std::ranges::any_of(trials_, [](const Trial& t) { return t.restores && t.name.starts_with("kv."); });
+    if (!read) {
+      for (Guess& guess : OutputTransformations(whole_, wrong_)) Add(std::move(guess), whole_);
+      for (Guess& guess : OtherValues(whole_, wrong_)) Add(std::move(guess), whole_);
+    }
     if (replays)
       for (Guess& guess : OtherTensors(s_)) Add(std::move(guess), s_);
     if (!Explained())
@@ -304,39 +312,37 @@ class Search {
     }
     if (!trial.restores && guess.output.size() == whole_.output.size())
       InPartAlone(guess.output, guess.tells_part, &trial);
+    if (trial.restores) trial.replay = std::move(guess.replay);
     trials_.push_back(std::move(trial));
   }
 
   // The op as declared, but for the part that is wrong.
   void InPartAlone(const std::vector<float>& output, bool tells_part, Trial* trial) const {
-    const Axis axis = wrong_.region.axis;
-    const bool apart = (axis != Axis::kUnknown && axis != Axis::kAll) || !wrong_.all_rows();
     // That a part is zero one value tells.
     const int64_t least = trial->n_fitted > 0 ? kLeastFittedInPart : tells_part ? 1 : kLeastInPart;
-    if (!apart || wrong_.n_values() < least) return;
-    Trial in_part = *trial;
-    Judge(whole_, InPart(whole_, wrong_, output), whole_.units, &in_part);
-    if (!in_part.restores) return;
-    *trial = std::move(in_part);
-    trial->in_part = true, trial->by_row = ShowsInRightRows(output);
-    if (axis == Axis::kUnknown || axis == Axis::kAll) return;
-    if (!tells_part || axis == Axis::kRows)
-      trial->text += fmt::format(" in {} alone", RegionWords(wrong_.region));
+    if (wrong_.n_values() < least) return;
     // Rows in which it is not done are no part of the op, but a time.
-    if (axis == Axis::kRows || trial->meaning.part.axis != Axis::kAll) return;
+    if (!wrong_.all_rows() && RestoresWith(InRows(whole_, wrong_, output), trial)) {
+      trial->rows_alone = true;
+      return;
+    }
+    // Which heads read which keys and values is one order of all of them.
+    const bool of_all = trial->name.starts_with("kv.map=");
+    const Axis axis = wrong_.region.axis;
+    const bool apart = axis != Axis::kUnknown && axis != Axis::kAll && axis != Axis::kRows;
+    if (!apart || of_all || !RestoresWith(InPart(whole_, wrong_, output), trial)) return;
+    if (!tells_part) trial->text += fmt::format(" in {} alone", RegionWords(wrong_.region));
+    if (trial->meaning.part.axis != Axis::kAll) return;
     trial->meaning.part = wrong_.region;
     if (trial->meaning.where == Where::kProduct)
       trial->meaning.where = WhereOfPart(whole_.culprit->place.stage, wrong_);
   }
-  // Whether this output is beyond its bound in every row that is right, and there are some.
-  bool ShowsInRightRows(const std::vector<float>& output) const {
-    if (wrong_.all_rows()) return false;
-    Subject varied = whole_;
-    varied.output = output;
-    const WrongPart shown = FindWrongPart(varied);
-    for (int64_t i = 0; i < wrong_.n_rows; i++)
-      if (!std::ranges::binary_search(wrong_.rows, i) && !std::ranges::binary_search(shown.rows, i))
-        return false;
+  bool RestoresWith(const std::vector<float>& output, Trial* trial) const {
+    Trial in_part = *trial;
+    Judge(whole_, output, whole_.units, &in_part);
+    if (!in_part.restores) return false;
+    *trial = std::move(in_part);
+    trial->in_part = true;
     return true;
   }
 

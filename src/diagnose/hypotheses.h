@@ -4,6 +4,7 @@
 #ifndef PARITYBIT_DIAGNOSE_HYPOTHESES_H_
 #define PARITYBIT_DIAGNOSE_HYPOTHESES_H_
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,15 +36,16 @@ struct Trial {
   double error = 0, bound_ratio = 0;  // of the side's output against the hypothesis
   // agreement within the bound of all rows, or explained by codes
   bool restores = false;
-  // It does so with the hypothesis in the part of the output alone that is wrong (meaning.part).
-  bool in_part = false;
-  // That is some token rows, and it would show in the others: it is not done in those.
-  bool by_row = false;
+  // It does so with the hypothesis in the part of the output alone that is wrong: columns
+  // (meaning.part), or whole token rows.
+  bool in_part = false, rows_alone = false;
   // Token rows that `error` is over, and those of the op: a large product is tried on some of them
   // first.
   int64_t n_rows = 0, of_rows = 0;
   Meaning meaning;
   int32_t stage = -1;  // whose variation it is, where that is an op before this one; -1: this one's
+  // The op under the hypothesis in other passes, while the diagnosis runs; empty: it is not known there.
+  std::function<Result<Expectation>(const Culprit&)> replay = {};
 };
 
 // What hypotheses are tried on.

@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 
+#include "diagnose/op_weights.h"
+#include "diagnose/wrong_part.h"
 #include "drive/participant.h"
 #include "drive/passes.h"
 
@@ -12,38 +15,69 @@ namespace pb::diagnose {
 namespace {
 
 // Tokens at once, sequence by sequence: below, at and above the sizes at which engines change their
-// code; a single token at position 0 shows little, and goes before others.
-const std::vector<std::vector<int64_t>> kSequences = {
-    {1, 1, 1}, {2, 1}, {3}, {4}, {5, 1}, {7}, {8}, {12}, {15}, {16}, {17}, {24}, {31}, {32}, {33, 1}};
-constexpr int64_t kMostTokens = 34;
+// code; a single token at position 0 shows little, and goes before others. Some mistakes of few tokens
+// show behind others only.
+const std::vector<std::vector<int64_t>> kSequences = {{1, 1, 1}, {2, 1}, {3},     {4},    {5, 1}, {6},
+                                                      {7, 2, 1}, {8, 3}, {12, 4}, {15},   {16},   {17},
+                                                      {24},      {31},   {32},    {33, 1}};
+constexpr int64_t kMostTokens = 34;          // of these
+constexpr int64_t kMostBeside = 640;         // of a pass that a position or a size asks for
+constexpr int64_t kBefore = 8;               // tokens before a pass of such a size
+constexpr int kMostSizes = 12;               // that are looked for between those of the sequences
 constexpr uint64_t kCheapBytes = 256 << 20;  // of a model file
+constexpr double kCheapWork = 2e7;           // multiply-adds of a product's row
 
 class Prober {
  public:
   explicit Prober(const Probe& probe) : probe_(probe), engine_(record_, probe.limits) {
-    for (int64_t i = 0; i < kMostTokens; i++)
-      tokens_.push_back(probe.tokens[static_cast<size_t>(i) % probe.tokens.size()]);
+    for (size_t k = 0; k < probe.rivals.size(); k++)
+      probed.explains.push_back(k == 0 || probe.rivals[k]->replay);
+    const size_t n = probe.tokens.size();
+    for (size_t i = 0; i < kMostBeside; i++) {
+      tokens_.push_back(probe.tokens[i % n]);
+      other_tokens_.push_back(probe.tokens[(i + 1 + n / 2) % n]);
+    }
   }
 
   Status Run() {
     const drive::EngineRecord& side = *probe_.engine;
-    PB_TRY(engine_.Start({side.spec, side.plugin, side.settings}));
+    // Passes have the sizes that are asked for, whatever the run cut its own into.
+    host::Settings settings = side.settings;
+    std::erase_if(settings, [](const auto& setting) { return setting.first == "ubatch"; });
+    PB_TRY(engine_.Start({side.spec, side.plugin, settings}));
     PB_TRY(engine_.OpenModel(side.model_path));
-    PB_TRY(engine_.OpenSessionWishing(drive::SessionWishes(side.settings, static_cast<size_t>(kMostTokens))));
+    // No more than the run needed, as some models compute otherwise with more.
+    room_ = std::clamp(static_cast<int64_t>(probe_.tokens.size()) + 1, kMostTokens, kMostBeside);
+    PB_TRY(engine_.OpenSessionWishing(drive::SessionWishes(settings, static_cast<size_t>(room_))));
     const Place& place = probe_.culprit->place;
     watched_ = {place.stage};
     for (const stages::Input& input : probe_.arbiter->ReplayInputs(static_cast<pb_stage>(place.stage)))
       watched_.push_back(input.stage);
+    // Keys as they were before their rotation.
+    for (const pb_stage stage : {PB_STAGE_K_PROJ, PB_STAGE_K_NORM})
+      if (place.stage == PB_STAGE_ATTN_SCORES && probe_.arbiter->model().params().ops.Contains(stage))
+        watched_.push_back(stage);
     if (std::ranges::count(watched_, PB_STAGE_LAYER_OUT)) watched_.push_back(PB_STAGE_EMBEDDINGS);
     const int64_t most = drive::PassRows({&record_});
+    room_ = std::min(room_, most);
     for (const std::vector<int64_t>& sequence : kSequences) {
       if (*std::ranges::max_element(sequence) > most) continue;
       PB_TRY(RunSequence(sequence));
     }
-    return {};
+    PB_TRY(TryPosition());
+    for (int i = 0; i < kMostSizes; i++) {
+      const std::optional<int64_t> size = NextSize(AllPasses());
+      if (!size || *size >= room_) break;
+      if (kBefore + *size < room_) {
+        PB_TRY(RunSequence({kBefore, *size, 1}));
+      } else {
+        PB_TRY(RunSequence({*size, 1}));
+      }
+    }
+    return TryAgain();
   }
 
-  std::vector<SeenPass> passes;
+  Probed probed;
 
  private:
   Status RunSequence(const std::vector<int64_t>& sequence) {
@@ -57,54 +91,152 @@ class Prober {
     return {};
   }
 
-  Status RunPass(int64_t first, int64_t n) {
-    host::EvalRequest request;
-    request.tokens.assign(tokens_.begin() + first, tokens_.begin() + first + n);
-    request.first_position = static_cast<int32_t>(first);
-    request.logits_from = static_cast<int32_t>(n);
-    request.tap.stages = watched_;
-    request.tap.outputs = true;
-    inputs_.BeginPass(static_cast<int32_t>(first));
-    return engine_.Evaluate(request, [&](const host::Event& event) -> Status {
-      if (event.kind != host::Event::kPoint || event.point.layer > probe_.culprit->place.layer) return {};
-      const auto stage = static_cast<pb_stage>(event.point.stage);
-      const bool whole = !event.tensor.shape.empty() && event.tensor.shape[0] == n;
-      if (!whole) return MakeError(Code::kUnsupported, "its points come in pieces");
-      inputs_.Add(stage, event.point.layer,
-                  {event.tensor.shape, {event.tensor.data.begin(), event.tensor.data.end()}});
-      const Place& place = probe_.culprit->place;
-      const bool here = event.point.stage == place.stage && event.point.layer == place.layer;
-      return here && first + n > 1 ? Judge(first, event.tensor) : Status();
-    });
+  std::vector<SeenPass> AllPasses() const {
+    std::vector<SeenPass> passes(probe_.passes.begin(), probe_.passes.end());
+    passes.insert(passes.end(), probed.passes.begin(), probed.passes.end());
+    return passes;
   }
 
-  Status Judge(int64_t first, const host::TensorRef& output) {
-    Culprit op;
-    op.place = probe_.culprit->place, op.bound = probe_.culprit->bound;
-    op.first_position = static_cast<int32_t>(first), op.shape = output.shape;
-    op.reference.assign(output.data.begin(), output.data.end());
-    op.inputs = inputs_;
-    PB_ASSIGN(const Agreement declared, Against(op, ""));
-    SeenPass pass{output.shape[0], first, !declared.agrees, -1, 1};
-    pass.first_wrong = declared.row.first_row_above;
-    if (declared.agrees && !probe_.variation.empty()) {
-      const auto varied = Against(op, probe_.variation);
-      if (varied.ok() && varied->agrees) return {};
+  // Whether rows are wrong from the same position on where other tokens stand.
+  Status TryPosition() {
+    const int64_t from = FirstWrongPosition(AllPasses()), n = from + 8;
+    if (from < 0 || n > room_ || probe_.tokens.size() < 3) return {};
+    std::swap(tokens_, other_tokens_), other_ = true;
+    Status status = RunSequence({n});
+    std::swap(tokens_, other_tokens_), other_ = false;
+    return status;
+  }
+
+  // Wrong passes of two sizes, each twice: whether the op gives the same of equal inputs.
+  Status TryAgain() {
+    std::vector<int64_t> sizes;
+    for (const SeenPass& p : probed.passes) {
+      const bool first = p.first_position == 0 && p.n_tokens > 1;
+      if (p.wrong && first && sizes.size() < 2 && std::ranges::find(sizes, p.n_tokens) == sizes.end())
+        sizes.push_back(p.n_tokens);
     }
-    passes.push_back(pass);
+    for (const int64_t n : sizes) {
+      first_.reset(), again_ = true;
+      PB_TRY(RunSequence({n}));
+      PB_TRY(RunSequence({n}));
+      again_ = false;
+    }
     return {};
   }
 
-  Result<Agreement> Against(const Culprit& op, const std::string& variation) {
-    PB_ASSIGN(const Expectation expected, probe_.arbiter->Expect(op, {}, variation));
-    return probe_.arbiter->Compare(op, op.reference, expected.output.values, expected.units);
+  Status RunPass(int64_t first, int64_t n) {
+    const Place& place = probe_.culprit->place;
+    host::EvalRequest request;
+    request.tokens.assign(tokens_.begin() + first, tokens_.begin() + first + n);
+    request.first_position = static_cast<int32_t>(first);
+    request.logits_from = static_cast<int32_t>(place.layer < 0 ? 0 : n);
+    request.tap.stages = watched_;
+    request.tap.outputs = true;
+    inputs_.BeginPass(static_cast<int32_t>(first));
+    Recorded pieces;  // of the logits
+    return engine_.Evaluate(request, [&](const host::Event& event) -> Status {
+      if (event.kind != host::Event::kPoint || event.point.layer > place.layer) return {};
+      const auto stage = static_cast<pb_stage>(event.point.stage);
+      Recorded tensor{event.tensor.shape, {event.tensor.data.begin(), event.tensor.data.end()}};
+      const bool whole = !tensor.shape.empty() && tensor.shape[0] == n;
+      if (!whole && stage != PB_STAGE_LOGITS)
+        return MakeError(Code::kUnsupported, "its points come in pieces");
+      if (!whole) {
+        if (pieces.shape.empty()) pieces.shape = tensor.shape, pieces.shape[0] = 0;
+        pieces.shape[0] += tensor.shape[0];
+        pieces.values.insert(pieces.values.end(), tensor.values.begin(), tensor.values.end());
+        if (pieces.shape[0] < n) return {};
+        tensor = std::move(pieces);
+      }
+      const bool here = event.point.stage == place.stage && event.point.layer == place.layer;
+      Culprit op;
+      if (here) {
+        op.place = place, op.bound = probe_.culprit->bound, op.first_position = static_cast<int32_t>(first);
+        op.shape = tensor.shape, op.reference = tensor.values;
+      }
+      inputs_.Add(stage, event.point.layer, std::move(tensor));
+      if (!here || first + n <= 1) return {};
+      op.inputs = inputs_;
+      return again_ ? Compare(op) : Judge(op);
+    });
+  }
+
+  std::span<const int32_t> TokensAt(const Culprit& op) const {
+    return std::span(tokens_).subspan(static_cast<size_t>(op.first_position),
+                                      static_cast<size_t>(op.shape[0]));
+  }
+
+  Subject SubjectOf(const Culprit& op, std::span<const float> output, const Expectation& expected) const {
+    return {"", &op, probe_.arbiter, output, expected.output.values, expected.units, {}};
+  }
+
+  Status Judge(const Culprit& op) {
+    PB_ASSIGN(const Expectation expected, probe_.arbiter->Expect(op, TokensAt(op), ""));
+    const Agreement declared =
+        probe_.arbiter->Compare(op, op.reference, expected.output.values, expected.units);
+    const WrongPart wrong = FindWrongPart(SubjectOf(op, op.reference, expected));
+    const int64_t first = op.first_position, n = op.shape[0];
+    SeenPass pass{n, first, !declared.agrees, declared.row.first_row_above, 1};
+    pass.other_tokens = other_;
+    // Rows in which the mistake would show.
+    std::vector<int64_t> shown;
+    bool known = false;
+    for (size_t k = 0; k < probe_.rivals.size(); k++) {
+      if (!probe_.rivals[k]->replay) continue;
+      const auto varied = probe_.rivals[k]->replay(op);
+      if (!varied.ok() || varied->output.values.size() != op.reference.size()) continue;
+      if (k == 0) known = true, shown = FindWrongPart(SubjectOf(op, varied->output.values, expected)).rows;
+      if (pass.wrong) probed.explains[k] = probed.explains[k] && Explains(op, expected, *varied, wrong);
+    }
+    if (!pass.wrong && known && shown.empty()) return {};
+    pass.shows = known;
+    if (pass.wrong) {
+      const auto is_wrong = [&](int64_t row) { return std::ranges::binary_search(wrong.rows, row); };
+      if (!wrong.rows.empty()) pass.first_wrong = first + wrong.rows.front();
+      for (int64_t row = 0; row < n; row++) {
+        if (is_wrong(row) || (known && !std::ranges::binary_search(shown, row))) continue;
+        if (first + row < pass.first_wrong) pass.last_right = first + row;
+        if (first + row > pass.first_wrong) pass.mixed = true;
+      }
+    }
+    probed.passes.push_back(pass);
+    return {};
+  }
+
+  // The pass with a hypothesis, or the rows that are wrong.
+  bool Explains(const Culprit& op, const Expectation& declared, const Expectation& varied,
+                const WrongPart& wrong) const {
+    const auto agrees = [&](const std::vector<float>& expected, const std::vector<float>& units) {
+      return probe_.arbiter->Compare(op, op.reference, expected, units).agrees;
+    };
+    const std::vector<float>& units = varied.units.empty() ? declared.units : varied.units;
+    if (agrees(varied.output.values, units)) return true;
+    const Subject s = SubjectOf(op, op.reference, declared);
+    return agrees(InRows(s, wrong, varied.output.values), declared.units);
+  }
+
+  Status Compare(const Culprit& op) {
+    if (!first_) return first_ = op, Status();
+    const auto before = probe_.arbiter->Inputs(*first_), now = probe_.arbiter->Inputs(op);
+    if (!before.ok() || !now.ok() || before->size() != now->size()) return {};
+    for (size_t i = 0; i < now->size(); i++)
+      if ((*before)[i].values != (*now)[i].values) return {};
+    PB_ASSIGN(const Expectation expected, probe_.arbiter->Expect(op, TokensAt(op), ""));
+    if (probe_.arbiter->Compare(op, op.reference, first_->reference, expected.units).agrees) return {};
+    SeenPass pass{op.shape[0], op.first_position, true, -1, 1};
+    pass.differs = true;
+    probed.passes.push_back(pass);
+    return {};
   }
 
   const Probe& probe_;
   drive::EngineRecord record_;
   drive::Participant engine_;
-  std::vector<int32_t> tokens_, watched_;
+  std::vector<int32_t> tokens_, other_tokens_, watched_;
   PassTensors inputs_;
+  int64_t room_ = kMostTokens;
+  bool other_ = false, again_ = false;
+  std::optional<Culprit> first_;  // of two equal evaluations
 };
 
 }  // namespace
@@ -113,14 +245,16 @@ bool IsCheap(const Probe& probe) {
   std::error_code error;
   const auto size = std::filesystem::file_size(probe.engine->model_path, error);
   const int32_t stage = probe.culprit->place.stage;
-  // Of the logits some rows are asked for; embeddings are not computed from tensors.
-  return !error && size <= kCheapBytes && !probe.tokens.empty() && stage != PB_STAGE_LOGITS &&
-         stage != PB_STAGE_EMBEDDINGS;
+  const OpWeights w = stage == PB_STAGE_EMBEDDINGS
+                          ? OpWeights{}
+                          : WeightsOf(probe.arbiter->model(), stage, probe.culprit->place.layer);
+  const double work = w.matrix ? double(w.matrix->n_rows) * double(w.matrix->n_columns) : 0;
+  return !error && size <= kCheapBytes && work <= kCheapWork && !probe.tokens.empty();
 }
 
-std::vector<SeenPass> ProbePasses(const Probe& probe) {
+Probed ProbePasses(const Probe& probe) {
   Prober prober(probe);
-  return prober.Run().ok() ? std::move(prober.passes) : std::vector<SeenPass>{};
+  return prober.Run().ok() ? std::move(prober.probed) : Probed{};
 }
 
 }  // namespace pb::diagnose

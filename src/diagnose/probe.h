@@ -5,10 +5,10 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "diagnose/file_arbiter.h"
+#include "diagnose/hypotheses.h"
 #include "diagnose/when.h"
 
 namespace pb::diagnose {
@@ -17,17 +17,24 @@ struct Probe {
   const drive::EngineRecord* engine = nullptr;  // as it ran: plugin, settings, file
   FileArbiter* arbiter = nullptr;
   const Culprit* culprit = nullptr;
-  std::span<const int32_t> tokens;  // some of its prompt's; at least one
-  std::string variation;            // that explains the op; empty: none
+  std::span<const int32_t> tokens;   // some of its prompt's; at least one
+  std::span<const SeenPass> passes;  // of the run, that are wrong
+  // What explains the op, the best first; a mistake shows in a pass where the first would.
+  std::vector<const Trial*> rivals;
   host::Limits limits;
+};
+
+struct Probed {
+  // In which the op was judged; those in which the mistake would not show are not among them.
+  std::vector<SeenPass> passes;
+  std::vector<bool> explains;  // of each rival: every pass that is wrong
 };
 
 // Whether that takes no more than a second or two.
 bool IsCheap(const Probe& probe);
 
-// Passes in which the op was judged; those in which the variation would not show are not among them.
-// None where the engine fails, or does not show what the op is made of.
-std::vector<SeenPass> ProbePasses(const Probe& probe);
+// No passes where the engine fails, or does not show what the op is made of.
+Probed ProbePasses(const Probe& probe);
 
 }  // namespace pb::diagnose
 

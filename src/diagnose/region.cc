@@ -116,6 +116,12 @@ std::optional<Region> FindRegion(std::span<const Mark> marks, const AxisLayout& 
   return Order(marks, layout);
 }
 
+bool Holds(const Region& part, int64_t at) {
+  if (part.axis == Axis::kAll) return true;
+  return part.axis != Axis::kUnknown && at >= part.first && at <= part.last &&
+         (at - part.first) % part.every == 0;
+}
+
 std::string RegionWords(const Region& part) {
   const Noun noun = NounOf(part.axis);
   const std::string of = part.of > 0 ? fmt::format(" of {}", part.of) : "";

@@ -27,6 +27,9 @@ struct AxisLayout {
 // nothing is wrong.
 std::optional<Region> FindRegion(std::span<const Mark> marks, const AxisLayout& layout);
 
+// Whether a place is in a region of its axis.
+bool Holds(const Region& part, int64_t at);
+
 // "the last 3 of 256 columns of K", "features 296 to 299", "code 7 of each block of 32".
 std::string RegionWords(const Region& part);
 

@@ -18,6 +18,16 @@ std::string Region(std::string_view marks,
   return found ? PartText(*found) : "none";
 }
 
+TEST(Holds, TakesStepsAndAll) {
+  const pb::diagnose::Region part{Axis::kColumns, 3, 11, 4, 16};
+  EXPECT_TRUE(Holds(part, 3));
+  EXPECT_TRUE(Holds(part, 11));
+  EXPECT_FALSE(Holds(part, 4));
+  EXPECT_FALSE(Holds(part, 15));
+  EXPECT_TRUE(Holds({Axis::kAll}, 100));
+  EXPECT_FALSE(Holds({}, 0)) << "nothing is known";
+}
+
 TEST(FindRegion, TellsRangesBlocksAndOrders) {
   EXPECT_EQ(Region("................"), "none");
   EXPECT_EQ(Region("xxxxxxxxxxxxxxxx"), "all");

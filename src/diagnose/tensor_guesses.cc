@@ -81,23 +81,6 @@ void SoftmaxOfOtherMasks(const Subject& s, std::vector<Guess>* guesses) {
   }
 }
 
-// Keys that went into the cache before they were rotated; all of this pass.
-void UnrotatedKeys(const Subject& s, std::vector<Guess>* guesses) {
-  const Culprit& c = *s.culprit;
-  auto inputs = s.arbiter->Inputs(c);
-  const Recorded* before = c.inputs.Output(PB_STAGE_K_NORM, c.place.layer);
-  if (!before) before = c.inputs.Output(PB_STAGE_K_PROJ, c.place.layer);
-  if (!inputs.ok() || !before || inputs->size() != 2) return;
-  std::vector<float>& keys = inputs->back().values;
-  if (keys.size() < before->values.size()) return;
-  std::copy(before->values.begin(), before->values.end(),
-            keys.end() - static_cast<ptrdiff_t>(before->values.size()));
-  auto y = s.arbiter->Replay(PB_STAGE_ATTN_SCORES, c.place.layer, c.first_position, std::move(*inputs), "");
-  if (y.ok())
-    guesses->push_back({"kv.unrotated", "keeps keys that are not rotated", "keys before their rotation", 0,
-                        std::move(y->output.values), std::move(y->units)});
-}
-
 // A variation with a fitted value.
 class Fit {
  public:
@@ -320,7 +303,6 @@ std::vector<Guess> OtherTensors(const Subject& s) {
   const OpWeights own = WeightsOf(s.arbiter->model(), stage, layer);
   if (stages::kGated.Contains(stage)) ExchangedGate(s, &guesses);
   if (stage == PB_STAGE_ATTN_SCORES_SOFTMAX) SoftmaxOfOtherMasks(s, &guesses);
-  if (stage == PB_STAGE_ATTN_SCORES) UnrotatedKeys(s, &guesses);
   if (stage == PB_STAGE_EMBEDDINGS || stage == PB_STAGE_LOGITS) return guesses;
   const auto last = static_cast<int32_t>(s.arbiter->model().params().n_layers) - 1;
   const std::vector<int32_t> layers =

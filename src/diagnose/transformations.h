@@ -34,6 +34,10 @@ std::optional<Guess> Varied(const Subject& subject, Guess guess);
 // A factor (named where it is one that engines forget or double), features that are zero or scaled,
 // a constant vector, features in another order, one input handed on.
 std::vector<Guess> OutputTransformations(const Subject& subject, const WrongPart& part);
+// Of attention: cells of the cache that hold something else, and heads that read another's; positions
+// that are hidden.
+std::vector<Guess> CacheGuesses(const Subject& subject, const WrongPart& part);
+std::vector<Guess> MaskGuesses(const Subject& subject, const WrongPart& part);
 // The product or norm with another tensor of its shape; a gated product with its sides exchanged.
 std::vector<Guess> OtherTensors(const Subject& subject);
 // Of a product: terms of its sums left out, taken several times or from elsewhere; stored sums.

@@ -56,66 +56,98 @@ struct Seen {
   int64_t n(int w) const { return n_several[w] + n_single[w]; }
 };
 
-// The position from which on rows are wrong, where every pass says so; -1: there is none.
-int64_t FirstPosition(std::span<const SeenPass> passes) {
-  int64_t from = LLONG_MAX;
-  for (const SeenPass& p : passes)
-    if (p.wrong) from = std::min(from, p.first_wrong);
-  const auto agrees = [&](const SeenPass& p) {
-    return p.wrong ? p.first_wrong == std::max(from, p.first_position) : p.end() <= from;
-  };
-  const bool within = std::ranges::any_of(
-      passes, [&](const SeenPass& p) { return p.wrong && p.first_position < from && p.first_wrong == from; });
-  return within && from > 1 && std::ranges::all_of(passes, agrees) ? from : -1;
-}
-
-// The one n, a power of two, of which the right passes of more tokens are multiples and the wrong
-// ones are not; 0: there is none, or there are several.
-int64_t OddOf(std::span<const SeenPass> passes) {
-  int64_t found = 0;
+// Powers of two of which the right passes of more tokens are multiples and the wrong ones are not.
+std::vector<int64_t> DivisorsOf(std::span<const SeenPass> passes) {
+  std::vector<int64_t> found;
   for (int64_t n : {2, 4, 8, 16, 32}) {
     bool holds = true, both[2] = {false, false};
     for (const SeenPass& p : passes) {
       if (p.n_tokens <= n) continue;
       holds &= (p.n_tokens % n != 0) == p.wrong, both[p.wrong] = true;
     }
-    if (!holds || !both[0] || !both[1]) continue;
-    if (found > 0) return 0;
-    found = n;
+    if (holds && both[0] && both[1]) found.push_back(n);
   }
   return found;
 }
 
+int64_t LeastRightOfSeveral(std::span<const SeenPass> passes) {
+  int64_t least = LLONG_MAX;
+  for (const SeenPass& p : passes)
+    if (!p.wrong && p.n_tokens > 1) least = std::min(least, p.n_tokens);
+  return least;
+}
+
+// By the number of tokens alone.
+When WhenOfSize(std::span<const SeenPass> passes, const Seen& s) {
+  if (s.least[1] > s.most[0]) {
+    const int64_t n = OneStep(s.most[0], s.least[1]);
+    return n == 2 ? When{WhenKind::kPrefill} : n > 0 ? When{WhenKind::kFromBatch, n} : When{};
+  }
+  const int64_t least_right = LeastRightOfSeveral(passes);
+  if (least_right < LLONG_MAX && s.most[1] < least_right && (s.n_several[1] > 0 || s.n_single[0] == 0)) {
+    const int64_t n = OneStep(s.most[1], least_right);
+    return n == 2 ? When{WhenKind::kDecode} : n > 0 ? When{WhenKind::kUpToBatch, n - 1} : When{};
+  }
+  const std::vector<int64_t> divisors = DivisorsOf(passes);
+  return divisors.size() == 1 ? When{WhenKind::kOddBatch, divisors.front()} : When{};
+}
+
 }  // namespace
 
-SeenPass SeenAs(const compare::PointRow& row) {
-  return {row.n_rows, row.first_position, row.is_defect(), row.first_row_above, 1};
+void AddSeen(const compare::PointRow& row, bool further, std::vector<SeenPass>* passes) {
+  if (!further || passes->empty()) passes->push_back({0, row.first_position});
+  SeenPass& pass = passes->back();
+  const int64_t first = row.first_row_above;
+  if (pass.wrong && !row.is_defect()) pass.mixed = true;
+  if (!pass.wrong && row.is_defect()) {
+    pass.wrong = true, pass.first_wrong = first;
+    if (first > pass.first_position) pass.last_right = first - 1;
+  }
+  pass.n_tokens += row.n_rows;
+}
+
+int64_t FirstWrongPosition(std::span<const SeenPass> passes) {
+  int64_t from = LLONG_MAX;
+  for (const SeenPass& p : passes)
+    if (p.wrong) from = std::min(from, p.first_wrong);
+  const auto agrees = [&](const SeenPass& p) {
+    return p.wrong ? !p.mixed && p.last_right < from : p.end() <= from;
+  };
+  const bool within = std::ranges::any_of(passes, [&](const SeenPass& p) {
+    return p.wrong && p.first_wrong == from && p.last_right == from - 1;
+  });
+  return within && from > 1 && std::ranges::all_of(passes, agrees) ? from : -1;
+}
+
+std::optional<int64_t> NextSize(std::span<const SeenPass> passes) {
+  const Seen s(passes);
+  if (s.n(0) == 0 || s.n(1) == 0 || FirstWrongPosition(passes) >= 0) return std::nullopt;
+  const auto between = [](int64_t below, int64_t above) -> std::optional<int64_t> {
+    return above - below > 1 ? std::optional((below + above) / 2) : std::nullopt;
+  };
+  if (s.least[1] > s.most[0]) return between(s.most[0], s.least[1]);
+  const int64_t least_right = LeastRightOfSeveral(passes);
+  if (least_right < LLONG_MAX && s.most[1] < least_right) return between(s.most[1], least_right);
+  const std::vector<int64_t> divisors = DivisorsOf(passes);
+  // A multiple of the least that is none of the others.
+  return divisors.size() > 1 ? std::optional(3 * divisors.front()) : std::nullopt;
 }
 
 When WhenOf(std::span<const SeenPass> passes, bool positions) {
   const Seen s(passes);
   if (s.n(1) == 0) return {};
-  if (positions)
-    if (const int64_t from = FirstPosition(passes); from >= 0) return {WhenKind::kFromPosition, from};
+  if (std::ranges::any_of(passes, &SeenPass::differs)) return {WhenKind::kNotRepeatable};
+  const int64_t from = FirstWrongPosition(passes);
+  const bool told = std::ranges::any_of(passes, [&](const SeenPass& p) {
+    return p.other_tokens && p.wrong && p.first_wrong == from && p.last_right == from - 1;
+  });
+  if (from >= 0 && (positions || told)) return {WhenKind::kFromPosition, from};
   if (s.n(0) == 0)
     return {s.n_single[1] > 0 && s.sizes[1].size() >= kEnoughSizes ? WhenKind::kAlways : WhenKind::kUnknown};
   if (s.most_threads[0] < s.least_threads[1]) return {WhenKind::kThreads, s.least_threads[1]};
-  if (s.n_single[1] == 0 && s.n_several[0] == 0) return {WhenKind::kPrefill};
-  if (s.n_several[1] == 0 && s.n_single[0] == 0) return {WhenKind::kDecode};
-  if (s.least[1] > s.most[0]) {
-    const int64_t n = OneStep(s.most[0], s.least[1]);
-    return n > 0 ? When{WhenKind::kFromBatch, n} : When{};
-  }
-  int64_t least_right_of_several = LLONG_MAX;
-  for (const SeenPass& p : passes)
-    if (!p.wrong && p.n_tokens > 1) least_right_of_several = std::min(least_right_of_several, p.n_tokens);
-  if (s.n_several[1] > 0 && s.most[1] < least_right_of_several && least_right_of_several < LLONG_MAX) {
-    const int64_t step = OneStep(s.most[1], least_right_of_several);
-    return step > 0 ? When{WhenKind::kUpToBatch, step - 1} : When{};
-  }
-  if (const int64_t n = OddOf(passes); n > 0) return {WhenKind::kOddBatch, n};
-  if (s.right_end + 1 == s.least_wrong_end) return {WhenKind::kFromPosition, s.right_end};
-  return {};
+  const When by_size = WhenOfSize(passes, s);
+  const bool by_position = by_size.kind == WhenKind::kUnknown && s.right_end + 1 == s.least_wrong_end;
+  return by_position ? When{WhenKind::kFromPosition, s.right_end} : by_size;
 }
 
 std::string WhenWords(const When& when) {

@@ -49,6 +49,22 @@ std::vector<Mark> MarksOf(const std::vector<int64_t>& wrong, int64_t n) {
   return marks;
 }
 
+double ErrorAt(const Subject& s, size_t at) {
+  return s.output[at] == s.declared[at] ? 0 : double(s.output[at]) - double(s.declared[at]);
+}
+
+// Of the token rows, in the wrong columns alone.
+Sums RowsOf(const Subject& s, const WrongPart& part) {
+  Sums rows(static_cast<size_t>(part.n_rows));
+  for (size_t i = 0; i < rows.error.size(); i++)
+    for (int64_t j : part.features) {
+      const size_t at = i * static_cast<size_t>(part.n_features) + static_cast<size_t>(j);
+      const double e = ErrorAt(s, at), unit = double(s.units[at]);
+      rows.error[i] += e * e, rows.units[i] += unit * unit;
+    }
+  return rows;
+}
+
 }  // namespace
 
 bool WrongPart::Holds(int64_t row, int64_t feature) const {
@@ -63,13 +79,15 @@ WrongPart FindWrongPart(const Subject& s) {
   double all = 0;
   for (size_t at = 0; at < s.output.size(); at++) {
     const size_t i = at / columns.error.size(), j = at % columns.error.size();
-    const double y = s.declared[at], e = s.output[at] == s.declared[at] ? 0 : double(s.output[at]) - y;
+    const double y = s.declared[at], e = ErrorAt(s, at);
     const double unit = s.units.empty() ? 0 : double(s.units[at]), norm = std::isfinite(y) ? y * y : 0;
     columns.error[j] += e * e, columns.norm[j] += norm, columns.units[j] += unit * unit;
     rows.error[i] += e * e, rows.norm[i] += norm, rows.units[i] += unit * unit;
     all += norm;
   }
   part.features = Beyond(s, columns, all / static_cast<double>(part.n_features));
+  // Where some columns are wrong, what rounding makes of the others hides no row's error.
+  if (!s.units.empty() && !part.features.empty() && !part.all_features()) rows = RowsOf(s, part);
   part.rows = Beyond(s, rows, 0);
   const int64_t n = part.n_features;
   // Columns that happen to be near what they should be are no pattern: most being wrong, all are.
@@ -79,8 +97,9 @@ WrongPart FindWrongPart(const Subject& s) {
   } else {
     part.region = FindRegion(MarksOf(part.features, n), LayoutOf(s, n)).value_or(Region{});
   }
-  if (part.region.axis == Axis::kAll && part.n_rows > 1 && !part.rows.empty() && !part.all_rows())
-    part.region = FindRegion(MarksOf(part.rows, part.n_rows), {Axis::kRows}).value_or(part.region);
+  if (part.n_rows > 1 && !part.rows.empty() && !part.all_rows())
+    part.some_rows = FindRegion(MarksOf(part.rows, part.n_rows), {Axis::kRows}).value_or(Region{});
+  if (part.region.axis == Axis::kAll && part.some_rows.axis == Axis::kRows) part.region = part.some_rows;
   return part;
 }
 
@@ -91,6 +110,15 @@ Where WhereOfPart(int32_t stage, const WrongPart& part) {
   const bool tail =
       part.features.back() == part.n_features - 1 && n == static_cast<int64_t>(part.features.size()) && n > 1;
   return tail || part.region.axis == Axis::kAll ? Where::kProduct : Where::kWeights;
+}
+
+std::vector<float> InRows(const Subject& s, const WrongPart& part, std::span<const float> values) {
+  std::vector<float> out(s.declared.begin(), s.declared.end());
+  for (int64_t i : part.rows) {
+    const auto at = static_cast<ptrdiff_t>(i * part.n_features);
+    std::copy_n(values.begin() + at, part.n_features, out.begin() + at);
+  }
+  return out;
 }
 
 std::vector<float> InPart(const Subject& s, const WrongPart& part, std::span<const float> values) {
