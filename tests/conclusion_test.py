@@ -20,7 +20,7 @@ def fault(text, stage, layer=1, when="always"):
     return f"mutant,mutant.fault={text},mutant.stage={stage}{layer},mutant.when={when}"
 
 
-class Conclusion(Case):
+class Concluding(Case):
     def conclude(self, *args):
         """(JSON, conclusion) of a comparison that finds something."""
         result = run(*args, "--format", "json")
@@ -38,6 +38,7 @@ class Conclusion(Case):
         self.assertEqual(conclusion["text"], text, finding)
         return finding
 
+class Conclusion(Concluding):
     def test_columns_of_any_number(self):
         finding = self.expect(mutant("tail_columns_8", "down_proj", when="decode"),
                               "where=product part=columns:504-511/512 when=decode what=absent")
@@ -103,7 +104,7 @@ class Conclusion(Case):
                 self.assertEqual(result.json["diagnosis"]["conclusion"]["when"], text, result)
 
 
-class Products(Conclusion):
+class Products(Concluding):
     """Quantisers, sums and weights of types with a minimum; each defect as mutant.fault spells it."""
 
     def expect_of(self, weights, *faults):
@@ -137,7 +138,7 @@ class Products(Conclusion):
                        ("lanes_lost@64-67:8", "always", "where=product part=features:64-67/256 when=always what=absent"))
 
 
-class Files(Conclusion):
+class Files(Concluding):
     """A file whose columns are not those of the good one."""
 
     def spoiled(self, columns):

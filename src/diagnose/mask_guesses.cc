@@ -19,9 +19,9 @@ enum class Kind { kPositions, kWindow, kShift };
 // Which positions a row hides that it should see.
 struct Rule {
   Kind kind = Kind::kPositions;
-  int64_t n = 0;       // kWindow: positions that are seen; kShift: the last ones that are hidden
-  Region positions = {};    // kPositions
-  bool exempt = true;  // kPositions: a row sees itself; kShift: position 0 is seen
+  int64_t n = 0;          // kWindow: positions that are seen; kShift: the last ones that are hidden
+  Region positions = {};  // kPositions
+  bool exempt = true;     // kPositions: a row sees itself; kShift: position 0 is seen
   bool Hides(int64_t own, int64_t j) const {
     switch (kind) {
       case Kind::kPositions:

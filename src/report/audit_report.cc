@@ -72,7 +72,8 @@ class AuditText {
     if (run_.points.empty()) return;
     std::string text =
         fmt::format("{} tensors judged, each from those that it was made of", run_.verdict.coverage.compared);
-    if (const compare::PointRow* worst = WorstPoint(run_.points)) text += "; the worst in " + WorstText(*worst);
+    if (const compare::PointRow* worst = WorstPoint(run_.points))
+      text += "; the worst in " + WorstText(*worst);
     Line("ops", text);
     for (const std::string& stage : run_.verdict.coverage.unobservable)
       Line("", "not shown: " + Escape(stage));
