@@ -3,7 +3,6 @@
 ports of them.
 
 architectures_test.py BUILD_DIRECTORY"""
-import os
 import pathlib
 import struct
 import tempfile
@@ -181,7 +180,7 @@ class Architectures(driver.Case):
 
     def test_a_ternary_model_as_the_hubs_have_it(self):
         """BitNet b1.58 with LLaMA 2's SentencePiece vocabulary and a Q6_K embedding, which is the output matrix, too."""
-        vocabulary = Gguf(pathlib.Path(os.environ["PARITYBIT_CACHE"]) / "references/llama.cpp/vocabularies/ggml-vocab-llama-spm.gguf")
+        vocabulary = Gguf(driver.vocabulary("llama-spm"))
         plain = self.models["qwen2"].parent.parent / "ternary/plain.gguf"
         made = run("gen-fixtures", "--out", plain, "--architecture", "bitnet", "--weights", "TQ2_0", "--embedding", "Q6_K", "--vocab", "32000")
         self.assertEqual(made.code, 0, made)

@@ -38,6 +38,7 @@ class Concluding(Case):
         self.assertEqual(conclusion["text"], text, finding)
         return finding
 
+
 class Conclusion(Concluding):
     def test_columns_of_any_number(self):
         finding = self.expect(mutant("tail_columns_8", "down_proj", when="decode"),
@@ -50,7 +51,7 @@ class Conclusion(Concluding):
         self.expect(mutant("quant_truncates", "up_proj", when="prefill"), "where=codes part=all when=prefill what=truncation")
 
     def test_parts_of_an_output(self):
-        self.expect(mutant("head_scaled", "attn_context"), "where=formula part=heads:0/4 when=always what=factor:1.02")
+        self.expect(mutant("head_scaled", "attn_context"), "where=formula part=heads:1/4 when=always what=factor:1.02")
         self.expect(mutant("tail_rows_8", "up_proj"), "where=product part=features:504-511/512 when=always what=absent")
 
     def test_missing_ops_and_caches(self):

@@ -36,6 +36,12 @@ def _private_cache():
 CACHE = _private_cache()
 
 
+def vocabulary(name):
+    """A file of the vocabularies that came with the reference."""
+    references = pathlib.Path(CACHE.name) / "references"
+    return references / json.loads((references / "llama.cpp/reference.json").read_text())["vocabulary_dir"] / f"ggml-vocab-{name}.gguf"
+
+
 def sealed(value):
     """The text of a kept JSON object: its last member is the SHA-256 of all bytes before it."""
     body = json.dumps({k: v for k, v in value.items() if k != "sha256"}, separators=(",", ":"))[:-1]

@@ -229,7 +229,7 @@ class Refused(Replay):
                 ('"stage":"q_proj"', '"stage":"k_proj"', "a second time"),
                 ('"layer":3,"stage":"down_proj"', '"layer":70000000,"stage":"down_proj"', "n_layers"),
                 ('"layer":3,"stage":"down_proj"', '"layer":-1,"stage":"down_proj"', "of layer -1"),
-                ('"stage":"down_proj","order":25,"position":0', '"stage":"down_proj","order":24,"position":5', "has rows 5 to 13")]:
+                ('"stage":"down_proj","order":27,"position":0', '"stage":"down_proj","order":26,"position":5', "has rows 5 to 13")]:
             self.says(self.offline(SILU_MODEL, self.edited("records.jsonl", old, new)), "engine-failed", 4, words)
         for key, value in [("n_layers", "7"), ("d_model", "1000000000"), ("n_vocab", "3")]:
             manifest = json.loads((self.whole / "manifest.json").read_text())

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from driver import PARITYBIT, PLUGINS, SILU, Case, main, run
+from driver import BY_THE_TABLE, PARITYBIT, PLUGINS, SILU, Case, main, run
 
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 SAME = ["crossval", "-m", MODEL, "-p", "And God said", "-r", "native"]
@@ -319,7 +319,7 @@ class Prompts(Case):
         made = run("gen-fixtures", "--out", short, "--architecture", "llama", "--context", 64)
         self.assertEqual(made.code, 0, made)
         for steps, told in ((2, False), (70, True)):
-            result = self.crossval("-m", short, "-p", "a" * 10, "-n", steps, "-r", "llama.cpp")
+            result = self.crossval("-m", short, "-p", "a" * 10, "-n", steps, "-r", BY_THE_TABLE)
             self.assertIn(result.json["verdict"], ("match", "near-tie"), result)
             self.assertEqual(any("trained context has 64" in note for note in result.json["notes"]), told, result.json["notes"])
             said = run("infer", "-m", short, "-p", "a" * 10, "-n", steps, "--ignore-eos").err

@@ -15,7 +15,7 @@ import time
 import unittest
 from pathlib import Path
 
-from driver import BUILD, CACHE, ROOT
+from driver import BUILD, CACHE, ROOT, vocabulary as vocabulary_of
 from gguf_edit import Gguf
 
 REFERENCES = (Path(CACHE.name) / "references").resolve()
@@ -282,7 +282,7 @@ class TokenizerJson(unittest.TestCase):
 
     def test_charsmap(self):
         """The compiled normalisation of nomic-bert-moe's vocabulary, which is XLM-RoBERTa's (nmt_nfkc)."""
-        vocabulary = Gguf(next(REFERENCES.glob("*/vocabularies/ggml-vocab-nomic-bert-moe.gguf")))
+        vocabulary = Gguf(vocabulary_of("nomic-bert-moe"))
         file = copy.deepcopy(self.unigram)
         file["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(
             bytes(b & 255 for b in vocabulary.array("tokenizer.ggml.precompiled_charsmap"))).decode()}
@@ -290,7 +290,7 @@ class TokenizerJson(unittest.TestCase):
 
     def test_a_real_vocabulary(self):
         """LLaMA 3's, as tokenizer.json has it: 128 thousand tokens, 280 thousand merges."""
-        vocabulary = Gguf(next(REFERENCES.glob("*/vocabularies/ggml-vocab-llama-bpe.gguf")))
+        vocabulary = Gguf(vocabulary_of("llama-bpe"))
         tokens = vocabulary.array("tokenizer.ggml.tokens")
         types = vocabulary.array("tokenizer.ggml.token_type")
         file = copy.deepcopy(self.bpe)

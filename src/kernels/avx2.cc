@@ -180,7 +180,7 @@ inline __m256i QuadSums(const uint8_t* bytes, int q, const int8_t* codes) {
 }
 
 // Half a group (8 rows) against one token row.
-template <int kBits, int kOffset, bool kMin>
+template <int kBits, bool kMin>
 void ProductTile(const PackedProduct& p, int64_t row, int64_t t) {
   const PackedMatrix& w = *p.w;
   const QuantRows& x = *p.x;
@@ -200,8 +200,8 @@ void ProductTile(const PackedProduct& p, int64_t row, int64_t t) {
     __m256i lane[8];
     for (int q = 0; q < 8; q++) {
       int32_t offset = 0;
-      for (int64_t sub = begin + q; kOffset != 0 && sub < end; sub += 8)
-        offset += kOffset * (prefix[sub] - prefix[sub + 1]);
+      for (int64_t sub = begin + q; kBits == 2 && sub < end; sub += 8)  // ternary codes are one too high
+        offset += prefix[sub] - prefix[sub + 1];
       lane[q] = _mm256_set1_epi32(offset);
     }
     for (int64_t sub = begin; sub < end; sub++) {
@@ -310,11 +310,10 @@ void PackedProducts(const PackedProduct& p, int64_t begin_group, int64_t end_gro
   const PackedMatrix& w = *p.w;
   const auto run = [&](auto tile) { ForTiles(p, begin_group, end_group, tile); };
   if (w.fine == 0) {
-    if (w.bits == 2) return run(ProductTile<2, 1, false>);
-    if (w.bits == 4 && w.offset == 8) return run(ProductTile<4, 8, false>);
-    if (w.bits == 4) return run(ProductTile<4, 0, true>);
-    if (w.has_min) return run(ProductTile<8, 0, true>);
-    return run(ProductTile<8, 0, false>);
+    if (w.bits == 2) return run(ProductTile<2, false>);
+    if (w.bits == 4) return run(ProductTile<4, true>);
+    if (w.has_min) return run(ProductTile<8, true>);
+    return run(ProductTile<8, false>);
   }
   if (w.bits == 2) return run(FineTile<2, true, 16, false>);
   if (w.bits == 4) return run(FineTile<4, true, 32, false>);

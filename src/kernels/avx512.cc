@@ -131,7 +131,7 @@ struct SubCodes {
 };
 
 // One group of 16 rows against kTile token rows.
-template <int kBits, int kOffset, bool kMin, int kTile>
+template <int kBits, bool kMin, int kTile>
 void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
   const PackedMatrix& w = *p.w;
   const QuantRows& x = *p.x;
@@ -156,8 +156,8 @@ void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
       const int32_t* before = prefix + t * (n_subs + 1);
       for (int q = 0; q < 8; q++) {
         int32_t offset = 0;
-        for (int64_t sub = begin + q; kOffset != 0 && sub < end; sub += 8)
-          offset += kOffset * (before[sub] - before[sub + 1]);
+        for (int64_t sub = begin + q; kBits == 2 && sub < end; sub += 8)  // ternary codes are one too high
+          offset += before[sub] - before[sub + 1];
         lane[t][q] = _mm512_set1_epi32(offset);
       }
     }
@@ -265,23 +265,22 @@ void FineProduct(const PackedProduct& p, int64_t begin_group, int64_t end_group)
   }
 }
 
-template <int kBits, int kOffset, bool kMin>
+template <int kBits, bool kMin>
 void Product(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
   for (int64_t g = begin_group; g < end_group; g++) {
     int64_t t = 0;
-    for (; t + 2 <= p.x->n_rows; t += 2) ProductTile<kBits, kOffset, kMin, 2>(p, g, t);
-    for (; t < p.x->n_rows; t++) ProductTile<kBits, kOffset, kMin, 1>(p, g, t);
+    for (; t + 2 <= p.x->n_rows; t += 2) ProductTile<kBits, kMin, 2>(p, g, t);
+    for (; t < p.x->n_rows; t++) ProductTile<kBits, kMin, 1>(p, g, t);
   }
 }
 
 void PackedProducts(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
   const PackedMatrix& w = *p.w;
   if (w.fine == 0) {
-    if (w.bits == 2) return Product<2, 1, false>(p, begin_group, end_group);
-    if (w.bits == 4 && w.offset == 8) return Product<4, 8, false>(p, begin_group, end_group);
-    if (w.bits == 4) return Product<4, 0, true>(p, begin_group, end_group);
-    if (w.has_min) return Product<8, 0, true>(p, begin_group, end_group);
-    return Product<8, 0, false>(p, begin_group, end_group);
+    if (w.bits == 2) return Product<2, false>(p, begin_group, end_group);
+    if (w.bits == 4) return Product<4, true>(p, begin_group, end_group);
+    if (w.has_min) return Product<8, true>(p, begin_group, end_group);
+    return Product<8, false>(p, begin_group, end_group);
   }
   if (w.bits == 2) return FineProduct<2, true, 16>(p, begin_group, end_group);
   if (w.bits == 4) return FineProduct<4, true, 32>(p, begin_group, end_group);

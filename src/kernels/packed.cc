@@ -15,9 +15,15 @@ constexpr uint16_t kOneF16 = 0x3c00;
 
 // The unpackers below read one block of the file (layouts: docs/format_gguf.md) into one byte a
 // code.
-template <typename Block>  // Q4_0, Q4_1
-void UnpackQ4(const Block& b, uint8_t* codes) {
+void UnpackQ4_1(const BlockQ4_1& b, uint8_t* codes) {
   for (int i = 0; i < 16; i++) codes[i] = b.qs[i] & 15, codes[i + 16] = b.qs[i] >> 4;
+}
+
+void UnpackQ4_0(const BlockQ4_0& b, uint8_t* codes) {
+  for (int i = 0; i < 16; i++) {
+    codes[i] = static_cast<uint8_t>((b.qs[i] & 15) - 8);
+    codes[i + 16] = static_cast<uint8_t>((b.qs[i] >> 4) - 8);
+  }
 }
 
 template <typename Block>  // Q5_0, Q5_1
@@ -121,7 +127,7 @@ struct Packing {
   bool wide = false;
 };
 constexpr Packing kPackings[] = {
-    {BlockType::kQ4_0, 4, 8, 0},
+    {BlockType::kQ4_0, 8, 0, 0},
     {BlockType::kQ4_1, 4, 0, 0, true},
     {BlockType::kQ5_0, 8, 0, 0},
     {BlockType::kQ5_1, 8, 0, 0, true},
@@ -156,10 +162,10 @@ PackedRow RowCodes(const WeightView& w, int64_t row) {
   const std::byte* data = w.data + static_cast<uint64_t>(row) * w.row_bytes;
   switch (w.type) {
     case BlockType::kQ4_0:
-      Blocks<BlockQ4_0>(w, row, 32, UnpackQ4, &out);
+      Blocks<BlockQ4_0>(w, row, 32, UnpackQ4_0, &out);
       break;
     case BlockType::kQ4_1:
-      Blocks<BlockQ4_1>(w, row, 32, UnpackQ4, &out);
+      Blocks<BlockQ4_1>(w, row, 32, UnpackQ4_1, &out);
       break;
     case BlockType::kQ5_0:
       Blocks<BlockQ5_0>(w, row, 32, UnpackQ5_0, &out);

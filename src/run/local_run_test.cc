@@ -85,6 +85,10 @@ TEST(PlanPoints, WhatReadsAHiddenProductIsNotJudged) {
             Stages({PB_STAGE_ATTN_SCORES}));
   EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_K_ROPE}), Shown({}))), Stages({PB_STAGE_ATTN_SCORES}));
   EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_FFN_NORM}), Shown({}))),
+            Stages({PB_STAGE_ROUTER_LOGITS, PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, PB_STAGE_GATE_IN_NORM,
+                    PB_STAGE_UP_IN_NORM, PB_STAGE_SHARED_GATE}));
+  const auto without = Shown({PB_STAGE_FFN_NORM}, {PB_STAGE_GATE_IN_NORM, PB_STAGE_UP_IN_NORM});
+  EXPECT_EQ(Unequal(drive::PlanPoints(without, Shown({}, {PB_STAGE_GATE_IN_NORM, PB_STAGE_UP_IN_NORM}))),
             Stages({PB_STAGE_ROUTER_LOGITS, PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, PB_STAGE_GATE_PROJ,
                     PB_STAGE_UP_PROJ, PB_STAGE_SHARED_GATE}));
   EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_ATTN_OUT}), Shown({}))),

@@ -155,7 +155,8 @@ uint64_t ReferencePart::EstimatedBytes(const PromptRecord& prompt) const {
   const trace::ModelFacts model = reference_.record().model_facts();
   const auto n_positions = static_cast<int64_t>(prompt.tokens.size() + prompt.decoded.size());
   int64_t row_values = 0;
-  for (pb_stage stage : stages::kAll)
+  // Input norms are few models'.
+  for (pb_stage stage : stages::kAll - (stages::kInputNorms - stages::kSubNorms))
     row_values += stages::RowWidth(stage, model.shape, n_positions) *
                   (stages::Of(stage).per_layer ? model.n_layers : 1);
   return static_cast<uint64_t>(row_values * n_positions) * sizeof(float);
