@@ -179,6 +179,16 @@ inline __m256i QuadSums(const uint8_t* bytes, int q, const int8_t* codes) {
   return _mm256_madd_epi16(QuadPairs<kBits>(bytes, q, codes), _mm256_set1_epi16(1));
 }
 
+// Writes 8 outputs of a token row, with the scales that cover all of them.
+inline void Finish(const PackedProduct& p, __m256 v, int64_t row, int64_t t) {
+  if (p.x->scheme == ActScheme::kBitnet) v = _mm256_div_ps(v, _mm256_set1_ps(p.x->scales[t * p.x->n_blocks]));
+  v = _mm256_mul_ps(_mm256_mul_ps(v, _mm256_set1_ps(p.w->scale)), _mm256_set1_ps(p.post_scale));
+  float buffer[8];
+  _mm256_storeu_ps(buffer, v);
+  const int64_t rows = p.w->n_rows - row < 8 ? p.w->n_rows - row : 8;
+  __builtin_memcpy(p.out + t * p.out_stride + row, buffer, static_cast<size_t>(rows) * 4);
+}
+
 // Half a group (8 rows) against one token row.
 template <int kBits, bool kMin>
 void ProductTile(const PackedProduct& p, int64_t row, int64_t t) {
@@ -219,13 +229,7 @@ void ProductTile(const PackedProduct& p, int64_t row, int64_t t) {
   for (int n = 4; n > 0; n /= 2) {
     for (int q = 0; q < n; q++) acc[q] = _mm256_add_ps(acc[q], acc[q + n]);
   }
-  __m256 v = kMin ? _mm256_add_ps(acc[0], low) : acc[0];
-  if (bitnet) v = _mm256_div_ps(v, _mm256_set1_ps(scales[0]));
-  v = _mm256_mul_ps(_mm256_mul_ps(v, _mm256_set1_ps(w.scale)), _mm256_set1_ps(p.post_scale));
-  float buffer[8];
-  _mm256_storeu_ps(buffer, v);
-  const int64_t rows = w.n_rows - row < 8 ? w.n_rows - row : 8;
-  __builtin_memcpy(p.out + t * p.out_stride + row, buffer, static_cast<size_t>(rows) * 4);
+  Finish(p, kMin ? _mm256_add_ps(acc[0], low) : acc[0], row, t);
 }
 
 inline __m256i WidenScales(const int8_t* p) {
@@ -288,13 +292,7 @@ void FineTile(const PackedProduct& p, int64_t row, int64_t t) {
       low = _mm256_fmadd_ps(_mm256_mul_ps(Widen(w.minima.get() + block), scale), _mm256_cvtepi32_ps(minima),
                             low);
   }
-  __m256 v = kMin ? _mm256_sub_ps(acc, low) : acc;
-  if (bitnet) v = _mm256_div_ps(v, _mm256_set1_ps(scales[0]));
-  v = _mm256_mul_ps(_mm256_mul_ps(v, _mm256_set1_ps(w.scale)), _mm256_set1_ps(p.post_scale));
-  float buffer[8];
-  _mm256_storeu_ps(buffer, v);
-  const int64_t rows = w.n_rows - row < 8 ? w.n_rows - row : 8;
-  __builtin_memcpy(p.out + t * p.out_stride + row, buffer, static_cast<size_t>(rows) * 4);
+  Finish(p, kMin ? _mm256_sub_ps(acc, low) : acc, row, t);
 }
 
 // Calls tile(row, t) for each half of a group and each token row.

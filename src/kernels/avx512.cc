@@ -130,6 +130,15 @@ struct SubCodes {
   }
 };
 
+// Writes the 16 outputs of a group for a token row, with the scales that cover all of them.
+inline void Finish(const PackedProduct& p, Vec v, int64_t group, int64_t t) {
+  if (p.x->scheme == ActScheme::kBitnet) v = Div(v, Set(p.x->scales[t * p.x->n_blocks]));
+  v = Mul(Mul(v, Set(p.w->scale)), Set(p.post_scale));
+  const int64_t row = group * kGroupRows,
+                rows = p.w->n_rows - row < kGroupRows ? p.w->n_rows - row : kGroupRows;
+  StoreN(p.out + t * p.out_stride + row, v, rows);
+}
+
 // One group of 16 rows against kTile token rows.
 template <int kBits, bool kMin, int kTile>
 void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
@@ -176,15 +185,11 @@ void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
       if constexpr (kMin) low[t] = Fma(Load(w.minima.get() + block), Set(sums[t * n_subs + begin]), low[t]);
     }
   }
-  const int64_t rows =
-      w.n_rows - group * kGroupRows < kGroupRows ? w.n_rows - group * kGroupRows : kGroupRows;
   for (int t = 0; t < kTile; t++) {
     Vec* a = acc[t];
     Vec v = Add(Add(Add(a[0], a[4]), Add(a[2], a[6])), Add(Add(a[1], a[5]), Add(a[3], a[7])));
     if constexpr (kMin) v = Add(v, low[t]);
-    if (bitnet) v = Div(v, Set(scales[t * x.n_blocks]));
-    v = Mul(Mul(v, Set(w.scale)), Set(p.post_scale));
-    StoreN(p.out + (t0 + t) * p.out_stride + group * kGroupRows, v, rows);
+    Finish(p, v, group, t0 + t);
   }
 }
 
@@ -246,13 +251,8 @@ void FineTile(const PackedProduct& p, int64_t group, int64_t t0) {
         low[t] = Fma(Mul(Load(w.minima.get() + block), scale), _mm512_cvtepi32_ps(minima[t]), low[t]);
     }
   }
-  const int64_t rows =
-      w.n_rows - group * kGroupRows < kGroupRows ? w.n_rows - group * kGroupRows : kGroupRows;
   for (int t = 0; t < kTile; t++) {
-    Vec v = kMin ? _mm512_sub_ps(acc[t], low[t]) : acc[t];
-    if (bitnet) v = Div(v, Set(scales[t * x.n_blocks]));
-    v = Mul(Mul(v, Set(w.scale)), Set(p.post_scale));
-    StoreN(p.out + (t0 + t) * p.out_stride + group * kGroupRows, v, rows);
+    Finish(p, kMin ? Sub(acc[t], low[t]) : acc[t], group, t0 + t);
   }
 }
 
