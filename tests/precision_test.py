@@ -14,6 +14,8 @@ import receipt_edit as receipts
 from driver import run
 
 UNROUNDED = "mutant,mutant.act_quant=ggml+F16/32:none"
+# So llama.cpp does where the output matrix is the embedding too, which it does not put aside for the matrix unit.
+BUT_THE_OUTPUT = "mutant,mutant.act_quant=ggml+F16:none+F16/output:f16"
 PROMPT = "the quick brown fox jumps over the lazy dog"
 
 
@@ -52,6 +54,21 @@ class Precision(driver.Case):
             self.assertEqual(result.json["blame"], "none")
             self.assertIn("each is right by its own", self.reason(result)["text"])
         self.assertIn("F16", self.reason(result)["text"])
+
+    def test_the_output_matrix_may_be_computed_otherwise_than_the_layers(self):
+        audit = run("audit", "--model", self.f16, "--engine", BUT_THE_OUTPUT, "--prompt", PROMPT, "-n", "2", "--format", "json")
+        self.assertEqual((audit.json["verdict"], audit.json["blame"], audit.code), ("match", "none", 0), audit)
+        facts = next(e for e in audit.json["engines"] if e["role"] == "engine")["session_facts"]
+        self.assertEqual(facts["act.quant"]["value"], "ggml+F16:none+F16/output:f16")
+        self.assertEqual(facts["act.products"]["value"], "F16 (layers) none, F16 (output) f16")
+        compared = self.compare(self.f16, "--reference", BUT_THE_OUTPUT)
+        self.assertIn((compared.json["verdict"], compared.code), [("match", 0), ("drift", 0)], compared)
+        logits = [p for p in compared.json["points"] if p["stage"] == "logits"]
+        self.assertTrue(logits and all(p["bound_ratio"] <= 1 for p in logits), logits)
+        # Alone it shows no habit; with layers that do the same it is one of them.
+        for scheme, verdicts in (("ggml+F16/output:none", ("drift",)), ("ggml+F16:none", ("match", "drift"))):
+            result = self.compare(self.f16, "--reference", f"mutant,mutant.act_quant={scheme}")
+            self.assertIn(result.json["verdict"], verdicts, result)
 
     def test_strictly_it_is_a_divergence(self):
         result = self.compare(self.f16, "--reference", UNROUNDED, "--strict-precision")
