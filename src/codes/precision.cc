@@ -295,7 +295,7 @@ std::vector<Departure> Departures(const ActQuant& declared, const std::vector<Cl
              d.of.scheme == c.scheme;
     });
     if (layers != departures.end())
-      layers->with_output = true, layers->of.n_matrices += c.n_matrices;
+      layers->of.n_matrices += c.n_matrices;
     else
       departures.push_back({c, said});
   }

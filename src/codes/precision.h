@@ -122,7 +122,6 @@ std::string PrecisionText(const std::vector<ClassPrecision>& classes);
 struct Departure {
   ClassPrecision of;
   ActScheme said;
-  bool with_output = false;  // as in PrecisionDifference
 };
 std::vector<Departure> Departures(const ActQuant& declared, const std::vector<ClassPrecision>& classes);
 // act.quant with what was observed where that departs from what is declared.

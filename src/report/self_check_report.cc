@@ -74,7 +74,9 @@ Json RowJson(const SelfRow& r) {
           {"failed", r.failed}};
 }
 
-Json ResultJson(const SelfResult& r) {
+}  // namespace
+
+Json CaseJson(const SelfResult& r) {
   Json j = {{"case", r.key},
             {"kind", r.kind},
             {"defect", r.defect},
@@ -94,6 +96,8 @@ Json ResultJson(const SelfResult& r) {
   j["bound_ratio"] = std::isfinite(r.bound_ratio) ? Json(r.bound_ratio) : Json(nullptr);
   return j;
 }
+
+namespace {
 
 const char* WordOf(int exit_code) {
   return exit_code == 0 ? "ALL GOALS HOLD" : exit_code == 1 ? "FAILED" : "INCOMPLETE";
@@ -349,7 +353,7 @@ std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context&) {
                    {"change_nothing", m.n_unchanged},
                    {"failed", m.n_benign_failed}};
   j["cases"] = Json::array();
-  for (const SelfResult& r : report.results) j["cases"].push_back(ResultJson(r));
+  for (const SelfResult& r : report.results) j["cases"].push_back(CaseJson(r));
   return DumpJson(j, 2) + "\n";
 }
 

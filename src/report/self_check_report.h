@@ -2,6 +2,7 @@
 #ifndef PARITYBIT_REPORT_SELF_CHECK_REPORT_H_
 #define PARITYBIT_REPORT_SELF_CHECK_REPORT_H_
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ std::string RenderSelfCheckText(const SelfCheckReport& report, const TextOptions
 std::string RenderSelfCheckMarkdown(const SelfCheckReport& report, const Context& context);
 // Schema paritybit.self-check/0.
 std::string RenderSelfCheckJson(const SelfCheckReport& report, const Context& context);
+// A case of it; receipts hold the same.
+nlohmann::ordered_json CaseJson(const selfcheck::SelfResult& result);
 // When and by which command is the caller's to say.
 TablePage SelfCheckPage(const SelfCheckReport& report, const Context& context);
 
