@@ -1,5 +1,5 @@
 // The tokens as a strip of text, each coloured by its error; one is selected.
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { Part } from "./app";
 import type { Model, Token } from "./data";
 import { figure, times, tokenText, visible } from "./format";
@@ -27,8 +27,8 @@ export function Tokens({ model, selected, select }: Part) {
   const at = Math.min(selected.position, tokens.length - 1);
   const nFlipped = tokens.filter((t) => t.row && t.row.top1.candidate !== t.row.top1.reference).length;
   const nBeyond = shown.filter((s) => s.ratio !== null && s.ratio > 1).length;
-  // The keyboard moves both selection and focus.
-  useEffect(() => {
+  // The keyboard moves both selection and focus; at once, so that the next key finds the token that is selected.
+  useLayoutEffect(() => {
     if (!moved.current) return;
     moved.current = false;
     strip.current?.querySelector<HTMLElement>('[aria-selected="true"]')?.focus();
