@@ -22,6 +22,18 @@ class Comparing(Case):
         self.assertLess(shown(few.out), len(positions), few)
         self.assertEqual(run("crossval", *SAME, "--quiet").out.count("\n"), 1)
 
+    def test_quiet_is_verdict_place_and_blame_in_one_line(self):
+        wrong = ("--set", "ffn.activation=relu2")
+        folders = [self.folder / name for name in ("a", "b")]
+        for folder, more in zip(folders, ((), wrong)):
+            self.assertEqual(run("trace", "-m", MODEL, "-p", "And God", "--level", "full", "--out", folder, *more).code, 0)
+        for args in (("audit", "-m", MODEL, "-p", "And God", *wrong), ("diagnose", *SAME, *wrong), ("trace-diff", *reversed(folders))):
+            told, quiet = run(*args), run(*args, "-q")
+            self.assertEqual((quiet.code, quiet.out.count("\n")), (told.code, 1), quiet)
+            self.assertTrue(quiet.out.startswith("DIVERGED"), quiet)
+            for words in ("at layer 0", "from the first token", *(() if args[0] == "trace-diff" else ("blame: ", "squared ReLU"))):
+                self.assertIn(words, quiet.out, told)
+
     def test_limits_of_ones_own(self):
         for flag in ("--max-abs", "--rel-l2", "--kl-mean", "--kl-worst"):
             other = ("--set", "act.quant=bitnet", "--set-reference", "act.quant=bitnet")

@@ -184,14 +184,16 @@ int Run(AuditArguments args) {
         "(--reference-model names a good one)");
   audit->run.next = NextCommands(args, *audit);
   AppendHistory(EntryOf(audit->run, "audit", AuditCommand(args, "")));
-  report::TextOptions options{UseColour(STDOUT_FILENO), args.all, false, TerminalWidth(STDOUT_FILENO)};
+  report::TextOptions options{UseColour(STDOUT_FILENO), args.all, args.output.quiet,
+                              TerminalWidth(STDOUT_FILENO)};
   options.details = args.all || args.output.verbose;
   PrintOut(args.output.json() ? report::RenderAuditJson(*audit, context)
                               : report::RenderAuditText(*audit, context, options));
   int exit_code = compare::ExitCode(audit->run.verdict.outcome);
   if (args.git_bisect) exit_code = BisectVerdict(audit->run.verdict, exit_code);
   if (!args.reports.empty())
-    exit_code = WriteReports(args.reports, report::SummaryOf(*audit, context), AuditCommand(args, ""), exit_code);
+    exit_code =
+        WriteReports(args.reports, report::SummaryOf(*audit, context), AuditCommand(args, ""), exit_code);
   if (args.receipt.empty()) return exit_code;
   return WriteReceipt(args.receipt, report::RenderReceipt(*audit, context, HeadOf(WordsAgain(args))),
                       exit_code);
@@ -224,6 +226,7 @@ Action DeclareAudit(Flags& flags) {
   AddReportArgument(flags, args->reports);
   AddBisectArgument(flags, args->git_bisect);
   flags.Switch("--all", args->all, "show the worst place of every stage").Group("Output");
+  AddQuietArgument(flags, args->output);
   AddOutputArguments(flags, args->output,
                      "all settings of the engine and all next commands; log each step to stderr");
   return [args] { return Run(*args); };

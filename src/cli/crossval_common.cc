@@ -278,7 +278,7 @@ void AddCrossvalArguments(Flags& flags, CrossvalArguments& args) {
   AddReportArgument(flags, args.reports);
   AddBisectArgument(flags, args.git_bisect);
   flags.Switch("--all", args.all, "show every position, and all that is known (as -v does)").Group("Output");
-  flags.Switch("-q,--quiet", args.quiet, "one line").Group("Output");
+  AddQuietArgument(flags, args.output);
 }
 
 Result<diagnose::ExplainedRun> CompareAndDiagnose(const CrossvalArguments& args, run::Request request,
@@ -414,7 +414,8 @@ int RunCrossval(const CrossvalArguments& typed, const std::string& command) {
         WriteFileAtomic(args.receipt, report::RenderReceipt(*comparison, context, HeadOf(std::move(words))));
     if (!written.ok()) context.not_written = "the receipt: " + written.error().message;
   }
-  report::TextOptions options{UseColour(STDOUT_FILENO), args.all, args.quiet, TerminalWidth(STDOUT_FILENO)};
+  report::TextOptions options{UseColour(STDOUT_FILENO), args.all, args.output.quiet,
+                              TerminalWidth(STDOUT_FILENO)};
   // The view by position has all of them anyway.
   options.details = args.output.verbose || (args.all && command == "crossval");
   PrintOut(args.output.json() ? report::RenderJson(*comparison, context)

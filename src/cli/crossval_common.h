@@ -27,7 +27,7 @@ struct CrossvalArguments {
   std::string noise = "auto", watch = "auto";
   compare::UserLimits user;
   std::string paths = "asked";
-  bool all = false, quiet = false, git_bisect = false;
+  bool all = false, git_bisect = false;
   bool dump_ids[2] = {false, false};  // of candidate and reference, to stderr
 };
 

@@ -162,7 +162,7 @@ int Run(DiagnoseArguments args) {
     next.push_back(EveryPosition(args.compared));
   else if (!diagnose::IsDivergence(judged.comparison.verdict))
     next = NextCommands(args.compared, "diagnose", judged);
-  report::TextOptions options{UseColour(STDOUT_FILENO), false, false, TerminalWidth(STDOUT_FILENO)};
+  report::TextOptions options{UseColour(STDOUT_FILENO), false, output.quiet, TerminalWidth(STDOUT_FILENO)};
   options.details = output.verbose;
   PrintOut(output.json() ? report::RenderDiagnosisJson(judged.comparison, report, context)
                          : report::RenderDiagnosisText(judged.comparison, report, context, options));
@@ -183,6 +183,7 @@ Action DeclareDiagnose(Flags& flags) {
                             "itself where it is cheap)")
                     .Group("Output");
   flags.Switch("--no-inject", args->no_inject, "leave that search out").Excludes(inject).Group("Output");
+  AddQuietArgument(flags, args->compared.output);
   return [args] { return Run(*args); };
 }
 

@@ -117,6 +117,10 @@ void AddOutputArguments(Flags& flags, OutputArguments& args, const char* logs,
   if (logs) flags.Switch("-v,--verbose", args.verbose, logs).Group("Output");
 }
 
+void AddQuietArgument(Flags& flags, OutputArguments& args) {
+  flags.Switch("-q,--quiet", args.quiet, "one line").Group("Output");
+}
+
 bool UseColour(int fd) {
   const char* no_colour = std::getenv("NO_COLOR");
   return isatty(fd) && (no_colour == nullptr || *no_colour == '\0');

@@ -26,11 +26,14 @@ int ExitCodeOf(Code code);
 struct OutputArguments {
   std::string format = "text";  // text json markdown
   bool verbose = false;         // logs to stderr
+  bool quiet = false;           // the verdict in one line
   bool json() const { return format == "json"; }
 };
 // --format, which every command has, and -v, where a command has something to log.
 void AddOutputArguments(Flags& flags, OutputArguments& args, const char* logs = "logs to stderr",
                         const std::vector<std::string>& formats = {"text", "json"});
+// -q, of commands that end with one verdict.
+void AddQuietArgument(Flags& flags, OutputArguments& args);
 
 // True when colour helps: a terminal, and NO_COLOR is not set.
 bool UseColour(int fd);

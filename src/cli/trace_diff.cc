@@ -217,6 +217,7 @@ Result<int> RunTraceDiff(const TraceDiffArguments& args) {
     PrintOut(report::RenderJson(diff, context));
   } else {
     report::TextOptions shown;
+    shown.quiet = args.output.quiet;
     shown.width = TerminalWidth(STDOUT_FILENO), shown.details = args.table || args.output.verbose;
     PrintText(report::RenderText(diff, context, shown));
   }
@@ -257,6 +258,7 @@ Action DeclareTraceDiff(Flags& flags) {
   AddReportArgument(flags, args->reports);
   AddBisectArgument(flags, args->git_bisect);
   flags.Switch("--table", args->table, "show every stage of every layer").Group("Output");
+  AddQuietArgument(flags, args->output);
   AddOutputArguments(flags, args->output, "as --table, and log each step to stderr");
   return [args] {
     auto exit_code = RunTraceDiff(*args);

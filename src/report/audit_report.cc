@@ -26,16 +26,17 @@ class AuditText {
       : a_(audit), run_(audit.run), context_(context), options_(options) {}
 
   std::string Render() {
+    Headline headline = AuditHeadline(run_, a_.findings.empty() ? nullptr : &a_.findings[0].diagnosis);
+    if (const size_t more = a_.findings.size(); more > 1)
+      headline.sentence += fmt::format("; the first of {} findings", more);
+    if (options_.quiet) return HeadlineInOne(run_.verdict.outcome, headline, options_);
     Head();
     Ops();
     if (options_.all) Stages();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
     out_ += LastWords(run_.candidate, options_.width);
-    Headline headline = AuditHeadline(run_, a_.findings.empty() ? nullptr : &a_.findings[0].diagnosis);
     out_ += ReasonLines(run_.verdict, headline.tells_reason ? 1 : 0, options_);
     Findings();
-    if (const size_t more = a_.findings.size(); more > 1)
-      headline.sentence += fmt::format("; the first of {} findings", more);
     out_ += "\n" + HeadlineBlock(run_.verdict.outcome, headline, options_) + NextLines(run_.next, options_);
     return std::move(out_);
   }

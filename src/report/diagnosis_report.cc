@@ -191,6 +191,7 @@ std::string RenderDiagnosisText(const run::Comparison& comparison, const Diagnos
   const int width = options.width;
   std::string out;
   Headline headline = HeadlineOf(comparison, report.diagnosis ? &*report.diagnosis : nullptr);
+  if (options.quiet) return HeadlineInOne(comparison.verdict.outcome, headline, options);
   if (report.diagnosis) {
     const Diagnosis& d = *report.diagnosis;
     out += Wrap(EscapeLines(d.sentence), static_cast<size_t>(width), 0) + "\n\n";

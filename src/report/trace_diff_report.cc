@@ -86,6 +86,8 @@ class TraceDiffText {
       : diff_(diff), c_(context), options_(options) {}
 
   std::string Render() {
+    const Headline headline = HeadlineOfTraces();
+    if (options_.quiet) return HeadlineInOne(diff_.verdict.outcome, headline, options_);
     for (int side : {0, 1}) Trace(side);
     Identity();
     if (!diff_.points.empty()) {
@@ -94,7 +96,6 @@ class TraceDiffText {
       Growth();
     }
     if (options_.details) Stages();
-    const Headline headline = HeadlineOfTraces();
     out_ += ReasonLines(diff_.verdict, headline.tells_reason ? 1 : 0, options_);
     out_ += "\n" + HeadlineBlock(diff_.verdict.outcome, headline, options_) + NextLines(c_.next, options_);
     return std::move(out_);
