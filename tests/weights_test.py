@@ -4,9 +4,11 @@ product; an embedding of another type than the layers, as the reference's quanti
 
 weights_test.py BUILD_DIRECTORY"""
 import pathlib
+import struct
 import tempfile
 
 import driver
+import gguf_edit
 from driver import run
 
 REFERENCE = "llama.cpp,cpu.library=haswell"
@@ -47,6 +49,21 @@ class Weights(driver.Case):
             model = self.model("TQ2_0", "--embedding", embedding, "--architecture", "bitnet", distribution="ternary")
             result = self.crossval("--model", model, "--prompt", PROMPT, "-n", "2", "--reference", REFERENCE)
             self.agree(result)
+
+    def test_a_massive_activation_that_meets_weights_of_zero(self):
+        """Trained models have single activations a thousand times the rest. The reference multiplies codes as they are stored, from 0
+        on, and takes the offset off in another lane: where the weight is 0, its float sums are large and cancel."""
+        for weights, distribution in (("TQ2_0", "ternary"), ("Q6_K", "gaussian")):
+            path = self.model(weights, "--architecture", "bitnet", "--activation", "silu", "--d-ff", "1536", distribution=distribution)
+            model = gguf_edit.Gguf(path)
+            kind, _, offset, _ = model.tensors["blk.1.ffn_sub_norm.weight"]
+            self.assertEqual(kind, gguf_edit.F32)
+            # Of this column lanes of the product and of the sums differ.
+            struct.pack_into("<f", model.data, offset + 4 * 205, 1e4)
+            path.write_bytes(model.data)
+            audit = run("audit", "--model", path, "--engine", REFERENCE, "--prompt", "a", "--format", "json")
+            self.assertEqual((audit.code, audit.json["verdict"]), (0, "match"), audit)
+            self.agree(self.crossval("--model", path, "--prompt", "a", "--reference", REFERENCE))
 
     def test_a_defect_in_such_a_product_is_placed_and_named(self):
         for weights in ("Q4_K", "IQ4_XS"):

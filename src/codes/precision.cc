@@ -27,27 +27,29 @@ struct PartialSums {
   double UnitSquared() const { return squares + static_cast<double>(n + 1) * (terms / 6 + sum * sum / 3); }
 };
 
-// Some outputs of one row, exactly, and their units.
+// Some outputs of one row, exactly, and their units (docs/numerics.md, "Units").
 struct ExactOutputs {
   std::vector<double> values;
   std::vector<float> units;
 };
 
-ExactOutputs Multiply(const WeightView& w, double scale, const RoundedRow& x,
+ExactOutputs Multiply(const WeightView& w, double scale, std::span<const float> input, ActScheme scheme,
                       std::span<const int64_t> features) {
   ExactOutputs out;
+  const RoundedRow x = RoundRow(input, scheme);
   std::vector<float> row(static_cast<size_t>(w.n_columns));
   for (int64_t f : features) {
     DecodeRow(w, f, row.data());
-    const std::vector<double> minima = BlockMinima(w, f);
-    const size_t block = minima.empty() ? row.size() : row.size() / minima.size();
+    std::vector<double> parts = BlockMinima(w, f);
+    if (parts.empty() && IsIntegerScheme(scheme)) parts = BlockOffsets(w, f);
+    const size_t block = parts.empty() ? row.size() : row.size() / parts.size();
     PartialSums codes, stored;
     for (size_t k = 0; k < row.size(); k++)
-      codes.Add((double(row[k]) - (minima.empty() ? 0 : minima[k / block])) * x.values[k]);
-    for (size_t b = 0; b < minima.size(); b++) {
-      double sum = x.sum_error.size() == minima.size() ? x.sum_error[b] : 0;
+      codes.Add((double(row[k]) - (parts.empty() ? 0 : parts[k / block])) * x.values[k]);
+    for (size_t b = 0; b < parts.size(); b++) {
+      double sum = x.sum_error.size() == parts.size() ? x.sum_error[b] : 0;
       for (size_t k = b * block; k < (b + 1) * block; k++) sum += x.values[k];
-      stored.Add(minima[b] * sum);
+      stored.Add(parts[b] * sum);
     }
     out.values.push_back((codes.sum + stored.sum) * scale);
     out.units.push_back(
@@ -80,7 +82,7 @@ class Product {
   bool Holds(ActScheme scheme) const {
     const WeightView& w = *product_.weights;
     if (!Fits(scheme, w.n_columns)) return false;
-    ExactOutputs exact = Multiply(w, product_.scale, RoundRow(input_, scheme), features_);
+    ExactOutputs exact = Multiply(w, product_.scale, input_, scheme, features_);
     for (size_t i = 0; !product_.bias.empty() && i < features_.size(); i++) {
       exact.values[i] += double(product_.bias[static_cast<size_t>(features_[i])]);
       exact.units[i] = static_cast<float>(std::hypot(double(exact.units[i]), exact.values[i]));

@@ -479,4 +479,53 @@ std::vector<double> BlockMinima(const WeightView& w, int64_t row) {
   return minima;
 }
 
+namespace {
+void AddOffsets(const KSuperBlock& s, int offset, std::vector<double>* offsets) {
+  for (int b = 0; b < 256 / s.block; ++b)
+    offsets->push_back(-double(F16ToF32(s.d) * static_cast<float>(s.scales[b])) * offset);
+}
+}  // namespace
+
+std::vector<double> BlockOffsets(const WeightView& w, int64_t row) {
+  std::vector<double> offsets;
+  if (w.decoder) return offsets;
+  if (w.type == BlockType::kI2_S) return {-double(w.scale)};
+  const std::byte* block = w.data + static_cast<uint64_t>(row) * w.row_bytes;
+  const BlockFormat& format = GetBlockFormat(w.type);
+  const auto add = [&](size_t scale_at, int offset) {
+    offsets.push_back(-double(F16ToF32(LoadLe<uint16_t>(block + scale_at))) * offset);
+  };
+  for (int64_t k = 0; k < w.n_columns; k += format.block_values, block += format.block_bytes) {
+    switch (w.type) {
+      case BlockType::kQ4_0:
+        add(offsetof(BlockQ4_0, d), 8);
+        break;
+      case BlockType::kQ5_0:
+        add(offsetof(BlockQ5_0, d), 16);
+        break;
+      case BlockType::kQ3_K:
+        AddOffsets(UnpackQ3_K(block), 4, &offsets);
+        break;
+      case BlockType::kQ6_K:
+        AddOffsets(UnpackQ6_K(block), 32, &offsets);
+        break;
+      case BlockType::kTQ1_0:
+        add(offsetof(BlockTQ1_0, d), 1);
+        break;
+      case BlockType::kTQ2_0:
+        add(offsetof(BlockTQ2_0, d), 1);
+        break;
+      case BlockType::kQ1_0:
+        add(offsetof(BlockQ1_0, d), 1);
+        break;
+      case BlockType::kQ2_0:
+        add(offsetof(BlockQ2_0, d), 1);
+        break;
+      default:
+        return offsets;
+    }
+  }
+  return offsets;
+}
+
 }  // namespace pb

@@ -193,6 +193,11 @@ void DecodeRow(const WeightView& w, int64_t row, float* out);
 // The minimum of each block of row r, which its format adds to scale times code: n_columns / size
 // values a block, 32 in Q4_1, Q5_1, Q4_K and Q5_K, 16 in Q2_K. Empty where the format has none.
 std::vector<double> BlockMinima(const WeightView& w, int64_t row);
+// The same of formats whose codes are stored as whole numbers from 0 on and lowered by a constant,
+// Q6_K's by 32: -32 times the block's scale. A product may be made of the codes as they are stored,
+// and of these offsets with the sums of what they meet. n_columns / size values a block: 16 in Q3_K
+// and Q6_K, the row in I2_S, else the format's block. Empty where codes are signed, or have a minimum.
+std::vector<double> BlockOffsets(const WeightView& w, int64_t row);
 
 }  // namespace pb
 

@@ -10,6 +10,7 @@
 #include "base/half.h"
 #include "base/random.h"
 #include "formats/gguf.h"
+#include "formats/k_quants.h"
 #include "tests/paths.h"
 
 namespace pb {
@@ -61,6 +62,63 @@ TEST(Block, MinimaAreThoseOfTheRow) {
   EXPECT_EQ(BlockMinima(w, 1), (std::vector<double>{0, 1}));
   w.type = BlockType::kQ8_0;
   EXPECT_TRUE(BlockMinima(w, 1).empty());
+}
+
+// Codes of 0 are worth nothing but their offset. What such a block decodes to is held against the
+// reference's decoder elsewhere (tests of decoders).
+TEST(Block, OffsetsAreWhatCodesOfZeroDecodeTo) {
+  const auto d = F32ToF16(1.5F);
+  const auto check = [](BlockType type, const void* block, int64_t n, size_t n_offsets) {
+    WeightView w;
+    w.type = type, w.data = static_cast<const std::byte*>(block);
+    w.n_rows = 1, w.n_columns = n, w.row_bytes = 1, w.scale = 1.5F;
+    const std::vector<float> values = Decode(type, block, n);
+    const std::vector<double> offsets = BlockOffsets(w, 0);
+    ASSERT_EQ(offsets.size(), n_offsets) << BlockTypeName(static_cast<uint32_t>(type));
+    EXPECT_TRUE(BlockMinima(w, 0).empty());
+    for (int64_t k = 0; k < n; k++)
+      EXPECT_EQ(offsets[static_cast<size_t>(k) * n_offsets / static_cast<size_t>(n)],
+                double(values[static_cast<size_t>(k)]))
+          << BlockTypeName(static_cast<uint32_t>(type)) << " " << k;
+  };
+  BlockQ4_0 q4_0 = {d, {}};
+  BlockQ5_0 q5_0 = {d, {}, {}};
+  BlockTQ1_0 tq1_0 = {{}, {}, d};
+  BlockTQ2_0 tq2_0 = {{}, d};
+  BlockQ1_0 q1_0 = {d, {}};
+  BlockQ2_0 q2_0 = {d, {}};
+  BlockQ3_K q3_k = {};
+  BlockQ6_K q6_k = {};
+  q3_k.d = q6_k.d = d;
+  for (int b = 0; b < 12; b++) q3_k.scales[b] = static_cast<uint8_t>(37 * b);
+  for (int b = 0; b < 16; b++) q6_k.scales[b] = static_cast<int8_t>(8 * b - 64);
+  check(BlockType::kQ4_0, &q4_0, 32, 1);
+  check(BlockType::kQ5_0, &q5_0, 32, 1);
+  check(BlockType::kQ3_K, &q3_k, 256, 16);
+  check(BlockType::kQ6_K, &q6_k, 256, 16);
+  check(BlockType::kTQ1_0, &tq1_0, 256, 1);
+  check(BlockType::kTQ2_0, &tq2_0, 256, 1);
+  check(BlockType::kQ1_0, &q1_0, 128, 1);
+  check(BlockType::kQ2_0, &q2_0, 64, 1);
+  WeightView signed_codes;
+  BlockQ8_0 q8_0 = {d, {}};
+  signed_codes.type = BlockType::kQ8_0, signed_codes.data = reinterpret_cast<const std::byte*>(&q8_0);
+  signed_codes.n_rows = 1, signed_codes.n_columns = 32, signed_codes.row_bytes = sizeof q8_0;
+  EXPECT_TRUE(BlockOffsets(signed_codes, 0).empty());
+}
+
+// Codes of 0 in the first block of three, of 1 in the others: the offset is the row's.
+TEST(Block, TheOffsetOfI2SIsItsScale) {
+  std::byte blocks[3 * kI2SBlockBytes] = {};
+  std::fill(blocks + kI2SBlockBytes, std::end(blocks), std::byte{0x55});
+  WeightView w;
+  w.type = BlockType::kI2_S, w.data = blocks, w.scale = 0.25F;
+  w.n_rows = 1, w.n_columns = 384, w.row_bytes = sizeof blocks;
+  EXPECT_EQ(BlockOffsets(w, 0), std::vector<double>{-0.25});
+  std::vector<float> row(384);
+  DecodeRow(w, 0, row.data());
+  EXPECT_EQ(row[0], -0.25F);
+  EXPECT_EQ(row[200], 0.0F);
 }
 
 TEST(Block, TQ1_0HoldsFiveTritsAByte) {

@@ -35,7 +35,8 @@ TEST_F(SessionTest, ReplayGivesTheBitsOfForward) {
   for (const auto& [key, want] : points) {
     auto [stage, layer] = key;
     if (stage == PB_STAGE_EMBEDDINGS) continue;
-    auto inputs = ReplayInputs(points, harness.weights->model->params().ops, static_cast<pb_stage>(stage), layer);
+    auto inputs =
+        ReplayInputs(points, harness.weights->model->params().ops, static_cast<pb_stage>(stage), layer);
     auto got = ReplayOn(*session, static_cast<pb_stage>(stage), layer, inputs);
     ASSERT_TRUE(got.ok()) << got.error().message;
     EXPECT_EQ(Digest(*got), Digest(want.values)) << pb_vocabulary[stage].name << " of layer " << layer;

@@ -98,9 +98,10 @@ class WeightRows {
     }
     if (r == c_.cell_row) out[c_.cell_column] += static_cast<float>(c_.cell_delta);
   }
-  // (n_blocks), as BlockMinima.
-  std::vector<double> Minima(int64_t r) const {
+  // (n_blocks), as BlockMinima, else as BlockOffsets.
+  std::vector<double> Parts(int64_t r) const {
     std::vector<double> minima = BlockMinima(w_, r);
+    if (minima.empty()) return BlockOffsets(w_, r);
     if (c_.no_minimum) std::fill(minima.begin(), minima.end(), 0);
     return minima;
   }
@@ -320,42 +321,39 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
     return MakeError(Code::kUsage, "weight.cell: there is no weight ({}, {})", c.cell_row, c.cell_column);
   if (c.drop_rows < 0 || c.drop_rows > n_out || c.drop_columns < 0 || c.drop_columns > k_all)
     return MakeError(Code::kUsage, "drop: a matrix of {} x {} has no such tail", w.n_rows, w.n_columns);
+  const WeightRows rows(w, c);
   // Weights that are scale times code and a minimum are multiplied in two parts, the second by sums
-  // of the codes of a block: exact ones, or such as Q8_1 stores.
-  const auto n_minima = static_cast<int64_t>(BlockMinima(w, 0).size());
+  // of the codes of a block: exact ones, or such as Q8_1 stores. An engine may do so with an offset
+  // of the codes, too, which is exact either way and decides units alone.
+  const auto n_parts = static_cast<int64_t>((units ? rows.Parts(0) : BlockMinima(w, 0)).size());
   const bool in_parts =
-      n_minima > 0 && IsIntegerScheme(scheme) && !c.transposed && c.quantiser.block_values == 0;
-  const int64_t per_minimum = in_parts ? k_all / n_minima : 1;
+      n_parts > 0 && IsIntegerScheme(scheme) && !c.transposed && c.quantiser.block_values == 0;
+  const int64_t per_part = in_parts ? k_all / n_parts : 1;
   const int64_t k_end = k_all - c.drop_columns;
   // of a block's values, as it is stored
-  Tiles tiles(n, k_all), sums(in_parts ? n : 0, n_minima);
+  Tiles tiles(n, k_all), sums(in_parts ? n : 0, n_parts);
   for (int64_t i = 0; i < n; i++) {
     PB_ASSIGN(Activations a, Quantise({x.row(i), static_cast<size_t>(k_all)}, scheme, c.quantiser));
     for (int64_t k = 0; k < k_all; k++) tiles.at(i, k) = a.values[static_cast<size_t>(k)];
-    const bool stored = in_parts && static_cast<int64_t>(a.sum_error.size()) == n_minima;
-    for (int64_t b = 0; stored && b < n_minima; b++) sums.at(i, b) = a.sum_error[static_cast<size_t>(b)];
+    const bool stored = in_parts && static_cast<int64_t>(a.sum_error.size()) == n_parts;
+    for (int64_t b = 0; stored && b < n_parts; b++) sums.at(i, b) = a.sum_error[static_cast<size_t>(b)];
     for (int64_t k = 0; in_parts && k < k_end; k++)
-      sums.at(i, k / per_minimum) += a.values[static_cast<size_t>(k)];
+      sums.at(i, k / per_part) += a.values[static_cast<size_t>(k)];
   }
-  const WeightRows rows(w, c);
   const double factor = scale * c.product_factor;
   // Each rounding of a sum that is kept in f16 is one of 2^-11, for 2^-24 of a float32's.
   const double rounding = scheme == ActScheme::kF16Sums ? 0x1p13 : 1;
   Rows y(n, n_out);
   if (units) *units = Rows(n, n_out);
   pool.For(n_out - c.drop_rows, 8, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> row(static_cast<size_t>(k_all)), minimum(static_cast<size_t>(in_parts ? n_minima : 0));
+    std::vector<float> row(static_cast<size_t>(k_all)), part(static_cast<size_t>(in_parts ? n_parts : 0));
     for (int64_t r = begin; r < end; r++) {
       rows.Row(r, row.data());
-      // The minimum's part is a sum of its own. The two parts may cancel, but each is rounded as
-      // large as it is.
-      if (in_parts) {
-        const std::vector<double> minima = rows.Minima(r);
-        std::transform(minima.begin(), minima.end(), minimum.begin(),
-                       [](double m) { return static_cast<float>(m); });
-      }
+      // The second part is a sum of its own. The two may cancel, but each is rounded as large as it
+      // is.
+      if (in_parts) std::ranges::copy(rows.Parts(r), part.begin());
       for (int64_t k = 0; in_parts && k < k_all; k++)
-        row[static_cast<size_t>(k)] -= minimum[static_cast<size_t>(k / per_minimum)];
+        row[static_cast<size_t>(k)] -= part[static_cast<size_t>(k / per_part)];
       for (int64_t start = 0; start < n; start += kTile) {
         double sum[kTile], squares[kTile], stored[kTile] = {}, stored_squares[kTile] = {};
         const int64_t t = start / kTile;
@@ -366,7 +364,7 @@ Result<Rows> Product(const Rows& x, const WeightView& w, double scale, ActScheme
         } else {
           SumTile(row.data(), tiles.tile(t), k_end, sum);
         }
-        if (in_parts) SumTile(minimum.data(), sums.tile(t), n_minima, stored, stored_squares);
+        if (in_parts) SumTile(part.data(), sums.tile(t), n_parts, stored, stored_squares);
         for (int64_t i = start; i < std::min(start + kTile, n); i++) {
           y.row(i)[r] = (sum[i - start] + stored[i - start]) * factor;
           if (units)

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/half.h"
+#include "formats/k_quants.h"
 #include "oracle/ops_for_tests.h"
 
 namespace pb::oracle {
@@ -81,6 +82,34 @@ TEST(Units, TheTwoPartsOfABlockWithAMinimumAreRoundedApart) {
   // order.
   const double a = 254.0 * 254.0, b = 508.0 * 508.0;
   EXPECT_DOUBLE_EQ(units.v[0], std::sqrt(32 * (a + b) + 65 * (2 * a / 6 + b / 3) + 2 * (a + b)));
+}
+
+// Weights of 0 in Q6_K are stored as codes of 32: what meets a large activation is 32 times it, and
+// taken off again.
+TEST(Units, AnOffsetOfCodesIsAPartToo) {
+  BlockQ6_K block = {};
+  block.d = F32ToF16(1);
+  std::fill(std::begin(block.scales), std::end(block.scales), int8_t{1});
+  std::fill(std::begin(block.qh), std::end(block.qh), uint8_t{0xaa});  // 2 << 4 in each
+  WeightView w;
+  w.type = BlockType::kQ6_K;
+  w.data = reinterpret_cast<const std::byte*>(&block), w.n_rows = 1, w.n_columns = 256;
+  w.row_bytes = sizeof block;
+  OpConfig c = OneHead(2);
+  Rows x(1, 256), units;
+  x.v[0] = 127;  // scale 1, so that its code is its value
+  ThreadPool pool(1);
+  auto y = Product(x, w, 1, ActScheme::kQ8_K, c, pool, &units);
+  ASSERT_TRUE(y.ok()) << y.error().message;
+  EXPECT_EQ(y->v[0], 0);
+  // 256 partial sums of 4064, and the mean over all orders of 256 terms of which one is 4064; of the
+  // offsets 16 of -4064, and the same mean over 16.
+  const double a = 4064.0 * 4064.0;
+  EXPECT_DOUBLE_EQ(units.v[0], std::sqrt(256 * a + 257 * (a / 6 + a / 3) + 16 * a + 17 * (a / 6 + a / 3)));
+  // Unrounded activations meet weights, which are 0.
+  auto unrounded = Product(x, w, 1, ActScheme::kNone, c, pool, &units);
+  ASSERT_TRUE(unrounded.ok());
+  EXPECT_EQ(units.v[0], 0);
 }
 
 // f16 holds every whole number up to 2048 and every other one beyond: 2048 + 1 stays, and a sum of
