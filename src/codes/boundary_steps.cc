@@ -5,12 +5,16 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "codes/block_steps.h"
 
 namespace pb::codes {
 namespace {
+
+// What is chosen jointly: so many steps of a block, in so many blocks.
+constexpr size_t kMostSteps = 4, kMostBlocks = 16;
 
 int CodeOf(float x, const ActBlock& b) { return static_cast<int>(std::nearbyint(x * b.to_code)); }
 
@@ -61,7 +65,86 @@ compare::CodeExplanation BoundarySteps::Explain(std::span<const double> differen
     ReadRow(j);
     for (compare::BoundaryCode& step : effects_) step.effect[i] = Effect(std::array{std::pair(step.id, 1)});
   }
-  return compare::ExplainByCodes(difference, effects_, bound_norm);
+  compare::CodeExplanation found = compare::ExplainByCodes(difference, effects_, bound_norm);
+  if (found.remainder_ratio > 1) ExplainJointly(difference, bound_norm, features, &found);
+  return found;
+}
+
+// Steps of one block do not add up where a stored sum or a scale is rounded. From what was found as if
+// they did, every block of several steps takes the choice of them that leaves least, in turn.
+void BoundarySteps::ExplainJointly(std::span<const double> difference, double bound_norm,
+                                   std::span<const int64_t> features, compare::CodeExplanation* found) {
+  const auto n = difference.size();
+  std::map<int64_t, Steps> of_block;
+  for (size_t i = 0; i < steps_.size(); i++)
+    of_block[BlockOf(steps_[i])].emplace_back(static_cast<int64_t>(i), 0);
+  std::erase_if(of_block, [](const auto& b) { return b.second.size() < 2 || b.second.size() > kMostSteps; });
+  if (of_block.empty() || of_block.size() > kMostBlocks) return;
+  struct Choices {
+    std::vector<Steps> steps;                  // in both engines; one that is 0 is left out
+    std::vector<std::vector<double>> effects;  // of each, (n)
+    size_t taken = 0;
+  };
+  std::vector<Choices> blocks;
+  Steps rest_steps;  // of all other blocks
+  for (const auto& step : found->steps)
+    if (!of_block.contains(BlockOf(steps_[static_cast<size_t>(step.first)]))) rest_steps.push_back(step);
+  for (const auto& [at, own] : of_block) {
+    Choices& c = blocks.emplace_back();
+    Steps before;
+    for (const auto& step : found->steps)
+      if (BlockOf(steps_[static_cast<size_t>(step.first)]) == at) before.push_back(step);
+    size_t n_choices = 1;
+    for (size_t k = 0; k < own.size(); k++) n_choices *= 3;
+    for (size_t choice = 0; choice < n_choices; choice++) {
+      Steps& steps = c.steps.emplace_back();
+      size_t digits = choice;
+      for (const auto& [id, none] : own) {
+        if (digits % 3 != 0) steps.emplace_back(id, digits % 3 == 1 ? 1 : -1);
+        digits /= 3;
+      }
+      if (steps == before) c.taken = choice;
+    }
+    c.effects.assign(n_choices, std::vector<double>(n));
+  }
+  std::vector<double> rest(difference.begin(), difference.end());
+  for (size_t i = 0; i < n; i++) {
+    ReadRow(features.empty() ? static_cast<int64_t>(i) : features[i]);
+    rest[i] -= Effect(rest_steps);
+    for (Choices& c : blocks) {
+      for (size_t k = 0; k < c.steps.size(); k++) c.effects[k][i] = Effect(c.steps[k]);
+      rest[i] -= c.effects[c.taken][i];
+    }
+  }
+  const auto square_with = [&](const Choices& c, size_t k) {
+    double square = 0;
+    for (size_t i = 0; i < n; i++) {
+      const double value = rest[i] + c.effects[c.taken][i] - c.effects[k][i];
+      square += value * value;
+    }
+    return square;
+  };
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (Choices& c : blocks) {
+      size_t best = c.taken;
+      double least = square_with(c, best);
+      for (size_t k = 0; k < c.steps.size(); k++)
+        if (const double square = square_with(c, k); square < least * (1 - 1e-12)) least = square, best = k;
+      if (best == c.taken) continue;
+      for (size_t i = 0; i < n; i++) rest[i] += c.effects[c.taken][i] - c.effects[best][i];
+      c.taken = best, changed = true;
+    }
+  }
+  found->steps = rest_steps;
+  double square = 0;
+  for (const Choices& c : blocks)
+    found->steps.insert(found->steps.end(), c.steps[c.taken].begin(), c.steps[c.taken].end());
+  for (double value : rest) square += value * value;
+  const double norm = std::sqrt(square);
+  found->remainder_ratio = norm == 0        ? 0
+                           : bound_norm > 0 ? norm / bound_norm
+                                            : std::numeric_limits<double>::infinity();
 }
 
 void BoundarySteps::Subtract(const Steps& steps, float* outputs) {

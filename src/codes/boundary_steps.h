@@ -62,6 +62,8 @@ class BoundarySteps {
   }
   double MinimumOf(int64_t block) const { return minima_.empty() ? 0 : minima_[static_cast<size_t>(block)]; }
   double Effect(std::span<const std::pair<int64_t, int>> steps) const;
+  void ExplainJointly(std::span<const double> difference, double bound_norm,
+                      std::span<const int64_t> features, compare::CodeExplanation* found);
   double CodesTimesWeights(int64_t block) const;
   double Product(int64_t block, const Stepped& stepped, double codes_times_weights) const;
 

@@ -114,6 +114,28 @@ TEST(BoundarySteps, AScaleThatIsOffByAnUlpOnNoBoundaryIsADefect) {
         1);
 }
 
+// Codes of one block whose stored sum, d x 2005 = 260.65, is rounded to 260.75 as d x 2006 = 260.78 is;
+// d x 2007 = 260.91 to 261. Neither of two codes that step moves it, both do.
+TEST(BoundarySteps, CodesOfABlockStepTogetherWhereItsStoredSumIsRounded) {
+  const float d = 0.13f;
+  std::vector<float> x(32, 0);
+  x[0] = 127 * d, x[1] = x[2] = 10.5f * d, x[3] = 4 * d;
+  std::fill_n(x.begin() + 4, 18, 103 * d);
+  const Minima m({2, -1});
+  const WeightView view = m.view(2);
+  BoundarySteps steps(x, ActScheme::kQ8_1, view, 1);
+  const auto found = steps.Explain(V{2 * 0.25, -0.25}, 1e-6);
+  EXPECT_LE(found.remainder_ratio, 1);
+  EXPECT_EQ(steps.Count(found.steps).codes, 2);
+  EXPECT_EQ(steps.Count(found.steps).all(), 2);
+  std::vector<float> outputs{1, 1};
+  steps.Subtract(found.steps, outputs.data());
+  EXPECT_EQ(outputs, (std::vector<float>{0.5f, 1.25f}));
+  // Of half of it, and of one output alone, they are no explanation.
+  for (const V& difference : {V{0.25, -0.125}, V{0.5, 0}})
+    EXPECT_GT(steps.Explain(difference, 1e-6).remainder_ratio, 1);
+}
+
 // A block whose every code is whole, taken twice or not at all.
 TEST(BoundarySteps, ABlockThatIsDoubledOrAbsentIsADefect) {
   std::vector<float> x(256, 0);

@@ -33,6 +33,7 @@ struct RowProduct {
   const WeightView* weights;
   double scale;
   ActScheme scheme;
+  Finish finish = {};
 };
 
 // What the error of one row may be, and whether it is more. A column's error is beyond its bound only
@@ -59,6 +60,12 @@ RowError ErrorOfRow(std::span<const double> difference, std::span<const float> r
   return {of_value, beyond};
 }
 
+// Adds to an output what is added to it before its finish.
+void Move(const Finish& finish, double change, float* output) {
+  const double y = finish.Undo(*output);
+  *output += static_cast<float>(finish.Of(y + change) - finish.Of(y));
+}
+
 // Takes from one row of the candidate what steps on rounding boundaries explain of its difference.
 // `index`: of the row in the bound.
 StepCounts TakeSteps(const RowProduct& product, const compare::LocalBound& bound, int64_t index,
@@ -68,8 +75,18 @@ StepCounts TakeSteps(const RowProduct& product, const compare::LocalBound& bound
   const RowError error = ErrorOfRow(difference, reference, bound, index, position);
   if (!error.beyond) return {};
   BoundarySteps boundary(product.input, product.scheme, *product.weights, product.scale);
+  // Steps move what the product gives, before its finish.
+  const Finish& finish = product.finish;
+  for (size_t j = 0; finish.any() && j < reference.size(); j++)
+    difference[j] = finish.Undo(candidate[j]) - finish.Undo(reference[j]);
   const compare::CodeExplanation found = boundary.Explain(difference, error.bound_norm);
-  boundary.Subtract(found.steps, candidate);
+  if (!finish.any()) {
+    boundary.Subtract(found.steps, candidate);
+  } else {
+    std::vector<float> change(reference.size());
+    boundary.Subtract(found.steps, change.data());
+    for (size_t j = 0; j < reference.size(); j++) Move(finish, change[j], &candidate[j]);
+  }
   return boundary.Count(found.steps);
 }
 
@@ -82,7 +99,7 @@ StepCounts TakeSteps(const drive::PointPair& pair, const ProductWeights& product
   for (int64_t i = 0; i < n_rows; i++)
     counts.Add(TakeSteps(
         {input.subspan(static_cast<size_t>(i * n_columns), static_cast<size_t>(n_columns)), &w, product.scale,
-         scheme},
+         scheme, product.finish},
         *pair.bound, i, pair.point.first_position + static_cast<int32_t>(i),
         pair.reference.subspan(static_cast<size_t>(i * n_features), static_cast<size_t>(n_features)),
         candidate->data() + i * n_features));
@@ -109,7 +126,12 @@ void CodeExplainer::ByPrecision(const drive::PointPair& pair, const ProductWeigh
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
   const std::vector<float> expected =
       SchemeDifference(*product.weights, product.scale, input, difference->scheme[0], difference->scheme[1]);
-  for (size_t i = 0; i < candidate.size(); i++) candidate[i] -= expected[i];
+  for (size_t i = 0; i < candidate.size(); i++) {
+    if (product.finish.any())
+      Move(product.finish, -double(expected[i]), &candidate[i]);
+    else
+      candidate[i] -= expected[i];
+  }
   const bool f16_sums =
       difference->scheme[0] == ActScheme::kF16Sums || difference->scheme[1] == ActScheme::kF16Sums;
   const compare::LocalBound bound =

@@ -74,7 +74,7 @@ class Product {
       : product_(product), input_(input) {
     const int64_t n = std::min(kFeatures, product.weights->n_rows);
     for (int64_t i = 0; i < n; i++) features_.push_back(i * product.weights->n_rows / n);
-    for (int64_t f : features_) output_.push_back(output[static_cast<size_t>(f)]);
+    for (int64_t f : features_) output_.push_back(product.finish.Undo(output[static_cast<size_t>(f)]));
   }
 
   // Whether a scheme gives the output: within its bound, or but for what lies on a rounding
@@ -87,13 +87,15 @@ class Product {
       exact.values[i] += double(product_.bias[static_cast<size_t>(features_[i])]);
       exact.units[i] = static_cast<float>(std::hypot(double(exact.units[i]), exact.values[i]));
     }
+    for (size_t i = 0; i < features_.size(); i++)
+      exact.units[i] += static_cast<float>(product_.finish.UnitsAt(exact.values[i]));
     const compare::LocalBound bound = scheme == ActScheme::kF16Sums
                                           ? compare::F16SumsFromUnits(exact.units)
                                           : compare::BoundFromUnits(PB_STAGE_Q_PROJ, exact.units);
     std::vector<double> difference;
     double error = 0;
     for (size_t i = 0; i < output_.size(); i++) {
-      difference.push_back(double(output_[i]) - exact.values[i]);
+      difference.push_back(output_[i] - exact.values[i]);
       error += difference.back() * difference.back();
     }
     const double limit = bound.OfRow(0, static_cast<int64_t>(output_.size()), 0, 0);
@@ -107,7 +109,7 @@ class Product {
   const ProductWeights& product_;
   std::span<const float> input_;
   std::vector<int64_t> features_;
-  std::vector<float> output_;
+  std::vector<double> output_;  // before its finish
 };
 
 // The scheme that held for most of some products, and that for more than half. Sums in f16, whose

@@ -43,8 +43,22 @@ std::string BlockParts(ActScheme scheme, const host::Codes& codes, size_t first,
 ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer) {
   const StageWeights& w = model.weights(stage, layer);
   if (!stages::kProducts.Contains(stage) || !w.matrix.data) return {};
-  return {&w.matrix, w.scale,
-          stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage, w.bias};
+  const HyperParameters& p = model.params();
+  ProductWeights product{&w.matrix, w.scale,
+                         stages::InputsOf(static_cast<pb_stage>(stage), p.ops).front().stage, w.bias};
+  if (stage == PB_STAGE_LOGITS) product.finish = {p.logit_scale, p.logit_cap};
+  return product;
+}
+
+double Finish::Of(double y) const { return cap > 0 ? cap * std::tanh(factor * y / cap) : factor * y; }
+double Finish::Undo(double value) const {
+  constexpr double kMost = 1 - 0x1p-24;
+  return (cap > 0 ? cap * std::atanh(std::clamp(value / cap, -kMost, kMost)) : value) / factor;
+}
+double Finish::UnitsAt(double y) const {
+  if (!any()) return 0;
+  const double value = Of(y), slope = cap > 0 ? 1 - value * value / (cap * cap) : 1;
+  return (std::fabs(factor * y) + (cap > 0 ? 3 * std::fabs(value) : 0)) / std::fabs(factor * slope);
 }
 
 ExpertWeights ExpertOf(const Model& model, int32_t stage, int32_t layer, int64_t expert) {

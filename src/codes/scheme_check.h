@@ -17,12 +17,26 @@
 
 namespace pb::codes {
 
+// What is made of each output y of a product at its end, of logits alone: cap x tanh(factor x y / cap),
+// factor x y where there is no cap (0).
+struct Finish {
+  double factor = 1, cap = 0;
+  bool any() const { return factor != 1 || cap > 0; }
+  double Of(double y) const;
+  // The y of a value; of one at the cap or beyond, what lies a float32's roundoff below it.
+  double Undo(double value) const;
+  // What rounding of the finish itself moves a value by, in units of float32's roundoff and of y; as
+  // the arbiter has it (docs/numerics.md, "Units").
+  double UnitsAt(double y) const;
+};
+
 // A product of the vocabulary: its matrix, the factor beside it, and the stage that is its input.
 struct ProductWeights {
   const WeightView* weights = nullptr;  // null: the stage is no product
   double scale = 1;
   pb_stage input = PB_STAGE_UNMAPPED;
   std::span<const float> bias = {};  // of each output; may be empty
+  Finish finish = {};                // after scale and bias
 };
 ProductWeights ProductOf(const Model& model, int32_t stage, int32_t layer);
 // One expert of a product of experts.

@@ -203,6 +203,9 @@ double CapUnits(double y, double cap) { return cap > 0 ? 3 * std::fabs(y) : 0; }
 
 // the least normal float32 in units of the roundoff
 constexpr double kUnderflow = 0x1p-126 / 0x1p-24;
+// x / (1 + exp(-x)) is 0 from where the exponential overflows, at x = -88.7; the exact value there, in
+// units of the roundoff.
+constexpr double kSiluUnderflow = 88.73 * 0x1p-128 / 0x1p-24;
 
 // Units of values that one operation rounds. What is less than the least normal float32 has no
 // roundoff of its own: it may be rounded to a coarser grid, or to 0.
@@ -542,6 +545,8 @@ Rows Activate(const Rows& gate, const OpConfig& c, Rows* units) {
   const bool table = c.act_table || (c.gelu_f16 && c.activation == Act::kGeluTanh);
   for (double& x : y.v) x = table ? Tabulated(x, c.activation) : ActivateOne(x, c.activation);
   OwnUnits(y, units);
+  if (units && (c.activation == Act::kSilu || c.activation == Act::kSwigluOai))
+    for (double& unit : units->v) unit += kSiluUnderflow;
   // GELU's 1 + erf cancels where the gate is negative.
   if (units && !table && (c.activation == Act::kGelu || c.activation == Act::kGeluTanh))
     for (size_t i = 0; i < y.v.size(); i++) units->v[i] += std::fabs(gate.v[i]) / 2;
@@ -557,6 +562,9 @@ Rows Multiply(const Rows& a, const Rows& b, const OpConfig& c, Rows* units) {
   };
   for (size_t i = 0; !c.gate_alone && i < y.v.size(); i++) y.v[i] *= up(b.v[i]);
   OwnUnits(y, units);
+  // an activation that is not shown apart may have been 0 in the engine
+  for (size_t i = 0; units && !c.gate_alone && i < y.v.size(); i++)
+    units->v[i] += kSiluUnderflow * std::fabs(up(b.v[i]));
   // 1 + x is rounded, as large as 1 is.
   for (size_t i = 0; units && c.gate_offset != 0 && i < y.v.size(); i++)
     units->v[i] += std::fabs(a.v[i]) * (1 + std::fabs(b.v[i]));

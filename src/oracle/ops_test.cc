@@ -84,6 +84,21 @@ TEST(Units, TheTwoPartsOfABlockWithAMinimumAreRoundedApart) {
   EXPECT_DOUBLE_EQ(units.v[0], std::sqrt(32 * (a + b) + 65 * (2 * a / 6 + b / 3) + 2 * (a + b)));
 }
 
+// In float32 exp(89) is infinite and x / (1 + exp(-x)) is 0, for an exact -89 exp(-89).
+TEST(Units, SiluIsZeroFromWhereItsExponentialOverflows) {
+  OpConfig c = OneHead(2);
+  c.activation = Act::kSilu;
+  Rows units;
+  const Rows y = Activate(RowOf({-89}), c, &units);
+  const float in_float = -89.0F / (1.0F + std::exp(89.0F));
+  EXPECT_EQ(in_float, 0);
+  EXPECT_LE(std::fabs(y.v[0] - double(in_float)), 16 * 0x1p-24 * units.v[0]);
+  const Rows gated = Multiply(y, RowOf({3000}), c, &units);
+  EXPECT_LE(std::fabs(gated.v[0]), 16 * 0x1p-24 * units.v[0]);
+  // of a size that float32 holds nothing is forgiven
+  EXPECT_LT(16 * 0x1p-24 * units.v[0], 1e-30);
+}
+
 // Weights of 0 in Q6_K are stored as codes of 32: what meets a large activation is 32 times it, and
 // taken off again.
 TEST(Units, AnOffsetOfCodesIsAPartToo) {
