@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -13,8 +14,8 @@
 namespace pb::codes {
 namespace {
 
-// What is chosen jointly: so many steps of a block, in so many blocks.
-constexpr size_t kMostSteps = 4, kMostBlocks = 16;
+// What is chosen jointly: so many steps of a block; so many effects in all.
+constexpr size_t kMostSteps = 6, kMostEffects = size_t{1} << 22;
 
 int CodeOf(float x, const ActBlock& b) { return static_cast<int>(std::nearbyint(x * b.to_code)); }
 
@@ -71,15 +72,18 @@ compare::CodeExplanation BoundarySteps::Explain(std::span<const double> differen
 }
 
 // Steps of one block do not add up where a stored sum or a scale is rounded. From what was found as if
-// they did, every block of several steps takes the choice of them that leaves least, in turn.
+// they did, every block takes the choice of them that leaves least, in turn.
 void BoundarySteps::ExplainJointly(std::span<const double> difference, double bound_norm,
                                    std::span<const int64_t> features, compare::CodeExplanation* found) {
   const auto n = difference.size();
   std::map<int64_t, Steps> of_block;
   for (size_t i = 0; i < steps_.size(); i++)
     of_block[BlockOf(steps_[i])].emplace_back(static_cast<int64_t>(i), 0);
-  std::erase_if(of_block, [](const auto& b) { return b.second.size() < 2 || b.second.size() > kMostSteps; });
-  if (of_block.empty() || of_block.size() > kMostBlocks) return;
+  std::erase_if(of_block, [](const auto& b) { return b.second.size() > kMostSteps; });
+  const bool together = std::ranges::any_of(of_block, [](const auto& b) { return b.second.size() > 1; });
+  size_t n_effects = 0;
+  for (const auto& [at, own] : of_block) n_effects += n * static_cast<size_t>(std::pow(3, own.size()));
+  if (!together || n_effects > kMostEffects) return;
   struct Choices {
     std::vector<Steps> steps;                  // in both engines; one that is 0 is left out
     std::vector<std::vector<double>> effects;  // of each, (n)
