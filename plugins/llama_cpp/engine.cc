@@ -11,7 +11,6 @@
 
 #include "ggml-backend.h"
 #include "llama_cpp/adapter.h"
-#include "llama_cpp/differences.h"
 
 namespace pb::llama_cpp {
 namespace {
@@ -52,11 +51,11 @@ pb_error* SetInt(const pb_setting& s, int64_t low, int64_t high, int* out) {
   return nullptr;
 }
 
-pb_error* SetFlash(const pb_setting& s, llama_flash_attn_type* out) {
+pb_error* ReadFlash(const pb_setting& s, Flash* out) {
   const std::string_view value = s.value;
-  if (value == "off") return *out = LLAMA_FLASH_ATTN_TYPE_DISABLED, nullptr;
-  if (value == "on") return *out = LLAMA_FLASH_ATTN_TYPE_ENABLED, nullptr;
-  if (value == "auto") return *out = LLAMA_FLASH_ATTN_TYPE_AUTO, nullptr;
+  if (value == "off") return *out = Flash::kOff, nullptr;
+  if (value == "on") return *out = Flash::kOn, nullptr;
+  if (value == "auto") return *out = Flash::kAuto, nullptr;
   return BadValue(s, "off on auto");
 }
 
@@ -98,7 +97,7 @@ pb_error* ApplyOne(const pb_setting& s, Settings* to) {
   if (key == "ubatch") return SetInt(s, 1, 65536, &to->ubatch);
   if (key == "n_ctx") return SetInt(s, 0, 1 << 24, &to->n_ctx);
   if (key == "kv.type") return SetKvType(s, &to->kv_type);
-  if (key == "attn.flash") return SetFlash(s, &to->flash);
+  if (key == "attn.flash") return ReadFlash(s, &to->flash);
   if (key == "noise.seed") return SetNoise(s, &to->noise_seed);
   if (key == "norm.eps") return SetDeclared(s, "attention.layer_norm_rms_epsilon", 0, to);
   if (key == "rope.base") return SetDeclared(s, "rope.freq_base", 1, to);

@@ -189,13 +189,13 @@ class Replayer {
       case GGML_OP_SOFT_MAX: {
         if (rule_.stage != PB_STAGE_ATTN_SCORES_SOFTMAX) return nullptr;
         ggml_tensor* softmax = ggml_soft_max_ext(c, Attention(0, -INFINITY), Mask(), 1, 0);
-        if (step.src[2]) ggml_soft_max_add_sinks(softmax, step.src[2]);
+        if (step.src[2] && !AddSinks(softmax, step.src[2])) return nullptr;
         return softmax;
       }
       case GGML_OP_ADD:
         return ggml_add(c, Rows(0), Rows(1));
-      case GGML_OP_GLU:
-        return ggml_glu_split(c, Rows(0), Rows(1), ggml_get_glu_op(&step));
+      case kOpGlu:
+        return GluSplitAs(c, Rows(0), Rows(1), &step);
       default:
         return nullptr;
     }
