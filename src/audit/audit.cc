@@ -200,7 +200,7 @@ Status AuditRun::OpenArbiters() {
         {ReasonCode::kUnsupported,
          "the engine runs flash attention, whose rounding the arbiter does not know; run it with "
          "--set attn.flash=off"});
-  judge_ = std::make_unique<OpJudge>(*arbiter_, own_.get(), &out_);
+  judge_ = std::make_unique<OpJudge>(*arbiter_, own_.get(), request_.precision.strict, &out_);
   return {};
 }
 

@@ -75,8 +75,8 @@ diagnose::Diagnosis TellNonFinite(const diagnose::Culprit& op, const compare::Po
 
 }  // namespace
 
-OpJudge::OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, Audit* out)
-    : arbiter_(arbiter), own_(own), out_(out), shape_(arbiter.model().params().shape()) {}
+OpJudge::OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, bool strict, Audit* out)
+    : arbiter_(arbiter), own_(own), strict_(strict), out_(out), shape_(arbiter.model().params().shape()) {}
 
 void OpJudge::BeginPrompt(int32_t prompt) {
   op_.inputs.Clear();
@@ -160,10 +160,26 @@ Status OpJudge::Judge(diagnose::Culprit& op, const host::TensorRef& tensor) {
                                    expected->recomputed.front()));
     return {};
   }
+  if (!found.agrees && stage == PB_STAGE_ATTN_CONTEXT) {
+    PB_ASSIGN(const bool unrounded, IsUnrounded(op, tensor.data));
+    if (unrounded) return {};
+  }
   if (!found.agrees) Explain(op, tensor.data, *expected, found);
   if (out_->run.token_errors) KeepTokens(op, tensor.data, *expected, found.row);
   rows_.push_back(found.row);
   return {};
+}
+
+Result<bool> OpJudge::IsUnrounded(const diagnose::Culprit& op, std::span<const float> output) {
+  if (strict_ || host::FactText(arbiter_.session(), "kv.type") != "f16") return false;
+  PB_ASSIGN(const diagnose::Expectation expected, arbiter_.Expect(op, TokensOf(op), "attn.rounded=0"));
+  diagnose::Agreement found = arbiter_.Compare(op, output, expected.output.values, expected.units);
+  if (!found.agrees) return false;
+  if (out_->run.token_errors) KeepTokens(op, output, expected, found.row);
+  found.row.explained_by_precision = true;
+  found.row.explanation = "its probabilities are not rounded to f16";
+  rows_.push_back(std::move(found.row));
+  return true;
 }
 
 void OpJudge::KeepTokens(const diagnose::Culprit& op, std::span<const float> output,

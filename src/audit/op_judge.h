@@ -17,7 +17,8 @@ class OpJudge {
  public:
   // `arbiter`: of the file that declares the ops. `own`: of the file that the engine read, where
   // that is another one; else null. Both outlive this.
-  OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, Audit* out);
+  // `strict`: probabilities are rounded as the engine's settings have it, or it is wrong.
+  OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, bool strict, Audit* out);
 
   // Positions count from 0 again.
   void BeginPrompt(int32_t prompt);
@@ -41,6 +42,9 @@ class OpJudge {
  private:
   // Judges the point that `op` describes but for its bound.
   Status Judge(diagnose::Culprit& op, const host::TensorRef& tensor);
+  // Whether a context that does not agree is that of probabilities which are not rounded to f16, as
+  // the cache is; it is judged by that then.
+  Result<bool> IsUnrounded(const diagnose::Culprit& op, std::span<const float> output);
   void Explain(const diagnose::Culprit& op, std::span<const float> output,
                const diagnose::Expectation& declared, const diagnose::Agreement& found);
   // What each token has of it, where that was asked for.
@@ -66,6 +70,7 @@ class OpJudge {
   };
   diagnose::FileArbiter& arbiter_;
   diagnose::FileArbiter* own_;
+  bool strict_;
   Audit* out_;
   stages::ModelShape shape_;
   std::vector<int32_t> tokens_;  // of the pass
