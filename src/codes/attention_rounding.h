@@ -26,9 +26,10 @@ class AttentionRounding {
 
  private:
   stages::ModelShape shape_;
-  std::map<int32_t, std::vector<float>> values_;  // by layer, rounded to f16: (positions, kv heads x head_dim)
-  int32_t layer_ = -1;                            // of the probabilities
-  std::vector<float> probabilities_;              // (n_rows, n_heads, positions)
+  std::map<int32_t, std::vector<float>>
+      values_;                        // by layer, rounded to f16: (positions, kv heads x head_dim)
+  int32_t layer_ = -1;                // of the probabilities
+  std::vector<float> probabilities_;  // (n_rows, n_heads, positions)
 };
 
 }  // namespace pb::codes

@@ -286,7 +286,8 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
   if (pair.point.stage == PB_STAGE_EXPERT_IDS && row.bound_ratio > 1 && finite) ByTie(pair);
   if (stages::kExpertProducts.Contains(pair.point.stage) && row.bound_ratio > 1 && finite && check_)
     ByExperts(pair);
-  if (attention_ && pair.point.stage == PB_STAGE_ATTN_CONTEXT && row.bound_ratio > 1 && finite) ByAttention(pair);
+  if (attention_ && pair.point.stage == PB_STAGE_ATTN_CONTEXT && row.bound_ratio > 1 && finite)
+    ByAttention(pair);
   const bool activates = pair.point.stage == PB_STAGE_FFN_ACT || pair.point.stage == PB_STAGE_FFN_GATED;
   if (activates && row.bound_ratio > 1 && activation && activation->value == Activation::kGeluTanh)
     ByTable(pair);
@@ -299,8 +300,8 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
     if (product.weights->n_rows == 1 && !input.empty()) ByTerms(pair, product, input);
     PrecisionDifference* difference = nullptr;
     if (differences_)
-      difference =
-          FindDifference(*differences_, ClassOf(*product.weights, pair.point.stage == PB_STAGE_LOGITS));
+      difference = FindDifference(
+          *differences_, ClassOf(*product.weights, pair.point.stage == PB_STAGE_LOGITS), pair.shape[0]);
     if (!input.empty() && difference && row.bound_ratio > 1)
       ByPrecision(pair, product, difference, input);
     else if (!input.empty() && check_ && row.bound_ratio > 1)

@@ -62,7 +62,7 @@ class CodeExplainer {
   std::shared_ptr<const Model> model_;
   const SchemeCheck* check_;
   std::vector<PrecisionDifference>* differences_;
-  ProductInputs inputs_;          // the reference's
+  ProductInputs inputs_;  // the reference's
   std::optional<AttentionRounding> attention_;
   std::vector<float> gate_, up_;  // the reference's, of the layer at hand
 };

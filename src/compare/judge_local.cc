@@ -179,9 +179,10 @@ class LocalCheck {
     if (!attention.empty())
       verdict_->reasons.push_back(
           {attention.size() > 1 ? Outcome::kMatch : Outcome::kDrift, ReasonCode::kPrecisionDiffers,
-           fmt::format("{} attention context{} of probabilities that one side rounds to f16, as its cache is, "
-                       "and the other does not; each is right by its own",
-                       attention.size(), attention.size() == 1 ? " is" : "s are")});
+           fmt::format(
+               "{} attention context{} of probabilities that one side rounds to f16, as its cache is, "
+               "and the other does not; each is right by its own",
+               attention.size(), attention.size() == 1 ? " is" : "s are")});
     if (tied)
       Add(ReasonCode::kNearTie,
           fmt::format("{}: {}{}", PointName(tied->stage, tied->layer), tied->explanation,
