@@ -117,6 +117,27 @@ std::optional<Traits> TraitsOf(const std::string& cpu_path, ggml_type type) {
   }
 }
 
+// bitnet.cpp's own rounding of a row, which no table of types has: codes, the factor that made them, and their sum.
+using RowOfI8S = void(const float*, void*, int64_t, float*, int32_t*);
+RowOfI8S* FindI8S(const std::string& cpu_path, ggml_type type) {
+  if (std::string_view(ggml_type_name(type)) != "i8_s") return nullptr;
+  const std::unique_ptr<void, int (*)(void*)> library(dlopen(cpu_path.c_str(), RTLD_NOW | RTLD_NOLOAD),
+                                                      dlclose);
+  return library ? reinterpret_cast<RowOfI8S*>(dlsym(library.get(), "quantize_row_i8_s")) : nullptr;
+}
+
+void ReadI8S(RowOfI8S* quantise, const pb_tensor& input, ActivationCodes* out) {
+  out->scheme = "bitnet", out->block = out->n_columns;
+  for (int64_t i = 0; i < out->n_rows; ++i) {
+    std::vector<int8_t> row(static_cast<size_t>(out->n_columns));
+    float factor = 0;
+    int32_t sum = 0;
+    quantise(static_cast<const float*>(input.data) + i * out->n_columns, row.data(), out->n_columns, &factor, &sum);
+    out->codes.insert(out->codes.end(), row.begin(), row.end());
+    out->scales.push_back(1 / factor);
+  }
+}
+
 }  // namespace
 
 pb_error* CodesOf(const pb_session* session, const PointRule& rule, const pb_tensor& input,
@@ -136,15 +157,18 @@ pb_error* CodesOf(const pb_session* session, const PointRule& rule, const pb_ten
   if (type == GGML_TYPE_Q8_0 && HasLayout<Q8_0>(type)) read = ReadBlocks<Q8_0>, out->scheme = "q8_0";
   if (type == GGML_TYPE_Q8_1 && HasLayout<Q8_1>(type)) read = ReadBlocks<Q8_1>, out->scheme = "q8_1";
   if (type == GGML_TYPE_Q8_K && HasLayout<Q8_K>(type)) read = ReadBlocks<Q8_K>, out->scheme = "q8_k";
-  if (!read || !quantise || !traits->vec_dot) {
+  RowOfI8S* i8_s = FindI8S(cpu_path, type);
+  if (!i8_s && (!read || !quantise || !traits->vec_dot)) {
     return Unsupported(rule, std::string(ggml_is_quantized(type) ? "its input's codes are not known here"
                                                                  : "its input is not quantised") +
                                  ": the type traits give " + ggml_type_name(type) + " for weights of " +
                                  ggml_type_name(weight->type));
   }
-  out->maker = "recomputed with the library's own type traits (" + library + ")";
+  out->maker = i8_s ? "recomputed with the library's own quantize_row_i8_s (" + library + ")"
+                    : "recomputed with the library's own type traits (" + library + ")";
   const Columns columns = rule.shape.columns.n > 0 ? rule.shape.columns : Columns{0, weight->ne[1]};
   out->n_rows = input.shape[0], out->n_columns = weight->ne[0], out->n_outputs = columns.n;
+  if (i8_s) return ReadI8S(i8_s, input, out), nullptr;
   out->block = ggml_blck_size(type);
   std::vector<std::vector<char>> rows(out->n_rows, std::vector<char>(ggml_row_size(type, out->n_columns)));
   for (int64_t i = 0; i < out->n_rows; ++i) {

@@ -204,6 +204,12 @@ bool AddSinks(T* softmax, T* sinks) {
     return false;
 }
 
+// Blocks from float, where it takes one argument more.
+template <typename E = ggml_type>
+size_t ggml_quantize_chunk(Given<ggml_type> type, const float* values, void* blocks, int64_t start, int64_t n_rows,
+                           int64_t n_columns, const float* importance) {
+  return ggml_quantize_chunk(static_cast<E>(type.value), values, blocks, start, n_rows, n_columns, importance, nullptr);
+}
 // Traits of types, where the table is handed out by value.
 template <typename E = ggml_type>
 const auto* ggml_get_type_traits(Given<ggml_type> type) {

@@ -17,13 +17,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// As the library says, else as set-up knows it, which built the library from there.
+std::string Commit() {
+  if (const char* commit = ggml_commit(); *commit) return commit;
+#ifdef PB_REFERENCE_COMMIT
+  return PB_REFERENCE_COMMIT;
+#else
+  return "unknown";
+#endif
+}
+
 // The release as set-up knows it, else as the library says.
 std::string Version() {
 #ifdef PB_REFERENCE_VERSION
   return PB_REFERENCE_VERSION;
 #else
   if (const char* version = llama_version()) return version;
-  return std::string("commit ") + ggml_commit();
+  return "commit " + Commit().substr(0, 12);
 #endif
 }
 
@@ -267,7 +277,7 @@ pb_error* Describe(pb_engine* engine, pb_fact_fn fact, void* ctx) {
     std::vector<Fact> facts = {
         {"name", "llama.cpp", "observed"},
         {"version", Version(), "observed"},
-        {"commit", ggml_commit(), "observed"},
+        {"commit", Commit(), "observed"},
         {"build", llama_print_system_info(), "observed"},
         {"isa", cpu, engine->settings.cpu_library.empty() ? "default" : "set"},
         {"threads", std::to_string(engine->settings.threads), engine->settings.OriginOf("threads")},
@@ -290,7 +300,8 @@ int32_t ErrorCode(const pb_error* error) { return error->code; }
 pb_error* Decode(pb_engine*, int32_t type, const void* blocks, size_t n_bytes, int64_t n_values, float* values) {
   return Guarded([&]() -> pb_error* {
     const auto known = type >= 0 && type < GGML_TYPE_COUNT ? static_cast<ggml_type>(type) : GGML_TYPE_COUNT;
-    const ggml_type_traits* traits = known == GGML_TYPE_COUNT ? nullptr : ggml_get_type_traits(known);
+    const auto* traits = ggml_get_type_traits(known == GGML_TYPE_COUNT ? GGML_TYPE_F32 : known);
+    if (known == GGML_TYPE_COUNT) traits = nullptr;
     if (!traits || !traits->to_float || traits->blck_size <= 0) {
       const char* name = traits && traits->type_name ? traits->type_name : "of this number";
       return NewError(PB_UNSUPPORTED, "weights of type " + std::to_string(type) + " (" + name +

@@ -239,7 +239,7 @@ bool IsUnchanged(const Fingerprint& print) {
 }
 
 Result<std::string> HeadersDigest(const Build& build) {
-  std::string all = build.version + '\n';
+  std::string all = build.version + '\n' + build.commit + '\n';
   for (const fs::path& dir : build.include_dirs) {
     for (const fs::path& file : FilesOf(dir)) {
       const std::string name = file.filename().string();
