@@ -55,7 +55,7 @@ class ExitCodes(Case):
             1: self.crossval("--set", "ffn.activation=relu2"),
             2: self.crossval("--no-such-flag"),
             3: run("crossval", "--model", MODEL, "--reference", "native", "--prompt", ""),
-            4: self.crossval("--candidate", "faulty,faulty.mode=crash"),
+            4: run("infer", "--model", MODEL, "--engine", "faulty,faulty.mode=crash", *SHORT, "--max-new-tokens", 2),
             5: run("crossval", "--model", self.folder / "none.gguf", "--reference", "native", *SHORT),
             70: self.with_a_mistake(),
             125: self.crossval("--git-bisect", "--candidate", self.folder / "none.so"),
