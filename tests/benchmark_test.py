@@ -4,7 +4,7 @@ import re
 import xml.etree.ElementTree as xml
 
 import receipt_edit
-from driver import SILU, Case, main, run
+from driver import SILU, Case, main, run, vocabulary
 
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 HASWELL = "llama.cpp,cpu.library=haswell"
@@ -31,6 +31,22 @@ class Measured(Case):
 
 
 class Benchmark(Measured):
+    def test_a_tokenizer_json_reads_the_prompt_in_the_engine_s_place(self):
+        tokenizer = self.folder / "tokenizer.json"
+        model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                 "fuse_unk": False, "byte_fallback": False, "vocab": {"a": 5, "b": 6, "ab": 7}, "merges": ["a b"]}
+        parts = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
+        tokenizer.write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model, **parts}))
+        _, result = self.measure("--prompt", "abab", "--tokenizer", tokenizer)
+        self.assertEqual(result.json["benchmark"]["prompt_tokens"], [7, 7])
+        _, own = self.measure("--prompt", "abab", "--tokenizer", MODEL)
+        _, plain = self.measure("--prompt", "abab")
+        self.assertEqual(own.json["benchmark"]["prompt_tokens"], plain.json["benchmark"]["prompt_tokens"])
+        tokenizer.write_text(tokenizer.read_text().replace('"ab": 7', '"ab": 70000'))
+        for wrong, code in ((tokenizer, 2), (self.folder / "none.json", 5), (vocabulary("llama-spm"), 2)):
+            refused = run("benchmark", "--model", MODEL, *SHORT, "--prompt", "abab", "--tokenizer", wrong)
+            self.assertEqual(refused.code, code, refused)
+
     def test_two_engines_are_measured_and_their_receipts_stand(self):
         for engine in ("native", HASWELL):
             path, result = self.measure("--engine", engine, "--prompt", "And God said")

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,8 +14,8 @@
 #include <vector>
 
 #include "abi/engine.h"
-#include "llama.h"
 #include "llama_cpp/canonical.h"
+#include "llama_cpp/differences.h"
 #include "llama_cpp/graph.h"
 
 struct pb_error {
@@ -39,13 +40,15 @@ pb_error* Guarded(F&& call) {
   }
 }
 
+enum class Flash : int { kAuto = -1, kOff = 0, kOn = 1 };
+
 struct Settings {
   std::string cpu_library;  // empty: the best that this CPU runs
   int threads = 1;
   int ubatch = 512;
   int n_ctx = 0;  // 0: what the model was trained for, at most kDefaultContext
   ggml_type kv_type = GGML_TYPE_F16;
-  llama_flash_attn_type flash = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  Flash flash = Flash::kOff;
   std::optional<uint64_t> noise_seed;
   // What counts instead of the model file's metadata: keys without the architecture's name, and values.
   std::map<std::string, float> declared;
@@ -96,6 +99,12 @@ struct ActivationCodes {
 // product, its input is not quantised, or the library does not tell.
 pb_error* CodesOf(const pb_session* session, const PointRule& rule, const pb_tensor& input,
                   ActivationCodes* out);
+// A model file as the reference's own reader has it: its keys, and its tensors without their values. Null: it cannot be read.
+struct File {
+  explicit File(const std::string& path);
+  std::unique_ptr<gguf_context, void (*)(gguf_context*)> header{nullptr, gguf_free};
+  std::unique_ptr<ggml_context, void (*)(ggml_context*)> tensors{nullptr, ggml_free};
+};
 // The files of a model, of which the first is named: those of a set that says of how many it is.
 std::vector<std::string> ModelFiles(const std::string& path);
 // A view of a canonical tensor, as the ABI hands it over.

@@ -3,6 +3,7 @@
 #include "llama_cpp/canonical.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -196,8 +197,24 @@ bool CacheToCanonical(const ggml_tensor* t, bool transposed, int64_t p, Canonica
   return true;
 }
 
-bool CellsInOrder(const ggml_tensor* set_rows, int64_t first, int64_t n_rows) {
-  const ggml_tensor* cells = set_rows->src[1];
+namespace {
+
+// A copy into a view of the cache: rows of cells one after the other, or columns of them.
+bool CopiedInOrder(const ggml_tensor* copy, int64_t first, int64_t n_rows) {
+  const ggml_tensor* cache = copy->view_src;
+  const bool of_cache = cache && (std::strncmp(cache->name, "cache_k_l", 9) == 0 || std::strncmp(cache->name, "cache_v_l", 9) == 0);
+  if (!of_cache) return true;
+  const bool transposed = copy->ne[1] > 1;
+  const size_t cell = transposed ? ggml_type_size(copy->type) : ggml_nbytes(copy) / static_cast<size_t>(n_rows);
+  return copy->view_offs == static_cast<size_t>(first) * cell;
+}
+
+}  // namespace
+
+bool CellsInOrder(const ggml_tensor* filled, int64_t first, int64_t n_rows) {
+  if (filled->op == GGML_OP_CPY) return CopiedInOrder(filled, first, n_rows);
+  if (filled->op != kOpSetRows) return true;
+  const ggml_tensor* cells = filled->src[1];
   if (!cells || cells->type != GGML_TYPE_I64 || cells->ne[0] != n_rows || !ggml_is_contiguous(cells)) return true;
   std::vector<int64_t> at(static_cast<size_t>(n_rows));
   ggml_backend_tensor_get(cells, at.data(), 0, at.size() * sizeof(int64_t));

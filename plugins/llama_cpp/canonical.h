@@ -48,9 +48,10 @@ void ToNative(const ggml_tensor* t, const Canonical& c, int64_t first, const Sha
 // head_dim).
 bool CacheToCanonical(const ggml_tensor* t, bool transposed, int64_t p, Canonical* out);
 
-// Whether the node that writes a row of the cache for each token puts them into the cells of their positions; of a node
-// that says it otherwise, as values do that are written one by one, nothing is known, and it counts as true.
-bool CellsInOrder(const ggml_tensor* set_rows, int64_t first, int64_t n_rows);
+// Whether a node that fills the cache puts tokens into the cells of their positions: by a cell for each token's row, or as a copy into
+// a view of cells. Of a node that does neither, or says it otherwise, as values do that are written one by one, nothing is known,
+// and it counts as true.
+bool CellsInOrder(const ggml_tensor* filled, int64_t first, int64_t n_rows);
 
 }  // namespace pb::llama_cpp
 

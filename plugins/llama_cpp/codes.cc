@@ -6,15 +6,12 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 
-#include "ggml-cpu.h"
-#include "gguf.h"
 #include "llama_cpp/adapter.h"
 
 namespace pb::llama_cpp {
 namespace {
-
-using TraitsFn = const ggml_type_traits_cpu*(ggml_type);
 
 // Blocks as ggml-common.h publishes them; sizes are checked against what the library says.
 struct Q8_0 {
@@ -59,17 +56,16 @@ void ReadBlocks(const std::vector<char>& row, ActivationCodes* out) {
 // Opens the file of a set that holds a tensor, where its bytes begin. False: none holds it as it is in memory.
 bool OpenAt(const std::vector<std::string>& files, const ggml_tensor& weight, std::ifstream* in) {
   for (const std::string& path : files) {
-    const std::unique_ptr<gguf_context, void (*)(gguf_context*)> file(
-        gguf_init_from_file(path.c_str(), {true, nullptr}), gguf_free);
-    const int64_t id = file ? gguf_find_tensor(file.get(), weight.name) : -1;
-    if (id < 0) continue;
-    if (gguf_get_tensor_type(file.get(), id) != weight.type ||
-        gguf_get_tensor_size(file.get(), id) !=
-            ggml_row_size(weight.type, weight.ne[0]) * static_cast<size_t>(weight.ne[1]))
+    const File file(path);
+    const ggml_tensor* held = file.header ? ggml_get_tensor(file.tensors.get(), weight.name) : nullptr;
+    if (!held) continue;
+    if (held->type != weight.type || held->ne[0] != weight.ne[0] || held->ne[1] != weight.ne[1] ||
+        ggml_nbytes(held) != ggml_row_size(weight.type, weight.ne[0]) * static_cast<size_t>(weight.ne[1]))
       return false;
     in->open(path, std::ios::binary);
-    in->seekg(static_cast<std::streamoff>(gguf_get_data_offset(file.get()) +
-                                          gguf_get_tensor_offset(file.get(), id)));
+    in->seekg(static_cast<std::streamoff>(
+        gguf_get_data_offset(file.header.get()) +
+        gguf_get_tensor_offset(file.header.get(), gguf_find_tensor(file.header.get(), weight.name))));
     return in->good();
   }
   return false;
@@ -95,11 +91,51 @@ std::vector<float> Products(const std::string& path, const ggml_tensor& weight, 
   return products;
 }
 
-// The traits of the library that this process computes with; null, where it does not export them.
-TraitsFn* FindTraits(const std::string& cpu_path) {
+// How a type takes part in products.
+struct Traits {
+  ggml_from_float_t from_float = nullptr;
+  ggml_vec_dot_t vec_dot = nullptr;
+  ggml_type vec_dot_type = GGML_TYPE_COUNT;
+};
+
+// Those of the library that this process computes with, where they are a table of its own, which it may not export: nothing; else
+// those of all types.
+template <typename Cpu = ggml_type_traits_cpu>
+std::optional<Traits> TraitsOf(const std::string& cpu_path, ggml_type type) {
+  if constexpr (requires { sizeof(Cpu); }) {
+    const std::unique_ptr<void, int (*)(void*)> library(dlopen(cpu_path.c_str(), RTLD_NOW | RTLD_NOLOAD),
+                                                        dlclose);
+    auto* traits_of = library ? reinterpret_cast<const Cpu* (*)(ggml_type)>(
+                                    dlsym(library.get(), "ggml_get_type_traits_cpu"))
+                              : nullptr;
+    if (!traits_of) return std::nullopt;
+    const Cpu* traits = traits_of(type);
+    return Traits{traits->from_float, traits->vec_dot, traits->vec_dot_type};
+  } else {
+    const auto read = [](const auto* all) { return Traits{all->from_float, all->vec_dot, all->vec_dot_type}; };
+    return read(ggml_get_type_traits(type));
+  }
+}
+
+// bitnet.cpp's own rounding of a row, which no table of types has: codes, the factor that made them, and their sum.
+using RowOfI8S = void(const float*, void*, int64_t, float*, int32_t*);
+RowOfI8S* FindI8S(const std::string& cpu_path, ggml_type type) {
+  if (std::string_view(ggml_type_name(type)) != "i8_s") return nullptr;
   const std::unique_ptr<void, int (*)(void*)> library(dlopen(cpu_path.c_str(), RTLD_NOW | RTLD_NOLOAD),
                                                       dlclose);
-  return library ? reinterpret_cast<TraitsFn*>(dlsym(library.get(), "ggml_get_type_traits_cpu")) : nullptr;
+  return library ? reinterpret_cast<RowOfI8S*>(dlsym(library.get(), "quantize_row_i8_s")) : nullptr;
+}
+
+void ReadI8S(RowOfI8S* quantise, const pb_tensor& input, ActivationCodes* out) {
+  out->scheme = "bitnet", out->block = out->n_columns;
+  for (int64_t i = 0; i < out->n_rows; ++i) {
+    std::vector<int8_t> row(static_cast<size_t>(out->n_columns));
+    float factor = 0;
+    int32_t sum = 0;
+    quantise(static_cast<const float*>(input.data) + i * out->n_columns, row.data(), out->n_columns, &factor, &sum);
+    out->codes.insert(out->codes.end(), row.begin(), row.end());
+    out->scales.push_back(1 / factor);
+  }
 }
 
 }  // namespace
@@ -113,22 +149,26 @@ pb_error* CodesOf(const pb_session* session, const PointRule& rule, const pb_ten
   if (!is_product || !weight) return Unsupported(rule, "not a product, so its input has no codes");
   const std::string& cpu_path = session->model->engine->cpu_path;
   const std::string library = std::filesystem::path(cpu_path).filename().string();
-  TraitsFn* traits_of = FindTraits(cpu_path);
-  if (!traits_of) return Unsupported(rule, library + " exports no ggml_get_type_traits_cpu");
-  const ggml_type_traits_cpu* traits = traits_of(weight->type);
+  const std::optional<Traits> traits = TraitsOf(cpu_path, weight->type);
+  if (!traits) return Unsupported(rule, library + " exports no ggml_get_type_traits_cpu");
   const ggml_type type = traits->vec_dot_type;
-  const auto quantise = traits_of(type)->from_float;
+  const auto quantise = TraitsOf(cpu_path, type)->from_float;
   void (*read)(const std::vector<char>&, ActivationCodes*) = nullptr;
   if (type == GGML_TYPE_Q8_0 && HasLayout<Q8_0>(type)) read = ReadBlocks<Q8_0>, out->scheme = "q8_0";
   if (type == GGML_TYPE_Q8_1 && HasLayout<Q8_1>(type)) read = ReadBlocks<Q8_1>, out->scheme = "q8_1";
   if (type == GGML_TYPE_Q8_K && HasLayout<Q8_K>(type)) read = ReadBlocks<Q8_K>, out->scheme = "q8_k";
-  if (!read || !quantise || !traits->vec_dot) {
-    return Unsupported(rule, std::string("its input is not quantised: the type traits give ") +
-                                 ggml_type_name(type) + " for weights of " + ggml_type_name(weight->type));
+  RowOfI8S* i8_s = FindI8S(cpu_path, type);
+  if (!i8_s && (!read || !quantise || !traits->vec_dot)) {
+    return Unsupported(rule, std::string(ggml_is_quantized(type) ? "its input's codes are not known here"
+                                                                 : "its input is not quantised") +
+                                 ": the type traits give " + ggml_type_name(type) + " for weights of " +
+                                 ggml_type_name(weight->type));
   }
-  out->maker = "recomputed with the library's own type traits (" + library + ")";
+  out->maker = i8_s ? "recomputed with the library's own quantize_row_i8_s (" + library + ")"
+                    : "recomputed with the library's own type traits (" + library + ")";
   const Columns columns = rule.shape.columns.n > 0 ? rule.shape.columns : Columns{0, weight->ne[1]};
   out->n_rows = input.shape[0], out->n_columns = weight->ne[0], out->n_outputs = columns.n;
+  if (i8_s) return ReadI8S(i8_s, input, out), nullptr;
   out->block = ggml_blck_size(type);
   std::vector<std::vector<char>> rows(out->n_rows, std::vector<char>(ggml_row_size(type, out->n_columns)));
   for (int64_t i = 0; i < out->n_rows; ++i) {

@@ -11,12 +11,21 @@
 
 #include "ggml-backend.h"
 #include "llama_cpp/adapter.h"
-#include "llama_cpp/differences.h"
 
 namespace pb::llama_cpp {
 namespace {
 
 namespace fs = std::filesystem;
+
+// As the library says, else as set-up knows it, which built the library from there.
+std::string Commit() {
+  if (const char* commit = ggml_commit(); *commit) return commit;
+#ifdef PB_REFERENCE_COMMIT
+  return PB_REFERENCE_COMMIT;
+#else
+  return "unknown";
+#endif
+}
 
 // The release as set-up knows it, else as the library says.
 std::string Version() {
@@ -24,7 +33,7 @@ std::string Version() {
   return PB_REFERENCE_VERSION;
 #else
   if (const char* version = llama_version()) return version;
-  return std::string("commit ") + ggml_commit();
+  return "commit " + Commit().substr(0, 12);
 #endif
 }
 
@@ -52,11 +61,11 @@ pb_error* SetInt(const pb_setting& s, int64_t low, int64_t high, int* out) {
   return nullptr;
 }
 
-pb_error* SetFlash(const pb_setting& s, llama_flash_attn_type* out) {
+pb_error* ReadFlash(const pb_setting& s, Flash* out) {
   const std::string_view value = s.value;
-  if (value == "off") return *out = LLAMA_FLASH_ATTN_TYPE_DISABLED, nullptr;
-  if (value == "on") return *out = LLAMA_FLASH_ATTN_TYPE_ENABLED, nullptr;
-  if (value == "auto") return *out = LLAMA_FLASH_ATTN_TYPE_AUTO, nullptr;
+  if (value == "off") return *out = Flash::kOff, nullptr;
+  if (value == "on") return *out = Flash::kOn, nullptr;
+  if (value == "auto") return *out = Flash::kAuto, nullptr;
   return BadValue(s, "off on auto");
 }
 
@@ -98,7 +107,7 @@ pb_error* ApplyOne(const pb_setting& s, Settings* to) {
   if (key == "ubatch") return SetInt(s, 1, 65536, &to->ubatch);
   if (key == "n_ctx") return SetInt(s, 0, 1 << 24, &to->n_ctx);
   if (key == "kv.type") return SetKvType(s, &to->kv_type);
-  if (key == "attn.flash") return SetFlash(s, &to->flash);
+  if (key == "attn.flash") return ReadFlash(s, &to->flash);
   if (key == "noise.seed") return SetNoise(s, &to->noise_seed);
   if (key == "norm.eps") return SetDeclared(s, "attention.layer_norm_rms_epsilon", 0, to);
   if (key == "rope.base") return SetDeclared(s, "rope.freq_base", 1, to);
@@ -268,7 +277,7 @@ pb_error* Describe(pb_engine* engine, pb_fact_fn fact, void* ctx) {
     std::vector<Fact> facts = {
         {"name", "llama.cpp", "observed"},
         {"version", Version(), "observed"},
-        {"commit", ggml_commit(), "observed"},
+        {"commit", Commit(), "observed"},
         {"build", llama_print_system_info(), "observed"},
         {"isa", cpu, engine->settings.cpu_library.empty() ? "default" : "set"},
         {"threads", std::to_string(engine->settings.threads), engine->settings.OriginOf("threads")},
@@ -291,7 +300,8 @@ int32_t ErrorCode(const pb_error* error) { return error->code; }
 pb_error* Decode(pb_engine*, int32_t type, const void* blocks, size_t n_bytes, int64_t n_values, float* values) {
   return Guarded([&]() -> pb_error* {
     const auto known = type >= 0 && type < GGML_TYPE_COUNT ? static_cast<ggml_type>(type) : GGML_TYPE_COUNT;
-    const ggml_type_traits* traits = known == GGML_TYPE_COUNT ? nullptr : ggml_get_type_traits(known);
+    const auto* traits = ggml_get_type_traits(known == GGML_TYPE_COUNT ? GGML_TYPE_F32 : known);
+    if (known == GGML_TYPE_COUNT) traits = nullptr;
     if (!traits || !traits->to_float || traits->blck_size <= 0) {
       const char* name = traits && traits->type_name ? traits->type_name : "of this number";
       return NewError(PB_UNSUPPORTED, "weights of type " + std::to_string(type) + " (" + name +

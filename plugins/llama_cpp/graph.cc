@@ -32,7 +32,11 @@ struct StageRule {
 const std::vector<StageRule>& Table() {
   static const std::vector<StageRule> table = {
       {PB_STAGE_EMBEDDINGS,
-       {{"inp_scaled", GGML_OP_SCALE}, {"embd", GGML_OP_SCALE}, {"embd", GGML_OP_GET_ROWS}}},
+       {{"inp_scaled", GGML_OP_SCALE},
+        {"embd", GGML_OP_SCALE},
+        {"embd", GGML_OP_GET_ROWS},
+        {"inp_embd", GGML_OP_SCALE},
+        {"inp_embd", GGML_OP_GET_ROWS}}},
       {PB_STAGE_ATTN_NORM, {{"attn_norm", GGML_OP_ADD}, {"attn_norm", GGML_OP_MUL}}},
       {PB_STAGE_Q_PROJ, {{"Qcur", GGML_OP_ADD}, {"Qcur", GGML_OP_MUL}, {"Qcur", GGML_OP_MUL_MAT}}},
       {PB_STAGE_K_PROJ, {{"Kcur", GGML_OP_ADD}, {"Kcur", GGML_OP_MUL}, {"Kcur", GGML_OP_MUL_MAT}}},
@@ -42,11 +46,16 @@ const std::vector<StageRule>& Table() {
       {PB_STAGE_Q_ROPE, {{"Qcur", GGML_OP_ROPE}}},
       {PB_STAGE_K_ROPE, {{"Kcur", GGML_OP_ROPE}}},
       {PB_STAGE_ATTN_SCORES, {{"kq_scaled_2", GGML_OP_SCALE}, {"kq", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_ATTN_SCORES_SOFTMAX, {{"kq_soft_max", GGML_OP_SOFT_MAX}}},
-      {PB_STAGE_ATTN_CONTEXT, {{"kqv_out", GGML_OP_CONT}, {"kqv_out", GGML_OP_RESHAPE}}},
+      {PB_STAGE_ATTN_SCORES_SOFTMAX, {{"kq_soft_max", GGML_OP_SOFT_MAX}, {"kq_soft_max_ext", GGML_OP_SOFT_MAX}}},
+      {PB_STAGE_ATTN_CONTEXT, {{"kqv_out", GGML_OP_CONT}, {"kqv_out", GGML_OP_RESHAPE}, {"kqv_merged_cont", GGML_OP_CONT}}},
       {PB_STAGE_ATTN_SUB_NORM, {{"attn_sub_norm", GGML_OP_MUL}}},
       {PB_STAGE_ATTN_OUT,
-       {{"attn_out", GGML_OP_ADD}, {"attn_out", GGML_OP_MUL}, {"attn_out", GGML_OP_MUL_MAT}}},
+       {{"attn_out", GGML_OP_ADD}, {"attn_out", GGML_OP_MUL}, {"attn_out", GGML_OP_MUL_MAT},
+        {"attn_o_out", GGML_OP_ADD},
+        {"attn_o_out", GGML_OP_MUL},
+        {"attn_o_out", GGML_OP_MUL_MAT},
+        {"kqv_out", GGML_OP_ADD},
+        {"kqv_out", GGML_OP_MUL_MAT}}},
       {PB_STAGE_ATTN_POST_NORM, {{"attn_post_norm", GGML_OP_MUL}}},
       {PB_STAGE_ATTN_RESIDUAL, {{"ffn_inp", GGML_OP_ADD}, {"sa_out", GGML_OP_ADD}}},
       {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_ADD}, {"ffn_norm", GGML_OP_MUL}, {"attn_post_norm", GGML_OP_MUL}}},
@@ -56,30 +65,32 @@ const std::vector<StageRule>& Table() {
         {"ffn_moe_probs", GGML_OP_ADD},
         {"ffn_moe_probs", GGML_OP_MUL_MAT},
         {"ffn_moe_logits", GGML_OP_MUL_MAT}}},
-      {PB_STAGE_EXPERT_IDS, {{"ffn_moe_argsort", GGML_OP_ARGSORT}, {"ffn_moe_topk", GGML_OP_TOP_K}}},
+      {PB_STAGE_EXPERT_IDS, {{"ffn_moe_argsort", GGML_OP_ARGSORT}, {"ffn_moe_topk", kOpTopK}}},
       {PB_STAGE_EXPERT_WEIGHTS,
        {{"ffn_moe_weights_scaled", GGML_OP_SCALE},
         {"ffn_moe_weights_norm", GGML_OP_DIV},
         {"ffn_moe_weights", GGML_OP_GET_ROWS}}},
-      {PB_STAGE_EXPERT_GATE, {{"ffn_moe_gate_biased", GGML_OP_ADD_ID}, {"ffn_moe_gate", GGML_OP_MUL_MAT_ID}}},
-      {PB_STAGE_EXPERT_UP, {{"ffn_moe_up_biased", GGML_OP_ADD_ID}, {"ffn_moe_up", GGML_OP_MUL_MAT_ID}}},
+      {PB_STAGE_EXPERT_GATE, {{"ffn_moe_gate_biased", kOpAddId}, {"ffn_moe_gate", GGML_OP_MUL_MAT_ID}}},
+      {PB_STAGE_EXPERT_UP, {{"ffn_moe_up_biased", kOpAddId}, {"ffn_moe_up", GGML_OP_MUL_MAT_ID}}},
       {PB_STAGE_EXPERT_ACT, {{"ffn_moe_silu", GGML_OP_UNARY}}},
       {PB_STAGE_EXPERT_GATED,
-       {{"ffn_moe_swiglu", GGML_OP_GLU},
-        {"ffn_moe_swiglu_oai", GGML_OP_GLU},
-        {"ffn_moe_geglu", GGML_OP_GLU},
-        {"ffn_moe_reglu", GGML_OP_GLU}}},
-      {PB_STAGE_EXPERT_DOWN, {{"ffn_moe_down_biased", GGML_OP_ADD_ID}, {"ffn_moe_down", GGML_OP_MUL_MAT_ID}}},
+       {{"ffn_moe_swiglu", kOpGlu},
+        {"ffn_moe_swiglu_oai", kOpGlu},
+        {"ffn_moe_geglu", kOpGlu},
+        {"ffn_moe_reglu", kOpGlu}}},
+      {PB_STAGE_EXPERT_DOWN, {{"ffn_moe_down_biased", kOpAddId}, {"ffn_moe_down", GGML_OP_MUL_MAT_ID}}},
       {PB_STAGE_EXPERT_SUM, {{"ffn_moe_out", GGML_OP_ADD}, {"ffn_moe_out", GGML_OP_CONT}}},
       {PB_STAGE_GATE_PROJ,
        {{"ffn_gate_s", GGML_OP_MUL}, {"ffn_gate_b", GGML_OP_ADD}, {"ffn_gate", GGML_OP_MUL_MAT}}},
       {PB_STAGE_UP_PROJ, {{"ffn_up_s", GGML_OP_MUL}, {"ffn_up_b", GGML_OP_ADD}, {"ffn_up", GGML_OP_MUL_MAT}}},
       {PB_STAGE_FFN_ACT, {{"ffn_sqr(relu)", GGML_OP_SQR}, {"ffn_silu", GGML_OP_UNARY}}},
       {PB_STAGE_FFN_GATED,
-       {{"ffn_sub_out", GGML_OP_GLU},
-        {"ffn_swiglu", GGML_OP_GLU},
-        {"ffn_geglu", GGML_OP_GLU},
-        {"ffn_reglu", GGML_OP_GLU}}},
+       {{"ffn_sub_out", kOpGlu},
+        {"ffn_swiglu", kOpGlu},
+        {"ffn_geglu", kOpGlu},
+        {"ffn_reglu", kOpGlu},
+        {"ffn_sub_out", GGML_OP_MUL},
+        {"ffn_gate_par", GGML_OP_MUL}}},
       {PB_STAGE_FFN_SUB_NORM, {{"ffn_sub_norm", GGML_OP_MUL}}},
       {PB_STAGE_DOWN_PROJ,
        {{"ffn_shexp", GGML_OP_MUL_MAT},
@@ -106,7 +117,7 @@ const std::vector<Alternative>& Parts() {
   static const std::vector<Alternative> parts = {{"norm", GGML_OP_RMS_NORM}, {"norm", GGML_OP_NORM},
                                                  {"norm_w", GGML_OP_MUL},    {"kqv", GGML_OP_MUL_MAT},
                                                  {"", GGML_OP_GET_ROWS},     {"", GGML_OP_FLASH_ATTN_EXT},
-                                                 {"", GGML_OP_SET_ROWS},
+                                                 {"", kOpSetRows},            {"", GGML_OP_CPY},
                                                  {"kq_scaled_1", GGML_OP_SCALE}, {"kq_tanh", GGML_OP_UNARY}};
   return parts;
 }
@@ -155,6 +166,13 @@ class Mapper {
       if (node.layer == layer && node.op == op && node.base == base) found = &node;
     }
     return found;
+  }
+
+  // Of the scores; the table has its names.
+  const Node* FindSoftmax(int layer) const {
+    for (const StageRule& rule : Table())
+      if (rule.stage == PB_STAGE_ATTN_SCORES_SOFTMAX) return FindAny(rule, layer).node;
+    return nullptr;
   }
 
   // Part of a fused product where the graph has one, else a node of its own.
@@ -243,10 +261,10 @@ class Mapper {
   }
 
   bool EntersLayer(const ggml_tensor* tensor, int layer) const {
-    const Node* before =
-        layer > 0 ? Find("l_out", layer - 1, GGML_OP_ADD) : Find("inp_scaled", -1, GGML_OP_SCALE);
-    if (layer == 0 && !before) before = Find("embd", -1, GGML_OP_SCALE);
-    if (layer == 0 && !before) before = Find("embd", -1, GGML_OP_GET_ROWS);
+    const Node* before = nullptr;
+    for (const StageRule& rule : Table())
+      if (rule.stage == (layer > 0 ? PB_STAGE_LAYER_OUT : PB_STAGE_EMBEDDINGS))
+        before = FindAny(rule, layer > 0 ? layer - 1 : -1).node;
     // Chosen rows are compared by what they are chosen of; the embeddings are themselves a choice.
     return before && (SkipViews(tensor) == before->tensor || SkipChoice(tensor) == before->tensor);
   }
@@ -321,7 +339,7 @@ class Mapper {
   Found FindHalf(int layer, bool up) const {
     const Node* glu = nullptr;
     for (const Node& node : nodes_)
-      if (node.layer == layer && node.op == GGML_OP_GLU && !node.tensor->src[1]) glu = &node;
+      if (node.layer == layer && node.op == kOpGlu && !node.tensor->src[1]) glu = &node;
     const ggml_tensor* whole = glu ? SkipViews(glu->tensor->src[0]) : nullptr;
     const Node* node = whole ? NodeOf(whole) : nullptr;
     if (!node || whole->ne[0] != 2 * glu->tensor->ne[0] || !ggml_is_contiguous(whole)) return {};
@@ -353,7 +371,7 @@ class Mapper {
     if (form == Form::kHeads && n != HeadsOf(rule.stage) * HeadDimOf(rule.stage))
       return node.name + " has " + std::to_string(n) + " values a row, not heads x head_dim";
     if (form != Form::kScores && form != Form::kWeights) return "";
-    const Node* softmax = Find("kq_soft_max", node.layer, GGML_OP_SOFT_MAX);
+    const Node* softmax = FindSoftmax(node.layer);
     if (!softmax || FloatParam(softmax->tensor, 1) != 0) return "the softmax adds a bias of its own";
     if (form == Form::kScores && SkipViews(softmax->tensor->src[0]) != node.tensor) {
       return "other ops stand between the product and the softmax";
@@ -371,7 +389,7 @@ class Mapper {
     if (made.shape.form == Form::kIds) made.shape.columns = {0, dims_.n_experts_used};
     if (rule.stage == PB_STAGE_EXPERT_WEIGHTS) made.shape.width = dims_.n_experts_used;
     if (made.shape.form == Form::kScores) {
-      made.shape.scale = FloatParam(Find("kq_soft_max", node.layer, GGML_OP_SOFT_MAX)->tensor, 0);
+      made.shape.scale = FloatParam(FindSoftmax(node.layer)->tensor, 0);
     }
     return made;
   }
@@ -460,7 +478,7 @@ class Mapper {
     if (stages::kActivations.Contains(stage)) {
       const bool of_experts = stage == PB_STAGE_EXPERT_ACT;
       for (const Node& node : nodes_) {
-        if (node.op == GGML_OP_GLU && (node.base.rfind("ffn_moe", 0) == 0) == of_experts)
+        if (node.op == kOpGlu && (node.base.rfind("ffn_moe", 0) == 0) == of_experts)
           return "the op " + node.op_name + " computes activation and product together";
       }
     }
@@ -598,21 +616,15 @@ class Mapper {
   }
 
   static std::string ActivationOf(const Node& node) {
-    if (node.op == GGML_OP_GLU) {
-      switch (ggml_get_glu_op(node.tensor)) {
-        case GGML_GLU_OP_SWIGLU:
-          return "silu";
-        case GGML_GLU_OP_REGLU:
-          return "relu";
-        case GGML_GLU_OP_GEGLU:
-          return "gelu_tanh";
-        case GGML_GLU_OP_GEGLU_ERF:
-          return "gelu";
-        case GGML_GLU_OP_SWIGLU_OAI:
-          return "swiglu_oai";
-        default:
-          return node.op_name;
-      }
+    if (node.op == kOpGlu) {
+      static constexpr std::pair<std::string_view, const char*> kNames[] = {{"SWIGLU", "silu"},
+                                                                            {"REGLU", "relu"},
+                                                                            {"GEGLU", "gelu_tanh"},
+                                                                            {"GEGLU_ERF", "gelu"},
+                                                                            {"SWIGLU_OAI", "swiglu_oai"}};
+      for (const auto& [op_name, activation] : kNames)
+        if (node.op_name == op_name) return activation;
+      return node.op_name;
     }
     if (node.base == "ffn_sqr(relu)") return "relu2";
     if (node.base == "ffn_silu") return "silu";

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "abi/engine.h"
-#include "ggml.h"
+#include "llama_cpp/differences.h"
 
 namespace pb::llama_cpp {
 

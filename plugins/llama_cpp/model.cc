@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <memory>
 
-#include "gguf.h"
 #include "llama_cpp/adapter.h"
 
 namespace pb::llama_cpp {
@@ -25,16 +24,13 @@ std::string Number(float value) {
   return {text, std::to_chars(text, text + sizeof text, value, format).ptr};
 }
 
-using File = std::unique_ptr<gguf_context, void (*)(gguf_context*)>;
-File OpenFile(const std::string& path) {
-  return {gguf_init_from_file(path.c_str(), {true, nullptr}), gguf_free};
-}
 
 using TypeCounts = std::map<ggml_type, std::pair<size_t, int>>;  // bytes, tensors
-void CountTypes(const gguf_context* file, TypeCounts* counts) {
-  for (int64_t i = 0; i < gguf_get_n_tensors(file); ++i) {
-    auto& [bytes, tensors] = (*counts)[gguf_get_tensor_type(file, i)];
-    bytes += gguf_get_tensor_size(file, i);
+void CountTypes(const File& file, TypeCounts* counts) {
+  for (ggml_tensor* t = ggml_get_first_tensor(file.tensors.get()); t;
+       t = ggml_get_next_tensor(file.tensors.get(), t)) {
+    auto& [bytes, tensors] = (*counts)[t->type];
+    bytes += ggml_nbytes(t);
     ++tensors;
   }
 }
@@ -67,8 +63,8 @@ bool NamesWhatIsMissing(const std::string& why) {
 // What the file holds, read by the reference's own reader: number of tensors of each type, and whether there
 // is an output matrix of its own.
 pb_error* FileFacts(const char* path, pb_model* m) {
-  const File file = OpenFile(path);
-  if (!file) {
+  const File file(path);
+  if (!file.header) {
     const std::string why = TakeLogLine();
     return NewError(NamesWhatIsMissing(why) ? PB_UNSUPPORTED : PB_MALFORMED,
                     std::string(path) + ": llama.cpp cannot read it: " + why);
@@ -76,16 +72,16 @@ pb_error* FileFacts(const char* path, pb_model* m) {
   TypeCounts counts;
   bool tied = true;
   for (const std::string& part : ModelFiles(path)) {
-    const File of = OpenFile(part);
-    if (!of) continue;  // who loads the model says why
-    CountTypes(of.get(), &counts);
-    tied = tied && gguf_find_tensor(of.get(), "output.weight") < 0;
+    const File of(part);
+    if (!of.header) continue;  // who loads the model says why
+    CountTypes(of, &counts);
+    tied = tied && gguf_find_tensor(of.header.get(), "output.weight") < 0;
   }
   m->facts.push_back({"weights", WeightTypes(counts), "metadata"});
-  m->has_weights = gguf_get_n_tensors(file.get()) > 0;
-  const int64_t architecture = gguf_find_key(file.get(), "general.architecture");
-  if (architecture >= 0 && gguf_get_kv_type(file.get(), architecture) == GGUF_TYPE_STRING)
-    m->architecture = gguf_get_val_str(file.get(), architecture);
+  m->has_weights = gguf_get_n_tensors(file.header.get()) > 0;
+  const int64_t architecture = gguf_find_key(file.header.get(), "general.architecture");
+  if (architecture >= 0 && gguf_get_kv_type(file.header.get(), architecture) == GGUF_TYPE_STRING)
+    m->architecture = gguf_get_val_str(file.header.get(), architecture);
   m->facts.push_back({"output.tied", tied ? "yes" : "no", "metadata"});
   return nullptr;
 }
@@ -202,11 +198,18 @@ pb_error* Open(pb_engine* engine, const char* path, std::unique_ptr<pb_model>* o
 
 }  // namespace
 
+File::File(const std::string& path) {
+  ggml_context* described = nullptr;
+  header.reset(gguf_init_from_file(path.c_str(), {true, &described}));
+  tensors.reset(described);
+}
+
 std::vector<std::string> ModelFiles(const std::string& path) {
-  const File first = OpenFile(path);
-  const int64_t key = first ? gguf_find_key(first.get(), "split.count") : -1;
+  const File file(path);
+  const gguf_context* first = file.header.get();
+  const int64_t key = first ? gguf_find_key(first, "split.count") : -1;
   const int count =
-      key >= 0 && gguf_get_kv_type(first.get(), key) == GGUF_TYPE_UINT16 ? gguf_get_val_u16(first.get(), key) : 1;
+      key >= 0 && gguf_get_kv_type(first, key) == GGUF_TYPE_UINT16 ? gguf_get_val_u16(first, key) : 1;
   std::string prefix(path.size() + 1, '\0');
   const int length = llama_split_prefix(prefix.data(), prefix.size(), path.c_str(), 0, count);
   if (count < 2 || length <= 0) return {path};

@@ -1,5 +1,7 @@
 // Replay: the nodes of one point, rebuilt over given inputs as a graph of their own and computed by the same library with the
 // same weights and parameters.
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -189,13 +191,13 @@ class Replayer {
       case GGML_OP_SOFT_MAX: {
         if (rule_.stage != PB_STAGE_ATTN_SCORES_SOFTMAX) return nullptr;
         ggml_tensor* softmax = ggml_soft_max_ext(c, Attention(0, -INFINITY), Mask(), 1, 0);
-        if (step.src[2]) ggml_soft_max_add_sinks(softmax, step.src[2]);
+        if (step.src[2] && !AddSinks(softmax, step.src[2])) return nullptr;
         return softmax;
       }
       case GGML_OP_ADD:
         return ggml_add(c, Rows(0), Rows(1));
-      case GGML_OP_GLU:
-        return ggml_glu_split(c, Rows(0), Rows(1), ggml_get_glu_op(&step));
+      case kOpGlu:
+        return GluSplitAs(c, Rows(0), Rows(1), &step);
       default:
         return nullptr;
     }
@@ -219,18 +221,24 @@ class Replayer {
     return ggml_rope_ext(ctx_.get(), Rows(0), positions_, step.src[2], 2, 0, 0, 1, 1, 0, 1, 0, 0);
   }
 
-  // As many threads as the session has: of itself a back end starts more, which on a busy machine wait for each other.
-  void UseThreads(ggml_backend_t backend) const {
-    ggml_backend_reg_t library = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
-    if (void* set = ggml_backend_reg_get_proc_address(library, "ggml_backend_set_n_threads"))
-      reinterpret_cast<ggml_backend_set_n_threads_t>(set)(backend, session_->settings.threads);
+  // The CPU backend of the library that the session computes with, and as many threads as it has: of itself a back end starts more,
+  // which on a busy machine wait for each other. Both by their symbols, as registries of devices are younger than they.
+  std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> CpuBackend() const {
+    const std::unique_ptr<void, int (*)(void*)> library(
+        dlopen(session_->model->engine->cpu_path.c_str(), RTLD_NOW | RTLD_NOLOAD), dlclose);
+    const auto symbol = [&](const char* name) { return library ? dlsym(library.get(), name) : nullptr; };
+    auto* init = reinterpret_cast<ggml_backend_t (*)()>(symbol("ggml_backend_cpu_init"));
+    auto* set_threads = reinterpret_cast<void (*)(ggml_backend_t, int)>(symbol("ggml_backend_cpu_set_n_threads"));
+    std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> backend(init ? init() : nullptr, ggml_backend_free);
+    if (backend && set_threads) set_threads(backend.get(), session_->settings.threads);
+    return backend;
   }
 
   pb_error* Compute(ggml_tensor* result, Canonical* out) {
-    std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> backend(
-        ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr), ggml_backend_free);
-    if (!backend) return NewError(PB_INTERNAL, "replay: no CPU back end");
-    UseThreads(backend.get());
+    const auto backend = CpuBackend();
+    if (!backend) {
+      return NewError(PB_INTERNAL, "replay: no CPU back end in " + session_->model->engine->cpu_path);
+    }
     std::unique_ptr<ggml_backend_buffer, void (*)(ggml_backend_buffer_t)> buffer(
         ggml_backend_alloc_ctx_tensors(ctx_.get(), backend.get()), ggml_backend_buffer_free);
     if (!buffer) return NewError(PB_OUT_OF_MEMORY, "replay: no memory for the op's tensors");

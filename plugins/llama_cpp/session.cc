@@ -43,23 +43,24 @@ llama_context_params ContextParams(const Settings& s, pb_session* session) {
   params.n_batch = params.n_ubatch = static_cast<uint32_t>(s.ubatch);
   params.n_seq_max = 1;
   params.n_threads = params.n_threads_batch = s.threads;
-  params.flash_attn_type = s.flash;
+  SetFlash(&params, static_cast<int>(s.flash));
   params.type_k = params.type_v = s.kv_type;
-  params.no_perf = true;
-  params.cb_eval = [](ggml_tensor* t, bool ask, void* user) { return EvalCallback(t, ask, user); };
+  SetNoPerf(&params);
+  using Answer = decltype(params.cb_eval(nullptr, false, nullptr));
+  params.cb_eval = [](ggml_tensor* t, bool ask, void* user) { return Answer(EvalCallback(t, ask, user)); };
   params.cb_eval_user_data = session;
   return params;
 }
 
 // Quantised values are read by fused attention alone (llama_init_from_model), which is then turned on where nobody says otherwise.
 pb_error* ChooseFlash(Settings* s) {
-  if (!ggml_is_quantized(s->kv_type) || s->flash == LLAMA_FLASH_ATTN_TYPE_ENABLED) return nullptr;
-  if (s->given.count("attn.flash") && s->flash == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+  if (!ggml_is_quantized(s->kv_type) || s->flash == Flash::kOn) return nullptr;
+  if (s->given.count("attn.flash") && s->flash == Flash::kOff) {
     return NewError(PB_UNSUPPORTED, std::string("kv.type=") + ggml_type_name(s->kv_type) +
                                         ": llama.cpp reads quantised values with fused attention alone: "
                                         "it needs attn.flash=on");
   }
-  s->flash = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+  s->flash = Flash::kOn;
   return nullptr;
 }
 

@@ -210,7 +210,7 @@ bool Ask(pb_session* s, const ggml_tensor* t) {
     HandOverScores(s, t->src[1]);
   if (pass.stopped) return true;
   Identify(s, t);
-  if (pass.tap && t->op == GGML_OP_SET_ROWS && !CellsInOrder(t, pass.first_position, pass.n_rows)) {
+  if (pass.tap && !CellsInOrder(t, pass.first_position, pass.n_rows)) {
     Fail(&pass, "the KV cache's cells are not in the order of positions");
     return true;
   }

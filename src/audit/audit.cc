@@ -57,6 +57,7 @@ class AuditRun {
   Status RunPrompt(size_t index);
   Status RunUnwatched(size_t index);
   Status RunWatched(size_t index);
+  void NoteByRows();
   Status EvaluateWatched(const drive::Pass& pass, Sha256* logits);
   Status Passes(const run::PromptRecord& prompt,
                 const std::function<Status(const drive::Pass&)>& evaluate) const;
@@ -141,15 +142,37 @@ Status AuditRun::ObserveEngine() {
   return {};
 }
 
+// A class that goes by the rows of a pass: the points that were judged by what was seen of it.
+void AuditRun::NoteByRows() {
+  const auto declared = ActQuant::Parse(out_.run.candidate.session_facts().act_quant.value);
+  for (const codes::ClassPrecision& c : precision_) {
+    if (c.scheme || !declared.ok()) continue;
+    const ActScheme said = declared->SchemeFor(c.of.weight, c.of.rows_32 ? 32 : 1, c.of.output);
+    for (const bool one : {false, true}) {
+      if (!c.of_rows[one] || *c.of_rows[one] == said) continue;
+      compare::PrecisionRow row{
+          c.of.weight, codes::ClassName(precision_, c.of), {*c.of_rows[one], said}, c.n_matrices, 0, "", ""};
+      for (const compare::PointRow& point : local_.points) {
+        const codes::ProductWeights product = codes::ProductOf(*model_, point.stage, point.layer);
+        row.n_products += point.explained_by_precision && product.weights && (point.n_rows == 1) == one &&
+                          codes::ClassOf(*product.weights, point.stage == PB_STAGE_LOGITS) == c.of;
+      }
+      if (row.n_products > 0) evidence_.precision.push_back(std::move(row));
+    }
+  }
+}
+
 // What was observed becomes a fact of the engine, and the products that were judged by it are
 // counted.
 void AuditRun::NotePrecision() {
   for (host::Fact& fact : out_.run.candidate.session)
     if (fact.key == "act.quant" && !act_quant_.empty() && fact.value != act_quant_)
       fact = {fact.key, act_quant_, "observed"};
+  NoteByRows();
   if (!precision_.empty())
     out_.run.candidate.session.push_back({"act.products", codes::PrecisionText(precision_), "observed"});
   for (compare::PrecisionRow& row : evidence_.precision) {
+    if (row.n_products > 0) continue;
     for (const compare::PointRow& point : local_.points) {
       const codes::ProductWeights product = codes::ProductOf(*model_, point.stage, point.layer);
       row.n_products +=
@@ -200,7 +223,7 @@ Status AuditRun::OpenArbiters() {
         {ReasonCode::kUnsupported,
          "the engine runs flash attention, whose rounding the arbiter does not know; run it with "
          "--set attn.flash=off"});
-  judge_ = std::make_unique<OpJudge>(*arbiter_, own_.get(), &out_);
+  judge_ = std::make_unique<OpJudge>(*arbiter_, own_.get(), request_.precision.strict, precision_, &out_);
   return {};
 }
 

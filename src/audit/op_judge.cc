@@ -75,8 +75,14 @@ diagnose::Diagnosis TellNonFinite(const diagnose::Culprit& op, const compare::Po
 
 }  // namespace
 
-OpJudge::OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, Audit* out)
-    : arbiter_(arbiter), own_(own), out_(out), shape_(arbiter.model().params().shape()) {}
+OpJudge::OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, bool strict,
+                 std::vector<codes::ClassPrecision> seen, Audit* out)
+    : arbiter_(arbiter),
+      own_(own),
+      strict_(strict),
+      seen_(std::move(seen)),
+      out_(out),
+      shape_(arbiter.model().params().shape()) {}
 
 void OpJudge::BeginPrompt(int32_t prompt) {
   op_.inputs.Clear();
@@ -160,10 +166,40 @@ Status OpJudge::Judge(diagnose::Culprit& op, const host::TensorRef& tensor) {
                                    expected->recomputed.front()));
     return {};
   }
+  if (!found.agrees) {
+    PB_ASSIGN(const bool otherwise, IsOtherwiseRounded(op, tensor.data));
+    if (otherwise) return {};
+  }
   if (!found.agrees) Explain(op, tensor.data, *expected, found);
   if (out_->run.token_errors) KeepTokens(op, tensor.data, *expected, found.row);
   rows_.push_back(found.row);
   return {};
+}
+
+std::string OpJudge::OtherRounding(const diagnose::Culprit& op) const {
+  if (strict_) return "";
+  if (op.place.stage == PB_STAGE_ATTN_CONTEXT)
+    return host::FactText(arbiter_.session(), "kv.type") == "f16" ? "attn.rounded=0" : "";
+  const codes::ProductWeights product = codes::ProductOf(arbiter_.model(), op.place.stage, op.place.layer);
+  if (!product.weights) return "";
+  const auto seen = std::ranges::find(
+      seen_, codes::ClassOf(*product.weights, op.place.stage == PB_STAGE_LOGITS), &codes::ClassPrecision::of);
+  if (seen == seen_.end() || seen->scheme || !seen->of_rows[op.shape[0] == 1]) return "";
+  return fmt::format("act.quant={}", ActSchemeName(*seen->of_rows[op.shape[0] == 1]));
+}
+
+Result<bool> OpJudge::IsOtherwiseRounded(const diagnose::Culprit& op, std::span<const float> output) {
+  const std::string rounding = OtherRounding(op);
+  if (rounding.empty()) return false;
+  PB_ASSIGN(const diagnose::Expectation expected, arbiter_.Expect(op, TokensOf(op), rounding));
+  diagnose::Agreement found = arbiter_.Compare(op, output, expected.output.values, expected.units);
+  if (!found.agrees) return false;
+  if (out_->run.token_errors) KeepTokens(op, output, expected, found.row);
+  found.row.explained_by_precision = true;
+  found.row.explanation = op.place.stage == PB_STAGE_ATTN_CONTEXT ? "its probabilities are not rounded to f16"
+                                                                  : "its input is rounded by " + rounding;
+  rows_.push_back(std::move(found.row));
+  return true;
 }
 
 void OpJudge::KeepTokens(const diagnose::Culprit& op, std::span<const float> output,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "audit/audit.h"
+#include "codes/precision.h"
 #include "diagnose/file_arbiter.h"
 
 namespace pb::audit {
@@ -17,7 +18,11 @@ class OpJudge {
  public:
   // `arbiter`: of the file that declares the ops. `own`: of the file that the engine read, where
   // that is another one; else null. Both outlive this.
-  OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, Audit* out);
+  // `strict`: the inputs of products are rounded as the engine's settings have it, or it is wrong.
+  // Else `seen` has the classes that it was seen to round otherwise in passes of one token or of
+  // several.
+  OpJudge(diagnose::FileArbiter& arbiter, diagnose::FileArbiter* own, bool strict,
+          std::vector<codes::ClassPrecision> seen, Audit* out);
 
   // Positions count from 0 again.
   void BeginPrompt(int32_t prompt);
@@ -41,6 +46,12 @@ class OpJudge {
  private:
   // Judges the point that `op` describes but for its bound.
   Status Judge(diagnose::Culprit& op, const host::TensorRef& tensor);
+  // How an op's input may be rounded that is not as the settings have it, as a variation: a context's
+  // probabilities that are not rounded to f16, as its cache is; a product's as was seen of its class.
+  // Empty: in no other way.
+  std::string OtherRounding(const diagnose::Culprit& op) const;
+  // Whether an op that does not agree does so with that; it is judged by it then.
+  Result<bool> IsOtherwiseRounded(const diagnose::Culprit& op, std::span<const float> output);
   void Explain(const diagnose::Culprit& op, std::span<const float> output,
                const diagnose::Expectation& declared, const diagnose::Agreement& found);
   // What each token has of it, where that was asked for.
@@ -66,6 +77,8 @@ class OpJudge {
   };
   diagnose::FileArbiter& arbiter_;
   diagnose::FileArbiter* own_;
+  bool strict_;
+  std::vector<codes::ClassPrecision> seen_;
   Audit* out_;
   stages::ModelShape shape_;
   std::vector<int32_t> tokens_;  // of the pass

@@ -14,6 +14,7 @@
 #include "cli/progress.h"
 #include "cli/receipts.h"
 #include "cli/refusal.h"
+#include "cli/tokenizer_file.h"
 #include "drive/context_room.h"
 #include "drive/speed.h"
 #include "formats/gguf.h"
@@ -89,7 +90,8 @@ Result<report::Benchmark> Measure(const BenchmarkArguments& args, drive::EngineR
   drive::Participant engine(record, one.limits);
   PB_TRY(engine.Start(one.spec));
   PB_TRY(engine.OpenModel(one.model));
-  PB_ASSIGN(b.asked.prompt, engine.Tokenize(prompt.text));
+  PB_ASSIGN(const ChosenTokenizer tokenizer, ChooseTokenizer(args.model, one.model.string()));
+  PB_ASSIGN(b.asked.prompt, ReadText(tokenizer, engine, prompt.text));
   if (b.asked.prompt.empty()) return MakeError(Code::kUsage, "the prompt has no tokens");
   const size_t n_ctx = b.asked.prompt.size() + static_cast<size_t>(args.tokens) + 1;
   PB_TRY(drive::CheckRoom(record, n_ctx, fmt::format("{}, with --tokens {}", prompt.origin, args.tokens)));
@@ -103,6 +105,7 @@ Result<report::Benchmark> Measure(const BenchmarkArguments& args, drive::EngineR
   progress.Update("memory", args.repeats, args.repeats);
   b.memory = drive::MeasureReadSpeed(static_cast<int>(b.threads));
   context->notes = drive::FindingsOf(record, static_cast<int64_t>(n_ctx));
+  context->notes.insert(context->notes.end(), tokenizer.notes.begin(), tokenizer.notes.end());
   b.weights_bytes = WeightsBytes(one.model, &context->notes);
   b.engine = record;
   return b;
@@ -133,9 +136,7 @@ Result<int> Benchmark(BenchmarkArguments& args, drive::EngineRecord& record) {
 Action DeclareBenchmark(Flags& flags) {
   auto args = std::make_shared<BenchmarkArguments>();
   AddModelArguments(flags, args->model);
-  flags
-      .Option("--tokenizer", args->model.tokenizer, "the model file itself, whose tokeniser the engine reads")
-      .Group("Model");
+  AddTokenizerArgument(flags, args->model);
   AddOnePromptArguments(flags, args->prompts);
   flags.Option("-e,--engine,--candidate", args->engine, "engine to measure: NAME|PATH[,key=value...]")
       .ShowDefault()

@@ -43,18 +43,7 @@ class Reader {
   Reader(drive::Participant& engine, std::shared_ptr<const Tokenizer> file)
       : engine_(engine), file_(std::move(file)) {}
 
-  Result<std::vector<int32_t>> Read(const std::string& text) {
-    if (!file_) return engine_.Tokenize(text);
-    PB_ASSIGN(std::vector<int32_t> ids, file_->Encode(text, {}));
-    const int64_t n_vocab = engine_.record().model_facts().shape.n_vocab;
-    for (int32_t id : ids)
-      if (n_vocab > 0 && id >= n_vocab)
-        return MakeError(
-            Code::kUsage,
-            "--tokenizer: token {} is beyond the model's vocabulary of {}: it is another model's", id,
-            n_vocab);
-    return ids;
-  }
+  Result<std::vector<int32_t>> Read(const std::string& text) { return ReadText({file_, {}}, engine_, text); }
   Result<std::string> TextOf(int32_t id) {
     return file_ ? file_->Decode({&id, 1}, true) : engine_.Detokenize({&id, 1});
   }

@@ -58,6 +58,19 @@ void AddTokenizerArgument(Flags& flags, ModelArguments& args) {
       .Group("Model");
 }
 
+Result<std::vector<int32_t>> ReadText(const ChosenTokenizer& tokenizer, drive::Participant& engine,
+                                      const std::string& text) {
+  if (!tokenizer.file) return engine.Tokenize(text);
+  PB_ASSIGN(std::vector<int32_t> ids, tokenizer.file->Encode(text, {}));
+  const int64_t n_vocab = engine.record().model_facts().shape.n_vocab;
+  for (int32_t id : ids)
+    if (n_vocab > 0 && id >= n_vocab)
+      return MakeError(Code::kUsage,
+                       "--tokenizer: token {} is beyond the model's vocabulary of {}: it is another model's",
+                       id, n_vocab);
+  return ids;
+}
+
 Result<ChosenTokenizer> ChooseTokenizer(const ModelArguments& args, const std::string& model) {
   ChosenTokenizer chosen;
   if (!args.tokenizer.empty() && LooksLikeJson(args.tokenizer)) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cli/arguments.h"
+#include "drive/participant.h"
 #include "tokenizer/tokenizer.h"
 
 namespace pb::cli {
@@ -21,6 +22,11 @@ struct ChosenTokenizer {
 // A tokenizer.json is loaded. A GGUF file has to have the model's own tokeniser: kUnsupported where it
 // has another.
 Result<ChosenTokenizer> ChooseTokenizer(const ModelArguments& args, const std::string& model);
+
+// A text's ids by the file, else by the engine; kUsage where the file has ids that the engine's model
+// has not.
+Result<std::vector<int32_t>> ReadText(const ChosenTokenizer& tokenizer, drive::Participant& engine,
+                                      const std::string& text);
 
 }  // namespace pb::cli
 

@@ -169,6 +169,24 @@ void CodeExplainer::ByCodes(const drive::PointPair& pair, const ProductWeights& 
       check_->Basis(pair.point.stage, *product.weights));
 }
 
+void CodeExplainer::ByAttention(const drive::PointPair& pair) const {
+  const std::vector<float> rounding =
+      attention_->OfContext(pair.point.layer, pair.point.first_position, pair.shape[0]);
+  if (rounding.size() != pair.candidate.size()) return;
+  for (const int side : {0, 1}) {
+    std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
+    for (size_t i = 0; i < candidate.size(); i++) candidate[i] += side == 0 ? -rounding[i] : rounding[i];
+    const auto rest = Rest(pair, candidate, *pair.bound);
+    if (!rest) continue;
+    pair.row->explained_by_precision = true;
+    pair.row->explanation = fmt::format(
+        "the {} rounds its probabilities to f16, the {} does not; but for that the error is {:.1e}, bound {}",
+        side == 0 ? "candidate" : "reference", side == 0 ? "reference" : "candidate", rest->rel_l2,
+        compare::BoundText(rest->bound));
+    return;
+  }
+}
+
 void CodeExplainer::ByTie(const drive::PointPair& pair) const {
   const Experts& e = model_->params().experts;
   const int64_t n_rows = pair.shape[0];
@@ -290,6 +308,8 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
   if (pair.point.stage == PB_STAGE_EXPERT_IDS && row.bound_ratio > 1 && finite) ByTie(pair);
   if (stages::kExpertProducts.Contains(pair.point.stage) && row.bound_ratio > 1 && finite && check_)
     ByExperts(pair);
+  if (attention_ && pair.point.stage == PB_STAGE_ATTN_CONTEXT && row.bound_ratio > 1 && finite)
+    ByAttention(pair);
   const bool activates = pair.point.stage == PB_STAGE_FFN_ACT || pair.point.stage == PB_STAGE_FFN_GATED;
   if (activates && row.bound_ratio > 1 && activation && activation->value == Activation::kGeluTanh)
     ByTable(pair);
@@ -302,14 +322,15 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
     if (product.weights->n_rows == 1 && !input.empty()) ByTerms(pair, product, input);
     PrecisionDifference* difference = nullptr;
     if (differences_)
-      difference =
-          FindDifference(*differences_, ClassOf(*product.weights, pair.point.stage == PB_STAGE_LOGITS));
+      difference = FindDifference(
+          *differences_, ClassOf(*product.weights, pair.point.stage == PB_STAGE_LOGITS), pair.shape[0]);
     if (!input.empty() && difference && row.bound_ratio > 1)
       ByPrecision(pair, product, difference, input);
     else if (!input.empty() && check_ && row.bound_ratio > 1)
       ByCodes(pair, product, input);
   }
   inputs_.OnPoint(pair.point, pair.reference);
+  if (attention_) attention_->OnPoint(pair.point, pair.reference);
 }
 
 }  // namespace pb::codes

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "codes/attention_rounding.h"
 #include "codes/precision.h"
 #include "codes/scheme_check.h"
 #include "compare/local.h"
@@ -27,10 +28,13 @@ class CodeExplainer {
   // `check`: how both engines say that they quantise; null: codes explain nothing. A product whose
   // scheme is not known here, or that an engine was seen to quantise otherwise, is never explained
   // by codes. `differences`: where the engines were observed to follow different schemes; counts
-  // its products; may be null. All outlive this.
+  // its products; may be null. `attention`: the caches of both hold f16, so that one engine may
+  // round its probabilities where the other does not. All outlive this.
   CodeExplainer(std::shared_ptr<const Model> model, const SchemeCheck* check,
-                std::vector<PrecisionDifference>* differences = nullptr)
-      : model_(std::move(model)), check_(check), differences_(differences), inputs_(*model_) {}
+                std::vector<PrecisionDifference>* differences = nullptr, bool attention = false)
+      : model_(std::move(model)), check_(check), differences_(differences), inputs_(*model_) {
+    if (attention) attention_.emplace(model_->params().shape());
+  }
 
   void OnPair(const drive::PointPair& pair);
 
@@ -41,6 +45,8 @@ class CodeExplainer {
                    PrecisionDifference* difference, std::span<const float> input);
   void ByCodes(const drive::PointPair& pair, const ProductWeights& product,
                std::span<const float> input) const;
+  // The context, where one engine rounds its probabilities to f16 and the other does not.
+  void ByAttention(const drive::PointPair& pair) const;
   // The chosen experts, where other ids' logits lie within rounding of each other.
   void ByTie(const drive::PointPair& pair) const;
   // A product of one value a row, whose size says nothing of what it was summed from: held against
@@ -56,7 +62,8 @@ class CodeExplainer {
   std::shared_ptr<const Model> model_;
   const SchemeCheck* check_;
   std::vector<PrecisionDifference>* differences_;
-  ProductInputs inputs_;          // the reference's
+  ProductInputs inputs_;  // the reference's
+  std::optional<AttentionRounding> attention_;
   std::vector<float> gate_, up_;  // the reference's, of the layer at hand
 };
 

@@ -201,12 +201,16 @@ std::vector<ClassPrecision> PrecisionObserver::Classes() const {
     auto name = [](const std::optional<ActScheme>& s) {
       return s ? ActSchemeName(*s) : "none that is known";
     };
-    if (seen.n[0] > 0 && seen.n[1] > 0 && in[0] != in[1])
+    if (seen.n[0] > 0 && seen.n[1] > 0 && in[0] != in[1]) {
       c.why_not = fmt::format("prefill {}, decode {}", name(in[0]), name(in[1]));
-    else if (const auto one = seen.n[0] > 0 ? in[0] : in[1])
+      // Kernels of matrices and of vectors that round otherwise, each as libraries do.
+      if (in[0] && in[1] && IsUsualPrecision(of.weight, *in[0]) && IsUsualPrecision(of.weight, *in[1]))
+        c.of_rows[0] = in[0], c.of_rows[1] = in[1];
+    } else if (const auto one = seen.n[0] > 0 ? in[0] : in[1])
       c.scheme = one;
     else
       c.why_not = "its products follow no scheme that is known";
+    if (c.scheme) c.of_rows[0] = c.of_rows[1] = c.scheme;
     classes.push_back(std::move(c));
   }
   return classes;
@@ -268,7 +272,15 @@ std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& 
   std::vector<PrecisionDifference> differences;
   for (const ClassPrecision& c : candidate) {  // the layers' before the output
     const auto r = std::ranges::find(reference, c.of, &ClassPrecision::of);
-    if (r == reference.end() || !c.scheme || !r->scheme || *c.scheme == *r->scheme) continue;
+    if (r == reference.end()) continue;
+    if (!c.scheme || !r->scheme) {
+      for (const bool one : {false, true})
+        if (const auto& ours = c.of_rows[one], &theirs = r->of_rows[one]; ours && theirs && *ours != *theirs)
+          differences.push_back(
+              {c.of, false, {*ours, *theirs}, one, std::min(c.n_matrices, r->n_matrices), 0, {}});
+      continue;
+    }
+    if (*c.scheme == *r->scheme) continue;
     const int64_t n_matrices = std::min(c.n_matrices, r->n_matrices);
     const auto layers = std::ranges::find_if(differences, [&](const PrecisionDifference& d) {
       return c.of.output && d.of == ProductClass{c.of.weight, false, c.of.rows_32} &&
@@ -277,13 +289,15 @@ std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& 
     if (layers != differences.end())
       layers->with_output = true, layers->n_matrices += n_matrices;
     else
-      differences.push_back({c.of, false, {*c.scheme, *r->scheme}, n_matrices, 0, {}});
+      differences.push_back({c.of, false, {*c.scheme, *r->scheme}, std::nullopt, n_matrices, 0, {}});
   }
   return differences;
 }
 
-PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const ProductClass& of) {
+PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const ProductClass& of,
+                                    int64_t n_rows) {
   const auto found = std::ranges::find_if(differences, [&](const PrecisionDifference& d) {
+    if (d.one_row && *d.one_row != (n_rows == 1)) return false;
     return d.of == of || (d.with_output && of == ProductClass{d.of.weight, true, d.of.rows_32});
   });
   return found == differences.end() ? nullptr : &*found;
@@ -316,6 +330,12 @@ ActQuant Observed(const ActQuant& declared, const std::vector<ClassPrecision>& c
     observed.exceptions.push_back({c.of.weight, rows_32, c.of.output && layers_too, *c.scheme});
   }
   return observed;
+}
+
+ActQuant ObservedOfPrefill(const ActQuant& declared, std::vector<ClassPrecision> classes) {
+  for (ClassPrecision& c : classes)
+    if (!c.scheme) c.scheme = c.of_rows[0];
+  return Observed(declared, classes);
 }
 
 std::string PrecisionText(const std::vector<ClassPrecision>& classes) {

@@ -58,6 +58,8 @@ struct ClassPrecision {
   int64_t n_products = 0;           // evaluations that were looked at
   std::optional<ActScheme> scheme;  // nothing: why_not
   std::string why_not;              // "prefill f16, decode none"
+  // Of passes of several tokens, and of one; both known where they are two usual schemes.
+  std::optional<ActScheme> of_rows[2];
 };
 
 // Watches one engine's points in order of execution and looks at one row of every product of some
@@ -72,7 +74,7 @@ class PrecisionObserver {
   void OnPoint(const host::PointRef& point, const std::vector<int64_t>& shape, std::span<const float> values,
                bool decode);
   // Classes in order; what holds for more than half of a class's products, in prefill and decode
-  // alike.
+  // alike, or in each.
   std::vector<ClassPrecision> Classes() const;
 
  private:
@@ -106,6 +108,8 @@ struct PrecisionDifference {
   ProductClass of;
   bool with_output = false;  // the output matrix, a class of its own, differs by the same schemes
   ActScheme scheme[2];       // candidate, reference
+  // Of passes of one token alone, or of several alone; nothing: of all.
+  std::optional<bool> one_row;
   int64_t n_matrices = 0;
   int64_t n_products = 0;  // whose difference is that of the schemes
   // Where sums are kept in f16: what the longest of these products was held against.
@@ -113,8 +117,10 @@ struct PrecisionDifference {
 };
 std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& candidate,
                                              const std::vector<ClassPrecision>& reference);
-// nullptr: the engines compute this product alike, as far as was observed.
-PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const ProductClass& of);
+// Of a product in a pass of so many rows. nullptr: the engines compute it alike, as far as was
+// observed.
+PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& differences, const ProductClass& of,
+                                    int64_t n_rows);
 
 // "F16 none (42 products of 7 matrices), Q8_0 q8_0 (...)", or why a class was not observed.
 std::string PrecisionText(const std::vector<ClassPrecision>& classes);
@@ -126,6 +132,8 @@ struct Departure {
 std::vector<Departure> Departures(const ActQuant& declared, const std::vector<ClassPrecision>& classes);
 // act.quant with what was observed where that departs from what is declared.
 ActQuant Observed(const ActQuant& declared, const std::vector<ClassPrecision>& classes);
+// The same, a class that goes by the rows of a pass as it is with several.
+ActQuant ObservedOfPrefill(const ActQuant& declared, std::vector<ClassPrecision> classes);
 
 // What rounding the same input by two schemes makes of a product: candidate's output less
 // reference's, (n_rows, n_out); input (n_rows, K).

@@ -82,7 +82,7 @@ class Sequence {
 // norm.eps norm.weight_offset norm.repeat act.quant quant.rounding quant.clamp quant.block
 // product.factor drop.columns drop.rows weight.transposed weight.order weight.offset weight.minimum
 // weight.cell
-// norm.centred norm.unweighted output.tied attn.scale mask.shift kv.shift kv.map kv.own
+// norm.centred norm.unweighted output.tied attn.scale attn.rounded mask.shift kv.shift kv.map kv.own
 // softmax.scale softmax.sink softmax.sinks rope.attention_factor rope.yarn ffn.gate_offset
 // ffn.gate_limit router.softmax router.normalise router.equal router.rank experts.exchanged shared.gate.
 Result<OpConfig> Vary(const OpConfig& declared, std::string_view variation);

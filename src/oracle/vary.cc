@@ -76,6 +76,7 @@ const std::map<std::string_view, NumberField>& NumberFields() {
       {"norm.unweighted", [](OpConfig& c, double v) { c.norm_unweighted = v != 0; }},
       {"output.tied", [](OpConfig& c, double v) { c.output_is_embeddings = v != 0; }},
       {"attn.scale", [](OpConfig& c, double v) { c.attn_scale_factor = v; }},
+      {"attn.rounded", [](OpConfig& c, double v) { c.attention_f16 = v != 0; }},
       {"attn.cap", [](OpConfig& c, double v) { c.score_cap = v; }},
       {"attn.window_shift", [](OpConfig& c, double v) { c.window_shift = static_cast<int>(v); }},
       {"residual.scale", [](OpConfig& c, double v) { c.residual_scale = v; }},

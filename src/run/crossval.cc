@@ -555,8 +555,14 @@ void CrossvalRun::Judge() {
   }
   // Asked for only where the logits do not lie within the noise.
   if (model_ && out_.verdict.Has(compare::ReasonCode::kPrecisionEffectUnknown)) {
-    const std::string act_quant[2] = {host::FactText(out_.candidate.session, "act.quant"),
-                                      host::FactText(out_.reference.session, "act.quant")};
+    std::string act_quant[2];
+    for (const int side : {kCandidate, kReference}) {
+      const host::Facts& session = side == kCandidate ? out_.candidate.session : out_.reference.session;
+      act_quant[side] = host::FactText(session, "act.quant");
+      const auto told = ActQuant::Parse(act_quant[side]);
+      if (told.ok() && !request_.user.precision.strict)
+        act_quant[side] = codes::ObservedOfPrefill(*told, precision_.classes[side]).Text();
+    }
     const bool f16_attention = out_.verdict.Has(compare::ReasonCode::kFusedAttention);
     evidence_.effect = PredictEffect(request_, out_, *model_, act_quant, f16_attention);
     judge();

@@ -60,7 +60,8 @@ Result<drive::LockStepResult> LocalRun::Pass(const Walk& walk, PromptRecord& pro
   if (in_lock_step) {
     PB_TRY(AskForSchemes());
     if (models_[0])
-      explainer.emplace(models_[0], scheme_check_ ? &*scheme_check_ : nullptr, &precision_.differences);
+      explainer.emplace(models_[0], scheme_check_ ? &*scheme_check_ : nullptr, &precision_.differences,
+                        !request_.user.precision.strict && !options.fused_attention && HaveF16Caches());
   }
   // Positions, of which each point is a share: a prefill's are many, a step's one.
   int64_t n_rows_done = 0, n_points = 0;
@@ -110,6 +111,12 @@ void LocalRun::KeepTokens(const drive::PointPair& pair, bool in_lock_step) {
     token_errors_.local.Add(place, errors.over_bound);
   else
     token_errors_.accumulated.Add(place, errors.rel_l2);
+}
+
+bool LocalRun::HaveF16Caches() const {
+  return std::ranges::all_of(sides_, [](const drive::Participant* side) {
+    return side->record().session_facts().kv_type.value == "f16";
+  });
 }
 
 std::string LocalRun::WhatIsDone(drive::Overwrite overwrite, int32_t index) const {

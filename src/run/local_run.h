@@ -73,6 +73,7 @@ class LocalRun {
   // What each token has of it.
   void KeepTokens(const drive::PointPair& pair, bool in_lock_step);
   // For who waits: the pass at hand.
+  bool HaveF16Caches() const;
   std::string WhatIsDone(drive::Overwrite overwrite, int32_t index) const;
   // Asks both engines, once, how they quantise, where they say that they do so alike: codes may
   // then explain differences.

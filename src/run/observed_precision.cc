@@ -30,7 +30,11 @@ ObservedPrecision ObserveBoth(drive::Participant* (&sides)[2], const host::Setti
 
 std::string FindRemedy(drive::Participant* (&sides)[2], const host::Settings (&session)[2],
                        const ObservedPrecision& observed) {
-  if (observed.differences.empty()) return "";
+  // No setting has a scheme for passes of several tokens alone.
+  if (observed.differences.empty() ||
+      std::ranges::any_of(observed.differences,
+                          [](const codes::PrecisionDifference& d) { return d.one_row.has_value(); }))
+    return "";
   for (int side : {0, 1}) {
     const int other = 1 - side;
     auto declared = ActQuant::Parse(sides[other]->record().session_facts().act_quant.value);

@@ -54,6 +54,7 @@ Result<std::string> Compiler() {
 std::vector<std::string> CompileFlags(const Build& build) {
   std::vector<std::string> flags = Options();
   if (!build.version.empty()) flags.push_back(fmt::format("-DPB_REFERENCE_VERSION=\"{}\"", build.version));
+  if (!build.commit.empty()) flags.push_back(fmt::format("-DPB_REFERENCE_COMMIT=\"{}\"", build.commit));
   flags.push_back("-I" + ShareDir().string());
   for (const fs::path& dir : build.include_dirs) flags.insert(flags.end(), {"-isystem", dir.string()});
   return flags;

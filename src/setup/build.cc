@@ -141,6 +141,21 @@ std::string Listed(const std::vector<fs::path>& dirs) {
   return text;
 }
 
+// The folders that a library itself looks in, as wheels do whose libraries were gathered.
+std::vector<fs::path> OwnFolders(const fs::path& file, std::string_view search) {
+  constexpr std::string_view kOrigin = "$ORIGIN";
+  std::vector<fs::path> dirs;
+  while (!search.empty()) {
+    const std::string_view one = search.substr(0, search.find(':'));
+    search.remove_prefix(std::min(search.size(), one.size() + 1));
+    const std::string below(one.starts_with(kOrigin) ? one.substr(kOrigin.size()) : "");
+    if (one.starts_with(kOrigin)) dirs.emplace_back(file.parent_path().string() + below);
+    if (one.starts_with('/')) dirs.emplace_back(one);
+  }
+  for (fs::path& dir : dirs) dir = dir.lexically_normal();
+  return dirs;
+}
+
 // libllama and, from it on, what each needs of llama.cpp's own.
 Status FollowNeeds(const fs::path& llama, const std::vector<fs::path>& dirs, Build* build) {
   std::set<std::string> seen;
@@ -159,7 +174,8 @@ Status FollowNeeds(const fs::path& llama, const std::vector<fs::path>& dirs, Bui
                          file.string(), symbol);
     for (const std::string& name : elf.needed) {
       if (!IsEngineLibrary(name) || !seen.insert(name).second) continue;
-      const fs::path found = FindIn(dirs, name);
+      fs::path found = FindIn(dirs, name);
+      if (found.empty()) found = FindIn(OwnFolders(file, elf.search), name);
       if (found.empty())
         return MakeError(Code::kNotFound, "{}: it needs {}, which is in none of {}", file.string(), name,
                          Listed(dirs));
@@ -239,7 +255,7 @@ bool IsUnchanged(const Fingerprint& print) {
 }
 
 Result<std::string> HeadersDigest(const Build& build) {
-  std::string all = build.version + '\n';
+  std::string all = build.version + '\n' + build.commit + '\n';
   for (const fs::path& dir : build.include_dirs) {
     for (const fs::path& file : FilesOf(dir)) {
       const std::string name = file.filename().string();

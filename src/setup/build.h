@@ -20,6 +20,7 @@ struct Build {
   std::vector<std::filesystem::path> include_dirs;  // llama.h, ggml.h
   std::filesystem::path vocabulary_dir;             // ggml-vocab-*.gguf; may be empty
   std::string version;                              // as its package says; empty: the engine is asked
+  std::string commit;  // of the sources that it was built from here; empty: not known
   // libllama's folder; libraries that it loads by itself stand there
   std::filesystem::path library_dir() const { return libraries.front().parent_path(); }
 };
@@ -41,7 +42,7 @@ struct Fingerprint {
 Result<std::vector<Fingerprint>> Fingerprints(const Build& build);
 // Whether the file is there with this size and time of change.
 bool IsUnchanged(const Fingerprint& print);
-// A digest over the version that the package says, and the headers' names and contents.
+// A digest over the version that the package says, the commit, and the headers' names and contents.
 Result<std::string> HeadersDigest(const Build& build);
 // A digest over these, and the names and digests of the libraries.
 Result<std::string> BuildDigest(const Build& build, const std::vector<Fingerprint>& libraries);

@@ -73,6 +73,8 @@ void ReadDynamic(const Section& section, ElfLibrary* library) {
     const auto entry = At<Elf64_Dyn>(section.content, i);
     if (entry.d_tag == DT_NULL) return;
     if (entry.d_tag == DT_SONAME) library->soname = NameAt(section.strings, entry.d_un.d_val);
+    if (entry.d_tag == DT_RPATH || entry.d_tag == DT_RUNPATH)
+      library->search = NameAt(section.strings, entry.d_un.d_val);
     if (entry.d_tag == DT_NEEDED) library->needed.push_back(NameAt(section.strings, entry.d_un.d_val));
   }
 }

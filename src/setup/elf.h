@@ -17,6 +17,7 @@ namespace pb::setup {
 struct ElfLibrary {
   std::string soname;  // the name that programs linked with it look for; empty: the file's own
   std::vector<std::string> needed;
+  std::string search;             // its own folders, as "$ORIGIN/../lib:/opt/lib"; may be empty
   std::set<std::string> exports;  // defined dynamic symbols
 };
 

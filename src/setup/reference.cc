@@ -153,7 +153,9 @@ class SetUp {
   Result<Build> BuildOf(const Candidate& candidate) const {
     if (candidate.source) {
       PB_ASSIGN(const SourceTree tree, BuildSources(options_));
-      return ReadBuild(tree.root, tree.how);
+      PB_ASSIGN(Build build, ReadBuild(tree.root, tree.how));
+      build.commit = tree.commit;
+      return build;
     }
     if (candidate.release.empty()) return ReadBuild(candidate.root, candidate.how);
     PB_ASSIGN(const Release release, FindRelease(candidate.release));

@@ -94,7 +94,7 @@ class Sources {
     PB_ASSIGN(const std::string commit, ReadFile(home_ / "commit.txt", 4096));
     if (from_.clean || from_.force) PB_TRY(Remove(tree() / "build"));
     if (!Exists(home_ / "built.txt") || from_.clean || from_.force) PB_TRY(Build());
-    return SourceTree{tree(), How(commit)};
+    return SourceTree{tree(), How(commit), commit};
   }
 
  private:
@@ -141,7 +141,7 @@ class Sources {
   Result<SourceTree> Foresee() const {
     for (const Words& command : CloneCommands(tree())) Say("would run: " + Line(command));
     for (const Words& command : {ConfigureCommand(), BuildCommand()}) Say("would run: " + Line(command));
-    return SourceTree{tree(), How(from_.rev.empty() ? "its HEAD" : from_.rev)};
+    return SourceTree{tree(), How(from_.rev.empty() ? "its HEAD" : from_.rev), from_.rev};
   }
 
   std::vector<Words> CloneCommands(const fs::path& tree) const {

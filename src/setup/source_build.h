@@ -13,6 +13,7 @@ namespace pb::setup {
 struct SourceTree {
   std::filesystem::path root;  // build/ stands in it
   std::string how;             // "fetch-cpp URL at 0123456789ab"
+  std::string commit;
 };
 
 // Clones what the options' sources name into the cache (no repository named: the sources of the
