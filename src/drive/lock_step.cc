@@ -34,6 +34,7 @@ struct Tensor {
   int64_t first = 0;           // of these, the one that the values begin with
   std::vector<float> values;
   std::span<const float> in_place;  // in place of values, while they can be read where they lie
+  bool lasting = false;             // they lie there until the pass ends
   int64_t n_taken = 0;              // rows the candidate has been compared with
 
   std::span<const float> Rows(int64_t begin, int64_t n) const {
@@ -242,6 +243,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
   }
   if (event.kind == host::Event::kLogits) {
     TakeLogits(1, event);
+    if (event.tensor.lasting && options_.on_used) options_.on_used(event.tensor.data);
   } else if (IsCompared(event)) {
     const auto& shape = event.tensor.shape;
     if (event.point.stage == PB_STAGE_LOGITS) s.shown.Update(std::as_bytes(event.tensor.data));
@@ -282,7 +284,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     t.shape[0] += shape[0];
     if (fresh && (event.tensor.lasting || !small)) {
       s.Recycle(std::move(t.values));
-      t.in_place = event.tensor.data;
+      t.in_place = event.tensor.data, t.lasting = event.tensor.lasting;
       if (event.tensor.lasting) return GoOnWithReference();
       s.reference_stands = true;
       s.stands_at = key;
@@ -384,7 +386,9 @@ Status LockStep::Candidate(const host::Event& event) {
             fmt::format("the candidate showed rows {} to {} where row {} was due", begin, end, t.n_taken));
     return GoOnWithCandidate(event, {});
   }
-  PB_TRY(CompareAndGoOn(event, t.Rows(begin, shape[0])));
+  const std::span<const float> reference = t.Rows(begin, shape[0]);
+  PB_TRY(CompareAndGoOn(event, reference));
+  if (!t.in_place.empty() && t.lasting && options_.on_used) options_.on_used(reference);
   t.n_taken += shape[0];
   if (t.n_taken == s.n_tokens) {
     s.Recycle(std::move(t.values));

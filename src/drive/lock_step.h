@@ -48,6 +48,9 @@ struct LockStepOptions {
   // compared; side 0 is the candidate. Then each engine is asked for all stages that it shows, not
   // only for those that both do.
   std::function<Status(int side, const host::Event&)> on_event;
+  // May be empty. Called for values of the reference's that last (host::TensorRef) when they are no
+  // longer needed.
+  std::function<void(std::span<const float>)> on_used;
 };
 
 // Which points two engines are expected to show, by stage.

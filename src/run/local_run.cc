@@ -88,6 +88,9 @@ Result<drive::LockStepResult> LocalRun::Pass(const Walk& walk, PromptRecord& pro
     PB_ASSIGN(kept, KeptPair::Create(request_.keep, sides_, prompt, request_.prompts.size(), index));
     options.on_event = [&](int side, const host::Event& event) { return kept->OnEvent(side, event); };
   }
+  options.on_used = [&](std::span<const float> values) {
+    if (const drive::Tape* tape = part_.tape()) tape->Release(values);
+  };
   n_expected_ = plan.Expected(options.n_layers) * (1 + static_cast<int64_t>(walk.steps.size()));
   if (in_lock_step) {
     evidence_.unobservable = plan.unobservable;
