@@ -85,7 +85,7 @@ Status RunPaths(JudgedPaths* result) {
       args = ArgumentsOf(*shorter, result->args);
       judged = Run(args, until, noise_threads);
     }
-    if (!judged.ok() && until && Clock::now() >= *until) {
+    if (!judged.ok() && judged.error().code == Code::kIo && until && Clock::now() >= *until) {
       runs.push_back(
           {trial.name, "",
            fmt::format("given up after {:.0f} s, as the machine is busy or an engine slow with two "
