@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <optional>
 
 #include "compare/types.h"
 #include "report/crossval_report.h"
@@ -43,9 +45,15 @@ std::string Sentence(const run::Comparison& c) {
   return c.verdict.reasons.empty() ? "nothing was compared" : c.verdict.reasons.front().text;
 }
 
-Result<diagnose::ExplainedRun> Run(const CrossvalArguments& args) {
+using Clock = std::chrono::steady_clock;
+
+// `until`: when it is given up. `noise_threads`: run::Request.
+Result<diagnose::ExplainedRun> Run(const CrossvalArguments& args, std::optional<Clock::time_point> until,
+                                   const std::string& noise_threads) {
   PB_ASSIGN(run::Request request, MakeRequest(args));
   request.default_row = false;
+  request.limits.until = until;
+  request.noise_threads = noise_threads;
   return CompareAndDiagnose(args, std::move(request), std::nullopt);
 }
 
@@ -65,11 +73,26 @@ Status RunPaths(JudgedPaths* result) {
   std::vector<diagnose::SeenPass> right = diagnose::RightPasses(plain);
   for (const run::PathTrial& trial : run::PathTrials(plain, text)) {
     CrossvalArguments args = ArgumentsOf(trial, result->args);
-    auto judged = Run(args);
+    std::optional<Clock::time_point> until;
+    if (trial.seconds > 0)
+      until = Clock::now() +
+              std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(trial.seconds));
+    // The floor was measured with the threads of the comparison that was asked for.
+    const std::string noise_threads = trial.key == "threads" ? plain.reference.session_facts().threads : "";
+    auto judged = Run(args, until, noise_threads);
     const auto shorter = run::Shorter(trial);
     if (!judged.ok() && judged.error().code == Code::kUsage && shorter) {
       args = ArgumentsOf(*shorter, result->args);
-      judged = Run(args);
+      judged = Run(args, until, noise_threads);
+    }
+    if (!judged.ok() && judged.error().code == Code::kIo && until && Clock::now() >= *until) {
+      runs.push_back(
+          {trial.name, "",
+           fmt::format("given up after {:.0f} s, as the machine is busy or an engine slow with two "
+                       "threads",
+                       trial.seconds),
+           trial.seconds});
+      continue;
     }
     if (!judged.ok()) {
       // A setting or a length that these engines do not take.

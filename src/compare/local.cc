@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <tuple>
+
+#include "compare/pair_sums.h"
 
 namespace pb::compare {
 namespace {
@@ -79,121 +80,34 @@ struct Sums {
   std::vector<int64_t> row_count;                 // values not masked
   std::vector<double> column_error, column_norm;  // squared, per feature
   std::vector<double> row_units, column_units;    // squared, where there are units
-  double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0, largest = 0;
+  double dot = 0, candidate_norm = 0, sum_a = 0, sum_b = 0, max_abs = 0;
+  float largest = 0;
   int64_t count = 0;
   int64_t non_finite[2] = {0, 0};
   bool masks_differ = false;
 };
 
-// Sums of a row run in lanes, on every machine alike. Vectors of the compiler, which makes of them
-// what the machine has: 16 bytes everywhere.
-constexpr size_t kLanes = 4;
-using Floats = float __attribute__((vector_size(16)));
-using HalfFloats = float __attribute__((vector_size(8)));
-using Doubles = double __attribute__((vector_size(16)));
-using Bits = int32_t __attribute__((vector_size(16)));
-
-// What finite values of one row add up to, two of the lanes; e = p - q. The sum of p * q follows
-// from the others.
-struct HalfLanes {
-  Doubles ee{}, qq{}, pp{}, p{}, q{}, max_ee{};
-};
-struct RowLanes {
-  HalfLanes low, high;
-  Floats max_pq{};
-};
-
-template <typename Member>
-double SumOf(const RowLanes& row, Member member) {
-  const Doubles sum = row.low.*member + row.high.*member;
-  return sum[0] + sum[1];
-}
-
-double MaxOf(const Floats& lanes) {
-  return std::max(std::max(lanes[0], lanes[1]), std::max(lanes[2], lanes[3]));
-}
-
-template <typename Vector, typename Value>
-inline Vector Loaded(const Value* from) {
-  Vector v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
-
-inline void AddTo(double* to, const Doubles& v) {
-  const Doubles sum = Loaded<Doubles>(to) + v;
-  std::memcpy(to, &sum, sizeof sum);
-}
-
-inline void AddHalf(const float* x, const float* y, HalfLanes* row, double* column_error,
-                    double* column_norm) {
-  const Doubles p = __builtin_convertvector(Loaded<HalfFloats>(x), Doubles),
-                q = __builtin_convertvector(Loaded<HalfFloats>(y), Doubles), e = p - q, ee = e * e,
-                qq = q * q;
-  AddTo(column_error, ee), AddTo(column_norm, qq);
-  row->ee += ee, row->qq += qq, row->pp += p * p, row->p += p, row->q += q;
-  row->max_ee = ee > row->max_ee ? ee : row->max_ee;
-}
-
-inline Floats Larger(const Floats& a, const Floats& b) { return a > b ? a : b; }
-inline Floats Absolute(const Floats& v) {
-  constexpr Bits kNoSign = {INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX};
-  return Floats(Bits(v) & kNoSign);
-}
-
-// Adds kLanes finite values of a row to its lanes and to their columns.
-inline void AddVector(const float* x, const float* y, RowLanes* row, double* column_error,
-                      double* column_norm) {
-  AddHalf(x, y, &row->low, column_error, column_norm);
-  AddHalf(x + 2, y + 2, &row->high, column_error + 2, column_norm + 2);
-  const auto a = Loaded<Floats>(x), b = Loaded<Floats>(y);
-  row->max_pq = Larger(Larger(Absolute(a), Absolute(b)), row->max_pq);
-}
-
-// The same for n of them; those beyond the last vector are padded with zeros, which add nothing.
-void AddFinite(const float* x, const float* y, size_t n, RowLanes* row, double* column_error,
-               double* column_norm) {
-  RowLanes sums = *row;
-  size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) AddVector(x + i, y + i, &sums, column_error + i, column_norm + i);
-  if (i < n) {
-    float p[kLanes] = {}, q[kLanes] = {};
-    double error[kLanes] = {}, norm[kLanes] = {};
-    std::copy(x + i, x + n, p), std::copy(y + i, y + n, q);
-    AddVector(p, q, &sums, error, norm);
-    for (size_t k = 0; i + k < n; k++) column_error[i + k] += error[k], column_norm[i + k] += norm[k];
-  }
-  *row = sums;
-}
-
-// How many of n values come before the first that is not finite in either row.
-size_t FiniteRun(const float* x, const float* y, size_t n) {
-  constexpr size_t kBlock = 64;
-  constexpr float kLargest = std::numeric_limits<float>::max();
-  auto broken = [&](size_t i) { return !(std::fabs(x[i]) <= kLargest && std::fabs(y[i]) <= kLargest); };
-  size_t i = 0;
-  for (; i + kBlock <= n; i += kBlock) {
-    int32_t n_broken = 0;
-    for (size_t k = 0; k < kBlock; k++) n_broken += broken(i + k);
-    if (n_broken > 0) break;
-  }
-  while (i < n && !broken(i)) i++;
-  return i;
+// What the lanes of a row add up to.
+double SumOf(const double (&lanes)[kPairLanes]) {
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
 // Adds row i of both tensors.
 void AddRow(int32_t stage, const PointTensor& a, const PointTensor& b, int64_t i, Sums* s) {
+  static const PairSumsTarget& loops = *PairSumsTargets()[0];
   const auto n = static_cast<size_t>(a.n_features);
   const float* x = a.values.data() + i * a.n_features;
   const float* y = b.values.data() + i * a.n_features;
-  RowLanes row;
+  PairLanes row{};
   bool infinite = false;
   int64_t count = 0;
   for (size_t j = 0; j < n;) {
-    const size_t run = FiniteRun(x + j, y + j, n - j);
-    AddFinite(x + j, y + j, run, &row, s->column_error.data() + j, s->column_norm.data() + j);
+    const size_t run = loops.finite_run(x + j, y + j, n - j, &s->largest);
+    loops.add(x + j, y + j, run, &row, s->column_error.data() + j, s->column_norm.data() + j);
     count += static_cast<int64_t>(run);
-    for (j += run; j < n && !(std::isfinite(x[j]) && std::isfinite(y[j])); j++) {
+    j += run;
+    if (stage == PB_STAGE_ATTN_SCORES) j += loops.masked_run(x + j, y + j, n - j);
+    for (; j < n && !(std::isfinite(x[j]) && std::isfinite(y[j])); j++) {
       if (Masked(stage, x[j], y[j])) continue;
       infinite = true;
       s->column_error[j] = kInfinity;
@@ -205,18 +119,15 @@ void AddRow(int32_t stage, const PointTensor& a, const PointTensor& b, int64_t i
     }
   }
   const auto at = static_cast<size_t>(i);
-  s->row_error[at] = infinite ? kInfinity : SumOf(row, &HalfLanes::ee);
-  s->row_norm[at] = SumOf(row, &HalfLanes::qq);
+  const double ee = SumOf(row.ee), qq = SumOf(row.qq), pp = SumOf(row.pp);
+  s->row_error[at] = infinite ? kInfinity : ee;
+  s->row_norm[at] = qq;
   s->row_count[at] = count;
   s->count += count;
-  s->dot += (SumOf(row, &HalfLanes::pp) + SumOf(row, &HalfLanes::qq) - SumOf(row, &HalfLanes::ee)) / 2,
-      s->candidate_norm += SumOf(row, &HalfLanes::pp);
-  s->sum_a += SumOf(row, &HalfLanes::p), s->sum_b += SumOf(row, &HalfLanes::q);
+  s->dot += (pp + qq - ee) / 2, s->candidate_norm += pp;
+  s->sum_a += SumOf(row.p), s->sum_b += SumOf(row.q);
   // The root of a square that does not overflow is the number itself.
-  const double max_ee = std::max(std::max(row.low.max_ee[0], row.low.max_ee[1]),
-                                 std::max(row.high.max_ee[0], row.high.max_ee[1]));
-  s->max_abs = std::max(s->max_abs, std::sqrt(max_ee));
-  s->largest = std::max(s->largest, MaxOf(row.max_pq));
+  s->max_abs = std::max(s->max_abs, std::sqrt(*std::ranges::max_element(row.max_ee)));
 }
 
 Sums Accumulate(int32_t stage, const PointTensor& a, const PointTensor& b, std::span<const float> units) {

@@ -8,8 +8,33 @@
 
 #include "compare/fast_exp.h"
 
+// The loops over a row are compiled for what the machine may have; inlined into each form, so that
+// they vectorise there. The order of operations is theirs, so all give the same.
+#define PB_INLINED __attribute__((always_inline))
+#define PB_LOOP inline PB_INLINED
+#if defined(__x86_64__)
+#define PB_FORMS(result, name, parameters, arguments)                                                  \
+  __attribute__((target("avx512f,avx512dq,prefer-vector-width=512"))) result name##Avx512 parameters { \
+    return name##Loops arguments;                                                                      \
+  }                                                                                                    \
+  __attribute__((target("avx2"))) result name##Avx2 parameters { return name##Loops arguments; }       \
+  result name##Plain parameters { return name##Loops arguments; }                                      \
+  result name parameters {                                                                             \
+    static const auto form = HasAvx512() ? name##Avx512 : HasAvx2() ? name##Avx2 : name##Plain;        \
+    return form arguments;                                                                             \
+  }
+#else
+#define PB_FORMS(result, name, parameters, arguments) \
+  result name parameters { return name##Loops arguments; }
+#endif
+
 namespace pb::compare {
 namespace {
+
+#if defined(__x86_64__)
+bool HasAvx2() { return __builtin_cpu_supports("avx2"); }
+bool HasAvx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
+#endif
 
 // Sums run in this many virtual lanes, so that they vectorise and are the same on every machine.
 constexpr size_t kLanes = 8;
@@ -18,11 +43,12 @@ double SumLanes(const double (&lanes)[kLanes]) {
   return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
-int64_t CountNonFinite(std::span<const float> row) {
+PB_LOOP int64_t CountNonFiniteLoops(std::span<const float> row) {
   int64_t n = 0;
   for (float v : row) n += !(std::abs(v) <= std::numeric_limits<float>::max());
   return n;
 }
+PB_FORMS(int64_t, CountNonFinite, (std::span<const float> row), (row))
 
 // What one pass over both rows gives; d = candidate - reference, y = d - d(reference's top-1).
 struct PairSums {
@@ -33,7 +59,7 @@ struct PairSums {
 
 // Adds term(i) for all i below n, lane by lane.
 template <typename Term>
-void AddLanes(size_t n, double (&lanes)[kLanes], Term term) {
+PB_LOOP void AddLanes(size_t n, double (&lanes)[kLanes], Term term) {
   size_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
     for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);
@@ -41,7 +67,7 @@ void AddLanes(size_t n, double (&lanes)[kLanes], Term term) {
 }
 
 // Blocks of a few KB, each step a plain loop over a block: this is what compilers vectorise.
-PairSums SumPair(std::span<const float> candidate, const ReferenceRow& reference, double d0) {
+PB_LOOP PairSums SumPairLoops(std::span<const float> candidate, const ReferenceRow& reference, double d0) {
   constexpr size_t kBlock = 512;
   double y[kBlock], p[kBlock], e[kBlock], r[kBlock];
   double p_expm1_y[kLanes] = {}, p_y[kLanes] = {}, sum_y[kLanes] = {}, sum_y2[kLanes] = {},
@@ -55,11 +81,11 @@ PairSums SumPair(std::span<const float> candidate, const ReferenceRow& reference
     for (size_t i = 0; i < n; ++i) y[i] = c[i] - r[i] - d0;
     for (size_t i = 0; i < n; ++i) p[i] = FastExp(r[i] - log_z);
     for (size_t i = 0; i < n; ++i) e[i] = FastExp(y[i]) - 1.0;
-    AddLanes(n, p_expm1_y, [&](size_t i) { return p[i] * e[i]; });
-    AddLanes(n, p_y, [&](size_t i) { return p[i] * y[i]; });
-    AddLanes(n, sum_y, [&](size_t i) { return y[i]; });
-    AddLanes(n, sum_y2, [&](size_t i) { return y[i] * y[i]; });
-    AddLanes(n, sum_ry, [&](size_t i) { return (r[i] - mean) * y[i]; });
+    AddLanes(n, p_expm1_y, [&](size_t i) PB_INLINED { return p[i] * e[i]; });
+    AddLanes(n, p_y, [&](size_t i) PB_INLINED { return p[i] * y[i]; });
+    AddLanes(n, sum_y, [&](size_t i) PB_INLINED { return y[i]; });
+    AddLanes(n, sum_y2, [&](size_t i) PB_INLINED { return y[i] * y[i]; });
+    AddLanes(n, sum_ry, [&](size_t i) PB_INLINED { return (r[i] - mean) * y[i]; });
     for (size_t i = 0; i < n; ++i)
       s.min_y = y[i] < s.min_y ? y[i] : s.min_y;  // y is 0 at the reference's top-1
     for (size_t i = 0; i < n; ++i) s.max_y = y[i] > s.max_y ? y[i] : s.max_y;
@@ -71,13 +97,32 @@ PairSums SumPair(std::span<const float> candidate, const ReferenceRow& reference
   s.ry = SumLanes(sum_ry);
   return s;
 }
+PB_FORMS(PairSums, SumPair, (std::span<const float> candidate, const ReferenceRow& reference, double d0),
+         (candidate, reference, d0))
 
-double LogZ(std::span<const float> row) {
-  double max = *std::max_element(row.begin(), row.end());
+PB_LOOP double SumExpLoops(std::span<const float> row, double max) {
   double lanes[kLanes] = {};
-  AddLanes(row.size(), lanes, [&](size_t i) { return FastExp(row[i] - max); });
-  return max + std::log(SumLanes(lanes));
+  AddLanes(row.size(), lanes, [&](size_t i) PB_INLINED { return FastExp(row[i] - max); });
+  return SumLanes(lanes);
 }
+PB_FORMS(double, SumExp, (std::span<const float> row, double max), (row, max))
+
+double LogZ(std::span<const float> row, double max) { return max + std::log(SumExp(row, max)); }
+
+// Sum of the values, and of the squares of their distances from a centre.
+PB_LOOP double SumLoops(std::span<const float> row) {
+  double lanes[kLanes] = {};
+  AddLanes(row.size(), lanes, [&](size_t i) PB_INLINED { return static_cast<double>(row[i]); });
+  return SumLanes(lanes);
+}
+PB_FORMS(double, Sum, (std::span<const float> row), (row))
+
+PB_LOOP double SquaresAroundLoops(std::span<const float> row, double centre) {
+  double lanes[kLanes] = {};
+  AddLanes(row.size(), lanes, [&](size_t i) PB_INLINED { return (row[i] - centre) * (row[i] - centre); });
+  return SumLanes(lanes);
+}
+PB_FORMS(double, SquaresAround, (std::span<const float> row, double centre), (row, centre))
 
 // KL and the candidate's log Z where the rows lie so far apart that exp(y) could overflow: by the
 // definition. The result is then far above zero, so that the cancellation in it does not matter.
@@ -91,6 +136,19 @@ double KlByDefinition(std::span<const float> candidate, const ReferenceRow& refe
   }
   return kl;
 }
+
+// How many values, a block at a time, come before the first block that holds one above the limit.
+PB_LOOP size_t BelowRunLoops(std::span<const float> row, float limit) {
+  constexpr size_t kBlock = 64;
+  size_t i = 0;
+  for (; i + kBlock <= row.size(); i += kBlock) {
+    int32_t n_above = 0;
+    for (size_t k = 0; k < kBlock; ++k) n_above += row[i + k] > limit;
+    if (n_above > 0) break;
+  }
+  return i;
+}
+PB_FORMS(size_t, BelowRun, (std::span<const float> row, float limit), (row, limit))
 
 void SetNotComparable(LogitsRow* row) {
   row->finite = false;
@@ -130,7 +188,7 @@ double FillDistances(std::span<const float> candidate, const ReferenceRow& refer
     log_z = reference.log_z() + d0 + log_ratio;
     row->kl = std::max(0.0, log_ratio - s.p_y);
   } else {
-    log_z = LogZ(candidate);
+    log_z = LogZ(candidate, candidate[static_cast<size_t>(row->top1[0])]);
     log_ratio = log_z - reference.log_z() - d0;
     row->kl = std::max(0.0, KlByDefinition(candidate, reference, log_z));
   }
@@ -153,6 +211,9 @@ std::vector<int32_t> TopK(std::span<const float> logits, int k) {
   auto better = [&](int32_t a, int32_t b) { return logits[a] > logits[b]; };
   for (size_t i = 0; i < logits.size(); ++i) {
     bool full = static_cast<int>(best.size()) >= k;
+    // Nearly all are below those found.
+    if (full && !best.empty()) i += BelowRun(logits.subspan(i), logits[best.back()]);
+    if (i == logits.size()) break;
     if (std::isnan(logits[i]) || (full && (best.empty() || !(logits[i] > logits[best.back()])))) continue;
     auto id = static_cast<int32_t>(i);
     if (full) best.pop_back();
@@ -165,12 +226,9 @@ ReferenceRow::ReferenceRow(std::span<const float> logits, int top_k)
     : logits_(logits), k_(std::max(top_k, 2)), n_non_finite_(CountNonFinite(logits)) {
   top_k_ = TopK(logits, k_);
   if (logits.empty() || n_non_finite_ > 0) return;
-  log_z_ = LogZ(logits);
-  double sum[kLanes] = {}, squares[kLanes] = {};
-  AddLanes(logits.size(), sum, [&](size_t i) { return static_cast<double>(logits[i]); });
-  mean_ = SumLanes(sum) / static_cast<double>(logits.size());
-  AddLanes(logits.size(), squares, [&](size_t i) { return (logits[i] - mean_) * (logits[i] - mean_); });
-  centred_norm2_ = SumLanes(squares);
+  log_z_ = LogZ(logits, logits[static_cast<size_t>(top_k_[0])]);
+  mean_ = Sum(logits) / static_cast<double>(logits.size());
+  centred_norm2_ = SquaresAround(logits, mean_);
   for (int32_t id : top_k_) top_k_logp_.push_back(logits[id] - log_z_);
 }
 

@@ -48,6 +48,7 @@ Result<ExplainedRun> CompareAndExplain(run::Request request, const Result<drive:
   request.observe = [&](const drive::PointPair& pair) { capture.OnPair(pair); };
   if (arbiter.ok()) request.arbiter = *arbiter;
   PB_ASSIGN(out.comparison, run::Crossval(request));
+  request.limits.until.reset();  // what was found is explained, however long it took
   compare::Verdict& verdict = out.comparison.verdict;
   const bool tokens_differ = verdict.Has(ReasonCode::kTokensDiffer);
   const Culprit* culprit = capture.culprit();

@@ -17,8 +17,8 @@ namespace {
 
 using Key = std::pair<int32_t, int32_t>;  // (stage, layer)
 
-// Tensors of up to this many bytes are copied before they are compared, so that both engines go on
-// computing meanwhile. Before a larger one they stand still.
+// Of the reference's, tensors of up to this many bytes are copied where they come before they are
+// needed, so that it goes on computing meanwhile. Before a larger one it stands still.
 constexpr size_t kCopiedBytes = 32 << 20;
 
 int64_t Features(const std::vector<int64_t>& shape) {
@@ -34,6 +34,7 @@ struct Tensor {
   int64_t first = 0;           // of these, the one that the values begin with
   std::vector<float> values;
   std::span<const float> in_place;  // in place of values, while they can be read where they lie
+  bool lasting = false;             // they lie there until the pass ends
   int64_t n_taken = 0;              // rows the candidate has been compared with
 
   std::span<const float> Rows(int64_t begin, int64_t n) const {
@@ -144,7 +145,8 @@ int64_t PointPlan::Expected(int64_t n_layers) const {
 
 struct LockStep::State {
   LockStepResult result;
-  Sha256 logits[2], shown[2];
+  Sha256 logits_sha256[2];
+  Blake3 logits[2], shown;  // shown: by the reference
   // Of the pass at hand.
   int32_t prompt = 0, step = 0, first_position = 0;
   int64_t n_tokens = 0;
@@ -157,7 +159,6 @@ struct LockStep::State {
   bool reference_lasts = false;   // what it shows need not be computed: nothing is gained ahead of need
   // Memory of tensors that are done with, for those to come.
   std::vector<std::vector<float>> spare;
-  std::vector<float> copy;  // of what the candidate showed
 
   void Recycle(std::vector<float> values) {
     constexpr size_t kMost = 32;
@@ -223,6 +224,12 @@ void LockStep::Missing(const std::pair<int32_t, int32_t>& point, const std::stri
                                                why));
 }
 
+void LockStep::TakeLogits(int side, const host::Event& event) {
+  const auto bytes = std::as_bytes(event.tensor.data);
+  state_->logits[side].Update(bytes);
+  if (options_.overwrite != Overwrite::kReference) state_->logits_sha256[side].Update(bytes);
+}
+
 Status LockStep::GoOnWithReference() {
   state_->reference_stands = !side_by_side_;
   return side_by_side_ ? reference_.Noted(reference_.engine().Continue()) : Status();
@@ -235,10 +242,11 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     return {};
   }
   if (event.kind == host::Event::kLogits) {
-    s.logits[1].Update(std::as_bytes(event.tensor.data));
+    TakeLogits(1, event);
+    if (event.tensor.lasting && options_.on_used) options_.on_used(event.tensor.data);
   } else if (IsCompared(event)) {
     const auto& shape = event.tensor.shape;
-    if (event.point.stage == PB_STAGE_LOGITS) s.shown[1].Update(std::as_bytes(event.tensor.data));
+    if (event.point.stage == PB_STAGE_LOGITS) s.shown.Update(std::as_bytes(event.tensor.data));
     // Only the last piece of a pass tells how far the reference is.
     if (event.point.first_position + shape[0] >= s.first_position + s.n_tokens) {
       s.reference_order =
@@ -276,7 +284,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     t.shape[0] += shape[0];
     if (fresh && (event.tensor.lasting || !small)) {
       s.Recycle(std::move(t.values));
-      t.in_place = event.tensor.data;
+      t.in_place = event.tensor.data, t.lasting = event.tensor.lasting;
       if (event.tensor.lasting) return GoOnWithReference();
       s.reference_stands = true;
       s.stands_at = key;
@@ -338,17 +346,12 @@ Status LockStep::GoOnWithCandidate(const host::Event& event, std::span<const flo
   return candidate_.Noted(goes_on ? engine.Continue() : engine.Overwrite(reference));
 }
 
-// Compares a point with rows of the reference's, and lets the candidate go on, before where its
-// tensor is small enough to be copied.
+// Compares a point with rows of the reference's, and lets the candidate go on: before that, where
+// both may run.
 Status LockStep::CompareAndGoOn(const host::Event& event, std::span<const float> reference) {
-  std::vector<float>& copy = state_->copy;
-  if (!side_by_side_ || event.tensor.data.size_bytes() > kCopiedBytes) {
-    PB_TRY(Compare(event, event.tensor.data, reference));
-    return GoOnWithCandidate(event, reference);
-  }
-  copy.assign(event.tensor.data.begin(), event.tensor.data.end());
-  PB_TRY(GoOnWithCandidate(event, reference));
-  return Compare(event, copy, reference);
+  if (side_by_side_) PB_TRY(GoOnWithCandidate(event, reference));
+  PB_TRY(Compare(event, event.tensor.data, reference));
+  return side_by_side_ ? Status() : GoOnWithCandidate(event, reference);
 }
 
 // Handles a point, or a piece of its rows, at which the candidate stands.
@@ -357,7 +360,6 @@ Status LockStep::Candidate(const host::Event& event) {
   const Key key{event.point.stage, event.point.layer};
   const auto& shape = event.tensor.shape;
   const int64_t begin = event.point.first_position - s.first_position, end = begin + shape[0];
-  if (event.point.stage == PB_STAGE_LOGITS) s.shown[0].Update(std::as_bytes(event.tensor.data));
   s.candidate_order = LayerOrder(event.point.stage, event.point.layer, options_.n_layers);
   auto arrived = [&] {
     auto found = s.waiting.find(key);
@@ -384,7 +386,9 @@ Status LockStep::Candidate(const host::Event& event) {
             fmt::format("the candidate showed rows {} to {} where row {} was due", begin, end, t.n_taken));
     return GoOnWithCandidate(event, {});
   }
-  PB_TRY(CompareAndGoOn(event, t.Rows(begin, shape[0])));
+  const std::span<const float> reference = t.Rows(begin, shape[0]);
+  PB_TRY(CompareAndGoOn(event, reference));
+  if (!t.in_place.empty() && t.lasting && options_.on_used) options_.on_used(reference);
   t.n_taken += shape[0];
   if (t.n_taken == s.n_tokens) {
     s.Recycle(std::move(t.values));
@@ -437,7 +441,7 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
         done = true;
         break;
       case host::Event::kLogits:
-        s.logits[0].Update(std::as_bytes(event->tensor.data));
+        TakeLogits(0, *event);
         PB_TRY(candidate_.Noted(candidate_.engine().Continue()));
         break;
       case host::Event::kPoint:
@@ -454,9 +458,11 @@ Status LockStep::Pass(std::span<const int32_t> tokens, int32_t first_position, i
 LockStepResult LockStep::Finish() {
   LockStepResult result = std::move(state_->result);
   for (int side : {0, 1}) {
-    result.logits_sha256[side] = state_->logits[side].Hex();
-    result.shown_sha256[side] = state_->shown[side].Hex();
+    if (options_.overwrite != Overwrite::kReference)
+      result.logits_sha256[side] = state_->logits_sha256[side].Hex();
+    result.logits_blake3[side] = state_->logits[side].Finish();
   }
+  result.shown_blake3 = state_->shown.Finish();
   std::stable_sort(result.rows.begin(), result.rows.end(), compare::ComesBefore);
   return result;
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/blake3.h"
 #include "compare/local.h"
 #include "drive/participant.h"
 #include "host/engine.h"
@@ -47,6 +48,9 @@ struct LockStepOptions {
   // compared; side 0 is the candidate. Then each engine is asked for all stages that it shows, not
   // only for those that both do.
   std::function<Status(int side, const host::Event&)> on_event;
+  // May be empty. Called for values of the reference's that last (host::TensorRef) when they are no
+  // longer needed.
+  std::function<void(std::span<const float>)> on_used;
 };
 
 // Which points two engines are expected to show, by stage.
@@ -72,10 +76,13 @@ struct LockStepResult {
       rows;  // in dependency order, one for each point (or piece of its rows) of each pass
   // "prompt 0, step 0, layer 3, q_rope: the reference did not show it"
   std::vector<std::string> missing;
-  // candidate, reference: as evaluated here, all rows in order of position
+  // Candidate, reference: as evaluated here, all rows in order of position. In lock-step the digest
+  // below tells what there is to tell: empty.
   std::string logits_sha256[2];
-  // the same, as shown at the tracepoint `logits` (before it was overwritten)
-  std::string shown_sha256[2];
+  Blake3Digest logits_blake3[2];
+  // The reference's, as shown at the tracepoint `logits`; in lock-step what the candidate's was
+  // overwritten with.
+  Blake3Digest shown_blake3;
 };
 
 // Drives two open sessions (at position 0) over a sequence in passes. Where there are processors for
@@ -98,6 +105,7 @@ class LockStep {
   Status Candidate(const host::Event& event);
   Status PullReference();
   Status OnReferenceEvent(const host::Event& event);
+  void TakeLogits(int side, const host::Event& event);
   // point: stage, layer
   void Missing(const std::pair<int32_t, int32_t>& point, const std::string& why);
   Result<bool> CandidateReady();

@@ -137,7 +137,11 @@ void Tape::Prepare(std::span<const float> values) const {
 #endif
 }
 
-void Tape::Release(std::span<const float> values) const { GiveBack(std::as_bytes(values)); }
+void Tape::Release(std::span<const float> values) const {
+  const auto bytes = std::as_bytes(values), all = data_.bytes();
+  // Other memory would lose what it holds.
+  if (bytes.data() >= all.data() && bytes.data() + bytes.size() <= all.data() + all.size()) GiveBack(bytes);
+}
 
 bool Tape::Serves(const host::EvalRequest& request) const {
   const host::TapFilter& tap = request.tap;
@@ -371,8 +375,11 @@ Result<host::Event> TapedEngine::Wait() {
 
 Status TapedEngine::Continue() {
   if (!playing_) return live_->Continue();
-  // Values that were shown before these are used up; one that is still waited for is read again.
+  // Logits are used up at once, and values that were shown before these; one that is still waited for
+  // is read again.
   constexpr size_t kInUse = 8;
+  if (next_ > 0 && next_ <= queue_.size() && queue_[next_ - 1].kind == host::Event::kLogits)
+    tape_->Release(queue_[next_ - 1].tensor.data);
   if (next_ > kInUse && next_ <= queue_.size()) tape_->Release(queue_[next_ - 1 - kInUse].tensor.data);
   return {};
 }

@@ -119,6 +119,8 @@ class TapedEngine : public host::Engine {
   // Whether passes of some rows are served from a longer one that was recorded.
   void ServeParts(bool parts) { parts_ = parts; }
   const Tape* tape() const { return tape_.get(); }
+  // Whether all that was evaluated in the open session was served.
+  bool playing() const { return playing_; }
 
   uint64_t capabilities() const override { return live_->capabilities(); }
   const host::Facts& description() const override { return live_->description(); }

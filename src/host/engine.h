@@ -4,6 +4,7 @@
 #ifndef PARITYBIT_HOST_ENGINE_H_
 #define PARITYBIT_HOST_ENGINE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -27,6 +28,8 @@ using trace::Fact, trace::Facts, trace::FindFact, trace::FactText, trace::FactNu
 struct Limits {
   double progress_seconds = 180;  // longest silence during a call (CROSSVAL_TIMEOUT_SECS)
   uint64_t memory_bytes = 0;      // address space limit of the child; 0: none
+  // When what it is doing is given up, whatever it does: kIo, as nobody asked it to be so quick.
+  std::optional<std::chrono::steady_clock::time_point> until = std::nullopt;
 };
 
 struct StageVisibility {
@@ -62,7 +65,8 @@ struct Codes {
   int64_t n_blocks() const { return (n_columns + block - 1) / block; }
 };
 
-// A tensor handed over; data lives in shared memory until the next Continue/Overwrite (or Wait).
+// A tensor handed over; data lives in shared memory until the next Wait, so that it can be read while
+// the engine goes on; of an evaluation that hands over inputs, until the next Continue or Overwrite.
 struct TensorRef {
   std::string name;
   std::vector<int64_t> shape;  // shape[0]: token rows

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -324,6 +325,59 @@ TEST(Engine, SlowButProgressingIsNotATimeout) {
   request.tap.stages = {PB_STAGE_LOGITS};
   auto logits = Logits(*engine, request);
   EXPECT_TRUE(logits.ok()) << logits.error().message;
+}
+
+TEST(Engine, WhatTakesLongerThanItMayIsGivenUpAndNoFaultOfIts) {
+  using Clock = std::chrono::steady_clock;
+  Limits limits{kPatience, 0, Clock::now() + std::chrono::milliseconds(300)};
+  auto engine = Engine::Start(kPlugin, {{"faulty.mode", "slow"}}, limits);
+  ASSERT_TRUE(engine.ok()) << engine.error().message;
+  ASSERT_TRUE((*engine)->OpenModel(kModel).ok());
+  ASSERT_TRUE((*engine)->OpenSession({}).ok());
+  EvalRequest request = Tokens(std::vector<int32_t>(1, 1));
+  request.tap.outputs = true;  // progress all along: 14 points of 20 ms each time
+  Status status;
+  for (int i = 0; i < 20 && status.ok(); ++i) {
+    status = (*engine)->Eval(request, [](const Event&) { return Status(); });
+    if (status.ok()) status = (*engine)->Reset(0);
+  }
+  ASSERT_FALSE(status.ok());
+  EXPECT_ERROR(status.error(), Code::kIo, "given up", "as the time for it is up");
+  EXPECT_GE(Clock::now(), *limits.until);
+}
+
+// What was shown stays while the engine goes on, until the next event is waited for.
+TEST(Engine, ATensorCanBeReadWhileTheEngineGoesOn) {
+  auto engine = Ready();
+  EvalRequest request = Tokens({1, 2, 3});
+  request.tap.outputs = true;
+  ASSERT_TRUE(engine->BeginEval(request).ok());
+  std::vector<std::vector<float>> plain, while_going_on;
+  for (int round = 0; round < 2; ++round) {
+    for (;;) {
+      auto event = engine->Wait();
+      ASSERT_TRUE(event.ok()) << event.error().message;
+      if (event->kind == Event::kDone) break;
+      const std::span<const float> shown = event->tensor.data;
+      if (round == 0) plain.emplace_back(shown.begin(), shown.end());
+      if (event->kind == Event::kPoint) {
+        // The same values from elsewhere, as another engine's would come.
+        const std::vector<float> own(shown.begin(), shown.end());
+        ASSERT_TRUE(engine->Overwrite(own).ok());
+      } else {
+        ASSERT_TRUE(engine->Continue().ok());
+      }
+      if (round == 0) continue;
+      pollfd next{engine->ready_fd(), POLLIN, 0};
+      ASSERT_EQ(poll(&next, 1, 10000), 1);  // the next event has been placed
+      while_going_on.emplace_back(shown.begin(), shown.end());
+    }
+    ASSERT_TRUE(engine->Reset(0).ok());
+    if (round == 0) {
+      ASSERT_TRUE(engine->BeginEval(request).ok());
+    }
+  }
+  EXPECT_EQ(plain, while_going_on);
 }
 
 TEST(Engine, StaysUsableAfterAnErrorOfTheEngine) {

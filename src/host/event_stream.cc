@@ -197,10 +197,14 @@ Status EventStream::OutputRows(const PointRef& point, std::span<const Placed> in
   for (const Placed& input : inputs) PutPlaced(event, input);
   event.Put<uint32_t>(1);
   PutPlaced(event, placed);
-  bool taken = false;
+  std::optional<uint64_t> taken;
   PB_TRY(Exchange(std::move(event), &taken));
-  if (taken) std::memcpy(values, memory_.values(placed.offset), placed.n_values * sizeof(float));
-  *overwritten |= taken;
+  if (!taken) return {};
+  PB_TRY(memory_.Refresh());
+  if (*taken > memory_.size() || memory_.size() - *taken < placed.n_values * sizeof(float))
+    return MakeError(Code::kInternal, "an overwrite from beyond the shared memory");
+  std::memcpy(values, memory_.values(*taken), placed.n_values * sizeof(float));
+  *overwritten = true;
   return {};
 }
 
@@ -233,23 +237,32 @@ Result<Placed> EventStream::Place(const pb_tensor& tensor) {
 Result<Placed> EventStream::PlaceValues(std::string_view name, std::span<const int64_t> shape,
                                         const float* data) {
   Placed placed{std::string(name), {shape.begin(), shape.end()}, arena_end_, *CountValues(shape)};
-  arena_end_ = AlignTensor(arena_end_ + placed.n_values * sizeof(float));
+  const uint64_t n_bytes = placed.n_values * sizeof(float);
+  // Inputs stand until their output has come, one behind the other.
+  if (!filter_.inputs) {
+    placed.offset = Beside(shown_, n_bytes);
+    shown_ = {placed.offset, placed.offset + n_bytes};
+  }
+  arena_end_ = AlignTensor(placed.offset + n_bytes);
   PB_TRY(memory_.Reserve(arena_end_));
+  memory_.DropOutgrown();
   std::memcpy(memory_.values(placed.offset), data, placed.n_values * sizeof(float));
   return placed;
 }
 
-Status EventStream::Exchange(FrameWriter event, bool* overwritten) {
+Status EventStream::Exchange(FrameWriter event, std::optional<uint64_t>* overwrite) {
   PB_TRY(channel_.Send(std::move(event)));
   PB_ASSIGN(std::optional<Frame> answer, channel_.Receive());
   if (!answer) _exit(0);  // nobody is left to run for
   switch (answer->type) {
     case MessageType::kContinue:
       return {};
-    case MessageType::kOverwrite:
-      if (!overwritten) break;
-      *overwritten = true;
+    case MessageType::kOverwrite: {
+      if (!overwrite) break;
+      ByteReader in(BodyBytes(*answer));
+      PB_ASSIGN(*overwrite, in.Read<uint64_t>("place"));
       return {};
+    }
     case MessageType::kStop:
       stopped_ = true;
       return {};

@@ -51,8 +51,9 @@ class EventStream {
   Status Logits(int32_t first_position, const float* rows, int64_t n_rows, int64_t n_vocab);
   Result<Placed> Place(const pb_tensor& tensor);
   Result<Placed> PlaceValues(std::string_view name, std::span<const int64_t> shape, const float* data);
-  // Sends the event and waits for the answer.
-  Status Exchange(FrameWriter event, bool* overwritten);
+  // Sends the event and waits for the answer. `overwrite`: where an event may be overwritten, takes the
+  // place of the values in the shared memory.
+  Status Exchange(FrameWriter event, std::optional<uint64_t>* overwrite);
   void Fail(Error error);
 
   Channel& channel_;
@@ -62,6 +63,7 @@ class EventStream {
   pb_tap tap_;
   std::vector<Pending> pending_;
   uint64_t arena_end_ = kArenaOffset;
+  Range shown_;  // of the last tensor, which the parent may still read while the next one is placed
   bool stopped_ = false;
   std::optional<Error> violation_;
 };

@@ -275,6 +275,7 @@ Status RemoteEngine::BeginEval(const EvalRequest& request) {
   frame.PutFilter(request.tap);
   doing_ = fmt::format("eval of {} tokens from position {}", n, request.first_position);
   eval_.emplace(request, n_vocab_);
+  with_inputs_ = request.tap.inputs;
   n_positions_ = -1;
   Progress();
   PB_TRY(Send(std::move(frame)));
@@ -286,6 +287,7 @@ Result<Event> RemoteEngine::Wait() {
   if (dead_) return *dead_;
   if (state_ != State::kRunning)
     return MakeError(Code::kUsage, "{}: Wait without a running evaluation", name_);
+  memory_.DropOutgrown();
   PB_ASSIGN(Frame frame, Receive());
   PB_TRY(memory_.Refresh());
   auto parse = [&]() -> Result<Event> {
@@ -379,11 +381,20 @@ Status RemoteEngine::Overwrite(std::span<const float> values) {
     return MakeError(Code::kUsage, "{}: {} values to overwrite an output of {}", name_, values.size(),
                      output_values_);
   }
-  float* output = memory_.values(output_offset_);
-  if (values.data() != output) std::memmove(output, values.data(), values.size_bytes());
+  // Beside what was shown, which may be read on.
+  uint64_t offset = output_offset_;
+  if (values.data() != memory_.values(output_offset_)) {
+    // Inputs stand there where they are asked for.
+    if (!with_inputs_)
+      offset = Beside({output_offset_, output_offset_ + values.size_bytes()}, values.size_bytes());
+    PB_TRY(memory_.Reserve(offset + values.size_bytes()));
+    std::memmove(memory_.values(offset), values.data(), values.size_bytes());
+  }
   state_ = State::kRunning;
   Progress();
-  return Send(FrameWriter(MessageType::kOverwrite));
+  FrameWriter frame(MessageType::kOverwrite);
+  frame.Put(offset);
+  return Send(std::move(frame));
 }
 
 Status RemoteEngine::Stop() {
@@ -443,6 +454,7 @@ Result<Frame> RemoteEngine::Receive() {
   char bytes[16384];
   bool ended = false;  // what it sent before it died is still read
   for (;;) {
+    PB_TRY(GiveUpInTime());
     auto frame = received_.Next();
     if (!frame.ok()) return Broken(frame.error());
     if (*frame) return *std::move(frame).value();
@@ -459,7 +471,14 @@ Result<Frame> RemoteEngine::Receive() {
   }
 }
 
+Status RemoteEngine::GiveUpInTime() {
+  if (!limits_.until || std::chrono::steady_clock::now() < *limits_.until) return {};
+  return Break(Code::kIo, fmt::format("given up during {}{}, as the time for it is up", doing_, Where()),
+               true);
+}
+
 Status RemoteEngine::Await(bool writable) {
+  PB_TRY(GiveUpInTime());
   double silent = Now() - last_progress_;
   if (silent > limits_.progress_seconds) {
     return Break(Code::kTimeout, fmt::format("no progress for {:.3g} s during {}{}", silent, doing_, Where()),
@@ -468,6 +487,9 @@ Status RemoteEngine::Await(bool writable) {
   // In slices, because points that nobody asked for count as progress too and arrive without a
   // message.
   double slice = std::min(limits_.progress_seconds / 4, limits_.progress_seconds - silent);
+  if (limits_.until)
+    slice = std::min(
+        slice, std::chrono::duration<double>(*limits_.until - std::chrono::steady_clock::now()).count());
   child_->Poll(static_cast<int>(std::clamp(slice * 1000, 1.0, 1e6)), writable);
   if (uint64_t points = memory_.status()->progress; points != points_seen_) {
     points_seen_ = points;

@@ -71,6 +71,8 @@ class RemoteEngine : public Engine {
   // Waits for bytes or the right to send them; an error when the child is silent beyond its limit
   // or dead.
   Status Await(bool writable);
+  // An error where the time that it has is up (Limits::until).
+  Status GiveUpInTime();
   Status Idle(const char* call) const;
   Result<Event> ParsePoint(const Frame& frame);
   Result<Event> ParseLogits(const Frame& frame);
@@ -106,6 +108,7 @@ class RemoteEngine : public Engine {
   std::optional<EvalCheck> eval_;
   // of the point that stands; 0 values: it has no output
   uint64_t output_offset_ = 0, output_values_ = 0;
+  bool with_inputs_ = false;  // the evaluation hands over inputs, too
 };
 
 }  // namespace pb::host

@@ -40,9 +40,16 @@ Result<SharedMemory> SharedMemory::Attach(int fd) {
 SharedMemory::SharedMemory(SharedMemory&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)),
       data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+      size_(std::exchange(other.size_, 0)),
+      outgrown_(std::exchange(other.outgrown_, {})) {}
+
+void SharedMemory::DropOutgrown() {
+  for (const std::span<std::byte> old : outgrown_) munmap(old.data(), old.size());
+  outgrown_.clear();
+}
 
 SharedMemory::~SharedMemory() {
+  DropOutgrown();
   if (data_) munmap(data_, size_);
   if (fd_ >= 0) close(fd_);
 }
@@ -71,7 +78,7 @@ Status SharedMemory::Refresh() {
 Status SharedMemory::Map(uint64_t n_bytes) {
   void* p = mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
   if (p == MAP_FAILED) return Failed("mapping");
-  if (data_) munmap(data_, size_);
+  if (data_) outgrown_.emplace_back(data_, size_);
   data_ = static_cast<std::byte*>(p);
   size_ = n_bytes;
   return {};

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "base/result.h"
 
@@ -25,8 +27,8 @@ struct StatusPage {
 inline constexpr uint64_t kArenaOffset = 4096;  // tensors follow the status page
 static_assert(sizeof(StatusPage) <= kArenaOffset);
 
-// Owns one mapping and the file descriptor. Pointers into it are valid until the next Map, Reserve
-// or move.
+// Owns a mapping and the file descriptor. Pointers into it are valid until it is moved, or
+// DropOutgrown is called after Reserve or Refresh has mapped more.
 class SharedMemory {
  public:
   static Result<SharedMemory> Create();
@@ -40,6 +42,8 @@ class SharedMemory {
   Status Reserve(uint64_t n_bytes);
   // Maps all there is after the other side may have grown it.
   Status Refresh();
+  // Lets go of mappings that were outgrown.
+  void DropOutgrown();
 
   int fd() const { return fd_; }
   std::byte* data() const { return data_; }
@@ -54,10 +58,20 @@ class SharedMemory {
   int fd_ = -1;
   std::byte* data_ = nullptr;
   uint64_t size_ = 0;
+  std::vector<std::span<std::byte>> outgrown_;
 };
 
 // Next offset at or after n where a tensor may lie.
 constexpr uint64_t AlignTensor(uint64_t n) { return (n + 63) / 64 * 64; }
+
+// Bytes of the shared memory, from its start.
+struct Range {
+  uint64_t begin = kArenaOffset, end = kArenaOffset;
+};
+// Where n bytes may lie beside a range that is in use.
+constexpr uint64_t Beside(const Range& used, uint64_t n) {
+  return AlignTensor(kArenaOffset + n) <= used.begin ? kArenaOffset : AlignTensor(used.end);
+}
 
 }  // namespace pb::host
 

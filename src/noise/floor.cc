@@ -95,13 +95,14 @@ void FloorSource::OpenMeter(bool whole) {
   partial_ = !whole;
   meter_.emplace(*sides_[side_], *session_[side_], whole ? request_.n_runs : 1,
                  request_.confidence ? compare::RunsFor(*request_.confidence) : 0, whole && request_.local,
-                 CacheDir() / "noise", request_.progress);
+                 CacheDir() / "noise", request_.progress, request_.threads);
 }
 
 Status FloorSource::Add(const drive::Sequence& sequence, const drive::RowStore* reference_rows) {
   if (!decided_) Decide();
   if (partial_) sequences_.push_back(sequence);
-  return meter_ ? meter_->Measure(sequence, side_ == 1 ? reference_rows : nullptr) : Status();
+  const bool same = side_ == 1 && request_.threads.empty();
+  return meter_ ? meter_->Measure(sequence, same ? reference_rows : nullptr) : Status();
 }
 
 Status FloorSource::Calibrate(const IsWithin& is_within) {

@@ -26,6 +26,9 @@ struct FloorRequest {
   bool sparing = false;
   std::string calibration;   // text whose tokens join the floor
   drive::Progress progress;  // may be empty
+  // With how many threads noise is measured, where that is not the comparison's own; empty: it is.
+  // Rounding does not depend on them, and what was measured with the others serves then.
+  std::string threads = "";
 };
 
 // The folder of the trace that an engine replays; empty: it computes by itself.

@@ -45,13 +45,15 @@ host::Settings WithVariation(host::Settings settings, std::string_view variation
 
 NoiseMeter::NoiseMeter(drive::Participant& reference, host::Settings session, int32_t n_runs,
                        int64_t n_ranked, bool with_points, std::filesystem::path cache,
-                       drive::Progress progress)
+                       drive::Progress progress, std::string threads)
     : reference_(reference),
       session_(std::move(session)),
+      threads_(std::move(threads)),
       progress_(std::move(progress)),
       random_rounding_((reference.engine().capabilities() & PB_CAP_NOISE) != 0),
       with_points_(with_points && random_rounding_ &&
                    (reference.engine().capabilities() & PB_CAP_OUTPUTS) != 0) {
+  if (!threads_.empty()) drive::PutSetting(session_, "threads", threads_);
   const drive::EngineRecord& record = reference.record();
   folder_ = std::move(cache) / fmt::format("{:.16}-{:.16}", record.model_sha256, record.identity);
   if (random_rounding_) {
@@ -70,6 +72,7 @@ Json NoiseMeter::Provenance(const drive::Sequence& sequence, const compare::Nois
   Json settings = Json::object();
   for (const host::Fact& fact : record.session)
     if (fact.key != "n_ctx" && fact.key != "noise.seed") settings[fact.key] = fact.value;
+  if (!threads_.empty()) settings["threads"] = threads_;
   // What the model declares beside the file, or the user instead of it.
   for (const char* key : {"ffn.activation", "norm.eps", "rope.base", "rope.scale", "rope.pairing"})
     if (const host::Fact* fact = host::FindFact(record.model, key)) settings[key] = fact->value;
@@ -317,7 +320,7 @@ compare::NoiseFloor NoiseMeter::Floor() const {
   const trace::EngineFacts engine = record.engine_facts();
   if (!engine.version.empty()) floor.engine += " " + engine.version;
   floor.isa = engine.isa;
-  floor.threads = record.session_facts().threads;
+  floor.threads = threads_.empty() ? record.session_facts().threads : threads_;
   floor.engine_digest = record.identity;
   floor.model_sha256 = record.model_sha256;
   floor.calibration = calibration_;

@@ -24,7 +24,8 @@ class NoiseMeter {
   // the noise at tracepoints is measured as well, where the engine shows its points and rounds at
   // random.
   NoiseMeter(drive::Participant& reference, host::Settings session, int32_t n_runs, int64_t n_ranked,
-             bool with_points, std::filesystem::path cache, drive::Progress progress);
+             bool with_points, std::filesystem::path cache, drive::Progress progress,
+             std::string threads = "");
 
   // Adds a sequence to every run of the floor. The reference's session is another one afterwards.
   // `undisturbed` holds the sequence's rows, or is null: they are evaluated only if a run is
@@ -81,6 +82,7 @@ class NoiseMeter {
 
   drive::Participant& reference_;
   host::Settings session_;
+  std::string threads_;  // of the noise, where they are not the session's
   std::filesystem::path folder_;
   drive::Progress progress_;
   bool random_rounding_, with_points_;

@@ -45,17 +45,19 @@ std::vector<compare::Setting> FactsOf(const drive::EngineRecord& engine) {
   return settings;
 }
 
-// Of logits rows in order of position: as reports and as traces digest them.
+// Of logits rows in order of position: as reports and, where they are kept, as traces digest them.
 struct RowsDigest {
+  explicit RowsDigest(const Request& request) : for_traces(!request.keep.folder.empty()) {}
+  const bool for_traces;
   Sha256 sha256;
   Blake3 blake3;
   void Update(std::span<const float> row) {
     sha256.Update(std::as_bytes(row));
-    blake3.Update(std::as_bytes(row));
+    if (for_traces) blake3.Update(std::as_bytes(row));
   }
   void Store(int side, PromptRecord* prompt) const {
     prompt->logits_sha256[side] = sha256.Hex();
-    prompt->logits_blake3[side] = ToHex(blake3.Finish());
+    if (for_traces) prompt->logits_blake3[side] = ToHex(blake3.Finish());
   }
 };
 
@@ -67,7 +69,8 @@ noise::FloorRequest FloorAsked(const Request& request) {
           request.user.confidence,
           sparing,
           request.calibration,
-          request.progress};
+          request.progress,
+          request.noise_threads};
 }
 
 class CrossvalRun {
@@ -206,7 +209,9 @@ Result<drive::RowStore> CrossvalRun::RunReference(PromptRecord& prompt, compare:
   evidence.n_prefill[kReference] = sequence.n_prefill;
   evidence.n_decode[kReference] = static_cast<int64_t>(prompt.decoded.size());
   evidence.n_vocab[kReference] = rows.n_columns();
-  RowsDigest digest;
+  prompt.logits_sha256[kReference] = part_->ServedSha256();
+  if (!prompt.logits_sha256[kReference].empty()) return rows;
+  RowsDigest digest(request_);
   for (int64_t i = 0; i < rows.n_rows(); ++i) digest.Update(rows.Row(i));
   digest.Store(kReference, &prompt);
   return rows;
@@ -217,7 +222,7 @@ Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& 
   drive::Participant& engine = sides_[kCandidate];
   drive::Sequence sequence{prompt.tokens, static_cast<int32_t>(prompt.tokens.size())};
   sequence.tokens.insert(sequence.tokens.end(), prompt.decoded.begin(), prompt.decoded.end());
-  RowsDigest digest;
+  RowsDigest digest(request_);
   auto compare_row = [&](int32_t position, std::span<const float> row) -> Status {
     bool prefill = position < sequence.n_prefill;
     ++(prefill ? evidence.n_prefill : evidence.n_decode)[kCandidate];
@@ -457,13 +462,13 @@ Status CrossvalRun::Repeat() {
       if (request_.progress)
         request_.progress("a second run", static_cast<int64_t>(i), static_cast<int64_t>(out_.prompts.size()));
       PB_TRY(sides_[side].OpenSession(session_[side]));
-      RowsDigest digest;
+      Sha256 digest;
       PB_TRY(
           drive::EvaluateSequence(sides_[side], sequence, [&](int32_t, std::span<const float> row) -> Status {
-            digest.Update(row);
+            digest.Update(std::as_bytes(row));
             return {};
           }));
-      prompt.repeated_sha256[side] = digest.sha256.Hex();
+      prompt.repeated_sha256[side] = digest.Hex();
       repeats[side] &= prompt.repeated_sha256[side] == prompt.logits_sha256[side];
     }
   }

@@ -7,6 +7,7 @@
 #include <map>
 #include <tuple>
 
+#include "base/blake3.h"
 #include "base/sha256.h"
 #include "codes/code_steps.h"
 #include "drive/passes.h"
@@ -88,6 +89,9 @@ Result<drive::LockStepResult> LocalRun::Pass(const Walk& walk, PromptRecord& pro
     PB_ASSIGN(kept, KeptPair::Create(request_.keep, sides_, prompt, request_.prompts.size(), index));
     options.on_event = [&](int side, const host::Event& event) { return kept->OnEvent(side, event); };
   }
+  options.on_used = [&](std::span<const float> values) {
+    if (const drive::Tape* tape = part_.tape()) tape->Release(values);
+  };
   n_expected_ = plan.Expected(options.n_layers) * (1 + static_cast<int64_t>(walk.steps.size()));
   if (in_lock_step) {
     evidence_.unobservable = plan.unobservable;
@@ -194,10 +198,11 @@ bool LocalRun::MayWatchPart(const PromptRecord& prompt) const {
 Status LocalRun::Record(const PromptRecord& prompt) {
   PB_ASSIGN(const drive::PointPlan plan, OpenSessions());
   if (plan.compared.empty() || !part_.BeginRecording(prompt)) return {};
-  Sha256 logits, shown;
+  Sha256 logits;
+  Blake3 delivered, shown;
   const auto take = [&](const host::Event& event) -> Status {
     const auto bytes = std::as_bytes(event.tensor.data);
-    if (event.kind == host::Event::kLogits) logits.Update(bytes);
+    if (event.kind == host::Event::kLogits) logits.Update(bytes), delivered.Update(bytes);
     if (event.kind == host::Event::kPoint && event.point.stage == PB_STAGE_LOGITS) shown.Update(bytes);
     return {};
   };
@@ -213,7 +218,7 @@ Status LocalRun::Record(const PromptRecord& prompt) {
                                        request.tap.outputs = true;
                                        return sides_[1]->Evaluate(request, take);
                                      });
-  part_.EndRecording(prompt, status.ok() ? logits.Hex() : "", shown.Hex());
+  part_.EndRecording(prompt, status.ok() ? logits.Hex() : "", shown.Finish() == delivered.Finish());
   return status;
 }
 
@@ -282,10 +287,10 @@ void LocalRun::AddLocal(const PromptRecord& prompt, const drive::LockStepResult&
   evidence_.n_expected += n_expected_;
   evidence_.points.insert(evidence_.points.end(), result.rows.begin(), result.rows.end());
   evidence_.missing.insert(evidence_.missing.end(), result.missing.begin(), result.missing.end());
-  shown_not_used_[1] |= result.missing.empty() && result.shown_sha256[1] != result.logits_sha256[1];
+  shown_not_used_[1] |= result.missing.empty() && result.shown_blake3 != result.logits_blake3[1];
   // The candidate's last tensor was overwritten too: what it delivers are then the reference's
   // logits.
-  overwrite_ignored_ |= result.missing.empty() && result.logits_sha256[0] != result.shown_sha256[1];
+  overwrite_ignored_ |= result.missing.empty() && result.logits_blake3[0] != result.shown_blake3;
 }
 
 Status LocalRun::AddPart(PromptRecord& prompt, int32_t index) {
@@ -324,10 +329,11 @@ Status LocalRun::AddAccumulated(PromptRecord& prompt, int32_t index) {
   auto pass =
       Pass(whole, prompt, index, rounds ? drive::Overwrite::kNothing : drive::Overwrite::kItself, true);
   const bool complete = pass.ok() && pass->missing.empty();
-  part_.EndRecording(prompt, complete ? pass->logits_sha256[1] : "", complete ? pass->shown_sha256[1] : "");
+  part_.EndRecording(prompt, complete ? pass->logits_sha256[1] : "",
+                     complete && pass->shown_blake3 == pass->logits_blake3[1]);
   if (!pass.ok()) return std::move(pass).error();
   drive::LockStepResult result = std::move(pass).value();
-  shown_not_used_[1] |= result.missing.empty() && result.shown_sha256[1] != result.logits_sha256[1];
+  shown_not_used_[1] |= result.missing.empty() && result.shown_blake3 != result.logits_blake3[1];
   for (int side : {0, 1}) {
     prompt.untapped_sha256[side] = prompt.logits_sha256[side];
     if (result.logits_sha256[side] != prompt.logits_sha256[side] &&

@@ -16,6 +16,8 @@ struct PathTrial {
   std::string prompt;
   int32_t steps = 0;       // decode steps
   std::string key, value;  // a setting of both engines; empty: none
+  // After how long it is given up; 0: not at all.
+  double seconds = 0;
 };
 
 // Those that may go through a path that is left, the cheapest first. `text`: what long prompts are cut

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "run/path_trials.h"
 #include "run/record.h"
 
 namespace pb::run {
@@ -44,6 +45,20 @@ TEST(Paths, ThreadsAndFlashAreOfBothEngines) {
   one.candidate.session[1].value = "1";
   one.reference.session[2].value = "off";
   EXPECT_EQ(PathsTaken(one), Paths{});
+}
+
+TEST(Paths, ThreadsAreTriedOverAFewTokensAndForATime) {
+  const std::string text(4000, 'x');
+  int n_bounded = 0;
+  for (const PathTrial& trial : PathTrials(Of(4, 0, 512, 1, "off"), text)) {
+    EXPECT_EQ(trial.seconds > 0, trial.key == "threads") << trial.name;
+    if (trial.key != "threads") continue;
+    ++n_bounded;
+    EXPECT_LE(trial.prompt.size(), 4u * 40);  // four bytes are about a token
+    EXPECT_LE(trial.steps, 2);
+    EXPECT_LE(trial.seconds, 60);
+  }
+  EXPECT_EQ(n_bounded, 1);
 }
 
 TEST(Paths, WhatWasNotComparedShowsNothing) {

@@ -190,11 +190,11 @@ bool ReferencePart::BeginRecording(const PromptRecord& prompt) {
 }
 
 void ReferencePart::EndRecording(const PromptRecord& prompt, const std::string& logits_sha256,
-                                 const std::string& shown_sha256) {
+                                 bool shown_is_delivered) {
   if (!writer_) return;
   engine_->Record(nullptr);
   const std::unique_ptr<drive::TapeWriter> writer = std::move(writer_);
-  if (logits_sha256 != prompt.logits_sha256[1] || shown_sha256 != logits_sha256) return;
+  if (logits_sha256 != prompt.logits_sha256[1] || !shown_is_delivered) return;
   const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   auto tape = writer->Finish(
       Provenance(prompt),
@@ -210,6 +210,12 @@ void ReferencePart::EndRecording(const PromptRecord& prompt, const std::string& 
   }
   engine_->Play(std::move(tape).value(), session_);
   served_ = true;
+}
+
+std::string ReferencePart::ServedSha256() const {
+  if (!served_ || !engine_->playing()) return "";
+  const Json digest = engine_->tape()->note().value("logits_sha256", Json());
+  return digest.is_string() ? digest.get<std::string>() : "";
 }
 
 std::optional<KeptProof> ReferencePart::FindProof(const PromptRecord& prompt) const {

@@ -38,14 +38,16 @@ class ReferencePart {
   // and it is worth it. Whether it does.
   bool BeginRecording(const PromptRecord& prompt);
   // After the pass. What was recorded is served from here on and kept, if the reference showed and
-  // delivered, watched, what it delivered unwatched: digests of the logits both ways; empty: the pass
-  // did not come to its end.
-  void EndRecording(const PromptRecord& prompt, const std::string& logits_sha256,
-                    const std::string& shown_sha256);
+  // delivered, watched, what it delivered unwatched. `logits_sha256`: of what it delivered; empty: the
+  // pass did not come to its end. `shown_is_delivered`: whether it showed the same.
+  void EndRecording(const PromptRecord& prompt, const std::string& logits_sha256, bool shown_is_delivered);
   // Whether the prompt at hand is served.
   bool served() const { return served_; }
   // Whether passes of some of its rows are, too.
   void ServeParts(bool parts) { engine_->ServeParts(parts); }
+  // SHA-256 of the logits of the whole sequence where the last evaluation over it was served, as it was
+  // when they were recorded (what is served has its digest); else empty.
+  std::string ServedSha256() const;
   // What is served of it, or null.
   const drive::Tape* tape() const { return served_ ? engine_->tape() : nullptr; }
 

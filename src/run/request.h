@@ -63,6 +63,7 @@ struct Request {
   std::string calibration;                        // text whose tokens join the noise floor
   int32_t n_noise_runs = 8;                       // 0: no noise floor, so nothing can match
   NoiseRuns noise = NoiseRuns::kWhole;
+  std::string noise_threads;  // noise::FloorRequest::threads
   Watch watch = Watch::kWhole;
   // also run the reference in its default configuration
   bool default_row = true;
