@@ -73,7 +73,7 @@ TEST(KlMean, LeavesTheLargestOutInAnyOrder) {
   EXPECT_EQ(ties.OfRest(), 1.5);
   KlMean tiny;  // what is left keeps its digits beside a far larger value
   for (double kl : {1e-20, 1.0, 3e-20}) tiny.Add(kl);
-  EXPECT_EQ(tiny.OfRest(), 2e-20);
+  EXPECT_DOUBLE_EQ(tiny.OfRest(), 2e-20);
 }
 
 // A window of any run may be the largest, so a run more never lowers a limit.

@@ -520,7 +520,7 @@ TEST(JudgeLogits, AWeakerFloorSaysSo) {
 
 TEST(JudgeLogits, TheWorstReasonWinsAndAllAreListed) {
   Evidence e = Good();
-  e.prompts[0].rows[2].kl = 1;
+  e.prompts[0].rows[2].kl = e.prompts[0].rows[3].kl = 1;
   e.prompts[0].rows.resize(12);
   e.prompts[0].n_decode[0] = 3;
   e.obstacles = {EngineFailed("candidate", "killed")};

@@ -196,10 +196,12 @@ class TermSearch {
     return told;
   }
 
-  // Of one output: its weights. Of several, or all: what multiplies them.
+  // A run of columns of one output: its weights. Places in each block, or every nth column, lie as the
+  // lanes of a product do. Of several outputs, or all: what multiplies them.
   Where WhereOf(const Change& c) const {
     if (c.of_sums) return Where::kSums;
-    return part_.features.size() == 1 && c.region.every == 1 ? Where::kWeights : Where::kProduct;
+    const bool run = c.region.every == 1 && c.region.axis != Axis::kCode;
+    return part_.features.size() == 1 && run ? Where::kWeights : Where::kProduct;
   }
 
   void Push(const Change& c) {
@@ -213,7 +215,7 @@ class TermSearch {
       change[static_cast<size_t>(k)] += c.by == 0 ? 1 : -1;
       if (c.by != 0) change[static_cast<size_t>(k - c.by)] += 1;
     }
-    std::vector<double> effect = c.of_sums ? OfSums(change) : product_.Effect(c.rule, change);
+    const std::vector<double> effect = EffectOf(product_, c, change);
     const double times = c.by != 0 ? 1 : absent ? -1 : Refined(effect);
     Guess g;
     g.meaning.where = WhereOf(c);
@@ -228,7 +230,27 @@ class TermSearch {
     Name(c, told.value_or(c.region), 1 + times, &g);
     for (size_t at = 0; at < effect.size(); at++)
       g.output.push_back(static_cast<float>(double(s_.declared[at]) + times * effect[at]));
+    g.replay = [arbiter = s_.arbiter, c, change, times,
+                outputs = InFeatures() ? part_.features : std::vector<int64_t>{}](const Culprit& op) {
+      return Replayed(*arbiter, op, c, change, times, outputs);
+    };
     guesses_.push_back(std::move(g));
+  }
+  // The same of other rows. `outputs`: in which the terms are taken otherwise; empty: in all.
+  static Result<Expectation> Replayed(FileArbiter& arbiter, const Culprit& op, const Change& c,
+                                      const std::vector<double>& change, double times,
+                                      const std::vector<int64_t>& outputs) {
+    PB_ASSIGN(Expectation e, arbiter.Expect(op, {}, ""));
+    const Subject s{"", &op, &arbiter, e.output.values, e.output.values, e.units, {}};
+    const auto product = ProductTerms::Of(s);
+    if (!product) return MakeError(Code::kUnsupported, "the op's terms are not at hand");
+    const std::vector<double> effect = EffectOf(*product, c, change);
+    for (size_t at = 0; at < effect.size(); at++) {
+      const auto output = static_cast<int64_t>(at) % product->n_outputs();
+      if (outputs.empty() || std::ranges::binary_search(outputs, output))
+        e.output.values[at] += static_cast<float>(times * effect[at]);
+    }
+    return e;
   }
   // Whether some outputs alone are wrong: these are the part then.
   bool InFeatures() const {
@@ -259,14 +281,16 @@ class TermSearch {
     if (InFeatures()) g->text += fmt::format(" of {}", RegionWords(part_.region));
   }
 
-  std::vector<double> OfSums(const std::vector<double>& change) const {
+  static std::vector<double> EffectOf(const ProductTerms& product, const Change& c,
+                                      const std::vector<double>& change) {
+    if (!c.of_sums) return product.Effect(c.rule, change);
     std::vector<std::vector<double>> more;
-    for (int64_t i = 0; i < product_.n_rows(); i++) {
-      more.push_back(product_.StoredSums(i));
+    for (int64_t i = 0; i < product.n_rows(); i++) {
+      more.push_back(product.StoredSums(i));
       for (size_t g = 0; g < more.back().size(); g++)
-        more.back()[g] *= change[g * static_cast<size_t>(product_.group())];
+        more.back()[g] *= change[g * static_cast<size_t>(product.group())];
     }
-    return product_.EffectOfSums(more);
+    return product.EffectOfSums(more);
   }
 
   // Stored sums of other groups, and of the values in place of their codes.
