@@ -218,7 +218,9 @@ bool Explanation::TryOnMoreRows(int side, FileArbiter& arbiter, const Expectatio
 bool Explanation::MeasureWhen(int side, FileArbiter& arbiter, const Expectation& declared) {
   if (culprit_.place.stage != out_.place.stage) return false;
   const auto prompt = static_cast<size_t>(culprit_.place.prompt);
-  const std::vector<int32_t>& tokens = comparison_.prompts[prompt].tokens;
+  std::vector<int32_t> tokens = comparison_.prompts[prompt].tokens;
+  const std::vector<int32_t>& decoded = comparison_.prompts[prompt].decoded;
+  tokens.insert(tokens.end(), decoded.begin(), decoded.end());
   // A right pass of the run may be one in which the mistake does not show.
   std::vector<SeenPass> wrong = out_.passes;
   std::erase_if(wrong, [](const SeenPass& pass) { return !pass.wrong; });

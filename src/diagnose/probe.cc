@@ -23,6 +23,7 @@ const std::vector<std::vector<int64_t>> kSequences = {{1, 1, 1}, {2, 1}, {3},   
 constexpr int64_t kMostBeside = 640;         // of a pass that a position or a size asks for
 constexpr int64_t kBefore = 8;               // tokens before a pass of such a size
 constexpr int kMostSizes = 12;               // that are looked for between those of the sequences
+constexpr int kOtherTexts = 4;               // at the length of a pass of the run
 constexpr int64_t kMostRows = 16;            // of wrong passes that are kept
 constexpr uint64_t kCheapBytes = 256 << 20;  // of a model file
 constexpr double kCheapWork = 2e7;           // multiply-adds of a product's row
@@ -46,7 +47,6 @@ class Prober {
     for (size_t i = 0; i < kMostBeside; i++) {
       tokens_.push_back(probe.tokens[i % n]);
       other_tokens_.push_back(probe.tokens[(i + 1 + n / 2) % n]);
-      third_tokens_.push_back(probe.tokens[(i + 1 + n / 3) % n]);
     }
   }
 
@@ -115,21 +115,20 @@ class Prober {
   // begins.
   Status RunAgainAtLength() {
     if (std::ranges::any_of(probed.passes, &SeenPass::wrong)) return {};
-    const auto run = std::ranges::find_if(probe_.passes, [&](const SeenPass& p) {
-      return p.wrong && p.end() > kProbedTokens && p.end() <= room_;
-    });
-    if (run == probe_.passes.end() || WorkOfRow(probe_) * static_cast<double>(run->end()) > kLongWork)
-      return {};
+    const SeenPass* run = nullptr;  // the longest
+    for (const SeenPass& p : probe_.passes) {
+      const bool further = p.wrong && p.end() > kProbedTokens && p.end() <= room_;
+      if (further && (!run || p.n_tokens > run->n_tokens)) run = &p;
+    }
+    if (!run || WorkOfRow(probe_) * static_cast<double>(run->end()) > kLongWork) return {};
     if (run->first_position > 0) {
       PB_TRY(RunSequence({run->first_position, run->n_tokens}));
     } else {
       PB_TRY(RunSequence({run->n_tokens}));
     }
-    for (std::vector<int32_t>* others : {&other_tokens_, &third_tokens_}) {
-      std::swap(tokens_, *others), other_ = true;
-      Status status = RunSequence({run->end()});
-      std::swap(tokens_, *others), other_ = false;
-      PB_TRY(status);
+    for (int text = 0; text < kOtherTexts; text++) {
+      PB_TRY(RunWithOthers(run->end()));
+      std::ranges::rotate(other_tokens_, other_tokens_.begin() + 7);
     }
     return {};
   }
@@ -138,6 +137,9 @@ class Prober {
   Status TryPosition() {
     const int64_t from = FirstWrongPosition(AllPasses()), n = std::min(from + 8, room_);
     if (from < 0 || from >= n || probe_.tokens.size() < 3) return {};
+    return RunWithOthers(n);
+  }
+  Status RunWithOthers(int64_t n) {
     std::swap(tokens_, other_tokens_), other_ = true;
     Status status = RunSequence({n});
     std::swap(tokens_, other_tokens_), other_ = false;
@@ -300,7 +302,7 @@ class Prober {
   const Probe& probe_;
   drive::EngineRecord record_;
   drive::Participant engine_;
-  std::vector<int32_t> tokens_, other_tokens_, third_tokens_, watched_;
+  std::vector<int32_t> tokens_, other_tokens_, watched_;
   PassTensors inputs_;
   int64_t room_ = kProbedTokens;
   bool other_ = false, again_ = false;

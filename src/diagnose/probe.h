@@ -18,7 +18,7 @@ struct Probe {
   const drive::EngineRecord* engine = nullptr;  // as it ran: plugin, settings, file
   FileArbiter* arbiter = nullptr;
   const Culprit* culprit = nullptr;
-  std::span<const int32_t> tokens;   // some of its prompt's; at least one
+  std::span<const int32_t> tokens;   // of its prompt and its decode steps; at least one
   std::span<const SeenPass> passes;  // of the run, that are wrong
   // What explains the op, the best first; a mistake shows in a pass where the first would.
   std::vector<const Trial*> rivals;

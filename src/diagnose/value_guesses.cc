@@ -100,6 +100,11 @@ class Relations {
     Push({fmt::format("offset={:.6g}", offset), fmt::format("adds {:.5g}{}", offset, InPartWords()),
           fmt::format("{:.5g} taken off", offset), 1},
          WhatKind::kOffset, offset, [&](size_t i) { return v_.should[i] + offset; });
+    // A sum is rounded as large as it is.
+    std::vector<float>& units = guesses_.back().units;
+    units.assign(s_.units.begin(), s_.units.end());
+    for (size_t at : v_.at)
+      if (!units.empty()) units[at] += static_cast<float>(std::fabs(offset));
   }
 
   // Magnitudes end at one, which several values have.
