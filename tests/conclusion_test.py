@@ -61,6 +61,10 @@ class Conclusion(Concluding):
     def test_a_column_whose_code_is_zero_in_some_rows_is_wrong_always(self):
         self.expect(fault("code_absent@145", "q_proj", 5), "where=product part=columns:145/256 when=always what=absent")
 
+    def test_a_factor_of_one_value_is_none(self):
+        # A code that is off by one in one row is that code times something.
+        self.expect(fault("codes_off@201:-1", "attn_out", 0, "decode"), "where=codes part=columns:201/256 when=decode")
+
     def test_missing_ops_and_caches(self):
         self.expect(mutant("norm_missing", "ffn_norm"), "where=formula part=all when=always what=absent")
         self.expect(mutant("rope_none", "k_rope", when="decode"), "where=formula part=all when=decode what=absent")

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <ranges>
 
 #include "diagnose/op_weights.h"
 #include "diagnose/wrong_part.h"
@@ -149,7 +150,8 @@ class Prober {
   // Wrong passes of two sizes, each twice: whether the op gives the same of equal inputs.
   Status TryAgain() {
     std::vector<int64_t> sizes;
-    for (const SeenPass& p : probed.passes) {
+    // The largest: of few rows the same may be hit twice.
+    for (const SeenPass& p : std::views::reverse(probed.passes)) {
       const bool first = p.first_position == 0 && p.n_tokens > 1;
       if (p.wrong && first && sizes.size() < 2 && std::ranges::find(sizes, p.n_tokens) == sizes.end())
         sizes.push_back(p.n_tokens);
@@ -231,7 +233,7 @@ class Prober {
     }
     if (!pass.wrong && known && shown.empty()) return {};
     pass.shows = known;
-    if (pass.wrong) Keep(op);
+    if (pass.wrong) Keep(op, wrong.rows);
     if (pass.wrong) {
       const auto is_wrong = [&](int64_t row) { return std::ranges::binary_search(wrong.rows, row); };
       if (!wrong.rows.empty()) pass.first_wrong = first + wrong.rows.front();
@@ -245,19 +247,21 @@ class Prober {
     return {};
   }
 
-  // Of a product the rows of a wrong pass.
-  void Keep(const Culprit& op) {
-    if (!stages::kProducts.Contains(op.place.stage) || kept_rows_ >= kMostRows) return;
+  // Of a product these rows of a pass.
+  void Keep(const Culprit& op, const std::vector<int64_t>& rows) {
+    if (!stages::kProducts.Contains(op.place.stage)) return;
     auto inputs = probe_.arbiter->Inputs(op);
     if (!inputs.ok() || inputs->size() != 1) return;
     const Recorded& input = inputs->front();
-    const int64_t n = std::min(op.shape[0], kMostRows - kept_rows_);
-    const auto add = [&](const std::vector<float>& from, std::vector<float>* to) {
-      to->insert(to->end(), from.begin(),
-                 from.begin() + static_cast<ptrdiff_t>(from.size()) / op.shape[0] * n);
+    const auto add = [&](const std::vector<float>& from, int64_t row, std::vector<float>* to) {
+      const auto width = static_cast<ptrdiff_t>(from.size()) / op.shape[0];
+      to->insert(to->end(), from.begin() + row * width, from.begin() + (row + 1) * width);
     };
-    add(input.values, &kept_input_.values), add(op.reference, &kept_output_.values);
-    kept_rows_ += n;
+    for (const int64_t row : rows) {
+      if (kept_rows_ >= kMostRows) break;
+      add(input.values, row, &kept_input_.values), add(op.reference, row, &kept_output_.values);
+      ++kept_rows_;
+    }
     kept_input_.shape = input.shape, kept_output_.shape = op.shape;
     kept_input_.shape[0] = kept_output_.shape[0] = kept_rows_;
   }

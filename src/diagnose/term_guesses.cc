@@ -16,6 +16,7 @@ constexpr int64_t kRows = 8;           // token rows that are solved over
 constexpr double kValuesPerTerm = 2;   // values of the output for each term, where there are so many
 constexpr double kLargestFit = 2.5e7;  // terms times values: of more the tail alone is looked for
 constexpr double kTailRest = 0.05, kAbsent = 0.01;
+constexpr int64_t kLeastTaken = 4;  // values of the input that a factor is told of
 
 // Of runs: values of the output that they are looked for in, and what may be left of those.
 constexpr int64_t kRunValues = 64, kLeastRunValues = 4;
@@ -170,6 +171,14 @@ class TermSearch {
     return Change{*region, marks.change, 0, TermRule::kWhole, fit->rest, false};
   }
 
+  // Values of the input in a region that are not zero.
+  int64_t n_taken(const Region& region) const {
+    int64_t n = 0;
+    for (int64_t i : part_.rows)
+      for (int64_t k = 0; k < width(); k++)
+        n += Holds(region, k, product_.block()) && product_.Values(i)[static_cast<size_t>(k)] != 0;
+    return n;
+  }
   // Whether a column adds nothing in any row: taken otherwise it would look the same.
   bool IsSilent(int64_t k) const {
     for (int64_t i : part_.rows)
@@ -221,6 +230,8 @@ class TermSearch {
     g.meaning.where = WhereOf(c);
     g.meaning.what = c.by != 0 ? WhatKind::kOtherPart : absent ? WhatKind::kAbsent : WhatKind::kFactor;
     g.meaning.value = g.meaning.what == WhatKind::kFactor ? 1 + times : 0;
+    // One value of the input, taken otherwise, is so in all outputs: of few a factor tells nothing.
+    if (g.meaning.what == WhatKind::kFactor && !c.of_sums && n_taken(c.region) < kLeastTaken) return;
     const auto told = Told(c.region);
     if (InFeatures()) {
       g.meaning.part = part_.region;
