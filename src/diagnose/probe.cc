@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
-#include <ranges>
 
 #include "diagnose/op_weights.h"
 #include "diagnose/wrong_part.h"
@@ -151,7 +150,8 @@ class Prober {
   Status TryAgain() {
     std::vector<int64_t> sizes;
     // The largest: of few rows the same may be hit twice.
-    for (const SeenPass& p : std::views::reverse(probed.passes)) {
+    for (size_t i = probed.passes.size(); i-- > 0;) {
+      const SeenPass& p = probed.passes[i];
       const bool first = p.first_position == 0 && p.n_tokens > 1;
       if (p.wrong && first && sizes.size() < 2 && std::ranges::find(sizes, p.n_tokens) == sizes.end())
         sizes.push_back(p.n_tokens);
