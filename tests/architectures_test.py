@@ -178,6 +178,18 @@ class Architectures(driver.Case):
         audit = run("audit", "--model", model, "--engine", "mutant,mutant.defect=benign_tie,mutant.stage=expert_ids", "--prompt", PROMPT, "--format", "json")
         self.assertEqual((audit.json["verdict"], audit.code), ("match", 0), audit)
 
+    def test_a_token_more_with_another_expert_is_no_divergence(self):
+        """Sums in another order give one position another expert: nearly all that its prompt's mean is made of, within a position's limit."""
+        result = self.crossval("--model", self.models["mixtral"], "--candidate", "mutant,mutant.defect=benign_sum_backwards", "--reference", REFERENCE,
+                               "-n", "2", "--prompt", "A much longer text about nothing in particular, which goes on and on until there is nothing "
+                               "left that could be said about it, and then it stops.")
+        self.assertEqual(result.code, 0, result)
+        kl = [position["kl"] for position in result.json["positions"] if position["phase"] == "prefill"]
+        limits = {limit["name"]: limit["value"] for limit in result.json["limits"]}
+        self.assertGreater(max(kl), 0.9 * sum(kl))
+        self.assertGreater(sum(kl) / len(kl), limits["kl.prefill.rest"])
+        self.assertLess(max(kl), limits["kl.worst"])
+
     def test_a_ternary_model_as_the_hubs_have_it(self):
         """BitNet b1.58 with LLaMA 2's SentencePiece vocabulary and a Q6_K embedding, which is the output matrix, too."""
         vocabulary = Gguf(driver.vocabulary("llama-spm"))

@@ -54,6 +54,17 @@ class Conclusion(Concluding):
         self.expect(mutant("head_scaled", "attn_context"), "where=formula part=heads:1/4 when=always what=factor:1.02")
         self.expect(mutant("tail_rows_8", "up_proj"), "where=product part=features:504-511/512 when=always what=absent")
 
+    def test_values_that_end_or_are_added_to(self):
+        self.expect(fault("saturated:0.25", "q_rope"), "where=formula part=all when=always what=saturation:0.25")
+        self.expect(fault("offset:1", "layer_out", 2, "decode"), "where=formula part=all when=decode what=offset:1")
+
+    def test_a_column_whose_code_is_zero_in_some_rows_is_wrong_always(self):
+        self.expect(fault("code_absent@145", "q_proj", 5), "where=product part=columns:145/256 when=always what=absent")
+
+    def test_a_factor_of_one_value_is_none(self):
+        # A code that is off by one in one row is that code times something.
+        self.expect(fault("codes_off@201:-1", "attn_out", 0, "decode"), "where=codes part=columns:201/256 when=decode")
+
     def test_missing_ops_and_caches(self):
         self.expect(mutant("norm_missing", "ffn_norm"), "where=formula part=all when=always what=absent")
         self.expect(mutant("rope_none", "k_rope", when="decode"), "where=formula part=all when=decode what=absent")
@@ -128,7 +139,9 @@ class Products(Concluding):
                        ("sums_shifted", "decode", "where=sums part=all when=decode what=other-part"),
                        ("others_scale", "always", "where=weights part=all when=always what=other-part"),
                        ("nibbles@64-127", "prefill", "where=weights part=features:64-127/256 when=prefill what=other-part"),
-                       ("columns_repeated@480-495", "decode", "where=product part=columns:480-495/512 when=decode what=other-part"))
+                       ("columns_repeated@480-495", "decode", "where=product part=columns:480-495/512 when=decode what=other-part"),
+                       # Of two features two decode steps are too few to solve for columns of K.
+                       ("lanes_lost@254-255:16", "decode", "where=product part=features:254-255/256 when=decode what=absent"))
 
     def test_sums_and_scales_that_it_tells(self):
         self.expect_of("Q4_1", ("sums_without@8-31", "decode", "where=sums part=code:8-31/32 when=decode what=absent"),
@@ -136,7 +149,11 @@ class Products(Concluding):
                        ("scales_truncated", "always", "where=scales part=all when=always what=truncation"),
                        ("levels:126", "prefill", "where=scales part=all when=prefill what=factor:1.0079"),
                        ("weight_block@7:5", "always", "where=weights part=features:5/256 when=always what=absent"),
-                       ("lanes_lost@64-67:8", "always", "where=product part=features:64-67/256 when=always what=absent"))
+                       ("lanes_lost@64-67:8", "always", "where=product part=features:64-67/256 when=always what=absent"),
+                       # Of one feature it is a place of each block: the product's lane, not its weights.
+                       ("lanes_lost@191:32", "odd_batch:2", "where=product part=features:191/256 when=odd-batch:2 what=absent"),
+                       ("weight_block@3:36", "decode", "where=weights part=features:36/256 when=decode what=absent"),
+                       ("levels:64", "from_position:3", "where=scales part=all when=from-position:3 what=factor:1.98"))
 
 
 class Files(Concluding):

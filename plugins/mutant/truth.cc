@@ -151,10 +151,15 @@ Truth OfQuantiser(const Fault& f, const Op& op, const Part& part) {
       words.emplace_back("all");
       return {{"scales"}, words, {}};
     }
-    case FaultId::kLevels:
-      return {{"scales"},
-              {"all"},
-              {Factor(127 / f.amount), fmt::format("variation:quant.levels={:g}", f.amount)}};
+    case FaultId::kLevels: {
+      Words what = {Factor(127 / f.amount), fmt::format("variation:quant.levels={:g}", f.amount)};
+      // The largest value becomes this code, in place of 127: one computation, bit by bit, where codes
+      // reach to -128 by either name.
+      const ActScheme scheme = OwnScheme(op);
+      if (scheme == ActScheme::kBitnet || scheme == ActScheme::kQ8_K)
+        what.push_back(fmt::format("variation:quant.range={:g}", f.amount));
+      return {{"scales"}, {"all"}, what};
+    }
     case FaultId::kScalesFactor:
       return {{"scales"}, part.words(), FactorWords(f.amount)};
     case FaultId::kScalesUnrounded:  // otherwise than to f16: no word says it

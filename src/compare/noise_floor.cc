@@ -125,18 +125,25 @@ double LargestWindowMean(std::span<const double> values, int64_t n) {
   return static_cast<double>(largest / static_cast<long double>(window));
 }
 
-Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name) {
+void KlMean::Add(double kl) {
+  others_ += std::min(kl, largest_);
+  largest_ = std::max(kl, largest_);
+  ++n_;
+}
+
+Limit RestKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name) {
+  PB_CHECK(n > 1);
+  const int64_t n_rest = n - 1, window = std::min(n_rest, floor.n_positions());
   double largest = 0;
-  for (const NoiseRun& run : floor.runs) largest = std::max(largest, LargestWindowMean(run.kl, n));
-  if (floor.partial && n > floor.n_positions())
-    largest *= static_cast<double>(floor.n_positions()) / static_cast<double>(n);
+  for (const NoiseRun& run : floor.runs) largest = std::max(largest, LargestWindowMean(run.kl, n_rest));
+  if (floor.partial && n_rest > window) largest *= static_cast<double>(window) / static_cast<double>(n_rest);
   return {name,
           kMeanFactor * largest,
           "nats",
-          fmt::format("{:g} x the largest mean of any {}-position window in {}", kMeanFactor,
-                      std::min(n, floor.n_positions()), Describe(floor)),
+          fmt::format("{:g} x the largest mean of any {}-position window in {}", kMeanFactor, window,
+                      Describe(floor)),
           false,
-          std::min(n, floor.n_positions())};
+          window};
 }
 
 Limit WorstKlLimit(const NoiseFloor& floor) {

@@ -219,7 +219,7 @@ class Finder {
     for (int64_t i : rows_)
       for (int64_t b = 0; b < n_blocks_; b++) {
         const double w = wrong_.scales[At(i, b)], r = right_.scales[At(i, b)];
-        if (w != r && r != 0) factor.Add(w / r, kSameRatio);
+        if (w != r && r != 0) factor.Add(w / r, kSameRatio * std::max(std::fabs(w / r), 1.0));
       }
     const auto value = factor.value();
     // Two roundings of one scale are no factor.

@@ -105,6 +105,10 @@ TEST(CodePart, ScalesByAnotherRule) {
   EXPECT_EQ(found.part.axis, Axis::kAll);
   EXPECT_EQ(found.what, WhatKind::kFactor);
   EXPECT_NEAR(found.value, 127.0 / 126, 1e-3);
+  // Roundings to f16 move a factor by their share of it. 2^-11 above and below twice the right ones:
+  for (size_t b = 0; b < 4; b++)
+    wrong.scales[b] = q.right.scales[b] * (b % 2 ? 2 - 0x1.8p-10f : 2 + 0x1.8p-10f);
+  EXPECT_EQ(FindCodePart(wrong, q.right, q.input, Where::kScales).what, WhatKind::kFactor);
 }
 
 TEST(CodePart, TheLargestOfSomePlacesOfEachBlock) {

@@ -66,7 +66,8 @@ class Explanation {
   void Try(int side, FileArbiter& arbiter, const Expectation& declared);
   void Draw(int side, FileArbiter& arbiter, const Expectation& declared);
   std::vector<Trial*> Rivals(int side);
-  bool MeasureWhen(int side, FileArbiter& arbiter);
+  bool MeasureWhen(int side, FileArbiter& arbiter, const Expectation& declared);
+  bool TryOnMoreRows(int side, FileArbiter& arbiter, const Expectation& declared, const Culprit& rows);
   bool IsNonFinite() const { return culprit_.row.n_non_finite[0] + culprit_.row.n_non_finite[1] > 0; }
   bool LeftOpen();
   void NameShared();
@@ -188,12 +189,38 @@ std::vector<Trial*> Explanation::Rivals(int side) {
   return rivals;
 }
 
+// Where nothing explains a product of the run, as a few rows may be too little to solve for its terms:
+// what explains more of them, from other passes, and the run's as well.
+bool Explanation::TryOnMoreRows(int side, FileArbiter& arbiter, const Expectation& declared,
+                                const Culprit& rows) {
+  const auto of_rows = arbiter.Expect(rows, {}, "");
+  if (!of_rows.ok() || rows.shape[0] <= culprit_.shape[0]) return false;
+  const std::string role = Record(side).role;
+  for (Trial& t : TryHypotheses(SubjectOf(role, rows, arbiter, rows.reference, *of_rows))) {
+    if (!t.restores || !t.replay) continue;
+    const auto here = t.replay(culprit_);
+    if (!here.ok()) continue;
+    const Subject own = SubjectOf(role, culprit_, arbiter, Output(side), declared);
+    const std::vector<float> in_rows = InRows(own, FindWrongPart(own), here->output.values);
+    const Agreement found = arbiter.Compare(culprit_, Output(side), in_rows, own.units);
+    if (!found.agrees) continue;
+    t.error = found.error(), t.bound_ratio = found.row.bound_ratio, t.n_rows = t.of_rows = culprit_.shape[0];
+    std::erase_if(out_.trials,
+                  [&](const Trial& known) { return known.side == role && known.name == t.name; });
+    out_.trials.insert(out_.trials.begin(), std::move(t));
+    return true;
+  }
+  return false;
+}
+
 // Passes of other sizes than the run had: those of a run are too few to say when the op is wrong.
 // What explains the run, but not these, gives way to what explains all. Whether there is such.
-bool Explanation::MeasureWhen(int side, FileArbiter& arbiter) {
+bool Explanation::MeasureWhen(int side, FileArbiter& arbiter, const Expectation& declared) {
   if (culprit_.place.stage != out_.place.stage) return false;
   const auto prompt = static_cast<size_t>(culprit_.place.prompt);
-  const std::vector<int32_t>& tokens = comparison_.prompts[prompt].tokens;
+  std::vector<int32_t> tokens = comparison_.prompts[prompt].tokens;
+  const std::vector<int32_t>& decoded = comparison_.prompts[prompt].decoded;
+  tokens.insert(tokens.end(), decoded.begin(), decoded.end());
   // A right pass of the run may be one in which the mistake does not show.
   std::vector<SeenPass> wrong = out_.passes;
   std::erase_if(wrong, [](const SeenPass& pass) { return !pass.wrong; });
@@ -204,6 +231,7 @@ bool Explanation::MeasureWhen(int side, FileArbiter& arbiter) {
   Probed found = ProbePasses(probe);
   std::vector<SeenPass>& probed = found.passes;
   if (probed.empty()) return false;
+  if (rivals.empty() && found.rows && TryOnMoreRows(side, arbiter, declared, *found.rows)) return true;
   const auto best = std::ranges::find(found.explains, true) - found.explains.begin();
   if (best > 0 && best < static_cast<ptrdiff_t>(rivals.size())) {
     for (ptrdiff_t k = 0; k < best; k++) rivals[static_cast<size_t>(k)]->restores = false;
@@ -211,6 +239,13 @@ bool Explanation::MeasureWhen(int side, FileArbiter& arbiter) {
     return true;
   }
   for (SeenPass& pass : probed) pass.threads = ThreadsOf(Record(side));
+  // The run's own, where it was made again and it is known in which of its rows the mistake would show.
+  std::erase_if(wrong, [&](const SeenPass& run) {
+    return std::ranges::any_of(probed, [&](const SeenPass& again) {
+      return again.shows && !again.other_tokens && again.n_tokens == run.n_tokens &&
+             again.first_position == run.first_position && run.n_tokens > kProbedTokens;
+    });
+  });
   out_.passes = wrong;
   AddPasses(probed, &out_);
   // What does not show with a single token is there always, where it is at every size that was tried.
@@ -228,7 +263,7 @@ void Explanation::Draw(int side, FileArbiter& arbiter, const Expectation& declar
     DrawConclusion({SubjectOf(Record(side).role, culprit_, arbiter, Output(side), declared), out_.trials,
                     out_.codes ? &*out_.codes : nullptr, passes},
                    &out_);
-  } while (MeasureWhen(side, arbiter));
+  } while (MeasureWhen(side, arbiter, declared));
 }
 
 // Whether the model does not say what the op has to give.

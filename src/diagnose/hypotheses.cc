@@ -79,6 +79,8 @@ constexpr Variation kVariations[] = {
      "rounding half away"},
     {kProducts, "quant.rounding", "truncate", "truncates activation codes", "truncated codes"},
     {kProducts, "quant.rounding", "floor", "rounds activation codes down", "codes rounded down"},
+    {kProducts, "quant.cut_scales", "1", "cuts scales of activations off to f16",
+     "scales rounded to the nearest f16"},
     {kProducts, "quant.range", "128", "scales the largest activation to 128, not to 127", "codes up to 127"},
     {kProducts, "quant.clamp", "126", "clamps activation codes to +-126", "codes within 126"},
     {kProducts, "quant.clamp", "63", "clamps activation codes to +-63", "codes within 63"},

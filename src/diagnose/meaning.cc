@@ -19,6 +19,7 @@ constexpr Row kRows[] = {
     {"quant.rounding=floor", Where::kCodes, WhatKind::kTruncation},
     {"quant.rounding=", Where::kCodes, WhatKind::kVariation},
     {"quant.clamp=", Where::kCodes, WhatKind::kSaturation},
+    {"quant.cut_scales=", Where::kScales, WhatKind::kTruncation},
     {"quant.", Where::kScales, WhatKind::kVariation},
     {"act.quant=", Where::kCodes, WhatKind::kVariation},
     {"drop.columns=", Where::kProduct, WhatKind::kAbsent},

@@ -20,12 +20,23 @@ namespace {
 const std::vector<std::vector<int64_t>> kSequences = {{1, 1, 1}, {2, 1}, {3},     {4},    {5, 1}, {6},
                                                       {7, 2, 1}, {8, 3}, {12, 4}, {15},   {16},   {17},
                                                       {24},      {31},   {32},    {33, 1}};
-constexpr int64_t kMostTokens = 34;          // of these
 constexpr int64_t kMostBeside = 640;         // of a pass that a position or a size asks for
 constexpr int64_t kBefore = 8;               // tokens before a pass of such a size
 constexpr int kMostSizes = 12;               // that are looked for between those of the sequences
+constexpr int kOtherTexts = 4;               // at the length of a pass of the run
+constexpr int64_t kMostRows = 16;            // of wrong passes that are kept
 constexpr uint64_t kCheapBytes = 256 << 20;  // of a model file
 constexpr double kCheapWork = 2e7;           // multiply-adds of a product's row
+constexpr double kLongWork = 2e8;            // of a pass that is made at the run's length
+
+// Multiply-adds of a product's row; 0 where the op is none.
+double WorkOfRow(const Probe& probe) {
+  const int32_t stage = probe.culprit->place.stage;
+  const OpWeights w = stage == PB_STAGE_EMBEDDINGS
+                          ? OpWeights{}
+                          : WeightsOf(probe.arbiter->model(), stage, probe.culprit->place.layer);
+  return w.matrix ? double(w.matrix->n_rows) * double(w.matrix->n_columns) : 0;
+}
 
 class Prober {
  public:
@@ -47,7 +58,7 @@ class Prober {
     PB_TRY(engine_.Start({side.spec, side.plugin, settings}));
     PB_TRY(engine_.OpenModel(side.model_path));
     // No more than the run needed, as some models compute otherwise with more.
-    room_ = std::clamp(static_cast<int64_t>(probe_.tokens.size()) + 1, kMostTokens, kMostBeside);
+    room_ = std::clamp(static_cast<int64_t>(probe_.tokens.size()) + 1, kProbedTokens, kMostBeside);
     PB_TRY(engine_.OpenSessionWishing(drive::SessionWishes(settings, static_cast<size_t>(room_))));
     const Place& place = probe_.culprit->place;
     watched_ = {place.stage};
@@ -64,6 +75,7 @@ class Prober {
       if (*std::ranges::max_element(sequence) > most) continue;
       PB_TRY(RunSequence(sequence));
     }
+    PB_TRY(RunAgainAtLength());
     PB_TRY(TryPosition());
     for (int i = 0; i < kMostSizes; i++) {
       const std::optional<int64_t> size = NextSize(AllPasses());
@@ -74,6 +86,7 @@ class Prober {
         PB_TRY(RunSequence({*size, 1}));
       }
     }
+    KeepRows();
     return TryAgain();
   }
 
@@ -97,10 +110,36 @@ class Prober {
     return passes;
   }
 
+  // A pass of the run that is longer, or further on, where none of these is wrong; and its tokens as one
+  // pass, with others: where the mistake does not show in all rows one text may leave open where it
+  // begins.
+  Status RunAgainAtLength() {
+    if (std::ranges::any_of(probed.passes, &SeenPass::wrong)) return {};
+    const SeenPass* run = nullptr;  // the longest
+    for (const SeenPass& p : probe_.passes) {
+      const bool further = p.wrong && p.end() > kProbedTokens && p.end() <= room_;
+      if (further && (!run || p.n_tokens > run->n_tokens)) run = &p;
+    }
+    if (!run || WorkOfRow(probe_) * static_cast<double>(run->end()) > kLongWork) return {};
+    if (run->first_position > 0) {
+      PB_TRY(RunSequence({run->first_position, run->n_tokens}));
+    } else {
+      PB_TRY(RunSequence({run->n_tokens}));
+    }
+    for (int text = 0; text < kOtherTexts; text++) {
+      PB_TRY(RunWithOthers(run->end()));
+      std::ranges::rotate(other_tokens_, other_tokens_.begin() + 7);
+    }
+    return {};
+  }
+
   // Whether rows are wrong from the same position on where other tokens stand.
   Status TryPosition() {
-    const int64_t from = FirstWrongPosition(AllPasses()), n = from + 8;
-    if (from < 0 || n > room_ || probe_.tokens.size() < 3) return {};
+    const int64_t from = FirstWrongPosition(AllPasses()), n = std::min(from + 8, room_);
+    if (from < 0 || from >= n || probe_.tokens.size() < 3) return {};
+    return RunWithOthers(n);
+  }
+  Status RunWithOthers(int64_t n) {
     std::swap(tokens_, other_tokens_), other_ = true;
     Status status = RunSequence({n});
     std::swap(tokens_, other_tokens_), other_ = false;
@@ -110,7 +149,9 @@ class Prober {
   // Wrong passes of two sizes, each twice: whether the op gives the same of equal inputs.
   Status TryAgain() {
     std::vector<int64_t> sizes;
-    for (const SeenPass& p : probed.passes) {
+    // The largest: of few rows the same may be hit twice.
+    for (size_t i = probed.passes.size(); i-- > 0;) {
+      const SeenPass& p = probed.passes[i];
       const bool first = p.first_position == 0 && p.n_tokens > 1;
       if (p.wrong && first && sizes.size() < 2 && std::ranges::find(sizes, p.n_tokens) == sizes.end())
         sizes.push_back(p.n_tokens);
@@ -135,7 +176,9 @@ class Prober {
     inputs_.BeginPass(static_cast<int32_t>(first));
     Recorded pieces;  // of the logits
     return engine_.Evaluate(request, [&](const host::Event& event) -> Status {
-      if (event.kind != host::Event::kPoint || event.point.layer > place.layer) return {};
+      // Outside the layers the last of them is read.
+      const bool behind = place.layer >= 0 && event.point.layer > place.layer;
+      if (event.kind != host::Event::kPoint || behind) return {};
       const auto stage = static_cast<pb_stage>(event.point.stage);
       Recorded tensor{event.tensor.shape, {event.tensor.data.begin(), event.tensor.data.end()}};
       const bool whole = !tensor.shape.empty() && tensor.shape[0] == n;
@@ -190,6 +233,7 @@ class Prober {
     }
     if (!pass.wrong && known && shown.empty()) return {};
     pass.shows = known;
+    if (pass.wrong) Keep(op, wrong.rows);
     if (pass.wrong) {
       const auto is_wrong = [&](int64_t row) { return std::ranges::binary_search(wrong.rows, row); };
       if (!wrong.rows.empty()) pass.first_wrong = first + wrong.rows.front();
@@ -201,6 +245,36 @@ class Prober {
     }
     probed.passes.push_back(pass);
     return {};
+  }
+
+  // Of a product these rows of a pass.
+  void Keep(const Culprit& op, const std::vector<int64_t>& rows) {
+    if (!stages::kProducts.Contains(op.place.stage)) return;
+    auto inputs = probe_.arbiter->Inputs(op);
+    if (!inputs.ok() || inputs->size() != 1) return;
+    const Recorded& input = inputs->front();
+    const auto add = [&](const std::vector<float>& from, int64_t row, std::vector<float>* to) {
+      const auto width = static_cast<ptrdiff_t>(from.size()) / op.shape[0];
+      to->insert(to->end(), from.begin() + row * width, from.begin() + (row + 1) * width);
+    };
+    for (const int64_t row : rows) {
+      if (kept_rows_ >= kMostRows) break;
+      add(input.values, row, &kept_input_.values), add(op.reference, row, &kept_output_.values);
+      ++kept_rows_;
+    }
+    kept_input_.shape = input.shape, kept_output_.shape = op.shape;
+    kept_input_.shape[0] = kept_output_.shape[0] = kept_rows_;
+  }
+  void KeepRows() {
+    if (kept_rows_ == 0) return;
+    const Place& place = probe_.culprit->place;
+    const stages::Input read = probe_.arbiter->ReplayInputs(static_cast<pb_stage>(place.stage)).front();
+    if (read.previous_layer) return;
+    Culprit& rows = probed.rows.emplace();
+    rows.place = place, rows.bound = probe_.culprit->bound;
+    rows.shape = kept_output_.shape, rows.reference = std::move(kept_output_.values);
+    rows.inputs.BeginPass(0);
+    rows.inputs.Add(read.stage, place.layer, std::move(kept_input_));
   }
 
   // The pass with a hypothesis, or the rows that are wrong.
@@ -234,8 +308,10 @@ class Prober {
   drive::Participant engine_;
   std::vector<int32_t> tokens_, other_tokens_, watched_;
   PassTensors inputs_;
-  int64_t room_ = kMostTokens;
+  int64_t room_ = kProbedTokens;
   bool other_ = false, again_ = false;
+  Recorded kept_input_, kept_output_;
+  int64_t kept_rows_ = 0;
   std::optional<Culprit> first_;  // of two equal evaluations
 };
 
@@ -244,12 +320,7 @@ class Prober {
 bool IsCheap(const Probe& probe) {
   std::error_code error;
   const auto size = std::filesystem::file_size(probe.engine->model_path, error);
-  const int32_t stage = probe.culprit->place.stage;
-  const OpWeights w = stage == PB_STAGE_EMBEDDINGS
-                          ? OpWeights{}
-                          : WeightsOf(probe.arbiter->model(), stage, probe.culprit->place.layer);
-  const double work = w.matrix ? double(w.matrix->n_rows) * double(w.matrix->n_columns) : 0;
-  return !error && size <= kCheapBytes && work <= kCheapWork && !probe.tokens.empty();
+  return !error && size <= kCheapBytes && WorkOfRow(probe) <= kCheapWork && !probe.tokens.empty();
 }
 
 Probed ProbePasses(const Probe& probe) {

@@ -16,6 +16,7 @@ constexpr int64_t kRows = 8;           // token rows that are solved over
 constexpr double kValuesPerTerm = 2;   // values of the output for each term, where there are so many
 constexpr double kLargestFit = 2.5e7;  // terms times values: of more the tail alone is looked for
 constexpr double kTailRest = 0.05, kAbsent = 0.01;
+constexpr int64_t kLeastTaken = 4;  // values of the input that a factor is told of
 
 // Of runs: values of the output that they are looked for in, and what may be left of those.
 constexpr int64_t kRunValues = 64, kLeastRunValues = 4;
@@ -170,6 +171,14 @@ class TermSearch {
     return Change{*region, marks.change, 0, TermRule::kWhole, fit->rest, false};
   }
 
+  // Values of the input in a region that are not zero.
+  int64_t n_taken(const Region& region) const {
+    int64_t n = 0;
+    for (int64_t i : part_.rows)
+      for (int64_t k = 0; k < width(); k++)
+        n += Holds(region, k, product_.block()) && product_.Values(i)[static_cast<size_t>(k)] != 0;
+    return n;
+  }
   // Whether a column adds nothing in any row: taken otherwise it would look the same.
   bool IsSilent(int64_t k) const {
     for (int64_t i : part_.rows)
@@ -196,10 +205,12 @@ class TermSearch {
     return told;
   }
 
-  // Of one output: its weights. Of several, or all: what multiplies them.
+  // A run of columns of one output: its weights. Places in each block, or every nth column, lie as the
+  // lanes of a product do. Of several outputs, or all: what multiplies them.
   Where WhereOf(const Change& c) const {
     if (c.of_sums) return Where::kSums;
-    return part_.features.size() == 1 && c.region.every == 1 ? Where::kWeights : Where::kProduct;
+    const bool run = c.region.every == 1 && c.region.axis != Axis::kCode;
+    return part_.features.size() == 1 && run ? Where::kWeights : Where::kProduct;
   }
 
   void Push(const Change& c) {
@@ -213,12 +224,14 @@ class TermSearch {
       change[static_cast<size_t>(k)] += c.by == 0 ? 1 : -1;
       if (c.by != 0) change[static_cast<size_t>(k - c.by)] += 1;
     }
-    std::vector<double> effect = c.of_sums ? OfSums(change) : product_.Effect(c.rule, change);
+    const std::vector<double> effect = EffectOf(product_, c, change);
     const double times = c.by != 0 ? 1 : absent ? -1 : Refined(effect);
     Guess g;
     g.meaning.where = WhereOf(c);
     g.meaning.what = c.by != 0 ? WhatKind::kOtherPart : absent ? WhatKind::kAbsent : WhatKind::kFactor;
     g.meaning.value = g.meaning.what == WhatKind::kFactor ? 1 + times : 0;
+    // One value of the input, taken otherwise, is so in all outputs: of few a factor tells nothing.
+    if (g.meaning.what == WhatKind::kFactor && !c.of_sums && n_taken(c.region) < kLeastTaken) return;
     const auto told = Told(c.region);
     if (InFeatures()) {
       g.meaning.part = part_.region;
@@ -228,7 +241,27 @@ class TermSearch {
     Name(c, told.value_or(c.region), 1 + times, &g);
     for (size_t at = 0; at < effect.size(); at++)
       g.output.push_back(static_cast<float>(double(s_.declared[at]) + times * effect[at]));
+    g.replay = [arbiter = s_.arbiter, c, change, times,
+                outputs = InFeatures() ? part_.features : std::vector<int64_t>{}](const Culprit& op) {
+      return Replayed(*arbiter, op, c, change, times, outputs);
+    };
     guesses_.push_back(std::move(g));
+  }
+  // The same of other rows. `outputs`: in which the terms are taken otherwise; empty: in all.
+  static Result<Expectation> Replayed(FileArbiter& arbiter, const Culprit& op, const Change& c,
+                                      const std::vector<double>& change, double times,
+                                      const std::vector<int64_t>& outputs) {
+    PB_ASSIGN(Expectation e, arbiter.Expect(op, {}, ""));
+    const Subject s{"", &op, &arbiter, e.output.values, e.output.values, e.units, {}};
+    const auto product = ProductTerms::Of(s);
+    if (!product) return MakeError(Code::kUnsupported, "the op's terms are not at hand");
+    const std::vector<double> effect = EffectOf(*product, c, change);
+    for (size_t at = 0; at < effect.size(); at++) {
+      const auto output = static_cast<int64_t>(at) % product->n_outputs();
+      if (outputs.empty() || std::ranges::binary_search(outputs, output))
+        e.output.values[at] += static_cast<float>(times * effect[at]);
+    }
+    return e;
   }
   // Whether some outputs alone are wrong: these are the part then.
   bool InFeatures() const {
@@ -259,14 +292,16 @@ class TermSearch {
     if (InFeatures()) g->text += fmt::format(" of {}", RegionWords(part_.region));
   }
 
-  std::vector<double> OfSums(const std::vector<double>& change) const {
+  static std::vector<double> EffectOf(const ProductTerms& product, const Change& c,
+                                      const std::vector<double>& change) {
+    if (!c.of_sums) return product.Effect(c.rule, change);
     std::vector<std::vector<double>> more;
-    for (int64_t i = 0; i < product_.n_rows(); i++) {
-      more.push_back(product_.StoredSums(i));
+    for (int64_t i = 0; i < product.n_rows(); i++) {
+      more.push_back(product.StoredSums(i));
       for (size_t g = 0; g < more.back().size(); g++)
-        more.back()[g] *= change[g * static_cast<size_t>(product_.group())];
+        more.back()[g] *= change[g * static_cast<size_t>(product.group())];
     }
-    return product_.EffectOfSums(more);
+    return product.EffectOfSums(more);
   }
 
   // Stored sums of other groups, and of the values in place of their codes.

@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kLeastValues = 4;     // that a relation is told of
 constexpr int64_t kLeastAtPlateau = 3;  // values of one magnitude
 constexpr double kSame = 1e-5;          // relative: whether a relation is worth verifying
+constexpr double kRounding = 1e-6;      // relative: of a value and of what it was made of
 
 // The wrong values of an output beside those that they should be.
 struct Values {
@@ -78,19 +79,32 @@ class Relations {
          WhatKind::kAbsent, 0, [](size_t) { return 0.0; });
   }
 
-  // One number is added; fitted to every other value.
+  // One number is added; fitted to every other value, and told where the others have the same: values far
+  // larger than it round it off.
   void Offset() {
-    double sum = 0;
-    for (size_t i = 0; i < v_.at.size(); i += 2) sum += v_.out[i] - v_.should[i];
-    const double offset = sum / static_cast<double>((v_.at.size() + 1) / 2);
-    if (offset == 0) return;
+    double square = 0, sum[2] = {0, 0}, weights[2] = {0, 0};
+    for (double y : v_.should) square += y * y;
+    const double least_rounded = 1e-3 * std::sqrt(square / static_cast<double>(v_.at.size()));
+    for (size_t i = 0; i < v_.at.size(); i++) {
+      const double rounded = std::max(std::fabs(v_.should[i]), least_rounded);
+      const double weight = rounded > 0 ? 1 / (rounded * rounded) : 1;
+      sum[i % 2] += weight * (v_.out[i] - v_.should[i]), weights[i % 2] += weight;
+    }
+    const double offset = sum[0] / weights[0], other = sum[1] / weights[1];
+    const double least = 0.01 * std::fabs(offset);
+    if (offset == 0 || std::fabs(other - offset) > least) return;
     if (!AllOf([&](size_t i) {
-          return std::fabs(v_.out[i] - v_.should[i] - offset) < 0.01 * std::fabs(offset);
+          return std::fabs(v_.out[i] - v_.should[i] - offset) < least + kRounding * std::fabs(v_.should[i]);
         }))
       return;
     Push({fmt::format("offset={:.6g}", offset), fmt::format("adds {:.5g}{}", offset, InPartWords()),
           fmt::format("{:.5g} taken off", offset), 1},
          WhatKind::kOffset, offset, [&](size_t i) { return v_.should[i] + offset; });
+    // A sum is rounded as large as it is.
+    std::vector<float>& units = guesses_.back().units;
+    units.assign(s_.units.begin(), s_.units.end());
+    for (size_t at : v_.at)
+      if (!units.empty()) units[at] += static_cast<float>(std::fabs(offset));
   }
 
   // Magnitudes end at one, which several values have.
@@ -99,7 +113,7 @@ class Relations {
     for (double y : v_.out) plateau = std::max(plateau, std::fabs(y));
     const auto at_plateau = std::ranges::count_if(v_.out, [&](double y) { return std::fabs(y) == plateau; });
     if (plateau == 0 || at_plateau < kLeastAtPlateau ||
-        !AllOf([&](size_t i) { return std::fabs(v_.should[i]) > std::fabs(v_.out[i]) * (1 - kSame); }))
+        !AllOf([&](size_t i) { return std::fabs(v_.should[i]) > std::fabs(v_.out[i]) - kSame * plateau; }))
       return;
     Push({fmt::format("saturation={:.6g}", plateau),
           fmt::format("lets no magnitude be more than {:.5g}{}", plateau, InPartWords()),

@@ -62,6 +62,22 @@ TEST(OtherValues, NumbersAreFittedToHalfOfTheValues) {
   EXPECT_EQ(cut.Exact(), Names{"saturation:0.5"});
 }
 
+// Large values round what is added to them; what is small was made of larger ones.
+TEST(OtherValues, NumbersAreToldThroughRounding) {
+  Op far;
+  for (size_t i = 0; i < far.declared.size(); i++) far.output[i] = far.declared[i] *= 1e6f;
+  far.Spoil([](int64_t, int64_t, float y) { return y + 1; });
+  const auto guesses =
+      OtherValues({"engine", &far.culprit, nullptr, far.output, far.declared, {}, {}}, far.part);
+  ASSERT_EQ(guesses.size(), 1u);
+  EXPECT_EQ(guesses[0].meaning.what, WhatKind::kOffset);
+  EXPECT_NEAR(guesses[0].meaning.value, 1, 0.02);
+  Op cut;
+  cut.Spoil([](int64_t, int64_t, float y) { return std::clamp(y, -0.01f, 0.01f); });
+  cut.declared[8] = 1e-4f, cut.output[8] = 1e-4f - 3e-9f;
+  EXPECT_EQ(cut.Exact(), Names{"saturation:0.01"});
+}
+
 TEST(OtherValues, RoundingTowardsZero) {
   Op op;
   op.Spoil([](int64_t, int64_t, float y) {

@@ -31,6 +31,9 @@ int64_t OneStep(int64_t above, int64_t up_to) {
   return found;
 }
 
+// Rows in which a mistake may not show, beside the position from which on it is made.
+constexpr int64_t kNearPosition = 4;
+
 struct Seen {
   int64_t least[2] = {LLONG_MAX, LLONG_MAX}, most[2] = {0, 0};  // tokens: of right, of wrong passes
   int64_t n_several[2] = {0, 0}, n_single[2] = {0, 0};
@@ -113,10 +116,11 @@ int64_t FirstWrongPosition(std::span<const SeenPass> passes) {
   const auto agrees = [&](const SeenPass& p) {
     return p.wrong ? !p.mixed && p.last_right < from : p.end() <= from;
   };
-  const bool within = std::ranges::any_of(passes, [&](const SeenPass& p) {
-    return p.wrong && p.first_wrong == from && p.last_right == from - 1;
-  });
-  return within && from > 1 && std::ranges::all_of(passes, agrees) ? from : -1;
+  // Of several texts one may tell the last that is right, and another the first that is wrong.
+  int64_t last_right = -1;
+  for (const SeenPass& p : passes)
+    if (p.wrong) last_right = std::max(last_right, p.last_right);
+  return last_right == from - 1 && from > 1 && std::ranges::all_of(passes, agrees) ? from : -1;
 }
 
 std::optional<int64_t> NextSize(std::span<const SeenPass> passes) {
@@ -139,7 +143,8 @@ When WhenOf(std::span<const SeenPass> passes, bool positions) {
   if (std::ranges::any_of(passes, &SeenPass::differs)) return {WhenKind::kNotRepeatable};
   const int64_t from = FirstWrongPosition(passes);
   const bool told = std::ranges::any_of(passes, [&](const SeenPass& p) {
-    return p.other_tokens && p.wrong && p.first_wrong == from && p.last_right == from - 1;
+    return p.other_tokens && p.wrong && p.first_wrong <= from + kNearPosition &&
+           p.last_right + kNearPosition >= from - 1;
   });
   if (from >= 0 && (positions || told)) return {WhenKind::kFromPosition, from};
   if (s.n(0) == 0)

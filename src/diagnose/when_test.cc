@@ -64,6 +64,20 @@ TEST(WhenOf, RowsThatAreRightBehindWrongOnesAreNoPosition) {
   EXPECT_EQ(When({unknown, Wrong(1, 40)}), "unknown");
 }
 
+// Where a mistake shows in some rows alone, one text tells the last that is right, another the first
+// that is wrong; with other tokens it has to begin thereabouts.
+TEST(WhenOf, SeveralTextsTellAPosition) {
+  SeenPass first = Wrong(40, 0, 32), second = Wrong(40, 0, 33);
+  first.last_right = 29, second.last_right = 31, second.other_tokens = true;
+  EXPECT_EQ(When({first, second}), "from-position:32");
+  second.last_right = 30;
+  EXPECT_EQ(When({first, second}), "unknown") << "it may begin at 31";
+  second.last_right = 31, second.first_wrong = 38;
+  EXPECT_EQ(When({first, second}, false), "unknown") << "with other tokens it begins elsewhere";
+  second.first_wrong = 34;
+  EXPECT_EQ(When({first, second}, false), "from-position:32");
+}
+
 TEST(WhenOf, WhatDiffersOfEqualInputsIsNotRepeatable) {
   SeenPass again = Wrong(12);
   again.differs = true;

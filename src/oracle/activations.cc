@@ -54,7 +54,9 @@ Scales ScalesOf(std::span<const float> whole, ActScheme scheme, const QuantiserV
   }
   float d = largest_magnitude / range;  // Q8_0, Q8_1: the scale is stored as f16
   const bool wide = variation.range > 127 || variation.amax_values != 0;
-  return {range / largest_magnitude, F16ToF32(F32ToF16(d)), wide ? -128 : -127, 127};
+  float kept = F16ToF32(F32ToF16(d));
+  if (variation.cut_scales && kept > d) kept = F16ToF32(static_cast<uint16_t>(F32ToF16(d) - 1));
+  return {range / largest_magnitude, kept, wide ? -128 : -127, 127};
 }
 
 // Block `b` of the row, whose values are given.

@@ -17,9 +17,10 @@ namespace pb::oracle {
 struct QuantiserVariation {
   enum class Rounding { kHalfEven, kHalfAway, kTruncate, kFloor };
   Rounding rounding = Rounding::kHalfEven;
-  int clamp = 0;         // largest magnitude of a code; 0: the scheme's own
-  int block_values = 0;  // 0: the scheme's own; -1: one block a row
-  int range = 0;         // the code of the largest magnitude; 0: the scheme's own, 127
+  bool cut_scales = false;  // of Q8_0, Q8_1: to f16 towards zero, in place of the nearest
+  int clamp = 0;            // largest magnitude of a code; 0: the scheme's own
+  int block_values = 0;     // 0: the scheme's own; -1: one block a row
+  int range = 0;            // the code of the largest magnitude; 0: the scheme's own, 127
   int amax_values =
       0;  // of a block, that the largest is looked for among: the first, the last where negative; 0: all
 };

@@ -58,6 +58,7 @@ const std::map<std::string_view, NumberField>& NumberFields() {
       {"norm.weight_offset", [](OpConfig& c, double v) { c.norm_weight_offset = v; }},
       {"norm.repeat", [](OpConfig& c, double v) { c.norm_repeat = static_cast<int>(v); }},
       {"quant.clamp", [](OpConfig& c, double v) { c.quantiser.clamp = static_cast<int>(v); }},
+      {"quant.cut_scales", [](OpConfig& c, double v) { c.quantiser.cut_scales = v != 0; }},
       {"quant.range", [](OpConfig& c, double v) { c.quantiser.range = static_cast<int>(v); }},
       {"quant.amax", [](OpConfig& c, double v) { c.quantiser.amax_values = static_cast<int>(v); }},
       {"quant.block", [](OpConfig& c, double v) { c.quantiser.block_values = static_cast<int>(v); }},

@@ -162,6 +162,19 @@ TEST(Vary, QuantisersOfABlock) {
   EXPECT_EQ(codes("quant.amax=-16"), (V{2, -2, 127}));
 }
 
+// 1.0006 lies between the f16 numbers 1 and 1 + 2^-10, nearer to the second.
+TEST(Vary, ScalesThatAreCutOff) {
+  std::vector<double> x(32);
+  x[3] = 127 * 1.0006;
+  for (const auto& [variation, scale] :
+       {std::pair{"quant.cut_scales=0", 1 + 0x1p-10f}, {"quant.cut_scales=1", 1.0f}}) {
+    const auto a = Quantise(x, ActScheme::kQ8_0, Varied(OneHead(2), variation).quantiser);
+    ASSERT_TRUE(a.ok());
+    EXPECT_EQ(a->scales[0], scale) << variation;
+    EXPECT_EQ(a->codes[3], 127);
+  }
+}
+
 TEST(Vary, AnActivationFromATable) {
   const OpConfig c = Varied(OneHead(2), "ffn.table=f16");
   const double given = 1.0001;  // 1 as f16
