@@ -211,7 +211,7 @@ class Flash(Attention):
             result = run("crossval", "--format", "json", "--model", model, "--candidate", candidate, "--reference", reference, *prompt,
                          "--receipt", receipt)
             self.expect(result, "drift", 0, "fused-attention")
-            self.assertIn("kl.rest.precision", {limit["name"] for limit in result.json["limits"]})
+            self.assertIn("kl.mean.precision", {limit["name"] for limit in result.json["limits"]})
             checked = run("verify-receipt", receipt)
             self.assertIn("the verdict, drift, follows from the figures", " ".join(checked.out.split()))
         # The same library twice rounds alike.

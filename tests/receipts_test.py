@@ -169,8 +169,6 @@ class OfOneThing(Verified):
                 ("tokens", "decode steps were run", lambda r: r["prompts"][0].update(decoded=[])),
                 ("logits", "another mean or worst", axis(other, worst_kl=1)),
                 ("logits", "its noise floor makes", lambda r: r["limits"][0].update(value=1)),
-                # Of all positions, as the rule once was.
-                ("logits", "no longer holds", lambda r: next(limit for limit in r["limits"] if limit["name"].endswith(".rest")).update(name="kl.prefill.mean")),
                 ("logits", "is called (equal|different)", axis(repeat, equal_bits=False)),
                 ("ops", "not-repeatable is missing", axis(repeat, equal_bits=False)),
                 ("ops", "promise-broken is missing", axis(other, promised=True, equal_bits=False, n_equal=0)),

@@ -222,7 +222,7 @@ class Compared(Traces):
         self.expect(result, "match", 0, "within-limits")
         self.assertEqual(result.json["scope"], "logits-only")
         self.assertEqual({limit["name"] for limit in result.json["limits"]},
-                         {"kl.worst", "gap.change", "kl.prefill.rest", "kl.decode.rest"})
+                         {"kl.worst", "gap.change", "kl.prefill.mean", "kl.decode.mean"})
         self.assertIsNone(result.json["first_divergence"])
         self.assertEqual(result.json["coverage"]["compared"], result.json["coverage"]["expected"])
         self.assertEqual([u.split(":")[0] for u in result.json["coverage"]["unobservable"]], ["ffn_act"])

@@ -162,24 +162,25 @@ class LogitsCheck {
 
   // A prompt's prefill, or its decode steps: each row by itself, then the mean.
   void CheckGroup(PromptEvidence& p, Phase phase) {
-    KlMean mean;
+    double sum = 0;
+    int64_t n = 0;
     const LogitsRow* largest = nullptr;
     bool any_above = false;
     for (LogitsRow& row : p.rows) {
       if (row.phase != phase || !row.finite) continue;
-      mean.Add(row.kl);
+      sum += row.kl;
+      ++n;
       if (!largest || row.kl > largest->kl) largest = &row;
       any_above |= CheckRow(&row);
     }
-    std::optional<Limit> limit = MeanLimit(phase, mean.n());
+    std::optional<Limit> limit = n > 0 ? MeanLimit(phase, n) : std::nullopt;
     if (!limit) return;
     PutLimit(*limit);
-    const double value = limit->by_user ? mean.OfAll() : mean.OfRest();
-    if (value <= limit->value) return;
+    double mean = sum / static_cast<double>(n);
+    if (mean <= limit->value) return;
     std::string prompt = evidence_.n_prompts_asked > 1 ? fmt::format("prompt {}, ", p.prompt) : "";
-    std::string text = fmt::format("{}{}: the mean KL over {} positions{} is {:.1e}, above its limit {:.1e}",
-                                   prompt, PhaseName(phase), mean.n(),
-                                   limit->by_user ? "" : ", the largest left out,", value, limit->value);
+    std::string text = fmt::format("{}{}: the mean KL over {} positions is {:.1e}, above its limit {:.1e}",
+                                   prompt, PhaseName(phase), n, mean, limit->value);
     if (!any_above) {
       text += fmt::format("; no position is beyond its own limit, position {} contributes most ({:.1e})",
                           largest->position, largest->kl);
@@ -189,12 +190,11 @@ class LogitsCheck {
   }
 
   std::optional<Limit> MeanLimit(Phase phase, int64_t n) {
-    if (evidence_.user.kl_mean && n > 0)
-      return ByUser(fmt::format("kl.{}.mean", PhaseName(phase)), evidence_.user.kl_mean, "nats");
-    if (!floor_ || n < 2) return std::nullopt;
-    const std::string name = fmt::format("kl.{}.rest", PhaseName(phase));
+    std::string name = fmt::format("kl.{}.mean", PhaseName(phase));
+    if (evidence_.user.kl_mean) return ByUser(name, evidence_.user.kl_mean, "nats");
+    if (!floor_) return std::nullopt;
     auto [it, fresh] = mean_limits_.try_emplace(n);
-    if (fresh) it->second = Widened(RestKlLimit(*floor_, n, name), kFusedAttentionKl);
+    if (fresh) it->second = Widened(MeanKlLimit(*floor_, n, name), kFusedAttentionKl);
     it->second.name = name;
     return it->second;
   }

@@ -125,23 +125,21 @@ double LargestWindowMean(std::span<const double> values, int64_t n) {
   return static_cast<double>(largest / static_cast<long double>(window));
 }
 
-void KlMean::Add(double kl) {
-  others_ += std::min(kl, largest_);
-  largest_ = std::max(kl, largest_);
-  ++n_;
-}
-
-Limit RestKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name) {
-  PB_CHECK(n > 1);
-  const int64_t n_rest = n - 1, window = std::min(n_rest, floor.n_positions());
+Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name) {
+  const int64_t window = std::min(n, floor.n_positions());
   double largest = 0;
-  for (const NoiseRun& run : floor.runs) largest = std::max(largest, LargestWindowMean(run.kl, n_rest));
-  if (floor.partial && n_rest > window) largest *= static_cast<double>(window) / static_cast<double>(n_rest);
+  for (const NoiseRun& run : floor.runs) largest = std::max(largest, LargestWindowMean(run.kl, n));
+  if (floor.partial && n > window) largest *= static_cast<double>(window) / static_cast<double>(n);
+  const double several = kMeanFactor * largest,
+               one_more = n < 3 ? 0 : largest + kWorstFactor * floor.WorstKl() / static_cast<double>(n);
+  const std::string of = fmt::format("the largest mean of any {}-position window", window);
   return {name,
-          kMeanFactor * largest,
+          std::max(several, one_more),
           "nats",
-          fmt::format("{:g} x the largest mean of any {}-position window in {}", kMeanFactor, window,
-                      Describe(floor)),
+          several >= one_more
+              ? fmt::format("{:g} x {} in {}", kMeanFactor, of, Describe(floor))
+              : fmt::format("{}, and one position more of {:g} x the largest single value, in {}", of,
+                            kWorstFactor, Describe(floor)),
           false,
           window};
 }

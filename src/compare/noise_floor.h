@@ -72,24 +72,12 @@ std::string WeaknessOf(const NoiseFloor& floor);
 // not empty, n > 0.
 double LargestWindowMean(std::span<const double> values, int64_t n);
 
-// The KLs of a prompt's positions, the largest apart: noise is rare events (another expert, another
-// code), of which one more or less makes or breaks a mean; a position has a limit of its own.
-class KlMean {
- public:
-  void Add(double kl);  // nats, finite
-  int64_t n() const { return n_; }
-  double OfAll() const { return (others_ + largest_) / static_cast<double>(n_); }  // n > 0
-  double OfRest() const { return others_ / static_cast<double>(n_ - 1); }          // n > 1
-
- private:
-  int64_t n_ = 0;
-  double largest_ = 0, others_ = 0;
-};
-
 // The limits in force; each prints its origin. The floor must have passed CheckNoiseFloor. Of a
 // partial floor the positions that are missing count as zeros.
-// Of KlMean::OfRest over n > 1 positions: kMeanFactor x largest window of n - 1 of any run.
-Limit RestKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name);
+// Of the mean of n values: kMeanFactor x the largest n-window of any run; or, of three and more, that
+// window and one position more at WorstKlLimit, where that is larger: noise may be rare events, as
+// another expert for a token, of which one more or less makes or breaks a mean.
+Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name);
 Limit WorstKlLimit(const NoiseFloor& floor);  // "kl.worst": kWorstFactor x largest value
 Limit GapLimit(const NoiseFloor& floor);      // "gap.change": likewise
 

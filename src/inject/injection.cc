@@ -67,8 +67,7 @@ class InjectionSearch {
     return trial->restores;
   }
   Result<const InjectionTrial*> Try(Points points);
-  Status CompareRow(int32_t position, std::span<const float> row, compare::KlMean* mean,
-                    InjectionTrial* trial);
+  Status CompareRow(int32_t position, std::span<const float> row, InjectionTrial* trial);
   // The points of a set, stage by stage, in dependency order.
   std::vector<Points> ByStage(const Points& points) const;
 
@@ -193,11 +192,10 @@ Status InjectionSearch::MeasureLimits() {
     PB_TRY(compare::CheckNoiseFloor(*floor));
   }
   const auto n = static_cast<int64_t>(tokens_.size());
-  out_.limits = {user.kl_mean ? by_user("kl.mean", *user.kl_mean)
-                 : n > 1      ? compare::RestKlLimit(*floor, n, "kl.rest")
-                              : compare::WorstKlLimit(*floor),
-                 user.kl_worst ? by_user("kl.worst", *user.kl_worst) : compare::WorstKlLimit(*floor),
-                 user.gap_change ? by_user("gap.change", *user.gap_change) : compare::GapLimit(*floor)};
+  out_.limits = {
+      user.kl_mean ? by_user("kl.mean", *user.kl_mean) : compare::MeanKlLimit(*floor, n, "kl.mean"),
+      user.kl_worst ? by_user("kl.worst", *user.kl_worst) : compare::WorstKlLimit(*floor),
+      user.gap_change ? by_user("gap.change", *user.gap_change) : compare::GapLimit(*floor)};
   mean_limit_ = out_.limits[0].value, worst_limit_ = out_.limits[1].value, gap_limit_ = out_.limits[2].value;
   return {};
 }
@@ -249,8 +247,7 @@ void InjectionSearch::ListPoints() {
   std::sort(all_.begin(), all_.end(), Before);
 }
 
-Status InjectionSearch::CompareRow(int32_t position, std::span<const float> row, compare::KlMean* mean,
-                                   InjectionTrial* trial) {
+Status InjectionSearch::CompareRow(int32_t position, std::span<const float> row, InjectionTrial* trial) {
   if (position < 0 || position >= other_->n_rows())
     return MakeError(Code::kEngine, "{}: logits of position {} of {}", out_.recipient, position,
                      other_->n_rows());
@@ -260,7 +257,7 @@ Status InjectionSearch::CompareRow(int32_t position, std::span<const float> row,
             compare::CompareLogits(ours_is_candidate ? row : theirs, ours_is_candidate ? theirs : row));
   trial->n_positions++;
   if (!c.finite) return trial->finite = false, Status();
-  mean->Add(c.kl);
+  trial->mean_kl += c.kl;
   trial->n_flips += c.flipped() && !(c.gap_change <= gap_limit_);
   if (c.kl > trial->worst_kl || trial->worst_position < 0)
     trial->worst_kl = c.kl, trial->worst_position = position;
@@ -278,14 +275,12 @@ Result<const InjectionTrial*> InjectionSearch::Try(Points points) {
     request_.progress("injection: sets tried", n, std::max(n + 1, request_.max_trials / 8));
   InjectionTrial trial;
   trial.points = points;
-  compare::KlMean mean;
-  PB_TRY(run_->Run({points.begin(), points.end()}, [&](int32_t at, std::span<const float> row) {
-    return CompareRow(at, row, &mean, &trial);
-  }));
+  PB_TRY(run_->Run({points.begin(), points.end()},
+                   [&](int32_t at, std::span<const float> row) { return CompareRow(at, row, &trial); }));
   if (trial.n_positions != static_cast<int64_t>(tokens_.size()))
     return MakeError(Code::kEngine, "{}: {} rows of logits for {} positions", out_.recipient,
                      trial.n_positions, tokens_.size());
-  if (mean.n() > 0) trial.mean_kl = out_.limits[0].by_user || mean.n() < 2 ? mean.OfAll() : mean.OfRest();
+  trial.mean_kl /= static_cast<double>(trial.n_positions);
   trial.restores =
       trial.finite && trial.mean_kl <= mean_limit_ && trial.worst_kl <= worst_limit_ && trial.n_flips == 0;
   out_.tried.push_back(trial);

@@ -60,9 +60,7 @@ struct InjectionRequest {
 struct InjectionTrial {
   std::vector<InjectionPoint> points;  // in order of layer and dependency
   int64_t n_positions = 0;
-  // KL(reference || candidate), nats; the mean is what its limit holds for: by noise that of all
-  // positions but the largest, by the user's that of all.
-  double mean_kl = 0, worst_kl = 0;
+  double mean_kl = 0, worst_kl = 0;  // KL(reference || candidate), nats
   int32_t worst_position = -1;
   int64_t n_flips = 0;  // positions whose top-1 differs although the gap changed by more than noise
   bool finite = true;

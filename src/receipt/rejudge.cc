@@ -116,7 +116,7 @@ class LogitsAgain {
     const struct {
       const char *limit, *effect;
       double noise, factor;
-    } rows[] = {{"kl.rest.precision", "mean_kl", largest_mean_limit_, compare::kMeanFactor},
+    } rows[] = {{"kl.mean.precision", "mean_kl", largest_mean_limit_, compare::kMeanFactor},
                 {"kl.worst.precision", "worst_kl", kl_worst_.value_or(0), compare::kWorstFactor},
                 {"gap.change.precision", "worst_gap", gap_.value_or(0), compare::kWorstFactor}};
     for (const auto& row : rows) {
@@ -130,9 +130,9 @@ class LogitsAgain {
   void CheckLimits() {
     kl_worst_ = limits_.Find("kl.worst"), gap_ = limits_.Find("gap.change");
     kl_worst_effect_ = limits_.Find("kl.worst.precision"), gap_effect_ = limits_.Find("gap.change.precision");
-    kl_mean_effect_ = limits_.Find("kl.rest.precision");
+    kl_mean_effect_ = limits_.Find("kl.mean.precision");
     for (const Json& limit : receipt_["limits"])
-      if (limit["name"] == "kl.prefill.rest" || limit["name"] == "kl.decode.rest")
+      if (limit["name"] == "kl.prefill.mean" || limit["name"] == "kl.decode.mean")
         largest_mean_limit_ = std::max(largest_mean_limit_, Number(limit["value"]).value_or(0));
     const Json& floor = receipt_["noise_floor"];
     const bool fused = AttentionDiffers(receipt_);
@@ -161,13 +161,8 @@ class LogitsAgain {
       if (name == "gap.change" && !Near(value, compare::kWorstFactor * gap * widened))
         Contradict("the limit gap.change is {:.6e}, and its noise floor makes {:.6e} of it", value,
                    compare::kWorstFactor * gap * widened);
-      if (name.ends_with(".rest") && value > compare::kMeanFactor * worst * widened * (1 + kRounding))
+      if (name.ends_with(".mean") && value > compare::kMeanFactor * worst * widened * (1 + kRounding))
         Contradict("the limit {} is {:.6e}, and no mean of its noise floor is as large", name, value);
-      if (name.ends_with(".mean"))
-        Contradict(
-            "the limit {} is of a rule that no longer holds: noise limits the mean of all positions "
-            "but the largest",
-            name);
     }
   }
 
@@ -182,7 +177,8 @@ class LogitsAgain {
     }
     CheckAgainstItself(row, *kl, max_abs);
     worst_kl_ = std::max(worst_kl_, *kl);
-    groups_[{row["prompt"], row["phase"] == "decode"}].Add(*kl);
+    Group& group = groups_[{row["prompt"], row["phase"] == "decode"}];
+    group.sum += *kl, group.n++;
     bool above = false;
     bool drifts = false;
     const auto check = [&](ReasonCode code, std::string_view name, const std::optional<double>& limit,
@@ -237,24 +233,24 @@ class LogitsAgain {
 
   void CheckMeans() {
     for (const auto& [key, group] : groups_) {
-      const std::string phase = key.second ? "kl.decode" : "kl.prefill";
-      const bool by_user = IsByUser(phase + ".mean");
-      if (!by_user && group.n() < 2) continue;  // a single position has no rest
-      const std::string name = phase + (by_user ? ".mean" : ".rest");
-      const auto limit = limits_.Find(name, by_user ? 0 : group.n() - 1);
-      const double mean = by_user ? group.OfAll() : group.OfRest();
+      const std::string name = key.second ? "kl.decode.mean" : "kl.prefill.mean";
+      const auto limit = limits_.Find(name, group.n);
+      const double mean = group.sum / static_cast<double>(group.n);
       if (!limit && kl_worst_) Unjudged(fmt::format("prompt {}: there is no limit {}", key.first, name));
       if (!limit || mean <= *limit) continue;
-      if (by_user || !IsDrift(ReasonCode::kKlMeanAboveLimit, mean, kl_mean_effect_))
-        Beyond(fmt::format("prompt {}: the mean KL over {} positions{} is {:.3e}, limit {} {:.3e}", key.first,
-                           group.n(), by_user ? "" : " but the largest", mean, name,
-                           kl_mean_effect_.value_or(*limit)));
+      if (IsByUser(name) || !IsDrift(ReasonCode::kKlMeanAboveLimit, mean, kl_mean_effect_))
+        Beyond(fmt::format("prompt {}: the mean KL over {} positions is {:.3e}, limit {} {:.3e}", key.first,
+                           group.n, mean, name, kl_mean_effect_.value_or(*limit)));
       findings_.codes.insert(ReasonCode::kKlMeanAboveLimit);
-      findings_.any_limit_by_noise_exceeded |= !by_user;
+      findings_.any_limit_by_noise_exceeded |= !IsByUser(name);
     }
     if (!kl_worst_) Unjudged("there is no limit of the KL, so nothing was judged");
   }
 
+  struct Group {
+    double sum = 0;
+    int64_t n = 0;
+  };
   const Json& receipt_;
   Limits limits_;
   std::optional<double> kl_worst_, gap_;
@@ -262,7 +258,7 @@ class LogitsAgain {
   double largest_mean_limit_ = 0;
   Judged judged_;
   LogitsFindings findings_;
-  std::map<std::pair<int64_t, bool>, compare::KlMean> groups_;  // prompt, whether decode
+  std::map<std::pair<int64_t, bool>, Group> groups_;  // prompt, whether decode
   double worst_kl_ = 0;
   int64_t n_flips_ = 0, n_drifting_ = 0;
 };

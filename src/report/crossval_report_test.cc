@@ -285,11 +285,11 @@ TEST(RenderText, EngineFailedShowsLastWordsEscaped) {
 TEST(RenderText, WhatLimitsHaveInCommonIsSaidOnce) {
   run::Comparison c = Diverged();
   c.verdict.limits = {{"kl.worst", 1.7e-3, "nats", "3 x the largest value in 8 runs of an engine"},
-                      {"kl.prefill.rest", 9e-5, "nats", "2 x the largest mean in 8 runs of an engine"},
+                      {"kl.prefill.mean", 9e-5, "nats", "2 x the largest mean in 8 runs of an engine"},
                       {"cosine.min", 0.999, "", "given by the user", true}};
   TextOptions options;
   EXPECT_NE(RenderText(c, MakeContext(), options)
-                .find("limits     kl.worst 1.7e-03 nats, kl.prefill.rest 9.0e-05 nats, of the\n"
+                .find("limits     kl.worst 1.7e-03 nats, kl.prefill.mean 9.0e-05 nats, of the\n"
                       "           reference's noise\n"
                       "           cosine.min 0.999: given by the user\n"),
             std::string::npos)
@@ -297,7 +297,7 @@ TEST(RenderText, WhatLimitsHaveInCommonIsSaidOnce) {
   options.details = true;
   std::string text = RenderText(c, MakeContext(), options);
   EXPECT_NE(text.find("limits     kl.worst 1.7e-03 nats: 3 x the largest value\n"
-                      "           kl.prefill.rest 9.0e-05 nats: 2 x the largest mean\n"
+                      "           kl.prefill.mean 9.0e-05 nats: 2 x the largest mean\n"
                       "           cosine.min 0.999: given by the user\n"
                       "           ... in 8 runs of an engine\n"),
             std::string::npos)

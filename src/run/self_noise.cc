@@ -241,19 +241,19 @@ void SelfNoiseRun::SetLimits() {
   std::vector<compare::Limit>& limits = out_.run.verdict.limits;
   limits = {compare::WorstKlLimit(*out_.floor), compare::GapLimit(*out_.floor)};
   auto add_mean = [&](size_t n, const char* name) {
-    if (n < 2) return;
-    compare::Limit limit = compare::RestKlLimit(*out_.floor, static_cast<int64_t>(n), name);
+    if (n == 0) return;
+    compare::Limit limit = compare::MeanKlLimit(*out_.floor, static_cast<int64_t>(n), name);
     const bool known = std::any_of(limits.begin(), limits.end(), [&](const compare::Limit& other) {
       return other.name == limit.name && other.origin == limit.origin;
     });
     if (!known) limits.push_back(std::move(limit));
   };
   for (const PromptRecord& prompt : out_.run.prompts) {
-    add_mean(prompt.tokens.size(), "kl.prefill.rest");
-    add_mean(prompt.decoded.size(), "kl.decode.rest");
+    add_mean(prompt.tokens.size(), "kl.prefill.mean");
+    add_mean(prompt.decoded.size(), "kl.decode.mean");
   }
   if (out_.run.prompts.empty() && !undisturbed_.empty())
-    add_mean(undisturbed_.front().sequence.tokens.size(), "kl.prefill.rest");
+    add_mean(undisturbed_.front().sequence.tokens.size(), "kl.prefill.mean");
 }
 
 // An engine against itself says nothing about a key that nobody hears; but what it computes with is
