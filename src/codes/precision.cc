@@ -188,6 +188,8 @@ void PrecisionObserver::OnPoint(const host::PointRef& point, const std::vector<i
   inputs_.OnPoint(point, values);
 }
 
+bool MayGoByRows(const drive::EngineRecord& engine) { return engine.engine_facts().name == "llama.cpp"; }
+
 std::vector<ClassPrecision> PrecisionObserver::Classes() const {
   std::vector<ClassPrecision> classes;
   for (const auto& [of, seen] : seen_) {
@@ -204,7 +206,8 @@ std::vector<ClassPrecision> PrecisionObserver::Classes() const {
     if (seen.n[0] > 0 && seen.n[1] > 0 && in[0] != in[1]) {
       c.why_not = fmt::format("prefill {}, decode {}", name(in[0]), name(in[1]));
       // Kernels of matrices and of vectors that round otherwise, each as libraries do.
-      if (in[0] && in[1] && IsUsualPrecision(of.weight, *in[0]) && IsUsualPrecision(of.weight, *in[1]))
+      if (by_rows_ && in[0] && in[1] && IsUsualPrecision(of.weight, *in[0]) &&
+          IsUsualPrecision(of.weight, *in[1]))
         c.of_rows[0] = in[0], c.of_rows[1] = in[1];
     } else if (const auto one = seen.n[0] > 0 ? in[0] : in[1])
       c.scheme = one;
@@ -226,7 +229,7 @@ Result<std::vector<ClassPrecision>> ObservePrecision(drive::Participant& engine,
     return std::vector<ClassPrecision>();
   PB_TRY(engine.OpenSession(session));
   PB_ASSIGN(const std::vector<host::StageVisibility> stages, engine.Stages());
-  PrecisionObserver observer(std::move(model), *declared);
+  PrecisionObserver observer(std::move(model), *declared, MayGoByRows(engine.record()));
   drive::Taps taps;
   for (int32_t s = 0; s < PB_STAGE_COUNT; s++)
     if (stages[static_cast<size_t>(s)].visibility == PB_OBSERVED) taps.filter.stages.push_back(s);

@@ -62,13 +62,19 @@ struct ClassPrecision {
   std::optional<ActScheme> of_rows[2];
 };
 
+// Whether an engine may multiply by one scheme where a pass has several tokens and by another where it
+// has one: llama.cpp alone, whose matrix kernels (llamafile's) are others than its vector kernels. In
+// any other engine that is a defect.
+bool MayGoByRows(const drive::EngineRecord& engine);
+
 // Watches one engine's points in order of execution and looks at one row of every product of some
 // evaluations.
 class PrecisionObserver {
  public:
   // `declared`: what the engine says; tried first. The model is the file that the engine read.
-  PrecisionObserver(std::shared_ptr<const Model> model, ActQuant declared)
-      : model_(std::move(model)), declared_(std::move(declared)), inputs_(*model_) {}
+  // `by_rows`: MayGoByRows of the engine.
+  PrecisionObserver(std::shared_ptr<const Model> model, ActQuant declared, bool by_rows)
+      : model_(std::move(model)), declared_(std::move(declared)), by_rows_(by_rows), inputs_(*model_) {}
 
   // All rows of an evaluation's point; `decode`: it is a step of decoding.
   void OnPoint(const host::PointRef& point, const std::vector<int64_t>& shape, std::span<const float> values,
@@ -87,6 +93,7 @@ class PrecisionObserver {
 
   std::shared_ptr<const Model> model_;
   ActQuant declared_;
+  bool by_rows_;
   ProductInputs inputs_;
   std::map<ProductClass, Seen> seen_;
 };

@@ -184,7 +184,8 @@ Status LocalRun::Steps(drive::LockStep& lock_step, const Walk& walk, int32_t ind
 void LocalRun::BeginObserving(int32_t index) {
   for (int side : {0, 1}) {
     auto declared = ActQuant::Parse(sides_[side]->record().session_facts().act_quant.value);
-    if (index == 0 && models_[side] && declared.ok()) observers_[side].emplace(models_[side], *declared);
+    if (index == 0 && models_[side] && declared.ok())
+      observers_[side].emplace(models_[side], *declared, codes::MayGoByRows(sides_[side]->record()));
   }
 }
 
