@@ -1,4 +1,5 @@
 """Code paths: a verdict lists those that it did not go through, and --paths all finds a defect on each that a plain run misses."""
+import json
 import shlex
 
 from driver import SILU, Case, main, run
@@ -49,9 +50,14 @@ class Paths(Case):
         paths = result.json["paths"]
         self.assertEqual([r["name"] for r in paths["runs"]], ["2 to 3 tokens at once", "text of all kinds", "two threads",
                                                               "flash attention", "a long prompt"])
-        self.assertEqual({r["verdict"] for r in paths["runs"]} - {"match", "near-tie", "drift"}, set())
+        # Two spinning threads on a busy machine may take any time: then they are given up, and it is said.
+        threads = paths["runs"][2]
+        if threads["verdict"] not in ("match", "near-tie", "drift"):
+            self.assertIn("given up after", json.dumps(threads))
+        self.assertEqual({r["verdict"] for r in paths["runs"] if r is not threads} - {"match", "near-tie", "drift"}, set())
+        self.assertEqual("two threads" in paths["not_taken"], threads["verdict"] not in ("match", "near-tie", "drift"), paths)
         self.assertEqual(paths["not_taken"][-1], "a second sequence beside the first")
-        for path in ("decode", "two threads", "flash attention", "text with code", "text in other scripts"):
+        for path in ("decode", "flash attention", "text with code", "text in other scripts"):
             self.assertNotIn(path, paths["not_taken"])
 
 

@@ -547,6 +547,9 @@ Rows Activate(const Rows& gate, const OpConfig& c, Rows* units) {
   OwnUnits(y, units);
   if (units && (c.activation == Act::kSilu || c.activation == Act::kSwigluOai))
     for (double& unit : units->v) unit += kSiluUnderflow;
+  // Of exp(-1.702 x) the exponent is rounded before.
+  for (size_t i = 0; units && c.activation == Act::kSwigluOai && i < y.v.size(); i++)
+    if (gate.v[i] < 0) units->v[i] += std::fabs(y.v[i] * 1.702 * gate.v[i]);
   // GELU's 1 + erf cancels where the gate is negative.
   if (units && !table && (c.activation == Act::kGelu || c.activation == Act::kGeluTanh))
     for (size_t i = 0; i < y.v.size(); i++) units->v[i] += std::fabs(gate.v[i]) / 2;
@@ -565,6 +568,10 @@ Rows Multiply(const Rows& a, const Rows& b, const OpConfig& c, Rows* units) {
   // an activation that is not shown apart may have been 0 in the engine
   for (size_t i = 0; units && !c.gate_alone && i < y.v.size(); i++)
     units->v[i] += kSiluUnderflow * std::fabs(up(b.v[i]));
+  // So is an activation of which only the product is shown. Its exponent z was 1.702 x, and of a negative
+  // x sigmoid(z) that does not underflow ln|x| < 4.2.
+  for (size_t i = 0; units && c.activation == Act::kSwigluOai && i < y.v.size(); i++)
+    if (a.v[i] < 0) units->v[i] += std::fabs(y.v[i]) * (4.2 + std::fabs(std::log(-a.v[i])));
   // 1 + x is rounded, as large as 1 is.
   for (size_t i = 0; units && c.gate_offset != 0 && i < y.v.size(); i++)
     units->v[i] += std::fabs(a.v[i]) * (1 + std::fabs(b.v[i]));

@@ -99,6 +99,25 @@ TEST(Units, SiluIsZeroFromWhereItsExponentialOverflows) {
   EXPECT_LT(16 * 0x1p-24 * units.v[0], 1e-30);
 }
 
+// exp(-1.702 x) of a rounded exponent, in float32 as an engine computes it.
+TEST(Units, TheExponentOfSwigluIsRounded) {
+  OpConfig c = OneHead(2);
+  c.activation = Act::kSwigluOai;
+  Rows units;
+  double worst = 0;
+  for (int i = 1; i < 500; i++) {
+    const float x = -0.1F * static_cast<float>(i), z = 1.702F * x;
+    const Rows y = Activate(RowOf({x}), c, &units);
+    const double error = std::fabs(y.v[0] - double(x / (1 + std::exp(-z))));
+    EXPECT_LE(error, 4 * 0x1p-24 * units.v[0]) << x;
+    worst = std::max(worst, error / (16 * 0x1p-24 * std::fabs(y.v[0])));
+    const double own = units.v[0];
+    const Rows gated = Multiply(y, RowOf({1}), c, &units);
+    EXPECT_GE(units.v[0] * (1 + 1e-12), own * std::fabs(gated.v[0] / y.v[0])) << x;
+  }
+  EXPECT_GT(worst, 1);  // more than what one rounding of the value makes
+}
+
 // Weights of 0 in Q6_K are stored as codes of 32: what meets a large activation is 32 times it, and
 // taken off again.
 TEST(Units, AnOffsetOfCodesIsAPartToo) {
