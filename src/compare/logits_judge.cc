@@ -194,7 +194,9 @@ class LogitsCheck {
     if (evidence_.user.kl_mean) return ByUser(name, evidence_.user.kl_mean, "nats");
     if (!floor_) return std::nullopt;
     auto [it, fresh] = mean_limits_.try_emplace(n);
-    if (fresh) it->second = Widened(MeanKlLimit(*floor_, n, name), kFusedAttentionKl);
+    // What is widened has room for that already.
+    const bool one_more = !AttentionDiffers(evidence_.settings[0], evidence_.settings[1]);
+    if (fresh) it->second = Widened(MeanKlLimit(*floor_, n, name, one_more), kFusedAttentionKl);
     it->second.name = name;
     return it->second;
   }

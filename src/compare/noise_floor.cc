@@ -125,18 +125,20 @@ double LargestWindowMean(std::span<const double> values, int64_t n) {
   return static_cast<double>(largest / static_cast<long double>(window));
 }
 
-Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name) {
+Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name, bool one_more) {
   const int64_t window = std::min(n, floor.n_positions());
   double largest = 0;
   for (const NoiseRun& run : floor.runs) largest = std::max(largest, LargestWindowMean(run.kl, n));
   if (floor.partial && n > window) largest *= static_cast<double>(window) / static_cast<double>(n);
   const double several = kMeanFactor * largest,
-               one_more = n < 3 ? 0 : largest + kWorstFactor * floor.WorstKl() / static_cast<double>(n);
+               with_one = !one_more || n < kOneMoreFrom
+                              ? 0
+                              : largest + kWorstFactor * floor.WorstKl() / static_cast<double>(n);
   const std::string of = fmt::format("the largest mean of any {}-position window", window);
   return {name,
-          std::max(several, one_more),
+          std::max(several, with_one),
           "nats",
-          several >= one_more
+          several >= with_one
               ? fmt::format("{:g} x {} in {}", kMeanFactor, of, Describe(floor))
               : fmt::format("{}, and one position more of {:g} x the largest single value, in {}", of,
                             kWorstFactor, Describe(floor)),

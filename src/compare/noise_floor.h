@@ -74,10 +74,12 @@ double LargestWindowMean(std::span<const double> values, int64_t n);
 
 // The limits in force; each prints its origin. The floor must have passed CheckNoiseFloor. Of a
 // partial floor the positions that are missing count as zeros.
-// Of the mean of n values: kMeanFactor x the largest n-window of any run; or, of three and more, that
-// window and one position more at WorstKlLimit, where that is larger: noise may be rare events, as
-// another expert for a token, of which one more or less makes or breaks a mean.
-Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name);
+// Of the mean of n values: kMeanFactor x the largest n-window of any run; or, where `one_more` and of
+// kOneMoreFrom values and more, that window and one position more at WorstKlLimit, if that is larger:
+// noise may be rare events, as another expert for a token, of which one more or less makes or breaks a
+// mean.
+inline constexpr int64_t kOneMoreFrom = 32;
+Limit MeanKlLimit(const NoiseFloor& floor, int64_t n, const std::string& name, bool one_more = true);
 Limit WorstKlLimit(const NoiseFloor& floor);  // "kl.worst": kWorstFactor x largest value
 Limit GapLimit(const NoiseFloor& floor);      // "gap.change": likewise
 

@@ -55,7 +55,7 @@ TEST(NoiseFloor, LimitsByHand) {
   EXPECT_EQ(GapLimit(floor).value, 9);
   EXPECT_EQ(MeanKlLimit(floor, 1, "m").value, 6);
   EXPECT_EQ(MeanKlLimit(floor, 2, "m").value, 3);  // {3, 0} in the second run
-  EXPECT_EQ(MeanKlLimit(floor, 4, "m").value, 0.75 + 9.0 / 4);  // one position more at its limit
+  EXPECT_EQ(MeanKlLimit(floor, 4, "m").value, 1.5);
   EXPECT_EQ(MeanKlLimit(floor, 99, "m").value, 1.5);
   EXPECT_FALSE(WorstKlLimit(floor).by_user);
 }
@@ -69,7 +69,8 @@ TEST(NoiseFloor, AMeanMayHaveOnePositionMoreAtItsLimit) {
   floor.runs = {MakeRun(kl), MakeRun(kl)};
   EXPECT_EQ(MeanKlLimit(floor, 50, "m").value, 0.2 + 3 * 10.0 / 50);
   EXPECT_NE(MeanKlLimit(floor, 50, "m").origin.find("one position more"), std::string::npos);
-  EXPECT_EQ(MeanKlLimit(floor, 2, "m").value, 10);
+  EXPECT_EQ(MeanKlLimit(floor, 50, "m", false).value, 0.4);
+  EXPECT_EQ(MeanKlLimit(floor, 31, "m").value, 2 * 10.0 / 31);
   // Where every position makes as much noise it adds nothing.
   floor.runs = {MakeRun(std::vector<double>(100, 1))};
   EXPECT_EQ(MeanKlLimit(floor, 50, "m").value, 2);
@@ -139,8 +140,8 @@ TEST(NoiseFloor, APartByHand) {
   part.runs = {MakeRun({0, 1, 0, 2})};
   part.partial = true;
   EXPECT_EQ(MeanKlLimit(part, 2, "m").value, 2);
-  EXPECT_EQ(MeanKlLimit(part, 4, "m").value, 0.75 + 6.0 / 4);
-  EXPECT_EQ(MeanKlLimit(part, 12, "m").value, 0.25 + 6.0 / 12);
+  EXPECT_EQ(MeanKlLimit(part, 4, "m").value, 1.5);
+  EXPECT_EQ(MeanKlLimit(part, 12, "m").value, 0.5);
   EXPECT_EQ(WeaknessOf(part), "");
   EXPECT_EQ(WorstKlLimit(part).origin,
             "3 x the largest single value in 1 run of random rounding of E 1 over 4 positions, which the "
