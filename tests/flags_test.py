@@ -33,6 +33,12 @@ class Comparing(Case):
             self.assertTrue(quiet.out.startswith("DIVERGED"), quiet)
             for words in ("at layer 0", "from the first token", *(() if args[0] == "trace-diff" else ("blame: ", "squared ReLU"))):
                 self.assertIn(words, quiet.out, told)
+        # Of the last run, too; which one that is stands beside it.
+        own = {"PARITYBIT_CACHE": str(self.folder / "cache")}
+        self.assertEqual(run("crossval", *SAME, *wrong, env=own).code, 1)
+        quiet = run("diagnose", "--no-inject", "-q", env=own)
+        self.assertEqual((quiet.code, quiet.out.count("\n")), (1, 1), quiet)
+        self.assertIn("explains", quiet.err)
 
     def test_limits_of_ones_own(self):
         for flag in ("--max-abs", "--rel-l2", "--kl-mean", "--kl-worst"):

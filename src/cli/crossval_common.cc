@@ -331,7 +331,9 @@ Result<AskedRun> RunSaid(const CrossvalArguments& args, const std::optional<diag
 Result<AskedRun> RunAsked(CrossvalArguments* args, PlaceArguments* place, const std::string& command,
                           std::string* explains) {
   PB_ASSIGN(*explains, UseLastRunIfNoneIsSaid(args, place));
-  if (!explains->empty() && !args->output.json())
+  if (!explains->empty() && args->output.quiet)
+    PrintError(fmt::format("{:<{}}{}\n", "explains", report::kLabel, *explains));
+  else if (!explains->empty() && !args->output.json())
     PrintText(fmt::format("{:<{}}{}\n\n", "explains", report::kLabel, *explains));
   PB_ASSIGN(const std::optional<diagnose::Place> asked, PlaceAsked(*place));
   auto run = RunSaid(*args, asked);
