@@ -81,8 +81,13 @@ void BoundarySteps::ExplainJointly(std::span<const double> difference, double bo
     of_block[BlockOf(steps_[i])].emplace_back(static_cast<int64_t>(i), 0);
   std::erase_if(of_block, [](const auto& b) { return b.second.size() > kMostSteps; });
   const bool together = std::ranges::any_of(of_block, [](const auto& b) { return b.second.size() > 1; });
+  const auto n_choices_of = [](const Steps& own) {
+    size_t n_choices = 1;
+    for (size_t k = 0; k < own.size(); k++) n_choices *= 3;
+    return n_choices;
+  };
   size_t n_effects = 0;
-  for (const auto& [at, own] : of_block) n_effects += n * static_cast<size_t>(std::pow(3, own.size()));
+  for (const auto& [at, own] : of_block) n_effects += n * n_choices_of(own);
   if (!together || n_effects > kMostEffects) return;
   struct Choices {
     std::vector<Steps> steps;                  // in both engines; one that is 0 is left out
@@ -98,8 +103,7 @@ void BoundarySteps::ExplainJointly(std::span<const double> difference, double bo
     Steps before;
     for (const auto& step : found->steps)
       if (BlockOf(steps_[static_cast<size_t>(step.first)]) == at) before.push_back(step);
-    size_t n_choices = 1;
-    for (size_t k = 0; k < own.size(); k++) n_choices *= 3;
+    const size_t n_choices = n_choices_of(own);
     for (size_t choice = 0; choice < n_choices; choice++) {
       Steps& steps = c.steps.emplace_back();
       size_t digits = choice;

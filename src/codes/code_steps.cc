@@ -61,9 +61,9 @@ RowError ErrorOfRow(std::span<const double> difference, std::span<const float> r
 }
 
 // Adds to an output what is added to it before its finish.
-void Move(const Finish& finish, double change, float* output) {
+void Move(const Finish& finish, float change, float* output) {
   const double y = finish.Undo(*output);
-  *output += static_cast<float>(finish.Of(y + change) - finish.Of(y));
+  *output += finish.any() ? static_cast<float>(finish.Of(y + double(change)) - finish.Of(y)) : change;
 }
 
 // Takes from one row of the candidate what steps on rounding boundaries explain of its difference.
@@ -80,13 +80,9 @@ StepCounts TakeSteps(const RowProduct& product, const compare::LocalBound& bound
   for (size_t j = 0; finish.any() && j < reference.size(); j++)
     difference[j] = finish.Undo(candidate[j]) - finish.Undo(reference[j]);
   const compare::CodeExplanation found = boundary.Explain(difference, error.bound_norm);
-  if (!finish.any()) {
-    boundary.Subtract(found.steps, candidate);
-  } else {
-    std::vector<float> change(reference.size());
-    boundary.Subtract(found.steps, change.data());
-    for (size_t j = 0; j < reference.size(); j++) Move(finish, change[j], &candidate[j]);
-  }
+  std::vector<float> change(reference.size());
+  boundary.Subtract(found.steps, change.data());
+  for (size_t j = 0; j < reference.size(); j++) Move(finish, change[j], &candidate[j]);
   return boundary.Count(found.steps);
 }
 
@@ -126,12 +122,7 @@ void CodeExplainer::ByPrecision(const drive::PointPair& pair, const ProductWeigh
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
   const std::vector<float> expected =
       SchemeDifference(*product.weights, product.scale, input, difference->scheme[0], difference->scheme[1]);
-  for (size_t i = 0; i < candidate.size(); i++) {
-    if (product.finish.any())
-      Move(product.finish, -double(expected[i]), &candidate[i]);
-    else
-      candidate[i] -= expected[i];
-  }
+  for (size_t i = 0; i < candidate.size(); i++) Move(product.finish, -expected[i], &candidate[i]);
   const bool f16_sums =
       difference->scheme[0] == ActScheme::kF16Sums || difference->scheme[1] == ActScheme::kF16Sums;
   const compare::LocalBound bound =
