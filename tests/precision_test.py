@@ -34,8 +34,8 @@ class Precision(driver.Case):
         path = cls.models / name / f"{name}.gguf"
         path.parent.mkdir()
         shape = {"--d-model": "256", "--d-ff": "512", "--layers": "2", **dict(zip(more[::2], more[1::2]))}
-        made = run("gen-fixtures", "--out", path, "--weights", weights, "--architecture", "llama", "--heads", "4", "--kv-heads", "2",
-                   "--vocab", "320", *(word for pair in shape.items() for word in pair))
+        made = run("gen-fixtures", "--out", path, "--weights", weights, "--heads", "4", "--kv-heads", "2", "--vocab", "320",
+                   *(word for pair in shape.items() for word in pair))
         assert made.code == 0, made
         return path
 
@@ -69,6 +69,30 @@ class Precision(driver.Case):
         for scheme, verdicts in (("ggml+F16/output:none", ("drift",)), ("ggml+F16:none", ("match", "drift"))):
             result = self.compare(self.f16, "--reference", f"mutant,mutant.act_quant={scheme}")
             self.assertIn(result.json["verdict"], verdicts, result)
+
+    def test_experts_are_a_class_of_their_own(self):
+        """As llama.cpp with AMX: layers unrounded, experts rounded; and the other way about."""
+        model = self.model("experts", "F16", "--architecture", "qwen3moe", "--experts", "4", "--experts-used", "2")
+        for scheme, products in (("ggml+F16:none+F16/experts:f16", "F16 (layers) none, F16 (experts) f16, F16 (output) none"),
+                                 ("ggml+F16/experts:none", "F16 (layers) f16, F16 (experts) none, F16 (output) f16")):
+            engine = f"mutant,mutant.act_quant={scheme}"
+            audit = run("audit", "--model", model, "--engine", engine, "--prompt", PROMPT, "-n", "2", "--format", "json")
+            self.assertEqual((audit.json["verdict"], audit.json["blame"], audit.code), ("match", "none", 0), audit)
+            facts = next(e for e in audit.json["engines"] if e["role"] == "engine")["session_facts"]
+            self.assertEqual(facts["act.quant"]["value"], scheme)
+            self.assertIn(products, facts["act.products"]["value"])
+            for candidate, reference in ((engine, "native"), ("native", engine)):
+                result = self.compare(model, "-n", "2", "--candidate", candidate, "--reference", reference)
+                self.assertIn((result.json["verdict"], result.code), [("match", 0), ("drift", 0)], result)
+                self.assertIn("each is right by its own", self.reason(result)["text"])
+            strict = self.compare(model, "--candidate", engine, "--reference", "native", "--strict-precision")
+            self.assertEqual((strict.json["verdict"], strict.json["blame"]), ("diverged", "candidate"), strict)
+            # What is wrong among products that differ is found.
+            wrong = self.compare(model, "--reference", engine, "--candidate",
+                                 "mutant,mutant.defect=experts_exchanged,mutant.stage=expert_up,mutant.layer=1")
+            self.assertEqual((wrong.json["verdict"], wrong.json["blame"]), ("diverged", "candidate"), wrong)
+            place = wrong.json["first_divergence"]
+            self.assertEqual((place["layer"], place["stage"]), (1, "expert_up"), wrong)
 
     def test_strictly_it_is_a_divergence(self):
         result = self.compare(self.f16, "--reference", UNROUNDED, "--strict-precision")

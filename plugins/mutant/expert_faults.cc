@@ -13,7 +13,7 @@ void ExpertRow(const Op& op, const float* x, int64_t expert, bool biased, float*
   const StageWeights& w = op.model->weights(op.stage, op.layer);
   const WeightView matrix = w.MatrixOf(expert);
   const std::span<const float> bias = w.BiasOf(expert);
-  const ActScheme scheme = op.act_quant.SchemeFor(matrix.type, matrix.n_rows, false);
+  const ActScheme scheme = op.act_quant.SchemeFor(matrix.type, matrix.n_rows, PlaceOf(op.stage));
   const std::vector<double> rounded = Rounded(x, matrix.n_columns, scheme, {});
   std::vector<float> row(static_cast<size_t>(matrix.n_columns));
   for (int64_t r = 0; r < matrix.n_rows; r++) {

@@ -91,7 +91,7 @@ const std::vector<float>* NormWeight(const Model& model, pb_stage stage, int32_t
 
 ActScheme OwnScheme(const Op& op) {
   const WeightView& w = *MatrixOf(*op.model, op.stage, op.layer).view;
-  return op.act_quant.SchemeFor(w.type, w.n_rows, op.stage == PB_STAGE_LOGITS);
+  return op.act_quant.SchemeFor(w.type, w.n_rows, PlaceOf(op.stage));
 }
 
 RowCodes CodesOf(const float* x, int64_t n, ActScheme scheme, const QuantiserFault& fault) {

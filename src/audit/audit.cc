@@ -147,15 +147,14 @@ void AuditRun::NoteByRows() {
   const auto declared = ActQuant::Parse(out_.run.candidate.session_facts().act_quant.value);
   for (const codes::ClassPrecision& c : precision_) {
     if (c.scheme || !declared.ok()) continue;
-    const ActScheme said = declared->SchemeFor(c.of.weight, c.of.rows_32 ? 32 : 1, c.of.output);
+    const ActScheme said = declared->SchemeFor(c.of.weight, c.of.rows_32 ? 32 : 1, c.of.place);
     for (const bool one : {false, true}) {
       if (!c.of_rows[one] || *c.of_rows[one] == said) continue;
       compare::PrecisionRow row{
           c.of.weight, codes::ClassName(precision_, c.of), {*c.of_rows[one], said}, c.n_matrices, 0, "", ""};
       for (const compare::PointRow& point : local_.points) {
-        const codes::ProductWeights product = codes::ProductOf(*model_, point.stage, point.layer);
-        row.n_products += point.explained_by_precision && product.weights && (point.n_rows == 1) == one &&
-                          codes::ClassOf(*product.weights, point.stage == PB_STAGE_LOGITS) == c.of;
+        row.n_products += point.explained_by_precision && (point.n_rows == 1) == one &&
+                          codes::ClassAt(*model_, point.stage, point.layer) == c.of;
       }
       if (row.n_products > 0) evidence_.precision.push_back(std::move(row));
     }
@@ -174,11 +173,8 @@ void AuditRun::NotePrecision() {
   for (compare::PrecisionRow& row : evidence_.precision) {
     if (row.n_products > 0) continue;
     for (const compare::PointRow& point : local_.points) {
-      const codes::ProductWeights product = codes::ProductOf(*model_, point.stage, point.layer);
-      row.n_products +=
-          product.weights && product.weights->type == row.weight &&
-          codes::ClassName(precision_, codes::ClassOf(*product.weights, point.stage == PB_STAGE_LOGITS)) ==
-              row.weights;
+      const auto of = codes::ClassAt(*model_, point.stage, point.layer);
+      row.n_products += of && of->weight == row.weight && codes::ClassName(precision_, *of) == row.weights;
     }
   }
 }

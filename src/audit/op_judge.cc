@@ -180,10 +180,8 @@ std::string OpJudge::OtherRounding(const diagnose::Culprit& op) const {
   if (strict_) return "";
   if (op.place.stage == PB_STAGE_ATTN_CONTEXT)
     return host::FactText(arbiter_.session(), "kv.type") == "f16" ? "attn.rounded=0" : "";
-  const codes::ProductWeights product = codes::ProductOf(arbiter_.model(), op.place.stage, op.place.layer);
-  if (!product.weights) return "";
-  const auto seen = std::ranges::find(
-      seen_, codes::ClassOf(*product.weights, op.place.stage == PB_STAGE_LOGITS), &codes::ClassPrecision::of);
+  const auto of = codes::ClassAt(arbiter_.model(), op.place.stage, op.place.layer);
+  const auto seen = of ? std::ranges::find(seen_, *of, &codes::ClassPrecision::of) : seen_.end();
   if (seen == seen_.end() || seen->scheme || !seen->of_rows[op.shape[0] == 1]) return "";
   return fmt::format("act.quant={}", ActSchemeName(*seen->of_rows[op.shape[0] == 1]));
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "base/half.h"
@@ -115,6 +116,11 @@ std::optional<compare::PointRow> CodeExplainer::Rest(const drive::PointPair& pai
   return std::move(rest).value();
 }
 
+PrecisionDifference* CodeExplainer::DifferenceAt(const drive::PointPair& pair) const {
+  const auto of = differences_ ? ClassAt(*model_, pair.point.stage, pair.point.layer) : std::nullopt;
+  return of ? FindDifference(*differences_, *of, pair.shape[0]) : nullptr;
+}
+
 // Takes out what the engines' different schemes make of the input, then steps on rounding boundaries
 // of either.
 void CodeExplainer::ByPrecision(const drive::PointPair& pair, const ProductWeights& product,
@@ -123,15 +129,21 @@ void CodeExplainer::ByPrecision(const drive::PointPair& pair, const ProductWeigh
   const std::vector<float> expected =
       SchemeDifference(*product.weights, product.scale, input, difference->scheme[0], difference->scheme[1]);
   for (size_t i = 0; i < candidate.size(); i++) Move(product.finish, -expected[i], &candidate[i]);
+  TakePrecision(pair, difference, product.weights->n_columns, &candidate,
+                [&](ActScheme scheme) { TakeSteps(pair, product, scheme, input, &candidate); });
+}
+
+void CodeExplainer::TakePrecision(const drive::PointPair& pair, PrecisionDifference* difference,
+                                  int64_t n_columns, const std::vector<float>* candidate,
+                                  const std::function<void(ActScheme)>& take_steps) {
   const bool f16_sums =
       difference->scheme[0] == ActScheme::kF16Sums || difference->scheme[1] == ActScheme::kF16Sums;
-  const compare::LocalBound bound =
-      f16_sums ? compare::F16SumsBound(product.weights->n_columns) : *pair.bound;
-  auto rest = Rest(pair, candidate, bound);
+  const compare::LocalBound bound = f16_sums ? compare::F16SumsBound(n_columns) : *pair.bound;
+  auto rest = Rest(pair, *candidate, bound);
   for (ActScheme scheme : difference->scheme) {
     if (rest || !IsIntegerScheme(scheme)) continue;
-    TakeSteps(pair, product, scheme, input, &candidate);
-    rest = Rest(pair, candidate, bound);
+    take_steps(scheme);
+    rest = Rest(pair, *candidate, bound);
   }
   if (!rest) return;
   difference->n_products++;
@@ -187,7 +199,9 @@ void CodeExplainer::ByTie(const drive::PointPair& pair) const {
   double largest_gap = 0;
   for (int64_t t = 0; t < n_rows; t++) {
     const auto row = logits.subspan(static_cast<size_t>(t * e.n), static_cast<size_t>(e.n));
-    const double largest = *std::max_element(row.begin(), row.end());
+    double largest = row.front();
+    for (const float x : row)
+      if (std::isnan(x) || x > largest) largest = x;
     std::set<int64_t> used;
     bool differs = false;
     for (int64_t j = t * e.n_used; j < (t + 1) * e.n_used; j++) {
@@ -195,10 +209,7 @@ void CodeExplainer::ByTie(const drive::PointPair& pair) const {
       const float a = pair.candidate[at], b = pair.reference[at];
       if (!IsExpert(a, e.n) || !IsExpert(b, e.n) || !used.insert(static_cast<int64_t>(a)).second) return;
       const double ours = row[static_cast<size_t>(a)], theirs = row[static_cast<size_t>(b)];
-      // What a router that compares exponentials can tell apart (docs/numerics.md, "Experts").
-      const double noise =
-          6 * 0x1p-24 * (2 + std::max(std::fabs(ours), std::fabs(theirs)) + std::fabs(largest));
-      if (!(std::fabs(ours - theirs) <= noise)) return;
+      if (!RouterTies(ours, theirs, largest)) return;
       if (a != b) differs = true, largest_gap = std::max(largest_gap, std::fabs(ours - theirs));
     }
     n_tokens += differs;
@@ -206,8 +217,8 @@ void CodeExplainer::ByTie(const drive::PointPair& pair) const {
   if (n_tokens == 0) return;
   pair.row->explained_by_tie = true;
   pair.row->explanation = fmt::format(
-      "of {} of {} tokens other experts are chosen, whose logits differ by {:.1e} at most, which is "
-      "within rounding",
+      "of {} of {} tokens other experts are chosen, whose logits differ by {:.1e} at most, which a router "
+      "that compares their exponentials may not see",
       n_tokens, n_rows, largest_gap);
 }
 
@@ -232,13 +243,11 @@ void CodeExplainer::ByTerms(const drive::PointPair& pair, const ProductWeights& 
   if (auto rest = Rest(pair, pair.candidate, bound)) *pair.row = std::move(*rest);
 }
 
-void CodeExplainer::ByExperts(const drive::PointPair& pair) const {
+void CodeExplainer::ByExperts(const drive::PointPair& pair) {
   const Experts& e = model_->params().experts;
   const int64_t n_rows = pair.shape[0], n_parts = n_rows * e.n_used;
   const ExpertWeights any = ExpertOf(*model_, pair.point.stage, pair.point.layer, 0);
   if (!any.matrix.data || static_cast<int64_t>(pair.reference.size()) != n_parts * any.matrix.n_rows) return;
-  const auto scheme = check_->SchemeOf(pair.point.stage, any.matrix);
-  if (!scheme || !check_->Contradiction(pair.point.stage, any.matrix).empty()) return;
   const bool own_rows = pair.point.stage == PB_STAGE_EXPERT_DOWN;  // each expert has its own input
   const int64_t n_columns = any.matrix.n_columns, width = any.matrix.n_rows;
   const auto input =
@@ -246,18 +255,48 @@ void CodeExplainer::ByExperts(const drive::PointPair& pair) const {
   const auto ids = inputs_.Rows(PB_STAGE_EXPERT_IDS, pair.point.first_position, n_rows, e.n_used);
   if (input.empty() || ids.empty()) return;
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
-  StepCounts steps;
+  std::map<int64_t, std::vector<int64_t>> parts;  // of each expert
   for (int64_t part = 0; part < n_parts; part++) {
-    const ExpertWeights w = ExpertOf(*model_, pair.point.stage, pair.point.layer,
-                                     static_cast<int64_t>(ids[static_cast<size_t>(part)]));
-    if (!w.matrix.data) return;
-    steps.Add(TakeSteps({input.subspan(static_cast<size_t>((own_rows ? part : part / e.n_used) * n_columns),
-                                       static_cast<size_t>(n_columns)),
-                         &w.matrix, w.scale, *scheme},
-                        *pair.bound, part, pair.point.first_position + static_cast<int32_t>(part / e.n_used),
-                        pair.reference.subspan(static_cast<size_t>(part * width), static_cast<size_t>(width)),
-                        candidate.data() + part * width));
+    const float id = ids[static_cast<size_t>(part)];
+    if (!IsExpert(id, e.n)) return;
+    parts[static_cast<int64_t>(id)].push_back(part);
   }
+  auto expert_of = [&](int64_t id) {
+    return ExpertOf(*model_, pair.point.stage, pair.point.layer, static_cast<float>(id));
+  };
+  auto input_of = [&](int64_t part) {
+    return input.subspan(static_cast<size_t>((own_rows ? part : part / e.n_used) * n_columns),
+                         static_cast<size_t>(n_columns));
+  };
+  auto take_steps = [&](ActScheme scheme) {
+    StepCounts steps;
+    for (const auto& [id, own] : parts) {
+      const ExpertWeights w = expert_of(id);
+      for (int64_t part : own)
+        steps.Add(
+            TakeSteps({input_of(part), &w.matrix, w.scale, scheme, {}}, *pair.bound, part,
+                      pair.point.first_position + static_cast<int32_t>(part / e.n_used),
+                      pair.reference.subspan(static_cast<size_t>(part * width), static_cast<size_t>(width)),
+                      candidate.data() + part * width));
+    }
+    return steps;
+  };
+  if (PrecisionDifference* difference = DifferenceAt(pair)) {
+    for (const auto& [id, own] : parts) {
+      const ExpertWeights w = expert_of(id);
+      std::vector<float> rows;
+      for (int64_t part : own) rows.insert(rows.end(), input_of(part).begin(), input_of(part).end());
+      const std::vector<float> expected =
+          SchemeDifference(w.matrix, w.scale, rows, difference->scheme[0], difference->scheme[1]);
+      for (size_t i = 0; i < expected.size(); i++)
+        candidate[static_cast<size_t>(own[i / static_cast<size_t>(width)] * width) +
+                  i % static_cast<size_t>(width)] -= expected[i];
+    }
+    return TakePrecision(pair, difference, n_columns, &candidate, take_steps);
+  }
+  const auto scheme = check_ ? check_->SchemeOf(pair.point.stage, any.matrix) : std::nullopt;
+  if (!scheme || !check_->Contradiction(pair.point.stage, any.matrix).empty()) return;
+  const StepCounts steps = take_steps(*scheme);
   const auto rest = Rest(pair, candidate, *pair.bound);
   if (steps.all() == 0 || !rest) return;
   const int64_t n_codes = n_parts * n_columns;
@@ -297,7 +336,7 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
   const auto& activation = model_->params().ffn_activation;
   const bool finite = row.n_non_finite[0] + row.n_non_finite[1] == 0;
   if (pair.point.stage == PB_STAGE_EXPERT_IDS && row.bound_ratio > 1 && finite) ByTie(pair);
-  if (stages::kExpertProducts.Contains(pair.point.stage) && row.bound_ratio > 1 && finite && check_)
+  if (stages::kExpertProducts.Contains(pair.point.stage) && row.bound_ratio > 1 && finite)
     ByExperts(pair);
   if (attention_ && pair.point.stage == PB_STAGE_ATTN_CONTEXT && row.bound_ratio > 1 && finite)
     ByAttention(pair);
@@ -311,10 +350,7 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
       static_cast<int64_t>(pair.reference.size()) == pair.shape[0] * product.weights->n_rows) {
     const auto input = inputs_.Find(product, pair.point.first_position, pair.shape[0]);
     if (product.weights->n_rows == 1 && !input.empty()) ByTerms(pair, product, input);
-    PrecisionDifference* difference = nullptr;
-    if (differences_)
-      difference = FindDifference(
-          *differences_, ClassOf(*product.weights, pair.point.stage == PB_STAGE_LOGITS), pair.shape[0]);
+    PrecisionDifference* difference = DifferenceAt(pair);
     if (!input.empty() && difference && row.bound_ratio > 1)
       ByPrecision(pair, product, difference, input);
     else if (!input.empty() && check_ && row.bound_ratio > 1)

@@ -6,6 +6,7 @@
 #define PARITYBIT_CODES_CODE_STEPS_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -43,6 +44,12 @@ class CodeExplainer {
   void ByTable(const drive::PointPair& pair) const;
   void ByPrecision(const drive::PointPair& pair, const ProductWeights& product,
                    PrecisionDifference* difference, std::span<const float> input);
+  // How the engines were observed to compute this product otherwise; null: not at all.
+  PrecisionDifference* DifferenceAt(const drive::PointPair& pair) const;
+  // `candidate`: without what the schemes make of it; take_steps takes out steps of one of them, too.
+  void TakePrecision(const drive::PointPair& pair, PrecisionDifference* difference, int64_t n_columns,
+                     const std::vector<float>* candidate,
+                     const std::function<void(ActScheme)>& take_steps);
   void ByCodes(const drive::PointPair& pair, const ProductWeights& product,
                std::span<const float> input) const;
   // The context, where one engine rounds its probabilities to f16 and the other does not.
@@ -54,7 +61,7 @@ class CodeExplainer {
   void ByTerms(const drive::PointPair& pair, const ProductWeights& product,
                std::span<const float> input) const;
   // A product of experts: each token's part of each of its experts by itself.
-  void ByExperts(const drive::PointPair& pair) const;
+  void ByExperts(const drive::PointPair& pair);
   // What is left of the error, if it is within the bound.
   std::optional<compare::PointRow> Rest(const drive::PointPair& pair, std::span<const float> candidate,
                                         const compare::LocalBound& bound) const;

@@ -59,7 +59,7 @@ ExactOutputs Multiply(const WeightView& w, double scale, std::span<const float> 
 }
 
 ActScheme SchemeFor(const ActQuant& quant, const ProductClass& of) {
-  return quant.SchemeFor(of.weight, of.rows_32 ? 32 : 1, of.output);
+  return quant.SchemeFor(of.weight, of.rows_32 ? 32 : 1, of.place);
 }
 
 bool Fits(ActScheme scheme, int64_t n_columns) {
@@ -160,32 +160,59 @@ std::span<const float> ProductInputs::Rows(int32_t stage, int32_t first_position
 
 void PrecisionObserver::OnPoint(const host::PointRef& point, const std::vector<int64_t>& shape,
                                 std::span<const float> values, bool decode) {
-  const ProductWeights product = ProductOf(*model_, point.stage, point.layer);
-  const int64_t n_rows = shape.empty() ? 0 : shape[0];
-  if (product.weights && n_rows > 0 &&
-      static_cast<int64_t>(values.size()) == n_rows * product.weights->n_rows) {
-    const WeightView& w = *product.weights;
-    const int64_t row = n_rows / 2;
-    const auto input = inputs_.Find(product, point.first_position + static_cast<int32_t>(row), 1);
-    const auto output = values.subspan(static_cast<size_t>(row * w.n_rows), static_cast<size_t>(w.n_rows));
-    auto finite = [](float x) { return std::isfinite(x); };
-    if (!input.empty() && std::all_of(input.begin(), input.end(), finite) &&
-        std::all_of(output.begin(), output.end(), finite)) {
-      Seen& seen = seen_[ClassOf(w, point.stage == PB_STAGE_LOGITS)];
-      seen.matrices.insert({point.stage, point.layer});
-      seen.n[decode]++;
-      const Product at(product, input, output);
-      const ActScheme declared = declared_.SchemeFor(w.type, w.n_rows, point.stage == PB_STAGE_LOGITS);
-      const bool follows = at.Holds(declared);
-      seen.held[decode][declared] += follows;
-      seen.departs |= !follows;
-      for (ActScheme scheme : kActSchemes) {
-        if (scheme == ActScheme::kF16Sums && w.type != BlockType::kF16) continue;
-        if (seen.departs && scheme != declared) seen.held[decode][scheme] += at.Holds(scheme);
-      }
+  const int64_t n_rows = shape.empty() ? 0 : shape[0], row = n_rows / 2;
+  const int32_t position = point.first_position + static_cast<int32_t>(row);
+  if (n_rows > 0 && stages::kExpertProducts.Contains(point.stage)) {
+    // the first of the experts that the row uses
+    const int64_t n_used = model_->params().experts.n_used;
+    const auto ids = inputs_.Rows(PB_STAGE_EXPERT_IDS, position, 1, n_used);
+    const ExpertWeights expert =
+        ids.empty() ? ExpertWeights() : ExpertOf(*model_, point.stage, point.layer, ids.front());
+    const int64_t width = expert.matrix.n_rows, n_columns = expert.matrix.n_columns;
+    if (expert.matrix.data && static_cast<int64_t>(values.size()) == n_rows * n_used * width) {
+      const bool own_rows = point.stage == PB_STAGE_EXPERT_DOWN;  // each expert has its own input
+      const auto input = inputs_.Rows(expert.input, position, 1, own_rows ? n_used * n_columns : n_columns);
+      LookAt(point, {&expert.matrix, expert.scale, expert.input, expert.bias},
+             input.first(std::min(input.size(), static_cast<size_t>(n_columns))),
+             values.subspan(static_cast<size_t>(row * n_used * width), static_cast<size_t>(width)), decode);
     }
   }
+  const ProductWeights product = ProductOf(*model_, point.stage, point.layer);
+  if (product.weights && n_rows > 0 &&
+      static_cast<int64_t>(values.size()) == n_rows * product.weights->n_rows) {
+    const int64_t width = product.weights->n_rows;
+    LookAt(point, product, inputs_.Find(product, position, 1),
+           values.subspan(static_cast<size_t>(row * width), static_cast<size_t>(width)), decode);
+  }
   inputs_.OnPoint(point, values);
+}
+
+void PrecisionObserver::LookAt(const host::PointRef& point, const ProductWeights& product,
+                               std::span<const float> input, std::span<const float> output, bool decode) {
+  auto finite = [](float x) { return std::isfinite(x); };
+  if (input.empty() || !std::all_of(input.begin(), input.end(), finite) ||
+      !std::all_of(output.begin(), output.end(), finite))
+    return;
+  const ProductClass of = ClassOf(point.stage, *product.weights);
+  Seen& seen = seen_[of];
+  seen.matrices.insert({point.stage, point.layer});
+  seen.n[decode]++;
+  const Product at(product, input, output);
+  const ActScheme declared = SchemeFor(declared_, of);
+  const bool follows = at.Holds(declared);
+  seen.held[decode][declared] += follows;
+  seen.departs |= !follows;
+  for (ActScheme scheme : kActSchemes) {
+    if (scheme == ActScheme::kF16Sums && of.weight != BlockType::kF16) continue;
+    if (seen.departs && scheme != declared) seen.held[decode][scheme] += at.Holds(scheme);
+  }
+}
+
+std::optional<ProductClass> ClassAt(const Model& model, int32_t stage, int32_t layer) {
+  if (const ExpertWeights expert = ExpertOf(model, stage, layer, 0); expert.matrix.data)
+    return ClassOf(stage, expert.matrix);
+  const ProductWeights product = ProductOf(model, stage, layer);
+  return product.weights ? std::optional(ClassOf(stage, *product.weights)) : std::nullopt;
 }
 
 bool MayGoByRows(const drive::EngineRecord& engine) { return engine.engine_facts().name == "llama.cpp"; }
@@ -251,13 +278,19 @@ Result<std::vector<ClassPrecision>> ObservePrecision(drive::Participant& engine,
 namespace {
 
 // Whether classes of the weight type that differ in a member are computed otherwise.
+template <typename Member>
 bool HasOthers(const std::vector<ClassPrecision>& classes, const ProductClass& of,
-               bool ProductClass::*member) {
+               Member ProductClass::* member) {
   const auto own = std::ranges::find(classes, of, &ClassPrecision::of);
   return std::ranges::any_of(classes, [&](const ClassPrecision& c) {
     return c.of.weight == of.weight && c.of.*member != of.*member &&
            (own == classes.end() || c.scheme != own->scheme);
   });
+}
+
+// Whether it is of the layers' class but for where its matrices stand.
+bool IsOfOtherPlace(const ProductClass& of, ProductClass layers) {
+  return layers.place == MatrixPlace::kLayer && of != layers && (layers.place = of.place, of == layers);
 }
 
 }  // namespace
@@ -266,33 +299,34 @@ std::string ClassName(const std::vector<ClassPrecision>& classes, const ProductC
   const std::string type = BlockTypeName(static_cast<uint32_t>(of.weight));
   if (HasOthers(classes, of, &ProductClass::rows_32))
     return type + (of.rows_32 ? " (a multiple of 32 rows)" : " (no multiple of 32 rows)");
-  if (HasOthers(classes, of, &ProductClass::output)) return type + (of.output ? " (output)" : " (layers)");
-  return type;
+  if (!HasOthers(classes, of, &ProductClass::place)) return type;
+  return type + (of.place == MatrixPlace::kOutput   ? " (output)"
+                 : of.place == MatrixPlace::kExpert ? " (experts)"
+                                                    : " (layers)");
 }
 
 std::vector<PrecisionDifference> Differences(const std::vector<ClassPrecision>& candidate,
                                              const std::vector<ClassPrecision>& reference) {
   std::vector<PrecisionDifference> differences;
-  for (const ClassPrecision& c : candidate) {  // the layers' before the output
+  for (const ClassPrecision& c : candidate) {  // the layers' before the others
     const auto r = std::ranges::find(reference, c.of, &ClassPrecision::of);
     if (r == reference.end()) continue;
     if (!c.scheme || !r->scheme) {
       for (const bool one : {false, true})
         if (const auto& ours = c.of_rows[one], &theirs = r->of_rows[one]; ours && theirs && *ours != *theirs)
           differences.push_back(
-              {c.of, false, {*ours, *theirs}, one, std::min(c.n_matrices, r->n_matrices), 0, {}});
+              {c.of, {}, {*ours, *theirs}, one, std::min(c.n_matrices, r->n_matrices), 0, {}});
       continue;
     }
     if (*c.scheme == *r->scheme) continue;
     const int64_t n_matrices = std::min(c.n_matrices, r->n_matrices);
     const auto layers = std::ranges::find_if(differences, [&](const PrecisionDifference& d) {
-      return c.of.output && d.of == ProductClass{c.of.weight, false, c.of.rows_32} &&
-             d.scheme[0] == *c.scheme && d.scheme[1] == *r->scheme;
+      return IsOfOtherPlace(c.of, d.of) && d.scheme[0] == *c.scheme && d.scheme[1] == *r->scheme;
     });
     if (layers != differences.end())
-      layers->with_output = true, layers->n_matrices += n_matrices;
+      layers->with.push_back(c.of.place), layers->n_matrices += n_matrices;
     else
-      differences.push_back({c.of, false, {*c.scheme, *r->scheme}, std::nullopt, n_matrices, 0, {}});
+      differences.push_back({c.of, {}, {*c.scheme, *r->scheme}, std::nullopt, n_matrices, 0, {}});
   }
   return differences;
 }
@@ -301,7 +335,7 @@ PrecisionDifference* FindDifference(std::vector<PrecisionDifference>& difference
                                     int64_t n_rows) {
   const auto found = std::ranges::find_if(differences, [&](const PrecisionDifference& d) {
     if (d.one_row && *d.one_row != (n_rows == 1)) return false;
-    return d.of == of || (d.with_output && of == ProductClass{d.of.weight, true, d.of.rows_32});
+    return d.of == of || (IsOfOtherPlace(of, d.of) && std::ranges::find(d.with, of.place) != d.with.end());
   });
   return found == differences.end() ? nullptr : &*found;
 }
@@ -312,8 +346,7 @@ std::vector<Departure> Departures(const ActQuant& declared, const std::vector<Cl
     const ActScheme said = SchemeFor(declared, c.of);
     if (!c.scheme || *c.scheme == said) continue;
     const auto layers = std::ranges::find_if(departures, [&](const Departure& d) {
-      return c.of.output && d.of.of == ProductClass{c.of.weight, false, c.of.rows_32} && d.said == said &&
-             d.of.scheme == c.scheme;
+      return IsOfOtherPlace(c.of, d.of.of) && d.said == said && d.of.scheme == c.scheme;
     });
     if (layers != departures.end())
       layers->of.n_matrices += c.n_matrices;
@@ -325,12 +358,16 @@ std::vector<Departure> Departures(const ActQuant& declared, const std::vector<Cl
 
 ActQuant Observed(const ActQuant& declared, const std::vector<ClassPrecision>& classes) {
   ActQuant observed = declared;
-  for (const ClassPrecision& c : classes) {  // the layers' before the output
+  for (const ClassPrecision& c : classes) {  // the layers' first, the output last
     if (!c.scheme || *c.scheme == SchemeFor(observed, c.of)) continue;
-    const bool rows_32 = c.of.rows_32 && !c.of.output && HasOthers(classes, c.of, &ProductClass::rows_32);
-    const bool layers_too = std::ranges::any_of(
-        classes, [&](const ClassPrecision& l) { return l.of.weight == c.of.weight && !l.of.output; });
-    observed.exceptions.push_back({c.of.weight, rows_32, c.of.output && layers_too, *c.scheme});
+    ActQuant::Exception exception{c.of.weight, false, std::nullopt, *c.scheme};
+    if (std::ranges::any_of(classes, [&](const ClassPrecision& before) {
+          return before.of.weight == c.of.weight && before.of.place < c.of.place;
+        }))
+      exception.place = c.of.place;
+    else
+      exception.rows_32 = c.of.rows_32 && HasOthers(classes, c.of, &ProductClass::rows_32);
+    observed.exceptions.push_back(exception);
   }
   return observed;
 }

@@ -45,11 +45,16 @@ class ProductInputs {
 // Products that an engine is taken to compute alike.
 struct ProductClass {
   BlockType weight = BlockType::kF32;
-  bool output = false;   // the output matrix, which engines may keep elsewhere than those of the layers
+  MatrixPlace place = MatrixPlace::kLayer;
   bool rows_32 = false;  // the matrix has a multiple of 32 rows
   friend auto operator<=>(const ProductClass& a, const ProductClass& b) = default;
 };
-inline ProductClass ClassOf(const WeightView& w, bool output) { return {w.type, output, w.n_rows % 32 == 0}; }
+// `matrix`: of experts, one of them.
+inline ProductClass ClassOf(int32_t stage, const WeightView& matrix) {
+  return {matrix.type, PlaceOf(stage), matrix.n_rows % 32 == 0};
+}
+// Nothing: the stage is no product, or has no matrix in this layer.
+std::optional<ProductClass> ClassAt(const Model& model, int32_t stage, int32_t layer);
 
 // What was observed of a class in one engine.
 struct ClassPrecision {
@@ -84,6 +89,9 @@ class PrecisionObserver {
   std::vector<ClassPrecision> Classes() const;
 
  private:
+  // One row of a product; no input: it was not seen.
+  void LookAt(const host::PointRef& point, const ProductWeights& product, std::span<const float> input,
+              std::span<const float> output, bool decode);
   struct Seen {
     std::set<std::pair<int32_t, int32_t>> matrices;  // (stage, layer)
     int64_t n[2] = {0, 0};                           // products of prefill, decode
@@ -106,14 +114,15 @@ Result<std::vector<ClassPrecision>> ObservePrecision(drive::Participant& engine,
                                                      std::shared_ptr<const Model> model,
                                                      std::span<const int32_t> tokens);
 
-// "F16"; "F16 (a multiple of 32 rows)", "F16 (layers)" or "F16 (output)" where there are others that
-// are computed otherwise.
+// "F16"; "F16 (a multiple of 32 rows)", "F16 (layers)", "F16 (experts)" or "F16 (output)" where there
+// are others that are computed otherwise.
 std::string ClassName(const std::vector<ClassPrecision>& classes, const ProductClass& of);
 
 // A class that two engines were observed to compute by different schemes.
 struct PrecisionDifference {
   ProductClass of;
-  bool with_output = false;  // the output matrix, a class of its own, differs by the same schemes
+  // Experts or the output matrix, classes of their own, that differ by the same schemes.
+  std::vector<MatrixPlace> with;
   ActScheme scheme[2];       // candidate, reference
   // Of passes of one token alone, or of several alone; nothing: of all.
   std::optional<bool> one_row;

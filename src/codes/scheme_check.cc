@@ -61,11 +61,12 @@ double Finish::UnitsAt(double y) const {
   return (std::fabs(factor * y) + (cap > 0 ? 3 * std::fabs(value) : 0)) / std::fabs(factor * slope);
 }
 
-ExpertWeights ExpertOf(const Model& model, int32_t stage, int32_t layer, int64_t expert) {
+ExpertWeights ExpertOf(const Model& model, int32_t stage, int32_t layer, float id) {
   const StageWeights& w = model.weights(stage, layer);
-  if (!stages::kExpertProducts.Contains(stage) || expert < 0 || expert >= w.n_experts) return {};
+  if (!stages::kExpertProducts.Contains(stage) || !(id >= 0 && id < static_cast<float>(w.n_experts))) return {};
+  const auto expert = static_cast<int64_t>(id);
   return {w.MatrixOf(expert), w.scale,
-          stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage};
+          stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage, w.BiasOf(expert)};
 }
 
 std::string PartsFrom(ActScheme scheme, const host::Codes& codes, std::span<const float> x) {
@@ -83,9 +84,9 @@ std::string PartsFrom(ActScheme scheme, const host::Codes& codes, std::span<cons
 }
 
 std::optional<ActScheme> SchemeCheck::SchemeOf(int32_t stage, const WeightView& w) const {
-  const bool output = stage == PB_STAGE_LOGITS;
-  const ActScheme scheme = act_quant_[0].SchemeFor(w.type, w.n_rows, output);
-  if (scheme != act_quant_[1].SchemeFor(w.type, w.n_rows, output)) return std::nullopt;
+  const MatrixPlace place = PlaceOf(stage);
+  const ActScheme scheme = act_quant_[0].SchemeFor(w.type, w.n_rows, place);
+  if (scheme != act_quant_[1].SchemeFor(w.type, w.n_rows, place)) return std::nullopt;
   if (!IsIntegerScheme(scheme) || w.n_columns % ActBlockValues(scheme, w.n_columns) != 0) return std::nullopt;
   return scheme;
 }

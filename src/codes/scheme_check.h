@@ -44,8 +44,10 @@ struct ExpertWeights {
   WeightView matrix;  // no data: the stage is none of these
   double scale = 1;
   pb_stage input = PB_STAGE_UNMAPPED;
+  std::span<const float> bias = {};
 };
-ExpertWeights ExpertOf(const Model& model, int32_t stage, int32_t layer, int64_t expert);
+// `id`: as a router's point has it.
+ExpertWeights ExpertOf(const Model& model, int32_t stage, int32_t layer, float id);
 
 class SchemeCheck {
  public:

@@ -88,7 +88,7 @@ class FileArbiter {
   const host::Facts& session() const { return session_; }  // settings in force: act.quant, kv.type
   // The scheme under which it computes a product (formats/act_scheme.h).
   ActScheme SchemeOf(const WeightView& w, int32_t stage) const {
-    return act_quant_.SchemeFor(w.type, w.n_rows, stage == PB_STAGE_LOGITS);
+    return act_quant_.SchemeFor(w.type, w.n_rows, PlaceOf(stage));
   }
   const host::Facts& description() const { return engine_->description(); }
   const std::vector<host::StageVisibility>& stages() const { return stages_; }

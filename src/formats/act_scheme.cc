@@ -32,13 +32,26 @@ constexpr Row kGgml[] = {
     {"Q2_0", ActScheme::kQ8_0},    {"I2_S", ActScheme::kBitnet},
 };
 
+// What an exception is for, behind its type.
+constexpr std::string_view kRows32 = "/32";
+constexpr std::pair<MatrixPlace, std::string_view> kPlaces[] = {{MatrixPlace::kExpert, "/experts"},
+                                                                {MatrixPlace::kOutput, "/output"}};
+
+std::string_view Suffix(const ActQuant::Exception& e) {
+  for (const auto& [place, suffix] : kPlaces)
+    if (e.place == place) return suffix;
+  return e.rows_32 ? kRows32 : "";
+}
+
 Result<ActQuant::Exception> ParseException(std::string_view whole, std::string_view item) {
   const size_t colon = item.find(':');
   std::string_view type = item.substr(0, colon);
-  ActQuant::Exception e{BlockType::kF32, false, false, ActScheme::kNone};
+  ActQuant::Exception e{BlockType::kF32, false, std::nullopt, ActScheme::kNone};
   const std::string_view which = type.substr(std::min(type.find('/'), type.size()));
-  e.rows_32 = which == "/32", e.output = which == "/output";
-  if (e.rows_32 || e.output) type.remove_suffix(which.size());
+  e.rows_32 = which == kRows32;
+  for (const auto& [place, suffix] : kPlaces)
+    if (which == suffix) e.place = place;
+  if (e.rows_32 || e.place) type.remove_suffix(which.size());
   constexpr uint32_t kMostTypes = 64;
   uint32_t id = 0;
   while (id < kMostTypes && !(GgmlActScheme(id) && BlockTypeName(id) == type)) id++;
@@ -100,18 +113,16 @@ Result<ActQuant> ActQuant::Parse(std::string_view text) {
 std::string ActQuant::Text() const {
   std::string text = all ? ActSchemeName(*all) : "ggml";
   for (const Exception& e : exceptions)
-    text += fmt::format("+{}{}:{}", BlockTypeName(static_cast<uint32_t>(e.weight)),
-                        e.rows_32  ? "/32"
-                        : e.output ? "/output"
-                                   : "",
+    text += fmt::format("+{}{}:{}", BlockTypeName(static_cast<uint32_t>(e.weight)), Suffix(e),
                         ActSchemeName(e.scheme));
   return text;
 }
 
-ActScheme ActQuant::SchemeFor(BlockType weight, int64_t n_rows, bool output) const {
+ActScheme ActQuant::SchemeFor(BlockType weight, int64_t n_rows, MatrixPlace place) const {
   for (auto e = exceptions.rbegin(); e != exceptions.rend(); ++e)
-    if (e->weight == weight && (!e->rows_32 || n_rows % 32 == 0) && (!e->output || output)) return e->scheme;
-  if (all && !output) return *all;
+    if (e->weight == weight && (!e->rows_32 || n_rows % 32 == 0) && e->place.value_or(place) == place)
+      return e->scheme;
+  if (all && place != MatrixPlace::kOutput) return *all;
   if (all && (*all == ActScheme::kNone || *all == ActScheme::kBitnet)) return ActScheme::kNone;
   return GgmlActScheme(static_cast<uint32_t>(weight)).value_or(ActScheme::kNone);
 }

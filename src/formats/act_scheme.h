@@ -45,14 +45,22 @@ std::optional<ActScheme> GgmlActScheme(std::string_view type_name);
 // Whether libraries of llama.cpp multiply weights of this type so, each correct by its own scheme (docs/numerics.md, "Precision of products").
 bool IsUsualPrecision(BlockType weight, ActScheme s);
 
+// Where a matrix stands: kernels of one library may multiply each kind otherwise.
+enum class MatrixPlace : uint8_t {
+  kLayer,
+  kExpert,  // one of those that a router chooses from
+  kOutput,  // of the logits
+};
+
 // The setting act.quant: "ggml", one scheme for the products of all layers, or either with
 // exceptions by weight type: "ggml+F16:none", "ggml+F16/32:none" (matrices whose rows are a
-// multiple of 32), "ggml+F16:none+F16/output:f16" (the output matrix). A later one goes first.
+// multiple of 32), "ggml+F16:none+F16/output:f16" (the output matrix), "F16/experts:f16". A later
+// one goes first.
 struct ActQuant {
   struct Exception {
     BlockType weight;
-    bool rows_32;  // only matrices whose rows are a multiple of 32
-    bool output;   // only the output matrix
+    bool rows_32;                      // only matrices whose rows are a multiple of 32
+    std::optional<MatrixPlace> place;  // only matrices there; nothing: all
     ActScheme scheme;
     friend bool operator==(const Exception& a, const Exception& b) = default;
   };
@@ -62,10 +70,9 @@ struct ActQuant {
   // kUsage names what is offered.
   static Result<ActQuant> Parse(std::string_view text);
   std::string Text() const;
-  // The scheme of a product with a matrix of n_rows rows. `output`: of the logits, whose matrix
-  // stands outside the layers: unrounded where `all` is none or bitnet (BitNet leaves it
-  // unquantised), else by its type.
-  ActScheme SchemeFor(BlockType weight, int64_t n_rows, bool output) const;
+  // The scheme of a product with a matrix of n_rows rows. The output matrix stands outside the
+  // layers: unrounded where `all` is none or bitnet (BitNet leaves it unquantised), else by its type.
+  ActScheme SchemeFor(BlockType weight, int64_t n_rows, MatrixPlace place) const;
   friend bool operator==(const ActQuant& a, const ActQuant& b) {
     return a.all == b.all && a.exceptions == b.exceptions;
   }

@@ -24,22 +24,29 @@ TEST(ActScheme, GgmlChoosesByWeightType) {
 TEST(ActQuant, ExceptionsReachTheirTypeAlone) {
   auto q = ActQuant::Parse("ggml+F16/32:none");
   ASSERT_TRUE(q.ok());
-  EXPECT_EQ(q->SchemeFor(BlockType::kF16, 64, false), ActScheme::kNone);
-  EXPECT_EQ(q->SchemeFor(BlockType::kF16, 777, true), ActScheme::kF16);
-  EXPECT_EQ(q->SchemeFor(BlockType::kTQ2_0, 64, false), ActScheme::kQ8_K);
+  EXPECT_EQ(q->SchemeFor(BlockType::kF16, 64, MatrixPlace::kLayer), ActScheme::kNone);
+  EXPECT_EQ(q->SchemeFor(BlockType::kF16, 777, MatrixPlace::kOutput), ActScheme::kF16);
+  EXPECT_EQ(q->SchemeFor(BlockType::kTQ2_0, 64, MatrixPlace::kLayer), ActScheme::kQ8_K);
   EXPECT_EQ(q->Text(), "ggml+F16/32:none");
   auto all = ActQuant::Parse("q8_0+F16:bf16");
   ASSERT_TRUE(all.ok());
-  EXPECT_EQ(all->SchemeFor(BlockType::kF16, 64, true), ActScheme::kBF16);
-  EXPECT_EQ(all->SchemeFor(BlockType::kTQ2_0, 64, false), ActScheme::kQ8_0);
+  EXPECT_EQ(all->SchemeFor(BlockType::kF16, 64, MatrixPlace::kOutput), ActScheme::kBF16);
+  EXPECT_EQ(all->SchemeFor(BlockType::kTQ2_0, 64, MatrixPlace::kLayer), ActScheme::kQ8_0);
   auto output = ActQuant::Parse("ggml+F16:none+F16/output:f16");
   ASSERT_TRUE(output.ok());
-  EXPECT_EQ(output->SchemeFor(BlockType::kF16, 64, false), ActScheme::kNone);
-  EXPECT_EQ(output->SchemeFor(BlockType::kF16, 64, true), ActScheme::kF16);
+  EXPECT_EQ(output->SchemeFor(BlockType::kF16, 64, MatrixPlace::kLayer), ActScheme::kNone);
+  EXPECT_EQ(output->SchemeFor(BlockType::kF16, 64, MatrixPlace::kOutput), ActScheme::kF16);
   EXPECT_EQ(output->Text(), "ggml+F16:none+F16/output:f16");
+  auto experts = ActQuant::Parse("ggml+F16:none+F16/experts:f16");
+  ASSERT_TRUE(experts.ok());
+  EXPECT_EQ(experts->SchemeFor(BlockType::kF16, 64, MatrixPlace::kExpert), ActScheme::kF16);
+  EXPECT_EQ(experts->SchemeFor(BlockType::kF16, 64, MatrixPlace::kLayer), ActScheme::kNone);
+  EXPECT_EQ(experts->SchemeFor(BlockType::kF16, 64, MatrixPlace::kOutput), ActScheme::kNone);
+  EXPECT_EQ(experts->Text(), "ggml+F16:none+F16/experts:f16");
+  EXPECT_EQ(all->SchemeFor(BlockType::kTQ2_0, 64, MatrixPlace::kExpert), ActScheme::kQ8_0);
   // The output matrix stands outside the layers.
-  EXPECT_EQ(all->SchemeFor(BlockType::kTQ2_0, 64, true), ActScheme::kQ8_K);
-  EXPECT_EQ((ActQuant{ActScheme::kBitnet, {}}).SchemeFor(BlockType::kQ8_0, 64, true), ActScheme::kNone);
+  EXPECT_EQ(all->SchemeFor(BlockType::kTQ2_0, 64, MatrixPlace::kOutput), ActScheme::kQ8_K);
+  EXPECT_EQ((ActQuant{ActScheme::kBitnet, {}}).SchemeFor(BlockType::kQ8_0, 64, MatrixPlace::kOutput), ActScheme::kNone);
 }
 
 TEST(ActQuant, WhatIsNotOfferedIsNamed) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/act_scheme.h"
 #include "formats/block.h"
 #include "formats/gguf.h"
 #include "model/doubt.h"
@@ -49,6 +50,11 @@ struct Experts {
   bool normalised = false;  // the chosen weights are divided by their sum
   float scale = 1;          // of the weights, last
 };
+
+// Whether a router may take two logits of a row, whose largest is given, for equal, or the smaller for
+// the larger: one that compares their exponentials sees no more of them (docs/numerics.md, "Experts").
+// Of logits that are no numbers, or of a row that has such (`largest` is NaN then), nobody knows.
+bool RouterTies(double a, double b, double largest);
 
 // How a rotation is stretched beyond the context of the training, besides rope_scale and
 // rope_factors, which divide positions and frequencies.
@@ -152,6 +158,12 @@ struct StageWeights {
     return std::span(bias).subspan(static_cast<size_t>(expert) * n, n);
   }
 };
+
+// Where the matrix stands that a product reads.
+inline MatrixPlace PlaceOf(int32_t product) {
+  if (stages::kExpertProducts.Contains(static_cast<pb_stage>(product))) return MatrixPlace::kExpert;
+  return product == PB_STAGE_LOGITS ? MatrixPlace::kOutput : MatrixPlace::kLayer;
+}
 
 // What the user says that counts, whatever the files declare.
 struct ModelOptions {

@@ -325,7 +325,7 @@ Status Ops::ExpertProduct(pb_stage stage, int64_t layer, int64_t n, const float*
       const int64_t at = parts[expert][static_cast<size_t>(i)];
       std::copy_n(x + (own_rows ? at : at / e.n_used) * in_width, in_width, rows.get() + i * in_width);
     }
-    const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, false);
+    const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, PlaceOf(stage));
     PB_TRY(Product(kernels_, pool_, w, scheme, rows.get(), m, made.get()));
     for (int64_t i = 0; i < m; i++)
       std::copy_n(made.get() + i * out_width, out_width,
@@ -369,7 +369,7 @@ Result<QuantRows> Ops::Codes(pb_stage stage, int64_t layer, int64_t n, const flo
   if (!stages::kProducts.Contains(stage))
     return MakeError(Code::kUnsupported, "{}: not a product, so its input has no codes", name);
   const Matrix& w = weights_->Of(stage, layer);
-  const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, w.is_output);
+  const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, PlaceOf(stage));
   if (!IsIntegerScheme(scheme))
     return MakeError(Code::kUnsupported, "{}: its input is not quantised (act.quant {})", name,
                      ActSchemeName(scheme));
@@ -386,7 +386,7 @@ Status Ops::Compute(pb_stage stage, int64_t layer, const TokenRows& span, std::s
       return Norm(stage, layer, n, in[0], out), Status();
     case stages::Group::kProduct: {
       const Matrix& w = weights_->Of(stage, layer);
-      const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, w.is_output);
+      const ActScheme scheme = params_.act_quant.SchemeFor(w.view.type, w.view.n_rows, PlaceOf(stage));
       PB_TRY(Product(k, pool_, w, scheme, in[0], n, out));
       if (stage == PB_STAGE_LOGITS) FinishLogits(n * width, out);
       return {};

@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kRowGrain = 16;  // rows of a float matrix a thread takes at once
 
 Matrix LoadMatrix(const WeightView& view, float post_scale, std::span<const float> bias, ThreadPool& pool) {
-  Matrix m{view, nullptr, post_scale, bias, false};
+  Matrix m{view, nullptr, post_scale, bias};
   if (!IsPackable(view.type)) return m;
   auto packed = std::make_unique<PackedMatrix>(MakePacked(view));
   pool.For(packed->n_groups(), 1,
@@ -77,7 +77,6 @@ std::shared_ptr<const Weights> Weights::Load(std::shared_ptr<const Model> model,
     }
   }
   w->output = LoadMatrix(model->output(), 1, {}, pool);
-  w->output.is_output = true;
   w->model = std::move(model);
   return w;
 }

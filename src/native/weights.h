@@ -21,7 +21,6 @@ struct Matrix {
   std::unique_ptr<const PackedMatrix> packed;  // null: a float type
   float post_scale = 1;
   std::span<const float> bias;  // (n_rows), added to every output row; may be empty
-  bool is_output = false;
 };
 
 // Immutable; shared by sessions. Keeps the model alive.

@@ -13,13 +13,6 @@ namespace {
 // difference to the largest is rounded, and so is the exponential and its share of the sum.
 double Roundings(double logit, double largest) { return 2 + std::fabs(logit) + std::fabs(largest); }
 
-// Whether a router may take two logits for equal, or the smaller for the larger: one that compares
-// their exponentials sees no more of them.
-bool Ties(double a, double b, double largest) {
-  constexpr double kUnits = 6;
-  return std::fabs(a - b) <= kUnits * 0x1p-24 * std::max(Roundings(a, largest), Roundings(b, largest));
-}
-
 // softmax of n values, in place.
 void SoftmaxOf(double* x, int64_t n) {
   const double largest = *std::max_element(x, x + n);
@@ -41,7 +34,8 @@ Rows ChooseExperts(const Rows& logits, const OpConfig& c, Rows* units) {
     };
     std::iota(order.begin(), order.end(), int64_t{0});
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return value(a) > value(b); });
-    const double largest = value(order[0]);
+    const bool is_number = std::none_of(x, x + c.n_experts, [](double v) { return std::isnan(v); });
+    const double largest = is_number ? value(order[0]) : std::numeric_limits<double>::quiet_NaN();
     for (int64_t j = 0; j < y.width; j++) {
       const int64_t chosen = order[static_cast<size_t>((j + c.expert_rank) % c.n_experts)];
       y.row(t)[j] = static_cast<double>(chosen);
@@ -49,7 +43,7 @@ Rows ChooseExperts(const Rows& logits, const OpConfig& c, Rows* units) {
       // Ids are exact, but where another logit lies as high: then either may be here.
       double apart = 0;
       for (int64_t other = 0; other < c.n_experts; other++)
-        if (Ties(value(chosen), value(other), largest))
+        if (RouterTies(value(chosen), value(other), largest))
           apart = std::max(apart, std::fabs(static_cast<double>(chosen - other)));
       units->row(t)[j] = static_cast<double>(chosen) + apart * 0x1p24;
     }

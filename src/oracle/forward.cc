@@ -51,11 +51,10 @@ Result<Rows> Ops::Embeddings(std::span<const int32_t> tokens) const {
 }
 
 Ops::Operand Ops::OperandOf(pb_stage stage, int32_t layer, const OpConfig& c) const {
-  const bool output = stage == PB_STAGE_LOGITS;
   auto operand = [&](const WeightView& w, float scale) {
-    return Operand{&w, scale, c.act_quant.SchemeFor(w.type, w.n_rows, output), nullptr};
+    return Operand{&w, scale, c.act_quant.SchemeFor(w.type, w.n_rows, PlaceOf(stage)), nullptr};
   };
-  if (output) return operand(c.output_is_embeddings ? model_->token_embedding() : model_->output(), 1);
+  if (stage == PB_STAGE_LOGITS) return operand(c.output_is_embeddings ? model_->token_embedding() : model_->output(), 1);
   if (!stages::kProducts.Contains(stage)) return {};
   const StageWeights& w = model_->weights(stage, layer);
   Operand with_bias = operand(w.matrix, w.scale);
@@ -99,7 +98,7 @@ Result<Rows> Ops::ExpertProjection(pb_stage stage, int32_t layer, const Rows& x,
                           : expert == c.exchanged_experts[1] ? c.exchanged_experts[0]
                                                              : expert;
     const WeightView matrix = w.MatrixOf(other);
-    const ActScheme scheme = c.act_quant.SchemeFor(matrix.type, matrix.n_rows, false);
+    const ActScheme scheme = c.act_quant.SchemeFor(matrix.type, matrix.n_rows, PlaceOf(stage));
     PB_ASSIGN(Rows made, Product(rows, matrix, w.scale, scheme, c, pool_, units ? &row_units : nullptr));
     if (!w.bias.empty() && !c.no_bias) AddBias(w.BiasOf(other), &made, units ? &row_units : nullptr);
     for (int64_t i = 0; i < rows.n; i++) {
