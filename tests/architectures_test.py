@@ -178,6 +178,35 @@ class Architectures(driver.Case):
         audit = run("audit", "--model", model, "--engine", "mutant,mutant.defect=benign_tie,mutant.stage=expert_ids", "--prompt", PROMPT, "--format", "json")
         self.assertEqual((audit.json["verdict"], audit.code), ("match", 0), audit)
 
+    def spiked(self, name, model, factor):
+        """One value of the norm before a router is that many times as large."""
+        norm = "blk.0.ffn_norm.weight"
+        file = Gguf(model)
+        kind, shape, at, size = file.tensors[norm]
+        raw = bytearray(file.data[at:at + size])
+        struct.pack_into("<f", raw, 28, struct.unpack_from("<f", raw, 28)[0] * factor)
+        return rewrite(model, model.parent.parent / name / "model.gguf", tensors={norm: (kind, shape, bytes(raw))})
+
+    def test_experts_whose_exponentials_are_zero_are_tied(self):
+        """Where the second best lies 104 below the best, float32 has no difference between it and the others: engines take either."""
+        model = self.spiked("far", self.models["qwen3moe"], 3e4)
+        result = self.crossval("--model", model, "--prompt", PROMPT, "--reference", REFERENCE)
+        self.assertEqual(result.code, 0, result)
+        self.assertTrue([point for point in result.json["points"] if point.get("explained_by_tie")], result)
+        audit = run("audit", "--model", model, "--engine", REFERENCE, "--prompt", PROMPT, "--format", "json")
+        self.assertEqual((audit.json["verdict"], audit.code), ("match", 0), audit)
+
+    def test_what_a_router_makes_of_no_numbers_is_nobodys_fault(self):
+        """Values beyond f16 make NaN of a layer's experts, and so of the next router's logits."""
+        model = self.models["qwen3moe"].parent.parent / "f16/model.gguf"
+        made = run("gen-fixtures", "--out", model, "--distribution", "gaussian", "--vocab", "320", "--architecture", "qwen3moe", "--weights", "F16")
+        self.assertEqual(made.code, 0, made)
+        model = self.spiked("nan", model, 1e6)
+        result = self.crossval("--model", model, "--prompt", PROMPT, "--reference", REFERENCE)
+        self.assertEqual((result.json["verdict"], result.json["blame"], result.code), ("invalid", "none", 3), result)
+        audit = run("audit", "--model", model, "--engine", REFERENCE, "--prompt", PROMPT, "--format", "json")
+        self.assertEqual((audit.json["verdict"], audit.json["blame"], audit.code), ("invalid", "model-file", 3), audit)
+
     def test_a_token_more_with_another_expert_is_no_divergence(self):
         """Sums in another order give one position another expert: nearly all that its prompt's mean is made of, within a position's limit."""
         result = self.crossval("--model", self.models["mixtral"], "--candidate", "mutant,mutant.defect=benign_sum_backwards", "--reference", REFERENCE,

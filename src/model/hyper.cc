@@ -2,7 +2,6 @@
 // is refused by name.
 #include "model/hyper.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace pb {
@@ -269,14 +268,6 @@ Status ReadHeads(const Keys& keys, const Architecture& architecture, HyperParame
 
 // YaRN's attention factor (Peng et al. 2023, equation 22), over another where the model has one
 // (transformers, modeling_rope_utils.py, _compute_yarn_parameters).
-bool RouterTies(double a, double b, double largest) {
-  constexpr double kUnits = 6, kLeastExponent = -87.336544750553109;  // log of FLT_MIN: below it 0 may be taken
-  if (!std::isfinite(a) || !std::isfinite(b) || !std::isfinite(largest)) return true;
-  if (std::max(a, b) - largest < kLeastExponent) return true;
-  return std::fabs(a - b) <=
-         kUnits * 0x1p-24 * (2 + std::max(std::fabs(a), std::fabs(b)) + std::fabs(largest));
-}
-
 float YarnAttentionFactor(float factor, float log_multiplier) {
   const auto scale = [factor](float m) { return factor <= 1 ? 1.0f : 0.1f * m * std::log(factor) + 1.0f; };
   return log_multiplier != 0 ? scale(1) / scale(log_multiplier) : scale(1);

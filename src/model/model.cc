@@ -352,4 +352,12 @@ std::string Model::WeightTypes() const {
   return fmt::format("{}", fmt::join(texts, ", "));
 }
 
+bool RouterTies(double a, double b, double largest) {
+  constexpr double kUnits = 6, kLeastExponent = -87.336544750553109;  // log of FLT_MIN: below it 0 may be taken
+  if (!std::isfinite(a) || !std::isfinite(b) || !std::isfinite(largest)) return true;
+  if (std::max(a, b) - largest < kLeastExponent) return true;
+  return std::fabs(a - b) <=
+         kUnits * 0x1p-24 * (2 + std::max(std::fabs(a), std::fabs(b)) + std::fabs(largest));
+}
+
 }  // namespace pb

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <limits>
 
 #include "base/bytes.h"
 #include "base/file.h"
@@ -340,6 +341,18 @@ TEST(Model, EveryBitFlipOfTheHeaderLoadsOrErrors) {
   }
   EXPECT_GT(loaded, 1000);   // flips inside texts
   EXPECT_GT(refused, 1000);  // flips in structure
+}
+
+// exp(-104) is less than half the least float32, 1.4e-45.
+TEST(Router, DoesNotTellApartWhatFloat32DoesNot) {
+  EXPECT_TRUE(RouterTies(-104, -300, 0));
+  EXPECT_TRUE(RouterTies(7000, 7100, 8000));
+  EXPECT_FALSE(RouterTies(-80, -300, 0));
+  EXPECT_TRUE(RouterTies(1, 1 + 0x1p-23, 1));  // neighbours in float32
+  EXPECT_FALSE(RouterTies(1, 1.00001, 1));
+  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_TRUE(RouterTies(1, kNaN, 1));
+  EXPECT_TRUE(RouterTies(1, 2, kNaN));
 }
 
 TEST(Activation, Names) {
