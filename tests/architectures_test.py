@@ -203,7 +203,7 @@ class Architectures(driver.Case):
         self.assertEqual(made.code, 0, made)
         model = self.spiked("nan", model, 1e6)
         result = self.crossval("--model", model, "--prompt", PROMPT, "--reference", REFERENCE)
-        self.assertEqual((result.json["verdict"], result.json["blame"], result.code), ("invalid", "none", 3), result)
+        self.assertEqual((result.json["verdict"], result.json["blame"], result.code), ("invalid", "model-file", 3), result)
         audit = run("audit", "--model", model, "--engine", REFERENCE, "--prompt", PROMPT, "--format", "json")
         self.assertEqual((audit.json["verdict"], audit.json["blame"], audit.code), ("invalid", "model-file", 3), audit)
 
