@@ -33,9 +33,9 @@ struct Tensor {
   std::vector<int64_t> shape;  // of all rows that have arrived
   int64_t first = 0;           // of these, the one that the values begin with
   std::vector<float> values;
-  std::span<const float> in_place;  // in place of values, while they can be read where they lie
-  bool lasting = false;             // they lie there until the pass ends
-  int64_t n_taken = 0;              // rows the candidate has been compared with
+  std::span<const float> in_place;      // in place of values, while they can be read where they lie
+  std::shared_ptr<const void> lasting;  // what they are part of there, if they outlive their event
+  int64_t n_taken = 0;                  // rows the candidate has been compared with
 
   std::span<const float> Rows(int64_t begin, int64_t n) const {
     const std::span<const float> held = in_place.empty() ? std::span(values) : in_place;
@@ -309,14 +309,15 @@ Status LockStep::PullReference() {
   }
   auto event = reference_.engine().Wait();
   if (!event.ok()) return reference_.Noted(std::move(event).error());
-  state_->reference_lasts = event->tensor.lasting;
+  state_->reference_lasts = event->tensor.lasting != nullptr;
   PB_TRY(Observe(1, *event));
   return OnReferenceEvent(*event);
 }
 
-Status LockStep::Compare(const host::Event& event, std::span<const float> candidate,
-                         std::span<const float> reference) {
+Status LockStep::Compare(const host::Event& event, std::span<const float> reference,
+                         const std::shared_ptr<const void>& lasting) {
   State& s = *state_;
+  const std::span<const float> candidate = event.tensor.data;
   const std::vector<int64_t>& shape = event.tensor.shape;
   const int64_t features = Features(shape);
   const auto stage = static_cast<pb_stage>(event.point.stage);
@@ -333,7 +334,8 @@ Status LockStep::Compare(const host::Event& event, std::span<const float> candid
     row.bound = row.bound_ratio = 0;
     row.first_row_above = -1, row.feature_alone = false;
   }
-  if (options_.on_pair) PB_TRY(options_.on_pair({event.point, shape, candidate, reference, &row, &bound}));
+  if (options_.on_pair)
+    PB_TRY(options_.on_pair({event.point, shape, candidate, reference, &row, &bound, lasting}));
   if (judged) s.result.rows.push_back(std::move(row));
   return {};
 }
@@ -348,9 +350,10 @@ Status LockStep::GoOnWithCandidate(const host::Event& event, std::span<const flo
 
 // Compares a point with rows of the reference's, and lets the candidate go on: before that, where
 // both may run.
-Status LockStep::CompareAndGoOn(const host::Event& event, std::span<const float> reference) {
+Status LockStep::CompareAndGoOn(const host::Event& event, std::span<const float> reference,
+                                const std::shared_ptr<const void>& lasting) {
   if (side_by_side_) PB_TRY(GoOnWithCandidate(event, reference));
-  PB_TRY(Compare(event, event.tensor.data, reference));
+  PB_TRY(Compare(event, reference, lasting));
   return side_by_side_ ? Status() : GoOnWithCandidate(event, reference);
 }
 
@@ -387,8 +390,9 @@ Status LockStep::Candidate(const host::Event& event) {
     return GoOnWithCandidate(event, {});
   }
   const std::span<const float> reference = t.Rows(begin, shape[0]);
-  PB_TRY(CompareAndGoOn(event, reference));
-  if (!t.in_place.empty() && t.lasting && options_.on_used) options_.on_used(reference);
+  const auto lasting = t.in_place.empty() ? nullptr : t.lasting;
+  PB_TRY(CompareAndGoOn(event, reference, lasting));
+  if (lasting && options_.on_used) options_.on_used(reference);
   t.n_taken += shape[0];
   if (t.n_taken == s.n_tokens) {
     s.Recycle(std::move(t.values));

@@ -11,6 +11,7 @@ namespace pb {
 namespace {
 
 constexpr int kDotTile = 4;
+constexpr int kContextParts = 2;
 
 using Vec = __m512;
 using Ints = __m512i;
@@ -94,6 +95,56 @@ inline Vec Exp(Vec x) {
   Vec s0 = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
   Vec s1 = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(rest, bias), 23));
   return Mul(Mul(p, s0), s1);
+}
+
+// The sums of 16 vectors, each folded as Fold does it.
+inline Vec Fold16(const Vec* v) {
+  Vec of8[8], of4[4], of2[2];
+  for (int i = 0; i < 8; i++)
+    of8[i] = Add(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x44),
+                 _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xee));
+  for (int i = 0; i < 4; i++)
+    of4[i] = Add(_mm512_shuffle_f32x4(of8[2 * i], of8[2 * i + 1], 0x88),
+                 _mm512_shuffle_f32x4(of8[2 * i], of8[2 * i + 1], 0xdd));
+  for (int i = 0; i < 2; i++)
+    of2[i] = Add(_mm512_shuffle_ps(of4[2 * i], of4[2 * i + 1], 0x44),
+                 _mm512_shuffle_ps(of4[2 * i], of4[2 * i + 1], 0xee));
+  const Vec sums = Add(_mm512_shuffle_ps(of2[0], of2[1], 0x88), _mm512_shuffle_ps(of2[0], of2[1], 0xdd));
+  // Of vector 4 e + c the sum stands at 4 c + e.
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), sums);
+}
+
+// The first products of a row with rows of b, 16 at a time; how many they are.
+template <typename A, typename B>
+inline int64_t LeadingDots(const A* a, const B* b, int64_t b_stride, int64_t n_b, int64_t n, float* out,
+                           int64_t out_stride) {
+  if (n % 32 != 0) return 0;
+  int64_t t = 0;
+  for (; t + 16 <= n_b; t += 16) {
+    Vec sums[16];
+    for (int k = 0; k < 16; k += kDotTile) {
+      Vec lo[kDotTile], hi[kDotTile];
+      for (int j = 0; j < kDotTile; j++) lo[j] = hi[j] = Set(0.0f);
+      for (int64_t i = 0; i < n; i += 32) {
+        const Vec a0 = Load(a + i), a1 = Load(a + i + 16);
+        for (int j = 0; j < kDotTile; j++) {
+          const B* row = b + (t + k + j) * b_stride + i;
+          lo[j] = Fma(a0, Load(row), lo[j]);
+          hi[j] = Fma(a1, Load(row + 16), hi[j]);
+        }
+      }
+      for (int j = 0; j < kDotTile; j++) sums[k + j] = Add(lo[j], hi[j]);
+    }
+    const Vec folded = Fold16(sums);
+    if (out_stride == 1) {
+      Store(out + t, folded);
+      continue;
+    }
+    float values[16];
+    Store(values, folded);
+    for (int i = 0; i < 16; i++) out[(t + i) * out_stride] = values[i];
+  }
+  return t;
 }
 
 #include "kernels/simd_body.h"
