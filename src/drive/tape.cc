@@ -207,13 +207,17 @@ void TapeWriter::Add(const host::Event& event) {
   // The logits that a point shows are those that are delivered next (PlaceLogitsPoints).
   const bool again = event.kind == host::Event::kPoint && event.point.stage == PB_STAGE_LOGITS;
   if (!again) {
-    const auto bytes = std::as_bytes(event.tensor.data);
+    // In pieces that stay in the cache between the two that read them.
+    constexpr size_t kPiece = 256 << 10;
+    std::span<const std::byte> rest = std::as_bytes(event.tensor.data);
     n_values_ += event.tensor.data.size();
-    if (n_values_ * sizeof(float) > max_bytes_)
-      failure_ = "it would take more than it may";
-    else if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size())
-      failure_ = ErrnoText(errno);
-    digest_.Update(bytes);
+    if (n_values_ * sizeof(float) > max_bytes_) failure_ = "it would take more than it may";
+    while (failure_.empty() && !rest.empty()) {
+      const auto piece = rest.first(std::min(kPiece, rest.size()));
+      digest_.Update(piece);
+      if (std::fwrite(piece.data(), 1, piece.size(), file_) != piece.size()) failure_ = ErrnoText(errno);
+      rest = rest.subspan(piece.size());
+    }
   }
   passes_.back().items.push_back(std::move(item));
 }
