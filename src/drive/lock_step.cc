@@ -166,11 +166,13 @@ struct LockStep::State {
     if (values.capacity() > 0 && spare.size() < kMost) spare.push_back(std::move(values));
   }
 
-  // Memory for a tensor's values.
-  std::vector<float> Spare() {
+  // Memory for n values of a tensor: where there is, what holds them without growing.
+  std::vector<float> Spare(size_t n) {
     if (spare.empty()) return {};
-    std::vector<float> values = std::move(spare.back());
-    spare.pop_back();
+    auto best = std::ranges::find_if(spare, [n](const auto& values) { return values.capacity() >= n; });
+    if (best == spare.end()) --best;
+    std::vector<float> values = std::move(*best);
+    spare.erase(best);
     return values;
   }
 
@@ -178,7 +180,7 @@ struct LockStep::State {
   void TakeOver(Tensor* t) {
     if (t->in_place.empty()) return;
     const std::span<const float> rows = t->Untaken();
-    t->values = Spare();
+    t->values = Spare(rows.size());
     t->values.assign(rows.begin(), rows.end());
     t->in_place = {};
     t->first = t->n_taken;
@@ -290,7 +292,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
       s.stands_at = key;
       return {};
     }
-    if (fresh && t.values.capacity() == 0) t.values = s.Spare();
+    if (fresh && t.values.capacity() == 0) t.values = s.Spare(event.tensor.data.size());
     t.values.insert(t.values.end(), event.tensor.data.begin(), event.tensor.data.end());
   }
   return GoOnWithReference();
