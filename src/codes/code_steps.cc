@@ -311,12 +311,13 @@ void CodeExplainer::ByExperts(const drive::PointPair& pair) {
 void CodeExplainer::ByTable(const drive::PointPair& pair) const {
   const bool gated = pair.point.stage == PB_STAGE_FFN_GATED;
   const size_t n = pair.reference.size();
-  if (gate_.size() != n || (gated && up_.size() != n)) return;
+  const std::span<const float> gate = gate_.values(), up = up_.values();
+  if (gate.size() != n || (gated && up.size() != n)) return;
   std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
   int64_t n_entries = 0;
   for (size_t i = 0; i < n; i++) {
     if (candidate[i] == pair.reference[i]) continue;
-    const double step = TableStep(gate_[i]) * (gated ? std::fabs(double(up_[i])) : 1);
+    const double step = TableStep(gate[i]) * (gated ? std::fabs(double(up[i])) : 1);
     const double rounding = gated ? std::fabs(double(pair.reference[i])) * 0x1p-23 : 0;
     const double error = std::fabs(double(candidate[i]) - double(pair.reference[i]));
     if (step == 0 || error > step + rounding) continue;
@@ -343,8 +344,8 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
   const bool activates = pair.point.stage == PB_STAGE_FFN_ACT || pair.point.stage == PB_STAGE_FFN_GATED;
   if (activates && row.bound_ratio > 1 && activation && activation->value == Activation::kGeluTanh)
     ByTable(pair);
-  if (pair.point.stage == PB_STAGE_GATE_PROJ) gate_.assign(pair.reference.begin(), pair.reference.end());
-  if (pair.point.stage == PB_STAGE_UP_PROJ) up_.assign(pair.reference.begin(), pair.reference.end());
+  if (pair.point.stage == PB_STAGE_GATE_PROJ) gate_.Hold(pair.reference, pair.lasting);
+  if (pair.point.stage == PB_STAGE_UP_PROJ) up_.Hold(pair.reference, pair.lasting);
   const ProductWeights product = ProductOf(*model_, pair.point.stage, pair.point.layer);
   if (row.bound_ratio > 1 && finite && product.weights &&
       static_cast<int64_t>(pair.reference.size()) == pair.shape[0] * product.weights->n_rows) {
@@ -356,8 +357,8 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
     else if (!input.empty() && check_ && row.bound_ratio > 1)
       ByCodes(pair, product, input);
   }
-  inputs_.OnPoint(pair.point, pair.reference);
-  if (attention_) attention_->OnPoint(pair.point, pair.reference);
+  inputs_.OnPoint(pair.point, pair.reference, pair.lasting);
+  if (attention_) attention_->OnPoint(pair.point, pair.reference, pair.lasting);
 }
 
 }  // namespace pb::codes

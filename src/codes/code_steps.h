@@ -16,6 +16,7 @@
 #include "codes/precision.h"
 #include "codes/scheme_check.h"
 #include "compare/local.h"
+#include "drive/held_values.h"
 #include "drive/lock_step.h"
 #include "model/model.h"
 
@@ -71,7 +72,7 @@ class CodeExplainer {
   std::vector<PrecisionDifference>* differences_;
   ProductInputs inputs_;  // the reference's
   std::optional<AttentionRounding> attention_;
-  std::vector<float> gate_, up_;  // the reference's, of the layer at hand
+  drive::HeldValues gate_, up_;  // the reference's, of the layer at hand
 };
 
 }  // namespace pb::codes

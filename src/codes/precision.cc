@@ -137,11 +137,15 @@ ProductInputs::ProductInputs(const Model& model) {
   if (ops.Contains(PB_STAGE_EXPERT_IDS)) read_ |= PB_STAGE_ROUTER_LOGITS;
 }
 
-void ProductInputs::OnPoint(const host::PointRef& point, std::span<const float> values) {
+void ProductInputs::OnPoint(const host::PointRef& point, std::span<const float> values,
+                            const std::shared_ptr<const void>& lasting) {
   if (point.stage == PB_STAGE_ATTN_NORM || point.stage == PB_STAGE_EMBEDDINGS) held_.clear();
   // What enters the first layer is read as what the layer before gave.
   const int32_t stage = point.stage == PB_STAGE_EMBEDDINGS ? PB_STAGE_LAYER_OUT : point.stage;
-  if (read_.Contains(stage)) held_[stage] = {point.first_position, {values.begin(), values.end()}};
+  if (!read_.Contains(stage)) return;
+  Held& held = held_[stage];
+  held.first_position = point.first_position;
+  held.values.Hold(values, lasting);
 }
 
 std::span<const float> ProductInputs::Find(const ProductWeights& product, int32_t first_position,
@@ -154,8 +158,9 @@ std::span<const float> ProductInputs::Rows(int32_t stage, int32_t first_position
   const auto input = held_.find(stage);
   if (input == held_.end()) return {};
   const int64_t skip = (first_position - input->second.first_position) * width;
-  if (skip < 0 || static_cast<int64_t>(input->second.values.size()) < skip + n_rows * width) return {};
-  return {input->second.values.data() + skip, static_cast<size_t>(n_rows * width)};
+  const std::span<const float> held = input->second.values.values();
+  if (skip < 0 || static_cast<int64_t>(held.size()) < skip + n_rows * width) return {};
+  return held.subspan(static_cast<size_t>(skip), static_cast<size_t>(n_rows * width));
 }
 
 void PrecisionObserver::OnPoint(const host::PointRef& point, const std::vector<int64_t>& shape,

@@ -17,6 +17,7 @@
 
 #include "codes/scheme_check.h"
 #include "compare/local.h"
+#include "drive/held_values.h"
 #include "drive/participant.h"
 #include "formats/act_scheme.h"
 #include "model/model.h"
@@ -27,7 +28,9 @@ namespace pb::codes {
 class ProductInputs {
  public:
   explicit ProductInputs(const Model& model);
-  void OnPoint(const host::PointRef& point, std::span<const float> values);
+  // `lasting`: see host::TensorRef.
+  void OnPoint(const host::PointRef& point, std::span<const float> values,
+               const std::shared_ptr<const void>& lasting = nullptr);
   // Rows from first_position on of what enters a product; empty: they were not seen.
   std::span<const float> Find(const ProductWeights& product, int32_t first_position, int64_t n_rows) const;
   // What was held of a stage, from first_position on: n_rows of this width; empty: not all of it.
@@ -35,8 +38,8 @@ class ProductInputs {
 
  private:
   struct Held {
-    int32_t first_position;
-    std::vector<float> values;
+    int32_t first_position = 0;
+    drive::HeldValues values;
   };
   stages::Set read_;              // what this model's products read, and the router's logits
   std::map<int32_t, Held> held_;  // by stage

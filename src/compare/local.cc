@@ -102,8 +102,8 @@ void AddRow(int32_t stage, const PointTensor& a, const PointTensor& b, int64_t i
   bool infinite = false;
   int64_t count = 0;
   for (size_t j = 0; j < n;) {
-    const size_t run = loops.finite_run(x + j, y + j, n - j, &s->largest);
-    loops.add(x + j, y + j, run, &row, s->column_error.data() + j, s->column_norm.data() + j);
+    const size_t run = loops.add_finite(x + j, y + j, n - j, &row, s->column_error.data() + j,
+                                        s->column_norm.data() + j, &s->largest);
     count += static_cast<int64_t>(run);
     j += run;
     if (stage == PB_STAGE_ATTN_SCORES) j += loops.masked_run(x + j, y + j, n - j);

@@ -198,6 +198,29 @@ TEST(Local, NoneOfManyCodesExplainsTwoSteps) {
   EXPECT_GT(ExplainByCodes(std::vector<double>{0, NAN, 0}, codes, 1e-9).remainder_ratio, 1);
 }
 
+// Logits have rows of a whole vocabulary.
+TEST(Local, SumsGoThroughRowsOfAnyLength) {
+  constexpr int64_t kFeatures = 5003;
+  for (int64_t broken : {int64_t{-1}, int64_t{2047}, int64_t{2048}, int64_t{4500}}) {
+    std::vector<float> a(2 * kFeatures), b(2 * kFeatures);
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < a.size(); i++) {
+      b[i] = static_cast<float>(i % 97) - 48, a[i] = b[i] + (i % 2 ? 0.5f : 0.25f);
+      error += i % 2 ? 0.25 : 0.0625, norm += double(b[i]) * double(b[i]);
+    }
+    if (broken >= 0) a[static_cast<size_t>(kFeatures + broken)] = NAN;
+    auto row = ComparePoint({a, 2, kFeatures}, {b, 2, kFeatures}, {}, {});
+    ASSERT_TRUE(row.ok());
+    EXPECT_EQ(row->n_non_finite[0], broken >= 0);
+    EXPECT_EQ(row->largest, 48.5f);
+    EXPECT_EQ(row->max_abs, broken >= 0 ? INFINITY : 0.5);
+    if (broken < 0)
+      EXPECT_DOUBLE_EQ(row->rel_l2, std::sqrt(error / norm));  // all sums are exact
+    else
+      EXPECT_EQ(row->worst_feature_index, broken);
+  }
+}
+
 TEST(Local, DependencyOrderPutsOuterStagesAroundTheLayers) {
   auto at = [](pb_stage stage, int32_t layer) {
     PointRow r;

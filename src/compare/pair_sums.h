@@ -17,13 +17,11 @@ struct PairLanes {
 };
 
 struct PairSumsTarget {
-  const char* name;  // "plain" "avx2"
-  // Adds n finite values of a row to its lanes and to their columns.
-  void (*add)(const float* x, const float* y, size_t n, PairLanes* row, double* column_error,
-              double* column_norm);
-  // How many of n values come before the first that is not finite in either row; raises *largest to
-  // the largest magnitude among them.
-  size_t (*finite_run)(const float* x, const float* y, size_t n, float* largest);
+  const char* name;  // "plain" "avx2" "avx512"
+  // Adds those of n values that come before the first that is not finite in either row to the lanes
+  // and to their columns; how many they are. Raises *largest to the largest magnitude among them.
+  size_t (*add_finite)(const float* x, const float* y, size_t n, PairLanes* row, double* column_error,
+                       double* column_norm, float* largest);
   // How many of n values come before the first that is not -inf in both rows.
   size_t (*masked_run)(const float* x, const float* y, size_t n);
 };

@@ -12,7 +12,7 @@ namespace {
 }  // namespace
 
 extern const PairSumsTarget kPairSumsAvx2;
-const PairSumsTarget kPairSumsAvx2{"avx2", Add, FiniteRun, MaskedRun};
+const PairSumsTarget kPairSumsAvx2{"avx2", AddFinite, MaskedRun};
 
 }  // namespace pb::compare
 

@@ -38,55 +38,60 @@ inline __attribute__((always_inline)) void AddVectors(const float* x, const floa
   }
 }
 
-// Values beyond the last vector are padded with zeros, which add nothing.
-void Add(const float* x, const float* y, size_t n, PairLanes* row, double* column_error,
-         double* column_norm) {
-  Lanes sums;
-  static_assert(sizeof sums == sizeof *row);
-  __builtin_memcpy(&sums, row, sizeof sums);
-  size_t i = 0;
-  for (; i + kPairLanes <= n; i += kPairLanes)
-    AddVectors(x + i, y + i, &sums, column_error + i, column_norm + i);
-  if (i < n) {
-    float p[kPairLanes] = {}, q[kPairLanes] = {};
-    double error[kPairLanes] = {}, norm[kPairLanes] = {};
-    for (size_t k = 0; i + k < n; k++) p[k] = x[i + k], q[k] = y[i + k];
-    AddVectors(p, q, &sums, error, norm);
-    for (size_t k = 0; i + k < n; k++) column_error[i + k] += error[k], column_norm[i + k] += norm[k];
-  }
-  __builtin_memcpy(row, &sums, sizeof sums);
-}
-
 inline int BitsOf(float v) {
   int bits;
   __builtin_memcpy(&bits, &v, sizeof bits);
   return bits;
 }
 
-size_t FiniteRun(const float* x, const float* y, size_t n, float* largest) {
-  int most = BitsOf(*largest);  // magnitudes are in the order of their bits
+// The largest of kBlock magnitudes of either row, by its bits, which are in their order.
+inline __attribute__((always_inline)) int LargestOfBlock(const float* x, const float* y) {
+  Bits lanes = {};
+  for (size_t k = 0; k < kBlock; k += kBitLanes) {
+    Bits a, b;
+    __builtin_memcpy(&a, x + k, sizeof a), __builtin_memcpy(&b, y + k, sizeof b);
+    a &= kNoSign, b &= kNoSign;
+    lanes = a > lanes ? a : lanes;
+    lanes = b > lanes ? b : lanes;
+  }
+  int most = 0;
+  for (size_t lane = 0; lane < kBitLanes; lane++) most = lanes[lane] > most ? lanes[lane] : most;
+  return most;
+}
+
+size_t AddFinite(const float* x, const float* y, size_t n, PairLanes* row, double* column_error,
+                 double* column_norm, float* largest) {
+  Lanes sums;
+  static_assert(sizeof sums == sizeof *row && kBlock % kPairLanes == 0);
+  __builtin_memcpy(&sums, row, sizeof sums);
+  int most = BitsOf(*largest);
   size_t i = 0;
   for (; i + kBlock <= n; i += kBlock) {
-    Bits lanes = {};
-    for (size_t k = 0; k < kBlock; k += kBitLanes) {
-      Bits a, b;
-      __builtin_memcpy(&a, x + i + k, sizeof a), __builtin_memcpy(&b, y + i + k, sizeof b);
-      a &= kNoSign, b &= kNoSign;
-      lanes = a > lanes ? a : lanes;
-      lanes = b > lanes ? b : lanes;
-    }
-    int block = 0;
-    for (size_t lane = 0; lane < kBitLanes; lane++) block = lanes[lane] > block ? lanes[lane] : block;
+    const int block = LargestOfBlock(x + i, y + i);
     if (block >= kInfinite) break;
     most = block > most ? block : most;
+    if (block == 0) continue;  // zeros add nothing
+    for (size_t k = i; k < i + kBlock; k += kPairLanes)
+      AddVectors(x + k, y + k, &sums, column_error + k, column_norm + k);
   }
-  for (; i < n; i++) {
-    const int a = BitsOf(x[i]) & kNoSign, b = BitsOf(y[i]) & kNoSign, larger = a > b ? a : b;
+  size_t end = i;
+  for (; end < n; end++) {
+    const int a = BitsOf(x[end]) & kNoSign, b = BitsOf(y[end]) & kNoSign, larger = a > b ? a : b;
     if (larger >= kInfinite) break;
     most = larger > most ? larger : most;
   }
+  for (; i + kPairLanes <= end; i += kPairLanes)
+    AddVectors(x + i, y + i, &sums, column_error + i, column_norm + i);
+  if (i < end) {  // padded with zeros
+    float p[kPairLanes] = {}, q[kPairLanes] = {};
+    double error[kPairLanes] = {}, norm[kPairLanes] = {};
+    for (size_t k = 0; i + k < end; k++) p[k] = x[i + k], q[k] = y[i + k];
+    AddVectors(p, q, &sums, error, norm);
+    for (size_t k = 0; i + k < end; k++) column_error[i + k] += error[k], column_norm[i + k] += norm[k];
+  }
+  __builtin_memcpy(row, &sums, sizeof sums);
   __builtin_memcpy(largest, &most, sizeof most);
-  return i;
+  return end;
 }
 
 size_t MaskedRun(const float* x, const float* y, size_t n) {

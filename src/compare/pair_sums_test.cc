@@ -24,11 +24,13 @@ std::vector<float> Values(size_t n, uint64_t seed) {
 TEST(PairSums, AreTheirDefinitionBitByBit) {
   for (const PairSumsTarget* target : PairSumsTargets()) {
     for (size_t n : {0, 1, 7, 8, 9, 63, 64, 65, 200}) {
-      const std::vector<float> x = Values(n, 1), y = Values(n, 2);
+      std::vector<float> x = Values(n, 1), y = Values(n, 2);
+      for (size_t i = 64; i < std::min<size_t>(n, 128); ++i) x[i] = 0, y[i] = i % 2 ? 0.0f : -0.0f;
       PairLanes found{}, expected{};
+      float largest = 0;
       std::vector<double> error(n, 0.5), norm(n, 0.25), expected_error = error, expected_norm = norm;
       for (int row = 0; row < 3; ++row) {  // sums go on
-        target->add(x.data(), y.data(), n, &found, error.data(), norm.data());
+        EXPECT_EQ(target->add_finite(x.data(), y.data(), n, &found, error.data(), norm.data(), &largest), n);
         for (size_t i = 0; i < n; ++i) {
           const double p = x[i], q = y[i], e = p - q;
           const size_t lane = i % kPairLanes;
@@ -57,14 +59,23 @@ TEST(PairSums, RunsEndAtTheFirstValueThatIsNotFinite) {
           x[130] = 5;  // behind the run, but for the last
           (first ? x : y)[at] = broken;
           float largest = 0;
-          EXPECT_EQ(target->finite_run(x.data(), y.data(), x.size(), &largest), at) << target->name;
+          PairLanes row{};
+          std::vector<double> error(x.size()), norm(x.size());
+          EXPECT_EQ(
+              target->add_finite(x.data(), y.data(), x.size(), &row, error.data(), norm.data(), &largest), at)
+              << target->name;
+          EXPECT_TRUE(std::all_of(error.begin() + static_cast<ptrdiff_t>(at), error.end(),
+                                  [](double e) { return e == 0; }));
           EXPECT_EQ(largest, at == 0 ? 0 : std::numeric_limits<float>::max()) << target->name;
         }
       }
     }
     const std::vector<float> small(70, 0.5f), none(70, 0.0f);
     float largest = 3;
-    EXPECT_EQ(target->finite_run(small.data(), none.data(), 70, &largest), 70u);
+    PairLanes row{};
+    std::vector<double> error(70), norm(70);
+    EXPECT_EQ(target->add_finite(small.data(), none.data(), 70, &row, error.data(), norm.data(), &largest),
+              70u);
     EXPECT_EQ(largest, 3);
   }
 }

@@ -15,7 +15,7 @@ void PointCapture::BeginPassIfNew(const drive::PointPair& pair) {
   further_piece_ = same_step && layer >= layer_;
   if (further_piece_) return;
   if (!pass_ || std::get<0>(*pass_) != pair.row->prompt) recording_.Clear();
-  recording_.BeginPass(pair.point.first_position);
+  recording_.BeginPass(pair.point.first_position), waiting_.clear();
   pass_ = pass, layer_ = layer;
 }
 
@@ -28,8 +28,29 @@ bool PointCapture::IsWanted(const drive::PointPair& pair) const {
   return row.is_defect();
 }
 
-// What the pair at hand reads. Engines show logits in pieces of their rows.
-PassTensors PointCapture::Inputs(const drive::PointPair& pair) const {
+void PointCapture::Record(const drive::PointPair& pair) {
+  const auto stage = static_cast<pb_stage>(pair.point.stage);
+  const int32_t layer = pair.point.layer;
+  if (layer >= 0 && !waiting_.empty() && waiting_.front().layer != layer) waiting_.clear();
+  // Read beyond the layer: keys and values of all positions, and what enters the next one.
+  const bool stays =
+      layer < 0 || stage == PB_STAGE_K_ROPE || stage == PB_STAGE_V_PROJ || stage == PB_STAGE_LAYER_OUT;
+  if (pair.lasting && !stays) {
+    recording_.Enter(layer);
+    waiting_.push_back({stage, layer, pair.shape, {}});
+    waiting_.back().values.Hold(pair.reference, pair.lasting);
+  } else {
+    recording_.Add(stage, layer, {pair.shape, {pair.reference.begin(), pair.reference.end()}});
+  }
+}
+
+// Engines show logits in pieces of their rows.
+PassTensors PointCapture::Inputs(const drive::PointPair& pair) {
+  for (const Waiting& w : waiting_) {
+    const std::span<const float> values = w.values.values();
+    recording_.Add(w.stage, w.layer, {w.shape, {values.begin(), values.end()}});
+  }
+  waiting_.clear();
   if (pair.point.stage != PB_STAGE_LOGITS) return recording_;
   return recording_.OuterRows(pair.point.first_position - recording_.first_position(), pair.shape[0]);
 }
@@ -45,14 +66,12 @@ void PointCapture::OnPair(const drive::PointPair& pair) {
   // A point that comes before in dependency order may still follow within the layer.
   if (culprit_ && !further_piece_ && (wanted_ || layer_ != before)) {
     done_ = true;
-    recording_.Clear();
+    recording_.Clear(), waiting_.clear();
     return;
   }
   const bool wanted = IsWanted(pair);
   if (further_piece_ && !wanted) return;
-  if (!further_piece_)
-    recording_.Add(static_cast<pb_stage>(pair.point.stage), pair.point.layer,
-                   {pair.shape, {pair.reference.begin(), pair.reference.end()}});
+  if (!further_piece_) Record(pair);
   if (!wanted) return;
   // Of pieces the first that is wrong.
   if (culprit_ && further_piece_ && (culprit_->row.is_defect() || !pair.row->is_defect())) return;

@@ -10,6 +10,7 @@
 
 #include "diagnose/arbiter.h"
 #include "diagnose/when.h"
+#include "drive/held_values.h"
 #include "drive/lock_step.h"
 
 namespace pb::diagnose {
@@ -36,8 +37,8 @@ struct Culprit {
 
 // Watches the pairs of a lock-step in order and keeps one: the point asked for, or the first in
 // dependency order whose error is beyond its bound and not explained by codes (of siblings the one
-// whose error is clearest), as the judge names it. Holds copies of the layer at hand and of all
-// keys and values until then; nothing more once it is found.
+// whose error is clearest), as the judge names it. Holds the layer at hand and all keys and
+// values until then, copies of what does not last; nothing more once it is found.
 class PointCapture {
  public:
   explicit PointCapture(std::optional<Place> wanted = std::nullopt) : wanted_(wanted) {}
@@ -51,11 +52,21 @@ class PointCapture {
  private:
   void BeginPassIfNew(const drive::PointPair& pair);
   bool IsWanted(const drive::PointPair& pair) const;
-  PassTensors Inputs(const drive::PointPair& pair) const;
+  void Record(const drive::PointPair& pair);
+  // What the pair at hand reads, and the rest of what was recorded.
+  PassTensors Inputs(const drive::PointPair& pair);
 
   std::optional<Place> wanted_;
   std::optional<Culprit> culprit_;
-  PassTensors recording_;
+  PassTensors recording_;  // but for what waits
+  // Of the layer at hand, in order: tensors that last (drive::PointPair), copied when one is wanted.
+  struct Waiting {
+    pb_stage stage;
+    int32_t layer;
+    std::vector<int64_t> shape;
+    drive::HeldValues values;
+  };
+  std::vector<Waiting> waiting_;
   std::map<std::pair<int32_t, int32_t>, std::vector<SeenPass>> passes_;  // by stage, layer
   std::optional<std::tuple<int32_t, int32_t, int32_t>> last_;  // the pair before: prompt, step, stage
   // (prompt, step, first position); then the layer in the pass: (embeddings, layers, outer), layer.

@@ -19,36 +19,63 @@ class Feed {
     const compare::LocalBound bound;
     host::PointRef point;
     point.stage = stage, point.layer = layer, point.first_position = position;
-    capture_.OnPair({point, {1, 1}, {&candidate, 1}, {&reference, 1}, &row, &bound});
+    // What lasts keeps its value; else the capture has to copy it.
+    auto kept = std::make_shared<float>(reference);
+    capture_.OnPair({point,
+                     {1, 1},
+                     {&candidate, 1},
+                     {lasts ? kept.get() : &reference, 1},
+                     &row,
+                     &bound,
+                     lasts ? kept : nullptr});
   }
   int32_t prompt = 0, step = 0, position = 0;
-  bool explained = false;
+  bool explained = false, lasts = false;
 
  private:
   PointCapture& capture_;
 };
 
 TEST(PointCapture, TakesTheFirstBeyondItsBoundWithItsInputs) {
-  PointCapture capture;
-  Feed feed(capture);
-  feed.Point(PB_STAGE_EMBEDDINGS, -1, 1);
-  feed.Point(PB_STAGE_ATTN_NORM, 0, 2);
-  feed.explained = true;
-  feed.Point(PB_STAGE_Q_PROJ, 0, 3, 9);  // beyond, and explained by codes
-  feed.explained = false;
-  EXPECT_EQ(capture.culprit(), nullptr);
-  feed.Point(PB_STAGE_Q_ROPE, 0, 4, 2);
-  feed.Point(PB_STAGE_ATTN_SCORES, 0, 5, 100);  // later, and worse
-  feed.Point(PB_STAGE_Q_ROPE, 1, 6, 100);
-  const Culprit* found = capture.culprit();
-  ASSERT_NE(found, nullptr);
-  EXPECT_EQ(found->place.stage, PB_STAGE_Q_ROPE);
-  EXPECT_EQ(found->place.layer, 0);
-  EXPECT_EQ(found->reference, std::vector<float>{4});
-  EXPECT_EQ(found->candidate, std::vector<float>{5});
-  const Recorded* input = found->inputs.Output(PB_STAGE_Q_PROJ, 0);
-  ASSERT_NE(input, nullptr);
-  EXPECT_EQ(input->values, std::vector<float>{3});
+  for (bool lasts : {false, true}) {
+    PointCapture capture;
+    Feed feed(capture);
+    feed.lasts = lasts;
+    feed.Point(PB_STAGE_EMBEDDINGS, -1, 1);
+    feed.Point(PB_STAGE_ATTN_NORM, 0, 2);
+    feed.explained = true;
+    feed.Point(PB_STAGE_Q_PROJ, 0, 3, 9);  // beyond, and explained by codes
+    feed.explained = false;
+    EXPECT_EQ(capture.culprit(), nullptr);
+    feed.Point(PB_STAGE_Q_ROPE, 0, 4, 2);
+    feed.Point(PB_STAGE_ATTN_SCORES, 0, 5, 100);  // later, and worse
+    feed.Point(PB_STAGE_Q_ROPE, 1, 6, 100);
+    const Culprit* found = capture.culprit();
+    ASSERT_NE(found, nullptr);
+    EXPECT_EQ(found->place.stage, PB_STAGE_Q_ROPE);
+    EXPECT_EQ(found->place.layer, 0);
+    EXPECT_EQ(found->reference, std::vector<float>{4});
+    EXPECT_EQ(found->candidate, std::vector<float>{5});
+    const Recorded* input = found->inputs.Output(PB_STAGE_Q_PROJ, 0);
+    ASSERT_NE(input, nullptr);
+    EXPECT_EQ(input->values, std::vector<float>{3});
+    const Recorded* entering = found->inputs.Output(PB_STAGE_ATTN_NORM, 0);
+    ASSERT_NE(entering, nullptr);
+    EXPECT_EQ(entering->values, std::vector<float>{2});
+    // Nothing of the layer before.
+    PointCapture next;
+    Feed on(next);
+    on.lasts = lasts;
+    on.Point(PB_STAGE_ATTN_NORM, 0, 1);
+    on.Point(PB_STAGE_LAYER_OUT, 0, 2);
+    on.Point(PB_STAGE_Q_PROJ, 1, 3, 9);
+    on.Point(PB_STAGE_Q_PROJ, 2, 4);
+    ASSERT_NE(next.culprit(), nullptr);
+    EXPECT_EQ(next.culprit()->inputs.Output(PB_STAGE_ATTN_NORM, 1), nullptr);
+    const Recorded* before = next.culprit()->inputs.Find({PB_STAGE_LAYER_OUT, true, false}, 1);
+    ASSERT_NE(before, nullptr);
+    EXPECT_EQ(before->values, std::vector<float>{2});
+  }
 }
 
 TEST(PointCapture, OfSiblingsTheClearest) {

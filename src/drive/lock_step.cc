@@ -33,9 +33,9 @@ struct Tensor {
   std::vector<int64_t> shape;  // of all rows that have arrived
   int64_t first = 0;           // of these, the one that the values begin with
   std::vector<float> values;
-  std::span<const float> in_place;  // in place of values, while they can be read where they lie
-  bool lasting = false;             // they lie there until the pass ends
-  int64_t n_taken = 0;              // rows the candidate has been compared with
+  std::span<const float> in_place;      // in place of values, while they can be read where they lie
+  std::shared_ptr<const void> lasting;  // what they are part of there, if they outlive their event
+  int64_t n_taken = 0;                  // rows the candidate has been compared with
 
   std::span<const float> Rows(int64_t begin, int64_t n) const {
     const std::span<const float> held = in_place.empty() ? std::span(values) : in_place;
@@ -166,11 +166,13 @@ struct LockStep::State {
     if (values.capacity() > 0 && spare.size() < kMost) spare.push_back(std::move(values));
   }
 
-  // Memory for a tensor's values.
-  std::vector<float> Spare() {
+  // Memory for n values of a tensor: where there is, what holds them without growing.
+  std::vector<float> Spare(size_t n) {
     if (spare.empty()) return {};
-    std::vector<float> values = std::move(spare.back());
-    spare.pop_back();
+    auto best = std::ranges::find_if(spare, [n](const auto& values) { return values.capacity() >= n; });
+    if (best == spare.end()) --best;
+    std::vector<float> values = std::move(*best);
+    spare.erase(best);
     return values;
   }
 
@@ -178,7 +180,7 @@ struct LockStep::State {
   void TakeOver(Tensor* t) {
     if (t->in_place.empty()) return;
     const std::span<const float> rows = t->Untaken();
-    t->values = Spare();
+    t->values = Spare(rows.size());
     t->values.assign(rows.begin(), rows.end());
     t->in_place = {};
     t->first = t->n_taken;
@@ -290,7 +292,7 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
       s.stands_at = key;
       return {};
     }
-    if (fresh && t.values.capacity() == 0) t.values = s.Spare();
+    if (fresh && t.values.capacity() == 0) t.values = s.Spare(event.tensor.data.size());
     t.values.insert(t.values.end(), event.tensor.data.begin(), event.tensor.data.end());
   }
   return GoOnWithReference();
@@ -309,14 +311,15 @@ Status LockStep::PullReference() {
   }
   auto event = reference_.engine().Wait();
   if (!event.ok()) return reference_.Noted(std::move(event).error());
-  state_->reference_lasts = event->tensor.lasting;
+  state_->reference_lasts = event->tensor.lasting != nullptr;
   PB_TRY(Observe(1, *event));
   return OnReferenceEvent(*event);
 }
 
-Status LockStep::Compare(const host::Event& event, std::span<const float> candidate,
-                         std::span<const float> reference) {
+Status LockStep::Compare(const host::Event& event, std::span<const float> reference,
+                         const std::shared_ptr<const void>& lasting) {
   State& s = *state_;
+  const std::span<const float> candidate = event.tensor.data;
   const std::vector<int64_t>& shape = event.tensor.shape;
   const int64_t features = Features(shape);
   const auto stage = static_cast<pb_stage>(event.point.stage);
@@ -333,7 +336,8 @@ Status LockStep::Compare(const host::Event& event, std::span<const float> candid
     row.bound = row.bound_ratio = 0;
     row.first_row_above = -1, row.feature_alone = false;
   }
-  if (options_.on_pair) PB_TRY(options_.on_pair({event.point, shape, candidate, reference, &row, &bound}));
+  if (options_.on_pair)
+    PB_TRY(options_.on_pair({event.point, shape, candidate, reference, &row, &bound, lasting}));
   if (judged) s.result.rows.push_back(std::move(row));
   return {};
 }
@@ -348,9 +352,10 @@ Status LockStep::GoOnWithCandidate(const host::Event& event, std::span<const flo
 
 // Compares a point with rows of the reference's, and lets the candidate go on: before that, where
 // both may run.
-Status LockStep::CompareAndGoOn(const host::Event& event, std::span<const float> reference) {
+Status LockStep::CompareAndGoOn(const host::Event& event, std::span<const float> reference,
+                                const std::shared_ptr<const void>& lasting) {
   if (side_by_side_) PB_TRY(GoOnWithCandidate(event, reference));
-  PB_TRY(Compare(event, event.tensor.data, reference));
+  PB_TRY(Compare(event, reference, lasting));
   return side_by_side_ ? Status() : GoOnWithCandidate(event, reference);
 }
 
@@ -387,8 +392,9 @@ Status LockStep::Candidate(const host::Event& event) {
     return GoOnWithCandidate(event, {});
   }
   const std::span<const float> reference = t.Rows(begin, shape[0]);
-  PB_TRY(CompareAndGoOn(event, reference));
-  if (!t.in_place.empty() && t.lasting && options_.on_used) options_.on_used(reference);
+  const auto lasting = t.in_place.empty() ? nullptr : t.lasting;
+  PB_TRY(CompareAndGoOn(event, reference, lasting));
+  if (lasting && options_.on_used) options_.on_used(reference);
   t.n_taken += shape[0];
   if (t.n_taken == s.n_tokens) {
     s.Recycle(std::move(t.values));

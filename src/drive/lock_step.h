@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ struct PointPair {
   std::span<const float> candidate, reference;
   compare::PointRow* row;  // may be annotated
   const compare::LocalBound* bound;
+  // As host::TensorRef has it, of the reference's.
+  std::shared_ptr<const void> lasting = nullptr;
 };
 
 using PairObserver = std::function<void(const PointPair&)>;
@@ -113,9 +116,10 @@ class LockStep {
   bool IsCompared(const host::Event& event) const;
   Status GoOnWithReference();
   Status GoOnWithCandidate(const host::Event& event, std::span<const float> reference);
-  Status CompareAndGoOn(const host::Event& event, std::span<const float> reference);
-  Status Compare(const host::Event& event, std::span<const float> candidate,
-                 std::span<const float> reference);
+  Status CompareAndGoOn(const host::Event& event, std::span<const float> reference,
+                        const std::shared_ptr<const void>& lasting);
+  Status Compare(const host::Event& event, std::span<const float> reference,
+                 const std::shared_ptr<const void>& lasting);
 
   Participant& candidate_;
   Participant& reference_;

@@ -191,19 +191,22 @@ Status Participant::Evaluate(const host::EvalRequest& request,
   return Noted(std::move(status));
 }
 
+Status ForEachRow(const host::Event& event, const RowFn& on_row) {
+  if (event.kind != host::Event::kLogits) return {};
+  const host::TensorRef& rows = event.tensor;
+  if (rows.shape.size() != 2 || rows.shape[0] < 0 || rows.shape[1] <= 0 ||
+      static_cast<size_t>(rows.shape[0]) * static_cast<size_t>(rows.shape[1]) != rows.data.size())
+    return MakeError(Code::kEngine, "logits came without the shape (rows, vocabulary)");
+  size_t n_vocab = static_cast<size_t>(rows.shape[1]);
+  for (int64_t i = 0; i < rows.shape[0]; ++i)
+    PB_TRY(on_row(event.point.first_position + static_cast<int32_t>(i),
+                  rows.data.subspan(static_cast<size_t>(i) * n_vocab, n_vocab)));
+  return {};
+}
+
 Status Participant::Run(const host::EvalRequest& request, const RowFn& on_row, const Taps& taps) {
   return Evaluate(request, [&](const host::Event& event) -> Status {
-    if (event.kind == host::Event::kPoint) return taps.on_point(event);
-    if (event.kind != host::Event::kLogits) return {};
-    const host::TensorRef& rows = event.tensor;
-    if (rows.shape.size() != 2 || rows.shape[0] < 0 || rows.shape[1] <= 0 ||
-        static_cast<size_t>(rows.shape[0]) * static_cast<size_t>(rows.shape[1]) != rows.data.size())
-      return MakeError(Code::kEngine, "logits came without the shape (rows, vocabulary)");
-    size_t n_vocab = static_cast<size_t>(rows.shape[1]);
-    for (int64_t i = 0; i < rows.shape[0]; ++i)
-      PB_TRY(on_row(event.point.first_position + static_cast<int32_t>(i),
-                    rows.data.subspan(static_cast<size_t>(i) * n_vocab, n_vocab)));
-    return {};
+    return event.kind == host::Event::kPoint ? taps.on_point(event) : ForEachRow(event, on_row);
   });
 }
 

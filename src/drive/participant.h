@@ -25,6 +25,9 @@ struct Taps {
   std::function<Status(const host::Event&)> on_point;
 };
 
+// Hands on the rows of an event that brings logits, one by one; of any other nothing.
+Status ForEachRow(const host::Event& event, const RowFn& on_row);
+
 // An error that its calls return is the engine's where failed() says so afterwards; else it is of a
 // callback or a file.
 class Participant {

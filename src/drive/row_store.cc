@@ -40,6 +40,8 @@ RowStore& RowStore::operator=(RowStore&& other) noexcept {
   std::swap(capacity_, other.capacity_);
   std::swap(n_columns_, other.n_columns_);
   std::swap(n_rows_, other.n_rows_);
+  std::swap(lasting_, other.lasting_);
+  std::swap(held_, other.held_);
   return *this;
 }
 
@@ -58,6 +60,18 @@ Status RowStore::Append(std::span<const float> values) {
   return {};
 }
 
+Status RowStore::AppendLasting(std::span<const float> values, std::shared_ptr<const void> held) {
+  PB_CHECK(!data_ && held && (!held_ || held_ == held));
+  const int64_t rows = static_cast<int64_t>(values.size()) / n_columns_;
+  if (rows * n_columns_ != static_cast<int64_t>(values.size()))
+    return MakeError(Code::kEngine, "{} logits values where rows of {} were asked", values.size(),
+                     n_columns_);
+  for (int64_t row = 0; row < rows; ++row) lasting_.push_back(values.data() + row * n_columns_);
+  held_ = std::move(held);
+  n_rows_ += rows;
+  return {};
+}
+
 void RowStore::Release() const {
   if (data_)
     madvise(data_, static_cast<size_t>(capacity_) * static_cast<size_t>(n_columns_) * sizeof(float),
@@ -66,7 +80,8 @@ void RowStore::Release() const {
 
 std::span<const float> RowStore::Row(int64_t row) const {
   PB_CHECK(row >= 0 && row < n_rows_);
-  return {data_ + row * n_columns_, static_cast<size_t>(n_columns_)};
+  const float* values = data_ ? data_ + row * n_columns_ : lasting_[static_cast<size_t>(row)];
+  return {values, static_cast<size_t>(n_columns_)};
 }
 
 }  // namespace pb::drive

@@ -22,6 +22,24 @@ TEST(RowStore, GivesBackWhatWasAppended) {
   EXPECT_EQ(moved.Row(2)[1], 6);
 }
 
+TEST(RowStore, HoldsWhatItsRowsArePartOf) {
+  auto values = std::make_shared<std::vector<float>>(std::vector<float>{1, 2, 3, 4, 5, 6});
+  RowStore store = RowStore::OfLasting(2);
+  ASSERT_TRUE(store.AppendLasting(std::span(*values).first(4), values).ok());
+  ASSERT_TRUE(store.AppendLasting(std::span(*values).last(2), values).ok());
+  EXPECT_EQ(store.AppendLasting(std::span(*values).first(3), values).error().code, Code::kEngine);
+  const float* first = values->data();
+  std::weak_ptr<std::vector<float>> held = values;
+  values.reset();
+  RowStore moved = std::move(store);
+  EXPECT_EQ(moved.n_rows(), 3);
+  EXPECT_EQ(moved.Row(0).data(), first);  // no copy
+  EXPECT_EQ(moved.Row(2)[1], 6);
+  EXPECT_FALSE(held.expired());
+  moved = RowStore::OfLasting(2);
+  EXPECT_EQ(moved.n_rows(), 0);
+}
+
 // Bytes of this process's memory that are of files.
 int64_t OfFiles() {
   std::ifstream statm("/proc/self/statm");

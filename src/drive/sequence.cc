@@ -14,6 +14,15 @@ class Rows {
  public:
   Rows(Participant& engine, int64_t n_rows) : engine_(engine), n_rows_(n_rows) {}
 
+  // Of an event whose rows last, as of a recording, those themselves.
+  Status KeepOf(const host::Event& event) {
+    if (!event.tensor.lasting) return ForEachRow(event, Keep());
+    const std::vector<int64_t>& shape = event.tensor.shape;
+    if (event.point.first_position != (store_ ? store_->n_rows() : 0) || shape.size() != 2)
+      return MakeError(Code::kEngine, "logits of position {} came out of turn", event.point.first_position);
+    if (!store_) store_.emplace(RowStore::OfLasting(shape[1]));
+    return store_->AppendLasting(event.tensor.data, event.tensor.lasting);
+  }
   RowFn Keep() {
     return [this](int32_t position, std::span<const float> row) -> Status {
       if (!store_) {
@@ -71,9 +80,11 @@ Result<RowStore> EvaluateGreedily(Participant& engine, const host::Settings& ses
     if (at == tokens.size() && at < n_all && rows.Next() >= 0) tokens.push_back(rows.Next());
     return at < tokens.size() ? std::optional(tokens[at]) : std::nullopt;
   };
-  const RowFn keep = rows.Keep();
-  PB_TRY(ForEachPass(std::span(sequence->tokens).first(n_prefill), kWholePrefill, next,
-                     [&](const Pass& pass) { return engine.Evaluate(pass.tokens, pass.position, keep); }));
+  const auto keep = [&](const host::Event& event) { return rows.KeepOf(event); };
+  PB_TRY(
+      ForEachPass(std::span(sequence->tokens).first(n_prefill), kWholePrefill, next, [&](const Pass& pass) {
+        return engine.Evaluate({{pass.tokens.begin(), pass.tokens.end()}, pass.position, 0, {}}, keep);
+      }));
   return rows.Take(static_cast<int64_t>(sequence->tokens.size()));
 }
 

@@ -207,13 +207,17 @@ void TapeWriter::Add(const host::Event& event) {
   // The logits that a point shows are those that are delivered next (PlaceLogitsPoints).
   const bool again = event.kind == host::Event::kPoint && event.point.stage == PB_STAGE_LOGITS;
   if (!again) {
-    const auto bytes = std::as_bytes(event.tensor.data);
+    // In pieces that stay in the cache between the two that read them.
+    constexpr size_t kPiece = 256 << 10;
+    std::span<const std::byte> rest = std::as_bytes(event.tensor.data);
     n_values_ += event.tensor.data.size();
-    if (n_values_ * sizeof(float) > max_bytes_)
-      failure_ = "it would take more than it may";
-    else if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size())
-      failure_ = ErrnoText(errno);
-    digest_.Update(bytes);
+    if (n_values_ * sizeof(float) > max_bytes_) failure_ = "it would take more than it may";
+    while (failure_.empty() && !rest.empty()) {
+      const auto piece = rest.first(std::min(kPiece, rest.size()));
+      digest_.Update(piece);
+      if (std::fwrite(piece.data(), 1, piece.size(), file_) != piece.size()) failure_ = ErrnoText(errno);
+      rest = rest.subspan(piece.size());
+    }
   }
   passes_.back().items.push_back(std::move(item));
 }
@@ -286,11 +290,35 @@ Result<host::Facts> TapedEngine::OpenSession(const host::Settings& overrides) {
   from_tape_ = tape_ && overrides == tape_session_;
   playing_ = false;
   n_positions_ = 0;
-  return live_->OpenSession(overrides);
+  put_off_ = from_tape_ && told_ && told_->first == overrides;
+  if (put_off_) return told_->second;
+  told_.reset(), used_ = false;
+  auto facts = live_->OpenSession(overrides);
+  if (facts.ok()) told_.emplace(overrides, *facts);
+  return facts;
+}
+
+Status TapedEngine::OpenLive() {
+  if (!std::exchange(put_off_, false) || !used_) return {};
+  used_ = false;
+  auto facts = live_->OpenSession(told_->first);
+  return facts.ok() ? Status() : Status(std::move(facts).error());
+}
+
+Result<std::vector<host::StageVisibility>> TapedEngine::Stages() {
+  PB_TRY(OpenLive());
+  return live_->Stages();
+}
+
+Result<host::TensorRef> TapedEngine::Replay(const host::ReplayRequest& request) {
+  PB_TRY(OpenLive());
+  used_ = true;
+  return live_->Replay(request);
 }
 
 Status TapedEngine::Reset(int32_t n_keep) {
-  playing_ = false, n_positions_ = n_keep;
+  PB_TRY(OpenLive());
+  playing_ = false, n_positions_ = n_keep, used_ = true;
   return live_->Reset(n_keep);
 }
 
@@ -309,7 +337,7 @@ void TapedEngine::Queue(const host::EvalRequest& request) {
       if (from >= to) continue;
       host::Event event{item.kind, item.point, {}, {"", item.shape, tape_->Values(item), {}}};
       const size_t row = event.tensor.data.size() / static_cast<size_t>(item.shape[0]);
-      event.tensor.lasting = true;
+      event.tensor.lasting = tape_;
       event.point.first_position = static_cast<int32_t>(from);
       event.tensor.shape[0] = to - from;
       event.tensor.data = event.tensor.data.subspan(static_cast<size_t>(from - begin) * row,
@@ -318,7 +346,7 @@ void TapedEngine::Queue(const host::EvalRequest& request) {
       const bool wide = point && stages::kOverPositions.Contains(item.point.stage);
       if (wide && item.shape.back() == pass.first_position + n && end < item.shape.back()) {
         event.tensor.shape.back() = end;
-        event.tensor.lasting = false;
+        event.tensor.lasting = nullptr;
       }
       queue_.push_back(std::move(event));
     }
@@ -357,6 +385,8 @@ Status TapedEngine::BeginEval(const host::EvalRequest& request) {
                        n_positions_);
   }
   from_tape_ = false;
+  PB_TRY(OpenLive());
+  used_ = true;
   if (writer_) writer_->BeginPass(request);
   return live_->BeginEval(request);
 }

@@ -130,11 +130,9 @@ class TapedEngine : public host::Engine {
   }
   Result<std::string> Detokenize(std::span<const int32_t> ids) override { return live_->Detokenize(ids); }
   Result<host::Facts> OpenSession(const host::Settings& overrides) override;
-  Result<std::vector<host::StageVisibility>> Stages() override { return live_->Stages(); }
+  Result<std::vector<host::StageVisibility>> Stages() override;
   Status Reset(int32_t n_keep) override;
-  Result<host::TensorRef> Replay(const host::ReplayRequest& request) override {
-    return live_->Replay(request);
-  }
+  Result<host::TensorRef> Replay(const host::ReplayRequest& request) override;
   Status Decode(uint32_t type_id, std::span<const std::byte> blocks, std::span<float> values) override {
     return live_->Decode(type_id, blocks, values);
   }
@@ -150,6 +148,8 @@ class TapedEngine : public host::Engine {
   bool Serves(const host::EvalRequest& request) const {
     return parts_ ? tape_->ServesPart(request) : tape_->Serves(request);
   }
+  // Opens the engine's own session now, where that was put off and the one that it has was used.
+  Status OpenLive();
   void Queue(const host::EvalRequest& request);
   void Cut(host::Event* event);
 
@@ -158,6 +158,11 @@ class TapedEngine : public host::Engine {
   TapeWriter* writer_ = nullptr;
   std::shared_ptr<const Tape> tape_;
   host::Settings tape_session_;
+  // Of the engine's own session: its settings and what was told of it; a session with the same that is
+  // served needs no other, until something is asked of it.
+  std::optional<std::pair<host::Settings, host::Facts>> told_;
+  bool put_off_ = false;    // the open session is not the engine's own, but for what it was told
+  bool used_ = false;       // the engine's own is no longer as it was opened
   bool from_tape_ = false;  // the session has the tape's settings
   bool playing_ = false;    // and what was evaluated in it came from the tape
   bool parts_ = false;

@@ -74,7 +74,8 @@ struct TensorRef {
   std::span<const float>
       units;  // Replay alone, where asked for: one for each value (abi/engine.h: pb_replay)
   std::optional<Codes> codes = std::nullopt;  // Replay alone, where asked for: of its input
-  bool lasting = false;                       // data lives until the engine's next evaluation
+  // What the data are part of, if they outlive the event: they live as long as it is held.
+  std::shared_ptr<const void> lasting = nullptr;
 };
 
 struct PointRef {

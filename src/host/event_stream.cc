@@ -203,7 +203,9 @@ Status EventStream::OutputRows(const PointRef& point, std::span<const Placed> in
   PB_TRY(memory_.Refresh());
   if (*taken > memory_.size() || memory_.size() - *taken < placed.n_values * sizeof(float))
     return MakeError(Code::kInternal, "an overwrite from beyond the shared memory");
-  std::memcpy(values, memory_.values(*taken), placed.n_values * sizeof(float));
+  // From where it was shown it is what stands there.
+  if (*taken != placed.offset)
+    std::memcpy(values, memory_.values(*taken), placed.n_values * sizeof(float));
   *overwritten = true;
   return {};
 }

@@ -10,6 +10,7 @@ namespace pb {
 namespace {
 
 constexpr int kDotTile = 2;
+constexpr int kContextParts = 1;
 
 struct Vec {
   __m256 lo, hi;
@@ -151,6 +152,12 @@ inline __m256 Exp(__m256 x) {
   return _mm256_mul_ps(_mm256_mul_ps(p, s0), s1);
 }
 inline Vec Exp(Vec v) { return {Exp(v.lo), Exp(v.hi)}; }
+
+// None goes ahead in tiles larger than DotTile's.
+template <typename A, typename B>
+inline int64_t LeadingDots(const A*, const B*, int64_t, int64_t, int64_t, float*, int64_t) {
+  return 0;
+}
 
 #include "kernels/simd_body.h"
 

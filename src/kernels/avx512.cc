@@ -11,6 +11,7 @@ namespace pb {
 namespace {
 
 constexpr int kDotTile = 4;
+constexpr int kContextParts = 2;
 
 using Vec = __m512;
 using Ints = __m512i;
@@ -96,6 +97,56 @@ inline Vec Exp(Vec x) {
   return Mul(Mul(p, s0), s1);
 }
 
+// The sums of 16 vectors, each folded as Fold does it.
+inline Vec Fold16(const Vec* v) {
+  Vec of8[8], of4[4], of2[2];
+  for (int i = 0; i < 8; i++)
+    of8[i] = Add(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x44),
+                 _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xee));
+  for (int i = 0; i < 4; i++)
+    of4[i] = Add(_mm512_shuffle_f32x4(of8[2 * i], of8[2 * i + 1], 0x88),
+                 _mm512_shuffle_f32x4(of8[2 * i], of8[2 * i + 1], 0xdd));
+  for (int i = 0; i < 2; i++)
+    of2[i] = Add(_mm512_shuffle_ps(of4[2 * i], of4[2 * i + 1], 0x44),
+                 _mm512_shuffle_ps(of4[2 * i], of4[2 * i + 1], 0xee));
+  const Vec sums = Add(_mm512_shuffle_ps(of2[0], of2[1], 0x88), _mm512_shuffle_ps(of2[0], of2[1], 0xdd));
+  // Of vector 4 e + c the sum stands at 4 c + e.
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), sums);
+}
+
+// The first products of a row with rows of b, 16 at a time; how many they are.
+template <typename A, typename B>
+inline int64_t LeadingDots(const A* a, const B* b, int64_t b_stride, int64_t n_b, int64_t n, float* out,
+                           int64_t out_stride) {
+  if (n % 32 != 0) return 0;
+  int64_t t = 0;
+  for (; t + 16 <= n_b; t += 16) {
+    Vec sums[16];
+    for (int k = 0; k < 16; k += kDotTile) {
+      Vec lo[kDotTile], hi[kDotTile];
+      for (int j = 0; j < kDotTile; j++) lo[j] = hi[j] = Set(0.0f);
+      for (int64_t i = 0; i < n; i += 32) {
+        const Vec a0 = Load(a + i), a1 = Load(a + i + 16);
+        for (int j = 0; j < kDotTile; j++) {
+          const B* row = b + (t + k + j) * b_stride + i;
+          lo[j] = Fma(a0, Load(row), lo[j]);
+          hi[j] = Fma(a1, Load(row + 16), hi[j]);
+        }
+      }
+      for (int j = 0; j < kDotTile; j++) sums[k + j] = Add(lo[j], hi[j]);
+    }
+    const Vec folded = Fold16(sums);
+    if (out_stride == 1) {
+      Store(out + t, folded);
+      continue;
+    }
+    float values[16];
+    Store(values, folded);
+    for (int i = 0; i < 16; i++) out[(t + i) * out_stride] = values[i];
+  }
+  return t;
+}
+
 #include "kernels/simd_body.h"
 
 inline __m512i Broadcast4(const int8_t* p) {
@@ -139,9 +190,87 @@ inline void Finish(const PackedProduct& p, Vec v, int64_t group, int64_t t) {
   StoreN(p.out + t * p.out_stride + row, v, rows);
 }
 
-// One group of 16 rows against kTile token rows.
+// The codes of lane q of a sub as dpbusd takes them: signed ones stand 128 higher, which the offset
+// that their sum begins with takes back.
+template <int kBits>
+inline __m512i LaneCodes(const uint8_t* bytes, int q) {
+  const __m512i raw = _mm512_loadu_si512(bytes + q % kBits * 64);
+  if constexpr (kBits == 8) return _mm512_xor_si512(raw, _mm512_set1_epi8(-128));
+  const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
+  return _mm512_and_si512(_mm512_srli_epi16(raw, static_cast<unsigned>(q / kBits * kBits)), mask);
+}
+
+// -128 times the sum of each four codes side by side, (n_rows, n_columns / 4).
+AlignedArray<int32_t> OffsetsOf(const QuantRows& x) {
+  const int64_t n = x.n_rows * x.n_columns;
+  auto offsets = MakeAligned<int32_t>(n / 4);
+  const __m256i high = _mm256_set1_epi8(-128), zero = _mm256_setzero_si256();
+  for (int64_t i = 0; i < n; i += kSub) {
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.codes.get() + i));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(offsets.get() + i / 4),
+                        _mm256_sub_epi32(zero, _mm256_dpbusd_epi32(zero, high, codes)));
+  }
+  return offsets;
+}
+
+// The sum of the 8 lanes, halves added.
+inline Vec FoldLanes(const Vec* a) {
+  return Add(Add(Add(a[0], a[4]), Add(a[2], a[6])), Add(Add(a[1], a[5]), Add(a[3], a[7])));
+}
+
+// One group of 16 rows against kTile token rows, where each sub is a block: lane by lane, so that all
+// sums of a tile of 3 stay in registers.
 template <int kBits, bool kMin, int kTile>
-void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
+void SubTile(const PackedProduct& p, const int32_t* offsets, int64_t group, int64_t t0) {
+  const PackedMatrix& w = *p.w;
+  const QuantRows& x = *p.x;
+  const bool bitnet = x.scheme == ActScheme::kBitnet;
+  const int x_shift = SchemeShift(x.scheme);
+  const int64_t n_subs = w.n_subs(), w_at = group * w.n_blocks() * kGroupRows;
+  const uint8_t* bytes = w.codes.get() + group * n_subs * kBits * 64;
+  const float* scales = x.scales.get() + t0 * x.n_blocks;
+  const float* sums = x.sums.get() + t0 * n_subs;
+  const int32_t* prefix = x.prefix.get() + t0 * (n_subs + 1);
+  Vec acc[kTile][8], low[kTile];
+  for (int t = 0; t < kTile; t++) {
+    low[t] = Set(0.0f);
+    for (int q = 0; q < 8; q++) acc[t][q] = Set(0.0f);
+  }
+  for (int64_t sub = 0; sub < n_subs; sub++) {
+    const int64_t block = w_at + (sub >> w.block_shift) * kGroupRows;
+    const Vec d = Load(w.scales.get() + block);
+    Vec scale[kTile];
+    for (int t = 0; t < kTile; t++) {
+      scale[t] = bitnet ? d : Mul(d, Set(scales[t * x.n_blocks + (sub >> x_shift)]));
+      if constexpr (kMin) low[t] = Fma(Load(w.minima.get() + block), Set(sums[t * n_subs + sub]), low[t]);
+    }
+#pragma GCC unroll 8
+    for (int q = 0; q < 8; q++) {
+      const __m512i code = LaneCodes<kBits>(bytes + sub * kBits * 64, q);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTile; t++) {
+        const int64_t at = (t0 + t) * x.n_columns + sub * kSub + 4 * q;
+        __m512i lane = _mm512_setzero_si512();
+        if constexpr (kBits == 8) lane = _mm512_set1_epi32(offsets[at / 4]);
+        if (kBits == 2 && q == 0) {  // ternary codes are one too high
+          const int32_t* before = prefix + t * (n_subs + 1) + sub;
+          lane = _mm512_set1_epi32(before[0] - before[1]);
+        }
+        lane = _mm512_dpbusd_epi32(lane, code, Broadcast4(x.codes.get() + at));
+        acc[t][q] = Fma(scale[t], _mm512_cvtepi32_ps(lane), acc[t][q]);
+      }
+    }
+  }
+  for (int t = 0; t < kTile; t++) {
+    const Vec v = FoldLanes(acc[t]);
+    Finish(p, kMin ? Add(v, low[t]) : v, group, t0 + t);
+  }
+}
+
+// One group of 16 rows of ternary codes against kTile token rows, where a block is several subs.
+template <int kTile>
+void TernaryTile(const PackedProduct& p, int64_t group, int64_t t0) {
+  constexpr int kBits = 2;
   const PackedMatrix& w = *p.w;
   const QuantRows& x = *p.x;
   const int x_shift = SchemeShift(x.scheme), shift = w.block_shift < x_shift ? w.block_shift : x_shift;
@@ -151,11 +280,9 @@ void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
   const int64_t w_at = group * w.n_blocks() * kGroupRows;
   const int8_t* codes = x.codes.get() + t0 * x.n_columns;
   const float* scales = x.scales.get() + t0 * x.n_blocks;
-  const float* sums = x.sums.get() + t0 * n_subs;
   const int32_t* prefix = x.prefix.get() + t0 * (n_subs + 1);
-  Vec acc[kTile][8], low[kTile];
+  Vec acc[kTile][8];
   for (int t = 0; t < kTile; t++) {
-    low[t] = Set(0.0f);
     for (int q = 0; q < 8; q++) acc[t][q] = Set(0.0f);
   }
   for (int64_t begin = 0; begin < n_subs; begin += int64_t{1} << shift) {
@@ -165,7 +292,7 @@ void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
       const int32_t* before = prefix + t * (n_subs + 1);
       for (int q = 0; q < 8; q++) {
         int32_t offset = 0;
-        for (int64_t sub = begin + q; kBits == 2 && sub < end; sub += 8)  // ternary codes are one too high
+        for (int64_t sub = begin + q; sub < end; sub += 8)  // the codes are one too high
           offset += before[sub] - before[sub + 1];
         lane[t][q] = _mm512_set1_epi32(offset);
       }
@@ -177,20 +304,13 @@ void ProductTile(const PackedProduct& p, int64_t group, int64_t t0) {
           lane[t][q] = w_codes.Add(lane[t][q], q, codes + t * x.n_columns + sub * kSub);
       }
     }
-    const int64_t block = w_at + (begin >> w.block_shift) * kGroupRows;
-    const Vec d = Load(w.scales.get() + block);
+    const Vec d = Load(w.scales.get() + w_at + (begin >> w.block_shift) * kGroupRows);
     for (int t = 0; t < kTile; t++) {
       const Vec scale = bitnet ? d : Mul(d, Set(scales[t * x.n_blocks + (begin >> x_shift)]));
       for (int q = 0; q < 8; q++) acc[t][q] = Fma(scale, _mm512_cvtepi32_ps(lane[t][q]), acc[t][q]);
-      if constexpr (kMin) low[t] = Fma(Load(w.minima.get() + block), Set(sums[t * n_subs + begin]), low[t]);
     }
   }
-  for (int t = 0; t < kTile; t++) {
-    Vec* a = acc[t];
-    Vec v = Add(Add(Add(a[0], a[4]), Add(a[2], a[6])), Add(Add(a[1], a[5]), Add(a[3], a[7])));
-    if constexpr (kMin) v = Add(v, low[t]);
-    Finish(p, v, group, t0 + t);
-  }
+  for (int t = 0; t < kTile; t++) Finish(p, FoldLanes(acc[t]), group, t0 + t);
 }
 
 inline __m512i WidenScales(const int8_t* p) {
@@ -266,21 +386,33 @@ void FineProduct(const PackedProduct& p, int64_t begin_group, int64_t end_group)
 }
 
 template <int kBits, bool kMin>
-void Product(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
+void SubProduct(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
+  const AlignedArray<int32_t> offsets = kBits == 8 ? OffsetsOf(*p.x) : nullptr;
   for (int64_t g = begin_group; g < end_group; g++) {
     int64_t t = 0;
-    for (; t + 2 <= p.x->n_rows; t += 2) ProductTile<kBits, kMin, 2>(p, g, t);
-    for (; t < p.x->n_rows; t++) ProductTile<kBits, kMin, 1>(p, g, t);
+    for (; t + 3 <= p.x->n_rows; t += 3) SubTile<kBits, kMin, 3>(p, offsets.get(), g, t);
+    for (; t < p.x->n_rows; t++) SubTile<kBits, kMin, 1>(p, offsets.get(), g, t);
+  }
+}
+
+void TernaryProduct(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
+  for (int64_t g = begin_group; g < end_group; g++) {
+    int64_t t = 0;
+    for (; t + 2 <= p.x->n_rows; t += 2) TernaryTile<2>(p, g, t);
+    for (; t < p.x->n_rows; t++) TernaryTile<1>(p, g, t);
   }
 }
 
 void PackedProducts(const PackedProduct& p, int64_t begin_group, int64_t end_group) {
   const PackedMatrix& w = *p.w;
   if (w.fine == 0) {
-    if (w.bits == 2) return Product<2, false>(p, begin_group, end_group);
-    if (w.bits == 4) return Product<4, true>(p, begin_group, end_group);
-    if (w.has_min) return Product<8, true>(p, begin_group, end_group);
-    return Product<8, false>(p, begin_group, end_group);
+    const bool by_subs = w.block_shift == 0 || SchemeShift(p.x->scheme) == 0;
+    if (w.bits == 2 && by_subs) return SubProduct<2, false>(p, begin_group, end_group);
+    if (w.bits == 2) return TernaryProduct(p, begin_group, end_group);
+    // Only ternary types have longer blocks.
+    if (w.bits == 4) return SubProduct<4, true>(p, begin_group, end_group);
+    if (w.has_min) return SubProduct<8, true>(p, begin_group, end_group);
+    return SubProduct<8, false>(p, begin_group, end_group);
   }
   if (w.bits == 2) return FineProduct<2, true, 16>(p, begin_group, end_group);
   if (w.bits == 4) return FineProduct<4, true, 32>(p, begin_group, end_group);

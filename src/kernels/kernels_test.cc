@@ -164,7 +164,7 @@ TEST(Simd, DotsEqualScalar) {
   for (Isa isa : SimdTargets()) {
     const Kernels& k = GetKernels(isa);
     for (int64_t n : kLengths) {
-      for (int64_t n_x : {1, 2, 3, 4, 5, 9}) {
+      for (int64_t n_x : {1, 2, 3, 4, 5, 9, 35}) {
         auto w = Normals(n, 5), x = Normals(n_x * (n + 3), 6);
         auto wh = Halves(w);
         std::vector<float> want(static_cast<size_t>(n_x * 2)), got(want.size());

@@ -148,7 +148,7 @@ inline void DotTile(const A* a, const B* b, int64_t b_stride, int64_t n, float* 
 template <typename A, typename B>
 inline void Dots(const A* a, const B* b, int64_t b_stride, int64_t n_b, int64_t n, float* out,
                  int64_t out_stride) {
-  int64_t t = 0;
+  int64_t t = LeadingDots(a, b, b_stride, n_b, n, out, out_stride);
   float tile[kDotTile];
   for (; t + kDotTile <= n_b; t += kDotTile) {
     DotTile<kDotTile>(a, b + t * b_stride, b_stride, n, tile);
@@ -184,27 +184,44 @@ void ScoresF16(const float* q, const uint16_t* k, int64_t stride, int64_t n_posi
   Scores(q, k, stride, n_positions, head_dim, scale, out);
 }
 
+// kParts times 16 values of the context, or of one part n.
+template <int kParts, typename V>
+inline void ContextTile(const float* probability, const V* v, int64_t stride, int64_t n_positions, int64_t n,
+                        float* out) {
+  Vec lane[kParts][8];
+  for (auto& part : lane) {
+    for (auto& l : part) l = Set(0.0f);
+  }
+  int64_t p = 0;
+  if (n == 16) {
+    for (; p + 8 <= n_positions; p += 8) {
+      for (int l = 0; l < 8; l++) {
+        const Vec weight = Set(probability[p + l]);
+        for (int i = 0; i < kParts; i++)
+          lane[i][l] = Fma(weight, Load(v + (p + l) * stride + 16 * i), lane[i][l]);
+      }
+    }
+  }
+  for (; p < n_positions; p++) {
+    for (int i = 0; i < kParts; i++)
+      lane[i][p % 8] = Fma(Set(probability[p]), LoadN(v + p * stride + 16 * i, n), lane[i][p % 8]);
+  }
+  for (int i = 0; i < kParts; i++) {
+    for (int half = 4; half > 0; half /= 2) {
+      for (int l = 0; l < half; l++) lane[i][l] = Add(lane[i][l], lane[i][l + half]);
+    }
+    StoreN(out + 16 * i, lane[i][0], n);
+  }
+}
+
 template <typename V>
 inline void Context(const float* probability, const V* v, int64_t stride, int64_t n_positions,
                     int64_t head_dim, float* out) {
-  for (int64_t d = 0; d < head_dim; d += 16) {
-    int64_t n = head_dim - d < 16 ? head_dim - d : 16;
-    Vec lane[8];
-    for (auto& l : lane) l = Set(0.0f);
-    int64_t p = 0;
-    if (n == 16) {
-      for (; p + 8 <= n_positions; p += 8) {
-        for (int l = 0; l < 8; l++)
-          lane[l] = Fma(Set(probability[p + l]), Load(v + (p + l) * stride + d), lane[l]);
-      }
-    }
-    for (; p < n_positions; p++)
-      lane[p % 8] = Fma(Set(probability[p]), LoadN(v + p * stride + d, n), lane[p % 8]);
-    for (int half = 4; half > 0; half /= 2) {
-      for (int l = 0; l < half; l++) lane[l] = Add(lane[l], lane[l + half]);
-    }
-    StoreN(out + d, lane[0], n);
-  }
+  int64_t d = 0;
+  for (; d + 16 * kContextParts <= head_dim; d += 16 * kContextParts)
+    ContextTile<kContextParts>(probability, v + d, stride, n_positions, 16, out + d);
+  for (; d < head_dim; d += 16)
+    ContextTile<1>(probability, v + d, stride, n_positions, head_dim - d < 16 ? head_dim - d : 16, out + d);
 }
 
 void ContextF32(const float* probability, const float* v, int64_t stride, int64_t n_positions,

@@ -60,6 +60,17 @@ void LayerNorm(const float* x, std::span<const float> weight, std::span<const fl
   }
 }
 
+// Memory of this thread for n values, until the next call for the same purpose: attention needs
+// some for every row of every head.
+enum class For { kQuery, kWeights, kScores, kSink };
+template <For kPurpose>
+float* Scratch(int64_t n) {
+  thread_local AlignedArray<float> memory;
+  thread_local int64_t have = 0;
+  if (have < n) memory = MakeAligned<float>(n), have = n;
+  return memory.get();
+}
+
 }  // namespace
 
 RopeTable::RopeTable(int64_t dims, float base, float scale, std::span<const float> factors,
@@ -165,10 +176,10 @@ void Ops::Scores(int64_t layer, int64_t position, int64_t head, const float* q, 
   const int64_t first = FirstSeen(layer, position), n = position + 1 - first;
   const std::byte* keys = cache.Keys(cache_layer, head / (h.n_heads / h.n_kv_heads));
   bool rounds = cache.f16() && params_.act_quant.all != ActScheme::kNone;
-  AlignedArray<float> ready = rounds || h.scale_queries ? MakeAligned<float>(h.head_dim) : nullptr;
+  float* ready = Scratch<For::kQuery>(h.head_dim);
   for (int64_t i = 0; h.scale_queries && i < h.head_dim; i++) ready[i] = q[i] * h.attention_scale;
-  if (h.scale_queries) q = ready.get();
-  if (rounds) kernels_.round_f16(q, h.head_dim, ready.get()), q = ready.get();
+  if (h.scale_queries) q = ready;
+  if (rounds) kernels_.round_f16(q, h.head_dim, ready), q = ready;
   const float scale = h.scale_queries ? 1 : h.attention_scale;
   std::fill(out, out + first, -std::numeric_limits<float>::infinity());
   if (cache.f16()) {
@@ -190,9 +201,11 @@ void Ops::Context(int64_t layer, int64_t position, int64_t head, const float* p,
   const int64_t n = position + 1 - first;
   const std::byte* values = cache.Values(cache_layer, head / (h.n_heads / h.n_kv_heads));
   bool rounds = cache.f16() && params_.act_quant.all != ActScheme::kNone;
-  AlignedArray<float> rounded = rounds ? MakeAligned<float>(n) : nullptr;
   p += first;
-  if (rounds) kernels_.round_f16(p, n, rounded.get()), p = rounded.get();
+  if (rounds) {
+    float* rounded = Scratch<For::kWeights>(n);
+    kernels_.round_f16(p, n, rounded), p = rounded;
+  }
   if (cache.f16()) {
     kernels_.context_f16(p, reinterpret_cast<const uint16_t*>(values) + first * h.head_dim, h.head_dim, n,
                          h.head_dim, out);
@@ -207,10 +220,10 @@ void Ops::Attention(int64_t layer, const TokenRows& span, const float* q, const 
   int64_t n_heads = hyper().n_heads, d = hyper().head_dim;
   ForHeads(span, [&](int64_t row, int64_t head) {
     const int64_t position = span.first + row;
-    auto scores = MakeAligned<float>(position + 1);
-    Scores(layer, position, head, q + (row * n_heads + head) * d, cache, cache_layer, scores.get());
-    Softmax(layer, head, scores.get(), position + 1, scores.get());
-    Context(layer, position, head, scores.get(), cache, cache_layer, out + (row * n_heads + head) * d);
+    float* scores = Scratch<For::kScores>(position + 1);
+    Scores(layer, position, head, q + (row * n_heads + head) * d, cache, cache_layer, scores);
+    Softmax(layer, head, scores, position + 1, scores);
+    Context(layer, position, head, scores, cache, cache_layer, out + (row * n_heads + head) * d);
   });
 }
 
@@ -219,11 +232,11 @@ void Ops::Softmax(int64_t layer, int64_t head, const float* scores, int64_t n, f
       weights_->model->weights(PB_STAGE_ATTN_SCORES_SOFTMAX, static_cast<int32_t>(layer)).sinks;
   if (sinks.empty()) return kernels_.softmax(scores, n, out);
   // The sink takes part as one more score, and is dropped.
-  auto with = MakeAligned<float>(n + 1);
-  std::copy_n(scores, n, with.get());
+  float* with = Scratch<For::kSink>(n + 1);
+  std::copy_n(scores, n, with);
   with[n] = sinks[static_cast<size_t>(head)];
-  kernels_.softmax(with.get(), n + 1, with.get());
-  std::copy_n(with.get(), n, out);
+  kernels_.softmax(with, n + 1, with);
+  std::copy_n(with, n, out);
 }
 
 void Ops::Norm(pb_stage stage, int64_t layer, int64_t n, const float* x, float* out) {

@@ -90,6 +90,8 @@ class CrossvalRun {
   Result<drive::RowStore> RunReference(PromptRecord& prompt, compare::PromptEvidence& evidence);
   Status RunCandidate(PromptRecord& prompt, compare::PromptEvidence& evidence,
                       const drive::RowStore& reference);
+  // Gives the memory of the reference's rows back; they are read again from their file.
+  void Release(const drive::RowStore& rows) const;
   // Opens the candidate's session and lets it begin with the prompt, where there is a processor for
   // it beside the reference.
   Status BeginCandidate(const PromptRecord& prompt);
@@ -299,14 +301,20 @@ Status CrossvalRun::ComparePrompt(size_t index) {
     floor_.GiveUp("logits are not finite");
     finite_ = false;
   }
-  rows->Release();  // while tensors are compared
+  Release(*rows);  // while tensors are compared
   if (!evidence.rows.empty()) PB_TRY(Absorb(CompareLocally(prompt, static_cast<int32_t>(index))));
   if (failed_) return {};
   PB_TRY(Absorb(floor_.Add(sequence, &*rows)));
   if (index > 0) return {};
   first_rows_ = std::move(*rows);
-  first_rows_->Release();
+  Release(*first_rows_);
   return {};
+}
+
+void CrossvalRun::Release(const drive::RowStore& rows) const {
+  rows.Release();
+  if (const drive::Tape* tape = part_->tape())
+    for (int64_t i = 0; i < rows.n_rows(); ++i) tape->Release(rows.Row(i));
 }
 
 void CrossvalRun::OpenLocalRun() {
