@@ -288,7 +288,7 @@ class TermSearch {
       g->n_fitted = 1;
     }
     if (has_sums() && !c.of_sums && c.rule == TermRule::kCodes)
-      g->text += ", and not what their minimum adds";
+      g->text += fmt::format(", and not what their {} adds", product_.has_minima() ? "minimum" : "offset");
     if (InFeatures()) g->text += fmt::format(" of {}", RegionWords(part_.region));
   }
 
@@ -325,8 +325,8 @@ class TermSearch {
       for (const int by : {1, -1}) {
         const std::string name = fmt::format("sums.shift={}{}", by, round ? "" : ";sums.end=0");
         push({name,
-              fmt::format("multiplies minima with the stored sums of the group {}",
-                          by > 0 ? "before" : "behind"),
+              fmt::format("multiplies {} with the stored sums of the group {}",
+                          product_.has_minima() ? "minima" : "offsets", by > 0 ? "before" : "behind"),
               "sums in their place", 0},
              WhatKind::kOtherPart, [&, by, round](int64_t i, size_t b) {
                const auto from = static_cast<int64_t>(b) - by, all = static_cast<int64_t>(n);
