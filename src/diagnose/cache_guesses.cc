@@ -20,9 +20,9 @@ constexpr size_t kMostRows = 8;        // of a context, that cells are looked fo
 constexpr int64_t kMostValues = 4096;  // the same in values
 constexpr int kMostCells = 64;         // that are looked for one by one
 constexpr double kLeftOver = 1e-4;     // of the squared error that the cells found may leave
-constexpr double kColumnRest = 0.02;        // as of terms of a product
+constexpr double kColumnRest = 0.02;   // as of terms of a product
 constexpr int64_t kLeastColumnValues = 4;
-constexpr double kNoEffect = 1e-6;     // of the largest effect of a cell: one that shows nothing
+constexpr double kNoEffect = 1e-6;  // of the largest effect of a cell: one that shows nothing
 
 // What stands in a cell in place of its own key or value.
 enum class Other { kNothing, kBefore, kNext, kHead, kUnrotated, kCut };
@@ -82,7 +82,8 @@ Result<std::vector<float>> Spoiled(FileArbiter& arbiter, const Culprit& c, const
     if (r.part.axis == Axis::kPositions && !Holds(r.part, j)) continue;
     for (int64_t k = 0; r.columns.axis == Axis::kColumns && k < width; k++)
       if (Holds(r.columns, k % d)) out[static_cast<size_t>(j * width + k)] = 0;
-    if (r.what == Other::kNothing && r.columns.axis == Axis::kUnknown) std::fill_n(out.begin() + j * width, width, 0.0f);
+    if (r.what == Other::kNothing && r.columns.axis == Axis::kUnknown)
+      std::fill_n(out.begin() + j * width, width, 0.0f);
     if (r.what == Other::kBefore && j > 0) copy(cache.values, (j - 1) * width, j * width, width);
     if (r.what == Other::kNext && j + 1 < n) copy(cache.values, (j + 1) * width, j * width, width);
     if (r.what == Other::kUnrotated) copy(unrotated, j * width, j * width, width);
@@ -351,8 +352,8 @@ class CacheSearch {
   }
 
   static std::string NameOf(const Reading& r) {
-    constexpr const char* kNames[] = {"kv.zero", "kv.before", "kv.next", "kv.other_head", "kv.unrotated",
-                                      "kv.cut"};
+    constexpr const char* kNames[] = {"kv.zero",       "kv.before",    "kv.next",
+                                      "kv.other_head", "kv.unrotated", "kv.cut"};
     const std::string name = kNames[static_cast<size_t>(r.what)];
     if (r.columns.axis == Axis::kColumns) return fmt::format("kv.columns@{}", PartText(r.columns));
     return r.part.axis == Axis::kAll ? name : name + "@" + PartText(r.part);

@@ -238,10 +238,9 @@ std::string WhereWords(const Evidence& e, const Conclusion& c) {
     case Where::kCodes:
     case Where::kScales:
     case Where::kSums:
-      return QuantiserWords(e, c.where) +
-             (codes.side && codes.side->sum_bound_ratio > 1
-                  ? ", and its output is not what its own codes and weights make"
-                  : "");
+      return QuantiserWords(e, c.where) + (codes.side && codes.side->sum_bound_ratio > 1
+                                               ? ", and its output is not what its own codes and weights make"
+                                               : "");
     case Where::kProduct:
       return codes.side ? "its product is not what its own codes and weights make" : "its product is wrong";
     case Where::kCacheWritten:

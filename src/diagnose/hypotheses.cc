@@ -341,8 +341,7 @@ class Search {
     trial.short_text = std::move(guess.short_text), trial.n_fitted = guess.n_fitted;
     trial.stage = stage;
     const bool meant = guess.meaning.where != Where::kUnknown || guess.meaning.part.axis != Axis::kUnknown;
-    trial.meaning = meant ? guess.meaning
-                          : MeaningOf(trial.name, s.culprit->place.stage);
+    trial.meaning = meant ? guess.meaning : MeaningOf(trial.name, s.culprit->place.stage);
     Judge(s, guess.output, guess.units, &trial);
     trial.of_rows = whole_.culprit->shape[0];
     if (trial.restores && trial.n_rows < trial.of_rows) {
@@ -368,8 +367,9 @@ class Search {
     Subject of_units = whole_;
     of_units.declared = whole_.units;
     const bool own = units.size() == whole_.units.size() && !units.empty();
-    if (!wrong_.all_rows() && RestoresWith(InRows(whole_, wrong_, output),
-                                           own ? InRows(of_units, wrong_, units) : std::vector<float>{}, trial)) {
+    if (!wrong_.all_rows() &&
+        RestoresWith(InRows(whole_, wrong_, output),
+                     own ? InRows(of_units, wrong_, units) : std::vector<float>{}, trial)) {
       trial->rows_alone = true;
       return;
     }
@@ -377,7 +377,7 @@ class Search {
     const bool of_all = trial->name.starts_with("kv.map=");
     const Axis axis = wrong_.region.axis;
     const bool apart = axis != Axis::kUnknown && axis != Axis::kAll && axis != Axis::kRows;
-    if (!apart || of_all || 
+    if (!apart || of_all ||
         !RestoresWith(InPart(whole_, wrong_, output),
                       own ? InPart(of_units, wrong_, units) : std::vector<float>{}, trial))
       return;

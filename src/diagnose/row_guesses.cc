@@ -53,35 +53,45 @@ int64_t NibbleOffset(BlockType type) {
   }
 }
 
-// Some bytes of a block, and what their bits are of.
+// Some bytes of a block, and what their bits are of. `whole`: how many of them are all there is of a
+// code or a scale; 0: none are.
 struct Field {
   const char* noun;
   size_t begin, end;
+  int whole = 0;
+  // Without all of its bits a code is a term that is left out, which OtherTerms tells.
+  bool LosesWhole(uint8_t bits) const {
+    for (int at = 0; whole > 0 && at < 8; at += whole) {
+      const int all = ((1 << whole) - 1) << at;
+      if ((bits & all) == all) return true;
+    }
+    return false;
+  }
 };
 std::vector<Field> FieldsOf(BlockType type) {
   switch (type) {
     case BlockType::kQ4_0:
-      return {{"codes", offsetof(BlockQ4_0, qs), sizeof(BlockQ4_0)}};
+      return {{"codes", offsetof(BlockQ4_0, qs), sizeof(BlockQ4_0), 4}};
     case BlockType::kQ4_1:
-      return {{"codes", offsetof(BlockQ4_1, qs), sizeof(BlockQ4_1)}};
+      return {{"codes", offsetof(BlockQ4_1, qs), sizeof(BlockQ4_1), 4}};
     case BlockType::kQ5_0:
       return {{"codes' high bits", 2, 6}, {"codes", 6, 22}};
     case BlockType::kQ5_1:
       return {{"codes' high bits", 4, 8}, {"codes", 8, 24}};
     case BlockType::kQ8_0:
-      return {{"codes", 2, 34}};
+      return {{"codes", 2, 34, 8}};
     case BlockType::kQ2_K:
-      return {{"codes", 16, 80}, {"scales", 0, 16}};
+      return {{"codes", 16, 80, 2}, {"scales", 0, 16, 4}};
     case BlockType::kQ3_K:
-      return {{"codes' high bits", 0, 32}, {"codes", 32, 96}, {"scales", 96, 108}};
+      return {{"codes' high bits", 0, 32}, {"codes", 32, 96}, {"scales", 96, 108, 8}};
     case BlockType::kQ4_K:
-      return {{"codes", 16, 144}, {"scales", 4, 16}};
+      return {{"codes", 16, 144, 4}, {"scales", 4, 16, 8}};
     case BlockType::kQ5_K:
-      return {{"codes' high bits", 16, 48}, {"codes", 48, 176}, {"scales", 4, 16}};
+      return {{"codes' high bits", 16, 48}, {"codes", 48, 176}, {"scales", 4, 16, 8}};
     case BlockType::kQ6_K:
-      return {{"codes' high bits", 128, 192}, {"codes", 0, 128}, {"scales", 192, 208}};
+      return {{"codes' high bits", 128, 192}, {"codes", 0, 128}, {"scales", 192, 208, 8}};
     case BlockType::kTQ2_0:
-      return {{"codes", offsetof(BlockTQ2_0, qs), offsetof(BlockTQ2_0, qs) + sizeof(BlockTQ2_0::qs)}};
+      return {{"codes", offsetof(BlockTQ2_0, qs), offsetof(BlockTQ2_0, qs) + sizeof(BlockTQ2_0::qs), 2}};
     default:
       return {};
   }
@@ -92,9 +102,9 @@ constexpr std::array<uint8_t, 15> kBits = {0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0
 
 // Where scales of groups stand one to a byte; end == begin: they do not.
 Field GroupScales(BlockType type) {
-  if (type == BlockType::kQ6_K) return {"scales", 192, 208};
-  if (type == BlockType::kQ2_K) return {"scales", 0, 16};
-  return {"", 0, 0};
+  if (type == BlockType::kQ6_K) return {"scales", 192, 208, 8};
+  if (type == BlockType::kQ2_K) return {"scales", 0, 16, 8};
+  return {"", 0, 0, 0};
 }
 
 // The smallest period of places that are marked alike, and the one run of them; nothing: there is no
@@ -254,12 +264,14 @@ class RowSearch {
   void TryPlaces() {
     const BlockType type = product_.weights().matrix->type;
     for (const Field& field : FieldsOf(type))
-      for (const uint8_t bits : kBits)
+      for (const uint8_t bits : kBits) {
+        if (field.LosesWhole(bits)) continue;
         TryIn({{fmt::format("weight.lost={}:{:#x}", field.begin, bits),
                 fmt::format("loses bits {:#x} of the bytes of the weights' {}", bits, field.noun),
                 "all bits of the weights"},
                [this, field, bits](int64_t row) { return rows_.WithoutBits(row, field, bits); },
                WhatKind::kAbsent});
+      }
     const Field scales = GroupScales(type);
     for (int64_t distance = 1; scales.end > scales.begin && distance <= 8; distance *= 2)
       for (const int64_t by : {distance, -distance})

@@ -38,7 +38,7 @@ struct Seen {
   int64_t least[2] = {LLONG_MAX, LLONG_MAX}, most[2] = {0, 0};  // tokens: of right, of wrong passes
   int64_t n_several[2] = {0, 0}, n_single[2] = {0, 0};
   int64_t least_threads[2] = {LLONG_MAX, LLONG_MAX}, most_threads[2] = {0, 0};
-  std::set<int64_t> sizes[2];                          // of passes of several tokens
+  std::set<int64_t> sizes[2];  // of passes of several tokens
 
   explicit Seen(std::span<const SeenPass> passes) {
     for (const SeenPass& p : passes) {

@@ -106,8 +106,8 @@ WrongPart FindWrongPart(const Subject& s) {
   if (part.n_rows > 1 && !part.rows.empty() && !part.all_rows())
     part.some_rows = FindRegion(MarksOf(part.rows, part.n_rows), {Axis::kRows}).value_or(Region{});
   const bool all_but_first = part.rows_are_last() && part.rows.front() == 1;
-  const bool first_is_silent = all_but_first && s.culprit->first_position == 0 &&
-                               IsSilentAtFirst(s.culprit->place.stage);
+  const bool first_is_silent =
+      all_but_first && s.culprit->first_position == 0 && IsSilentAtFirst(s.culprit->place.stage);
   if (part.region.axis == Axis::kAll && part.some_rows.axis == Axis::kRows && !first_is_silent)
     part.region = part.some_rows;
   return part;
