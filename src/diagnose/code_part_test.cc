@@ -142,6 +142,20 @@ TEST(CodePart, CodesThatEndOrAreCutOff) {
   }
 }
 
+// 127 / largest is not 1 over the scale as it is rounded to f16.
+TEST(CodePart, CodesByTheStoredScale) {
+  const Quantised q;
+  host::Codes wrong = q.right;
+  int n_other = 0;
+  for (size_t k = 0; k < wrong.codes.size(); k++) {
+    const double scaled = double(q.input[k]) / double(wrong.scales[k / 32]);
+    wrong.codes[k] = static_cast<int8_t>(std::clamp(std::nearbyint(scaled), -127.0, 127.0));
+    n_other += wrong.codes[k] != q.right.codes[k];
+  }
+  ASSERT_GT(n_other, 0);
+  EXPECT_EQ(q.Text(wrong, Where::kCodes), "part=all");
+}
+
 TEST(CodePart, SumsOfSomethingElse) {
   const Quantised q;
   host::Codes wrong = q.right;

@@ -162,6 +162,20 @@ std::vector<double> ProductTerms::Effect(TermRule rule, std::span<const double> 
   return more;
 }
 
+std::vector<double> ProductTerms::EffectOfInput(const std::vector<std::vector<double>>& more) const {
+  std::vector<double> effect(s_->declared.size());
+  for (int64_t j = 0; j < n_outputs_; j++) {
+    const std::vector<double> w = WholeWeights(j);
+    for (int64_t i = 0; i < n_rows_; i++) {
+      const std::vector<double>& x = more[static_cast<size_t>(i)];
+      double sum = 0;
+      for (size_t k = 0; k < w.size(); k++) sum += x[k] * w[k];
+      effect[static_cast<size_t>(i * n_outputs_ + j)] = sum * double(weights_.scale);
+    }
+  }
+  return effect;
+}
+
 std::vector<double> ProductTerms::EffectOfSums(const std::vector<std::vector<double>>& more) const {
   std::vector<double> effect(s_->declared.size());
   for (int64_t j = 0; j < n_outputs_; j++) {

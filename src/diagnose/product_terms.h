@@ -60,6 +60,8 @@ class ProductTerms {
 
   // What each output has more, (n_rows, n_outputs), where column k is taken 1 + change[k] times.
   std::vector<double> Effect(TermRule rule, std::span<const double> change) const;
+  // Where value k of row i, as it is rounded, is more by more[i][k], and stored sums with it.
+  std::vector<double> EffectOfInput(const std::vector<std::vector<double>>& more) const;
   // Where stored sum g of row i is more by more[i][g].
   std::vector<double> EffectOfSums(const std::vector<std::vector<double>>& more) const;
 

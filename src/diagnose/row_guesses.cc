@@ -148,6 +148,17 @@ class Rows {
         bytes[at] &= static_cast<std::byte>(~bits);
     return Decoded(bytes);
   }
+  // Of each byte of a field the bits `to` on, `width` of them, are those `from` on.
+  std::vector<float> WithSlotOf(int64_t row, const Field& field, int width, int to, int from) const {
+    std::vector<std::byte> bytes = Bytes(row);
+    const unsigned all = (1u << width) - 1;
+    for (size_t at = 0; at < bytes.size(); at++) {
+      if (at % format_.block_bytes < field.begin || at % format_.block_bytes >= field.end) continue;
+      const auto b = static_cast<unsigned>(bytes[at]);
+      bytes[at] = static_cast<std::byte>((b & ~(all << to)) | ((b >> from & all) << to));
+    }
+    return Decoded(bytes);
+  }
   // Each group with the scale of the one `by` further on, where there is one. `codes_alone`: as they are
   // stored, and not their minimum, or the constant that they are lowered by.
   std::vector<float> WithScaleOf(int64_t row, const Field& scales, int64_t by, bool codes_alone) const {
@@ -272,6 +283,22 @@ class RowSearch {
                [this, field, bits](int64_t row) { return rows_.WithoutBits(row, field, bits); },
                WhatKind::kAbsent});
       }
+    for (const Field& field : FieldsOf(type)) {
+      // Two high bits of a code lie as codes of two bits do.
+      const int width = field.whole > 0 && field.whole < 8            ? field.whole
+                        : type == BlockType::kQ6_K && field.begin > 0 ? 2
+                                                                      : 8;
+      if (std::string_view(field.noun) == "scales") continue;
+      for (int to = 0; to < 8 && width < 8; to += width)
+        for (int from = 0; from < 8; from += width)
+          if (from != to)
+            TryIn({{fmt::format("weight.slot={}:{}<{}", field.begin, to, from),
+                    fmt::format("takes for bits {} on of the bytes of the weights' {} those {} on", to,
+                                field.noun, from),
+                    "each weight's own bits"},
+                   [=, this](int64_t row) { return rows_.WithSlotOf(row, field, width, to, from); },
+                   WhatKind::kOtherPart});
+    }
     const Field scales = GroupScales(type);
     for (int64_t distance = 1; scales.end > scales.begin && distance <= 8; distance *= 2)
       for (const int64_t by : {distance, -distance})
