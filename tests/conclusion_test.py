@@ -78,6 +78,30 @@ class Conclusion(Concluding):
         self.expect(fault("head_unwritten@1", "attn_context"), "where=cache-written part=heads:1/2 when=always what=absent")
         self.expect(fault("other_head@2", "attn_scores"), "where=cache-read part=heads:2/4 when=always what=other-part")
 
+    def test_formulas_of_which_a_part_is_left_out(self):
+        self.expect(fault("squares_without@248-255", "ffn_norm"),
+                    "where=formula part=columns:248-255/256 when=always what=absent")
+        self.expect(fault("eps_outside", "attn_norm", 0),
+                    "where=formula part=all when=always what=variation:norm.eps_outside=1")
+        self.expect(fault("unweighted@252-255", "ffn_norm"),
+                    "where=formula part=features:252-255/256 when=always what=variation:norm.unweighted=1")
+        # Position 0 is not rotated: that it is right makes no part of the others.
+        self.expect(fault("pair_frequency:1", "k_rope"),
+                    "where=formula part=all when=always what=variation:rope.pair_shift=1")
+        self.expect(fault("pairs_left:1", "q_rope"),
+                    "where=formula part=all when=always what=variation:rope.pairs_left=1")
+
+    def test_columns_of_heads_that_are_left_out(self):
+        self.expect(fault("head_columns_absent@56-63", "attn_scores", when="decode"),
+                    "part=columns:56-63/64 when=decode what=absent")
+
+    def test_group_sums_lower_ternary_codes(self):
+        self.expect(fault("group_sums_without@240-255", "down_proj"),
+                    "where=sums part=code:240-255/256 when=always what=absent")
+        # Of one block all sums left out are codes that are one more: nothing tells them apart.
+        _, conclusion = self.compared(fault("group_sums_without@0-255", "up_proj"))
+        self.assertRegex(conclusion["text"], "^part=all when=always what=variation:weight.offset=")
+
     def test_masks(self):
         self.expect(fault("window:3", "attn_scores_softmax"), "where=mask when=always what=absent")
         self.expect(fault("position_hidden@2", "attn_scores_softmax", when="from_batch:12"),
@@ -142,6 +166,12 @@ class Products(Concluding):
                        ("columns_repeated@480-495", "decode", "where=product part=columns:480-495/512 when=decode what=other-part"),
                        # Of two features two decode steps are too few to solve for columns of K.
                        ("lanes_lost@254-255:16", "decode", "where=product part=features:254-255/256 when=decode what=absent"))
+
+    def test_weights_without_some_bits_or_by_another_groups_scale(self):
+        # Bytes 128 to 191 of a block hold the codes' high bits, 192 to 207 the scales of groups of 16.
+        self.expect_of("Q6_K", ("bits_lost@128-191:128", "always", "where=weights part=code:96-127/128 when=always what=absent"),
+                       ("group_scale@192-207:-2", "decode", "where=weights part=code:32-255/256 when=decode what=other-part"),
+                       ("group_sums_without@240-255", "always", "where=sums part=code:240-255/256 when=always what=absent"))
 
     def test_sums_and_scales_that_it_tells(self):
         self.expect_of("Q4_1", ("sums_without@8-31", "decode", "where=sums part=code:8-31/32 when=decode what=absent"),

@@ -13,7 +13,9 @@ class Drawer {
  public:
   Drawer(const Model& model, uint64_t seed) : model_(model), random_(seed) {
     for (const FaultKind& kind : FaultKinds())
-      if (rows_.empty() || rows_.back().front()->kind != std::string_view(kind.kind))
+      if (!kind.drawn)
+        continue;
+      else if (rows_.empty() || rows_.back().front()->kind != std::string_view(kind.kind))
         rows_.push_back({&kind});
       else
         rows_.back().push_back(&kind);

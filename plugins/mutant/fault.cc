@@ -88,6 +88,19 @@ constexpr FaultKind kKinds[] = {
      false},
     {FaultId::kShareRepeated, "share_repeated", "thread's share", kDenseProducts, FaultAxis::kFeatures, true,
      false},
+    {FaultId::kGroupSumsWithout, "group_sums_without", "quantiser: sums", kDenseProducts, FaultAxis::kCode,
+     true, false, false},
+    {FaultId::kBitsLost, "bits_lost", "weights", kDenseProducts, FaultAxis::kPositions, true, true, false},
+    {FaultId::kGroupScale, "group_scale", "weights", kDenseProducts, FaultAxis::kPositions, true, true,
+     false},
+    {FaultId::kHeadColumnsAbsent, "head_columns_absent", "cache", kScores, FaultAxis::kColumns, true, false,
+     false},
+    {FaultId::kSquaresWithout, "squares_without", "formula", stages::kNorms, FaultAxis::kColumns, true, false,
+     false},
+    {FaultId::kEpsOutside, "eps_outside", "formula", stages::kNorms, FaultAxis::kNone, false, false, false},
+    {FaultId::kUnweighted, "unweighted", "formula", stages::kNorms, FaultAxis::kFeatures, true, false, false},
+    {FaultId::kPairFrequency, "pair_frequency", "formula", kRope, FaultAxis::kNone, false, true, false},
+    {FaultId::kPairsLeft, "pairs_left", "formula", kRope, FaultAxis::kNone, false, true, false},
 };
 
 template <class Number>
@@ -155,6 +168,15 @@ std::string ProductObstacle(const Fault& fault, const Weights& w, ActScheme sche
     case FaultId::kSumsWithout:
     case FaultId::kSumsOfValues:
       return blocks && HasMinimum(w.view->type) ? "" : "no sums are stored for this product";
+    case FaultId::kGroupSumsWithout:
+      return scheme == ActScheme::kQ8_K && !BlockOffsets(*w.view, 0).empty()
+                 ? ""
+                 : "no sums lower the weights of this product";
+    case FaultId::kBitsLost:
+    case FaultId::kGroupScale: {
+      const int64_t bytes = GetBlockFormat(w.view->type).block_bytes, more = std::abs(fault.amount) < 256;
+      return fault.part.last < bytes && more ? "" : fmt::format("a block has {} bytes", bytes);
+    }
     case FaultId::kNoMinimum:
       return blocks && HasMinimum(w.view->type) ? "" : "the weights have no minimum";
     case FaultId::kNibbles:
@@ -229,7 +251,8 @@ int64_t AxisLength(const Fault& fault, const Op& op) {
   const int64_t block = product && w.view ? ActBlockValues(OwnScheme(op), w.n_in()) : 0;
   switch (fault.kind->axis) {
     case FaultAxis::kColumns:
-      return w.view ? w.n_in() : 0;
+      if (fault.kind->id == FaultId::kHeadColumnsAbsent) return op.params().head_dim;
+      return w.view ? w.n_in() : static_cast<int64_t>(op.model->weights(op.stage, op.layer).vector.size());
     case FaultAxis::kBlocks:
       return block > 0 ? (w.n_in() + block - 1) / block : 0;
     case FaultAxis::kCode:
@@ -282,7 +305,7 @@ std::string Obstacle(const Fault& fault, const Op& op) {
 
 void Commit(const Fault& fault, Op& op) {
   if (kDenseProducts.Contains(op.stage)) return CommitProductFault(fault, op);
-  if (fault.kind->id >= FaultId::kCellAbsent && fault.kind->id <= FaultId::kWindow)
+  if ((kScores | kSoftmax | kContext).Contains(op.stage) && fault.kind->id >= FaultId::kCellAbsent)
     return CommitAttentionFault(fault, op);
   CommitValueFault(fault, op);
 }

@@ -84,6 +84,16 @@ enum class FaultId {
   // The last share of two threads: features.
   kShareAbsent,
   kShareRepeated,
+  // Spelled alone: the generator draws none of these.
+  kGroupSumsWithout,   // these places of a block, of the sums that lower codes of weights
+  kBitsLost,           // of these bytes of each block of weights the bits AMOUNT
+  kGroupScale,         // these bytes of each block are those AMOUNT further on
+  kHeadColumnsAbsent,  // of each head's keys
+  kSquaresWithout,     // these values, of a norm's mean of squares
+  kEpsOutside,         // of the root
+  kUnweighted,         // these features of a norm
+  kPairFrequency,      // that of the pair AMOUNT further on
+  kPairsLeft,          // the last AMOUNT of each head are not rotated
 };
 
 struct FaultKind {
@@ -94,6 +104,7 @@ struct FaultKind {
   FaultAxis axis;
   bool needs_part;
   bool has_amount;
+  bool drawn = true;  // by the generator
 };
 
 struct Fault {

@@ -92,7 +92,8 @@ void SumUp(const float* x, const Way& way, ActScheme scheme, const std::vector<d
     float reordered = 0;
     for (int64_t k = std::min(at + row->sum_group, n) - 1; k >= at; k--) {
       const double code = row->codes[static_cast<size_t>(k)];
-      if (Is(way.fault, FaultId::kSumsWithout) && way.fault->part.Contains(k % row->block)) continue;
+      const bool without = Is(way.fault, FaultId::kSumsWithout) || Is(way.fault, FaultId::kGroupSumsWithout);
+      if (without && way.fault->part.Contains(k % row->block)) continue;
       codes += code, values += double(x[k]);
       reordered += static_cast<float>(scale) * static_cast<float>(code);
     }
@@ -212,6 +213,21 @@ WeightRow RowOf(const Weights& w, int64_t r, const Fault& fault, int64_t act_blo
   if ((id == FaultId::kNibbles || id == FaultId::kOthersScale) && here) {
     std::vector<std::byte> bytes = RowBytes(*w.view, r);
     id == FaultId::kNibbles ? ExchangeNibbles(*w.view, &bytes) : TakeOthersScale(*w.view, &bytes);
+    GetBlockFormat(w.view->type).decode(bytes.data(), row.values.data(), w.n_in(), w.view->scale);
+  }
+  if (id == FaultId::kGroupSumsWithout) row.minima = BlockOffsets(*w.view, r);
+  if (id == FaultId::kBitsLost || id == FaultId::kGroupScale) {
+    const std::vector<std::byte> right = RowBytes(*w.view, r);
+    std::vector<std::byte> bytes = right;
+    const auto block = static_cast<int64_t>(GetBlockFormat(w.view->type).block_bytes);
+    const auto amount = static_cast<int64_t>(fault.amount);
+    for (int64_t at = 0; at < static_cast<int64_t>(bytes.size()); at++) {
+      if (!fault.part.Contains(at % block)) continue;
+      std::byte& b = bytes[static_cast<size_t>(at)];
+      if (id == FaultId::kBitsLost) b &= static_cast<std::byte>(~amount);
+      if (id == FaultId::kGroupScale && fault.part.Contains(at % block + amount))
+        b = right[static_cast<size_t>(at + amount)];
+    }
     GetBlockFormat(w.view->type).decode(bytes.data(), row.values.data(), w.n_in(), w.view->scale);
   }
   const auto group = row.minima.empty() ? 0 : w.n_in() / static_cast<int64_t>(row.minima.size());

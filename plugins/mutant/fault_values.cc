@@ -104,6 +104,10 @@ void SpoilCache(const Fault& fault, Op& op) {
     }
   }
   if (fault.kind->id == FaultId::kUnrotated) Unrotate(op, cache);
+  for (int64_t at = 0; at < cache.n * cache.width; at++) {
+    float& x = cache.values[at];
+    if (fault.kind->id == FaultId::kHeadColumnsAbsent && fault.part.Contains(at % d)) x = 0;
+  }
 }
 
 // What the op makes of the spoiled cache, where that is another value than of the right one: all
@@ -167,6 +171,51 @@ void HideMore(const Fault& fault, Op& op) {
     if (!changes[static_cast<size_t>(i)]) std::copy_n(right.data() + i * op.width, op.width, op.row(i));
 }
 
+// A norm anew, in plain loops, of rows (or heads) as wide as its weight.
+void SpoilNorm(const Fault& fault, Op& op) {
+  const std::vector<float>& weight = op.model->weights(op.stage, op.layer).vector;
+  const auto n = static_cast<int64_t>(weight.size());
+  const double eps = double(op.params().norm_eps.value);
+  const FaultId id = fault.kind->id;
+  for (int64_t at = 0; at < op.n * op.width; at += n) {
+    const float* x = op.inputs[0].values.data() + at;
+    double sum = 0;
+    for (int64_t k = 0; k < n; k++)
+      if (id != FaultId::kSquaresWithout || !fault.part.Contains(k)) sum += double(x[k]) * double(x[k]);
+    const double mean = sum / static_cast<double>(n);
+    const double root = id == FaultId::kEpsOutside ? std::sqrt(mean) + eps : std::sqrt(mean + eps);
+    for (int64_t k = 0; k < n; k++) {
+      const bool plain = id == FaultId::kUnweighted && !fault.part.Contains(k);
+      const double w = id == FaultId::kUnweighted ? 1 : double(weight[static_cast<size_t>(k)]);
+      if (!plain) op.out[at + k] = static_cast<float>(double(x[k]) / root * w);
+    }
+  }
+}
+
+// A rotation anew with the frequencies of other pairs, or of fewer pairs.
+void SpoilRotation(const Fault& fault, Op& op) {
+  const HyperParameters& p = op.params();
+  const bool local = p.is_local(op.layer), halves = p.rope_pairing.value == RopePairing::kHalves;
+  const double base = local ? p.local_rope_base.value : p.rope_base.value,
+               scale = local ? p.local_rope_scale.value : p.rope_scale.value;
+  const auto amount = static_cast<int64_t>(fault.amount);
+  const bool left = fault.kind->id == FaultId::kPairsLeft;
+  const int64_t d = p.head_dim, pairs = p.rope_dims / 2;
+  for (int64_t t = 0; t < op.n; t++)
+    for (int64_t h = 0; h < op.width; h += d)
+      for (int64_t i = 0; i < pairs; i++) {
+        const int64_t a = h + (halves ? i : 2 * i), b = h + (halves ? i + pairs : 2 * i + 1);
+        const double x = op.in(0, t)[a], y = op.in(0, t)[b];
+        const double exponent = -static_cast<double>(i + (left ? 0 : amount)) / static_cast<double>(pairs);
+        const double angle = left && i >= pairs - amount
+                                 ? 0
+                                 : static_cast<double>(op.first + t) / scale * std::pow(base, exponent);
+        if (left && i < pairs - amount) continue;  // it stays bit by bit
+        op.row(t)[a] = static_cast<float>(x * std::cos(angle) - y * std::sin(angle));
+        op.row(t)[b] = static_cast<float>(x * std::sin(angle) + y * std::cos(angle));
+      }
+}
+
 }  // namespace
 
 void CommitValueFault(const Fault& fault, Op& op) {
@@ -190,13 +239,20 @@ void CommitValueFault(const Fault& fault, Op& op) {
       return ForHeads(fault, op, [&](int64_t i, int64_t j) { return op.row(i)[j] * amount; });
     case FaultId::kHeadLeftOut:
       return ForHeads(fault, op, [&](int64_t i, int64_t j) { return op.in(0, i)[j]; });
+    case FaultId::kSquaresWithout:
+    case FaultId::kEpsOutside:
+    case FaultId::kUnweighted:
+      return SpoilNorm(fault, op);
+    case FaultId::kPairFrequency:
+    case FaultId::kPairsLeft:
+      return SpoilRotation(fault, op);
     default:
       return;
   }
 }
 
 void CommitAttentionFault(const Fault& fault, Op& op) {
-  const bool mask = fault.kind->id >= FaultId::kPositionHidden;
+  const bool mask = fault.kind->id >= FaultId::kPositionHidden && fault.kind->id <= FaultId::kWindow;
   mask ? HideMore(fault, op) : RecomputeFrom(fault, op);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/half.h"
 #include "diagnose/attention.h"
+#include "diagnose/terms.h"
 #include "diagnose/transformations.h"
 #include "stages/stages.h"
 #include "trace/facts.h"
@@ -19,10 +20,12 @@ constexpr size_t kMostRows = 8;        // of a context, that cells are looked fo
 constexpr int64_t kMostValues = 4096;  // the same in values
 constexpr int kMostCells = 64;         // that are looked for one by one
 constexpr double kLeftOver = 1e-4;     // of the squared error that the cells found may leave
-constexpr double kNoEffect = 1e-6;     // of the largest effect of a cell: one that shows nothing
+constexpr double kColumnRest = 0.02;   // as of terms of a product
+constexpr int64_t kLeastColumnValues = 4;
+constexpr double kNoEffect = 1e-6;  // of the largest effect of a cell: one that shows nothing
 
 // What stands in a cell in place of its own key or value.
-enum class Other { kNothing, kBefore, kNext, kHead, kUnrotated };
+enum class Other { kNothing, kBefore, kNext, kHead, kUnrotated, kCut };
 
 // The cells of a part hold, or its heads read, something else.
 struct Reading {
@@ -30,7 +33,15 @@ struct Reading {
   int64_t by = 0;         // kHead: the KV head so many further on
   bool computed = false;  // kUnrotated: of this pass as the product gave them, and not rotated back
   Region part = {};       // positions, query heads, or all
+  Region columns = {};    // kNothing: of each head, where it is some of them; else unknown
 };
+
+// Towards zero.
+float CutToF16(float x) {
+  const uint16_t near = F32ToF16(x);
+  if (std::fabs(F16ToF32(near)) <= std::fabs(x)) return F16ToF32(near);
+  return F16ToF32(static_cast<uint16_t>(near - 1));
+}
 
 // Keys as they were before their rotation, of positions from 0 on.
 Result<std::vector<float>> Unrotated(FileArbiter& arbiter, const Culprit& c, const Recorded& keys,
@@ -62,12 +73,17 @@ Result<std::vector<float>> Spoiled(FileArbiter& arbiter, const Culprit& c, const
     PB_ASSIGN(unrotated, Unrotated(arbiter, c, cache, r.computed));
   }
   std::vector<float> out = cache.values;
+  if (r.what == Other::kCut)
+    for (float& x : out) x = CutToF16(x);
   const auto copy = [&](const std::vector<float>& values, int64_t from, int64_t to, int64_t size) {
     std::copy_n(values.begin() + from, size, out.begin() + to);
   };
   for (int64_t j = 0; j < n; j++) {
     if (r.part.axis == Axis::kPositions && !Holds(r.part, j)) continue;
-    if (r.what == Other::kNothing) std::fill_n(out.begin() + j * width, width, 0.0f);
+    for (int64_t k = 0; r.columns.axis == Axis::kColumns && k < width; k++)
+      if (Holds(r.columns, k % d)) out[static_cast<size_t>(j * width + k)] = 0;
+    if (r.what == Other::kNothing && r.columns.axis == Axis::kUnknown)
+      std::fill_n(out.begin() + j * width, width, 0.0f);
     if (r.what == Other::kBefore && j > 0) copy(cache.values, (j - 1) * width, j * width, width);
     if (r.what == Other::kNext && j + 1 < n) copy(cache.values, (j + 1) * width, j * width, width);
     if (r.what == Other::kUnrotated) copy(unrotated, j * width, j * width, width);
@@ -130,8 +146,10 @@ class CacheSearch {
     inputs_ = std::move(*inputs);
     for (const Other what : {Other::kNothing, Other::kBefore, Other::kNext}) Try({what});
     for (int64_t by = 1; by < std::min(shape_.n_kv, kMostHeads); by++) Try({Other::kHead, by});
+    if (trace::ReadSessionFacts(s_.arbiter->session()).kv_type.value == "f16") Try({Other::kCut});
     if (shape_.scores)
       for (const bool computed : {true, false}) Try({Other::kUnrotated, 0, computed});
+    if (shape_.scores && guesses_.empty()) TryColumns();
     return std::move(guesses_);
   }
 
@@ -145,6 +163,49 @@ class CacheSearch {
     if (!part || (r.what == Other::kHead && part->axis == Axis::kPositions)) return;
     r.part = *part;
     Push(r);
+  }
+
+  // A score is the sum over a head's columns: a run of these that is left out, in the heads that are
+  // wrong.
+  void TryColumns() {
+    const Region& wrong = part_.region;
+    const bool some = wrong.axis == Axis::kHeads;
+    if (!some && wrong.axis != Axis::kAll) return;
+    const Recorded &queries = inputs_.front(), &keys = inputs_.back();
+    const int64_t d = s_.arbiter->model().params().head_dim, n = keys.shape[0];
+    if (static_cast<int64_t>(queries.values.size()) != shape_.n * shape_.n_heads * d) return;
+    TermTable table{0, d, {}};
+    std::vector<double> residual;
+    double dots = 0, square = 0;  // of what is declared, to tell the scale of the products
+    const auto n_rows = static_cast<int64_t>(std::min(part_.rows.size(), kMostRows));
+    for (int64_t r = 0; r < n_rows; r++)
+      for (int64_t h = 0; h < shape_.n_heads; h++) {
+        if (some && !Holds(wrong, h)) continue;
+        const int64_t i = part_.rows[static_cast<size_t>((r + 1) * std::ssize(part_.rows) / n_rows - 1)];
+        for (int64_t j = r % 4; j < std::min(n, shape_.run); j += 4) {
+          const auto at = static_cast<size_t>((i * shape_.n_heads + h) * shape_.run + j);
+          if (!std::isfinite(s_.declared[at]) || !std::isfinite(s_.output[at])) continue;
+          double dot = 0;
+          for (int64_t k = 0; k < d; k++) {
+            const double q = queries.values[static_cast<size_t>((i * shape_.n_heads + h) * d + k)];
+            table.t.push_back(
+                q * double(keys.values[static_cast<size_t>((j * shape_.n_kv + h / shape_.group()) * d + k)]));
+            dot += table.t.back();
+          }
+          dots += dot * double(s_.declared[at]), square += dot * dot;
+          residual.push_back(double(s_.output[at]) - double(s_.declared[at]));
+          ++table.n_values;
+        }
+      }
+    if (table.n_values < 2 * kLeastColumnValues || square == 0) return;
+    for (double& y : residual) y /= dots / square;
+    const auto run = FindRun(table, nullptr, residual);
+    if (!run || run->rest > kColumnRest || std::fabs(run->change + 1) > kColumnRest) return;
+    if (run->first == 0 && run->last == d - 1) return;
+    Reading reading{Other::kNothing};
+    reading.part = wrong;
+    reading.columns = {Axis::kColumns, run->first, run->last, 1, d};
+    Push(reading);
   }
 
   // Each score is of one cell: by position, or by head.
@@ -270,12 +331,19 @@ class CacheSearch {
     Meaning m{Where::kCacheWritten, r.part, WhatKind::kOtherPart, 0};
     if (r.what == Other::kNothing || r.what == Other::kUnrotated) m.what = WhatKind::kAbsent;
     if (r.what == Other::kBefore) m.what = WhatKind::kStale;
+    if (r.what == Other::kCut) m.what = WhatKind::kTruncation;
     // What is wrong for every row and every head that reads it stands so in the cache.
     const int64_t group = shape_.group();
     const bool of_heads = r.part.axis == Axis::kHeads;
     const bool whole =
         !of_heads || (r.part.every == 1 && r.part.first % group == 0 && (r.part.last + 1) % group == 0);
     const bool one_row = part_.n_rows == 1 && r.what != Other::kUnrotated;
+    // Written without them, read so, or multiplied so.
+    if (r.columns.axis == Axis::kColumns) {
+      m.where = Where::kUnknown;
+      if (!of_heads) m.part = r.columns;
+      return m;
+    }
     if (r.what == Other::kHead || (r.what == Other::kUnrotated && !r.computed) || !whole || one_row)
       m.where = Where::kCacheRead;
     else if (of_heads)
@@ -284,15 +352,22 @@ class CacheSearch {
   }
 
   static std::string NameOf(const Reading& r) {
-    constexpr const char* kNames[] = {"kv.zero", "kv.before", "kv.next", "kv.other_head", "kv.unrotated"};
+    constexpr const char* kNames[] = {"kv.zero",       "kv.before",    "kv.next",
+                                      "kv.other_head", "kv.unrotated", "kv.cut"};
     const std::string name = kNames[static_cast<size_t>(r.what)];
+    if (r.columns.axis == Axis::kColumns) return fmt::format("kv.columns@{}", PartText(r.columns));
     return r.part.axis == Axis::kAll ? name : name + "@" + PartText(r.part);
   }
 
   std::string TextOf(const Reading& r, const Region& part) const {
     const char* noun = shape_.scores ? "keys" : "values";
     const std::string at = part.axis == Axis::kAll ? "" : " in " + RegionWords(part);
+    if (r.columns.axis == Axis::kColumns)
+      return fmt::format("leaves out {} of each head{}", RegionWords(r.columns),
+                         r.part.axis == Axis::kHeads ? " in " + RegionWords(r.part) : "");
     switch (r.what) {
+      case Other::kCut:
+        return fmt::format("cuts {} off to f16{}", noun, at);
       case Other::kNothing:
         return fmt::format("reads zeros in place of {}{}", noun, at);
       case Other::kBefore:

@@ -95,6 +95,7 @@ class Finder {
     for (double (*cut)(double) :
          {+[](double x) { return std::trunc(x); }, +[](double x) { return std::floor(x); }})
       if (AreCut(cut)) return {{Axis::kAll}, WhatKind::kTruncation, 0};
+    if (AreOfStoredScales()) return {{Axis::kAll}, WhatKind::kUnknown, 0};
     CodePart out;
     const std::vector<Mark> marks = MarksOf(n_differ, n_rows());
     auto part = FindRegion(marks, {Axis::kColumns, right_.block, Axis::kBlocks, Axis::kCode});
@@ -176,6 +177,22 @@ class Finder {
         ++n_at_most, furthest = std::max(furthest, std::abs(r) - most);
       }
     return n_at_most >= kLeastValues && furthest > 1 ? most : 0;
+  }
+  // Whether all codes are what the scale as it is stored, rounded itself, makes of the input.
+  bool AreOfStoredScales() const {
+    if (scheme_ != ActScheme::kQ8_0 && scheme_ != ActScheme::kQ8_1) return false;
+    for (int64_t i : rows_)
+      for (int64_t b = 0; b < n_blocks_; b++) {
+        const std::span<const float> x = Block(i, b);
+        const double scale = right_.scales[At(i, b)];
+        if (wrong_.scales[At(i, b)] != right_.scales[At(i, b)]) return false;
+        for (size_t k = 0; k < x.size() && scale != 0; k++) {
+          const double code = wrong_.codes[static_cast<size_t>(i * right_.n_columns + b * right_.block) + k];
+          const double scaled = std::clamp(double(x[k]) / scale, -127.0, 127.0);
+          if (std::fabs(scaled - code) > 0.5 + 1e-5 * std::fabs(scaled)) return false;
+        }
+      }
+    return true;
   }
   // Whether all codes are cut so from what the block's own scale makes of the input.
   bool AreCut(double (*cut)(double)) const {

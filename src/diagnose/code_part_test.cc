@@ -142,6 +142,26 @@ TEST(CodePart, CodesThatEndOrAreCutOff) {
   }
 }
 
+// 127 / largest is not 1 over the scale as it is rounded to f16.
+TEST(CodePart, CodesByTheStoredScale) {
+  Quantised q;
+  host::Codes wrong = q.right;
+  for (size_t b = 0; b < 4; b++) {
+    // A value that lies on a half between the two, and is not the largest.
+    const double stored = double(q.right.scales[b]), exact = double(q.exact[b]);
+    const size_t at = b * 32 + (std::abs(int{q.right.codes[b * 32]}) == 127 ? 1 : 0);
+    q.input[at] = static_cast<float>(100.5 * (stored + exact) / 2);
+    q.right.codes[at] = static_cast<int8_t>(std::nearbyint(double(q.input[at]) / exact));
+    ASSERT_NE(stored, exact);
+  }
+  for (size_t k = 0; k < wrong.codes.size(); k++) {
+    const double scaled = double(q.input[k]) / double(wrong.scales[k / 32]);
+    wrong.codes[k] = static_cast<int8_t>(std::clamp(std::nearbyint(scaled), -127.0, 127.0));
+  }
+  ASSERT_NE(wrong.codes, q.right.codes);
+  EXPECT_EQ(q.Text(wrong, Where::kCodes), "part=all");
+}
+
 TEST(CodePart, SumsOfSomethingElse) {
   const Quantised q;
   host::Codes wrong = q.right;

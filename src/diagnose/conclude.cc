@@ -133,8 +133,9 @@ bool CodesFollowScales(const Evidence& e, const host::Codes& c) {
   return 100 * n_apart < static_cast<int64_t>(c.codes.size());
 }
 
+// A quantiser that is wrong is so whether or not the output is what its codes make.
 Where WhereOfCodes(const Evidence& e, const Codes& codes) {
-  if (!codes.Follows() || !codes.pair) return Where::kUnknown;
+  if (!codes.pair || !codes.pair->comparable) return Where::kUnknown;
   if (codes.CodesRight() && codes.ScalesRight()) return codes.SumsRight() ? Where::kUnknown : Where::kSums;
   if (codes.CodesRight()) return Where::kScales;
   return !codes.ScalesRight() && CodesFollowScales(e, *codes.side->codes) ? Where::kScales : Where::kCodes;
@@ -172,6 +173,16 @@ void ConcludeNamed(const Evidence& e, const Trial& named, Conclusion* c) {
   const bool may_be_scales = c->what == WhatKind::kFactor && !some_outputs && IsQuantised(e);
   if (may_be_scales && c->where == Where::kProduct && !(codes.CodesRight() && codes.ScalesRight()))
     c->where = Where::kUnknown;
+  // Of weights that group sums lower, which no engine tells, those or the codes may be what is wrong.
+  if (named.name.starts_with("weight.offset=") && !named.name.starts_with("weight.offset=-")) {
+    const int32_t stage = e.subject.culprit->place.stage;
+    const OpWeights w = WeightsOf(e.subject.arbiter->model(), stage, e.subject.culprit->place.layer);
+    if (w.matrix && e.subject.arbiter->SchemeOf(*w.matrix, stage) == ActScheme::kQ8_K)
+      c->where = Where::kUnknown;
+  }
+  // Sums that the engine tells, and that are right, are left out, or taken from elsewhere, in the product.
+  if (c->where == Where::kSums && codes.pair && codes.pair->n_stored > 0 && codes.SumsRight())
+    c->where = Where::kProduct;
   if (by_codes == Where::kUnknown || by_codes == c->where) return;
   c->where = by_codes;
   const CodePart found = CodePartOf(e, codes, by_codes);
@@ -227,7 +238,9 @@ std::string WhereWords(const Evidence& e, const Conclusion& c) {
     case Where::kCodes:
     case Where::kScales:
     case Where::kSums:
-      return QuantiserWords(e, c.where);
+      return QuantiserWords(e, c.where) + (codes.side && codes.side->sum_bound_ratio > 1
+                                               ? ", and its output is not what its own codes and weights make"
+                                               : "");
     case Where::kProduct:
       return codes.side ? "its product is not what its own codes and weights make" : "its product is wrong";
     case Where::kCacheWritten:

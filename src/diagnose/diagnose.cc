@@ -407,9 +407,11 @@ void DrawConclusion(const Evidence& evidence, Diagnosis* d) {
 std::string CauseText(const Diagnosis& d) {
   const std::string when = WhenWords(d.conclusion.when);
   const bool named = d.Named() && d.Named()->side == d.side;
-  const std::string rows = named && d.conclusion.part.axis == Axis::kRows
-                               ? " in " + RegionWords(d.conclusion.part) + " alone"
-                               : "";
+  std::string rows;
+  if (named && d.conclusion.part.axis == Axis::kRows) {
+    const std::string which = " in " + RegionWords(d.conclusion.part);
+    rows = d.cause.ends_with(which) ? " alone" : which + " alone";
+  }
   const char* share = d.conclusion.where == Where::kThread ? ", in the share of one thread" : "";
   return d.cause + rows + share + (when.empty() ? "" : ", " + when) + d.nearest;
 }

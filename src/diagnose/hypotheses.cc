@@ -67,6 +67,8 @@ constexpr Variation kVariations[] = {
     {kNorms, "norm.repeat", "2", "applies the norm twice", "the norm twice"},
     {kNorms, "norm.centred", "1", "subtracts the mean first (LayerNorm)", "the mean subtracted"},
     {kNorms, "norm.centred", "0", "does not subtract the mean first (RMSNorm)", "the mean left in"},
+    {kNorms, "norm.eps_outside", "1", "adds eps to the root, not to the mean of squares",
+     "eps under the root"},
     {kNorms, "norm.unweighted", "1", "leaves the norm's weight out", "the norm's weight left out"},
     {kProducts, "act.quant", "none", "does not quantise activations", "unquantised activations"},
     {kProducts, "act.quant", "f16", "rounds activations to f16", "f16 activations"},
@@ -100,6 +102,10 @@ constexpr Variation kVariations[] = {
     {kSoftmax, "softmax.sink", "1", "adds 1 to the sum of the softmax's exponentials",
      "a sum without that 1"},
     {kSoftmax, "softmax.scale", "0.69314718055994531", "takes powers of 2 in place of e", "powers of 2"},
+    {kRope, "rope.pair_shift", "1", "rotates each pair by the frequency of the pair behind",
+     "each pair's own frequency"},
+    {kRope, "rope.pair_shift", "-1", "rotates each pair by the frequency of the pair before",
+     "each pair's own frequency"},
     {kRope, "rope.exchanged", "1", "rotates local layers as the others, or these as local ones",
      "local and global rotation exchanged"},
     {kRope, "rope.everywhere", "1", "rotates a layer that has no rotary embedding", "rotation everywhere"},
@@ -231,6 +237,13 @@ class Search {
               "positions from the batch's start");
     attempt(kRope, "rope.dims", static_cast<double>(p.rope_dims) / 2, "rotates half of each head",
             "half of each head rotated");
+    for (const int64_t n : {1, 2, 4, 8})
+      if (kRope.Contains(c.place.stage) && 4 * n <= p.rope_dims) {
+        const std::string text = fmt::format("leaves the last {} of each head as they are",
+                                             n == 1 ? "pair" : fmt::format("{} pairs", n));
+        attempt(kRope, "rope.pairs_left", static_cast<double>(n), text.c_str(), "all pairs rotated");
+      }
+    if (kNorms.Contains(c.place.stage)) TryDropped();
     if (!p.rope_factors.empty())
       attempt(kRope, "rope.factors", 0, "leaves out the factors of the frequencies", "no frequency factors");
     const OpWeights weights = WeightsOf(s_.arbiter->model(), c.place.stage, c.place.layer);
@@ -240,11 +253,35 @@ class Search {
       attempt(kProducts, "weight.minimum", 0, "leaves out the minimum of the weight's blocks", "no minimum");
     if (weights.matrix && kProducts.Contains(c.place.stage)) TryRanges(*weights.matrix);
     if (const float step = TernaryStep(weights); step > 0) {
-      attempt(kProducts, "weight.offset", step, "takes weight codes for one more than they are",
+      // Under Q8_K weights are lowered by sums of the codes that they meet.
+      const bool sums = s_.arbiter->SchemeOf(*weights.matrix, c.place.stage) == ActScheme::kQ8_K;
+      attempt(kProducts, "weight.offset", step,
+              sums ? "takes weight codes for one more than they are, or leaves out the sums that lower them"
+                   : "takes weight codes for one more than they are",
               "codes less 1");
       attempt(kProducts, "weight.offset", -step, "takes weight codes for one less than they are",
               "codes plus 1");
     }
+  }
+
+  // Values at an end of a row that a norm leaves out of its mean of squares.
+  void TryDropped() {
+    const Culprit& c = *s_.culprit;
+    const auto& norm = s_.arbiter->model().weights(c.place.stage, c.place.layer).vector;
+    const auto width = static_cast<int64_t>(norm.size());
+    for (const int64_t n : {1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 64})
+      for (const int64_t by : {n, -n}) {
+        if (2 * n > width) continue;
+        const Region part = by > 0 ? Region{Axis::kColumns, width - n, width - 1, 1, width}
+                                   : Region{Axis::kColumns, 0, n - 1, 1, width};
+        const std::string words = fmt::format("{} {} of {} values", by > 0 ? "last" : "first", n, width);
+        auto guess = Varied(s_, {fmt::format("norm.dropped={}", by),
+                                 fmt::format("leaves the {} out of the mean of squares", words),
+                                 fmt::format("the {} in the mean of squares", words), 0});
+        if (!guess) continue;
+        guess->meaning = {Where::kFormula, part, WhatKind::kAbsent, 0};
+        Add(std::move(*guess), s_);
+      }
   }
 
   // The largest magnitude of a block taken over a part of it.
@@ -303,8 +340,8 @@ class Search {
     trial.side = s.side, trial.name = std::move(guess.name), trial.text = std::move(guess.text);
     trial.short_text = std::move(guess.short_text), trial.n_fitted = guess.n_fitted;
     trial.stage = stage;
-    trial.meaning = guess.meaning.where != Where::kUnknown ? guess.meaning
-                                                           : MeaningOf(trial.name, s.culprit->place.stage);
+    const bool meant = guess.meaning.where != Where::kUnknown || guess.meaning.part.axis != Axis::kUnknown;
+    trial.meaning = meant ? guess.meaning : MeaningOf(trial.name, s.culprit->place.stage);
     Judge(s, guess.output, guess.units, &trial);
     trial.of_rows = whole_.culprit->shape[0];
     if (trial.restores && trial.n_rows < trial.of_rows) {
@@ -313,18 +350,26 @@ class Search {
       if (all.ok()) Judge(whole_, all->output.values, all->units, &trial);
     }
     if (!trial.restores && guess.output.size() == whole_.output.size())
-      InPartAlone(guess.output, guess.tells_part, &trial);
+      InPartAlone(guess.output, guess.units, guess.tells_part, &trial);
     if (trial.restores) trial.replay = std::move(guess.replay);
     trials_.push_back(std::move(trial));
   }
 
   // The op as declared, but for the part that is wrong.
-  void InPartAlone(const std::vector<float>& output, bool tells_part, Trial* trial) const {
+  void InPartAlone(const std::vector<float>& output, const std::vector<float>& units, bool tells_part,
+                   Trial* trial) const {
+    // Zeros are told by nothing but that they are: SiLU cut off is no squared ReLU.
+    if (trial->meaning.what != WhatKind::kAbsent && WrongAreZeros()) return;
     // That a part is zero one value tells.
     const int64_t least = trial->n_fitted > 0 ? kLeastFittedInPart : tells_part ? 1 : kLeastInPart;
     if (wrong_.n_values() < least) return;
     // Rows in which it is not done are no part of the op, but a time.
-    if (!wrong_.all_rows() && RestoresWith(InRows(whole_, wrong_, output), trial)) {
+    Subject of_units = whole_;
+    of_units.declared = whole_.units;
+    const bool own = units.size() == whole_.units.size() && !units.empty();
+    if (!wrong_.all_rows() &&
+        RestoresWith(InRows(whole_, wrong_, output),
+                     own ? InRows(of_units, wrong_, units) : std::vector<float>{}, trial)) {
       trial->rows_alone = true;
       return;
     }
@@ -332,16 +377,25 @@ class Search {
     const bool of_all = trial->name.starts_with("kv.map=");
     const Axis axis = wrong_.region.axis;
     const bool apart = axis != Axis::kUnknown && axis != Axis::kAll && axis != Axis::kRows;
-    if (!apart || of_all || !RestoresWith(InPart(whole_, wrong_, output), trial)) return;
+    if (!apart || of_all ||
+        !RestoresWith(InPart(whole_, wrong_, output),
+                      own ? InPart(of_units, wrong_, units) : std::vector<float>{}, trial))
+      return;
     if (!tells_part) trial->text += fmt::format(" in {} alone", RegionWords(wrong_.region));
     if (trial->meaning.part.axis != Axis::kAll) return;
     trial->meaning.part = wrong_.region;
     if (trial->meaning.where == Where::kProduct)
       trial->meaning.where = WhereOfPart(whole_.culprit->place.stage, wrong_);
   }
-  bool RestoresWith(const std::vector<float>& output, Trial* trial) const {
+  bool WrongAreZeros() const {
+    for (int64_t i : wrong_.rows)
+      for (int64_t j : wrong_.features)
+        if (whole_.output[static_cast<size_t>(i * wrong_.n_features + j)] != 0) return false;
+    return true;
+  }
+  bool RestoresWith(const std::vector<float>& output, const std::vector<float>& units, Trial* trial) const {
     Trial in_part = *trial;
-    Judge(whole_, output, whole_.units, &in_part);
+    Judge(whole_, output, units, &in_part);
     if (!in_part.restores) return false;
     *trial = std::move(in_part);
     trial->in_part = true;

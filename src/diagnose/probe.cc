@@ -63,7 +63,7 @@ class Prober {
     const Place& place = probe_.culprit->place;
     watched_ = {place.stage};
     for (const stages::Input& input : probe_.arbiter->ReplayInputs(static_cast<pb_stage>(place.stage)))
-      watched_.push_back(input.stage);
+      AddWatched(input.stage);
     // Keys as they were before their rotation.
     for (const pb_stage stage : {PB_STAGE_K_PROJ, PB_STAGE_K_NORM})
       if (place.stage == PB_STAGE_ATTN_SCORES && probe_.arbiter->model().params().ops.Contains(stage))
@@ -93,6 +93,13 @@ class Prober {
   Probed probed;
 
  private:
+  // An activation that is no point of its own is computed from what it reads.
+  void AddWatched(pb_stage stage) {
+    watched_.push_back(stage);
+    if (!stages::kActivations.Contains(stage)) return;
+    for (const stages::Input& input : probe_.arbiter->ReplayInputs(stage)) watched_.push_back(input.stage);
+  }
+
   Status RunSequence(const std::vector<int64_t>& sequence) {
     PB_TRY(engine_.Reset());
     inputs_.Clear();

@@ -21,7 +21,8 @@ std::optional<ProductTerms> ProductTerms::Of(const Subject& s) {
   const bool whole = p.raw_.size() == static_cast<size_t>(p.width_ * p.n_rows_);
   if (!whole || p.n_outputs_ != p.weights_.matrix->n_rows || (p.block_ > 0 && p.width_ % p.block_ != 0))
     return std::nullopt;
-  const auto n_minima = static_cast<int64_t>(BlockMinima(*p.weights_.matrix, 0).size());
+  p.has_minima_ = !BlockMinima(*p.weights_.matrix, 0).empty();
+  const auto n_minima = static_cast<int64_t>(p.OwnMinima(0).size());
   if (n_minima > 0 && IsIntegerScheme(p.scheme_))
     p.group_ = p.scheme_ == ActScheme::kQ8_K ? 16 : p.width_ / n_minima;
   for (int64_t i = 0; i < p.n_rows_; i++) {
@@ -50,9 +51,14 @@ std::vector<double> ProductTerms::WholeWeights(int64_t output) const {
   DecodeRow(*weights_.matrix, output, w.data());
   return {w.begin(), w.end()};
 }
+// Of a type whose blocks are wider than a group, one for all of its groups.
+std::vector<double> ProductTerms::OwnMinima(int64_t output) const {
+  if (has_minima_) return BlockMinima(*weights_.matrix, output);
+  return scheme_ == ActScheme::kQ8_K ? BlockOffsets(*weights_.matrix, output) : std::vector<double>{};
+}
 std::vector<double> ProductTerms::GroupMinima(int64_t output) const {
   std::vector<double> minima(static_cast<size_t>(n_groups()));
-  const std::vector<double> own = BlockMinima(*weights_.matrix, output);
+  const std::vector<double> own = OwnMinima(output);
   for (size_t g = 0; g < minima.size(); g++) minima[g] = own[g * own.size() / minima.size()];
   return minima;
 }
@@ -154,6 +160,20 @@ std::vector<double> ProductTerms::Effect(TermRule rule, std::span<const double> 
     }
   }
   return more;
+}
+
+std::vector<double> ProductTerms::EffectOfInput(const std::vector<std::vector<double>>& more) const {
+  std::vector<double> effect(s_->declared.size());
+  for (int64_t j = 0; j < n_outputs_; j++) {
+    const std::vector<double> w = WholeWeights(j);
+    for (int64_t i = 0; i < n_rows_; i++) {
+      const std::vector<double>& x = more[static_cast<size_t>(i)];
+      double sum = 0;
+      for (size_t k = 0; k < w.size(); k++) sum += x[k] * w[k];
+      effect[static_cast<size_t>(i * n_outputs_ + j)] = sum * double(weights_.scale);
+    }
+  }
+  return effect;
 }
 
 std::vector<double> ProductTerms::EffectOfSums(const std::vector<std::vector<double>>& more) const {

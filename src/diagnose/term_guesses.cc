@@ -61,6 +61,7 @@ class TermSearch {
     }
     LookForRuns();
     LookForOtherSums();
+    LookForOtherScales();
     for (const TermRule rule : {TermRule::kWhole, TermRule::kCodes})
       if (rule == TermRule::kWhole || has_sums()) Fit(rule);
     if (has_sums()) FitSums();
@@ -288,7 +289,7 @@ class TermSearch {
       g->n_fitted = 1;
     }
     if (has_sums() && !c.of_sums && c.rule == TermRule::kCodes)
-      g->text += ", and not what their minimum adds";
+      g->text += fmt::format(", and not what their {} adds", product_.has_minima() ? "minimum" : "offset");
     if (InFeatures()) g->text += fmt::format(" of {}", RegionWords(part_.region));
   }
 
@@ -325,8 +326,8 @@ class TermSearch {
       for (const int by : {1, -1}) {
         const std::string name = fmt::format("sums.shift={}{}", by, round ? "" : ";sums.end=0");
         push({name,
-              fmt::format("multiplies minima with the stored sums of the group {}",
-                          by > 0 ? "before" : "behind"),
+              fmt::format("multiplies {} with the stored sums of the group {}",
+                          product_.has_minima() ? "minima" : "offsets", by > 0 ? "before" : "behind"),
               "sums in their place", 0},
              WhatKind::kOtherPart, [&, by, round](int64_t i, size_t b) {
                const auto from = static_cast<int64_t>(b) - by, all = static_cast<int64_t>(n);
@@ -342,6 +343,47 @@ class TermSearch {
            return product_.scheme() == ActScheme::kQ8_1 ? double(F16ToF32(F32ToF16(static_cast<float>(sum))))
                                                         : sum;
          });
+  }
+
+  // Blocks of the input with the scale of the block, or of the token row, before or behind.
+  void LookForOtherScales() {
+    if (!IsIntegerScheme(product_.scheme()) || block() == 0 || InFeatures()) return;
+    const int64_t n_blocks = width() / block(), n = product_.n_rows();
+    std::vector<std::vector<double>> scales;
+    for (int64_t i = 0; i < n; i++) {
+      std::vector<double>& row = scales.emplace_back();
+      for (int64_t b = 0; b < n_blocks; b++)
+        row.push_back(codes::ActBlockOf(product_.Raw(i).subspan(static_cast<size_t>(b * block()),
+                                                                static_cast<size_t>(block())),
+                                        product_.scheme())
+                          .from_code);
+    }
+    for (const bool of_rows : {false, true})
+      for (const int by : {1, -1}) {
+        if ((of_rows ? n : n_blocks) < 2) continue;
+        std::vector<std::vector<double>> more;
+        for (int64_t i = 0; i < n; i++) {
+          std::vector<double>& row = more.emplace_back(static_cast<size_t>(width()));
+          for (int64_t b = 0; b < n_blocks; b++) {
+            const int64_t from_row = of_rows ? i - by : i, from = of_rows ? b : b - by;
+            if (from_row < 0 || from_row >= n || from < 0 || from >= n_blocks) continue;
+            const double own = scales[static_cast<size_t>(i)][static_cast<size_t>(b)],
+                         other = scales[static_cast<size_t>(from_row)][static_cast<size_t>(from)];
+            for (int64_t k = b * block(); own != 0 && k < (b + 1) * block(); k++)
+              row[static_cast<size_t>(k)] = product_.Values(i)[static_cast<size_t>(k)] * (other / own - 1);
+          }
+        }
+        const std::vector<double> effect = product_.EffectOfInput(more);
+        const char* which = by > 0 ? "before" : "behind";
+        Guess g{fmt::format("scales.{}={}", of_rows ? "row" : "shift", by),
+                of_rows ? fmt::format("multiplies by the scales of the token row {}", which)
+                        : fmt::format("multiplies blocks of its input by the scale of the block {}", which),
+                "scales in their place", 0};
+        g.meaning = {Where::kProduct, {Axis::kAll}, WhatKind::kOtherPart, 0};
+        for (size_t at = 0; at < effect.size(); at++)
+          g.output.push_back(static_cast<float>(double(s_.declared[at]) + effect[at]));
+        guesses_.push_back(std::move(g));
+      }
   }
 
   // The change of these terms, by every other value of the wrong part.

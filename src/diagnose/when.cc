@@ -38,8 +38,7 @@ struct Seen {
   int64_t least[2] = {LLONG_MAX, LLONG_MAX}, most[2] = {0, 0};  // tokens: of right, of wrong passes
   int64_t n_several[2] = {0, 0}, n_single[2] = {0, 0};
   int64_t least_threads[2] = {LLONG_MAX, LLONG_MAX}, most_threads[2] = {0, 0};
-  int64_t right_end = 0, least_wrong_end = LLONG_MAX;  // of positions
-  std::set<int64_t> sizes[2];                          // of passes of several tokens
+  std::set<int64_t> sizes[2];  // of passes of several tokens
 
   explicit Seen(std::span<const SeenPass> passes) {
     for (const SeenPass& p : passes) {
@@ -49,11 +48,6 @@ struct Seen {
       least[w] = std::min(least[w], p.n_tokens), most[w] = std::max(most[w], p.n_tokens);
       least_threads[w] = std::min(least_threads[w], p.threads);
       most_threads[w] = std::max(most_threads[w], p.threads);
-      if (w) {
-        least_wrong_end = std::min(least_wrong_end, p.end());
-      } else {
-        right_end = std::max(right_end, p.end());
-      }
     }
   }
   int64_t n(int w) const { return n_several[w] + n_single[w]; }
@@ -93,6 +87,20 @@ When WhenOfSize(std::span<const SeenPass> passes, const Seen& s) {
   }
   const std::vector<int64_t> divisors = DivisorsOf(passes);
   return divisors.size() == 1 ? When{WhenKind::kOddBatch, divisors.front()} : When{};
+}
+
+// The position at which the first wrong pass begins to be, where the right pass before it is its
+// neighbour and of its kind, of one token or of several: of two kinds it may be the kind. -1: none.
+int64_t PositionBetween(std::span<const SeenPass> passes) {
+  const SeenPass* wrong = nullptr;
+  int64_t right_end[2] = {0, 0};
+  for (const SeenPass& p : passes) {
+    if (!p.wrong) right_end[p.n_tokens > 1] = std::max(right_end[p.n_tokens > 1], p.end());
+    if (p.wrong && (!wrong || p.end() < wrong->end())) wrong = &p;
+  }
+  const int64_t end = std::max(right_end[0], right_end[1]);
+  const bool neighbours = wrong && end + 1 == wrong->end() && right_end[wrong->n_tokens > 1] == end;
+  return neighbours ? end : -1;
 }
 
 }  // namespace
@@ -151,8 +159,8 @@ When WhenOf(std::span<const SeenPass> passes, bool positions) {
     return {s.n_single[1] > 0 && s.sizes[1].size() >= kEnoughSizes ? WhenKind::kAlways : WhenKind::kUnknown};
   if (s.most_threads[0] < s.least_threads[1]) return {WhenKind::kThreads, s.least_threads[1]};
   const When by_size = WhenOfSize(passes, s);
-  const bool by_position = by_size.kind == WhenKind::kUnknown && s.right_end + 1 == s.least_wrong_end;
-  return by_position ? When{WhenKind::kFromPosition, s.right_end} : by_size;
+  const int64_t between = by_size.kind == WhenKind::kUnknown ? PositionBetween(passes) : -1;
+  return between >= 0 ? When{WhenKind::kFromPosition, between} : by_size;
 }
 
 std::string WhenWords(const When& when) {

@@ -44,6 +44,8 @@ TEST(WhenOf, PositionsTell) {
   EXPECT_EQ(When({Wrong(40, 0, 32), Wrong(1, 40)}, false), "unknown") << "rows that happen to be right";
   EXPECT_EQ(When({Right(7), Right(1, 7), Right(17), Wrong(40), Wrong(1, 40)}), "unknown");
   EXPECT_EQ(When({Right(7), Right(1, 7), Wrong(1, 8), Wrong(1, 9)}), "from-position:8");
+  EXPECT_EQ(When({Right(40), Right(1, 7), Wrong(1, 40), Wrong(1, 41)}), "unknown")
+      << "or decode, where it shows";
 }
 
 TEST(WhenOf, OtherTokensTellPositionsFromValues) {

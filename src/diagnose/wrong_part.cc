@@ -49,6 +49,12 @@ std::vector<Mark> MarksOf(const std::vector<int64_t>& wrong, int64_t n) {
   return marks;
 }
 
+// Ops that nothing can be wrong with at position 0: it is not rotated, and a row that sees itself alone
+// has the probability 1.
+bool IsSilentAtFirst(int32_t stage) {
+  return stages::kRotary.Contains(stage) || stage == PB_STAGE_ATTN_SCORES_SOFTMAX;
+}
+
 double ErrorAt(const Subject& s, size_t at) {
   return s.output[at] == s.declared[at] ? 0 : double(s.output[at]) - double(s.declared[at]);
 }
@@ -99,7 +105,11 @@ WrongPart FindWrongPart(const Subject& s) {
   }
   if (part.n_rows > 1 && !part.rows.empty() && !part.all_rows())
     part.some_rows = FindRegion(MarksOf(part.rows, part.n_rows), {Axis::kRows}).value_or(Region{});
-  if (part.region.axis == Axis::kAll && part.some_rows.axis == Axis::kRows) part.region = part.some_rows;
+  const bool all_but_first = part.rows_are_last() && part.rows.front() == 1;
+  const bool first_is_silent =
+      all_but_first && s.culprit->first_position == 0 && IsSilentAtFirst(s.culprit->place.stage);
+  if (part.region.axis == Axis::kAll && part.some_rows.axis == Axis::kRows && !first_is_silent)
+    part.region = part.some_rows;
   return part;
 }
 

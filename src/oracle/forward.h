@@ -79,7 +79,7 @@ class Sequence {
 
 // Applies "key=value" of a hypothesis to a config: kUnsupported with the key named when there is no
 // such variation. Keys: ffn.activation rope.pairing rope.base rope.scale rope.offset rope.dims
-// norm.eps norm.weight_offset norm.repeat act.quant quant.rounding quant.clamp quant.block
+// rope.pair_shift rope.pairs_left norm.eps_outside norm.dropped norm.eps norm.weight_offset norm.repeat act.quant quant.rounding quant.clamp quant.block
 // product.factor drop.columns drop.rows weight.transposed weight.order weight.offset weight.minimum
 // weight.cell
 // norm.centred norm.unweighted output.tied attn.scale attn.rounded mask.shift kv.shift kv.map kv.own

@@ -283,12 +283,16 @@ Rows Norm(const Rows& x, std::span<const float> weight, std::span<const float> b
       double sum = 0, squares = 0, terms = 0, mean = 0;
       for (int64_t k = 0; c.norm_centred && k < width; k++) mean += r[k] / static_cast<double>(width);
       for (int64_t k = 0; c.norm_centred && k < width; k++) r[k] -= mean;
-      for (int64_t k = 0; k < width; k++) {
+      const int64_t first = std::max<int64_t>(-c.norm_dropped, 0),
+                    end = width - std::max<int64_t>(c.norm_dropped, 0);
+      for (int64_t k = first; k < end; k++) {
         const double term = r[k] * r[k];
         sum += term, squares += sum * sum, terms += term * term;
       }
       squares = SumOfSquares(squares, terms, sum, width);
-      const double inverse = 1 / std::sqrt(sum / static_cast<double>(width) + c.norm_eps);
+      const double mean_square = sum / static_cast<double>(width);
+      const double inverse = c.norm_eps_outside ? 1 / (std::sqrt(mean_square) + c.norm_eps)
+                                                : 1 / std::sqrt(mean_square + c.norm_eps);
       scale = inverse;
       for (int64_t k = 0; k < width; k++)
         r[k] *= inverse * ((c.norm_unweighted ? 1 : weight[static_cast<size_t>(k)]) + c.norm_weight_offset);
@@ -415,9 +419,9 @@ Rows Rope(const Rows& x, int64_t first_position, const OpConfig& c, Rows* units)
     const double position = static_cast<double>(first_position + t) + c.rope_offset;
     for (int64_t start = 0; start < x.width; start += c.head_dim) {
       double* head = y.row(t) + start;
-      for (int64_t i = 0; i < half; i++) {
-        const double frequency =
-            std::pow(c.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(c.rope_dims));
+      for (int64_t i = 0; i < half - c.rope_pairs_left; i++) {
+        const double frequency = std::pow(c.rope_base, -2.0 * static_cast<double>(i + c.rope_pair_shift) /
+                                                           static_cast<double>(c.rope_dims));
         const double kept = c.yarn ? YarnKept(i, c) : 0;
         const double slowed = (1 - kept) / c.rope_scale + kept;
         const double angle = position * frequency * slowed /

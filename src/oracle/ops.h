@@ -43,9 +43,12 @@ struct OpConfig {
   int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
   // norms
   double norm_eps = 0, norm_weight_offset = 0;
-  int norm_repeat = 1;           // 0: the norm is missing
-  bool norm_centred = false;     // the mean is subtracted first (LayerNorm)
-  bool norm_unweighted = false;  // its weight is left out
+  int norm_repeat = 1;            // 0: the norm is missing
+  bool norm_centred = false;      // the mean is subtracted first (LayerNorm)
+  bool norm_unweighted = false;   // its weight is left out
+  bool norm_eps_outside = false;  // eps is added to the root, not to the mean of squares
+  // Of each row the last values that the sum of squares leaves out; below 0: the first.
+  int64_t norm_dropped = 0;
   // products
   ActQuant act_quant;
   QuantiserVariation quantiser;
@@ -64,6 +67,8 @@ struct OpConfig {
   double rope_base = 0, rope_scale = 1, rope_offset = 0;
   std::vector<float> rope_factors;  // of each pair, dividing its frequency; empty: none
   int64_t rope_dims = 0;
+  int64_t rope_pair_shift = 0;                       // the frequency is that of the pair so many further on
+  int64_t rope_pairs_left = 0;                       // of a head's pairs the last that are not rotated
   double local_rope_base = 0, local_rope_scale = 1;  // of local layers
   bool rope_exchanged = false;                       // local layers rotate as the others, and these as they
   bool rotates = true;                               // false: this layer has no rotary embedding

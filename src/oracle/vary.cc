@@ -42,6 +42,8 @@ const std::map<std::string_view, NumberField>& NumberFields() {
        [](OpConfig& c, double v) {
          c.rope_dims = std::clamp<int64_t>(static_cast<int64_t>(v), 0, c.head_dim);
        }},
+      {"rope.pair_shift", [](OpConfig& c, double v) { c.rope_pair_shift = static_cast<int64_t>(v); }},
+      {"rope.pairs_left", [](OpConfig& c, double v) { c.rope_pairs_left = static_cast<int64_t>(v); }},
       {"softmax.scale", [](OpConfig& c, double v) { c.softmax_scale = v; }},
       {"softmax.sink", [](OpConfig& c, double v) { c.softmax_sink = v; }},
       {"softmax.sinks", [](OpConfig& c, double v) { c.no_sinks = v == 0; }},
@@ -55,6 +57,8 @@ const std::map<std::string_view, NumberField>& NumberFields() {
        [](OpConfig& c, double v) { c.expert_rank = std::max<int64_t>(static_cast<int64_t>(v), 0); }},
       {"shared.gate", [](OpConfig& c, double v) { c.no_shared_gate = v == 0; }},
       {"norm.eps", [](OpConfig& c, double v) { c.norm_eps = v; }},
+      {"norm.eps_outside", [](OpConfig& c, double v) { c.norm_eps_outside = v != 0; }},
+      {"norm.dropped", [](OpConfig& c, double v) { c.norm_dropped = static_cast<int64_t>(v); }},
       {"norm.weight_offset", [](OpConfig& c, double v) { c.norm_weight_offset = v; }},
       {"norm.repeat", [](OpConfig& c, double v) { c.norm_repeat = static_cast<int>(v); }},
       {"quant.clamp", [](OpConfig& c, double v) { c.quantiser.clamp = static_cast<int>(v); }},

@@ -115,6 +115,11 @@ TEST(Vary, Norms) {
   EXPECT_DOUBLE_EQ(Norm(x, weight, {}, Varied(c, "norm.centred=1"), nullptr).v[0],
                    2);  // (2, -2) over its RMS 2, times 2
   EXPECT_DOUBLE_EQ(Norm(x, weight, {}, Varied(c, "norm.repeat=0"), nullptr).v[1], -1);
+  EXPECT_DOUBLE_EQ(Norm(x, weight, {}, Varied(c, "norm.dropped=1"), nullptr).v[1], -1 / std::sqrt(4.5) * 3);
+  EXPECT_DOUBLE_EQ(Norm(x, weight, {}, Varied(c, "norm.dropped=-1"), nullptr).v[0], 3 / std::sqrt(0.5) * 2);
+  OpConfig outside = Varied(c, "norm.eps_outside=1");
+  outside.norm_eps = 0.5;
+  EXPECT_DOUBLE_EQ(Norm(x, weight, {}, outside, nullptr).v[0], 3 / (rms + 0.5) * 2);
 }
 
 TEST(Vary, OwnCellOfTheCache) {
