@@ -129,14 +129,23 @@ template <typename M = llama_model>
 bool llama_vocab_get_add_bos(Vocab v) {
   return llama_add_bos_token(ModelOf<M>(v));
 }
-template <typename M = llama_model>
+// Where a vocabulary is no model, these two may yet take a model, and have another name for a vocabulary.
+template <typename M = llama_model, typename V = llama_vocab>
 int32_t llama_tokenize(Vocab v, const char* text, int32_t n_bytes, llama_token* tokens, int32_t capacity, bool add_special,
                        bool parse_special) {
-  return llama_tokenize(ModelOf<M>(v), text, n_bytes, tokens, capacity, add_special, parse_special);
+  const V* own = v.value;
+  if constexpr (requires { llama_vocab_tokenize(own, text, n_bytes, tokens, capacity, add_special, parse_special); })
+    return llama_vocab_tokenize(own, text, n_bytes, tokens, capacity, add_special, parse_special);
+  else
+    return llama_tokenize(ModelOf<M>(v), text, n_bytes, tokens, capacity, add_special, parse_special);
 }
-template <typename M = llama_model>
+template <typename M = llama_model, typename V = llama_vocab>
 int32_t llama_token_to_piece(Vocab v, llama_token token, char* text, int32_t capacity, int32_t skip, bool special) {
-  return llama_token_to_piece(ModelOf<M>(v), token, text, capacity, skip, special);
+  const V* own = v.value;
+  if constexpr (requires { llama_token_to_piece_vocab(own, token, text, capacity, skip, special); })
+    return llama_token_to_piece_vocab(own, token, text, capacity, skip, special);
+  else
+    return llama_token_to_piece(ModelOf<M>(v), token, text, capacity, skip, special);
 }
 
 // Contexts.
@@ -169,6 +178,17 @@ template <typename Params>
 void SetNoPerf(Params* params) {
   if constexpr (requires { params->no_perf; }) params->no_perf = true;
 }
+// Several ops in one, where they can be had one by one, and a graph that stays for the next pass. Returns whether there was any.
+template <typename Params>
+bool SetUnfused(Params* params) {
+  bool any = false;
+  if constexpr (requires { params->fused_up_gate; }) any = true, params->fused_up_gate = false;
+  if constexpr (requires { params->fused_moe_up_gate; }) any = true, params->fused_moe_up_gate = false;
+  if constexpr (requires { params->fused_mmad; }) any = true, params->fused_mmad = false;
+  if constexpr (requires { params->rope_cache; }) params->rope_cache = false;
+  if constexpr (requires { params->graph_reuse; }) params->graph_reuse = false;
+  return any;
+}
 
 // Ops that some graphs have; GGML_OP_COUNT, which no node is, where the headers do not know them.
 #define PB_OP(constant, name)                                      \
@@ -185,6 +205,8 @@ PB_OP(kOpGlu, GGML_OP_GLU)
 PB_OP(kOpSetRows, GGML_OP_SET_ROWS)
 PB_OP(kOpTopK, GGML_OP_TOP_K)
 PB_OP(kOpAddId, GGML_OP_ADD_ID)
+PB_OP(kOpFusedRmsNorm, GGML_OP_FUSED_RMS_NORM)
+PB_OP(kOpFusedMulUnary, GGML_OP_FUSED_MUL_UNARY)
 #undef PB_OP
 
 // The gated op over two tensors, as another one does it; null: there is none.
@@ -192,6 +214,21 @@ template <typename T = ggml_tensor>
 T* GluSplitAs(ggml_context* context, T* a, T* b, const T* like) {
   if constexpr (requires { ggml_glu_split(context, a, b, ggml_get_glu_op(like)); })
     return ggml_glu_split(context, a, b, ggml_get_glu_op(like));
+  else
+    return nullptr;
+}
+// Activation and product in one op, and a norm with its weight; null: there are none.
+template <typename T = ggml_tensor>
+T* FusedMulUnaryAs(ggml_context* context, T* gate, T* up, const T* like) {
+  if constexpr (requires { ggml_fused_mul_unary(context, gate, up, GGML_UNARY_OP_SILU); })
+    return ggml_fused_mul_unary(context, gate, up, static_cast<ggml_unary_op>(like->op_params[0]));
+  else
+    return nullptr;
+}
+template <typename T = ggml_tensor>
+T* FusedRmsNorm(ggml_context* context, T* x, T* weight) {
+  if constexpr (requires { ggml_fused_rms_norm(context, x, weight, 0.0f); })
+    return ggml_fused_rms_norm(context, x, weight, 0.0f);
   else
     return nullptr;
 }

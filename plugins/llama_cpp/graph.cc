@@ -181,13 +181,22 @@ class Mapper {
     for (const Alternative& a : rule.alternatives) {
       if (const Node* node = Find(a.base, layer, a.op); node && Serves(*node, rule.stage)) return {node, {}};
     }
-    // Some architectures leave these without a name; the graph's edges tell them.
+    // Some architectures leave these without a name; weights and the graph's edges tell them.
+    if (stages::kLayerProducts.Contains(rule.stage))
+      if (const Node* node = FindProduct(rule.stage, layer)) return {node, {}};
     if (rule.stage == PB_STAGE_ATTN_OUT) return {FindAttentionOutput(layer), {}};
     if (rule.stage == PB_STAGE_ATTN_RESIDUAL) return {FindAttentionSum(layer), {}};
     if (rule.stage == PB_STAGE_FFN_POST_NORM) return {FindFfnPostNorm(layer), {}};
-    // A layer without rotary embedding: what would be rotated.
-    if (rule.stage == PB_STAGE_Q_ROPE) return FindUnrotated(PB_STAGE_Q_NORM, PB_STAGE_Q_PROJ, layer);
-    if (rule.stage == PB_STAGE_K_ROPE) return FindUnrotated(PB_STAGE_K_NORM, PB_STAGE_K_PROJ, layer);
+    if (rule.stage == PB_STAGE_Q_ROPE) return FindRotated(PB_STAGE_Q_NORM, PB_STAGE_Q_PROJ, layer);
+    if (rule.stage == PB_STAGE_K_ROPE) return FindRotated(PB_STAGE_K_NORM, PB_STAGE_K_PROJ, layer);
+    if (rule.stage == PB_STAGE_FFN_GATED) return {FindGated(PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, layer), {}};
+    if (rule.stage == PB_STAGE_EXPERT_GATED) return {FindGated(PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, layer), {}};
+    return {};
+  }
+
+  Found FindStage(pb_stage stage, int layer) const {
+    for (const StageRule& rule : Table())
+      if (rule.stage == stage) return FindAny(rule, layer);
     return {};
   }
 
@@ -196,7 +205,13 @@ class Mapper {
   bool Serves(const Node& node, pb_stage stage) const {
     const bool has_experts = Find("ffn_moe_out", node.layer, GGML_OP_ADD) || Find("ffn_moe_out", node.layer, GGML_OP_CONT);
     if (stage == PB_STAGE_FFN_OUT) return has_experts;
-    if (stage == PB_STAGE_DOWN_PROJ && node.base == "ffn_out" && node.op == GGML_OP_ADD) return !has_experts;
+    if (stage == PB_STAGE_DOWN_PROJ && node.base == "ffn_out" && node.op == GGML_OP_ADD && has_experts) return false;
+    // What is added behind a product is its bias, and not the residual.
+    if (stages::kLayerProducts.Contains(stage) && (node.op == GGML_OP_ADD || node.op == GGML_OP_MUL))
+      return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE;
+    // A norm's last op adds its bias: a sum of this name is what some engine calls the norm's input.
+    if (stages::Of(stage).group == stages::Group::kNorm && node.op == GGML_OP_ADD)
+      return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE;
     if (node.base != "attn_post_norm") return true;
     const ggml_tensor* norm = SkipViews(node.tensor->src[0]);
     const Node* read = norm ? NodeOf(SkipChoice(norm->src[0])) : nullptr;
@@ -214,6 +229,20 @@ class Mapper {
       if (context && node.op == GGML_OP_MUL_MAT && !IsTurn(node.tensor, "attn_inp_v_rot") &&
           SkipViews(node.tensor->src[1]) == SkipViews(context->tensor))
         at = &node;
+    return WithBias(at);
+  }
+
+  // The product of a stage's weight, by the weight's name.
+  const Node* FindProduct(pb_stage stage, int layer) const {
+    if (!stages::Of(stage).weight.tensor) return nullptr;
+    const std::string weight = stages::TensorName(stage, layer);
+    for (const Node& node : nodes_)
+      if (node.op == GGML_OP_MUL_MAT && weight == node.tensor->src[0]->name) return WithBias(&node);
+    return nullptr;
+  }
+
+  // A product, or the last of what adds its bias and multiplies its scale; null: of none.
+  const Node* WithBias(const Node* at) const {
     for (const Node* next = at; next;) {
       at = next, next = nullptr;
       for (const Node& node : nodes_)
@@ -234,14 +263,43 @@ class Mapper {
     return nullptr;
   }
 
-  // Of layers that do not rotate, in a graph of which some do.
-  Found FindUnrotated(pb_stage norm, pb_stage product, int layer) const {
-    if (std::none_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.op == GGML_OP_ROPE; })) return {};
-    for (const pb_stage stage : {norm, product})
-      for (const StageRule& rule : Table())
-        if (rule.stage == stage)
-          if (const Found found = FindAny(rule, layer); found.node) return found;
+  // What rotates queries or keys, whatever its name; of layers that do not rotate, in a graph of which some do, what would be rotated.
+  Found FindRotated(pb_stage norm, pb_stage product, int layer) const {
+    const auto rotates = [](const Node& n) { return n.op == GGML_OP_ROPE; };
+    if (std::none_of(nodes_.begin(), nodes_.end(), rotates)) return {};
+    for (const pb_stage stage : {norm, product}) {
+      const Found found = FindStage(stage, layer);
+      if (!found.node) continue;
+      const size_t offset = static_cast<size_t>(found.columns.first) * sizeof(float);
+      for (const Node& node : nodes_) {
+        const ggml_tensor* read = node.tensor->src[0];
+        if (rotates(node) && SkipViews(read) == found.node->tensor &&
+            (found.columns.n == 0 || read->view_offs - found.node->tensor->view_offs == offset))
+          return {&node, {}};
+      }
+      return found;
+    }
     return {};
+  }
+
+  // Activation and product in one op, which has no name.
+  const Node* FindGated(pb_stage gate, pb_stage up, int layer) const {
+    const Found found[] = {FindStage(gate, layer), FindStage(up, layer)};
+    if (!found[0].node || !found[1].node) return nullptr;
+    for (const Node& node : nodes_)
+      if (node.op == kOpFusedMulUnary && SkipViews(node.tensor->src[0]) == found[0].node->tensor &&
+          SkipViews(node.tensor->src[1]) == found[1].node->tensor)
+        return &node;
+    return nullptr;
+  }
+
+  // A norm that is one op with its weight, which tells whose it is; its name may be its input's.
+  const Node* FindFusedNorm(pb_stage stage, int layer) const {
+    if (!stages::Of(stage).weight.tensor) return nullptr;
+    const std::string weight = stages::TensorName(stage, layer);
+    for (const Node& node : nodes_)
+      if (node.op == kOpFusedRmsNorm && node.tensor->src[1] && weight == node.tensor->src[1]->name) return &node;
+    return nullptr;
   }
 
   // The sum of that and what enters the layer.
@@ -293,6 +351,7 @@ class Mapper {
       case PB_STAGE_EXPERT_WEIGHTS:
         return {FindChosenSoftmax(layer), {}};
       default:
+        if (stages::Of(rule.stage).group == stages::Group::kNorm) return {FindFusedNorm(rule.stage, layer), {}};
         return {};
     }
   }
@@ -478,7 +537,7 @@ class Mapper {
     if (stages::kActivations.Contains(stage)) {
       const bool of_experts = stage == PB_STAGE_EXPERT_ACT;
       for (const Node& node : nodes_) {
-        if (node.op == kOpGlu && (node.base.rfind("ffn_moe", 0) == 0) == of_experts)
+        if ((node.op == kOpGlu || node.op == kOpFusedMulUnary) && (node.base.rfind("ffn_moe", 0) == 0) == of_experts)
           return "the op " + node.op_name + " computes activation and product together";
       }
     }
@@ -584,7 +643,8 @@ class Mapper {
     for (const Node& node : nodes_) {
       const ggml_tensor* t = node.tensor;
       if (node.op == GGML_OP_FLASH_ATTN_EXT) seen.flash = true;
-      if ((node.op == GGML_OP_RMS_NORM || node.op == GGML_OP_NORM) && seen.norm_eps == 0) seen.norm_eps = FloatParam(t, 0);
+      if ((node.op == GGML_OP_RMS_NORM || node.op == GGML_OP_NORM || node.op == kOpFusedRmsNorm) && seen.norm_eps == 0)
+        seen.norm_eps = FloatParam(t, 0);
       if (node.op == GGML_OP_ROPE) ObserveRope(t);
       if (node.op == GGML_OP_MUL && node.base == "Qcur_normed")
         seen.norms_rows = t->ne[0] != dims_.head_dim;
@@ -626,6 +686,13 @@ class Mapper {
         if (node.op_name == op_name) return activation;
       return node.op_name;
     }
+    if (node.op == kOpFusedMulUnary) {
+      const auto op = static_cast<ggml_unary_op>(node.tensor->op_params[0]);
+      return op == GGML_UNARY_OP_SILU   ? "silu"
+             : op == GGML_UNARY_OP_RELU ? "relu"
+             : op == GGML_UNARY_OP_GELU ? "gelu_tanh"
+                                        : ggml_unary_op_name(op);
+    }
     if (node.base == "ffn_sqr(relu)") return "relu2";
     if (node.base == "ffn_silu") return "silu";
     return "";
@@ -639,6 +706,15 @@ class Mapper {
 };
 
 }  // namespace
+
+std::string KeyName(const ggml_tensor* tensor) {
+  if (tensor->op == kOpFusedMulUnary) return KeyName(SkipViews(tensor->src[0]));
+  const ggml_tensor* weight = tensor->op == GGML_OP_MUL_MAT     ? tensor->src[0]
+                              : tensor->op == kOpFusedRmsNorm ? tensor->src[1]
+                                                              : nullptr;
+  const bool named = weight && weight->op == GGML_OP_NONE && std::strstr(weight->name, ".weight");
+  return named ? weight->name : tensor->name;
+}
 
 std::string NodeKey(std::string_view name, std::string_view op, int occurrence) {
   std::string key(name);
@@ -676,8 +752,9 @@ const ggml_tensor* SkipViews(const ggml_tensor* tensor) {
 void GraphRecorder::Add(const ggml_tensor* tensor) {
   Node node{tensor, tensor->name, "", -1, tensor->op, ggml_op_desc(tensor), 0, ""};
   SplitName(node.name, &node.base, &node.layer);
-  node.occurrence = occurrences_[node.name + "|" + node.op_name]++;
-  node.key = NodeKey(node.name, node.op_name, node.occurrence);
+  const std::string name = KeyName(tensor);
+  node.occurrence = occurrences_[name + "|" + node.op_name]++;
+  node.key = NodeKey(name, node.op_name, node.occurrence);
   nodes_.push_back(std::move(node));
 }
 

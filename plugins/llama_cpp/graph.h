@@ -80,6 +80,10 @@ struct Node {
 
 // "Qcur-0|ROPE|0": names repeat within a graph, so op and occurrence (from 0) belong to the key.
 std::string NodeKey(std::string_view name, std::string_view op, int occurrence);
+// What tells a node from others of its op in graphs of every number of tokens: the weight that it reads, where it is a product or a
+// norm of one, "blk.0.attn_q.weight", as some engines leave such a node without a name, or give it another where rows are chosen; else
+// its name.
+std::string KeyName(const ggml_tensor* tensor);
 // "Qcur-12" -> ("Qcur", 12); no number: layer -1.
 void SplitName(std::string_view name, std::string* base, int* layer);
 // Shows memory in another shape; computes nothing.

@@ -184,6 +184,8 @@ class Replayer {
         return ggml_mul_mat(c, step.src[0], Rows(0));
       case GGML_OP_RMS_NORM:
         return ggml_rms_norm(c, Rows(0), 0);
+      case kOpFusedRmsNorm:
+        return FusedRmsNorm(c, Rows(0), step.src[1]);
       case GGML_OP_ROPE:
         return Rope(step);
       case GGML_OP_NORM:
@@ -198,6 +200,8 @@ class Replayer {
         return ggml_add(c, Rows(0), Rows(1));
       case kOpGlu:
         return GluSplitAs(c, Rows(0), Rows(1), &step);
+      case kOpFusedMulUnary:
+        return FusedMulUnaryAs(c, Rows(0), Rows(1), &step);
       default:
         return nullptr;
     }

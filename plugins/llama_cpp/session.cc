@@ -46,6 +46,7 @@ llama_context_params ContextParams(const Settings& s, pb_session* session) {
   SetFlash(&params, static_cast<int>(s.flash));
   params.type_k = params.type_v = s.kv_type;
   SetNoPerf(&params);
+  SetUnfused(&params);
   using Answer = decltype(params.cb_eval(nullptr, false, nullptr));
   params.cb_eval = [](ggml_tensor* t, bool ask, void* user) { return Answer(EvalCallback(t, ask, user)); };
   params.cb_eval_user_data = session;

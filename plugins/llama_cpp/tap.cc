@@ -80,8 +80,9 @@ void Identify(pb_session* s, const ggml_tensor* t) {
   Pass& pass = s->pass;
   pass.native_name = t->name;
   pass.op = ggml_op_desc(t);
-  const int occurrence = pass.occurrences[pass.native_name + "|" + pass.op]++;
-  pass.key = NodeKey(pass.native_name, pass.op, occurrence);
+  const std::string name = KeyName(t);
+  const int occurrence = pass.occurrences[name + "|" + pass.op]++;
+  pass.key = NodeKey(name, pass.op, occurrence);
   const auto found = s->map.rules.find(pass.key);
   pass.rules = found == s->map.rules.end() ? nullptr : &found->second;
   pass.want.assign(pass.rules ? pass.rules->size() : 1, 0);

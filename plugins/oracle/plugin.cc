@@ -19,6 +19,7 @@ struct Options {
   ModelOptions model;
   ActQuant act_quant;
   bool kv_f16 = true;
+  std::optional<bool> attention_rounded;  // queries and probabilities; nothing: as the cache is
   int threads = 1;
   int64_t n_ctx = 0;  // 0: no limit but memory
   // LongRoPE: which factors count; none: what n_ctx, or the trained context, decides.
@@ -47,6 +48,10 @@ Status Apply(std::string_view key, std::string_view value, Options& o) {
     if (value != "f16" && value != "f32")
       return MakeError(Code::kUnsupported, "kv.type={}: f16 and f32 are offered", value);
     o.kv_f16 = value == "f16";
+  } else if (key == "attn.rounded") {
+    if (value != "yes" && value != "no")
+      return MakeError(Code::kUsage, "attn.rounded={}: yes or no is expected", value);
+    o.attention_rounded = value == "yes";
   } else if (key == "attn.flash") {
     if (value != "off")
       return MakeError(Code::kUnsupported, "attn.flash={}: this engine computes attention in full", value);
@@ -114,14 +119,20 @@ class OracleSession : public plugin::Session {
  public:
   OracleSession(std::shared_ptr<const Model> model, const Options& o)
       : options_(o),
-        ops_(model, OpConfig::Declare(model->params(), o.act_quant, o.kv_f16, o.LongRope(model->params())),
-             o.threads),
+        ops_(model, ConfigOf(*model, o), o.threads),
         sequence_(ops_) {}
+
+  static OpConfig ConfigOf(const Model& model, const Options& o) {
+    OpConfig c = OpConfig::Declare(model.params(), o.act_quant, o.kv_f16, o.LongRope(model.params()));
+    c.attention_f16 = o.attention_rounded.value_or(c.attention_f16);
+    return c;
+  }
 
   void Facts(const plugin::FactSink& f) const override {
     f.Add("act.quant", options_.act_quant.Text(), "set");
     f.Add("kv.type", options_.kv_f16 ? "f16" : "f32", "set");
     f.Add("attn.flash", "off", "observed");
+    if (options_.attention_rounded) f.Add("attn.rounded", *options_.attention_rounded ? "yes" : "no", "set");
     const HyperParameters& p = ops_.model().params();
     if (!p.rope_stretch.long_factors.empty())
       f.Add("rope.factors", options_.LongRope(p) ? "long" : "short", options_.long_rope ? "set" : "default");

@@ -178,7 +178,7 @@ Status OpJudge::Judge(diagnose::Culprit& op, const host::TensorRef& tensor) {
 
 std::string OpJudge::OtherRounding(const diagnose::Culprit& op) const {
   if (strict_) return "";
-  if (op.place.stage == PB_STAGE_ATTN_CONTEXT)
+  if (op.place.stage == PB_STAGE_ATTN_SCORES || op.place.stage == PB_STAGE_ATTN_CONTEXT)
     return host::FactText(arbiter_.session(), "kv.type") == "f16" ? "attn.rounded=0" : "";
   const auto of = codes::ClassAt(arbiter_.model(), op.place.stage, op.place.layer);
   const auto seen = of ? std::ranges::find(seen_, *of, &codes::ClassPrecision::of) : seen_.end();
@@ -194,8 +194,9 @@ Result<bool> OpJudge::IsOtherwiseRounded(const diagnose::Culprit& op, std::span<
   if (!found.agrees) return false;
   if (out_->run.token_errors) KeepTokens(op, output, expected, found.row);
   found.row.explained_by_precision = true;
-  found.row.explanation = op.place.stage == PB_STAGE_ATTN_CONTEXT ? "its probabilities are not rounded to f16"
-                                                                  : "its input is rounded by " + rounding;
+  found.row.explanation = op.place.stage == PB_STAGE_ATTN_SCORES    ? "its queries are not rounded to f16"
+                          : op.place.stage == PB_STAGE_ATTN_CONTEXT ? "its probabilities are not rounded to f16"
+                                                                    : "its input is rounded by " + rounding;
   rows_.push_back(std::move(found.row));
   return true;
 }

@@ -1,4 +1,5 @@
-// The part of a context that rounding of probabilities makes, against sums by hand.
+// The parts of scores and of a context that rounding of queries and of probabilities makes, against
+// sums by hand.
 #include "codes/attention_rounding.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +19,7 @@ host::PointRef Point(int32_t stage, int32_t layer, int32_t first_position) {
 TEST(AttentionRounding, WeighsTheCachedValuesOfAllPositionsByTheStepsOfTheirProbabilities) {
   stages::ModelShape shape;
   shape.n_heads = 2, shape.n_kv_heads = 1, shape.head_dim = 2;
-  AttentionRounding rounding(shape);
+  AttentionRounding rounding(shape, 1, false);
   rounding.OnPoint(Point(PB_STAGE_V_PROJ, 0, 0), std::vector<float>{2, -4});
   // 1 + 2^-12 is stored as 1 in an f16 cache.
   rounding.OnPoint(Point(PB_STAGE_V_PROJ, 0, 1), std::vector<float>{1 + 0x1p-12f, 8});
@@ -29,10 +30,31 @@ TEST(AttentionRounding, WeighsTheCachedValuesOfAllPositionsByTheStepsOfTheirProb
   for (size_t i = 0; i < 4; i++) EXPECT_NEAR(found[i], wanted[i], 1e-10) << i;
 }
 
+TEST(AttentionRounding, MultipliesTheCachedKeysByTheStepsOfTheirQueries) {
+  stages::ModelShape shape;
+  shape.n_heads = 2, shape.n_kv_heads = 1, shape.head_dim = 2;
+  for (const bool of_queries : {false, true}) {  // half of a value in f16 is half of it
+    AttentionRounding rounding(shape, 0.5, of_queries);
+    rounding.OnPoint(Point(PB_STAGE_K_ROPE, 0, 0), std::vector<float>{2, -4});
+    rounding.OnPoint(Point(PB_STAGE_Q_ROPE, 0, 1), std::vector<float>{0.1f, 0.3f, 0.5f, 0.1f});
+    rounding.OnPoint(Point(PB_STAGE_K_ROPE, 0, 1), std::vector<float>{1 + 0x1p-12f, 8});
+    const std::vector<float> found = rounding.OfScores(0, 1, 1);
+    ASSERT_EQ(found.size(), 4u);
+    const double wanted[] = {kTenth * 2 + kThreeTenths * -4, kTenth + kThreeTenths * 8, kTenth * -4, kTenth * 8};
+    for (size_t i = 0; i < 4; i++) EXPECT_NEAR(found[i], wanted[i] / 2, 1e-10) << i;
+    EXPECT_TRUE(rounding.OfScores(1, 1, 1).empty());  // another layer
+    EXPECT_TRUE(rounding.OfScores(0, 0, 1).empty());  // a position less
+  }
+  AttentionRounding capped(shape, 0, false);
+  capped.OnPoint(Point(PB_STAGE_Q_ROPE, 0, 0), std::vector<float>{0.1f, 0.3f, 0.5f, 0.1f});
+  capped.OnPoint(Point(PB_STAGE_K_ROPE, 0, 0), std::vector<float>{2, -4});
+  EXPECT_TRUE(capped.OfScores(0, 0, 1).empty());
+}
+
 TEST(AttentionRounding, SaysNothingOfWhatItDidNotSee) {
   stages::ModelShape shape;
   shape.n_heads = shape.n_kv_heads = shape.head_dim = 1;
-  AttentionRounding rounding(shape);
+  AttentionRounding rounding(shape, 1, false);
   rounding.OnPoint(Point(PB_STAGE_V_PROJ, 0, 0), std::vector<float>{1});
   rounding.OnPoint(Point(PB_STAGE_ATTN_SCORES_SOFTMAX, 0, 0), std::vector<float>{1});
   EXPECT_EQ(rounding.OfContext(0, 0, 1).size(), 1u);

@@ -173,8 +173,11 @@ void CodeExplainer::ByCodes(const drive::PointPair& pair, const ProductWeights& 
 }
 
 void CodeExplainer::ByAttention(const drive::PointPair& pair) const {
-  const std::vector<float> rounding =
-      attention_->OfContext(pair.point.layer, pair.point.first_position, pair.shape[0]);
+  const bool of_scores = pair.point.stage == PB_STAGE_ATTN_SCORES;
+  const auto& [layer, first, n_rows] =
+      std::tuple(pair.point.layer, pair.point.first_position, pair.shape[0]);
+  const std::vector<float> rounding = of_scores ? attention_->OfScores(layer, first, n_rows)
+                                                : attention_->OfContext(layer, first, n_rows);
   if (rounding.size() != pair.candidate.size()) return;
   for (const int side : {0, 1}) {
     std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
@@ -183,9 +186,9 @@ void CodeExplainer::ByAttention(const drive::PointPair& pair) const {
     if (!rest) continue;
     pair.row->explained_by_precision = true;
     pair.row->explanation = fmt::format(
-        "the {} rounds its probabilities to f16, the {} does not; but for that the error is {:.1e}, bound {}",
-        side == 0 ? "candidate" : "reference", side == 0 ? "reference" : "candidate", rest->rel_l2,
-        compare::BoundText(rest->bound));
+        "the {} rounds its {} to f16, the {} does not; but for that the error is {:.1e}, bound {}",
+        side == 0 ? "candidate" : "reference", of_scores ? "queries" : "probabilities",
+        side == 0 ? "reference" : "candidate", rest->rel_l2, compare::BoundText(rest->bound));
     return;
   }
 }
@@ -339,7 +342,8 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
   if (pair.point.stage == PB_STAGE_EXPERT_IDS && row.bound_ratio > 1 && finite) ByTie(pair);
   if (stages::kExpertProducts.Contains(pair.point.stage) && row.bound_ratio > 1 && finite)
     ByExperts(pair);
-  if (attention_ && pair.point.stage == PB_STAGE_ATTN_CONTEXT && row.bound_ratio > 1 && finite)
+  const bool attends = pair.point.stage == PB_STAGE_ATTN_SCORES || pair.point.stage == PB_STAGE_ATTN_CONTEXT;
+  if (attention_ && attends && row.bound_ratio > 1 && finite)
     ByAttention(pair);
   const bool activates = pair.point.stage == PB_STAGE_FFN_ACT || pair.point.stage == PB_STAGE_FFN_GATED;
   if (activates && row.bound_ratio > 1 && activation && activation->value == Activation::kGeluTanh)

@@ -35,7 +35,7 @@ class CodeExplainer {
   CodeExplainer(std::shared_ptr<const Model> model, const SchemeCheck* check,
                 std::vector<PrecisionDifference>* differences = nullptr, bool attention = false)
       : model_(std::move(model)), check_(check), differences_(differences), inputs_(*model_) {
-    if (attention) attention_.emplace(model_->params().shape());
+    if (attention) attention_.emplace(RoundingOf(model_->params()));
   }
 
   void OnPair(const drive::PointPair& pair);
@@ -53,7 +53,8 @@ class CodeExplainer {
                      const std::function<void(ActScheme)>& take_steps);
   void ByCodes(const drive::PointPair& pair, const ProductWeights& product,
                std::span<const float> input) const;
-  // The context, where one engine rounds its probabilities to f16 and the other does not.
+  // Scores or context, where one engine rounds its queries or probabilities to f16 and the other does
+  // not.
   void ByAttention(const drive::PointPair& pair) const;
   // The chosen experts, where other ids' logits lie within rounding of each other.
   void ByTie(const drive::PointPair& pair) const;

@@ -149,11 +149,21 @@ class LocalCheck {
                        [](const Setting& s) { return s.key == "kv.type" && s.value == "f16"; });
   }
 
+  // One alone shows no habit of an engine, as with products of weights.
+  void AddAttention(size_t n, const char* one, const char* many, const char* rounded) {
+    if (n == 0) return;
+    verdict_->reasons.push_back(
+        {n > 1 ? Outcome::kMatch : Outcome::kDrift, ReasonCode::kPrecisionDiffers,
+         fmt::format("{} {} of {} that one side rounds to f16, as its cache is, and the other does not; "
+                     "each is right by its own",
+                     n, n == 1 ? fmt::format("{} is", one) : fmt::format("{} are", many), rounded)});
+  }
+
   void CheckBounds() {
     const PointRow* first = nullptr;
     const PointRow* tied = nullptr;
     int64_t n_non_finite = 0, n_tied = 0;
-    Points all, above_bound, before, explained, attention;  // of a point in pieces each piece is a row
+    Points all, above_bound, before, explained, scores, contexts;  // of a point in pieces each piece is a row
     double worst_ratio = 0;
     for (const PointRow* p : order_) {
       all.insert(KeyOf(*p));
@@ -161,7 +171,8 @@ class LocalCheck {
       if (IsNonFinite(*p) || !(p->bound > 0)) continue;
       bool above = p->is_defect();
       if (p->explained_by_codes) explained.insert(KeyOf(*p));
-      if (p->explained_by_precision && p->stage == PB_STAGE_ATTN_CONTEXT) attention.insert(KeyOf(*p));
+      if (p->explained_by_precision && p->stage == PB_STAGE_ATTN_SCORES) scores.insert(KeyOf(*p));
+      if (p->explained_by_precision && p->stage == PB_STAGE_ATTN_CONTEXT) contexts.insert(KeyOf(*p));
       if (p->explained_by_tie && n_tied++ == 0) tied = p;
       if (!p->above_bound()) worst_ratio = std::max(worst_ratio, p->bound_ratio);
       if (above) above_bound.insert(KeyOf(*p));
@@ -175,14 +186,8 @@ class LocalCheck {
               "{} points differ by codes, scales or sums of activations on a rounding boundary and by "
               "nothing else",
               explained.size()));
-    // One alone shows no habit of an engine, as with products of weights.
-    if (!attention.empty())
-      verdict_->reasons.push_back(
-          {attention.size() > 1 ? Outcome::kMatch : Outcome::kDrift, ReasonCode::kPrecisionDiffers,
-           fmt::format(
-               "{} attention context{} of probabilities that one side rounds to f16, as its cache is, "
-               "and the other does not; each is right by its own",
-               attention.size(), attention.size() == 1 ? " is" : "s are")});
+    AddAttention(scores.size(), "tensor of attention scores", "tensors of attention scores", "queries");
+    AddAttention(contexts.size(), "attention context", "attention contexts", "probabilities");
     if (tied)
       Add(ReasonCode::kNearTie,
           fmt::format("{}: {}{}", PointName(tied->stage, tied->layer), tied->explanation,

@@ -99,6 +99,17 @@ bool FusedSumsRound(const Evidence& evidence, const LocalEvidence& local) {
   });
 }
 
+}  // namespace
+
+bool AttentionRoundsDifferently(const LocalEvidence& local) {
+  return std::any_of(local.points.begin(), local.points.end(), [](const PointRow& p) {
+    return p.explained_by_precision &&
+           (p.stage == PB_STAGE_ATTN_SCORES || p.stage == PB_STAGE_ATTN_CONTEXT);
+  });
+}
+
+namespace {
+
 // `local` may be null: then nothing but the logits was compared.
 Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
   Verdict verdict;
@@ -126,8 +137,10 @@ Verdict Judge(Evidence* evidence, const LocalEvidence* local) {
     // Where the engines round differently, logits beyond the noise must lie within what that makes
     // of them; ops that were not seen have that limit, too.
     const bool fused_sums = ops && ops->all_shown_are_right && FusedSumsRound(*evidence, *local);
+    const bool products_or_attention =
+        PrecisionDiffers(*evidence) || (local && AttentionRoundsDifferently(*local));
     const bool rounds_differently =
-        fused_sums || (PrecisionDiffers(*evidence) && (!ops || ops->all_shown_are_right));
+        fused_sums || (products_or_attention && (!ops || ops->all_shown_are_right));
     const bool drifts = rounds_differently || (ops && ops->all_seen_and_right);
     const Outcome beyond_noise = drifts ? Outcome::kDrift : Outcome::kDiverged;
     CheckLogits(evidence, beyond_noise, &verdict);

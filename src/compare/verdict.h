@@ -158,6 +158,8 @@ Reason ReasonOf(const SettingDifference& difference);
 // Whether one engine computes attention as one op and the other does not, as far as both tell
 // (attn.flash).
 bool AttentionDiffers(const std::vector<Setting>& candidate, const std::vector<Setting>& reference);
+// Whether scores or contexts are right but for queries or probabilities that one engine rounds to f16.
+bool AttentionRoundsDifferently(const LocalEvidence& local);
 // What rounding of fused attention may add: so many times the limits on KL, and the root of it
 // times that on gaps. Measured:
 // docs/numerics.md, "Fused attention".

@@ -577,7 +577,8 @@ void CrossvalRun::Judge() {
         act_quant[side] = codes::ObservedOfPrefill(*told, precision_.classes[side]).Text();
     }
     const bool f16_attention = out_.verdict.Has(compare::ReasonCode::kFusedAttention);
-    evidence_.effect = PredictEffect(request_, out_, *model_, act_quant, f16_attention);
+    const bool attention = local_ && compare::AttentionRoundsDifferently(*local_);
+    evidence_.effect = PredictEffect(request_, out_, *model_, act_quant, f16_attention, attention);
     judge();
     if (evidence_.effect && evidence_.effect->why_none.empty()) out_.effect = evidence_.effect;
   }

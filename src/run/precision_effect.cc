@@ -96,11 +96,15 @@ Result<drive::RowStore> EvaluateDisturbed(drive::Participant& arbiter, const hos
 }
 
 Status Add(drive::Participant& arbiter, const std::string (&act_quant)[2], bool f16_attention,
-           const drive::Sequence& sequence, compare::PrecisionEffect* effect) {
-  const host::Settings first = {{"act.quant", act_quant[0]}};
+           bool unrounded_attention, const drive::Sequence& sequence, compare::PrecisionEffect* effect) {
+  host::Settings first = {{"act.quant", act_quant[0]}}, second = {{"act.quant", act_quant[1]}};
+  if (unrounded_attention) {
+    drive::PutSetting(first, "attn.rounded", "no");
+    drive::PutSetting(second, "attn.rounded", "yes");
+  }
   PB_ASSIGN(drive::RowStore candidate, f16_attention ? EvaluateDisturbed(arbiter, first, sequence)
                                                      : drive::EvaluateAll(arbiter, first, sequence));
-  PB_ASSIGN(drive::RowStore reference, drive::EvaluateAll(arbiter, {{"act.quant", act_quant[1]}}, sequence));
+  PB_ASSIGN(drive::RowStore reference, drive::EvaluateAll(arbiter, second, sequence));
   for (int64_t i = 0; i < candidate.n_rows(); i++) {
     PB_ASSIGN(compare::LogitsRow row, compare::CompareLogits(candidate.Row(i), reference.Row(i)));
     if (!row.finite) return MakeError(Code::kEngine, "the arbiter's logits are not finite");
@@ -116,7 +120,7 @@ Status Add(drive::Participant& arbiter, const std::string (&act_quant)[2], bool 
 
 compare::PrecisionEffect PredictEffect(const Request& request, const Comparison& comparison,
                                        const Model& model, const std::string (&act_quant)[2],
-                                       bool f16_attention) {
+                                       bool f16_attention, bool unrounded_attention) {
   compare::PrecisionEffect effect;
   if (!request.arbiter) return effect.why_none = "there is no arbiter to predict it", effect;
   drive::EngineRecord record;
@@ -134,7 +138,7 @@ compare::PrecisionEffect PredictEffect(const Request& request, const Comparison&
     sequence.n_prefill = static_cast<int32_t>(sequence.tokens.size());
     if (request.progress)
       request.progress("effect of precision", effect.n_positions, effect.n_positions + left);
-    status = Add(arbiter, act_quant, f16_attention, sequence, &effect);
+    status = Add(arbiter, act_quant, f16_attention, unrounded_attention, sequence, &effect);
     left -= sequence.n_prefill;
   }
   if (!status.ok()) effect.why_none = status.error().message;

@@ -14,10 +14,11 @@ namespace pb::run {
 
 // Evaluates the prompts with their decode steps under act_quant[0] and act_quant[1] (candidate,
 // reference), as many positions as a budget of multiply-adds allows; `f16_attention`: and the one with
-// its attention's context disturbed as sums in f16 do. What goes wrong is the result's why_none.
+// its attention's context disturbed as sums in f16 do; `unrounded_attention`: and the one without rounding
+// queries and probabilities to f16, as the other does. What goes wrong is the result's why_none.
 compare::PrecisionEffect PredictEffect(const Request& request, const Comparison& comparison,
                                        const Model& model, const std::string (&act_quant)[2],
-                                       bool f16_attention);
+                                       bool f16_attention, bool unrounded_attention);
 
 }  // namespace pb::run
 
