@@ -125,7 +125,7 @@ class Activation(Diagnose):
             d = self.expect_diagnosis(result, "candidate", 0, stage, named)
             for h in d["hypotheses"]:
                 self.assertGreater(h["of_rows"], 12)
-                whole = h["restores"] or h["name"].startswith(("factor", "bias", "zero", "rows", "drop.rows"))
+                whole = h["restores"] or h["name"].startswith(("factor", "bias", "zero", "rows", "drop.rows", "sums.", "scales."))
                 self.assertEqual(h["n_rows"], h["of_rows"] if whole else 11, h)
 
     def test_what_cannot_be_compared_is_told(self):

@@ -73,19 +73,21 @@ class Precision(driver.Case):
     def test_attention_that_an_engine_does_not_round_is_no_fault_of_it(self):
         """ik_llama.cpp multiplies the keys of an f16 cache with queries as they are. On another grid than the reference's the logits may
         lie beyond its noise, and within what the arbiter says of that."""
-        model = self.model("unrounded", "F32", "--d-model", "64", "--d-ff", "128", "--distribution", "gaussian")
-        for candidate, reference in (("oracle,attn.rounded=no", "native"), ("native", "oracle,attn.rounded=no")):
-            result = self.compare(model, "--candidate", candidate, "--reference", reference, "-n", "2")
+        unrounded = "mutant,mutant.defect=benign_unrounded"
+        for candidate, reference in ((unrounded, "native"), ("native", unrounded)):
+            result = self.compare(self.small, "--candidate", candidate, "--reference", reference, "-n", "2")
             self.assertIn((result.json["verdict"], result.json["blame"], result.code), [("match", "none", 0), ("drift", "none", 0)], result)
             texts = [r["text"] for r in result.json["reasons"] if r["code"] == "precision-differs"]
             self.assertTrue(any("queries that one side rounds to f16" in t for t in texts), texts)
             self.assertTrue(any("probabilities that one side rounds to f16" in t for t in texts), texts)
-        strict = self.compare(model, "--candidate", "oracle,attn.rounded=no", "--reference", "native", "--strict-precision")
+        audit = run("audit", "--model", self.small, "--engine", unrounded, "--prompt", PROMPT, "--format", "json")
+        self.assertEqual((audit.json["verdict"], audit.json["blame"], audit.code), ("match", "none", 0), audit)
+        strict = self.compare(self.small, "--candidate", unrounded, "--reference", "native", "--strict-precision")
         self.assertEqual((strict.json["verdict"], strict.json["first_divergence"]["stage"]), ("diverged", "attn_scores"), strict)
-        # What is wrong beside it is found, and a scale that is off by as little is not taken for it.
-        for defect, stage in (("factor_1.05", "attn_scores"), ("rows_exchanged", "v_proj")):
-            wrong = self.compare(model, "--candidate", f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer=1",
-                                 "--reference", "oracle,attn.rounded=no")
+        # What is wrong beside it is found, and a scale that is off is not taken for it.
+        for defect, stage in (("scores_factor_1.05", "attn_scores"), ("rows_exchanged", "v_proj")):
+            wrong = self.compare(self.small, "--candidate", f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer=1",
+                                 "--reference", unrounded)
             self.assertEqual((wrong.json["verdict"], wrong.json["blame"]), ("diverged", "candidate"), wrong)
             place = wrong.json["first_divergence"]
             self.assertEqual((place["layer"], place["stage"]), (1, stage), wrong)

@@ -171,6 +171,9 @@ class Replayer {
 
   ggml_tensor* First(const ggml_tensor& step) {
     ggml_context* c = ctx_.get();
+    // Ops that few libraries have: no labels, as all that a header lacks are one.
+    if (step.op == kOpFusedRmsNorm) return FusedRmsNorm(c, Rows(0), step.src[1]);
+    if (step.op == kOpFusedMulUnary) return FusedMulUnaryAs(c, Rows(0), Rows(1), &step);
     switch (step.op) {
       case GGML_OP_MUL_MAT:
         if (rule_.stage == PB_STAGE_ATTN_SCORES) {
@@ -184,8 +187,6 @@ class Replayer {
         return ggml_mul_mat(c, step.src[0], Rows(0));
       case GGML_OP_RMS_NORM:
         return ggml_rms_norm(c, Rows(0), 0);
-      case kOpFusedRmsNorm:
-        return FusedRmsNorm(c, Rows(0), step.src[1]);
       case GGML_OP_ROPE:
         return Rope(step);
       case GGML_OP_NORM:
@@ -200,8 +201,6 @@ class Replayer {
         return ggml_add(c, Rows(0), Rows(1));
       case kOpGlu:
         return GluSplitAs(c, Rows(0), Rows(1), &step);
-      case kOpFusedMulUnary:
-        return FusedMulUnaryAs(c, Rows(0), Rows(1), &step);
       default:
         return nullptr;
     }

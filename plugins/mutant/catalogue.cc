@@ -224,6 +224,8 @@ constexpr Defect kDefects[] = {
     {"benign_fast_math", "benign arithmetic",
      kNorms | kProducts | kRope | kScores | kSoftmax | kContext | kAct | kResiduals, FastMath, 0, Spot::kAll,
      "", Need::kNothing},
+    {"benign_unrounded", "benign arithmetic", kScores | kContext, AttentionUnrounded, 0, Spot::kAll, "",
+     Need::kNothing},
 };
 
 uint64_t Choose(const Op& op, int64_t n) {

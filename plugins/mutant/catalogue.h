@@ -168,6 +168,8 @@ void OtherFormula(Op& op, double);
 // harmless.cc: arithmetic that compilers and libraries choose.
 void OtherRounding(Op& op, double how);  // a Harmless
 void FastMath(Op& op, double);
+// Queries and probabilities meet an f16 cache as they are.
+void AttentionUnrounded(Op& op, double);
 
 }  // namespace pb::mutant
 

@@ -76,11 +76,11 @@ void Softmax(Op& op) {
 
 float Key(const Op& op, float x) { return op.kv_f16 ? RoundF16(x) : x; }
 
-void Scores(Op& op) {
+void Scores(Op& op, bool rounds) {
   const int64_t d = op.params().head_dim, p = op.n_visible(), heads = op.params().n_heads;
   const int64_t group = heads / op.params().n_kv_heads;
   if (op.params().score_cap > 0) return;
-  const bool rounds = RoundsAttention(op), of_queries = op.params().scale_queries;
+  const bool of_queries = op.params().scale_queries;
   const float scale = op.params().attention_scale;
   for (int64_t t = 0; t < op.n; t++)
     for (int64_t at = 0; at < heads * p; at++) {
@@ -94,10 +94,9 @@ void Scores(Op& op) {
     }
 }
 
-void Context(Op& op) {
+void Context(Op& op, bool rounds) {
   const int64_t d = op.params().head_dim, p = op.n_visible(), heads = op.params().n_heads;
   const int64_t group = heads / op.params().n_kv_heads;
-  const bool rounds = RoundsAttention(op);
   for (int64_t t = 0; t < op.n; t++)
     for (int64_t at = 0; at < heads * d; at++) {
       const float* weights = op.in(0, t) + at / d * p;
@@ -129,6 +128,10 @@ void Residual(Op& op) {
 
 void OtherRounding(Op& op, double how) { HarmlessProduct(op, static_cast<Harmless>(static_cast<int>(how))); }
 
+void AttentionUnrounded(Op& op, double) {
+  op.stage == PB_STAGE_ATTN_SCORES ? Scores(op, false) : Context(op, false);
+}
+
 void FastMath(Op& op, double) {
   if (const std::vector<float>* weight = NormWeight(*op.model, op.stage, op.layer)) return Norm(op, *weight);
   if (stages::kProducts.Contains(op.stage)) return FastProduct(op);
@@ -139,9 +142,9 @@ void FastMath(Op& op, double) {
     case PB_STAGE_ATTN_SCORES_SOFTMAX:
       return Softmax(op);
     case PB_STAGE_ATTN_SCORES:
-      return Scores(op);
+      return Scores(op, RoundsAttention(op));
     case PB_STAGE_ATTN_CONTEXT:
-      return Context(op);
+      return Context(op, RoundsAttention(op));
     case PB_STAGE_ATTN_RESIDUAL:
     case PB_STAGE_LAYER_OUT:
       return Residual(op);

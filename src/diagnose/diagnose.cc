@@ -62,6 +62,9 @@ class Explanation {
   Result<host::Codes> CodesOfEngine(int side);
   void CompareQuantisers();
   Status Judge(int side);
+  // Scores or context of the one engine that the arbiter finds right if it does not round what it
+  // multiplies (docs/numerics.md, "Precision of products"), beside another that is wrong.
+  Status AdmitUnrounded();
   void JudgeEachOther();
   void Try(int side, FileArbiter& arbiter, const Expectation& declared);
   void Draw(int side, FileArbiter& arbiter, const Expectation& declared);
@@ -148,6 +151,26 @@ Status Explanation::Judge(int side) {
   non_finite_[side] = found.row.n_non_finite[1] > 0;
   out_.recomputed = expected.recomputed;
   declared_[side] = std::move(expected);
+  return {};
+}
+
+Status Explanation::AdmitUnrounded() {
+  const int32_t stage = culprit_.place.stage;
+  if (IsNonFinite() || (stage != PB_STAGE_ATTN_SCORES && stage != PB_STAGE_ATTN_CONTEXT) ||
+      out_.findings[0].agrees || out_.findings[1].agrees)
+    return {};
+  for (int side : {0, 1}) {
+    FileArbiter& arbiter = arbiters_.of(side);
+    if (host::FactText(arbiter.session(), "kv.type") != "f16") continue;
+    PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, TokensOf(culprit_, comparison_), "attn.rounded=0"));
+    const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values, expected.units);
+    if (!found.agrees) continue;
+    Finding& finding = out_.findings[static_cast<size_t>(side)];
+    finding = FindingOf(Record(side).role + " against arbiter", found);
+    finding.note = "what it multiplies is not rounded to f16";
+    declared_[side] = std::move(expected);
+    break;
+  }
   return {};
 }
 
@@ -334,6 +357,7 @@ Result<Diagnosis> Explanation::Run() {
   OpenEngines();
   PB_TRY(Judge(0));
   PB_TRY(Judge(1));
+  PB_TRY(AdmitUnrounded());
   JudgeEachOther();
   CompareQuantisers();
   BlameEvidence evidence;

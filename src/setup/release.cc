@@ -33,12 +33,20 @@ constexpr Row kReleases[] = {
      "9cd9572d8f9ff16f06d08ae3c513e3e9ffa6617b627ff328fe7853029b140974"},
 };
 
+// A wheel for another use, of which nothing but libraries and headers is read.
+const Release kIk = {"ik-0.1.5",
+                     "0.1.5",
+                     {PackageClient::kPip, "ik-llama-cpp-python==0.1.5",
+                      "52408f31dd05d16ada53b041155f14ec1fee9acd6ab0b4b4f77de04bd565bd67", "25 MB",
+                      "cp311 manylinux_2_28_x86_64"},
+                     {}};
+
 Release MakeRelease(std::string version, const std::string& package, std::string libraries,
                     std::string sources) {
   return {std::move(version),
           package,
-          {PackageClient::kNpm, "@node-llama-cpp/linux-x64@" + package, std::move(libraries), "about 11 MB"},
-          {PackageClient::kNpm, "node-llama-cpp@" + package, std::move(sources), "about 36 MB"}};
+          {PackageClient::kNpm, "@node-llama-cpp/linux-x64@" + package, std::move(libraries), "about 11 MB", ""},
+          {PackageClient::kNpm, "node-llama-cpp@" + package, std::move(sources), "about 36 MB", ""}};
 }
 
 // Three numbers with points: a version of the packages.
@@ -104,6 +112,8 @@ Status UnpackSources(const Release& release, const fs::path& work, const fs::pat
 }
 
 std::string PackagesText(const Release& release) {
+  if (release.sources.name.empty())
+    return fmt::format("{} {}\n", release.libraries.name, release.libraries.sha256);
   return fmt::format("{} {}\n{} {}\n", release.libraries.name, release.libraries.sha256, release.sources.name,
                      release.sources.sha256);
 }
@@ -123,6 +133,13 @@ Status FetchPackages(const Release& release, const SetupOptions& options) {
                     release.package));
   PB_ASSIGN(const WorkDir work, WorkDir::Create(ReferencesDir()));
   const fs::path home = work.path() / "home";
+  if (release.sources.name.empty()) {
+    PB_ASSIGN(const fs::path archive, Fetch(release.libraries, work.path() / "fetch", options));
+    PB_TRY(Unpack(archive, home));
+    PB_TRY(WriteFileAtomic(home / "version.txt", release.version));
+    PB_TRY(WriteFileAtomic(home / "packages.txt", PackagesText(release)));
+    return Replace(home, ReleaseDir(release));
+  }
   PB_TRY(UnpackLibraries(release, work.path(), home, options));
   PB_TRY(UnpackSources(release, work.path(), home, options));
   PB_TRY(WriteFileAtomic(home / "packages.txt", PackagesText(release)));
@@ -135,6 +152,7 @@ Result<Release> FindRelease(std::string_view version) {
   for (const Row& row : kReleases)
     if (version == row.version || version == row.package)
       return MakeRelease(row.version, row.package, row.libraries_sha256, row.sources_sha256);
+  if (version == kIk.version) return kIk;
   if (IsPackageVersion(version)) return MakeRelease("", std::string(version), "", "");
   const std::vector<std::string> known = KnownReleases();
   return MakeError(Code::kUsage,
@@ -147,11 +165,13 @@ Result<Release> FindRelease(std::string_view version) {
 std::vector<std::string> KnownReleases() {
   std::vector<std::string> versions;
   for (const Row& row : kReleases) versions.emplace_back(row.version);
+  versions.push_back(kIk.version);
   return versions;
 }
 
 fs::path ReleaseDir(const Release& release) {
-  return ReferencesDir() / (".package-node-llama-cpp-" + release.package);
+  const char* name = release.sources.name.empty() ? ".package-ik-llama-cpp-" : ".package-node-llama-cpp-";
+  return ReferencesDir() / (name + release.package);
 }
 
 fs::path BundleOf(const Release& release) {
@@ -169,7 +189,9 @@ Status FetchBundle(const Release& release, const SetupOptions& options) {
 
 Result<Build> FetchRelease(const Release& release, const SetupOptions& options) {
   if (!IsUnpacked(release) || (options.rebuild && !options.offline)) PB_TRY(FetchPackages(release, options));
-  PB_ASSIGN(Build build, ReadBuild(ReleaseDir(release), "package node-llama-cpp " + release.package));
+  const std::string& name = release.libraries.name;
+  PB_ASSIGN(Build build, ReadBuild(ReleaseDir(release),
+                                   "package " + (release.sources.name.empty() ? name : "node-llama-cpp " + release.package)));
   build.version = release.version;
   if (build.version.empty()) {
     PB_ASSIGN(build.version, ReadFile(ReleaseDir(release) / "version.txt"));
