@@ -34,8 +34,7 @@ class Ik(driver.Case):
         return self.crossval("--model", model, "--prompt", PROMPT, "-n", "3", *args, env=self.env)
 
     def test_it_is_proved_in_a_type_that_it_reads(self):
-        proof = self.made.json["reference"]["proof"] if "proof" in self.made.json["reference"] else self.made.err
-        self.assertIn("in F16, as it opens no TQ2_0", proof + self.made.err)
+        self.assertIn("in F16, as it opens no TQ2_0", self.made.err)
 
     def test_every_op_is_seen_in_every_layer_and_right(self):
         for model, norms in ((self.tiny, {"attn_sub_norm", "ffn_sub_norm"}), (self.llama, set())):

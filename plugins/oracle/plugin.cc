@@ -118,9 +118,7 @@ void HandOver(const std::vector<Activations>& rows, int64_t n_outputs, const pb_
 class OracleSession : public plugin::Session {
  public:
   OracleSession(std::shared_ptr<const Model> model, const Options& o)
-      : options_(o),
-        ops_(model, ConfigOf(*model, o), o.threads),
-        sequence_(ops_) {}
+      : options_(o), ops_(model, ConfigOf(*model, o), o.threads), sequence_(ops_) {}
 
   static OpConfig ConfigOf(const Model& model, const Options& o) {
     OpConfig c = OpConfig::Declare(model.params(), o.act_quant, o.kv_f16, o.LongRope(model.params()));

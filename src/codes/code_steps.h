@@ -49,8 +49,7 @@ class CodeExplainer {
   PrecisionDifference* DifferenceAt(const drive::PointPair& pair) const;
   // `candidate`: without what the schemes make of it; take_steps takes out steps of one of them, too.
   void TakePrecision(const drive::PointPair& pair, PrecisionDifference* difference, int64_t n_columns,
-                     const std::vector<float>* candidate,
-                     const std::function<void(ActScheme)>& take_steps);
+                     const std::vector<float>* candidate, const std::function<void(ActScheme)>& take_steps);
   void ByCodes(const drive::PointPair& pair, const ProductWeights& product,
                std::span<const float> input) const;
   // Scores or context, where one engine rounds its queries or probabilities to f16 and the other does

@@ -126,7 +126,7 @@ struct PrecisionDifference {
   ProductClass of;
   // Experts or the output matrix, classes of their own, that differ by the same schemes.
   std::vector<MatrixPlace> with;
-  ActScheme scheme[2];       // candidate, reference
+  ActScheme scheme[2];  // candidate, reference
   // Of passes of one token alone, or of several alone; nothing: of all.
   std::optional<bool> one_row;
   int64_t n_matrices = 0;
