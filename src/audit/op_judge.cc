@@ -194,9 +194,10 @@ Result<bool> OpJudge::IsOtherwiseRounded(const diagnose::Culprit& op, std::span<
   if (!found.agrees) return false;
   if (out_->run.token_errors) KeepTokens(op, output, expected, found.row);
   found.row.explained_by_precision = true;
-  found.row.explanation = op.place.stage == PB_STAGE_ATTN_SCORES    ? "its queries are not rounded to f16"
-                          : op.place.stage == PB_STAGE_ATTN_CONTEXT ? "its probabilities are not rounded to f16"
-                                                                    : "its input is rounded by " + rounding;
+  found.row.explanation = op.place.stage == PB_STAGE_ATTN_SCORES ? "its queries are not rounded to f16"
+                          : op.place.stage == PB_STAGE_ATTN_CONTEXT
+                              ? "its probabilities are not rounded to f16"
+                              : "its input is rounded by " + rounding;
   rows_.push_back(std::move(found.row));
   return true;
 }

@@ -40,7 +40,8 @@ TEST(AttentionRounding, MultipliesTheCachedKeysByTheStepsOfTheirQueries) {
     rounding.OnPoint(Point(PB_STAGE_K_ROPE, 0, 1), std::vector<float>{1 + 0x1p-12f, 8});
     const std::vector<float> found = rounding.OfScores(0, 1, 1);
     ASSERT_EQ(found.size(), 4u);
-    const double wanted[] = {kTenth * 2 + kThreeTenths * -4, kTenth + kThreeTenths * 8, kTenth * -4, kTenth * 8};
+    const double wanted[] = {kTenth * 2 + kThreeTenths * -4, kTenth + kThreeTenths * 8, kTenth * -4,
+                             kTenth * 8};
     for (size_t i = 0; i < 4; i++) EXPECT_NEAR(found[i], wanted[i] / 2, 1e-10) << i;
     EXPECT_TRUE(rounding.OfScores(1, 1, 1).empty());  // another layer
     EXPECT_TRUE(rounding.OfScores(0, 0, 1).empty());  // a position less

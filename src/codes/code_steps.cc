@@ -174,10 +174,9 @@ void CodeExplainer::ByCodes(const drive::PointPair& pair, const ProductWeights& 
 
 void CodeExplainer::ByAttention(const drive::PointPair& pair) const {
   const bool of_scores = pair.point.stage == PB_STAGE_ATTN_SCORES;
-  const auto& [layer, first, n_rows] =
-      std::tuple(pair.point.layer, pair.point.first_position, pair.shape[0]);
-  const std::vector<float> rounding = of_scores ? attention_->OfScores(layer, first, n_rows)
-                                                : attention_->OfContext(layer, first, n_rows);
+  const auto& [layer, first, n_rows] = std::tuple(pair.point.layer, pair.point.first_position, pair.shape[0]);
+  const std::vector<float> rounding =
+      of_scores ? attention_->OfScores(layer, first, n_rows) : attention_->OfContext(layer, first, n_rows);
   if (rounding.size() != pair.candidate.size()) return;
   for (const int side : {0, 1}) {
     std::vector<float> candidate(pair.candidate.begin(), pair.candidate.end());
@@ -340,11 +339,9 @@ void CodeExplainer::OnPair(const drive::PointPair& pair) {
   const auto& activation = model_->params().ffn_activation;
   const bool finite = row.n_non_finite[0] + row.n_non_finite[1] == 0;
   if (pair.point.stage == PB_STAGE_EXPERT_IDS && row.bound_ratio > 1 && finite) ByTie(pair);
-  if (stages::kExpertProducts.Contains(pair.point.stage) && row.bound_ratio > 1 && finite)
-    ByExperts(pair);
+  if (stages::kExpertProducts.Contains(pair.point.stage) && row.bound_ratio > 1 && finite) ByExperts(pair);
   const bool attends = pair.point.stage == PB_STAGE_ATTN_SCORES || pair.point.stage == PB_STAGE_ATTN_CONTEXT;
-  if (attention_ && attends && row.bound_ratio > 1 && finite)
-    ByAttention(pair);
+  if (attention_ && attends && row.bound_ratio > 1 && finite) ByAttention(pair);
   const bool activates = pair.point.stage == PB_STAGE_FFN_ACT || pair.point.stage == PB_STAGE_FFN_GATED;
   if (activates && row.bound_ratio > 1 && activation && activation->value == Activation::kGeluTanh)
     ByTable(pair);

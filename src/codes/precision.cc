@@ -285,7 +285,7 @@ namespace {
 // Whether classes of the weight type that differ in a member are computed otherwise.
 template <typename Member>
 bool HasOthers(const std::vector<ClassPrecision>& classes, const ProductClass& of,
-               Member ProductClass::* member) {
+               Member ProductClass::*member) {
   const auto own = std::ranges::find(classes, of, &ClassPrecision::of);
   return std::ranges::any_of(classes, [&](const ClassPrecision& c) {
     return c.of.weight == of.weight && c.of.*member != of.*member &&

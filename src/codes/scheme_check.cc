@@ -63,7 +63,8 @@ double Finish::UnitsAt(double y) const {
 
 ExpertWeights ExpertOf(const Model& model, int32_t stage, int32_t layer, float id) {
   const StageWeights& w = model.weights(stage, layer);
-  if (!stages::kExpertProducts.Contains(stage) || !(id >= 0 && id < static_cast<float>(w.n_experts))) return {};
+  if (!stages::kExpertProducts.Contains(stage) || !(id >= 0 && id < static_cast<float>(w.n_experts)))
+    return {};
   const auto expert = static_cast<int64_t>(id);
   return {w.MatrixOf(expert), w.scale,
           stages::InputsOf(static_cast<pb_stage>(stage), model.params().ops).front().stage, w.BiasOf(expert)};

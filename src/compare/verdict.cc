@@ -103,8 +103,7 @@ bool FusedSumsRound(const Evidence& evidence, const LocalEvidence& local) {
 
 bool AttentionRoundsDifferently(const LocalEvidence& local) {
   return std::any_of(local.points.begin(), local.points.end(), [](const PointRow& p) {
-    return p.explained_by_precision &&
-           (p.stage == PB_STAGE_ATTN_SCORES || p.stage == PB_STAGE_ATTN_CONTEXT);
+    return p.explained_by_precision && (p.stage == PB_STAGE_ATTN_SCORES || p.stage == PB_STAGE_ATTN_CONTEXT);
   });
 }
 

@@ -162,7 +162,8 @@ Status Explanation::AdmitUnrounded() {
   for (int side : {0, 1}) {
     FileArbiter& arbiter = arbiters_.of(side);
     if (host::FactText(arbiter.session(), "kv.type") != "f16") continue;
-    PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, TokensOf(culprit_, comparison_), "attn.rounded=0"));
+    PB_ASSIGN(Expectation expected,
+              arbiter.Expect(culprit_, TokensOf(culprit_, comparison_), "attn.rounded=0"));
     const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values, expected.units);
     if (!found.agrees) continue;
     Finding& finding = out_.findings[static_cast<size_t>(side)];

@@ -46,7 +46,8 @@ TEST(ActQuant, ExceptionsReachTheirTypeAlone) {
   EXPECT_EQ(all->SchemeFor(BlockType::kTQ2_0, 64, MatrixPlace::kExpert), ActScheme::kQ8_0);
   // The output matrix stands outside the layers.
   EXPECT_EQ(all->SchemeFor(BlockType::kTQ2_0, 64, MatrixPlace::kOutput), ActScheme::kQ8_K);
-  EXPECT_EQ((ActQuant{ActScheme::kBitnet, {}}).SchemeFor(BlockType::kQ8_0, 64, MatrixPlace::kOutput), ActScheme::kNone);
+  EXPECT_EQ((ActQuant{ActScheme::kBitnet, {}}).SchemeFor(BlockType::kQ8_0, 64, MatrixPlace::kOutput),
+            ActScheme::kNone);
 }
 
 TEST(ActQuant, WhatIsNotOfferedIsNamed) {

@@ -204,8 +204,7 @@ Status EventStream::OutputRows(const PointRef& point, std::span<const Placed> in
   if (*taken > memory_.size() || memory_.size() - *taken < placed.n_values * sizeof(float))
     return MakeError(Code::kInternal, "an overwrite from beyond the shared memory");
   // From where it was shown it is what stands there.
-  if (*taken != placed.offset)
-    std::memcpy(values, memory_.values(*taken), placed.n_values * sizeof(float));
+  if (*taken != placed.offset) std::memcpy(values, memory_.values(*taken), placed.n_values * sizeof(float));
   *overwritten = true;
   return {};
 }

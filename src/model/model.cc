@@ -353,7 +353,8 @@ std::string Model::WeightTypes() const {
 }
 
 bool RouterTies(double a, double b, double largest) {
-  constexpr double kUnits = 6, kLeastExponent = -87.336544750553109;  // log of FLT_MIN: below it 0 may be taken
+  constexpr double kUnits = 6,
+                   kLeastExponent = -87.336544750553109;  // log of FLT_MIN: below it 0 may be taken
   if (!std::isfinite(a) || !std::isfinite(b) || !std::isfinite(largest)) return true;
   if (std::max(a, b) - largest < kLeastExponent) return true;
   return std::fabs(a - b) <=

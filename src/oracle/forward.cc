@@ -54,7 +54,8 @@ Ops::Operand Ops::OperandOf(pb_stage stage, int32_t layer, const OpConfig& c) co
   auto operand = [&](const WeightView& w, float scale) {
     return Operand{&w, scale, c.act_quant.SchemeFor(w.type, w.n_rows, PlaceOf(stage)), nullptr};
   };
-  if (stage == PB_STAGE_LOGITS) return operand(c.output_is_embeddings ? model_->token_embedding() : model_->output(), 1);
+  if (stage == PB_STAGE_LOGITS)
+    return operand(c.output_is_embeddings ? model_->token_embedding() : model_->output(), 1);
   if (!stages::kProducts.Contains(stage)) return {};
   const StageWeights& w = model_->weights(stage, layer);
   Operand with_bias = operand(w.matrix, w.scale);

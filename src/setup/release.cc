@@ -43,10 +43,11 @@ const Release kIk = {"ik-0.1.5",
 
 Release MakeRelease(std::string version, const std::string& package, std::string libraries,
                     std::string sources) {
-  return {std::move(version),
-          package,
-          {PackageClient::kNpm, "@node-llama-cpp/linux-x64@" + package, std::move(libraries), "about 11 MB", ""},
-          {PackageClient::kNpm, "node-llama-cpp@" + package, std::move(sources), "about 36 MB", ""}};
+  return {
+      std::move(version),
+      package,
+      {PackageClient::kNpm, "@node-llama-cpp/linux-x64@" + package, std::move(libraries), "about 11 MB", ""},
+      {PackageClient::kNpm, "node-llama-cpp@" + package, std::move(sources), "about 36 MB", ""}};
 }
 
 // Three numbers with points: a version of the packages.
@@ -190,8 +191,10 @@ Status FetchBundle(const Release& release, const SetupOptions& options) {
 Result<Build> FetchRelease(const Release& release, const SetupOptions& options) {
   if (!IsUnpacked(release) || (options.rebuild && !options.offline)) PB_TRY(FetchPackages(release, options));
   const std::string& name = release.libraries.name;
-  PB_ASSIGN(Build build, ReadBuild(ReleaseDir(release),
-                                   "package " + (release.sources.name.empty() ? name : "node-llama-cpp " + release.package)));
+  PB_ASSIGN(
+      Build build,
+      ReadBuild(ReleaseDir(release),
+                "package " + (release.sources.name.empty() ? name : "node-llama-cpp " + release.package)));
   build.version = release.version;
   if (build.version.empty()) {
     PB_ASSIGN(build.version, ReadFile(ReleaseDir(release) / "version.txt"));
