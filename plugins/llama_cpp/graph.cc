@@ -143,6 +143,11 @@ class Mapper {
   GraphMap Run() {
     Observe();
     for (const StageRule& rule : Table()) MapStage(rule);
+    // Of a node that serves as two stages, as where an op was left out, the first comes first.
+    for (auto& [key, rules] : map_.rules)
+      std::stable_sort(rules.begin(), rules.end(), [](const PointRule& a, const PointRule& b) {
+        return stages::Order(a.stage, a.layer) < stages::Order(b.stage, b.layer);
+      });
     MarkParts();
     for (auto& [key, rules] : map_.rules) {
       for (PointRule& rule : rules) {
@@ -186,6 +191,9 @@ class Mapper {
       if (const Node* node = FindProduct(rule.stage, layer)) return {node, {}};
     if (rule.stage == PB_STAGE_ATTN_OUT) return {FindAttentionOutput(layer), {}};
     if (rule.stage == PB_STAGE_ATTN_RESIDUAL) return {FindAttentionSum(layer), {}};
+    if (rule.stage == PB_STAGE_EMBEDDINGS) return {FindEmbeddings(), {}};
+    if (rule.stage == PB_STAGE_ATTN_CONTEXT) return {FindContext(layer), {}};
+    if (rule.stage == PB_STAGE_LAYER_OUT) return {FindLayerSum(layer), {}};
     if (rule.stage == PB_STAGE_FFN_POST_NORM) return {FindFfnPostNorm(layer), {}};
     if (rule.stage == PB_STAGE_Q_ROPE) return FindRotated(PB_STAGE_Q_NORM, PB_STAGE_Q_PROJ, layer);
     if (rule.stage == PB_STAGE_K_ROPE) return FindRotated(PB_STAGE_K_NORM, PB_STAGE_K_PROJ, layer);
@@ -282,12 +290,74 @@ class Mapper {
     return {};
   }
 
-  // Activation and product in one op, which has no name.
+  // A norm that the file has a weight for and the graph has no op for: what it would read, where what would read the norm reads that.
+  Found FindUnnormed(pb_stage norm, int layer) const {
+    if (!stages::Of(norm).weight.tensor || !dims_.norms.count(stages::TensorName(norm, layer))) return {};
+    const stages::Input read = stages::InputsOf(norm, stages::kAll).front();
+    const auto at = read.Layer(layer, static_cast<int32_t>(dims_.n_layers));
+    const Found found = at < 0 ? FindStage(PB_STAGE_EMBEDDINGS, -1) : FindStage(read.stage, at);
+    const bool of_heads = norm == PB_STAGE_Q_NORM || norm == PB_STAGE_K_NORM;
+    const bool behind = norm == PB_STAGE_ATTN_POST_NORM || norm == PB_STAGE_FFN_POST_NORM;
+    const ggml_op reader = of_heads ? GGML_OP_ROPE : behind ? GGML_OP_ADD : GGML_OP_MUL_MAT;
+    return found.node && IsRead(*found.node, {reader}) ? found : Found{};
+  }
+
+  // Whether an op of one of these kinds reads a node, or rows chosen of it.
+  bool IsRead(const Node& node, std::initializer_list<ggml_op> by) const {
+    return std::any_of(nodes_.begin(), nodes_.end(), [&](const Node& n) {
+      return std::find(by.begin(), by.end(), n.op) != by.end() &&
+             std::any_of(std::begin(n.tensor->src), std::end(n.tensor->src),
+                         [&](const ggml_tensor* read) { return read && (SkipViews(read) == node.tensor || SkipChoice(read) == node.tensor); });
+    });
+  }
+
+  // What would be added to a residual stream that no sum reads any more: a sum that was left out.
+  const Node* FindUnadded(const Node* stream, const Node* added) const {
+    const bool left_out = stream && added && !IsRead(*stream, {GGML_OP_ADD}) &&
+                          IsRead(*added, {GGML_OP_RMS_NORM, GGML_OP_NORM, kOpFusedRmsNorm});
+    return left_out ? added : nullptr;
+  }
+
+  // Rows of the table of embeddings, where a norm that was left out behind them leaves its name there.
+  const Node* FindEmbeddings() const {
+    for (const Node& node : nodes_)
+      if (node.op == GGML_OP_GET_ROWS && std::strcmp(node.tensor->src[0]->name, "token_embd.weight") == 0)
+        return IsRead(node, {GGML_OP_SCALE}) ? nullptr : &node;
+    return nullptr;
+  }
+
+  // What joins the heads of what the softmax weighs: a norm that was left out behind it leaves its name there.
+  const Node* FindContext(int layer) const {
+    const Node* softmax = FindSoftmax(layer);
+    for (const Node& sum : nodes_) {
+      if (!softmax || sum.op != GGML_OP_MUL_MAT || SkipViews(sum.tensor->src[1]) != softmax->tensor) continue;
+      for (const Node& node : nodes_)
+        if (node.op == GGML_OP_CONT && SkipViews(node.tensor->src[0]) == sum.tensor) return &node;
+    }
+    return nullptr;
+  }
+
+  // The layer's last sum, where the norm behind it was left out.
+  const Node* FindLayerSum(int layer) const {
+    const Node* residual = FindStage(PB_STAGE_ATTN_RESIDUAL, layer).node;  // itself what is left of a sum, perhaps
+    const Node* network = nullptr;
+    for (const pb_stage stage : {PB_STAGE_FFN_POST_NORM, PB_STAGE_FFN_OUT, PB_STAGE_EXPERT_SUM, PB_STAGE_DOWN_PROJ})
+      if (!network) network = stage == PB_STAGE_FFN_POST_NORM ? Find("ffn_post_norm", layer, GGML_OP_MUL) : FindStage(stage, layer).node;
+    if (!residual || !network) return nullptr;
+    for (const Node& node : nodes_)
+      for (int i : {0, 1})
+        if (node.op == GGML_OP_ADD && SkipViews(node.tensor->src[i]) == network->tensor &&
+            SkipChoice(node.tensor->src[1 - i]) == residual->tensor)
+          return &node;
+    return FindUnadded(residual, network);
+  }
+
+  // Activation and product in one op, under no name or another's.
   const Node* FindGated(pb_stage gate, pb_stage up, int layer) const {
     const Found found[] = {FindStage(gate, layer), FindStage(up, layer)};
     if (!found[0].node || !found[1].node) return nullptr;
     for (const Node& node : nodes_)
-      if (node.op == kOpFusedMulUnary && SkipViews(node.tensor->src[0]) == found[0].node->tensor &&
+      if ((node.op == kOpFusedMulUnary || node.op == kOpGlu) && SkipViews(node.tensor->src[0]) == found[0].node->tensor &&
           SkipViews(node.tensor->src[1]) == found[1].node->tensor)
         return &node;
     return nullptr;
@@ -304,27 +374,25 @@ class Mapper {
 
   // The sum of that and what enters the layer.
   const Node* FindAttentionSum(int layer) const {
-    Found output;
-    for (const StageRule& rule : Table())
-      if (rule.stage == PB_STAGE_ATTN_OUT) output = FindAny(rule, layer);
-    if (!output.node) return nullptr;
+    const Found output = FindStage(PB_STAGE_ATTN_OUT, layer);
+    const Node* before = Before(layer);
+    if (!output.node || !before) return nullptr;
     for (const Node& node : nodes_) {
       if (node.op != GGML_OP_ADD || node.tensor->src[1]->op == GGML_OP_NONE) continue;
-      for (int i : {0, 1})
-        if (SkipChoice(node.tensor->src[i]) == output.node->tensor &&
-            EntersLayer(node.tensor->src[1 - i], layer))
-          return &node;
+      for (int i : {0, 1}) {
+        // Chosen rows are compared by what they are chosen of; the embeddings are themselves a choice.
+        const ggml_tensor* other = node.tensor->src[1 - i];
+        const bool enters = SkipViews(other) == before->tensor || SkipChoice(other) == before->tensor;
+        if (enters && SkipChoice(node.tensor->src[i]) == output.node->tensor) return &node;
+      }
     }
-    return nullptr;
+    const Found normed = FindStage(PB_STAGE_ATTN_POST_NORM, layer);
+    return FindUnadded(before, normed.node ? normed.node : output.node);
   }
 
-  bool EntersLayer(const ggml_tensor* tensor, int layer) const {
-    const Node* before = nullptr;
-    for (const StageRule& rule : Table())
-      if (rule.stage == (layer > 0 ? PB_STAGE_LAYER_OUT : PB_STAGE_EMBEDDINGS))
-        before = FindAny(rule, layer > 0 ? layer - 1 : -1).node;
-    // Chosen rows are compared by what they are chosen of; the embeddings are themselves a choice.
-    return before && (SkipViews(tensor) == before->tensor || SkipChoice(tensor) == before->tensor);
+  // What enters a layer.
+  const Node* Before(int layer) const {
+    return layer > 0 ? FindStage(PB_STAGE_LAYER_OUT, layer - 1).node : FindStage(PB_STAGE_EMBEDDINGS, -1).node;
   }
 
   // What rows were chosen of, where only some need logits.
@@ -458,14 +526,14 @@ class Mapper {
     const bool per_layer = stages::Of(rule.stage).per_layer;
     const int first = per_layer ? 0 : -1, end = per_layer ? static_cast<int>(dims_.n_layers) : 0;
     std::vector<Found> found;
+    for (int layer = first; layer < end; ++layer) found.push_back(FindAny(rule, layer));
+    const auto is_there = [](const Found& one) { return one.node != nullptr; };
+    if (stages::Of(rule.stage).group == stages::Group::kNorm)
+      for (size_t i = 0; i < found.size(); ++i)
+        if (!found[i].node) found[i] = FindUnnormed(rule.stage, first + static_cast<int>(i));
+    found.erase(std::remove_if(found.begin(), found.end(), [&](const Found& one) { return !is_there(one); }), found.end());
     std::string reason;
-    for (int layer = first; layer < end; ++layer) {
-      const Found one = FindAny(rule, layer);
-      if (!one.node) continue;
-      reason = Unfit(rule, one);
-      if (!reason.empty()) break;
-      found.push_back(one);
-    }
+    for (size_t i = 0; i < found.size() && reason.empty(); ++i) reason = Unfit(rule, found[i]);
     Visibility& visible = map_.stages[rule.stage];
     if (reason.empty() && static_cast<int>(found.size()) == end - first) {
       visible = {PB_OBSERVED, ""};

@@ -20,6 +20,7 @@ namespace pb::llama_cpp {
 struct Dims {
   int64_t n_layers = 0, d_model = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0;
   int64_t n_experts = 0, n_experts_used = 0, d_ff_expert = 0;
+  std::unordered_set<std::string> norms;  // names of the file's norm tensors, "blk.0.attn_norm.weight"
 };
 
 // How a node's memory becomes the canonical tensor.

@@ -76,6 +76,10 @@ pb_error* FileFacts(const char* path, pb_model* m) {
     if (!of.header) continue;  // who loads the model says why
     CountTypes(of, &counts);
     tied = tied && gguf_find_tensor(of.header.get(), "output.weight") < 0;
+    for (int64_t i = 0; i < gguf_get_n_tensors(of.header.get()); ++i) {
+      const std::string name = gguf_get_tensor_name(of.header.get(), i);
+      if (name.find("norm.weight") != name.npos) m->dims.norms.insert(name);
+    }
   }
   m->facts.push_back({"weights", WeightTypes(counts), "metadata"});
   m->has_weights = gguf_get_n_tensors(file.header.get()) > 0;
