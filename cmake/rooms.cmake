@@ -43,9 +43,10 @@ function(pb_room name)
   if(PB_TESTS AND tests)
     add_executable(pb_${name}_test ${tests})
     target_link_libraries(pb_${name}_test PRIVATE pb_${name} ${R_TEST_LIBS} pb_testing GTest::gtest_main)
-    add_test(NAME ${name} COMMAND pb_${name}_test)
+    # Not by the room's name alone, which tests of whole commands have.
+    add_test(NAME ${name}_unit COMMAND pb_${name}_test)
     add_dependencies(unit_tests pb_${name}_test)
-    set_tests_properties(${name} PROPERTIES LABELS "unit;${R_LABELS}" TIMEOUT 900)
+    set_tests_properties(${name}_unit PROPERTIES LABELS "unit;${R_LABELS}" TIMEOUT 900)
   endif()
 endfunction()
 

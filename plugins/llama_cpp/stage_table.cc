@@ -1,0 +1,96 @@
+// Names of nodes, by stage.
+#include "llama_cpp/stage_table.h"
+
+namespace pb::llama_cpp {
+
+const std::vector<StageRule>& Table() {
+  static const std::vector<StageRule> table = {
+      {PB_STAGE_EMBEDDINGS,
+       {{"inp_scaled", GGML_OP_SCALE},
+        {"embd", GGML_OP_SCALE},
+        {"embd", GGML_OP_GET_ROWS},
+        {"inp_embd", GGML_OP_SCALE},
+        {"inp_embd", GGML_OP_GET_ROWS}}},
+      {PB_STAGE_ATTN_NORM, {{"attn_norm", GGML_OP_ADD}, {"attn_norm", GGML_OP_MUL}}},
+      {PB_STAGE_Q_PROJ, {{"Qcur", GGML_OP_ADD}, {"Qcur", GGML_OP_MUL}, {"Qcur", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_K_PROJ, {{"Kcur", GGML_OP_ADD}, {"Kcur", GGML_OP_MUL}, {"Kcur", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_V_PROJ, {{"Vcur", GGML_OP_ADD}, {"Vcur", GGML_OP_MUL}, {"Vcur", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_Q_NORM, {{"Qcur_normed", GGML_OP_MUL}}},
+      {PB_STAGE_K_NORM, {{"Kcur_normed", GGML_OP_MUL}}},
+      {PB_STAGE_Q_ROPE, {{"Qcur", GGML_OP_ROPE}}},
+      {PB_STAGE_K_ROPE, {{"Kcur", GGML_OP_ROPE}}},
+      {PB_STAGE_ATTN_SCORES, {{"kq_scaled_2", GGML_OP_SCALE}, {"kq", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_ATTN_SCORES_SOFTMAX, {{"kq_soft_max", GGML_OP_SOFT_MAX}, {"kq_soft_max_ext", GGML_OP_SOFT_MAX}}},
+      {PB_STAGE_ATTN_CONTEXT, {{"kqv_out", GGML_OP_CONT}, {"kqv_out", GGML_OP_RESHAPE}, {"kqv_merged_cont", GGML_OP_CONT}}},
+      {PB_STAGE_ATTN_SUB_NORM, {{"attn_sub_norm", GGML_OP_MUL}}},
+      {PB_STAGE_ATTN_OUT,
+       {{"attn_out", GGML_OP_ADD}, {"attn_out", GGML_OP_MUL}, {"attn_out", GGML_OP_MUL_MAT},
+        {"attn_o_out", GGML_OP_ADD},
+        {"attn_o_out", GGML_OP_MUL},
+        {"attn_o_out", GGML_OP_MUL_MAT},
+        {"kqv_out", GGML_OP_ADD},
+        {"kqv_out", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_ATTN_POST_NORM, {{"attn_post_norm", GGML_OP_MUL}}},
+      {PB_STAGE_ATTN_RESIDUAL, {{"ffn_inp", GGML_OP_ADD}, {"sa_out", GGML_OP_ADD}}},
+      {PB_STAGE_FFN_NORM, {{"ffn_norm", GGML_OP_ADD}, {"ffn_norm", GGML_OP_MUL}, {"attn_post_norm", GGML_OP_MUL}}},
+      // Where the softmax is of the chosen alone, the logits are called probabilities.
+      {PB_STAGE_ROUTER_LOGITS,
+       {{"ffn_moe_logits_biased", GGML_OP_ADD},
+        {"ffn_moe_probs", GGML_OP_ADD},
+        {"ffn_moe_probs", GGML_OP_MUL_MAT},
+        {"ffn_moe_logits", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_EXPERT_IDS, {{"ffn_moe_argsort", GGML_OP_ARGSORT}, {"ffn_moe_topk", kOpTopK}}},
+      {PB_STAGE_EXPERT_WEIGHTS,
+       {{"ffn_moe_weights_scaled", GGML_OP_SCALE},
+        {"ffn_moe_weights_norm", GGML_OP_DIV},
+        {"ffn_moe_weights", GGML_OP_GET_ROWS}}},
+      {PB_STAGE_EXPERT_GATE, {{"ffn_moe_gate_biased", kOpAddId}, {"ffn_moe_gate", GGML_OP_MUL_MAT_ID}}},
+      {PB_STAGE_EXPERT_UP, {{"ffn_moe_up_biased", kOpAddId}, {"ffn_moe_up", GGML_OP_MUL_MAT_ID}}},
+      {PB_STAGE_EXPERT_ACT, {{"ffn_moe_silu", GGML_OP_UNARY}}},
+      {PB_STAGE_EXPERT_GATED,
+       {{"ffn_moe_swiglu", kOpGlu},
+        {"ffn_moe_swiglu_oai", kOpGlu},
+        {"ffn_moe_geglu", kOpGlu},
+        {"ffn_moe_reglu", kOpGlu}}},
+      {PB_STAGE_EXPERT_DOWN, {{"ffn_moe_down_biased", kOpAddId}, {"ffn_moe_down", GGML_OP_MUL_MAT_ID}}},
+      {PB_STAGE_EXPERT_SUM, {{"ffn_moe_out", GGML_OP_ADD}, {"ffn_moe_out", GGML_OP_CONT}}},
+      {PB_STAGE_GATE_PROJ,
+       {{"ffn_gate_s", GGML_OP_MUL}, {"ffn_gate_b", GGML_OP_ADD}, {"ffn_gate", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_UP_PROJ, {{"ffn_up_s", GGML_OP_MUL}, {"ffn_up_b", GGML_OP_ADD}, {"ffn_up", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_FFN_ACT, {{"ffn_sqr(relu)", GGML_OP_SQR}, {"ffn_silu", GGML_OP_UNARY}}},
+      {PB_STAGE_FFN_GATED,
+       {{"ffn_sub_out", kOpGlu},
+        {"ffn_swiglu", kOpGlu},
+        {"ffn_geglu", kOpGlu},
+        {"ffn_reglu", kOpGlu},
+        {"ffn_sub_out", GGML_OP_MUL},
+        {"ffn_gate_par", GGML_OP_MUL}}},
+      {PB_STAGE_FFN_SUB_NORM, {{"ffn_sub_norm", GGML_OP_MUL}}},
+      {PB_STAGE_DOWN_PROJ,
+       {{"ffn_shexp", GGML_OP_MUL_MAT},
+        {"ffn_down", GGML_OP_MUL},
+        {"ffn_out", GGML_OP_MUL},
+        {"ffn_out", GGML_OP_ADD},
+        {"ffn_down", GGML_OP_MUL_MAT},
+        {"ffn_out", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_SHARED_GATE, {{"ffn_shexp_gate_inp", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_SHARED_OUT, {{"ffn_shexp_out", GGML_OP_MUL}}},
+      {PB_STAGE_FFN_OUT, {{"ffn_out", GGML_OP_ADD}}},
+      {PB_STAGE_FFN_POST_NORM, {{"ffn_post_norm", GGML_OP_MUL}}},
+      {PB_STAGE_LAYER_OUT, {{"l_out", GGML_OP_ADD}}},
+      {PB_STAGE_FINAL_NORM, {{"result_norm", GGML_OP_ADD}, {"result_norm", GGML_OP_MUL}}},
+      {PB_STAGE_LOGITS, {{"result_output", GGML_OP_SCALE}, {"result_output", GGML_OP_MUL}, {"result_output", GGML_OP_MUL_MAT}}},
+  };
+  return table;
+}
+
+const std::vector<Alternative>& Parts() {
+  static const std::vector<Alternative> parts = {{"norm", GGML_OP_RMS_NORM}, {"norm", GGML_OP_NORM},
+                                                 {"norm_w", GGML_OP_MUL},    {"kqv", GGML_OP_MUL_MAT},
+                                                 {"", GGML_OP_GET_ROWS},     {"", GGML_OP_FLASH_ATTN_EXT},
+                                                 {"", kOpSetRows},            {"", GGML_OP_CPY},
+                                                 {"kq_scaled_1", GGML_OP_SCALE}, {"kq_tanh", GGML_OP_UNARY}};
+  return parts;
+}
+
+}  // namespace pb::llama_cpp
