@@ -1,6 +1,6 @@
 // Builds the graph of a small model with the reference's own functions, names its nodes as the reference's graph builder does, leaves ops
 // out, and writes how the adapter maps it: what graph_map_test.py compiles against the reference's headers.
-//   graph_map_probe OP[@LAYER]...    norms and sums that are left out, in all layers or in one
+//   graph_map_probe llama|gemma OP[@LAYER]...    norms, sums and rotations that are left out, in all layers or in one
 // One line a point: stage, layer, the op of its node.
 #include <cstdio>
 #include <cstring>
@@ -17,7 +17,7 @@ constexpr int kLayers = 2, kWidth = 32, kHeads = 2, kHeadDim = 16, kInner = 64, 
 
 class Builder {
  public:
-  Builder(int n_left_out, char** left_out) : c_(ggml_init({1 << 24, nullptr, true})) {
+  Builder(bool gemma, int n_left_out, char** left_out) : c_(ggml_init({1 << 24, nullptr, true})), gemma_(gemma) {
     for (int i = 0; i < n_left_out; ++i) {
       const std::string text = left_out[i];
       const size_t at = text.find('@');
@@ -75,6 +75,9 @@ class Builder {
   }
   ggml_tensor* Rotated(ggml_tensor* x, const char* name, const char* left_out, int layer) {
     x = ggml_reshape_3d(c_, x, kHeadDim, kHeads, kTokens);
+    const bool of_queries = name[0] == 'Q';
+    if (gemma_)
+      x = Norm(x, Of(layer, of_queries ? "attn_q_norm" : "attn_k_norm"), of_queries ? "Qcur_normed" : "Kcur_normed", layer);
     if (!IsLeftOut(left_out, layer)) x = ggml_rope_ext(c_, x, positions_, nullptr, kHeadDim, 0, 64, 1e4f, 1, 0, 1, 32, 1);
     return Named(x, name, layer);
   }
@@ -88,20 +91,22 @@ class Builder {
     ggml_tensor* softmax = Named(ggml_soft_max_ext(c_, scores, nullptr, 0.25f, 0), "kq_soft_max", layer);
     ggml_tensor* sum = Named(ggml_mul_mat(c_, ggml_cont(c_, ggml_permute(c_, v, 1, 2, 0, 3)), softmax), "kqv", layer);
     x = Named(ggml_cont_2d(c_, ggml_permute(c_, sum, 0, 2, 1, 3), kWidth, kTokens), "kqv_out", layer);
-    x = Norm(x, Of(layer, "attn_sub_norm"), "attn_sub_norm", layer);
+    if (!gemma_) x = Norm(x, Of(layer, "attn_sub_norm"), "attn_sub_norm", layer);
     x = Product(x, layer, "attn_output", kWidth, "attn_out");
+    if (gemma_) x = Norm(x, Of(layer, "post_attention_norm"), "attn_post_norm", layer);
     ggml_tensor* residual = Sum(x, in, "ffn_inp", layer);
     x = Norm(residual, Of(layer, "ffn_norm"), "ffn_norm", layer);
     ggml_tensor* up = Product(x, layer, "ffn_up", kInner, "ffn_up");
     ggml_tensor* gate = Product(x, layer, "ffn_gate", kInner, "ffn_gate");
     x = Named(ggml_swiglu_split(c_, gate, up), "ffn_swiglu", layer);
-    x = Named(x, "ffn_sub_out", layer);
-    x = Norm(x, Of(layer, "ffn_sub_norm"), "ffn_sub_norm", layer);
-    x = Product(x, layer, "ffn_down", kWidth, "ffn_down");
+    if (!gemma_) x = Norm(Named(x, "ffn_sub_out", layer), Of(layer, "ffn_sub_norm"), "ffn_sub_norm", layer);
+    x = Product(x, layer, "ffn_down", kWidth, gemma_ ? "ffn_out" : "ffn_down");
+    if (gemma_) x = Norm(x, Of(layer, "post_ffw_norm"), "ffn_post_norm", layer);
     return Sum(x, residual, "l_out", layer);
   }
 
   ggml_context* c_;
+  bool gemma_;
   pb::llama_cpp::Dims dims_;
   ggml_tensor* positions_ = nullptr;
   std::map<std::string, int> left_out_;
@@ -109,4 +114,7 @@ class Builder {
 
 }  // namespace
 
-int main(int argc, char** argv) { return Builder(argc - 1, argv + 1).Run(); }
+int main(int argc, char** argv) {
+  if (argc < 2) return 2;
+  return Builder(std::strcmp(argv[1], "gemma") == 0, argc - 2, argv + 2).Run();
+}

@@ -18,9 +18,13 @@ WHOLE = {"attn_norm": "MUL", "q_proj": "MUL_MAT", "k_proj": "MUL_MAT", "v_proj":
          "attn_residual": "ADD", "ffn_norm": "MUL", "gate_proj": "MUL_MAT", "up_proj": "MUL_MAT", "ffn_gated": "SWIGLU",
          "ffn_sub_norm": "MUL", "down_proj": "MUL_MAT", "layer_out": "ADD"}
 # The op left out, as the builder names it: the stage, and the op whose node stands for it, in a layer behind the first.
-LEFT_OUT = {"attn_norm": ("attn_norm", "ADD"), "attn_sub_norm": ("attn_sub_norm", "CONT"), "ffn_norm": ("ffn_norm", "ADD"),
-            "ffn_sub_norm": ("ffn_sub_norm", "SWIGLU"), "rope_k": ("k_rope", "MUL_MAT"), "rope_q": ("q_rope", "MUL_MAT"),
-            "ffn_inp": ("attn_residual", "MUL_MAT"), "l_out": ("layer_out", "MUL_MAT")}
+LEFT_OUT = {
+    "llama": {"attn_norm": ("attn_norm", "ADD"), "attn_sub_norm": ("attn_sub_norm", "CONT"), "ffn_norm": ("ffn_norm", "ADD"),
+              "ffn_sub_norm": ("ffn_sub_norm", "SWIGLU"), "rope_k": ("k_rope", "MUL_MAT"), "rope_q": ("q_rope", "MUL_MAT"),
+              "ffn_inp": ("attn_residual", "MUL_MAT"), "l_out": ("layer_out", "MUL_MAT")},
+    "gemma": {"attn_norm": ("attn_norm", "ADD"), "Qcur_normed": ("q_norm", "MUL_MAT"), "Kcur_normed": ("k_norm", "MUL_MAT"),
+              "rope_k": ("k_rope", "MUL"), "attn_post_norm": ("attn_post_norm", "MUL_MAT"), "ffn_inp": ("attn_residual", "MUL"),
+              "ffn_norm": ("ffn_norm", "ADD"), "ffn_post_norm": ("ffn_post_norm", "MUL_MAT"), "l_out": ("layer_out", "MUL")}}
 
 
 class GraphMap(driver.Case):
@@ -34,38 +38,44 @@ class GraphMap(driver.Case):
                         share / "llama_cpp/graph.cc", share / "llama_cpp/stage_table.cc", "-o", cls.program, f"-L{package / 'lib'}", "-lggml-base",
                         f"-Wl,-rpath,{package / 'lib'}", "-Wl,--allow-shlib-undefined"], check=True)
 
-    def map(self, *left_out):
+    def map(self, model, *left_out):
         """{(stage, layer): op of its node}"""
-        lines = subprocess.run([self.program, *left_out], check=True, capture_output=True, text=True).stdout.splitlines()
+        lines = subprocess.run([self.program, model, *left_out], check=True, capture_output=True, text=True).stdout.splitlines()
         points = [line.rsplit(" ", 2) for line in lines]
         self.assertEqual(len(points), len({(stage, layer) for stage, layer, _ in points}), "a point twice")
         return {(stage, int(layer)): op for stage, layer, op in points}
 
-    def whole(self):
-        points = {(stage, layer): op for stage, op in WHOLE.items() for layer in (0, 1)}
+    def whole(self, model="llama"):
+        stages = WHOLE if model == "llama" else {
+            **{stage: op for stage, op in WHOLE.items() if "sub_norm" not in stage}, "q_norm": "MUL", "k_norm": "MUL", "attn_post_norm": "MUL",
+            "ffn_post_norm": "MUL"}
+        points = {(stage, layer): op for stage, op in stages.items() for layer in (0, 1)}
         return {**points, ("embeddings", -1): "GET_ROWS", ("final_norm", -1): "MUL", ("logits", -1): "MUL_MAT"}
 
     def test_a_whole_graph(self):
-        self.assertEqual(self.map(), self.whole())
+        for model in LEFT_OUT:
+            self.assertEqual(self.map(model), self.whole(model))
 
     def test_an_op_left_out_in_one_layer_is_its_input_there_and_nothing_else_moves(self):
-        for op, (stage, instead) in LEFT_OUT.items():
-            with self.subTest(op):
-                self.assertEqual(self.map(f"{op}@1"), {**self.whole(), (stage, 1): instead})
+        for model, ops in LEFT_OUT.items():
+            for op, (stage, instead) in ops.items():
+                with self.subTest(f"{model} {op}"):
+                    self.assertEqual(self.map(model, f"{op}@1"), {**self.whole(model), (stage, 1): instead})
 
     def test_an_op_left_out_in_all_layers(self):
-        for op, (stage, instead) in LEFT_OUT.items():
-            with self.subTest(op):
-                wanted = {**self.whole(), (stage, 1): instead, (stage, 0): instead}
-                if op == "attn_norm":
-                    wanted["attn_norm", 0] = "GET_ROWS"
-                self.assertEqual(self.map(op), wanted)
+        for model, ops in LEFT_OUT.items():
+            for op, (stage, instead) in ops.items():
+                with self.subTest(f"{model} {op}"):
+                    wanted = {**self.whole(model), (stage, 1): instead, (stage, 0): instead}
+                    if op == "attn_norm":
+                        wanted["attn_norm", 0] = "GET_ROWS"
+                    self.assertEqual(self.map(model, op), wanted)
 
     def test_the_final_norm(self):
-        self.assertEqual(self.map("result_norm"), {**self.whole(), ("final_norm", -1): "ADD"})
+        self.assertEqual(self.map("llama", "result_norm"), {**self.whole(), ("final_norm", -1): "ADD"})
 
     def test_a_model_without_rotation_has_none(self):
-        found = self.map("rope_q", "rope_k")
+        found = self.map("llama", "rope_q", "rope_k")
         self.assertNotIn(("q_rope", 0), found)
 
 

@@ -89,7 +89,9 @@ class Mapper {
     if (rule.stage == PB_STAGE_EMBEDDINGS) return {FindEmbeddings(), {}};
     if (rule.stage == PB_STAGE_ATTN_CONTEXT) return {FindContext(layer), {}};
     if (rule.stage == PB_STAGE_LAYER_OUT) return {FindLayerSum(layer), {}};
-    if (rule.stage == PB_STAGE_FFN_POST_NORM) return {FindFfnPostNorm(layer), {}};
+    if (rule.stage == PB_STAGE_FFN_POST_NORM)
+      if (const Node* node = FindFfnPostNorm(layer)) return {node, {}};
+    if (stages::Of(rule.stage).group == stages::Group::kNorm) return {FindNorm(rule.stage, layer), {}};
     if (rule.stage == PB_STAGE_Q_ROPE) return FindRotated(PB_STAGE_Q_NORM, PB_STAGE_Q_PROJ, layer);
     if (rule.stage == PB_STAGE_K_ROPE) return FindRotated(PB_STAGE_K_NORM, PB_STAGE_K_PROJ, layer);
     if (rule.stage == PB_STAGE_FFN_GATED) return {FindGated(PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, layer), {}};
@@ -109,9 +111,11 @@ class Mapper {
     const bool has_experts = Find("ffn_moe_out", node.layer, GGML_OP_ADD) || Find("ffn_moe_out", node.layer, GGML_OP_CONT);
     if (stage == PB_STAGE_FFN_OUT) return has_experts;
     if (stage == PB_STAGE_DOWN_PROJ && node.base == "ffn_out" && node.op == GGML_OP_ADD && has_experts) return false;
-    // What is added behind a product is its bias, and not the residual.
-    if (stages::kLayerProducts.Contains(stage) && (node.op == GGML_OP_ADD || node.op == GGML_OP_MUL))
-      return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE;
+    // What is added behind a product is its bias, and not the residual; what is multiplied is no norm.
+    if (stages::kLayerProducts.Contains(stage) && (node.op == GGML_OP_ADD || node.op == GGML_OP_MUL)) {
+      const ggml_op of = SkipViews(node.tensor->src[0])->op;
+      return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE && of != GGML_OP_RMS_NORM && of != GGML_OP_NORM;
+    }
     // A norm's last op adds its bias: a sum of this name is what some engine calls the norm's input.
     if (stages::Of(stage).group == stages::Group::kNorm && node.op == GGML_OP_ADD)
       return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE;
@@ -188,7 +192,9 @@ class Mapper {
   // A norm that the file has a weight for and the graph has no op for: what it would read, where what would read the norm reads that.
   Found FindUnnormed(pb_stage norm, int layer) const {
     if (!stages::Of(norm).weight.tensor || !dims_.norms.count(stages::TensorName(norm, layer))) return {};
-    const stages::Input read = stages::InputsOf(norm, stages::kAll).front();
+    const bool has_experts = std::any_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.base.rfind("ffn_moe", 0) == 0; });
+    const stages::Set lacks = has_experts ? stages::Set() : stages::kExperts | stages::kSharedExpert;
+    const stages::Input read = stages::InputsOf(norm, stages::kAll - lacks).front();
     const auto at = read.Layer(layer, static_cast<int32_t>(dims_.n_layers));
     const Found found = at < 0 ? FindStage(PB_STAGE_EMBEDDINGS, -1) : FindStage(read.stage, at);
     const bool of_heads = norm == PB_STAGE_Q_NORM || norm == PB_STAGE_K_NORM;
@@ -237,7 +243,7 @@ class Mapper {
     const Node* residual = FindStage(PB_STAGE_ATTN_RESIDUAL, layer).node;  // itself what is left of a sum, perhaps
     const Node* network = nullptr;
     for (const pb_stage stage : {PB_STAGE_FFN_POST_NORM, PB_STAGE_FFN_OUT, PB_STAGE_EXPERT_SUM, PB_STAGE_DOWN_PROJ})
-      if (!network) network = stage == PB_STAGE_FFN_POST_NORM ? Find("ffn_post_norm", layer, GGML_OP_MUL) : FindStage(stage, layer).node;
+      if (!network) network = FindStage(stage, layer).node;
     if (!residual || !network) return nullptr;
     for (const Node& node : nodes_)
       for (int i : {0, 1})
@@ -258,6 +264,18 @@ class Mapper {
     return nullptr;
   }
 
+  // A norm that is multiplied by a stage's weight, whatever its name.
+  const Node* FindNorm(pb_stage stage, int layer) const {
+    if (!stages::Of(stage).weight.tensor) return nullptr;
+    const std::string weight = stages::TensorName(stage, layer);
+    for (const Node& node : nodes_) {
+      const ggml_tensor* t = node.tensor;
+      if (node.op == GGML_OP_MUL && weight == t->src[1]->name && (t->src[0]->op == GGML_OP_RMS_NORM || t->src[0]->op == GGML_OP_NORM))
+        return WithBias(&node);
+    }
+    return nullptr;
+  }
+
   // A norm that is one op with its weight, which tells whose it is; its name may be its input's.
   const Node* FindFusedNorm(pb_stage stage, int layer) const {
     if (!stages::Of(stage).weight.tensor) return nullptr;
@@ -269,20 +287,20 @@ class Mapper {
 
   // The sum of that and what enters the layer.
   const Node* FindAttentionSum(int layer) const {
-    const Found output = FindStage(PB_STAGE_ATTN_OUT, layer);
+    const Node* added = FindStage(PB_STAGE_ATTN_POST_NORM, layer).node;
+    if (!added) added = FindStage(PB_STAGE_ATTN_OUT, layer).node;
     const Node* before = Before(layer);
-    if (!output.node || !before) return nullptr;
+    if (!added || !before) return nullptr;
     for (const Node& node : nodes_) {
       if (node.op != GGML_OP_ADD || node.tensor->src[1]->op == GGML_OP_NONE) continue;
       for (int i : {0, 1}) {
         // Chosen rows are compared by what they are chosen of; the embeddings are themselves a choice.
         const ggml_tensor* other = node.tensor->src[1 - i];
         const bool enters = SkipViews(other) == before->tensor || SkipChoice(other) == before->tensor;
-        if (enters && SkipChoice(node.tensor->src[i]) == output.node->tensor) return &node;
+        if (enters && SkipChoice(node.tensor->src[i]) == added->tensor) return &node;
       }
     }
-    const Found normed = FindStage(PB_STAGE_ATTN_POST_NORM, layer);
-    return FindUnadded(before, normed.node ? normed.node : output.node);
+    return FindUnadded(before, added);
   }
 
   // What enters a layer.
