@@ -46,6 +46,16 @@ class Ik(driver.Case):
             audit = run("audit", "--model", model, "--engine", "ik", "--prompt", PROMPT, "-n", "3", "--format", "json", env=self.env)
             self.assertEqual((audit.json["verdict"], audit.json["blame"], audit.code), ("match", "none", 0), audit)
 
+    def test_experts_that_it_does_not_show_are_no_fault_of_it(self):
+        model = self.llama.parent.parent / "experts/experts.gguf"
+        made = run("gen-fixtures", "--architecture", "qwen3moe", "--weights", "F16", "--embedding", "F16", "--distribution", "gaussian",
+                   "--vocab", "320", "--out", model)
+        self.assertEqual(made.code, 0, made)
+        result = self.compare(model, "--reference", "ik")
+        self.assertIn(result.json["blame"], ("none", "undetermined"), result)
+        audit = run("audit", "--model", model, "--engine", "ik", "--prompt", PROMPT, "--format", "json", env=self.env)
+        self.assertEqual((audit.json["verdict"], audit.json["blame"], audit.code), ("incomplete", "none", 3), audit)
+
     def test_what_is_wrong_against_it_is_found(self):
         for defect, stage in (("rope_late", "q_rope"), ("rows_exchanged", "down_proj")):
             result = self.compare(self.llama, "--reference", "ik", "--candidate", f"mutant,mutant.defect={defect},mutant.stage={stage},mutant.layer=1")

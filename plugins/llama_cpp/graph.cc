@@ -405,6 +405,8 @@ class Mapper {
   std::string Unfit(const StageRule& rule, const Found& found) const {
     const Node& node = *found.node;
     const Form form = FormOf(rule.stage);
+    if (stages::kExperts.Contains(rule.stage) && (dims_.n_experts == 0 || dims_.n_experts_used == 0))
+      return "the graph does not show how many experts there are, and how many a token uses";
     if (form == Form::kIds && node.tensor->type != GGML_TYPE_I32) return node.name + " is not i32";
     if (form != Form::kIds && node.tensor->type != GGML_TYPE_F32) return node.name + " is not f32";
     const int64_t n = found.columns.n > 0 ? found.columns.n : ggml_nelements(node.tensor);
