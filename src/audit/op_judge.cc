@@ -168,8 +168,7 @@ Status OpJudge::Judge(diagnose::Culprit& op, const host::TensorRef& tensor) {
       });
   if (!found.agrees && !recomputed.empty() && (RoundsItsInputs(stage) || rounds_on_the_way)) {
     missing_.push_back(fmt::format("{}: its error cannot be told from rounding, as {} was not shown",
-                                   compare::PointName(op.place.stage, op.place.layer),
-                                   recomputed.front()));
+                                   compare::PointName(op.place.stage, op.place.layer), recomputed.front()));
     return {};
   }
   if (!found.agrees) {

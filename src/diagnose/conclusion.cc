@@ -94,8 +94,19 @@ bool IsAll(const Region& r) {
   return r.axis == Axis::kAll || (r.of > 0 && r.every == 1 && r.first == 0 && r.last == r.of - 1);
 }
 
+// Heads that follow each other, as the features that they are of a row of so many.
+Region InFeatures(const Region& heads, int64_t n_features) {
+  if (heads.axis != Axis::kHeads || heads.of <= 0 || heads.every != 1 || n_features % heads.of != 0)
+    return heads;
+  const int64_t width = n_features / heads.of;
+  return {Axis::kFeatures, heads.first * width, (heads.last + 1) * width - 1, 1, n_features};
+}
+
 bool SamePart(const Region& a, const Region& b) {
   if (IsAll(a) && IsAll(b)) return true;
+  if (a.axis == Axis::kHeads && b.axis == Axis::kFeatures && b.of > 0)
+    return InFeatures(a, b.of).axis == Axis::kFeatures && SamePart(InFeatures(a, b.of), b);
+  if (a.axis == Axis::kFeatures && b.axis == Axis::kHeads) return SamePart(b, a);
   if (a.axis != b.axis) return false;
   if (!HasRange(a.axis)) return true;
   return a.first == b.first && a.last == b.last && (a.every == b.every || a.first == a.last) &&

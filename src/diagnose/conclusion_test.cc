@@ -52,6 +52,15 @@ TEST(Conclusion, OneFalseMemberIsWrong) {
             Match::kRight);
 }
 
+// The last of 3 heads of 32 are values 64 to 95 of 96.
+TEST(Conclusion, HeadsAreTheirFeatures) {
+  EXPECT_EQ(Against("part=heads:2/3", "part=features:64-95/96"), Match::kRight);
+  EXPECT_EQ(Against("part=features:0-63/96", "part=heads:0-1/3"), Match::kRight);
+  for (const char* said : {"part=heads:1/3", "part=heads:1-2/3", "part=heads:2/4", "part=heads:2"})
+    EXPECT_EQ(Against(said, "part=features:64-95/96"), Match::kWrong) << said;
+  EXPECT_EQ(Against("part=heads:2/3", "part=features:64-94/96"), Match::kWrong);
+}
+
 TEST(Conclusion, TruthsUnknownMembersAcceptWhatIsSaid) {
   EXPECT_EQ(Against("where=formula part=all when=always what=factor:2", "where=formula part=all"),
             Match::kRight);
