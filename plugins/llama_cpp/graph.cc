@@ -191,7 +191,14 @@ class Mapper {
 
   // A norm that the file has a weight for and the graph has no op for: what it would read, where what would read the norm reads that.
   Found FindUnnormed(pb_stage norm, int layer) const {
-    if (!stages::Of(norm).weight.tensor || !dims_.norms.count(stages::TensorName(norm, layer))) return {};
+    if (!stages::Of(norm).weight.tensor) return {};
+    const std::string weight = stages::TensorName(norm, layer);
+    const auto reads_it = [&](const Node& n) {
+      return std::any_of(std::begin(n.tensor->src), std::end(n.tensor->src),
+                         [&](const ggml_tensor* read) { return read && weight == read->name; });
+    };
+    // A weight that is read is of a norm of another name.
+    if (!dims_.norms.count(weight) || std::any_of(nodes_.begin(), nodes_.end(), reads_it)) return {};
     const bool has_experts = std::any_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.base.rfind("ffn_moe", 0) == 0; });
     const stages::Set lacks = has_experts ? stages::Set() : stages::kExperts | stages::kSharedExpert;
     const stages::Input read = stages::InputsOf(norm, stages::kAll - lacks).front();
@@ -264,14 +271,20 @@ class Mapper {
     return nullptr;
   }
 
+  // Whether a norm by the weight that stands behind attention elsewhere is the one before the network: it reads a sum.
+  static bool IsOtherNorm(const ggml_tensor& norm, pb_stage stage) {
+    const ggml_tensor* read = SkipChoice(norm.src[0]);
+    return stage == PB_STAGE_ATTN_POST_NORM && read && read->op == GGML_OP_ADD && SkipViews(read->src[1])->op != GGML_OP_NONE;
+  }
+
   // A norm that is multiplied by a stage's weight, whatever its name.
   const Node* FindNorm(pb_stage stage, int layer) const {
     if (!stages::Of(stage).weight.tensor) return nullptr;
     const std::string weight = stages::TensorName(stage, layer);
     for (const Node& node : nodes_) {
       const ggml_tensor* t = node.tensor;
-      if (node.op == GGML_OP_MUL && weight == t->src[1]->name && (t->src[0]->op == GGML_OP_RMS_NORM || t->src[0]->op == GGML_OP_NORM))
-        return WithBias(&node);
+      if (node.op != GGML_OP_MUL || weight != t->src[1]->name) continue;
+      if ((t->src[0]->op == GGML_OP_RMS_NORM || t->src[0]->op == GGML_OP_NORM) && !IsOtherNorm(*t->src[0], stage)) return WithBias(&node);
     }
     return nullptr;
   }
@@ -281,7 +294,8 @@ class Mapper {
     if (!stages::Of(stage).weight.tensor) return nullptr;
     const std::string weight = stages::TensorName(stage, layer);
     for (const Node& node : nodes_)
-      if (node.op == kOpFusedRmsNorm && node.tensor->src[1] && weight == node.tensor->src[1]->name) return &node;
+      if (node.op == kOpFusedRmsNorm && node.tensor->src[1] && weight == node.tensor->src[1]->name && !IsOtherNorm(*node.tensor, stage))
+        return &node;
     return nullptr;
   }
 
