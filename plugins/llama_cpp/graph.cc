@@ -68,12 +68,10 @@ class Mapper {
     return found;
   }
 
+  static bool IsNorm(ggml_op op) { return op == GGML_OP_RMS_NORM || op == GGML_OP_NORM || op == kOpFusedRmsNorm; }
+
   // Of the scores; the table has its names.
-  const Node* FindSoftmax(int layer) const {
-    for (const StageRule& rule : Table())
-      if (rule.stage == PB_STAGE_ATTN_SCORES_SOFTMAX) return FindAny(rule, layer).node;
-    return nullptr;
-  }
+  const Node* FindSoftmax(int layer) const { return FindStage(PB_STAGE_ATTN_SCORES_SOFTMAX, layer).node; }
 
   // Part of a fused product where the graph has one, else a node of its own.
   Found FindAny(const StageRule& rule, int layer) const {
@@ -89,9 +87,7 @@ class Mapper {
     if (rule.stage == PB_STAGE_EMBEDDINGS) return {FindEmbeddings(), {}};
     if (rule.stage == PB_STAGE_ATTN_CONTEXT) return {FindContext(layer), {}};
     if (rule.stage == PB_STAGE_LAYER_OUT) return {FindLayerSum(layer), {}};
-    if (rule.stage == PB_STAGE_FFN_POST_NORM)
-      if (const Node* node = FindFfnPostNorm(layer)) return {node, {}};
-    if (stages::Of(rule.stage).group == stages::Group::kNorm) return {FindNorm(rule.stage, layer), {}};
+    if (stages::Of(rule.stage).group == stages::Group::kNorm) return {FindNorm(rule.stage, layer, false), {}};
     if (rule.stage == PB_STAGE_Q_ROPE) return FindRotated(PB_STAGE_Q_NORM, PB_STAGE_Q_PROJ, layer);
     if (rule.stage == PB_STAGE_K_ROPE) return FindRotated(PB_STAGE_K_NORM, PB_STAGE_K_PROJ, layer);
     if (rule.stage == PB_STAGE_FFN_GATED) return {FindGated(PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, layer), {}};
@@ -114,7 +110,7 @@ class Mapper {
     // What is added behind a product is its bias, and not the residual; what is multiplied is no norm.
     if (stages::kLayerProducts.Contains(stage) && (node.op == GGML_OP_ADD || node.op == GGML_OP_MUL)) {
       const ggml_op of = SkipViews(node.tensor->src[0])->op;
-      return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE && of != GGML_OP_RMS_NORM && of != GGML_OP_NORM;
+      return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE && !IsNorm(of);
     }
     // A norm's last op adds its bias: a sum of this name is what some engine calls the norm's input.
     if (stages::Of(stage).group == stages::Group::kNorm && node.op == GGML_OP_ADD)
@@ -158,16 +154,6 @@ class Mapper {
           next = &node;
     }
     return at;
-  }
-
-  // Where all layers give it one name: what the layer's last sum reads.
-  const Node* FindFfnPostNorm(int layer) const {
-    const Node* sum = Find("l_out", layer, GGML_OP_ADD);
-    for (int i = 0; sum && i < 2; ++i) {
-      const Node* node = NodeOf(SkipChoice(sum->tensor->src[i]));
-      if (node && node->op == GGML_OP_MUL && node->base == "ffn_post_norm") return node;
-    }
-    return nullptr;
   }
 
   // What rotates queries or keys, whatever its name; of layers that do not rotate, in a graph of which some do, what would be rotated.
@@ -277,25 +263,16 @@ class Mapper {
     return stage == PB_STAGE_ATTN_POST_NORM && read && read->op == GGML_OP_ADD && SkipViews(read->src[1])->op != GGML_OP_NONE;
   }
 
-  // A norm that is multiplied by a stage's weight, whatever its name.
-  const Node* FindNorm(pb_stage stage, int layer) const {
+  // The norm by a stage's weight, whatever its name: `fused` with it in one op, else multiplied by it.
+  const Node* FindNorm(pb_stage stage, int layer, bool fused) const {
     if (!stages::Of(stage).weight.tensor) return nullptr;
     const std::string weight = stages::TensorName(stage, layer);
     for (const Node& node : nodes_) {
       const ggml_tensor* t = node.tensor;
-      if (node.op != GGML_OP_MUL || weight != t->src[1]->name) continue;
-      if ((t->src[0]->op == GGML_OP_RMS_NORM || t->src[0]->op == GGML_OP_NORM) && !IsOtherNorm(*t->src[0], stage)) return WithBias(&node);
+      const ggml_tensor* norm = fused ? t : t->src[0];
+      if (node.op != (fused ? kOpFusedRmsNorm : GGML_OP_MUL) || !t->src[1] || weight != t->src[1]->name) continue;
+      if (IsNorm(norm->op) && !IsOtherNorm(*norm, stage)) return fused ? &node : WithBias(&node);
     }
-    return nullptr;
-  }
-
-  // A norm that is one op with its weight, which tells whose it is; its name may be its input's.
-  const Node* FindFusedNorm(pb_stage stage, int layer) const {
-    if (!stages::Of(stage).weight.tensor) return nullptr;
-    const std::string weight = stages::TensorName(stage, layer);
-    for (const Node& node : nodes_)
-      if (node.op == kOpFusedRmsNorm && node.tensor->src[1] && weight == node.tensor->src[1]->name && !IsOtherNorm(*node.tensor, stage))
-        return &node;
     return nullptr;
   }
 
@@ -346,7 +323,8 @@ class Mapper {
       case PB_STAGE_EXPERT_WEIGHTS:
         return {FindChosenSoftmax(layer), {}};
       default:
-        if (stages::Of(rule.stage).group == stages::Group::kNorm) return {FindFusedNorm(rule.stage, layer), {}};
+        // Its name may be its input's.
+        if (stages::Of(rule.stage).group == stages::Group::kNorm) return {FindNorm(rule.stage, layer, true), {}};
         return {};
     }
   }
@@ -640,8 +618,7 @@ class Mapper {
     for (const Node& node : nodes_) {
       const ggml_tensor* t = node.tensor;
       if (node.op == GGML_OP_FLASH_ATTN_EXT) seen.flash = true;
-      if ((node.op == GGML_OP_RMS_NORM || node.op == GGML_OP_NORM || node.op == kOpFusedRmsNorm) && seen.norm_eps == 0)
-        seen.norm_eps = FloatParam(t, 0);
+      if (IsNorm(node.op) && seen.norm_eps == 0) seen.norm_eps = FloatParam(t, 0);
       if (node.op == GGML_OP_ROPE) ObserveRope(t);
       if (node.op == GGML_OP_MUL && node.base == "Qcur_normed")
         seen.norms_rows = t->ne[0] != dims_.head_dim;
