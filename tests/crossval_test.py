@@ -69,7 +69,9 @@ class SmolLM2(Engine):
         n = len(result.json["positions"])
         for what, of in (("reference with taps", n), ("run with taps", 130), ("lock-step", n)):
             self.assertRegex(result.err, rf"{what}: \d+ of {of}\b")
-        self.assertEqual(result.json["prompts"][0]["candidate_watched_positions"], 130)
+        # Where an op was in doubt, as with a library that rounds codes the other way at a boundary, all was watched.
+        doubted = "explained-by-codes" in {reason["code"] for reason in result.json["reasons"]}
+        self.assertEqual(result.json["prompts"][0]["candidate_watched_positions"], None if doubted else 130)
 
     def test_short_prompts_match(self):
         # 1, 2, 9 and 64 tokens

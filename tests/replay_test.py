@@ -168,7 +168,7 @@ class Refused(Replay):
         self.says(self.offline(SILU_MODEL, self.whole, "--max-tokens", "2"), "match", 0, "the candidate was disturbed instead")
         # Where ops are not judged, an engine does not set its own limits.
         self.says(self.offline(SILU_MODEL, self.whole, "--scope", "logits-only"), "incomplete", 3, "brings no noise floor")
-        limited = self.offline(SILU_MODEL, self.whole, "--scope", "logits-only", "--kl-mean", "1e-6", "--kl-worst", "1e-6")
+        limited = self.offline(SILU_MODEL, self.whole, "--scope", "logits-only", "--kl-mean", "1e-2", "--kl-worst", "1e-2")
         self.expect(limited, "match", 0)
 
     def test_another_prompt_more_steps_and_other_settings_are_incomplete(self):

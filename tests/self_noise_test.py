@@ -107,14 +107,15 @@ class TheSameAsElsewhere(SelfNoise):
         self.assertEqual({axis for axis, _ in rows}, {"repeat", "threads", "ubatch", "feed", "cpu.library"})
         self.assertFalse(any(row["promised"] for row in rows.values()))
         # One library, of two traces.
+        library = "haswell" if own == "x64" else "x64"
         logits = []
-        for engine in ("llama.cpp", "llama.cpp,cpu.library=x64"):
+        for engine in ("llama.cpp", f"llama.cpp,cpu.library={library}"):
             traced = self.folder / f"traced{len(logits)}"
             made = run("trace", "--model", MODEL, "--engine", engine, "--prompt", PROMPT, "--level", "full", "--filter", "stage=logits",
                        "--out", traced)
             self.assertEqual(made.code, 0, made)
             logits.append(tensors(traced)[0, -1, "logits"])
-        row = rows["cpu.library", "x64"]
+        row = rows["cpu.library", library]
         self.assertFalse(row["equal_bits"])
         n = len(logits[0])
         for told, base, other in zip(row["kl"], *logits):
@@ -126,7 +127,7 @@ class TheSameAsElsewhere(SelfNoise):
         self.assertEqual(row["worst_kl"], max(row["kl"]))
         self.assertIs(row["inside_floor"], True)
         # And as crossval compares the two.
-        compared = self.crossval("--model", MODEL, "--candidate", "llama.cpp,cpu.library=x64", "--reference", "llama.cpp", "--prompt",
+        compared = self.crossval("--model", MODEL, "--candidate", f"llama.cpp,cpu.library={library}", "--reference", "llama.cpp", "--prompt",
                                  PROMPT, "--scope", "logits-only")
         self.assertEqual([position["kl"] for position in compared.json["positions"]], row["kl"][:n])
 

@@ -185,8 +185,7 @@ float *llama_get_logits_ith(llama_context *c, int32_t i) {
 """
 CMAKE = """cmake_minimum_required(VERSION 3.22)
 project(small LANGUAGES CXX)
-file(GLOB libraries ${PREBUILT}/lib/*.so*)
-file(COPY ${libraries} DESTINATION ${CMAKE_BINARY_DIR}/bin)
+file(COPY ${PREBUILT}/lib/ DESTINATION ${CMAKE_BINARY_DIR}/bin)
 add_library(llama SHARED @SHIM@)
 target_include_directories(llama PRIVATE ${CMAKE_SOURCE_DIR}/include)
 target_link_options(llama PRIVATE -Wl,--no-as-needed)
