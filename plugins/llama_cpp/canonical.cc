@@ -3,7 +3,6 @@
 #include "llama_cpp/canonical.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -201,9 +200,6 @@ namespace {
 
 // A copy into a view of the cache: rows of cells one after the other, or columns of them.
 bool CopiedInOrder(const ggml_tensor* copy, int64_t first, int64_t n_rows) {
-  const ggml_tensor* cache = copy->view_src;
-  const bool of_cache = cache && (std::strncmp(cache->name, "cache_k_l", 9) == 0 || std::strncmp(cache->name, "cache_v_l", 9) == 0);
-  if (!of_cache) return true;
   const bool transposed = !ggml_is_contiguous(copy);
   const size_t cell = transposed ? ggml_type_size(copy->type) : ggml_nbytes(copy) / static_cast<size_t>(n_rows);
   return copy->view_offs == static_cast<size_t>(first) * cell;

@@ -80,7 +80,7 @@ class Mapper {
       if (const Node* node = Find(a.base, layer, a.op); node && Serves(*node, rule.stage)) return {node, {}};
     }
     // Some architectures leave these without a name; weights and the graph's edges tell them.
-    if (stages::kLayerProducts.Contains(rule.stage))
+    if (stages::kProducts.Contains(rule.stage))
       if (const Node* node = FindProduct(rule.stage, layer)) return {node, {}};
     if (rule.stage == PB_STAGE_ATTN_OUT) return {FindAttentionOutput(layer), {}};
     if (rule.stage == PB_STAGE_ATTN_RESIDUAL) return {FindAttentionSum(layer), {}};
@@ -139,8 +139,10 @@ class Mapper {
   const Node* FindProduct(pb_stage stage, int layer) const {
     if (!stages::Of(stage).weight.tensor) return nullptr;
     const std::string weight = stages::TensorName(stage, layer);
-    for (const Node& node : nodes_)
-      if (node.op == GGML_OP_MUL_MAT && weight == node.tensor->src[0]->name) return WithBias(&node);
+    for (const Node& node : nodes_) {
+      const bool tied = stage == PB_STAGE_LOGITS && std::strcmp(node.tensor->src[0]->name, "token_embd.weight") == 0;
+      if (node.op == GGML_OP_MUL_MAT && (tied || weight == node.tensor->src[0]->name)) return WithBias(&node);
+    }
     return nullptr;
   }
 
@@ -407,6 +409,9 @@ class Mapper {
     if (form != Form::kScores && form != Form::kWeights) return "";
     const Node* softmax = FindSoftmax(node.layer);
     if (!softmax || FloatParam(softmax->tensor, 1) != 0) return "the softmax adds a bias of its own";
+    const ggml_tensor* scores = SkipViews(softmax->tensor->src[0]);
+    if (scores->op == GGML_OP_MUL_MAT && SkipViews(scores->src[0])->op == GGML_OP_CONCAT)
+      return "its keys are those of several caches";
     if (form == Form::kScores && SkipViews(softmax->tensor->src[0]) != node.tensor) {
       return "other ops stand between the product and the softmax";
     }
@@ -527,7 +532,7 @@ class Mapper {
   };
 
   // All inputs of a point, or none.
-  void MapInputs(PointRule* rule, const Node* node) const {
+  void MapInputs(PointRule* rule, const Node* node) {
     const auto see = [this](pb_stage s) { return map_.stages[s].visibility; };
     const auto n_layers = static_cast<int32_t>(dims_.n_layers);
     for (const stages::Input& read : stages::InputsOf(static_cast<pb_stage>(rule->stage), see)) {
@@ -543,10 +548,12 @@ class Mapper {
       if (wanted.all_positions && turned) return rule->inputs.clear();  // the cache holds other values
       // The cache holds values transposed, but for flash attention.
       input.cache_transposed = wanted.stage == PB_STAGE_V_PROJ && !map_.observed.flash;
-      if (!FindReader(*node, wanted, 0, &input)) {
+      const ggml_tensor* source = FindReader(*node, wanted, 0, &input);
+      if (!source) {
         rule->inputs.clear();
         return;
       }
+      if (input.from_cache) map_.caches.insert(source);
       rule->inputs.push_back(input);
     }
   }
@@ -567,9 +574,9 @@ class Mapper {
   }
 
   // Walks from a point's node towards its sources, through nodes that are no tracepoints, to the one that
-  // reads the input.
-  bool FindReader(const Node& node, const Wanted& wanted, int depth, InputRule* out) const {
-    if (depth > 6) return false;
+  // reads the input. Returns what it reads; null: there is none.
+  const ggml_tensor* FindReader(const Node& node, const Wanted& wanted, int depth, InputRule* out) const {
+    if (depth > 6) return nullptr;
     for (int i = 0; i < GGML_MAX_SRC; ++i) {
       const ggml_tensor* source = SkipViews(node.tensor->src[i]);
       if (!source) continue;
@@ -578,12 +585,13 @@ class Mapper {
         out->src = i;
         if (const PointRule* at = RuleOf(source, wanted)) out->shape = at->shape;
         out->width = out->shape.columns.n > 0 ? out->shape.columns.n : source->ne[0];
-        return true;
+        return source;
       }
       const Node* next = NodeOf(source);
-      if (next && !are_points_.count(source) && FindReader(*next, wanted, depth + 1, out)) return true;
+      if (!next || are_points_.count(source)) continue;
+      if (const ggml_tensor* read = FindReader(*next, wanted, depth + 1, out)) return read;
     }
-    return false;
+    return nullptr;
   }
 
   bool IsWanted(const ggml_tensor* source, const Wanted& wanted) const {

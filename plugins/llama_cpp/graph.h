@@ -128,6 +128,8 @@ struct GraphMap {
   std::unordered_map<std::string, std::vector<std::pair<const PointRule*, size_t>>> entries;
   std::unordered_set<std::string>
       parts;  // NodeKeys of nodes that are steps within a stage, so no points of their own
+  // Those that points read keys and values of all positions from; as long as the session lives.
+  std::unordered_set<const ggml_tensor*> caches;
   std::array<Visibility, PB_STAGE_COUNT> stages;
   Observed observed;
 };

@@ -124,6 +124,11 @@ pb_error* CheckEval(const pb_session* s, const pb_eval* e) {
                                              ", but the session holds " + number(s->n_past) + " positions");
   }
   const int64_t end = static_cast<int64_t>(e->first_position) + e->n_tokens;
+  if (const uint32_t batch = llama_n_ubatch(s->ctx); !llama_get_memory(s->ctx) && end > std::min<int64_t>(e->n_tokens, batch)) {
+    return NewError(PB_UNSUPPORTED, "llama.cpp keeps nothing of earlier tokens for architecture \"" + s->model->architecture +
+                                        "\", whose tokens all see each other: a prompt of up to " + number(batch) +
+                                        " tokens (ubatch), evaluated at once, and no decode steps");
+  }
   if (const int64_t n_ctx = s->settings.n_ctx; end > n_ctx) {
     return NewError(PB_INVALID_ARGUMENT, number(end) + " positions, but the session has room for " +
                                              number(n_ctx) + ": open it with n_ctx=" + number(end) +

@@ -79,7 +79,10 @@ const std::vector<StageRule>& Table() {
       {PB_STAGE_FFN_POST_NORM, {{"ffn_post_norm", GGML_OP_MUL}}},
       {PB_STAGE_LAYER_OUT, {{"l_out", GGML_OP_ADD}}},
       {PB_STAGE_FINAL_NORM, {{"result_norm", GGML_OP_ADD}, {"result_norm", GGML_OP_MUL}}},
-      {PB_STAGE_LOGITS, {{"result_output", GGML_OP_SCALE}, {"result_output", GGML_OP_MUL}, {"result_output", GGML_OP_MUL_MAT}}},
+      {PB_STAGE_LOGITS, {{"result_output", GGML_OP_ADD},
+        {"result_output", GGML_OP_SCALE},
+        {"result_output", GGML_OP_MUL},
+        {"result_output", GGML_OP_MUL_MAT}}},
   };
   return table;
 }

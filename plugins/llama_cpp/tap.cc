@@ -211,7 +211,7 @@ bool Ask(pb_session* s, const ggml_tensor* t) {
     HandOverScores(s, t->src[1]);
   if (pass.stopped) return true;
   Identify(s, t);
-  if (pass.tap && !CellsInOrder(t, pass.first_position, pass.n_rows)) {
+  if (pass.tap && s->map.caches.count(t->view_src) && !CellsInOrder(t, pass.first_position, pass.n_rows)) {
     Fail(&pass, "the KV cache's cells are not in the order of positions");
     return true;
   }
@@ -224,7 +224,8 @@ bool Ask(pb_session* s, const ggml_tensor* t) {
   } else if (pass.tap && own) {
     pass.want[0] = pass.tap->want(pass.tap->ctx, &pass.point);
   }
-  return pass.need_all || WantsOutput(pass) || (s->settings.noise_seed && pass.rules);
+  // What stands between scores and their softmax may compute its mask, which must have run when the softmax is asked about.
+  return pass.need_all || WantsOutput(pass) || (s->settings.noise_seed && pass.rules) || pass.scores.tensor;
 }
 
 }  // namespace

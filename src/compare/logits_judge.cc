@@ -168,7 +168,7 @@ class LogitsCheck {
     bool any_above = false;
     for (LogitsRow& row : p.rows) {
       if (row.phase != phase || !row.finite) continue;
-      sum += row.kl;
+      sum += JudgedKl(row);
       ++n;
       if (!largest || row.kl > largest->kl) largest = &row;
       any_above |= CheckRow(&row);
@@ -209,7 +209,7 @@ class LogitsCheck {
       finding->Add(row, value);
       above = true;
     };
-    check(&kl_, row->kl);
+    check(&kl_, JudgedKl(*row));
     check(&cosine_, row->cosine);
     check(&rel_l2_, row->rel_l2);
     check(&max_abs_, row->max_abs);
@@ -220,6 +220,12 @@ class LogitsCheck {
     row->above_limit = above;
     if (above) Diverge(*row, verdict_);
     return above;
+  }
+
+  // Of logits as close as float32 holds them there is nothing to judge, unless a user says so.
+  double JudgedKl(const LogitsRow& row) const {
+    const bool by_user = evidence_.user.kl_mean || evidence_.user.kl_worst;
+    return row.rel_l2 <= kLogitsResolution && !by_user ? 0 : row.kl;
   }
 
   Outcome Beyond(const Limit& limit) const { return limit.by_user ? Outcome::kDiverged : beyond_noise_; }

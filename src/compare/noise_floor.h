@@ -18,6 +18,9 @@ namespace pb::compare {
 inline constexpr int kMinNoiseRuns = 8;
 inline constexpr int64_t kMinNoisePositions = 400;
 inline constexpr double kMeanFactor = 2, kWorstFactor = 3;
+// Two units in the last place of float32, as a rel-L2: logits that are closer to each other than that differ by the rounding of
+// their own sums, which random rounding leaves out. They are no further apart than noise.
+inline constexpr double kLogitsResolution = 0x1p-22;
 
 // One disturbed run against the undisturbed one, position by position (the same positions in every
 // run, in order).

@@ -168,8 +168,10 @@ class TextReport {
       else
         by_side[text.substr(side + 2, why - side - 2)].push_back(Escape(text.substr(0, side)));
     }
-    for (const auto& [side, stages] : by_side)
-      Line("", fmt::format("not shown by the {}: {}", Escape(side), fmt::join(stages, ", ")));
+    for (const auto& [side, stages] : by_side) {
+      const bool by_an_engine = side == "candidate" || side == "reference";
+      Line("", fmt::format("{}: {}", by_an_engine ? "not shown by the " + side : Escape(side), fmt::join(stages, ", ")));
+    }
   }
 
   // Up to a few names of points that were not compared; the JSON has all.

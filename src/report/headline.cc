@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "compare/verdict.h"
@@ -146,15 +147,26 @@ std::string Overrides(const run::Comparison& c) {
   return set.empty() ? "" : fmt::format(", with {} set", fmt::join(set, " and "));
 }
 
+// In what two engines agree: in ops, where most kinds of them could be compared, else in the logits before all.
+std::string Agreement(const run::Comparison& c) {
+  const int64_t n = c.verdict.coverage.compared;
+  const std::string odds = Choices(c) + " and their odds differ by no more than noise; ";
+  if (c.verdict.scope != compare::Scope::kLocal) return odds + "no op was compared";
+  std::set<std::string> hidden, judged;  // kinds of tensors
+  for (const std::string& text : c.verdict.coverage.unobservable) hidden.insert(text.substr(0, text.find(':')));
+  for (const compare::PointRow& point : c.points)
+    if (const char* name = pb_vocabulary[point.stage].name; !hidden.contains(name)) judged.insert(name);
+  if (judged.size() >= hidden.size())
+    return fmt::format("all {} agree on equal inputs, {}", Plural(n, "tensor"), Choices(c));
+  return odds + fmt::format("of {} kinds of ops only {} could be judged by their own errors", judged.size() + hidden.size(),
+                            judged.size());
+}
+
 // What a match shows, and what it does not.
 Headline OfMatch(const run::Comparison& c) {
   const Names names(c);
   const std::string name = Escape(c.candidate.engine_facts().name);
-  const std::string agree =
-      c.verdict.scope == compare::Scope::kLocal
-          ? fmt::format("all {} agree on equal inputs, {}", Plural(c.verdict.coverage.compared, "tensor"),
-                        Choices(c))
-          : Choices(c) + " and their odds differ by no more than noise; no op was compared";
+  const std::string agree = Agreement(c);
   const std::string over = "over " + Plural(PositionsOf(c), "token") + Overrides(c);
   const char* alone = "; a mistake that both make does not show (audit judges one engine alone)";
   switch (KinshipOf(c)) {
