@@ -432,6 +432,8 @@ void Conformance::CheckPoints(const Trace& trace, int64_t first, int64_t n) {
                                          : "unobservable")
                                  << ", but arrived";
     EXPECT_TRUE(Contains(LayersOf(stage), layer)) << StageName(stage) << " of layer " << layer;
+    EXPECT_EQ(stages_[static_cast<size_t>(stage)].At(static_cast<pb_stage>(stage), layer), PB_OBSERVED)
+        << StageName(stage) << " of layer " << layer << " is not among those that show it, but arrived";
     std::vector<int> seen(static_cast<size_t>(n), 0);
     for (const Event& event : events) {
       int64_t rows = event.tensor.shape[0], from = event.point.first_position - first;
@@ -446,6 +448,7 @@ void Conformance::CheckPoints(const Trace& trace, int64_t first, int64_t n) {
   for (int32_t stage = 0; stage < PB_STAGE_COUNT; ++stage) {
     if (!Observed(stage)) continue;
     for (int32_t layer : LayersOf(stage)) {
+      if (stages_[static_cast<size_t>(stage)].At(static_cast<pb_stage>(stage), layer) != PB_OBSERVED) continue;
       EXPECT_TRUE(trace.points.contains({stage, layer}))
           << StageName(stage) << " of layer " << layer << " is declared observed, but never arrived";
     }

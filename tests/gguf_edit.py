@@ -107,7 +107,7 @@ def _value(kind, value):
 
 def rewrite(source, target, keys=None, tensors=None, rename=None):
     """Writes the file anew. keys: key -> (type, value), None to leave it out. tensors: name -> (type, shape, bytes), shape with the
-    row length first. rename: what a key's prefix becomes, (old, new)."""
+    row length first, None to leave it out. rename: what a key's prefix becomes, (old, new)."""
     gguf = Gguf(source)
     pairs = {}
     for key, (kind, at) in gguf.values.items():
@@ -119,6 +119,7 @@ def rewrite(source, target, keys=None, tensors=None, rename=None):
             pairs[key] = (new[0], _value(*new))
     parts = {name: (kind, shape, bytes(gguf.data[at:at + size])) for name, (kind, shape, at, size) in gguf.tensors.items()}
     parts.update(tensors or {})
+    parts = {name: part for name, part in parts.items() if part}
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(parts), len(pairs))
     head += b"".join(_text(key) + struct.pack("<I", kind) + raw for key, (kind, raw) in pairs.items())
     body = b""

@@ -143,6 +143,6 @@ PB_EXPORT const pb_engine_api* pb_engine_get(void) {
                                     ErrorMessage, ErrorDestroy, Create,       Destroy,         Describe,
                                     ModelOpen,    ModelClose,   ModelFacts,   Tokenize,        Detokenize,
                                     SessionOpen,  SessionClose, SessionFacts, SessionStages,   Eval,
-                                    Reset,        NULL /* replay */,  NULL /* decode */};
+                                    Reset,        NULL /* replay */,  NULL /* decode */,  NULL /* session_layers */};
   return &api;
 }

@@ -42,6 +42,7 @@ enum class Lie {
   kTokenValue,     // tokenize returns another, valid id
   kTokenCount,     // tokenize announces another count than it gives
   kStageTwice,     // session_stages declares a stage twice
+  kLayerTwice,     // session_layers declares a layer twice
   kNoModel,        // model_open reports success without a model
   kSlow,           // nothing wrong, but each point takes its time
   // Wrong results that look right. "Wrong": the gated product of layer 1, by the factor kWrong.

@@ -178,6 +178,12 @@ pb_error* SessionStages(pb_session* session, pb_stage_fn stage, void* ctx) {
   return nullptr;
 }
 
+pb_error* SessionLayers(pb_session* session, pb_layer_fn layer, void* ctx) {
+  const int n_times = session->faults.Has(Lie::kLayerTwice) ? 2 : 0;
+  for (int i = 0; i < n_times; ++i) layer(ctx, PB_STAGE_LAYER_OUT, 0, 0);
+  return nullptr;
+}
+
 // Hands the ops of one evaluation to the tap, and commits the faults that concern points.
 class Tap {
  public:
@@ -360,6 +366,7 @@ const pb_engine_api kTable = {
     Reset,
     nullptr,  // replay
     nullptr,  // decode
+    SessionLayers,
 };
 
 }  // namespace

@@ -84,6 +84,7 @@ pb_error* SessionOpen(pb_model* model, const pb_setting* settings, size_t n_sett
 void SessionClose(pb_session* session);
 pb_error* SessionFacts(pb_session* session, pb_fact_fn fact, void* ctx);
 pb_error* SessionStages(pb_session* session, pb_stage_fn stage, void* ctx);
+pb_error* SessionLayers(pb_session* session, pb_layer_fn layer, void* ctx);
 pb_error* Eval(pb_session* session, const pb_eval* eval);
 pb_error* Reset(pb_session* session, int32_t n_keep);
 pb_error* Replay(pb_session* session, const pb_replay* replay);

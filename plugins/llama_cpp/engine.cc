@@ -345,6 +345,7 @@ constexpr pb_engine_api kApi = {
     .reset = Reset,
     .replay = Replay,
     .decode = Decode,
+    .session_layers = SessionLayers,
 };
 
 }  // namespace

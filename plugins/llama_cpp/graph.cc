@@ -44,6 +44,7 @@ class Mapper {
         return stages::Order(a.stage, a.layer) < stages::Order(b.stage, b.layer);
       });
     MarkParts();
+    MarkApart();
     for (auto& [key, rules] : map_.rules) {
       for (PointRule& rule : rules) {
         MapInputs(&rule, by_key_.at(key));
@@ -117,9 +118,7 @@ class Mapper {
       return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE;
     if (node.base != "attn_post_norm") return true;
     const ggml_tensor* norm = SkipViews(node.tensor->src[0]);
-    const Node* read = norm ? NodeOf(SkipChoice(norm->src[0])) : nullptr;
-    const bool of_stream = read && read->base == "ffn_inp";
-    return of_stream == (stage == PB_STAGE_FFN_NORM);
+    return (norm && IsOfSum(*norm)) == (stage == PB_STAGE_FFN_NORM);
   }
 
   // The product that reads the context, with its bias or scale.
@@ -259,10 +258,11 @@ class Mapper {
     return nullptr;
   }
 
-  // Whether a norm by the weight that stands behind attention elsewhere is the one before the network: it reads a sum.
-  static bool IsOtherNorm(const ggml_tensor& norm, pb_stage stage) {
+  // Whether a norm reads a sum of two streams: by the weight, or the name, that stands behind attention elsewhere it is then the one
+  // before the network.
+  static bool IsOfSum(const ggml_tensor& norm) {
     const ggml_tensor* read = SkipChoice(norm.src[0]);
-    return stage == PB_STAGE_ATTN_POST_NORM && read && read->op == GGML_OP_ADD && SkipViews(read->src[1])->op != GGML_OP_NONE;
+    return read && read->op == GGML_OP_ADD && SkipViews(read->src[1])->op != GGML_OP_NONE;
   }
 
   // The norm by a stage's weight, whatever its name: `fused` with it in one op, else multiplied by it.
@@ -273,7 +273,7 @@ class Mapper {
       const ggml_tensor* t = node.tensor;
       const ggml_tensor* norm = fused ? t : t->src[0];
       if (node.op != (fused ? kOpFusedRmsNorm : GGML_OP_MUL) || !t->src[1] || weight != t->src[1]->name) continue;
-      if (IsNorm(norm->op) && !IsOtherNorm(*norm, stage)) return fused ? &node : WithBias(&node);
+      if (IsNorm(norm->op) && !(stage == PB_STAGE_ATTN_POST_NORM && IsOfSum(*norm))) return fused ? &node : WithBias(&node);
     }
     return nullptr;
   }
@@ -283,17 +283,30 @@ class Mapper {
     const Node* added = FindStage(PB_STAGE_ATTN_POST_NORM, layer).node;
     if (!added) added = FindStage(PB_STAGE_ATTN_OUT, layer).node;
     const Node* before = Before(layer);
+    if (!added && before) return FindSumBeforeNetwork(layer, *before);
     if (!added || !before) return nullptr;
     for (const Node& node : nodes_) {
       if (node.op != GGML_OP_ADD || node.tensor->src[1]->op == GGML_OP_NONE) continue;
       for (int i : {0, 1}) {
-        // Chosen rows are compared by what they are chosen of; the embeddings are themselves a choice.
-        const ggml_tensor* other = node.tensor->src[1 - i];
-        const bool enters = SkipViews(other) == before->tensor || SkipChoice(other) == before->tensor;
+        const bool enters = Shows(node.tensor->src[1 - i], *before);
         if (enters && SkipChoice(node.tensor->src[i]) == added->tensor) return &node;
       }
     }
     return FindUnadded(before, added);
+  }
+
+  // In a layer that mixes tokens in another way: what the norm before its network reads, where that adds to what enters.
+  const Node* FindSumBeforeNetwork(int layer, const Node& before) const {
+    const Node* norm = FindStage(PB_STAGE_FFN_NORM, layer).node;
+    if (!norm) return nullptr;
+    const ggml_tensor* op = IsNorm(norm->op) ? norm->tensor : SkipViews(norm->tensor->src[0]);
+    const ggml_tensor* sum = op && IsNorm(op->op) && IsOfSum(*op) ? SkipChoice(op->src[0]) : nullptr;
+    return sum && (Shows(sum->src[0], before) || Shows(sum->src[1], before)) ? NodeOf(sum) : nullptr;
+  }
+
+  // Chosen rows are compared by what they are chosen of; the embeddings are themselves a choice.
+  static bool Shows(const ggml_tensor* tensor, const Node& node) {
+    return SkipViews(tensor) == node.tensor || SkipChoice(tensor) == node.tensor;
   }
 
   // What enters a layer.
@@ -433,7 +446,7 @@ class Mapper {
     return made;
   }
 
-  // A stage is observed when every layer shows it, and declared otherwise.
+  // A stage is observed in the layers that show it, and declared where none does.
   void MapStage(const StageRule& rule) {
     const bool per_layer = stages::Of(rule.stage).per_layer;
     const int first = per_layer ? 0 : -1, end = per_layer ? static_cast<int>(dims_.n_layers) : 0;
@@ -443,19 +456,26 @@ class Mapper {
     if (stages::Of(rule.stage).group == stages::Group::kNorm)
       for (size_t i = 0; i < found.size(); ++i)
         if (!found[i].node) found[i] = FindUnnormed(rule.stage, first + static_cast<int>(i));
-    found.erase(std::remove_if(found.begin(), found.end(), [&](const Found& one) { return !is_there(one); }), found.end());
+    const bool exists = std::any_of(found.begin(), found.end(), is_there);
     std::string reason;
-    for (size_t i = 0; i < found.size() && reason.empty(); ++i) reason = Unfit(rule, found[i]);
+    std::vector<Visibility::Layer> layers;
+    for (size_t i = 0; i < found.size(); ++i) {
+      const Found& one = found[i];
+      const int layer = first + static_cast<int>(i);
+      const std::string why = is_there(one) ? Unfit(rule, one) : "";
+      if (reason.empty()) reason = why;
+      if (!is_there(one) || !why.empty()) continue;
+      layers.push_back({layer});
+      map_.rules[one.node->key].push_back(MakeRule(rule, one, layer));
+      by_key_[one.node->key] = one.node;
+      are_points_.insert(one.node->tensor);
+    }
     Visibility& visible = map_.stages[rule.stage];
-    if (reason.empty() && static_cast<int>(found.size()) == end - first) {
+    if (layers.size() == found.size()) {
       visible = {PB_OBSERVED, ""};
-      for (size_t i = 0; i < found.size(); ++i) {
-        const Found& one = found[i];
-        map_.rules[one.node->key].push_back(MakeRule(rule, one, first + static_cast<int>(i)));
-        by_key_[one.node->key] = one.node;
-        are_points_.insert(one.node->tensor);
-      }
-    } else if (found.empty() && reason.empty() && stages::Of(rule.stage).optional && !IsInside(rule.stage)) {
+    } else if (!layers.empty()) {
+      visible = {PB_OBSERVED, reason.empty() ? WhyMissing(rule.stage) : reason, layers};
+    } else if (!exists && stages::Of(rule.stage).optional && !IsInside(rule.stage)) {
       visible = {PB_ABSENT, ""};
     } else {
       visible = {PB_UNOBSERVABLE, reason.empty() ? WhyMissing(rule.stage) : reason};
@@ -501,6 +521,49 @@ class Mapper {
     }
   }
 
+  // Points between which and the points, weights and caches that they read more is computed than they are themselves.
+  void MarkApart() {
+    std::array<std::vector<int>, PB_STAGE_COUNT> apart;
+    for (const auto& [key, rules] : map_.rules) {
+      std::unordered_set<const ggml_tensor*> known;
+      int n_ops = 0;
+      CountOps(*by_key_.at(key), &known, &n_ops);
+      for (const PointRule& rule : rules)
+        if (n_ops > MostOps(static_cast<pb_stage>(rule.stage))) apart[static_cast<size_t>(rule.stage)].push_back(rule.layer);
+    }
+    for (size_t s = 0; s < apart.size(); ++s) {
+      if (apart[s].empty()) continue;
+      std::vector<Visibility::Layer>& layers = map_.stages[s].layers;
+      const bool per_layer = stages::Of(static_cast<int32_t>(s)).per_layer;
+      if (layers.empty() && !per_layer) layers.push_back({-1});
+      if (layers.empty())
+        for (int layer = 0; layer < static_cast<int>(dims_.n_layers); ++layer) layers.push_back({layer});
+      for (Visibility::Layer& layer : layers)
+        layer.apart = std::find(apart[s].begin(), apart[s].end(), layer.layer) != apart[s].end();
+    }
+    for (int32_t s = 0; s < PB_STAGE_COUNT; ++s) {
+      const Visibility& v = map_.stages[static_cast<size_t>(s)];
+      const bool inside = stages::kActivations.Contains(s) ||
+                          (map_.observed.flash && (s == PB_STAGE_ATTN_SCORES || s == PB_STAGE_ATTN_SCORES_SOFTMAX));
+      map_.has_holes |= !v.layers.empty() || (v.visibility == PB_UNOBSERVABLE && !inside);
+    }
+  }
+
+  // Ops that are work (IsWork), from a node inwards to the next points; through the caches too that it reads.
+  void CountOps(const Node& node, std::unordered_set<const ggml_tensor*>* known, int* n) const {
+    *n += IsWork(node.op);
+    for (const ggml_tensor* read : node.tensor->src) {
+      const ggml_tensor* source = SkipViews(read);
+      if (!source || are_points_.count(source) || !known->insert(source).second) continue;
+      if (const Node* next = NodeOf(source)) CountOps(*next, known, n);
+      const bool cache = source->op == GGML_OP_NONE && std::strncmp(source->name, "cache_", 6) == 0;
+      for (const Node& filler : nodes_)
+        if (cache && (filler.op == kOpSetRows || filler.op == GGML_OP_CPY) && filler.tensor->view_src == source &&
+            known->insert(filler.tensor).second)
+          CountOps(filler, known, n);
+    }
+  }
+
   // The nodes between a point and those that it reads.
   void MarkSources(const Node& node) {
     for (const ggml_tensor* read : node.tensor->src) {
@@ -521,7 +584,7 @@ class Mapper {
           return "the op " + node.op_name + " computes activation and product together";
       }
     }
-    return "no node of this graph is known to be it in every layer";
+    return "no node of this graph is known to be it";
   }
 
   // What a point reads: a stage of a layer; keys or values of all positions come from the cache.
@@ -688,57 +751,6 @@ class Mapper {
 };
 
 }  // namespace
-
-std::string KeyName(const ggml_tensor* tensor) {
-  if (tensor->op == kOpFusedMulUnary) return KeyName(SkipViews(tensor->src[0]));
-  const ggml_tensor* weight = tensor->op == GGML_OP_MUL_MAT     ? tensor->src[0]
-                              : tensor->op == kOpFusedRmsNorm ? tensor->src[1]
-                                                              : nullptr;
-  const bool named = weight && weight->op == GGML_OP_NONE && std::strstr(weight->name, ".weight");
-  return named ? weight->name : tensor->name;
-}
-
-std::string NodeKey(std::string_view name, std::string_view op, int occurrence) {
-  std::string key(name);
-  key += '|';
-  key += op;
-  key += '|';
-  key += std::to_string(occurrence);
-  return key;
-}
-
-void SplitName(std::string_view name, std::string* base, int* layer) {
-  *base = name;
-  *layer = -1;
-  const size_t dash = name.rfind('-');
-  if (dash == name.npos || dash + 1 == name.size() || name.size() - dash > 8) return;
-  int number = 0;
-  for (char c : name.substr(dash + 1)) {
-    if (c < '0' || c > '9') return;
-    number = number * 10 + (c - '0');
-  }
-  *base = name.substr(0, dash);
-  *layer = number;
-}
-
-bool IsView(const ggml_tensor* tensor) {
-  return tensor->op == GGML_OP_VIEW || tensor->op == GGML_OP_RESHAPE || tensor->op == GGML_OP_PERMUTE ||
-         tensor->op == GGML_OP_TRANSPOSE;
-}
-
-const ggml_tensor* SkipViews(const ggml_tensor* tensor) {
-  while (tensor && IsView(tensor) && tensor->src[0]) tensor = tensor->src[0];
-  return tensor;
-}
-
-void GraphRecorder::Add(const ggml_tensor* tensor) {
-  Node node{tensor, tensor->name, "", -1, tensor->op, ggml_op_desc(tensor), 0, ""};
-  SplitName(node.name, &node.base, &node.layer);
-  const std::string name = KeyName(tensor);
-  node.occurrence = occurrences_[name + "|" + node.op_name]++;
-  node.key = NodeKey(name, node.op_name, node.occurrence);
-  nodes_.push_back(std::move(node));
-}
 
 GraphMap MapGraph(const GraphRecorder& recorder, const Dims& dims) { return Mapper(recorder, dims).Run(); }
 

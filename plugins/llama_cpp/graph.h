@@ -91,6 +91,12 @@ void SplitName(std::string_view name, std::string* base, int* layer);
 bool IsView(const ggml_tensor* tensor);
 // The tensor whose values a chain of views shows.
 const ggml_tensor* SkipViews(const ggml_tensor* tensor);
+// Shows values elsewhere, or copies them: rounds nothing.
+bool MovesAlone(ggml_op op);
+// Does more to a value than to add, scale or multiply it once: a sum over many, an exponential, a rotation.
+bool IsWork(ggml_op op);
+// Of how many such ops a stage is made, at most.
+int MostOps(pb_stage stage);
 
 // Collects the nodes of one pass.
 class GraphRecorder {
@@ -104,8 +110,14 @@ class GraphRecorder {
 };
 
 struct Visibility {
+  // A layer that shows it; apart, where it reads what passes through ops that are no points.
+  struct Layer {
+    int layer = -1;
+    bool apart = false;
+  };
   pb_visibility visibility = PB_ABSENT;
   std::string reason;
+  std::vector<Layer> layers = {};  // where others do not show it, or one is apart; empty: all of them
 };
 
 // What the graph showed of its own parameters.
@@ -131,6 +143,7 @@ struct GraphMap {
   // Those that points read keys and values of all positions from; as long as the session lives.
   std::unordered_set<const ggml_tensor*> caches;
   std::array<Visibility, PB_STAGE_COUNT> stages;
+  bool has_holes = false;  // ops that no point shows, and that no point computes inside, stand in this graph
   Observed observed;
 };
 GraphMap MapGraph(const GraphRecorder& recorder, const Dims& dims);

@@ -90,6 +90,19 @@ pb_error* FileFacts(const char* path, pb_model* m) {
   return nullptr;
 }
 
+// Heads of a layer that attends: llama.cpp tells those of the first layer, which in some models has none; their files list them.
+int64_t HeadsOf(const pb_model& m, const std::string& key, int64_t told) {
+  if (told > 0) return told;
+  const File file(m.path);
+  const int64_t at = file.header ? gguf_find_key(file.header.get(), key.c_str()) : -1;
+  if (at < 0 || gguf_get_kv_type(file.header.get(), at) != GGUF_TYPE_ARRAY) return told;
+  const gguf_type type = gguf_get_arr_type(file.header.get(), at);
+  if (type != GGUF_TYPE_INT32 && type != GGUF_TYPE_UINT32) return told;
+  const auto* heads = static_cast<const int32_t*>(gguf_get_arr_data(file.header.get(), at));
+  const size_t n = gguf_get_arr_n(file.header.get(), at);
+  return n > 0 ? *std::max_element(heads, heads + n) : told;
+}
+
 void AddDims(pb_model* m) {
   const auto add = [&](const char* key, const std::string& value) {
     m->facts.push_back({key, value, "metadata"});
@@ -102,8 +115,8 @@ void AddDims(pb_model* m) {
   Dims& d = m->dims;
   d.n_layers = llama_model_n_layer(m->model);
   d.d_model = llama_model_n_embd(m->model);
-  d.n_heads = llama_model_n_head(m->model);
-  d.n_kv_heads = llama_model_n_head_kv(m->model);
+  d.n_heads = HeadsOf(*m, arch + ".attention.head_count", llama_model_n_head(m->model));
+  d.n_kv_heads = HeadsOf(*m, arch + ".attention.head_count_kv", llama_model_n_head_kv(m->model));
   d.head_dim = !key_length.empty() ? std::atoll(key_length.c_str())
                : d.n_heads > 0     ? d.d_model / d.n_heads
                                    : 0;

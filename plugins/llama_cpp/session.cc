@@ -250,6 +250,14 @@ pb_error* SessionStages(pb_session* session, pb_stage_fn stage, void* ctx) {
   });
 }
 
+pb_error* SessionLayers(pb_session* session, pb_layer_fn layer, void* ctx) {
+  return Guarded([&]() -> pb_error* {
+    for (int stage = 0; stage < PB_STAGE_COUNT; ++stage)
+      for (const Visibility::Layer& at : session->map.stages[stage].layers) layer(ctx, stage, at.layer, at.apart);
+    return nullptr;
+  });
+}
+
 pb_error* Eval(pb_session* session, const pb_eval* eval) {
   return Guarded([&]() -> pb_error* {
     if (pb_error* error = CheckEval(session, eval)) return error;

@@ -17,6 +17,13 @@ uint64_t SplitMix(uint64_t* state) {
   return z ^ (z >> 31);
 }
 
+// FNV-1a: of a node's key, so that each has a stream of its own that is the same in every run.
+uint64_t HashOf(std::string_view text) {
+  uint64_t hash = 0xcbf29ce484222325ull;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  return hash;
+}
+
 // Random rounding: each value times 1 + r * 2^-24, r in {-1, 0, 1}, rounded to float. The stream depends on
 // seed, point and position alone, so that a run can be repeated whatever came before it.
 void Disturb(std::span<float> values, uint64_t seed, const pb_point& point) {
@@ -31,6 +38,12 @@ void Disturb(std::span<float> values, uint64_t seed, const pb_point& point) {
 
 // Whether a stage's values are rounded: logits are delivered as they are, and ids are exact.
 bool IsRounded(int stage) { return stage != PB_STAGE_LOGITS && stage != PB_STAGE_EXPERT_IDS; }
+
+// Whether a node rounds that no point shows, in a graph with such: it is disturbed too, lest its rounding be missing from the noise.
+bool IsRoundedUnseen(const pb_session& s, const ggml_tensor* t) {
+  return s.map.has_holes && !s.pass.rules && !IsView(t) && !MovesAlone(t->op) && t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) &&
+         !s.map.parts.count(s.pass.key);
+}
 
 // Ends the evaluation with an error of ours.
 void Fail(Pass* pass, std::string why) {
@@ -149,6 +162,9 @@ bool HandOverPoints(pb_session* s, const ggml_tensor* t, std::span<float> native
     if (s->settings.noise_seed && rule && IsRounded(rule->stage)) {
       DisturbPoint(&pass, t, *rule, *s->settings.noise_seed, native);
       changed = true;
+    } else if (s->settings.noise_seed && IsRoundedUnseen(*s, t)) {
+      Disturb(native, *s->settings.noise_seed ^ HashOf(pass.key), pass.point);
+      changed = true;
     }
     if (!(pass.want[i] & PB_WANT_OUTPUT) || pass.stopped) continue;
     const int action = Offer(s, t, rule ? rule->shape : Shape{}, native);
@@ -161,7 +177,8 @@ bool HandOverPoints(pb_session* s, const ggml_tensor* t, std::span<float> native
 // Returns whether to go on.
 bool HandOverNow(pb_session* s, ggml_tensor* t) {
   Pass& pass = s->pass;
-  const bool noisy = s->settings.noise_seed && pass.rules && IsRounded(pass.rules->front().stage);
+  const bool noisy = s->settings.noise_seed &&
+                     (pass.rules ? IsRounded(pass.rules->front().stage) : IsRoundedUnseen(*s, t));
   if (!noisy && !WantsOutput(pass)) return true;
   const std::span<float> in_place = InPlace(t);
   if (in_place.empty() && !ReadTensor(t, &s->native)) {
@@ -225,7 +242,7 @@ bool Ask(pb_session* s, const ggml_tensor* t) {
     pass.want[0] = pass.tap->want(pass.tap->ctx, &pass.point);
   }
   // What stands between scores and their softmax may compute its mask, which must have run when the softmax is asked about.
-  return pass.need_all || WantsOutput(pass) || (s->settings.noise_seed && pass.rules) || pass.scores.tensor;
+  return pass.need_all || WantsOutput(pass) || (s->settings.noise_seed && (pass.rules || IsRoundedUnseen(*s, t))) || pass.scores.tensor;
 }
 
 }  // namespace

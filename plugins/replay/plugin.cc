@@ -86,6 +86,11 @@ class ReplaySession : public plugin::Session {
     for (int32_t s = 0; s < PB_STAGE_COUNT; ++s) fn(ctx, s, r_.stage(s).how, r_.stage(s).reason.c_str());
   }
 
+  void Layers(pb_layer_fn fn, void* ctx) const override {
+    for (int32_t s = 0; s < PB_STAGE_COUNT; ++s)
+      for (const int32_t layer : r_.stage(s).layers) fn(ctx, s, layer, 1);
+  }
+
   Status Eval(const pb_eval& e) override {
     PB_TRY(CheckTokens(e));
     if (e.tap) PB_TRY(ShowPoints(e));
@@ -138,7 +143,8 @@ class ReplaySession : public plugin::Session {
   }
 
   Status Show(const pb_eval& e, int32_t stage, int32_t layer) {
-    if (r_.stage(stage).how != PB_OBSERVED) return {};
+    const Shown& shown = r_.stage(stage);
+    if (shown.how != PB_OBSERVED || (!shown.layers.empty() && std::ranges::count(shown.layers, layer) == 0)) return {};
     const char* name = pb_vocabulary[stage].name;
     const pb_point point{sizeof(pb_point), stage, layer, e.first_position, 0, name, "recorded"};
     if (!e.tap->want || !e.tap->output || !(e.tap->want(e.tap->ctx, &point) & PB_WANT_OUTPUT)) return {};

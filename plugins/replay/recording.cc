@@ -155,6 +155,13 @@ Status Recording::Index() {
   return {};
 }
 
+std::vector<int32_t> Recording::WholeLayers(int32_t stage, const std::map<Key, bool>& every_position) {
+  std::vector<int32_t> layers;
+  for (const auto& [key, whole] : every_position)
+    if (key.first == stage && whole) layers.push_back(key.second);
+  return layers;
+}
+
 void Recording::DecideStages(const std::map<Key, bool>& every_position) {
   for (int32_t s = 0; s < PB_STAGE_COUNT; ++s) {
     Shown& shown = shown_[static_cast<size_t>(s)];
@@ -166,7 +173,9 @@ void Recording::DecideStages(const std::map<Key, bool>& every_position) {
     const auto& hidden = manifest().unobservable;
     auto named = std::find_if(hidden.begin(), hidden.end(),
                               [&](const auto& stage) { return stage.first == pb_vocabulary[s].name; });
-    if (n_whole == n_layers && n_whole > 0)
+    if (n_whole > 0 && named != hidden.end())
+      shown = {PB_OBSERVED, named->second, WholeLayers(s, every_position)};
+    else if (n_whole == n_layers && n_whole > 0)
       shown = {PB_OBSERVED, ""};
     else if (n_whole > 0)
       shown.reason = fmt::format("the trace has it whole in {} of {} layers", n_whole, n_layers);

@@ -26,6 +26,7 @@ struct Tensor {
 struct Shown {
   pb_visibility how = PB_ABSENT;
   std::string reason;
+  std::vector<int32_t> layers = {};  // that show it, none of which is judged; empty: all do, and all are
 };
 
 // Not for use from several threads.
@@ -44,8 +45,9 @@ class Recording {
   // Facts of the model as the recorded engine stated them, and those that follow from the shapes of
   // its records.
   const std::vector<trace::Fact>& model_facts() const { return model_facts_; }
-  // A stage is shown when every layer and position of it is there. One that the recorded engine
-  // could not show has its reason; one that was not recorded is absent, with that as the reason.
+  // A stage is shown when every layer and position of it is there, or every position of the layers in
+  // which the recorded engine shows it; no error is its own then. One that it could not show has its reason; one that was not
+  // recorded is absent, with that as the reason.
   const Shown& stage(int32_t stage) const { return shown_[static_cast<size_t>(stage)]; }
 
   // Rows of positions first .. first + n - 1 of a stage that is shown. Scores and probabilities
@@ -66,6 +68,7 @@ class Recording {
   Status Index();
   Status AddRecord(size_t index);
   Status CheckPieces(const Key& key, std::vector<Piece>& pieces, bool* every_position) const;
+  static std::vector<int32_t> WholeLayers(int32_t stage, const std::map<Key, bool>& every_position);
   void DecideStages(const std::map<Key, bool>& every_position);
   Status CheckFacts();
   Status CheckLogits();

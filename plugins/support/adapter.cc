@@ -132,6 +132,9 @@ pb_error* SessionFacts(pb_session* session, pb_fact_fn fact, void* ctx) {
 pb_error* SessionStages(pb_session* session, pb_stage_fn stage, void* ctx) {
   return Guarded([&]() -> Status { return session->impl->Stages(stage, ctx), Status(); });
 }
+pb_error* SessionLayers(pb_session* session, pb_layer_fn layer, void* ctx) {
+  return Guarded([&]() -> Status { return session->impl->Layers(layer, ctx), Status(); });
+}
 pb_error* Eval(pb_session* session, const pb_eval* eval) {
   return Guarded([&]() -> Status { return session->impl->Eval(*eval); });
 }
@@ -214,6 +217,7 @@ const pb_engine_api* MakeApi(uint64_t capabilities, CreateFn create) {
       Reset,
       Replay,
       nullptr,  // decode: none of these engines lends its decoders
+      SessionLayers,
   };
   api.capabilities = capabilities;
   return &api;

@@ -35,6 +35,7 @@ class Session {
   virtual ~Session() = default;
   virtual void Facts(const FactSink& facts) const = 0;
   virtual void Stages(pb_stage_fn fn, void* ctx) const = 0;
+  virtual void Layers(pb_layer_fn, void*) const {}  // every layer shows what is shown
   virtual Status Eval(const pb_eval& eval) = 0;
   virtual Status Reset(int32_t n_keep) = 0;
   // All fields are there, those that the caller does not know as null.

@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 #define PB_ABI_MAJOR 3
-#define PB_ABI_MINOR 0
+#define PB_ABI_MINOR 1
 
 typedef struct pb_error pb_error;     /* plugin-owned; see error_* below */
 typedef struct pb_engine pb_engine;   /* the engine, configured */
@@ -130,6 +130,9 @@ typedef enum pb_visibility {
   PB_UNOBSERVABLE = 2 /* the engine computes it inside another op: reason says which */
 } pb_visibility;
 typedef void (*pb_stage_fn)(void* ctx, int32_t stage, int32_t visibility, const char* reason);
+/* A layer that shows a stage, -1 of a stage that is of none. apart: nonzero where what it reads passes through ops that no stage
+ * shows, so that its own error cannot be told. */
+typedef void (*pb_layer_fn)(void* ctx, int32_t stage, int32_t layer, int32_t apart);
 
 /* What a product makes of its input rows before it multiplies (since 0.3): value k of a row is codes[k] * scales[k / block]; the last
  * block of a row may be shorter. n_blocks = n_columns / block, rounded up. */
@@ -223,6 +226,10 @@ typedef struct pb_engine_api {
    * calls may run at once, on any thread. */
   pb_error* (*decode)(pb_engine* engine, int32_t type, const void* blocks, size_t n_bytes, int64_t n_values,
                       float* values);
+  /* Since 3.1, may be null: calls back for each layer that shows a stage, of observed stages that some layers alone show, as in models
+   * of which some layers have attention and others none, and of those that are apart in a layer. The reason in session_stages says
+   * why other layers do not show it. Of a stage without a call every layer shows it, and none is apart. */
+  pb_error* (*session_layers)(pb_session* session, pb_layer_fn layer, void* ctx);
 } pb_engine_api;
 
 #if defined(_WIN32)

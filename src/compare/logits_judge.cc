@@ -225,7 +225,7 @@ class LogitsCheck {
   // Of logits as close as float32 holds them there is nothing to judge, unless a user says so.
   double JudgedKl(const LogitsRow& row) const {
     const bool by_user = evidence_.user.kl_mean || evidence_.user.kl_worst;
-    return row.rel_l2 <= kLogitsResolution && !by_user ? 0 : row.kl;
+    return row.rel_l2 > 0 && row.rel_l2 <= kLogitsResolution && !by_user ? 0 : row.kl;
   }
 
   Outcome Beyond(const Limit& limit) const { return limit.by_user ? Outcome::kDiverged : beyond_noise_; }

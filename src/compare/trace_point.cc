@@ -92,6 +92,7 @@ pb_visibility EqualRows::See(pb_stage stage, int32_t layer) const {
 std::vector<bool> EqualRows::InputsEqual(int32_t stage, int32_t layer, int64_t first_position,
                                          int64_t n_rows) const {
   std::vector<bool> rows(static_cast<size_t>(n_rows), true);
+  if (unobservable_.Contains(stage)) return std::vector<bool>(rows.size(), false);  // shown in part, or behind ops that are not
   const auto see = [&](pb_stage s) { return See(s, layer); };
   for (const stages::Input& input : stages::InputsOf(static_cast<pb_stage>(stage), see)) {
     const int32_t at = input.Layer(layer, n_layers_);

@@ -300,6 +300,18 @@ TEST(JudgeLogits, WorstPosition) {
   EXPECT_EQ(ExitCode(v.outcome), 1);
 }
 
+// Two units in the last place of float32: no further apart than the sums behind the logits round.
+TEST(JudgeLogits, LogitsAsCloseAsFloat32HoldsThemAreTies) {
+  Evidence e = Good();
+  e.prompts[0].rows[6].kl = 3.1e-3, e.prompts[0].rows[6].rel_l2 = 0x1p-22;
+  EXPECT_EQ(JudgeLogits(&e).outcome, Outcome::kMatch);
+  e.user.kl_worst = 3e-3, e.user.origin = "--kl-worst";
+  EXPECT_EQ(JudgeLogits(&e).outcome, Outcome::kDiverged);
+  e = Good();
+  e.prompts[0].rows[6].kl = 3.1e-3, e.prompts[0].rows[6].rel_l2 = 0x1.01p-22;
+  EXPECT_EQ(JudgeLogits(&e).outcome, Outcome::kDiverged);
+}
+
 TEST(JudgeLogits, MeanAlone) {
   Evidence e = Good();
   for (size_t i = 0; i < 9; ++i) e.prompts[0].rows[i].kl = 2.1e-3;  // below 3e-3, mean above 2e-3

@@ -111,8 +111,9 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   manifest.model_sha256 = record.model_sha256;
   PB_ASSIGN(auto stages, engine.Stages());
   for (size_t i = 0; i < stages.size() && i < PB_STAGE_COUNT; ++i) {
-    if (stages[i].visibility == PB_UNOBSERVABLE)
-      manifest.unobservable.emplace_back(pb_vocabulary[i].name, stages[i].reason);
+    if (stages[i].visibility == PB_UNOBSERVABLE || !stages[i].layers.empty())
+      manifest.unobservable.emplace_back(pb_vocabulary[i].name,
+                                         stages[i].reason.empty() ? "ops that no stage shows stand before it" : stages[i].reason);
   }
   return manifest;
 }

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 #include "base/sha256.h"
@@ -65,82 +66,133 @@ constexpr stages::Set kStandAlone = stages::kProducts | stages::kExpertProducts 
                                     stages::kRotary | stages::OfGroup(stages::Group::kSelect) |
                                     stages::Set(PB_STAGE_EMBEDDINGS);
 
-// Which hidden stage keeps a stage's inputs from being equal in both engines; unmapped: none does.
-// In place of any other hidden stage, which is computed inside the op that reads it, stand that
-// stage's own inputs, and so in place of one that neither engine has. `seen`: stages that were
-// looked into, of this layer or the one before.
-pb_stage HiddenInput(pb_stage stage, const std::function<pb_visibility(pb_stage)>& see, stages::Set* seen) {
-  for (const stages::InputSpec& spec : stages::Of(stage).inputs) {
-    int chosen = 0;
-    while (chosen + 1 < spec.n_stages && see(spec.stages[chosen]) == PB_ABSENT) chosen++;
-    const pb_stage input = spec.stages[chosen];
-    if (see(input) == PB_OBSERVED || seen->Contains(input)) continue;
-    *seen |= input;
-    if (see(input) == PB_UNOBSERVABLE && kStandAlone.Contains(input)) return input;
-    if (const pb_stage hidden = HiddenInput(input, see, seen); hidden != PB_STAGE_UNMAPPED) return hidden;
+using Stages = std::vector<host::StageVisibility>;
+using Point = PointPlan::Point;
+
+// How two engines together show the stages of each layer.
+class Seen {
+ public:
+  Seen(const Stages& candidate, const Stages& reference, int64_t n_layers)
+      : of_{&candidate, &reference}, n_layers_(static_cast<int32_t>(n_layers)) {}
+
+  pb_visibility OfSide(int side, const Point& at) const {
+    return (*of_[side])[static_cast<size_t>(at.first)].At(static_cast<pb_stage>(at.first), at.second);
   }
-  return PB_STAGE_UNMAPPED;
+  pb_visibility Of(const Point& at) const {
+    const pb_visibility c = OfSide(0, at), r = OfSide(1, at);
+    return c == r && c != PB_UNOBSERVABLE ? c : PB_UNOBSERVABLE;
+  }
+  // The side that computes more before a point than the stages that it shows; -1: neither.
+  int Apart(const Point& at) const {
+    for (int side : {1, 0})
+      if (std::ranges::binary_search((*of_[side])[static_cast<size_t>(at.first)].apart, at.second)) return side;
+    return -1;
+  }
+  // What is read where a stage reads another; what enters the first layer are the embeddings.
+  Point Read(pb_stage stage, bool previous_layer, int32_t reader) const {
+    if (!pb_vocabulary[stage].per_layer) return {stage, -1};
+    const int32_t layer = !previous_layer ? reader : (reader < 0 ? n_layers_ : reader) - 1;
+    return layer < 0 && previous_layer ? Point{PB_STAGE_EMBEDDINGS, -1} : Point{stage, layer};
+  }
+  std::vector<int32_t> Layers(int32_t stage) const {
+    if (!pb_vocabulary[stage].per_layer) return {-1};
+    std::vector<int32_t> layers(static_cast<size_t>(n_layers_));
+    std::iota(layers.begin(), layers.end(), 0);
+    return layers;
+  }
+
+ private:
+  const Stages* of_[2];
+  int32_t n_layers_;
+};
+
+// Which hidden stage keeps a point's inputs from being equal in both engines; unmapped: none does.
+// In place of any other hidden stage, which is computed inside the op that reads it, stand that
+// stage's own inputs, and so in place of one that neither engine has. `known`: points that were
+// looked into.
+Point HiddenInput(const Point& point, const Seen& seen, std::set<Point>* known) {
+  for (const stages::InputSpec& spec : stages::Of(point.first).inputs) {
+    const auto read = [&](int i) { return seen.Read(spec.stages[i], spec.previous_layer[i], point.second); };
+    int chosen = 0;
+    while (chosen + 1 < spec.n_stages && seen.Of(read(chosen)) == PB_ABSENT) chosen++;
+    const Point input = read(chosen);
+    if (seen.Of(input) == PB_OBSERVED || !known->insert(input).second) continue;
+    if (seen.Of(input) == PB_UNOBSERVABLE && kStandAlone.Contains(input.first)) return input;
+    if (const Point hidden = HiddenInput(input, seen, known); hidden.first != PB_STAGE_UNMAPPED) return hidden;
+  }
+  return {PB_STAGE_UNMAPPED, -1};
+}
+
+// "q_proj", or "q_proj in 3 of 4 layers".
+std::string InLayers(int32_t stage, size_t n, size_t of) {
+  const char* name = pb_vocabulary[stage].name;
+  return n == of ? name : fmt::format("{} in {} of {} layers", name, n, of);
 }
 
 // Names the ops that are compared and cannot be judged.
-void FindUnequal(const std::vector<host::StageVisibility>& candidate,
-                 const std::vector<host::StageVisibility>& reference, PointPlan* plan) {
-  auto of = [](const std::vector<host::StageVisibility>& stages, int32_t s) {
-    return stages[static_cast<size_t>(s)].visibility;
-  };
-  const auto see = [&](pb_stage s) {
-    const bool both = of(candidate, s) == PB_OBSERVED && of(reference, s) == PB_OBSERVED;
-    const bool neither = of(candidate, s) == PB_ABSENT && of(reference, s) == PB_ABSENT;
-    return both ? PB_OBSERVED : neither ? PB_ABSENT : PB_UNOBSERVABLE;
-  };
+void FindUnequal(const Seen& seen, PointPlan* plan) {
   for (const int32_t s : plan->compared) {
-    stages::Set seen;
-    const pb_stage hidden = HiddenInput(static_cast<pb_stage>(s), see, &seen);
-    if (hidden == PB_STAGE_UNMAPPED) continue;
-    const char* who = of(reference, hidden) != PB_OBSERVED ? "reference" : "candidate";
-    plan->unequal[s] = fmt::format(
-        "not judged by its own error: it reads {}, which the {} does not show, so its inputs are not "
-        "equal",
-        pb_vocabulary[hidden].name, who);
-    plan->unobservable.push_back(fmt::format("{}: {}", pb_vocabulary[s].name, plan->unequal[s]));
+    size_t n_compared = 0, n_unequal = 0;
+    std::string why;
+    for (const int32_t layer : seen.Layers(s)) {
+      if (!plan->points.contains({s, layer})) continue;
+      ++n_compared;
+      std::set<Point> known;
+      const Point hidden = HiddenInput({s, layer}, seen, &known);
+      const int apart = seen.Apart({s, layer});
+      if (hidden.first == PB_STAGE_UNMAPPED && apart < 0) continue;
+      ++n_unequal;
+      plan->unequal.insert({s, layer});
+      if (!why.empty()) continue;
+      const bool by_reference = hidden.first == PB_STAGE_UNMAPPED ? apart == 1 : seen.OfSide(1, hidden) != PB_OBSERVED;
+      why = fmt::format(
+          "not judged by its own error: {}, which the {} does not show, so its inputs are not equal",
+          hidden.first == PB_STAGE_UNMAPPED ? "it reads what comes from other ops"
+                                            : fmt::format("it reads {}", pb_vocabulary[hidden.first].name),
+          by_reference ? "reference" : "candidate");
+    }
+    if (n_unequal > 0)
+      plan->unobservable.push_back(fmt::format("{}: {}", InLayers(s, n_unequal, n_compared), why));
   }
 }
 
 }  // namespace
 
-PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
-                     const std::vector<host::StageVisibility>& reference) {
+PointPlan PlanPoints(const Stages& candidate, const Stages& reference, int64_t n_layers) {
   PointPlan plan;
+  const Seen seen(candidate, reference, n_layers);
   for (int32_t s = 0; s < PB_STAGE_COUNT; s++) {
     const auto& c = candidate[static_cast<size_t>(s)];
     const auto& r = reference[static_cast<size_t>(s)];
-    const char* name = pb_vocabulary[s].name;
     if (c.visibility == PB_OBSERVED) plan.shown[0].push_back(s);
     if (r.visibility == PB_OBSERVED) plan.shown[1].push_back(s);
-    if (c.visibility == PB_ABSENT && r.visibility == PB_ABSENT) continue;
-    if (c.visibility == PB_ABSENT || r.visibility == PB_ABSENT) {
-      const bool candidate = c.visibility == PB_ABSENT;
-      const std::string& reason = candidate ? c.reason : r.reason;
-      plan.one_sided.push_back(fmt::format("{}: {}{}", name, candidate ? "candidate: " : "reference: ",
-                                           reason.empty() ? "has no such op" : reason));
-    } else if (c.visibility == PB_OBSERVED && r.visibility == PB_OBSERVED) {
-      plan.compared.push_back(s);
-    } else {
-      const bool hidden_in_reference = r.visibility != PB_OBSERVED;
-      plan.unobservable.push_back(fmt::format("{}: {}: {}", name,
-                                              hidden_in_reference ? "reference" : "candidate",
-                                              hidden_in_reference ? r.reason : c.reason));
+    const std::vector<int32_t> layers = seen.Layers(s);
+    size_t n_lacking[2] = {0, 0}, n_hidden[2] = {0, 0}, n_shown = 0;
+    for (const int32_t layer : layers) {
+      const pb_visibility of[2] = {seen.OfSide(0, {s, layer}), seen.OfSide(1, {s, layer})};
+      if (of[0] == PB_OBSERVED && of[1] == PB_OBSERVED) {
+        plan.points.insert({s, layer});
+        n_shown++;
+      } else if (of[0] == PB_ABSENT || of[1] == PB_ABSENT) {
+        if (of[0] != of[1]) n_lacking[of[0] == PB_ABSENT ? 0 : 1]++;
+      } else {
+        n_hidden[of[1] != PB_OBSERVED ? 1 : 0]++;
+      }
+    }
+    if (n_shown > 0) plan.compared.push_back(s);
+    constexpr const char* kSides[] = {"candidate", "reference"};
+    for (int side : {0, 1}) {
+      const std::string& reason = (side == 0 ? c : r).reason;
+      if (n_lacking[side] > 0)
+        plan.one_sided.push_back(fmt::format("{}: {}: {}", InLayers(s, n_lacking[side], layers.size()), kSides[side],
+                                             reason.empty() ? "has no such op" : reason));
+      if (n_hidden[side] > 0)
+        plan.unobservable.push_back(
+            fmt::format("{}: {}: {}", InLayers(s, n_hidden[side], layers.size()), kSides[side], reason));
     }
   }
-  FindUnequal(candidate, reference, &plan);
+  FindUnequal(seen, &plan);
   return plan;
-}
-
-int64_t PointPlan::Expected(int64_t n_layers) const {
-  int64_t n = 0;
-  for (int32_t s : compared)
-    if (!unequal.count(s)) n += pb_vocabulary[s].per_layer ? n_layers : 1;
-  return n;
 }
 
 struct LockStep::State {
@@ -217,7 +269,7 @@ Status LockStep::Observe(int side, const host::Event& event) {
 }
 
 bool LockStep::IsCompared(const host::Event& event) const {
-  return std::find(plan_.compared.begin(), plan_.compared.end(), event.point.stage) != plan_.compared.end();
+  return plan_.points.contains({event.point.stage, event.point.layer});
 }
 
 void LockStep::Missing(const std::pair<int32_t, int32_t>& point, const std::string& why) {
@@ -331,7 +383,7 @@ Status LockStep::Compare(const host::Event& event, std::span<const float> refere
   PB_ASSIGN(compare::PointRow row, compare::ComparePoint({candidate, shape[0], features},
                                                          {reference, shape[0], features}, place, bound));
   // In a free run errors are described, whatever they come from.
-  const bool judged = options_.overwrite != Overwrite::kReference || !plan_.unequal.count(stage);
+  const bool judged = options_.overwrite != Overwrite::kReference || !plan_.unequal.contains({stage, event.point.layer});
   if (!judged) {
     row.bound = row.bound_ratio = 0;
     row.first_row_above = -1, row.feature_alone = false;

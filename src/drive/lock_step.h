@@ -8,7 +8,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/blake3.h"
@@ -56,22 +58,24 @@ struct LockStepOptions {
   std::function<void(std::span<const float>)> on_used;
 };
 
-// Which points two engines are expected to show, by stage.
+// Which points two engines are expected to show.
 struct PointPlan {
-  std::vector<int32_t> compared;  // stages both show
-  // Of those the ones whose inputs are not equal in lock-step though they are compared, with the
-  // reason: an input that is hidden in one of the engines was never overwritten. Their errors are
-  // not their own.
-  std::map<int32_t, std::string> unequal;
+  using Point = std::pair<int32_t, int32_t>;  // stage and layer, -1 of a stage that is of none
+  std::vector<int32_t> compared;              // stages that both show, in a layer at least
+  std::set<Point> points;                     // of those, that both show
+  // Of those the ones whose inputs are not equal in lock-step though they are compared: an input that
+  // is hidden in one of the engines was never overwritten. Their errors are not their own.
+  std::set<Point> unequal;
   std::vector<int32_t> shown[2];  // stages each shows
-  // "ffn_act: reference: computed inside the gated product"
+  // "ffn_act: reference: computed inside the gated product", "q_proj in 3 of 4 layers: ..."
   std::vector<std::string> unobservable;
   // a stage one engine has and the other's architecture lacks
   std::vector<std::string> one_sided;
-  int64_t Expected(int64_t n_layers) const;  // points of one pass that are judged
+  // Points of one pass that are judged.
+  int64_t Expected() const { return static_cast<int64_t>(points.size() - unequal.size()); }
 };
 PointPlan PlanPoints(const std::vector<host::StageVisibility>& candidate,
-                     const std::vector<host::StageVisibility>& reference);
+                     const std::vector<host::StageVisibility>& reference, int64_t n_layers);
 
 // What one sequence gave.
 struct LockStepResult {

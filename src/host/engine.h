@@ -4,6 +4,7 @@
 #ifndef PARITYBIT_HOST_ENGINE_H_
 #define PARITYBIT_HOST_ENGINE_H_
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -35,6 +36,15 @@ struct Limits {
 struct StageVisibility {
   pb_visibility visibility = PB_ABSENT;
   std::string reason;
+  std::vector<int32_t> layers = {};  // observed: those that show it, ascending, where others do not; empty: all of them
+  std::vector<int32_t> apart = {};   // those where ops that no stage shows stand before it; -1 of a stage that is of no layer
+
+  // Of one layer; -1: of a stage that is of none. In layers that do not show what others do the architecture lacks an optional op,
+  // and any other is computed out of sight.
+  pb_visibility At(pb_stage stage, int32_t layer) const {
+    if (layers.empty() || std::binary_search(layers.begin(), layers.end(), layer)) return visibility;
+    return pb_vocabulary[stage].optional ? PB_ABSENT : PB_UNOBSERVABLE;
+  }
 };
 
 // Which tracepoints the child sends. Empty lists mean all.

@@ -191,6 +191,7 @@ INSTANTIATE_TEST_SUITE_P(
         LieCase{"token_range", Code::kEngine, "lied about tokens: id 262, where n_vocab is 257"},
         LieCase{"token_count", Code::kEngine, "lied about tokens: announced 7, then gave 6"},
         LieCase{"stage_twice", Code::kEngine, "declared stage logits twice"},
+        LieCase{"layer_twice", Code::kEngine, "declared layers of stage layer_out out of order"},
         LieCase{"no_model", Code::kEngine, "model_open reported success without a model"},
         // What is not the host's to judge passes: it is for the comparison.
         LieCase{"nan", Code::kInternal, "no error"}, LieCase{"inf", Code::kInternal, "no error"},
@@ -218,7 +219,7 @@ TEST_P(Table, IsCheckedBeforeUse) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, Table,
-    testing::Values(std::pair{"old_major", "speaks ABI 10.0, this program 3.0"},
+    testing::Values(std::pair{"old_major", "speaks ABI 10.1, this program 3.1"},
                     std::pair{"newer_minor", "no error"}, std::pair{"without_replay", "no error"},
                     std::pair{"without_eval", "has no eval, which every engine must offer"},
                     std::pair{"no_size", "claims a struct_size of 0 bytes"},

@@ -135,6 +135,13 @@ Result<std::vector<StageVisibility>> RemoteEngine::Stages() {
       PB_ASSIGN(std::string reason, ReadString(in, "reason"));
       if (visibility > PB_UNOBSERVABLE) return MakeError(Code::kEngine, "visibility {}", visibility);
       stages.push_back({static_cast<pb_visibility>(visibility), Printable(reason)});
+      for (std::vector<int32_t>* layers : {&stages.back().layers, &stages.back().apart}) {
+        PB_ASSIGN(const uint32_t n_layers, in.Read<uint32_t>("number of layers"));
+        for (uint32_t k = 0; k < n_layers; ++k) {
+          PB_ASSIGN(const int32_t layer, in.Read<int32_t>("layer"));
+          layers->push_back(layer);
+        }
+      }
     }
     return ExpectEnd(in);
   };

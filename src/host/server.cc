@@ -64,6 +64,30 @@ struct StageSink {
   }
 };
 
+struct LayerSink {
+  std::vector<StageVisibility>& stages;
+  std::optional<Error> error = std::nullopt;
+
+  static void Add(void* ctx, int32_t stage, int32_t layer, int32_t apart) {
+    auto& self = *static_cast<LayerSink*>(ctx);
+    if (self.error) return;
+    constexpr int32_t kMostLayers = 1 << 16;
+    const bool is_stage = stage >= 0 && stage < PB_STAGE_COUNT;
+    const bool fits = is_stage && (pb_vocabulary[stage].per_layer ? layer >= 0 && layer < kMostLayers : layer == -1);
+    if (!fits || self.stages[static_cast<size_t>(stage)].visibility != PB_OBSERVED) {
+      self.error = MakeError(Code::kEngine, "declared that layer {} shows stage {}", layer, stage);
+      return;
+    }
+    StageVisibility& told = self.stages[static_cast<size_t>(stage)];
+    if (!told.layers.empty() && told.layers.back() >= layer) {
+      self.error = MakeError(Code::kEngine, "declared layers of stage {} out of order", pb_vocabulary[stage].name);
+      return;
+    }
+    told.layers.push_back(layer);
+    if (apart) told.apart.push_back(layer);
+  }
+};
+
 // Takes over the output of a replay, its units and its codes, one behind the other.
 struct ReplaySink {
   SharedMemory& memory;
@@ -302,10 +326,18 @@ Status Server::Stages(FrameWriter& reply) {
   StageSink sink;
   PB_TRY(Take(api_.session_stages(session_, StageSink::Add, &sink)));
   if (sink.error) return *sink.error;
+  LayerSink layers{sink.stages};
+  if (api_.session_layers) PB_TRY(Take(api_.session_layers(session_, LayerSink::Add, &layers)));
+  if (layers.error) return *layers.error;
   for (size_t i = 0; i < PB_STAGE_COUNT; ++i) {
     if (!sink.told[i]) return MakeError(Code::kEngine, "did not declare stage {}", pb_vocabulary[i].name);
-    reply.Put<uint32_t>(sink.stages[i].visibility);
-    reply.PutString(sink.stages[i].reason);
+    const StageVisibility& stage = sink.stages[i];
+    reply.Put<uint32_t>(stage.visibility);
+    reply.PutString(stage.reason);
+    for (const std::vector<int32_t>* layers : {&stage.layers, &stage.apart}) {
+      reply.Put<uint32_t>(static_cast<uint32_t>(layers->size()));
+      for (const int32_t layer : *layers) reply.Put(layer);
+    }
   }
   return {};
 }

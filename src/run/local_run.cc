@@ -43,7 +43,7 @@ Result<drive::PointPlan> LocalRun::OpenSessions() {
     PB_TRY(sides_[side]->OpenSession(*session_[side]));
     PB_ASSIGN(stages[side], sides_[side]->Stages());
   }
-  return drive::PlanPoints(stages[0], stages[1]);
+  return drive::PlanPoints(stages[0], stages[1], sides_[1]->record().model_facts().n_layers);
 }
 
 Result<drive::LockStepResult> LocalRun::Pass(const Walk& walk, PromptRecord& prompt, int32_t index,
@@ -65,8 +65,8 @@ Result<drive::LockStepResult> LocalRun::Pass(const Walk& walk, PromptRecord& pro
                         !request_.user.precision.strict && !options.fused_attention && HaveF16Caches());
   }
   // Positions, of which each point is a share: a prefill's are many, a step's one.
-  int64_t n_rows_done = 0, n_points = 0;
-  for (const int32_t s : plan.compared) n_points += pb_vocabulary[s].per_layer ? options.n_layers : 1;
+  int64_t n_rows_done = 0;
+  const auto n_points = static_cast<int64_t>(plan.points.size());
   const int64_t n_positions = walk.n_positions();
   const std::string doing = WhatIsDone(overwrite, index);
   options.on_pair = [&](const drive::PointPair& pair) -> Status {
@@ -92,7 +92,7 @@ Result<drive::LockStepResult> LocalRun::Pass(const Walk& walk, PromptRecord& pro
   options.on_used = [&](std::span<const float> values) {
     if (const drive::Tape* tape = part_.tape()) tape->Release(values);
   };
-  n_expected_ = plan.Expected(options.n_layers) * (1 + static_cast<int64_t>(walk.steps.size()));
+  n_expected_ = plan.Expected() * (1 + static_cast<int64_t>(walk.steps.size()));
   if (in_lock_step) {
     evidence_.unobservable = plan.unobservable;
     evidence_.unmapped = plan.one_sided;

@@ -50,48 +50,56 @@ std::vector<host::StageVisibility> Shown(std::initializer_list<pb_stage> hidden,
   return stages;
 }
 
+constexpr int64_t kLayers = 2;
+
+drive::PointPlan Plan(const std::vector<host::StageVisibility>& candidate,
+                      const std::vector<host::StageVisibility>& reference) {
+  return drive::PlanPoints(candidate, reference, kLayers);
+}
+
+// Stages of which a point is not judged.
 std::vector<int32_t> Unequal(const drive::PointPlan& plan) {
-  std::vector<int32_t> stages;
-  for (const auto& [stage, why] : plan.unequal) stages.push_back(stage);
-  return stages;
+  std::set<int32_t> stages;
+  for (const auto& [stage, layer] : plan.unequal) stages.insert(stage);
+  return {stages.begin(), stages.end()};
 }
 
 using Stages = std::vector<int32_t>;
 
 // What is computed inside the op that reads it reads equal inputs itself.
 TEST(PlanPoints, AStageWithoutWeightsMayBeHidden) {
-  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({}), Shown({}))), Stages());
-  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({}), Shown({PB_STAGE_FFN_ACT}))), Stages());
+  EXPECT_EQ(Unequal(Plan(Shown({}), Shown({}))), Stages());
+  EXPECT_EQ(Unequal(Plan(Shown({}), Shown({PB_STAGE_FFN_ACT}))), Stages());
   EXPECT_EQ(
-      Unequal(drive::PlanPoints(Shown({PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX}), Shown({}))),
+      Unequal(Plan(Shown({PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX}), Shown({}))),
       Stages());
-  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_LAYER_OUT}), Shown({}))),
+  EXPECT_EQ(Unequal(Plan(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_LAYER_OUT}), Shown({}))),
             Stages());
 }
 
 // A hidden product or norm has a rounding of its own, in either engine, and through what is hidden
 // between.
 TEST(PlanPoints, WhatReadsAHiddenProductIsNotJudged) {
-  const drive::PointPlan values = drive::PlanPoints(Shown({PB_STAGE_V_PROJ}), Shown({}));
+  const drive::PointPlan values = Plan(Shown({PB_STAGE_V_PROJ}), Shown({}));
   EXPECT_EQ(Unequal(values), Stages({PB_STAGE_ATTN_CONTEXT}));
   EXPECT_EQ(values.unobservable.size(), 2u);
   EXPECT_NE(values.unobservable[1].find(
                 "attn_context: not judged by its own error: it reads v_proj, which the candidate does not"),
             std::string::npos);
-  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({}), Shown({PB_STAGE_V_PROJ}))), Stages({PB_STAGE_ATTN_CONTEXT}));
+  EXPECT_EQ(Unequal(Plan(Shown({}), Shown({PB_STAGE_V_PROJ}))), Stages({PB_STAGE_ATTN_CONTEXT}));
   // 21 stages of such a layer, less the hidden one and its reader; three outside.
-  EXPECT_EQ(values.Expected(2), 2 * (PB_STAGE_COUNT - 3 - 6 - 2) + 3);
-  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_K_ROPE, PB_STAGE_K_PROJ}), Shown({}))),
+  EXPECT_EQ(values.Expected(), kLayers * (PB_STAGE_COUNT - 3 - 6 - 2) + 3);
+  EXPECT_EQ(Unequal(Plan(Shown({PB_STAGE_K_ROPE, PB_STAGE_K_PROJ}), Shown({}))),
             Stages({PB_STAGE_ATTN_SCORES}));
-  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_K_ROPE}), Shown({}))), Stages({PB_STAGE_ATTN_SCORES}));
-  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_FFN_NORM}), Shown({}))),
+  EXPECT_EQ(Unequal(Plan(Shown({PB_STAGE_K_ROPE}), Shown({}))), Stages({PB_STAGE_ATTN_SCORES}));
+  EXPECT_EQ(Unequal(Plan(Shown({PB_STAGE_FFN_NORM}), Shown({}))),
             Stages({PB_STAGE_ROUTER_LOGITS, PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, PB_STAGE_GATE_IN_NORM,
                     PB_STAGE_UP_IN_NORM, PB_STAGE_SHARED_GATE}));
   const auto without = Shown({PB_STAGE_FFN_NORM}, {PB_STAGE_GATE_IN_NORM, PB_STAGE_UP_IN_NORM});
-  EXPECT_EQ(Unequal(drive::PlanPoints(without, Shown({}, {PB_STAGE_GATE_IN_NORM, PB_STAGE_UP_IN_NORM}))),
+  EXPECT_EQ(Unequal(Plan(without, Shown({}, {PB_STAGE_GATE_IN_NORM, PB_STAGE_UP_IN_NORM}))),
             Stages({PB_STAGE_ROUTER_LOGITS, PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, PB_STAGE_GATE_PROJ,
                     PB_STAGE_UP_PROJ, PB_STAGE_SHARED_GATE}));
-  EXPECT_EQ(Unequal(drive::PlanPoints(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_ATTN_OUT}), Shown({}))),
+  EXPECT_EQ(Unequal(Plan(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_ATTN_OUT}), Shown({}))),
             Stages({PB_STAGE_FFN_NORM, PB_STAGE_LAYER_OUT}));
 }
 
@@ -101,7 +109,35 @@ TEST(PlanPoints, WhatNeitherHasHidesNothing) {
       Shown({}, {PB_STAGE_ATTN_NORM, PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_Q_ROPE,
                  PB_STAGE_K_ROPE, PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX, PB_STAGE_ATTN_CONTEXT,
                  PB_STAGE_ATTN_OUT, PB_STAGE_ATTN_RESIDUAL});
-  EXPECT_EQ(Unequal(drive::PlanPoints(plain, plain)), Stages());
+  EXPECT_EQ(Unequal(Plan(plain, plain)), Stages());
+}
+
+// Attention in the second layer alone, as in hybrids: what reads it is judged there, and in the first what adds something unseen is not.
+TEST(PlanPoints, ByLayer) {
+  auto hybrid = Shown({});
+  for (pb_stage s : {PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_Q_ROPE, PB_STAGE_K_ROPE, PB_STAGE_ATTN_SCORES,
+                     PB_STAGE_ATTN_SCORES_SOFTMAX, PB_STAGE_ATTN_CONTEXT, PB_STAGE_ATTN_OUT})
+    hybrid[s].layers = {1};
+  hybrid[PB_STAGE_FFN_NORM].layers = {0};  // optional: the second layer has none
+  const drive::PointPlan plan = Plan(hybrid, hybrid);
+  EXPECT_TRUE(plan.points.contains({PB_STAGE_Q_PROJ, 1}));
+  EXPECT_FALSE(plan.points.contains({PB_STAGE_Q_PROJ, 0}));
+  EXPECT_EQ(plan.unequal, (std::set<drive::PointPlan::Point>{{PB_STAGE_ATTN_RESIDUAL, 0}}));
+  EXPECT_EQ(plan.Expected(), Plan(Shown({}), Shown({})).Expected() - 9 - 1 - 1);
+  EXPECT_EQ(plan.one_sided, std::vector<std::string>());
+  EXPECT_EQ(plan.unobservable.size(), 10u);
+  EXPECT_EQ(plan.unobservable[0], "q_proj in 1 of 2 layers: reference: ");
+  EXPECT_EQ(plan.unobservable[9].find("attn_residual in 1 of 2 layers: not judged by its own error: it reads attn_out"), 0u);
+  // Where one engine shows an op in a layer and the other lacks it there.
+  const drive::PointPlan other = Plan(Shown({}), hybrid);
+  EXPECT_EQ(other.one_sided, std::vector<std::string>{"ffn_norm in 1 of 2 layers: reference: has no such op"});
+}
+
+// What enters the first layer are the embeddings.
+TEST(PlanPoints, TheFirstLayerReadsTheEmbeddings) {
+  const drive::PointPlan plan = Plan(Shown({PB_STAGE_EMBEDDINGS}), Shown({}));
+  EXPECT_TRUE(plan.unequal.contains({PB_STAGE_ATTN_NORM, 0}));
+  EXPECT_FALSE(plan.unequal.contains({PB_STAGE_ATTN_NORM, 1}));
 }
 
 }  // namespace
