@@ -37,6 +37,7 @@ class Mapper {
 
   GraphMap Run() {
     Observe();
+    is_plain_ = IsPlain();
     for (const StageRule& rule : Table()) MapStage(rule);
     // Of a node that serves as two stages, as where an op was left out, the first comes first.
     for (auto& [key, rules] : map_.rules)
@@ -91,6 +92,7 @@ class Mapper {
     if (stages::Of(rule.stage).group == stages::Group::kNorm) return {FindNorm(rule.stage, layer, false), {}};
     if (rule.stage == PB_STAGE_Q_ROPE) return FindRotated(PB_STAGE_Q_NORM, PB_STAGE_Q_PROJ, layer);
     if (rule.stage == PB_STAGE_K_ROPE) return FindRotated(PB_STAGE_K_NORM, PB_STAGE_K_PROJ, layer);
+    if (rule.stage == PB_STAGE_FFN_GATED && is_plain_) return {FindActivation(layer), {}};
     if (rule.stage == PB_STAGE_FFN_GATED) return {FindGated(PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, layer), {}};
     if (rule.stage == PB_STAGE_EXPERT_GATED) return {FindGated(PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, layer), {}};
     return {};
@@ -245,6 +247,31 @@ class Mapper {
             SkipChoice(node.tensor->src[1 - i]) == residual->tensor)
           return &node;
     return FindUnadded(residual, network);
+  }
+
+  // Whether the network has no gate: what it activates is what enters it, and nothing is multiplied with it.
+  bool IsPlain() const {
+    const auto is_glu = [](const Node& n) { return n.op == kOpGlu || n.op == kOpFusedMulUnary; };
+    if (std::any_of(nodes_.begin(), nodes_.end(), is_glu)) return false;
+    bool up = false, gate = false;
+    for (int layer = 0; layer < static_cast<int>(dims_.n_layers); ++layer) {
+      up |= FindStage(PB_STAGE_UP_PROJ, layer).node != nullptr;
+      gate |= FindStage(PB_STAGE_GATE_PROJ, layer).node != nullptr;
+    }
+    return up && !gate;
+  }
+
+  // The last op of the activation of a network without a gate.
+  const Node* FindActivation(int layer) const {
+    const Node* at = FindStage(PB_STAGE_UP_PROJ, layer).node;
+    bool activated = false;
+    for (const Node* next = at; next;) {
+      at = next, next = nullptr;
+      for (const Node& node : nodes_)
+        if ((node.op == GGML_OP_UNARY || node.op == GGML_OP_SQR) && SkipViews(node.tensor->src[0]) == at->tensor) next = &node;
+      activated |= next != nullptr;
+    }
+    return activated ? at : nullptr;
   }
 
   // Activation and product in one op, under no name or another's.
@@ -456,6 +483,7 @@ class Mapper {
     if (stages::Of(rule.stage).group == stages::Group::kNorm)
       for (size_t i = 0; i < found.size(); ++i)
         if (!found[i].node) found[i] = FindUnnormed(rule.stage, first + static_cast<int>(i));
+    if (is_plain_ && (rule.stage == PB_STAGE_GATE_PROJ || rule.stage == PB_STAGE_FFN_ACT)) return;  // absent
     const bool exists = std::any_of(found.begin(), found.end(), is_there);
     std::string reason;
     std::vector<Visibility::Layer> layers;
@@ -746,6 +774,7 @@ class Mapper {
   const std::vector<Node>& nodes_;
   Dims dims_;
   GraphMap map_;
+  bool is_plain_ = false;  // the network has no gate
   std::unordered_map<std::string, const Node*> by_key_;
   std::unordered_set<const ggml_tensor*> are_points_;
 };

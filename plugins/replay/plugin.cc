@@ -144,7 +144,8 @@ class ReplaySession : public plugin::Session {
 
   Status Show(const pb_eval& e, int32_t stage, int32_t layer) {
     const Shown& shown = r_.stage(stage);
-    if (shown.how != PB_OBSERVED || (!shown.layers.empty() && std::ranges::count(shown.layers, layer) == 0)) return {};
+    if (shown.how != PB_OBSERVED || (!shown.layers.empty() && std::ranges::count(shown.layers, layer) == 0))
+      return {};
     const char* name = pb_vocabulary[stage].name;
     const pb_point point{sizeof(pb_point), stage, layer, e.first_position, 0, name, "recorded"};
     if (!e.tap->want || !e.tap->output || !(e.tap->want(e.tap->ctx, &point) & PB_WANT_OUTPUT)) return {};

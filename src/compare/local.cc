@@ -162,6 +162,13 @@ double RelativeLimit(const LocalBound& bound, double units, double norm) {
 // An error in units of its limit; without error it is within any limit.
 double Over(double error, double limit) { return error == 0 ? 0 : limit > 0 ? error / limit : kInfinity; }
 
+// The square of what a row's error is held against: its norm. A single value may be next to nothing by chance, as what it sums cancels;
+// it is the gate of a shared expert, which a sigmoid reads, so that its error counts as it stands where it is less than one.
+double NormOf(const Sums& s, int64_t i, const PointTensor& t, const LocalBound& bound) {
+  const double norm = s.row_norm[static_cast<size_t>(i)];
+  return t.n_features == 1 && bound.units.empty() ? std::max(norm, 1.0) : norm;
+}
+
 // What the error of row i may reach, relative to its norm.
 double LimitOfRow(const Sums& s, int64_t i, const PointPlace& place, const LocalBound& bound) {
   const auto at = static_cast<size_t>(i);
@@ -325,8 +332,9 @@ Result<PointRow> ComparePoint(const PointTensor& a, const PointTensor& b, const 
   double error = 0, norm = 0, bound_norm = 0, rms_sum = 0;
   for (int64_t i = 0; i < a.n_rows; i++) {
     const size_t at = static_cast<size_t>(i);
-    const double rel = Ratio(s.row_error[at], s.row_norm[at]), limit = LimitOfRow(s, i, place, bound);
-    const double mean_square = s.row_norm[at] / static_cast<double>(std::max<int64_t>(s.row_count[at], 1));
+    const double held = NormOf(s, i, a, bound);
+    const double rel = Ratio(s.row_error[at], held), limit = LimitOfRow(s, i, place, bound);
+    const double mean_square = held / static_cast<double>(std::max<int64_t>(s.row_count[at], 1));
     error += s.row_error[at], norm += s.row_norm[at];
     rms_sum += mean_square, bound_norm += limit * limit * mean_square;
     if (rel > row.worst_row || row.worst_row_position < 0) {
@@ -363,7 +371,7 @@ RowErrors ErrorsOfRows(const PointTensor& a, const PointTensor& b, const PointPl
   RowErrors errors;
   for (int64_t i = 0; i < a.n_rows; i++) {
     const auto at = static_cast<size_t>(i);
-    errors.rel_l2.push_back(Ratio(s.row_error[at], s.row_norm[at]));
+    errors.rel_l2.push_back(Ratio(s.row_error[at], NormOf(s, i, a, bound)));
     errors.over_bound.push_back(Over(errors.rel_l2.back(), LimitOfRow(s, i, place, bound)));
   }
   return errors;

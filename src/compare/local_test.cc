@@ -62,6 +62,23 @@ TEST(Local, ErrorsByHand) {
   EXPECT_NEAR(r.bound_ratio, 1 / std::sqrt(62.5) / r.bound, 1e-9 * r.bound_ratio);
 }
 
+// A gate of one value that cancels to next to nothing: what its sum rounds by is much of it, and little of the sigmoid that reads it.
+TEST(Local, TheErrorOfASingleValueCountsAsItStandsBelowOne) {
+  const PointPlace gate{0, 0, PB_STAGE_SHARED_GATE, 0, 0};
+  const LocalBound bound = BoundOf(PB_STAGE_SHARED_GATE, kShape, 9);
+  auto over = [&](std::vector<float> candidate, std::vector<float> reference) {
+    const auto n = static_cast<int64_t>(reference.size());
+    const auto row = ComparePoint({candidate, n, 1}, {reference, n, 1}, gate, bound);
+    EXPECT_TRUE(row.ok());
+    return row.ok() && row->above_bound();
+  };
+  const auto limit = static_cast<float>(bound.At(0));
+  EXPECT_FALSE(over({0.001f + 0.5f * limit, 2}, {0.001f, 2}));
+  EXPECT_TRUE(over({0.001f + 1.5f * limit, 2}, {0.001f, 2}));
+  EXPECT_FALSE(over({0.001f, 8 + 4 * limit}, {0.001f, 8}));
+  EXPECT_TRUE(over({0.001f, 8 + 12 * limit}, {0.001f, 8}));
+}
+
 TEST(Local, OneLastBitPerValueIsWithinTheBound) {
   const auto b = Gaussian(64 * 256, 2);
   auto a = b;

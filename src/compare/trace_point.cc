@@ -84,15 +84,15 @@ void EqualRows::Add(int32_t stage, int32_t layer, int64_t first_position, const 
 // that it does not show is computed inside the gated product, as in most engines.
 pb_visibility EqualRows::See(pb_stage stage, int32_t layer) const {
   if (rows_.count({stage, layer}) > 0) return PB_OBSERVED;
-  if (unobservable_.Contains(stage) || stages::kActivations.Contains(stage))
-    return PB_UNOBSERVABLE;
+  if (unobservable_.Contains(stage) || stages::kActivations.Contains(stage)) return PB_UNOBSERVABLE;
   return stages::Of(stage).optional ? PB_ABSENT : PB_OBSERVED;
 }
 
 std::vector<bool> EqualRows::InputsEqual(int32_t stage, int32_t layer, int64_t first_position,
                                          int64_t n_rows) const {
   std::vector<bool> rows(static_cast<size_t>(n_rows), true);
-  if (unobservable_.Contains(stage)) return std::vector<bool>(rows.size(), false);  // shown in part, or behind ops that are not
+  if (unobservable_.Contains(stage))
+    return std::vector<bool>(rows.size(), false);  // shown in part, or behind ops that are not
   const auto see = [&](pb_stage s) { return See(s, layer); };
   for (const stages::Input& input : stages::InputsOf(static_cast<pb_stage>(stage), see)) {
     const int32_t at = input.Layer(layer, n_layers_);

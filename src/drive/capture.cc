@@ -112,8 +112,9 @@ Result<trace::Manifest> DescribeTrace(Participant& engine) {
   PB_ASSIGN(auto stages, engine.Stages());
   for (size_t i = 0; i < stages.size() && i < PB_STAGE_COUNT; ++i) {
     if (stages[i].visibility == PB_UNOBSERVABLE || !stages[i].layers.empty())
-      manifest.unobservable.emplace_back(pb_vocabulary[i].name,
-                                         stages[i].reason.empty() ? "ops that no stage shows stand before it" : stages[i].reason);
+      manifest.unobservable.emplace_back(
+          pb_vocabulary[i].name,
+          stages[i].reason.empty() ? "ops that no stage shows stand before it" : stages[i].reason);
   }
   return manifest;
 }

@@ -85,7 +85,8 @@ class Seen {
   // The side that computes more before a point than the stages that it shows; -1: neither.
   int Apart(const Point& at) const {
     for (int side : {1, 0})
-      if (std::ranges::binary_search((*of_[side])[static_cast<size_t>(at.first)].apart, at.second)) return side;
+      if (std::ranges::binary_search((*of_[side])[static_cast<size_t>(at.first)].apart, at.second))
+        return side;
     return -1;
   }
   // What is read where a stage reads another; what enters the first layer are the embeddings.
@@ -118,7 +119,8 @@ Point HiddenInput(const Point& point, const Seen& seen, std::set<Point>* known) 
     const Point input = read(chosen);
     if (seen.Of(input) == PB_OBSERVED || !known->insert(input).second) continue;
     if (seen.Of(input) == PB_UNOBSERVABLE && kStandAlone.Contains(input.first)) return input;
-    if (const Point hidden = HiddenInput(input, seen, known); hidden.first != PB_STAGE_UNMAPPED) return hidden;
+    if (const Point hidden = HiddenInput(input, seen, known); hidden.first != PB_STAGE_UNMAPPED)
+      return hidden;
   }
   return {PB_STAGE_UNMAPPED, -1};
 }
@@ -144,7 +146,8 @@ void FindUnequal(const Seen& seen, PointPlan* plan) {
       ++n_unequal;
       plan->unequal.insert({s, layer});
       if (!why.empty()) continue;
-      const bool by_reference = hidden.first == PB_STAGE_UNMAPPED ? apart == 1 : seen.OfSide(1, hidden) != PB_OBSERVED;
+      const bool by_reference =
+          hidden.first == PB_STAGE_UNMAPPED ? apart == 1 : seen.OfSide(1, hidden) != PB_OBSERVED;
       why = fmt::format(
           "not judged by its own error: {}, which the {} does not show, so its inputs are not equal",
           hidden.first == PB_STAGE_UNMAPPED ? "it reads what comes from other ops"
@@ -184,8 +187,8 @@ PointPlan PlanPoints(const Stages& candidate, const Stages& reference, int64_t n
     for (int side : {0, 1}) {
       const std::string& reason = (side == 0 ? c : r).reason;
       if (n_lacking[side] > 0)
-        plan.one_sided.push_back(fmt::format("{}: {}: {}", InLayers(s, n_lacking[side], layers.size()), kSides[side],
-                                             reason.empty() ? "has no such op" : reason));
+        plan.one_sided.push_back(fmt::format("{}: {}: {}", InLayers(s, n_lacking[side], layers.size()),
+                                             kSides[side], reason.empty() ? "has no such op" : reason));
       if (n_hidden[side] > 0)
         plan.unobservable.push_back(
             fmt::format("{}: {}: {}", InLayers(s, n_hidden[side], layers.size()), kSides[side], reason));
@@ -383,7 +386,8 @@ Status LockStep::Compare(const host::Event& event, std::span<const float> refere
   PB_ASSIGN(compare::PointRow row, compare::ComparePoint({candidate, shape[0], features},
                                                          {reference, shape[0], features}, place, bound));
   // In a free run errors are described, whatever they come from.
-  const bool judged = options_.overwrite != Overwrite::kReference || !plan_.unequal.contains({stage, event.point.layer});
+  const bool judged =
+      options_.overwrite != Overwrite::kReference || !plan_.unequal.contains({stage, event.point.layer});
   if (!judged) {
     row.bound = row.bound_ratio = 0;
     row.first_row_above = -1, row.feature_alone = false;

@@ -36,11 +36,13 @@ struct Limits {
 struct StageVisibility {
   pb_visibility visibility = PB_ABSENT;
   std::string reason;
-  std::vector<int32_t> layers = {};  // observed: those that show it, ascending, where others do not; empty: all of them
-  std::vector<int32_t> apart = {};   // those where ops that no stage shows stand before it; -1 of a stage that is of no layer
+  // Observed: the layers that show it, ascending, where others do not; empty: all of them.
+  std::vector<int32_t> layers = {};
+  // Of those, where ops that no stage shows stand before it; -1 of a stage that is of no layer.
+  std::vector<int32_t> apart = {};
 
-  // Of one layer; -1: of a stage that is of none. In layers that do not show what others do the architecture lacks an optional op,
-  // and any other is computed out of sight.
+  // Of one layer; -1: of a stage that is of none. In layers that do not show what others do the
+  // architecture lacks an optional op, and any other is computed out of sight.
   pb_visibility At(pb_stage stage, int32_t layer) const {
     if (layers.empty() || std::binary_search(layers.begin(), layers.end(), layer)) return visibility;
     return pb_vocabulary[stage].optional ? PB_ABSENT : PB_UNOBSERVABLE;

@@ -73,14 +73,16 @@ struct LayerSink {
     if (self.error) return;
     constexpr int32_t kMostLayers = 1 << 16;
     const bool is_stage = stage >= 0 && stage < PB_STAGE_COUNT;
-    const bool fits = is_stage && (pb_vocabulary[stage].per_layer ? layer >= 0 && layer < kMostLayers : layer == -1);
+    const bool fits =
+        is_stage && (pb_vocabulary[stage].per_layer ? layer >= 0 && layer < kMostLayers : layer == -1);
     if (!fits || self.stages[static_cast<size_t>(stage)].visibility != PB_OBSERVED) {
       self.error = MakeError(Code::kEngine, "declared that layer {} shows stage {}", layer, stage);
       return;
     }
     StageVisibility& told = self.stages[static_cast<size_t>(stage)];
     if (!told.layers.empty() && told.layers.back() >= layer) {
-      self.error = MakeError(Code::kEngine, "declared layers of stage {} out of order", pb_vocabulary[stage].name);
+      self.error =
+          MakeError(Code::kEngine, "declared layers of stage {} out of order", pb_vocabulary[stage].name);
       return;
     }
     told.layers.push_back(layer);

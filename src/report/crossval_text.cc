@@ -170,7 +170,8 @@ class TextReport {
     }
     for (const auto& [side, stages] : by_side) {
       const bool by_an_engine = side == "candidate" || side == "reference";
-      Line("", fmt::format("{}: {}", by_an_engine ? "not shown by the " + side : Escape(side), fmt::join(stages, ", ")));
+      Line("", fmt::format("{}: {}", by_an_engine ? "not shown by the " + side : Escape(side),
+                           fmt::join(stages, ", ")));
     }
   }
 

@@ -153,13 +153,14 @@ std::string Agreement(const run::Comparison& c) {
   const std::string odds = Choices(c) + " and their odds differ by no more than noise; ";
   if (c.verdict.scope != compare::Scope::kLocal) return odds + "no op was compared";
   std::set<std::string> hidden, judged;  // kinds of tensors
-  for (const std::string& text : c.verdict.coverage.unobservable) hidden.insert(text.substr(0, text.find(':')));
+  for (const std::string& text : c.verdict.coverage.unobservable)
+    hidden.insert(text.substr(0, text.find(':')));
   for (const compare::PointRow& point : c.points)
     if (const char* name = pb_vocabulary[point.stage].name; !hidden.contains(name)) judged.insert(name);
   if (judged.size() >= hidden.size())
     return fmt::format("all {} agree on equal inputs, {}", Plural(n, "tensor"), Choices(c));
-  return odds + fmt::format("of {} kinds of ops only {} could be judged by their own errors", judged.size() + hidden.size(),
-                            judged.size());
+  return odds + fmt::format("of {} kinds of ops only {} could be judged by their own errors",
+                            judged.size() + hidden.size(), judged.size());
 }
 
 // What a match shows, and what it does not.

@@ -70,11 +70,8 @@ using Stages = std::vector<int32_t>;
 TEST(PlanPoints, AStageWithoutWeightsMayBeHidden) {
   EXPECT_EQ(Unequal(Plan(Shown({}), Shown({}))), Stages());
   EXPECT_EQ(Unequal(Plan(Shown({}), Shown({PB_STAGE_FFN_ACT}))), Stages());
-  EXPECT_EQ(
-      Unequal(Plan(Shown({PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX}), Shown({}))),
-      Stages());
-  EXPECT_EQ(Unequal(Plan(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_LAYER_OUT}), Shown({}))),
-            Stages());
+  EXPECT_EQ(Unequal(Plan(Shown({PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX}), Shown({}))), Stages());
+  EXPECT_EQ(Unequal(Plan(Shown({PB_STAGE_ATTN_RESIDUAL, PB_STAGE_LAYER_OUT}), Shown({}))), Stages());
 }
 
 // A hidden product or norm has a rounding of its own, in either engine, and through what is hidden
@@ -115,8 +112,9 @@ TEST(PlanPoints, WhatNeitherHasHidesNothing) {
 // Attention in the second layer alone, as in hybrids: what reads it is judged there, and in the first what adds something unseen is not.
 TEST(PlanPoints, ByLayer) {
   auto hybrid = Shown({});
-  for (pb_stage s : {PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_Q_ROPE, PB_STAGE_K_ROPE, PB_STAGE_ATTN_SCORES,
-                     PB_STAGE_ATTN_SCORES_SOFTMAX, PB_STAGE_ATTN_CONTEXT, PB_STAGE_ATTN_OUT})
+  for (pb_stage s :
+       {PB_STAGE_Q_PROJ, PB_STAGE_K_PROJ, PB_STAGE_V_PROJ, PB_STAGE_Q_ROPE, PB_STAGE_K_ROPE,
+        PB_STAGE_ATTN_SCORES, PB_STAGE_ATTN_SCORES_SOFTMAX, PB_STAGE_ATTN_CONTEXT, PB_STAGE_ATTN_OUT})
     hybrid[s].layers = {1};
   hybrid[PB_STAGE_FFN_NORM].layers = {0};  // optional: the second layer has none
   const drive::PointPlan plan = Plan(hybrid, hybrid);
@@ -127,10 +125,13 @@ TEST(PlanPoints, ByLayer) {
   EXPECT_EQ(plan.one_sided, std::vector<std::string>());
   EXPECT_EQ(plan.unobservable.size(), 10u);
   EXPECT_EQ(plan.unobservable[0], "q_proj in 1 of 2 layers: reference: ");
-  EXPECT_EQ(plan.unobservable[9].find("attn_residual in 1 of 2 layers: not judged by its own error: it reads attn_out"), 0u);
+  EXPECT_EQ(plan.unobservable[9].find(
+                "attn_residual in 1 of 2 layers: not judged by its own error: it reads attn_out"),
+            0u);
   // Where one engine shows an op in a layer and the other lacks it there.
   const drive::PointPlan other = Plan(Shown({}), hybrid);
-  EXPECT_EQ(other.one_sided, std::vector<std::string>{"ffn_norm in 1 of 2 layers: reference: has no such op"});
+  EXPECT_EQ(other.one_sided,
+            std::vector<std::string>{"ffn_norm in 1 of 2 layers: reference: has no such op"});
 }
 
 // What enters the first layer are the embeddings.
