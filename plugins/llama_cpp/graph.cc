@@ -159,10 +159,11 @@ class Mapper {
     return at;
   }
 
-  // What rotates queries or keys, whatever its name; of layers that do not rotate, in a graph of which some do, what would be rotated.
+  // What rotates queries or keys, whatever its name; of layers that do not rotate, what would be rotated, where other layers do, or
+  // attention reads just that.
   Found FindRotated(pb_stage norm, pb_stage product, int layer) const {
     const auto rotates = [](const Node& n) { return n.op == GGML_OP_ROPE; };
-    if (std::none_of(nodes_.begin(), nodes_.end(), rotates)) return {};
+    const bool any = std::any_of(nodes_.begin(), nodes_.end(), rotates);
     for (const pb_stage stage : {norm, product}) {
       const Found found = FindStage(stage, layer);
       if (!found.node) continue;
@@ -173,9 +174,20 @@ class Mapper {
             (found.columns.n == 0 || read->view_offs - found.node->tensor->view_offs == offset))
           return {&node, {}};
       }
-      return found;
+      return any || EntersAttention(*found.node) ? found : Found{};
     }
     return {};
+  }
+
+  // Whether a node is what scores are made of, or what is put into the cache of keys, as it stands.
+  bool EntersAttention(const Node& node) const {
+    return std::any_of(nodes_.begin(), nodes_.end(), [&](const Node& n) {
+      const auto reads = [&](int i) { return n.tensor->src[i] && SkipViews(n.tensor->src[i]) == node.tensor; };
+      const auto is_keys = [](const ggml_tensor* t) { return t && std::strncmp(t->name, "cache_k_l", 9) == 0; };
+      if (n.op == GGML_OP_MUL_MAT) return reads(1) && is_keys(SkipViews(n.tensor->src[0]));
+      if (n.op == GGML_OP_FLASH_ATTN_EXT) return reads(0);
+      return (n.op == kOpSetRows || n.op == GGML_OP_CPY) && reads(0) && is_keys(n.tensor->view_src);
+    });
   }
 
   // A norm that the file has a weight for and the graph has no op for: what it would read, where what would read the norm reads that.
