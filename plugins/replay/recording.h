@@ -26,7 +26,7 @@ struct Tensor {
 struct Shown {
   pb_visibility how = PB_ABSENT;
   std::string reason;
-  std::vector<int32_t> layers = {};  // that show it, none of which is judged; empty: all do, and all are
+  std::vector<int32_t> layers = {};  // that show it, perhaps apart (abi/engine.h); empty: all do, and none is
 };
 
 // Not for use from several threads.
@@ -46,7 +46,7 @@ class Recording {
   // its records.
   const std::vector<trace::Fact>& model_facts() const { return model_facts_; }
   // A stage is shown when every layer and position of it is there, or every position of the layers in
-  // which the recorded engine shows it; no error is its own then. One that it could not show has its reason; one that was not
+  // which the recorded engine shows it, perhaps apart. One that it could not show has its reason; one that was not
   // recorded is absent, with that as the reason.
   const Shown& stage(int32_t stage) const { return shown_[static_cast<size_t>(stage)]; }
 

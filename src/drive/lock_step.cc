@@ -82,12 +82,11 @@ class Seen {
     const pb_visibility c = OfSide(0, at), r = OfSide(1, at);
     return c == r && c != PB_UNOBSERVABLE ? c : PB_UNOBSERVABLE;
   }
-  // The side that computes more before a point than the stages that it shows; -1: neither.
-  int Apart(const Point& at) const {
-    for (int side : {1, 0})
-      if (std::ranges::binary_search((*of_[side])[static_cast<size_t>(at.first)].apart, at.second))
-        return side;
-    return -1;
+  // Whether both compute more before a point than the stages that they show; what one alone does is a difference to be judged.
+  bool Apart(const Point& at) const {
+    return std::ranges::all_of(of_, [&](const Stages* of) {
+      return std::ranges::binary_search((*of)[static_cast<size_t>(at.first)].apart, at.second);
+    });
   }
   // What is read where a stage reads another; what enters the first layer are the embeddings.
   Point Read(pb_stage stage, bool previous_layer, int32_t reader) const {
@@ -141,21 +140,19 @@ void FindUnequal(const Seen& seen, PointPlan* plan) {
       ++n_compared;
       std::set<Point> known;
       const Point hidden = HiddenInput({s, layer}, seen, &known);
-      const int apart = seen.Apart({s, layer});
-      if (hidden.first == PB_STAGE_UNMAPPED && apart < 0) continue;
+      if (hidden.first == PB_STAGE_UNMAPPED && !seen.Apart({s, layer})) continue;
       ++n_unequal;
       plan->unequal.insert({s, layer});
       if (!why.empty()) continue;
-      const bool by_reference =
-          hidden.first == PB_STAGE_UNMAPPED ? apart == 1 : seen.OfSide(1, hidden) != PB_OBSERVED;
-      why = fmt::format(
-          "not judged by its own error: {}, which the {} does not show, so its inputs are not equal",
-          hidden.first == PB_STAGE_UNMAPPED ? "it reads what comes from other ops"
-                                            : fmt::format("it reads {}", pb_vocabulary[hidden.first].name),
-          by_reference ? "reference" : "candidate");
+      why = hidden.first == PB_STAGE_UNMAPPED
+                ? "it reads what comes from ops that neither engine shows"
+                : fmt::format("it reads {}, which the {} does not show", pb_vocabulary[hidden.first].name,
+                              seen.OfSide(1, hidden) != PB_OBSERVED ? "reference" : "candidate");
     }
     if (n_unequal > 0)
-      plan->unobservable.push_back(fmt::format("{}: {}", InLayers(s, n_unequal, n_compared), why));
+      plan->unobservable.push_back(
+          fmt::format("{}: not judged by its own error: {}, so its inputs are not equal",
+                      InLayers(s, n_unequal, n_compared), why));
   }
 }
 

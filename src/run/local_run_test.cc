@@ -134,6 +134,22 @@ TEST(PlanPoints, ByLayer) {
             std::vector<std::string>{"ffn_norm in 1 of 2 layers: reference: has no such op"});
 }
 
+// Behind ops that neither shows nothing is judged; where one alone computes more, that is the finding.
+TEST(PlanPoints, BehindOpsThatNoStageShows) {
+  auto more = Shown({});
+  more[PB_STAGE_Q_PROJ].layers = {0, 1}, more[PB_STAGE_Q_PROJ].apart = {1};
+  more[PB_STAGE_FINAL_NORM].layers = more[PB_STAGE_FINAL_NORM].apart = {-1};
+  const drive::PointPlan both = Plan(more, more);
+  EXPECT_EQ(both.unequal,
+            (std::set<drive::PointPlan::Point>{{PB_STAGE_Q_PROJ, 1}, {PB_STAGE_FINAL_NORM, -1}}));
+  EXPECT_EQ(both.unobservable[0],
+            "q_proj in 1 of 2 layers: not judged by its own error: it reads what comes from ops that neither "
+            "engine "
+            "shows, so its inputs are not equal");
+  EXPECT_TRUE(Plan(more, Shown({})).unequal.empty());
+  EXPECT_TRUE(Plan(Shown({}), more).unequal.empty());
+}
+
 // What enters the first layer are the embeddings.
 TEST(PlanPoints, TheFirstLayerReadsTheEmbeddings) {
   const drive::PointPlan plan = Plan(Shown({PB_STAGE_EMBEDDINGS}), Shown({}));
