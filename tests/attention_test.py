@@ -108,10 +108,11 @@ class Fused(Attention):
         for parallel in (False, True):
             result = self.compared(self.write(gptneox(parallel)))
             self.assertEqual(result.code, 0, result)
-            self.assertLessEqual({"attn_norm", "v_proj", CONTEXT, "attn_out", "up_proj", "final_norm"}, self.stages(result))
-            self.assertNotIn("down_proj", self.stages(result))
-            hidden = [u for u in result.json["coverage"]["unobservable"] if u.startswith("down_proj")]
-            self.assertIn("not judged by its own error: it reads gate_proj, which the reference does not show", hidden[0])
+            self.assertLessEqual({"attn_norm", "v_proj", CONTEXT, "attn_out", "up_proj", "down_proj", "final_norm"}, self.stages(result))
+            # One value of the table that GELU is read from, in half precision, is another in libraries without fused products.
+            self.assertNotIn("ffn_gated", self.stages(result))
+            hidden = [u for u in result.json["coverage"]["unobservable"] if u.startswith("ffn_gated")]
+            self.assertIn("not judged by its own error: neither engine shows all ops", hidden[0])
             # less the layer's hidden stages and what reads them
             self.assertEqual(result.json["coverage"]["compared"], result.json["coverage"]["expected"])
 

@@ -589,9 +589,9 @@ class Mapper {
     }
   }
 
-  // Ops that are work (IsWork), from a node inwards to the next points; through the caches too that it reads.
+  // Ops that are work (WorkOf), from a node inwards to the next points; through the caches too that it reads.
   void CountOps(const Node& node, std::unordered_set<const ggml_tensor*>* known, int* n) const {
-    *n += IsWork(node.op);
+    *n += WorkOf(node.tensor);
     for (const ggml_tensor* read : node.tensor->src) {
       const ggml_tensor* source = SkipViews(read);
       if (!source || are_points_.count(source) || !known->insert(source).second) continue;

@@ -93,8 +93,9 @@ bool IsView(const ggml_tensor* tensor);
 const ggml_tensor* SkipViews(const ggml_tensor* tensor);
 // Shows values elsewhere, or copies them: rounds nothing.
 bool MovesAlone(ggml_op op);
-// Does more to a value than to add, scale or multiply it once: a sum over many, an exponential, a rotation.
-bool IsWork(ggml_op op);
+// How many ops a node is that do more to a value than to add, scale or multiply it once: a sum over many, an exponential, a rotation. GELU
+// is two: each CPU library fills a table of it in half precision, and they round one of its values differently.
+int WorkOf(const ggml_tensor* tensor);
 // Of how many such ops a stage is made, at most.
 int MostOps(pb_stage stage);
 

@@ -76,8 +76,12 @@ bool MovesAlone(ggml_op op) {
   }
 }
 
-bool IsWork(ggml_op op) {
-  switch (op) {
+int WorkOf(const ggml_tensor* tensor) {
+  switch (tensor->op) {
+    case GGML_OP_UNARY: {
+      const auto op = static_cast<ggml_unary_op>(tensor->op_params[0]);
+      return op == GGML_UNARY_OP_GELU || op == GGML_UNARY_OP_GELU_QUICK ? 2 : 1;
+    }
     case GGML_OP_ADD:
     case GGML_OP_SUB:
     case GGML_OP_MUL:
@@ -85,9 +89,9 @@ bool IsWork(ggml_op op) {
     case GGML_OP_SCALE:
     case GGML_OP_SQR:
     case GGML_OP_CLAMP:
-      return false;
+      return 0;
     default:
-      return !MovesAlone(op) && op != kOpAddId;
+      return !MovesAlone(tensor->op) && tensor->op != kOpAddId;
   }
 }
 

@@ -145,14 +145,14 @@ void FindUnequal(const Seen& seen, PointPlan* plan) {
       plan->unequal.insert({s, layer});
       if (!why.empty()) continue;
       why = hidden.first == PB_STAGE_UNMAPPED
-                ? "it reads what comes from ops that neither engine shows"
-                : fmt::format("it reads {}, which the {} does not show", pb_vocabulary[hidden.first].name,
+                ? "neither engine shows all ops between it and what it reads"
+                : fmt::format("it reads {}, which the {} does not show, so its inputs are not equal",
+                              pb_vocabulary[hidden.first].name,
                               seen.OfSide(1, hidden) != PB_OBSERVED ? "reference" : "candidate");
     }
     if (n_unequal > 0)
       plan->unobservable.push_back(
-          fmt::format("{}: not judged by its own error: {}, so its inputs are not equal",
-                      InLayers(s, n_unequal, n_compared), why));
+          fmt::format("{}: not judged by its own error: {}", InLayers(s, n_unequal, n_compared), why));
   }
 }
 

@@ -143,9 +143,9 @@ TEST(PlanPoints, BehindOpsThatNoStageShows) {
   EXPECT_EQ(both.unequal,
             (std::set<drive::PointPlan::Point>{{PB_STAGE_Q_PROJ, 1}, {PB_STAGE_FINAL_NORM, -1}}));
   EXPECT_EQ(both.unobservable[0],
-            "q_proj in 1 of 2 layers: not judged by its own error: it reads what comes from ops that neither "
-            "engine "
-            "shows, so its inputs are not equal");
+            "q_proj in 1 of 2 layers: not judged by its own error: neither engine shows all ops between it "
+            "and what it "
+            "reads");
   EXPECT_TRUE(Plan(more, Shown({})).unequal.empty());
   EXPECT_TRUE(Plan(Shown({}), more).unequal.empty());
 }
