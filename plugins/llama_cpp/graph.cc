@@ -141,8 +141,9 @@ class Mapper {
     if (!stages::Of(stage).weight.tensor) return nullptr;
     const std::string weight = stages::TensorName(stage, layer);
     for (const Node& node : nodes_) {
-      const bool tied = stage == PB_STAGE_LOGITS && std::strcmp(node.tensor->src[0]->name, "token_embd.weight") == 0;
-      if (node.op == GGML_OP_MUL_MAT && (tied || weight == node.tensor->src[0]->name)) return WithBias(&node);
+      if (node.op != GGML_OP_MUL_MAT) continue;
+      const std::string_view read = node.tensor->src[0]->name;
+      if (read == weight || (stage == PB_STAGE_LOGITS && read == "token_embd.weight")) return WithBias(&node);
     }
     return nullptr;
   }
@@ -487,6 +488,7 @@ class Mapper {
 
   // A stage is observed in the layers that show it, and declared where none does.
   void MapStage(const StageRule& rule) {
+    if (is_plain_ && (rule.stage == PB_STAGE_GATE_PROJ || rule.stage == PB_STAGE_FFN_ACT)) return;  // absent
     const bool per_layer = stages::Of(rule.stage).per_layer;
     const int first = per_layer ? 0 : -1, end = per_layer ? static_cast<int>(dims_.n_layers) : 0;
     std::vector<Found> found;
@@ -495,7 +497,6 @@ class Mapper {
     if (stages::Of(rule.stage).group == stages::Group::kNorm)
       for (size_t i = 0; i < found.size(); ++i)
         if (!found[i].node) found[i] = FindUnnormed(rule.stage, first + static_cast<int>(i));
-    if (is_plain_ && (rule.stage == PB_STAGE_GATE_PROJ || rule.stage == PB_STAGE_FFN_ACT)) return;  // absent
     const bool exists = std::any_of(found.begin(), found.end(), is_there);
     std::string reason;
     std::vector<Visibility::Layer> layers;

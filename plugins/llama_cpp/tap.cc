@@ -41,7 +41,7 @@ bool IsRounded(int stage) { return stage != PB_STAGE_LOGITS && stage != PB_STAGE
 
 // Whether a node rounds that no point shows, in a graph with such: it is disturbed too, lest its rounding be missing from the noise.
 bool IsRoundedUnseen(const pb_session& s, const ggml_tensor* t) {
-  return s.map.has_holes && !s.pass.rules && !IsView(t) && !MovesAlone(t->op) && t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) &&
+  return s.map.has_holes && !s.pass.rules && !MovesAlone(t->op) && t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) &&
          !s.map.parts.count(s.pass.key);
 }
 
