@@ -193,6 +193,57 @@ target_link_libraries(llama PRIVATE ${CMAKE_BINARY_DIR}/bin/libllama.v0.5.0.so)
 set_target_properties(llama PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin BUILD_RPATH "$ORIGIN")
 """
 
+# What the interface of 2024 called otherwise, took a model for its vocabulary or did not have, over the one of today.
+OLD_SHIM = r"""
+#include <dlfcn.h>
+#include <stdio.h>
+#include "llama.h"
+template <typename R, typename... T> R Now(const char *name, T... args) { return ((R (*)(T...)) dlsym(RTLD_NEXT, name))(args...); }
+static const void *V(const llama_model *m) { return Now<const void *>("llama_model_get_vocab", m); }
+static void *M(llama_context *c) { return Now<void *>("llama_get_memory", c); }
+extern "C" {
+void llama_backend_init(void) { fputs("the interface of 2024\n", stderr); Now<void>("llama_backend_init"); }
+int32_t llama_decode(llama_context *c, llama_batch b) { return Now<int32_t>("llama_decode", c, b); }
+float *llama_get_logits_ith(llama_context *c, int32_t i) { return Now<float *>("llama_get_logits_ith", c, i); }
+int32_t llama_tokenize(const llama_model *m, const char *t, int32_t n, llama_token *o, int32_t k, bool s, bool p) {
+  return Now<int32_t>("llama_tokenize", V(m), t, n, o, k, s, p);
+}
+int32_t llama_token_to_piece(const llama_model *m, llama_token t, char *o, int32_t n, int32_t k, bool s) {
+  return Now<int32_t>("llama_token_to_piece", V(m), t, o, n, k, s);
+}
+int32_t llama_n_vocab(const llama_model *m) { return Now<int32_t>("llama_vocab_n_tokens", V(m)); }
+llama_token llama_token_bos(const llama_model *m) { return Now<llama_token>("llama_vocab_bos", V(m)); }
+llama_token llama_token_eos(const llama_model *m) { return Now<llama_token>("llama_vocab_eos", V(m)); }
+bool llama_token_is_eog(const llama_model *m, llama_token t) { return Now<bool>("llama_vocab_is_eog", V(m), t); }
+bool llama_add_bos_token(const llama_model *m) { return Now<bool>("llama_vocab_get_add_bos", V(m)); }
+void llama_kv_cache_clear(llama_context *c) { Now<void>("llama_memory_clear", M(c), true); }
+bool llama_kv_cache_seq_rm(llama_context *c, llama_seq_id s, llama_pos a, llama_pos b) { return Now<bool>("llama_memory_seq_rm", M(c), s, a, b); }
+}
+"""
+
+
+def headers_of_2024(include):
+    """The headers in a folder, rewritten: no vocabulary beside the model, the functions by their names of then, fewer files."""
+    gone = ("llama_version ggml_commit llama_model_load_from_file llama_model_free llama_model_n_layer llama_model_n_embd "
+            "llama_model_n_ctx_train llama_model_n_head llama_model_n_head_kv llama_model_n_swa llama_model_chat_template "
+            "llama_model_get_vocab llama_init_from_model llama_get_memory llama_memory_[a-z_]+ llama_vocab_n_tokens "
+            "llama_vocab_bos llama_vocab_eos llama_vocab_is_eog llama_vocab_get_add_bos").split()
+    for name, guest in (("ggml.h", "gguf.h"), ("ggml-backend.h", "ggml-cpu.h"), ("llama.h", None)):
+        text = (include / name).read_text() + ((include / guest).read_text() if guest else "")
+        for function in gone:
+            text, n = re.subn(rf"^ *(LLAMA|GGML)_API[^;{{}}]*\b{function} *\([^;]*\);", "", text, flags=re.M)
+            gone = [g for g in gone if g != function] if n else gone
+        text = re.sub(r"const struct llama_vocab \* *vocab", "const struct llama_model * model", text)
+        text = re.sub(r'#include "(gguf|ggml-cpu)\.h"', "", text).replace("#pragma once", "")
+        text = text.replace("    typedef struct llama_memory_i * llama_memory_t;\n", "")
+        if name == "llama.h":
+            text += ('extern "C" { LLAMA_API void llama_kv_cache_clear(struct llama_context *);\n'
+                     "LLAMA_API bool llama_kv_cache_seq_rm(struct llama_context *, llama_seq_id, llama_pos, llama_pos); }\n")
+        (include / name).write_text("#pragma once\n" + text)
+    for name in ("gguf.h", "ggml-cpu.h"):
+        (include / name).unlink()
+    return gone
+
 
 class FromSources(Setup):
     """Small repositories: a library with llama.h's interface, over the release's own."""
@@ -268,6 +319,29 @@ class FromSources(Setup):
         self.assertIn("the golden forward pass is wrong", result.err)
         self.assertFalse((self.cache / "references/built/reference.json").exists())
         self.expect(self.crossval("-m", MODEL, "-p", "hi", "-r", "built", env=self.env), "error", 2)
+
+    def test_the_interface_of_2024(self):
+        """That of bitnet.cpp's own llama.cpp: compiled against, golden, and judged op by op."""
+        root = self.repository(source=OLD_SHIM)
+        self.assertEqual(headers_of_2024(root / "include"), [], "the release's headers do not have these any more")
+        self.commit(root, {})
+        self.assertIn("is ready", self.fetch("--repo", root).out)
+        result = self.crossval("-m", MODEL, "-p", "And God said", "-n", "2", "-r", "native", "-c", "built,cpu.library=haswell", env=self.env)
+        self.expect(result, "match", 0)
+
+    def test_libraries_that_stand_where_the_linker_was_told(self):
+        """RPATH, with the CPU libraries in a folder of their own there, as distributions have it."""
+        root = self.repository()
+        elsewhere = CMAKE.replace("@SHIM@", "shim/shim.cc").replace("/bin)", "/own/deep)").replace("/bin/libllama.v", "/own/deep/libllama.v")
+        self.commit(root, {"CMakeLists.txt": elsewhere.replace('"$ORIGIN"', '"$ORIGIN/../own/deep"') + """
+file(GLOB cpu ${CMAKE_BINARY_DIR}/own/deep/libggml-cpu-*)
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/own/deep/ggml)
+file(COPY ${cpu} DESTINATION ${CMAKE_BINARY_DIR}/own/deep/ggml/backends0)
+file(REMOVE ${cpu})
+"""})
+        files = [pathlib.Path(library["file"]) for library in self.reference(self.fetch("--repo", root, "--format", "json"))["libraries"]]
+        self.assertEqual({file.parent.name for file in files}, {"bin", "deep", "backends0"}, files)
+        self.libraries("-c", "built,cpu.library=haswell", "-r", "native")
 
     def test_what_cannot_be_cloned(self):
         root = self.repository()

@@ -128,7 +128,7 @@ pb_error* ApplyOne(const pb_setting& s, Settings* to) {
   return NewError(PB_INVALID_ARGUMENT, "unknown setting " + std::string(key));
 }
 
-// Directory of libllama as it was loaded: its CPU libraries stand beside it.
+// Directory of libllama as it was loaded.
 fs::path LibraryDir() {
   Dl_info info{};
   if (dladdr(reinterpret_cast<void*>(&llama_backend_init), &info) == 0 || !info.dli_fname) return {};
@@ -191,6 +191,20 @@ std::vector<fs::path> CpuLibraries(const fs::path& dir) {
   return found;
 }
 
+// Where the CPU libraries stand: beside the libraries of llama.cpp that are loaded, or where
+// distributions put them, in a folder `ggml` there or one below it.
+fs::path CpuLibraryDir() {
+  for (const fs::path& library : LoadedLibraries()) {
+    const fs::path own = library.parent_path() / "ggml";
+    std::vector<fs::path> dirs = {library.parent_path(), own};
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(own, ignored)) dirs.push_back(entry.path());
+    for (const fs::path& dir : dirs)
+      if (!CpuLibraries(dir).empty()) return dir;
+  }
+  return LibraryDir();
+}
+
 fs::path BestCpuLibrary(const std::vector<fs::path>& libraries) {
   fs::path best;
   int best_score = 0;
@@ -217,7 +231,7 @@ pb_error* FindCpuLibrary(const std::string& name, fs::path* path) {
                                         ": this build of llama.cpp is linked with its one CPU library, " +
                                         linked.string());
   }
-  const fs::path dir = LibraryDir();
+  const fs::path dir = CpuLibraryDir();
   const std::vector<fs::path> libraries = CpuLibraries(dir);
   if (name.empty()) {
     *path = BestCpuLibrary(libraries);
@@ -282,7 +296,7 @@ pb_error* Describe(pb_engine* engine, pb_fact_fn fact, void* ctx) {
         {"isa", cpu, engine->settings.cpu_library.empty() ? "default" : "set"},
         {"threads", std::to_string(engine->settings.threads), engine->settings.OriginOf("threads")},
         {"path.cpu", engine->cpu_path, "observed"},
-        {"cpu.libraries", UsableCpuLibraries(dir), "observed"},
+        {"cpu.libraries", UsableCpuLibraries(CpuLibraryDir()), "observed"},
     };
     for (const fs::path& path : LoadedLibraries()) {
       const std::string name = path.filename().string();

@@ -231,9 +231,15 @@ Result<Build> ReadBuild(const fs::path& named, std::string how) {
 }
 
 Result<std::vector<Fingerprint>> Fingerprints(const Build& build) {
-  std::set<fs::path> files(build.libraries.begin(), build.libraries.end());
-  for (const fs::path& file : FilesOf(build.library_dir()))
-    if (IsEngineLibrary(file)) files.insert(file);
+  std::set<fs::path> files(build.libraries.begin(), build.libraries.end()), dirs;
+  for (const fs::path& library : build.libraries) {
+    const fs::path own = library.parent_path() / "ggml";
+    dirs.insert({library.parent_path(), own});
+    for (const fs::path& below : FilesOf(own)) dirs.insert(below);
+  }
+  for (const fs::path& dir : dirs)
+    for (const fs::path& file : FilesOf(dir))
+      if (IsEngineLibrary(file)) files.insert(file);
   std::vector<Fingerprint> prints;
   for (const fs::path& file : files) {
     Fingerprint print;

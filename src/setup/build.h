@@ -21,7 +21,7 @@ struct Build {
   std::filesystem::path vocabulary_dir;             // ggml-vocab-*.gguf; may be empty
   std::string version;                              // as its package says; empty: the engine is asked
   std::string commit;  // of the sources that it was built from here; empty: not known
-  // libllama's folder; libraries that it loads by itself stand there
+  // libllama's folder
   std::filesystem::path library_dir() const { return libraries.front().parent_path(); }
 };
 
@@ -38,7 +38,8 @@ struct Fingerprint {
   int64_t changed_ns = 0;  // time of its last change
   std::string sha256;
 };
-// Of all libraries of the build: those it is linked with, and those in its folder that it may load.
+// Of all libraries of the build: those it is linked with, and those that it may load by itself, beside
+// them or where distributions put them, in a folder `ggml` there or one below it.
 Result<std::vector<Fingerprint>> Fingerprints(const Build& build);
 // Whether the file is there with this size and time of change.
 bool IsUnchanged(const Fingerprint& print);
