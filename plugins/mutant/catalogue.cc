@@ -324,7 +324,10 @@ std::string OptionObstacle(Need need, const Op& op) {
 
 int64_t Defect::LeastRows() const {
   if (commit == TailZero) return static_cast<int64_t>(parameter) + 1;
-  return commit == ExchangedRows || commit == ShiftedRows || spot == Spot::kFeature ? 2 : 1;
+  // Of one output a column is a weight, and a bias an offset.
+  const bool of_several = commit == ExchangedRows || commit == ShiftedRows || commit == Bias ||
+                          (commit == TailColumns && parameter == 1);
+  return of_several || spot == Spot::kFeature ? 2 : 1;
 }
 
 std::span<const Defect> Catalogue() { return kDefects; }

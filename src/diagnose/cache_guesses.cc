@@ -162,7 +162,14 @@ class CacheSearch {
     if (!part && !shape_.scores && r.what != Other::kHead) part = CellsOf(r);
     if (!part || (r.what == Other::kHead && part->axis == Axis::kPositions)) return;
     r.part = *part;
+    // Zeros for one query head of those that share a KV head are nothing that stands in the cache: the
+    // head's output is told as the zeros that it is.
+    if (r.what == Other::kNothing && !OfWholeGroups(*part)) return;
     Push(r);
+  }
+  bool OfWholeGroups(const Region& r) const {
+    const int64_t group = shape_.group();
+    return r.axis != Axis::kHeads || (r.every == 1 && r.first % group == 0 && (r.last + 1) % group == 0);
   }
 
   // A score is the sum over a head's columns: a run of these that is left out, in the heads that are
@@ -334,9 +341,7 @@ class CacheSearch {
     if (r.what == Other::kCut) m.what = WhatKind::kTruncation;
     // What is wrong for every row and every head that reads it stands so in the cache.
     const int64_t group = shape_.group();
-    const bool of_heads = r.part.axis == Axis::kHeads;
-    const bool whole =
-        !of_heads || (r.part.every == 1 && r.part.first % group == 0 && (r.part.last + 1) % group == 0);
+    const bool of_heads = r.part.axis == Axis::kHeads, whole = OfWholeGroups(r.part);
     const bool one_row = part_.n_rows == 1 && r.what != Other::kUnrotated;
     // Written without them, read so, or multiplied so.
     if (r.columns.axis == Axis::kColumns) {

@@ -210,6 +210,22 @@ class TermSearch {
     return told;
   }
 
+  // Of one output: whether a change is of one column or, as the weights of the others there are zeros,
+  // comes to that.
+  bool IsOneWeight(const Change& c) const {
+    if (c.region.axis == Axis::kColumns && c.region.first == c.region.last) return true;
+    if (c.by != 0 || c.of_sums) return false;
+    const TermTable table = product_.Table(c.rule, rows_, part_.features);
+    int64_t n = 0;
+    for (int64_t k = 0; k < width() && n < 2; k++) {
+      bool counts = false;
+      for (int64_t v = 0; v < table.n_values && Holds(c.region, k, product_.block()) && !counts; v++)
+        counts = table.t[static_cast<size_t>(v * table.width + k)] != 0;
+      n += counts;
+    }
+    return n < 2;
+  }
+
   // A run of columns of one output: its weights. Places in each block, or every nth column, lie as the
   // lanes of a product do. Of several outputs, or all: what multiplies them.
   Where WhereOf(const Change& c) const {
@@ -219,9 +235,7 @@ class TermSearch {
   }
 
   void Push(const Change& c) {
-    // One weight, which FittedVariations tells by its value.
-    if (part_.features.size() == 1 && c.region.axis == Axis::kColumns && c.region.first == c.region.last)
-      return;
+    if (part_.features.size() == 1 && IsOneWeight(c)) return;  // which FittedVariations tells by its value
     const bool absent = c.by == 0 && std::fabs(c.change + 1) < kAbsent;
     std::vector<double> change(static_cast<size_t>(width()));
     for (int64_t k = 0; k < width(); k++) {
