@@ -6,7 +6,7 @@ import time
 
 from driver import PARITYBIT, Case, main, run, sealed
 
-# A quarter of the cases of each kind in turn.
+# A tenth of the cases of each kind in turn.
 SHARE, SEED = "0.10", "1"
 
 
@@ -20,9 +20,9 @@ class SelfCheck(Case):
         self.assertEqual((result.code, result.json["exit_code"], result.json["verdict"]), (0, 0, "match"), result)
         total, harmless = result.json["total"], result.json["harmless"]
         self.assertGreater(total["defects"], 40)
-        self.assertEqual(total["detected"], total["defects"])
-        self.assertGreaterEqual(total["exact_op"], 0.98 * total["defects"])
-        self.assertGreaterEqual(total["blamed_right"], 0.95 * total["defects"])
+        # of a list made beside the tool all are found, placed, blamed and named: anything less is a step back
+        for goal in ("detected", "exact_op", "blamed_right", "named_right"):
+            self.assertEqual(total[goal], total["defects"], goal)
         self.assertEqual((total["failed"], harmless["failed"], harmless["false_alarms"]), (0, 0, 0))
         self.assertGreater(harmless["change_bits"], 3)
         self.assertGreater(len(result.json["kinds"]), 15)
