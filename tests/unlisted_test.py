@@ -93,6 +93,11 @@ class Unlisted(driver.Case):
         self.assertIn(("gate_proj", 0), self.judged(result))
         same = run("trace-diff", kept / "candidate", kept / "reference", "--format", "json")
         self.assertEqual(same.code, 0, same)
+        # every node, of which some have no values: the states of a sequence that does not go on
+        for engine, out in ((HASWELL, "one"), (OTHER, "other")):
+            made = run("trace", "--model", model, "--engine", engine, "--prompt", PROMPT, "-n", "2", "--level", "full", "--out", self.folder / out)
+            self.assertEqual(made.code, 0, made)
+        self.assertEqual(run("trace-diff", self.folder / "one", self.folder / "other").code, 0)
 
     def test_positions_that_a_bias_of_the_scores_tells(self):
         """ALiBi, in place of a rotation: the softmax adds it, so that the scores alone are not what it reads."""

@@ -235,7 +235,7 @@ bool Ask(pb_session* s, const ggml_tensor* t) {
   if (pass.need_all) CaptureInputs(s, t);
   if (pass.stopped) return true;
   const bool own =
-      !IsView(t) && t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) && !s->map.parts.count(pass.key);
+      !IsView(t) && t->type == GGML_TYPE_F32 && ggml_nelements(t) > 0 && ggml_is_contiguous(t) && !s->map.parts.count(pass.key);
   if (pass.tap && pass.rules) {
     for (size_t i = 0; i < pass.rules->size(); ++i) AskForPoint(&pass, (*pass.rules)[i], &pass.want[i]);
   } else if (pass.tap && own) {
