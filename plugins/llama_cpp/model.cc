@@ -122,8 +122,12 @@ void AddDims(pb_model* m) {
                                    : 0;
   add("n_layers", std::to_string(d.n_layers));
   add("d_model", std::to_string(d.d_model));
-  const std::string shared = Meta(m->model, arch + ".expert_shared_feed_forward_length");
-  add("d_ff", shared.empty() ? Meta(m->model, arch + ".feed_forward_length") : shared);
+  // Of one width for all layers; 0 stands where a model has none.
+  for (const char* key : {".expert_shared_feed_forward_length", ".feed_forward_length"})
+    if (const int64_t width = std::atoll(Meta(m->model, arch + key).c_str()); width > 0) {
+      add("d_ff", std::to_string(width));
+      break;
+    }
   add("n_heads", std::to_string(d.n_heads));
   add("n_kv_heads", std::to_string(d.n_kv_heads));
   add("head_dim", std::to_string(d.head_dim));
