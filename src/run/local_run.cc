@@ -241,6 +241,7 @@ void LocalRun::ObserveTape(const drive::Tape& tape) {
       std::vector<float> values;
       tape.Expand(item, at, 1, shape.back(), &values);
       observers_[1]->OnPoint(point, shape, values, decode);
+      tape.Release(tape.Stored(item, 0, item.shape[0]));  // with what is mapped around a row that is read
     }
   }
 }
