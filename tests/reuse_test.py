@@ -11,6 +11,7 @@ from driver import CACHE, PARITYBIT, RELU2, ROOT, SILU, Case, environment, main,
 MODEL = SILU / "tiny-bitnet-silu-tq2_0.gguf"
 OTHER = RELU2 / "tiny-bitnet-relu2-tq2_0.gguf"
 PROMPT = "And God said, Let there be light"
+SCORES, SOFTMAX = 12, 13  # stages, as src/abi/vocabulary.h counts them
 BAD = "mutant,mutant.defect=rope_late,mutant.stage=q_rope,mutant.layer=1"
 
 
@@ -88,6 +89,30 @@ class Reuse(Case):
                     for key in ("verdict", "reasons", "first_divergence", "blame", "points", "positions", "engines"):
                         self.assertEqual(part.json.get(key), whole.json.get(key), key)
                 self.assertIsNone(whole.json["prompts"][0]["candidate_watched_positions"])
+
+    def test_what_a_mask_hides_is_not_kept_and_comes_back(self):
+        """Half of scores and probabilities; but where an engine shows what follows a position, all is kept as it was shown."""
+        fault = "mutant,mutant.defect=mask_future,mutant.stage=attn_scores,mutant.layer=1"
+        for reference, whole in [("oracle", []), (fault, [1])]:
+            with self.subTest(reference):
+                live = self.judge(reference=reference, reuse="never")
+                shutil.rmtree(self.cache / "reference", ignore_errors=True)
+                for reused in (False, True):
+                    kept = self.judge(reference=reference)
+                    self.assertEqual(self.reused(kept), [reused])
+                    self.assertEqual(figures(kept), figures(live))
+                tape, = self.tapes()
+                prefill = json.loads(tape.read_text())["passes"][0]["items"]
+                # kind, stage, layer, first position, occurrence, two names, shape, offset, values, hidden
+                scores = {item[2]: item[10] for item in prefill if item[1] == SCORES}
+                softmax = {item[2]: item[10] for item in prefill if item[1] == SOFTMAX}
+                for layers, hidden in [(scores, 0xff800000), (softmax, 0)]:
+                    self.assertEqual({layer for layer, bits in layers.items() if bits is None}, set(whole))
+                    self.assertEqual({bits for bits in layers.values() if bits is not None}, {hidden})
+                n = prefill[0][7][0]
+                first, = [item for item in prefill if item[1] == SCORES and item[2] == 0]
+                behind = min(item[8] for item in prefill if item[8] > first[8])
+                self.assertEqual(behind - first[8], first[7][1] * n * (n + 1) // 2)
 
     def test_where_a_recording_is_gone_its_proof_is_left(self):
         """The reference then runs once, watched; against an engine that computes otherwise while it is watched no proof was ever kept."""

@@ -3,6 +3,10 @@
 // unnamed namespace, and by nothing else; uses nothing of the library, whose inline functions are
 // other files' as well.
 
+#ifndef PB_DOUBLES  // of Floats, where the compiler's own way is not one instruction
+#define PB_DOUBLES(floats) __builtin_convertvector(floats, Doubles)
+#endif
+
 using Doubles = double __attribute__((vector_size(PB_VECTOR_BYTES)));
 using Floats = float __attribute__((vector_size(PB_VECTOR_BYTES / 2)));
 using Bits = int __attribute__((vector_size(PB_VECTOR_BYTES)));
@@ -10,6 +14,9 @@ using Bits = int __attribute__((vector_size(PB_VECTOR_BYTES)));
 constexpr size_t kWidth = sizeof(Doubles) / sizeof(double), kVectors = kPairLanes / kWidth;
 constexpr size_t kBlock = 64;  // values that are looked at in one go
 constexpr size_t kBitLanes = sizeof(Bits) / sizeof(int);
+// What halves of wider ones are.
+using Bits16 = int __attribute__((vector_size(16)));
+using Bits32 = int __attribute__((vector_size(32)));
 constexpr int kNoSign = 0x7fffffff;
 constexpr int kInfinite = 0x7f800000;                   // magnitudes that are not finite are this or more
 constexpr int kMasked = static_cast<int>(0xff800000u);  // -inf
@@ -25,8 +32,7 @@ inline __attribute__((always_inline)) void AddVectors(const float* x, const floa
   for (size_t v = 0; v < kVectors; v++) {
     Floats a, b;
     __builtin_memcpy(&a, x + v * kWidth, sizeof a), __builtin_memcpy(&b, y + v * kWidth, sizeof b);
-    const Doubles p = __builtin_convertvector(a, Doubles), q = __builtin_convertvector(b, Doubles), e = p - q,
-                  ee = e * e, qq = q * q;
+    const Doubles p = PB_DOUBLES(a), q = PB_DOUBLES(b), e = p - q, ee = e * e, qq = q * q;
     Doubles error, norm;
     __builtin_memcpy(&error, column_error + v * kWidth, sizeof error);
     __builtin_memcpy(&norm, column_norm + v * kWidth, sizeof norm);
@@ -44,6 +50,47 @@ inline int BitsOf(float v) {
   return bits;
 }
 
+// What `take`, of two vectors, makes of all lanes: of a vector's halves until one lane is left, as one lane
+// after the other is a long chain.
+template <typename Take>
+inline __attribute__((always_inline)) int OfLanes(Bits16 v, Take take) {
+  v = take(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
+  return take(v, __builtin_shufflevector(v, v, 1, 0, 3, 2))[0];
+}
+
+template <typename Half, typename Vector, typename Take>
+inline __attribute__((always_inline)) int OfHalves(const Vector& v, Take take) {
+  Half halves[2];
+  static_assert(sizeof halves == sizeof v);
+  __builtin_memcpy(halves, &v, sizeof v);
+  return OfLanes(take(halves[0], halves[1]), take);
+}
+#if PB_VECTOR_BYTES > 16
+template <typename Take>
+inline __attribute__((always_inline)) int OfLanes(Bits32 v, Take take) {
+  return OfHalves<Bits16>(v, take);
+}
+#endif
+#if PB_VECTOR_BYTES > 32
+template <typename Take>
+inline __attribute__((always_inline)) int OfLanes(Bits v, Take take) {
+  return OfHalves<Bits32>(v, take);
+}
+#endif
+
+struct Larger {
+  template <typename Vector>
+  __attribute__((always_inline)) Vector operator()(const Vector& a, const Vector& b) const {
+    return a > b ? a : b;
+  }
+};
+struct Either {
+  template <typename Vector>
+  __attribute__((always_inline)) Vector operator()(const Vector& a, const Vector& b) const {
+    return a | b;
+  }
+};
+
 // The largest of kBlock magnitudes of either row, by its bits, which are in their order.
 inline __attribute__((always_inline)) int LargestOfBlock(const float* x, const float* y) {
   Bits lanes = {};
@@ -54,9 +101,7 @@ inline __attribute__((always_inline)) int LargestOfBlock(const float* x, const f
     lanes = a > lanes ? a : lanes;
     lanes = b > lanes ? b : lanes;
   }
-  int most = 0;
-  for (size_t lane = 0; lane < kBitLanes; lane++) most = lanes[lane] > most ? lanes[lane] : most;
-  return most;
+  return OfLanes(lanes, Larger());
 }
 
 size_t AddFinite(const float* x, const float* y, size_t n, PairLanes* row, double* column_error,
@@ -100,9 +145,7 @@ size_t MaskedRun(const float* x, const float* y, size_t n) {
     Bits a, b;
     __builtin_memcpy(&a, x + i, sizeof a), __builtin_memcpy(&b, y + i, sizeof b);
     const Bits other = (a ^ kMasked) | (b ^ kMasked);
-    int any = 0;
-    for (size_t lane = 0; lane < kBitLanes; lane++) any |= other[lane];
-    if (any != 0) break;
+    if (OfLanes(other, Either()) != 0) break;
   }
   while (i < n && BitsOf(x[i]) == kMasked && BitsOf(y[i]) == kMasked) i++;
   return i;

@@ -326,6 +326,13 @@ Status LockStep::OnReferenceEvent(const host::Event& event) {
     Tensor& t = s.waiting[key];
     if (t.shape.empty()) t.shape = shape, t.shape[0] = 0;
     const bool fresh = t.n_taken == t.shape[0];  // nothing of it is held that is still needed
+    // Rows that lie behind those that are held, in memory that lasts, need not be moved to be held.
+    if (!fresh && event.tensor.lasting && event.tensor.lasting == t.lasting && !t.in_place.empty() &&
+        t.in_place.data() + t.in_place.size() == event.tensor.data.data()) {
+      t.in_place = {t.in_place.data(), t.in_place.size() + event.tensor.data.size()};
+      t.shape[0] += shape[0];
+      return GoOnWithReference();
+    }
     const bool small = side_by_side_ && event.tensor.data.size_bytes() <= kCopiedBytes;
     if (fresh) {
       t.first = begin;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <system_error>
 #include <utility>
@@ -20,7 +21,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr const char* kSchema = "paritybit.tape/0";
+constexpr const char* kSchema = "paritybit.tape/1";
 constexpr const char *kIndexFile = "tape.json", *kDataFile = "tape.f32";
 constexpr uint64_t kMaxIndexBytes = 1 << 30;
 
@@ -34,7 +35,8 @@ Json ToJson(const TapeItem& i) {
           i.point.op,
           i.shape,
           i.offset,
-          i.n_values};
+          i.n_values,
+          i.hidden ? Json(*i.hidden) : Json()};
 }
 
 // Throws on what is not as ToJson writes it; the file's digest was right.
@@ -44,7 +46,49 @@ TapeItem ReadItem(const Json& j) {
   i.point = {j.at(1), j.at(2), j.at(3), j.at(4), j.at(5), j.at(6)};
   i.shape = j.at(7).get<std::vector<int64_t>>();
   i.offset = j.at(8), i.n_values = j.at(9);
+  if (!j.at(10).is_null()) i.hidden = j.at(10).get<uint32_t>();
   return i;
+}
+
+// Of an item whose rows lack what is hidden: how many of its last extent a row has.
+int64_t WidthOfRow(const TapeItem& i, int64_t row) {
+  return std::min(i.shape.back(), i.point.first_position + row + 1);
+}
+
+// In how many parts its last extent comes in a row: one for each head.
+int64_t PartsOfRow(const TapeItem& i) {
+  int64_t n = 1;
+  for (size_t d = 1; d + 1 < i.shape.size(); ++d) n *= i.shape[d];
+  return n;
+}
+
+// Values of an item that its first rows have in the data.
+uint64_t StoredValues(const TapeItem& i, int64_t n_rows) {
+  if (!i.hidden) return i.n_values / static_cast<uint64_t>(i.shape[0]) * static_cast<uint64_t>(n_rows);
+  // Until a row has all of its last extent each has one more than the one before.
+  const int64_t first = WidthOfRow(i, 0), n_growing = std::clamp(i.shape.back() - first, int64_t{0}, n_rows),
+                n = n_growing * first + n_growing * (n_growing - 1) / 2 +
+                    (n_rows - n_growing) * i.shape.back();
+  return static_cast<uint64_t>(n * PartsOfRow(i));
+}
+
+// The bits that follow every row's own position, where they are the same in all rows of values over
+// positions; none: some differ, or there are none.
+std::optional<uint32_t> HiddenOf(const TapeItem& i, std::span<const float> values) {
+  if (i.shape.size() < 2 || WidthOfRow(i, 0) == i.shape.back()) return std::nullopt;
+  const auto width = static_cast<size_t>(i.shape.back());
+  const auto n_parts = static_cast<size_t>(PartsOfRow(i));
+  const auto bits = std::bit_cast<uint32_t>(values[width - 1]);
+  for (int64_t row = 0; row < i.shape[0]; ++row) {
+    const auto own = static_cast<size_t>(WidthOfRow(i, row));
+    for (size_t part = 0; part < n_parts; ++part) {
+      const float* at = values.data() + (static_cast<size_t>(row) * n_parts + part) * width;
+      uint32_t others = 0;
+      for (size_t k = own; k < width; ++k) others |= std::bit_cast<uint32_t>(at[k]) ^ bits;
+      if (others != 0) return std::nullopt;
+    }
+  }
+  return bits;
 }
 
 // Gives back the whole pages among bytes of a mapped file.
@@ -105,7 +149,8 @@ Status Tape::ReadPasses(const Json& index) {
         const TapeItem& i = pass.items.back();
         uint64_t n = 1;
         for (const int64_t extent : i.shape) n *= static_cast<uint64_t>(extent);
-        if (i.shape.empty() || n != i.n_values || i.offset + n > data_.bytes().size() / sizeof(float))
+        if (i.shape.empty() || n == 0 || n != i.n_values || (i.hidden && i.shape.size() < 2) ||
+            i.offset + StoredValues(i, i.shape[0]) > data_.bytes().size() / sizeof(float))
           return MakeError(Code::kMalformed, "a tape whose items lie beyond its data");
       }
       passes_.push_back(std::move(pass));
@@ -124,8 +169,23 @@ void Tape::Remove(const std::filesystem::path& folder) {
   for (const std::filesystem::path& file : files) std::filesystem::remove(file, error);
 }
 
-std::span<const float> Tape::Values(const TapeItem& item) const {
-  return {reinterpret_cast<const float*>(data_.bytes().data()) + item.offset, item.n_values};
+std::span<const float> Tape::Stored(const TapeItem& item, int64_t first_row, int64_t n_rows) const {
+  const uint64_t begin = StoredValues(item, first_row), end = StoredValues(item, first_row + n_rows);
+  return {reinterpret_cast<const float*>(data_.bytes().data()) + item.offset + begin, end - begin};
+}
+
+void Tape::Expand(const TapeItem& item, int64_t first_row, int64_t n_rows, int64_t width,
+                  std::vector<float>* values) const {
+  const int64_t n_parts = PartsOfRow(item);
+  const float* from = Stored(item, first_row, n_rows).data();
+  values->resize(static_cast<size_t>(n_rows * n_parts * width));
+  float* to = values->data();
+  const float hidden = std::bit_cast<float>(item.hidden.value_or(0));
+  for (int64_t row = first_row; row < first_row + n_rows; ++row) {
+    const int64_t own = item.hidden ? WidthOfRow(item, row) : item.shape.back(), kept = std::min(own, width);
+    for (int64_t part = 0; part < n_parts; ++part, from += own, to += width)
+      std::fill(std::copy_n(from, kept, to), to + width, hidden);
+  }
 }
 
 void Tape::Prepare(std::span<const float> values) const {
@@ -206,20 +266,45 @@ void TapeWriter::Add(const host::Event& event) {
   TapeItem item{event.kind, event.point, event.tensor.shape, n_values_, event.tensor.data.size()};
   // The logits that a point shows are those that are delivered next (PlaceLogitsPoints).
   const bool again = event.kind == host::Event::kPoint && event.point.stage == PB_STAGE_LOGITS;
-  if (!again) {
-    // In pieces that stay in the cache between the two that read them.
-    constexpr size_t kPiece = 256 << 10;
-    std::span<const std::byte> rest = std::as_bytes(event.tensor.data);
-    n_values_ += event.tensor.data.size();
-    if (n_values_ * sizeof(float) > max_bytes_) failure_ = "it would take more than it may";
-    while (failure_.empty() && !rest.empty()) {
-      const auto piece = rest.first(std::min(kPiece, rest.size()));
-      digest_.Update(piece);
-      if (std::fwrite(piece.data(), 1, piece.size(), file_) != piece.size()) failure_ = ErrnoText(errno);
-      rest = rest.subspan(piece.size());
+  const bool over_positions =
+      event.kind == host::Event::kPoint && stages::kOverPositions.Contains(event.point.stage);
+  if (over_positions) item.hidden = HiddenOf(item, event.tensor.data);
+  if (item.hidden)
+    WriteWithoutHidden(item, event.tensor.data);
+  else if (!again)
+    Write(event.tensor.data);
+  passes_.back().items.push_back(std::move(item));
+}
+
+void TapeWriter::Write(std::span<const float> values) {
+  // In pieces that stay in the cache between the two that read them.
+  constexpr size_t kPiece = 256 << 10;
+  std::span<const std::byte> rest = std::as_bytes(values);
+  n_values_ += values.size();
+  if (n_values_ * sizeof(float) > max_bytes_) failure_ = "it would take more than it may";
+  while (failure_.empty() && !rest.empty()) {
+    const auto piece = rest.first(std::min(kPiece, rest.size()));
+    digest_.Update(piece);
+    if (std::fwrite(piece.data(), 1, piece.size(), file_) != piece.size()) failure_ = ErrnoText(errno);
+    rest = rest.subspan(piece.size());
+  }
+}
+
+void TapeWriter::WriteWithoutHidden(const TapeItem& item, std::span<const float> values) {
+  constexpr size_t kPiece = 64 << 10;  // values
+  std::vector<float> piece;
+  piece.reserve(kPiece + static_cast<size_t>(item.shape.back()));
+  const int64_t n_parts = PartsOfRow(item);
+  auto from = values.begin();
+  for (int64_t row = 0; row < item.shape[0]; ++row) {
+    for (int64_t part = 0; part < n_parts; ++part, from += item.shape.back()) {
+      piece.insert(piece.end(), from, from + WidthOfRow(item, row));
+      if (piece.size() < kPiece) continue;
+      Write(piece);
+      piece.clear();
     }
   }
-  passes_.back().items.push_back(std::move(item));
+  Write(piece);
 }
 
 // Points a pass's logits, as the tap showed them, at those that were delivered. False: they do not
@@ -284,6 +369,7 @@ void TapedEngine::Play(std::shared_ptr<const Tape> tape, host::Settings session)
   tape_session_ = std::move(session);
   from_tape_ = playing_ = false;
   queue_.clear(), next_ = 0;
+  expanded_.clear();
 }
 
 Result<host::Facts> TapedEngine::OpenSession(const host::Settings& overrides) {
@@ -335,42 +421,45 @@ void TapedEngine::Queue(const host::EvalRequest& request) {
       const int64_t begin = item.point.first_position;
       const int64_t from = std::max(first, begin), to = std::min(end, begin + item.shape[0]);
       if (from >= to) continue;
-      host::Event event{item.kind, item.point, {}, {"", item.shape, tape_->Values(item), {}}};
-      const size_t row = event.tensor.data.size() / static_cast<size_t>(item.shape[0]);
-      event.tensor.lasting = tape_;
+      host::Event event{item.kind, item.point, {}, {"", item.shape, {}, {}}};
       event.point.first_position = static_cast<int32_t>(from);
       event.tensor.shape[0] = to - from;
-      event.tensor.data = event.tensor.data.subspan(static_cast<size_t>(from - begin) * row,
-                                                    static_cast<size_t>(to - from) * row);
       // Scores are as wide as there are positions.
       const bool wide = point && stages::kOverPositions.Contains(item.point.stage);
-      if (wide && item.shape.back() == pass.first_position + n && end < item.shape.back()) {
-        event.tensor.shape.back() = end;
-        event.tensor.lasting = nullptr;
+      const bool cut = wide && item.shape.back() == pass.first_position + n && end < item.shape.back();
+      if (cut) event.tensor.shape.back() = end;
+      if (cut || item.hidden) {
+        queue_.push_back({std::move(event), &item, from - begin});
+        continue;
       }
-      queue_.push_back(std::move(event));
+      event.tensor.data = tape_->Stored(item, from - begin, to - from);
+      event.tensor.lasting = tape_;
+      queue_.push_back({std::move(event)});
     }
   }
   queue_.emplace_back();
 }
 
-// The values of an event, in memory that lasts until the next one where they had to be cut.
-void TapedEngine::Cut(host::Event* event) {
-  if (event->tensor.lasting || event->tensor.shape.empty()) return;
-  const auto kept = static_cast<size_t>(event->tensor.shape.back());
-  size_t n_rows = 1;
-  for (size_t i = 0; i + 1 < event->tensor.shape.size(); ++i)
-    n_rows *= static_cast<size_t>(event->tensor.shape[i]);
-  const size_t width = event->tensor.data.size() / n_rows;
-  cut_.resize(n_rows * kept);
-  for (size_t r = 0; r < n_rows; ++r)
-    std::copy_n(event->tensor.data.begin() + static_cast<ptrdiff_t>(r * width), kept,
-                cut_.begin() + static_cast<ptrdiff_t>(r * kept));
-  event->tensor.data = cut_;
+std::span<const float> TapedEngine::StoredOf(const Queued& queued) const {
+  const host::TensorRef& t = queued.event.tensor;
+  return queued.item ? tape_->Stored(*queued.item, queued.first_row, t.shape[0]) : t.data;
+}
+
+host::Event TapedEngine::Take(const Queued& queued) {
+  tape_->Prepare(StoredOf(queued));
+  host::Event event = queued.event;
+  if (!queued.item) return event;
+  auto free = std::ranges::find_if(expanded_, [](const auto& values) { return values.use_count() == 1; });
+  if (free == expanded_.end()) free = expanded_.insert(free, std::make_shared<std::vector<float>>());
+  const std::vector<int64_t>& shape = event.tensor.shape;
+  tape_->Expand(*queued.item, queued.first_row, shape[0], shape.back(), free->get());
+  event.tensor.data = **free;
+  event.tensor.lasting = *free;
+  return event;
 }
 
 Status TapedEngine::BeginEval(const host::EvalRequest& request) {
-  for (const host::Event& event : queue_) tape_->Release(event.tensor.data);
+  for (const Queued& queued : queue_) tape_->Release(StoredOf(queued));
   queue_.clear(), next_ = 0;
   if (from_tape_ && request.first_position == n_positions_ && (playing_ || n_positions_ == 0)) {
     if (Serves(request)) {
@@ -393,10 +482,7 @@ Status TapedEngine::BeginEval(const host::EvalRequest& request) {
 
 Result<host::Event> TapedEngine::Wait() {
   if (playing_) {
-    host::Event next = queue_[std::min(next_++, queue_.size() - 1)];
-    tape_->Prepare(next.tensor.data);
-    Cut(&next);
-    return next;
+    return Take(queue_[std::min(next_++, queue_.size() - 1)]);
   }
   auto event = live_->Wait();
   if (writer_ && event.ok() && event->kind != host::Event::kDone) writer_->Add(*event);
@@ -408,9 +494,9 @@ Status TapedEngine::Continue() {
   // Logits are used up at once, and values that were shown before these; one that is still waited for
   // is read again.
   constexpr size_t kInUse = 8;
-  if (next_ > 0 && next_ <= queue_.size() && queue_[next_ - 1].kind == host::Event::kLogits)
-    tape_->Release(queue_[next_ - 1].tensor.data);
-  if (next_ > kInUse && next_ <= queue_.size()) tape_->Release(queue_[next_ - 1 - kInUse].tensor.data);
+  if (next_ > 0 && next_ <= queue_.size() && queue_[next_ - 1].event.kind == host::Event::kLogits)
+    tape_->Release(StoredOf(queue_[next_ - 1]));
+  if (next_ > kInUse && next_ <= queue_.size()) tape_->Release(StoredOf(queue_[next_ - 1 - kInUse]));
   return {};
 }
 

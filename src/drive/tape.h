@@ -23,7 +23,10 @@ struct TapeItem {
   host::Event::Kind kind = host::Event::kPoint;
   host::PointRef point;
   std::vector<int64_t> shape;
-  uint64_t offset = 0, n_values = 0;  // in the data, in values
+  uint64_t offset = 0, n_values = 0;  // where they begin in the data, in values; the product of shape
+  // Of values over positions the bits of all that a row has behind its own position, as a mask leaves
+  // them: these are not in the data. None: all are.
+  std::optional<uint32_t> hidden = std::nullopt;
 };
 
 // One evaluation.
@@ -46,7 +49,11 @@ class Tape {
   static void Remove(const std::filesystem::path& folder);
 
   const std::vector<TapePass>& passes() const { return passes_; }
-  std::span<const float> Values(const TapeItem& item) const;
+  // Rows of an item as they are in the data.
+  std::span<const float> Stored(const TapeItem& item, int64_t first_row, int64_t n_rows) const;
+  // The same with what is not in the data, of each the first `width` of the last extent.
+  void Expand(const TapeItem& item, int64_t first_row, int64_t n_rows, int64_t width,
+              std::vector<float>* values) const;
   // Maps values that are about to be read, at once and not page by page.
   void Prepare(std::span<const float> values) const;
   // Gives back the memory of values that were used; they are read again when they are needed.
@@ -94,6 +101,8 @@ class TapeWriter {
   TapeWriter(std::filesystem::path folder, std::FILE* file, uint64_t max_bytes)
       : folder_(std::move(folder)), file_(file), max_bytes_(max_bytes) {}
   bool PlaceLogitsPoints();
+  void Write(std::span<const float> values);
+  void WriteWithoutHidden(const TapeItem& item, std::span<const float> values);
 
   std::filesystem::path folder_;
   std::FILE* file_;
@@ -151,7 +160,15 @@ class TapedEngine : public host::Engine {
   // Opens the engine's own session now, where that was put off and the one that it has was used.
   Status OpenLive();
   void Queue(const host::EvalRequest& request);
-  void Cut(host::Event* event);
+  // An event of the tape with its values, which last.
+  struct Queued {
+    host::Event event;               // its values, where they are as in the data
+    const TapeItem* item = nullptr;  // else: whose rows are to be expanded
+    int64_t first_row = 0;
+  };
+  host::Event Take(const Queued& queued);
+  // What a queued event has in the data.
+  std::span<const float> StoredOf(const Queued& queued) const;
 
   std::unique_ptr<host::Engine> live_;
   int always_ready_;
@@ -166,8 +183,9 @@ class TapedEngine : public host::Engine {
   bool from_tape_ = false;  // the session has the tape's settings
   bool playing_ = false;    // and what was evaluated in it came from the tape
   bool parts_ = false;
-  std::vector<host::Event> queue_;
-  std::vector<float> cut_;  // of the event at hand: its rows without positions that come later
+  std::vector<Queued> queue_;
+  // Of events whose rows are not as they lie in the data; those that nobody holds are used again.
+  std::vector<std::shared_ptr<std::vector<float>>> expanded_;
   size_t next_ = 0;
   int32_t n_positions_ = 0;  // of a session that is played
 };

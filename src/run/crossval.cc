@@ -236,6 +236,7 @@ Status CrossvalRun::RunCandidate(PromptRecord& prompt, compare::PromptEvidence& 
         static_cast<int64_t>(row.size()) != reference.n_columns())
       return {};
     PB_ASSIGN(compare::LogitsRow compared, compare::CompareLogits(row, reference.Row(position)));
+    if (const drive::Tape* tape = part_->tape()) tape->Release(reference.Row(position));
     compared.prompt = evidence.prompt;
     compared.position = position;
     compared.token = sequence.tokens[static_cast<size_t>(position)];

@@ -234,13 +234,14 @@ void LocalRun::ObserveTape(const drive::Tape& tape) {
       if (item.kind != host::Event::kPoint) continue;
       const int64_t at = row - item.point.first_position;
       if (at < 0 || at >= item.shape[0]) continue;
-      const std::span<const float> values = tape.Values(item);
-      const size_t width = values.size() / static_cast<size_t>(item.shape[0]);
       host::PointRef point = item.point;
       point.first_position = row;
       std::vector<int64_t> shape = item.shape;
       shape[0] = 1;
-      observers_[1]->OnPoint(point, shape, values.subspan(static_cast<size_t>(at) * width, width), decode);
+      std::vector<float> values;
+      tape.Expand(item, at, 1, shape.back(), &values);
+      observers_[1]->OnPoint(point, shape, values, decode);
+      tape.Release(tape.Stored(item, 0, item.shape[0]));  // with what is mapped around a row that is read
     }
   }
 }
