@@ -1,5 +1,7 @@
 """What attention reads: projections that are one tensor, caches that overflow or hold blocks, attention as one op; what cannot be compared
 op by op is named, and garbage in it is found all the same. Two CPU libraries of llama.cpp, of models that nobody else here reads."""
+import json
+import math
 import random
 import struct
 
@@ -115,6 +117,60 @@ class Fused(Attention):
             self.assertIn("not judged by its own error: neither engine shows all ops", hidden[0])
             # less the layer's hidden stages and what reads them
             self.assertEqual(result.json["coverage"]["compared"], result.json["coverage"]["expected"])
+
+
+def mpt(largest):
+    """Positions told by a bias of the scores, ALiBi, as steep as `largest` says; LayerNorm, no gate."""
+    file = fused("mpt", gate=False, d=384, heads=6, kv_heads=6)
+    file.set("mpt.attention.layer_norm_epsilon", F32, 1e-5)
+    file.set("mpt.attention.max_alibi_bias", F32, largest)
+    for i in range(2):
+        file.drop(f"blk.{i}.ffn_gate.weight")
+    return file
+
+
+class PositionBias(Attention):
+    """ALiBi (Press, Smith, Lewis 2022): the softmax adds a bias that falls by a slope with the distance; the slopes of six heads are those
+    of four, and every second one of eight."""
+    SLOPES = [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]
+
+    def recorded(self, folder, stage):
+        """(layer, position, shape, values) of a stage's records."""
+        for line in (folder / "records.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            if record.get("stage") == stage:
+                name, at = record["payload"]
+                values = struct.unpack_from(f"<{record['num_elements']}f", (folder / name).read_bytes(), at)
+                yield record["layer"], record["position"], record["shape"], values
+
+    def test_scores_and_softmax_are_what_the_paper_says(self):
+        kept = self.folder / "kept"
+        result = self.compared(self.write(mpt(8.0)), "--max-tokens", "2", "--keep-traces", kept)
+        self.expect(result, "match", 0)
+        judged = {(p["stage"], p["layer"]) for p in result.json["points"] if p["bound"] > 0}
+        self.assertLessEqual({(stage, layer) for stage in ("attn_scores", "attn_scores_softmax", CONTEXT) for layer in (0, 1)}, judged)
+        for side in ("candidate", "reference"):
+            scores = {place[:2]: place for place in self.recorded(kept / side, "attn_scores")}
+            n = 0
+            for layer, first, (rows, heads, p), weights in self.recorded(kept / side, "attn_scores_softmax"):
+                _, _, shape, read = scores[layer, first]
+                self.assertEqual((shape, heads), ([rows, heads, p], len(self.SLOPES)))
+                for at in range(0, len(weights), p):
+                    row, head = divmod(at // p, heads)
+                    seen = first + row + 1
+                    self.assertTrue(all(math.isinf(s) for s in read[at + seen:at + p]) and not any(weights[at + seen:at + p]))
+                    biased = [read[at + j] - self.SLOPES[head] * (seen - 1 - j) for j in range(seen)]
+                    powers = [math.exp(s - max(biased)) for s in biased]
+                    for weight, power in zip(weights[at:], powers):
+                        self.assertAlmostEqual(weight, power / sum(powers), delta=1e-6)
+                        n += 1
+            self.assertGreater(n, 1000)
+
+    def test_other_slopes_are_found_in_the_softmax(self):
+        result = self.compared(self.write(mpt(4.0), "bad.gguf"), "--reference-model", self.write(mpt(8.0), "good.gguf"))
+        self.expect(result, "diverged", 1)
+        place = result.json["first_divergence"]
+        self.assertEqual((place["layer"], place["stage"]), (0, "attn_scores_softmax"), result)
 
 
 class Overflow(Attention):

@@ -35,7 +35,7 @@ class GraphMap(driver.Case):
         package = REFERENCES / json.loads((REFERENCES / "llama.cpp/reference.json").read_text())["root"]
         cls.program, share = pathlib.Path(holder.name) / "probe", BUILD / "share/paritybit"
         subprocess.run(["g++", "-std=c++20", "-O1", f"-I{share}", "-isystem", package / "include", ROOT / "tests/graph_map_probe.cc",
-                        share / "llama_cpp/graph.cc", share / "llama_cpp/graph_node.cc", share / "llama_cpp/stage_table.cc", "-o", cls.program, f"-L{package / 'lib'}", "-lggml-base",
+                        *(share / "llama_cpp" / f"{name}.cc" for name in ("graph", "graph_find", "graph_node", "stage_table")), "-o", cls.program, f"-L{package / 'lib'}", "-lggml-base",
                         f"-Wl,-rpath,{package / 'lib'}", "-Wl,--allow-shlib-undefined"], check=True)
 
     def map(self, model, *left_out):

@@ -68,7 +68,8 @@ void ScoresToCanonical(const ScoreIndex& at, std::span<const float> native, cons
       float* to = out->data() + at.Flat(row, head, 0);
       for (int64_t cell = 0; cell < at.p; ++cell) {
         const float added = scores ? mask.Of(at, row, cell) : 0;
-        to[cell] = added == 0 ? from[cell] * shape.scale : added == kHidden ? kHidden : from[cell] * shape.scale + added;
+        const bool as_it_is = added == 0 || (shape.mask_hides_alone && added != kHidden);
+        to[cell] = as_it_is ? from[cell] * shape.scale : added == kHidden ? kHidden : from[cell] * shape.scale + added;
       }
     }
   }

@@ -3,19 +3,13 @@
 
 #include <algorithm>
 #include <cstring>
-#include <initializer_list>
 
+#include "llama_cpp/graph_find.h"
 #include "llama_cpp/stage_table.h"
 #include "stages/stages.h"
 
 namespace pb::llama_cpp {
 namespace {
-
-// A node, or columns of it, that serves as a stage.
-struct Found {
-  const Node* node = nullptr;
-  Columns columns = {};
-};
 
 Form FormOf(pb_stage stage) {
   if (stage == PB_STAGE_ATTN_SCORES) return Form::kScores;
@@ -33,11 +27,10 @@ float FloatParam(const ggml_tensor* tensor, int index) {
 // Applies the table to one graph, stage by stage.
 class Mapper {
  public:
-  Mapper(const GraphRecorder& recorder, const Dims& dims) : nodes_(recorder.nodes()), dims_(dims) {}
+  Mapper(const GraphRecorder& recorder, const Dims& dims) : nodes_(recorder.nodes()), dims_(dims), finder_(nodes_, dims) {}
 
   GraphMap Run() {
     Observe();
-    is_plain_ = IsPlain();
     for (const StageRule& rule : Table()) MapStage(rule);
     // Of a node that serves as two stages, as where an op was left out, the first comes first.
     for (auto& [key, rules] : map_.rules)
@@ -61,380 +54,6 @@ class Mapper {
   }
 
  private:
-  // The last node of a name, layer and op; nullptr when there is none.
-  const Node* Find(const char* base, int layer, ggml_op op) const {
-    const Node* found = nullptr;
-    for (const Node& node : nodes_) {
-      if (node.layer == layer && node.op == op && node.base == base) found = &node;
-    }
-    return found;
-  }
-
-  static bool IsNorm(ggml_op op) { return op == GGML_OP_RMS_NORM || op == GGML_OP_NORM || op == kOpFusedRmsNorm; }
-
-  // Of the scores; the table has its names.
-  const Node* FindSoftmax(int layer) const { return FindStage(PB_STAGE_ATTN_SCORES_SOFTMAX, layer).node; }
-
-  // Part of a fused product where the graph has one, else a node of its own.
-  Found FindAny(const StageRule& rule, int layer) const {
-    if (const Found part = FindPart(rule, layer); part.node) return part;
-    for (const Alternative& a : rule.alternatives) {
-      if (const Node* node = Find(a.base, layer, a.op); node && Serves(*node, rule.stage)) return {node, {}};
-    }
-    // Some architectures leave these without a name; weights and the graph's edges tell them.
-    if (stages::kProducts.Contains(rule.stage))
-      if (const Node* node = FindProduct(rule.stage, layer)) return {node, {}};
-    if (rule.stage == PB_STAGE_ATTN_OUT) return {FindAttentionOutput(layer), {}};
-    if (rule.stage == PB_STAGE_ATTN_RESIDUAL) return {FindAttentionSum(layer), {}};
-    if (rule.stage == PB_STAGE_EMBEDDINGS) return {FindEmbeddings(), {}};
-    if (rule.stage == PB_STAGE_ATTN_CONTEXT) return {FindContext(layer), {}};
-    if (rule.stage == PB_STAGE_LAYER_OUT) return {FindLayerSum(layer), {}};
-    if (stages::Of(rule.stage).group == stages::Group::kNorm) return {FindNorm(rule.stage, layer, false), {}};
-    if (rule.stage == PB_STAGE_Q_ROPE) return FindRotated(PB_STAGE_Q_NORM, PB_STAGE_Q_PROJ, layer);
-    if (rule.stage == PB_STAGE_K_ROPE) return FindRotated(PB_STAGE_K_NORM, PB_STAGE_K_PROJ, layer);
-    if (rule.stage == PB_STAGE_FFN_GATED && is_plain_) return {FindActivation(layer), {}};
-    if (rule.stage == PB_STAGE_FFN_GATED) return {FindGated(PB_STAGE_GATE_PROJ, PB_STAGE_UP_PROJ, layer), {}};
-    if (rule.stage == PB_STAGE_EXPERT_GATED) return {FindGated(PB_STAGE_EXPERT_GATE, PB_STAGE_EXPERT_UP, layer), {}};
-    return {};
-  }
-
-  Found FindStage(pb_stage stage, int layer) const {
-    for (const StageRule& rule : Table())
-      if (rule.stage == stage) return FindAny(rule, layer);
-    return {};
-  }
-
-  // Whether a node of a name that several stages have is this one: the sum of experts and shared expert is called as a network's
-  // output is, and one architecture calls the norm before its network as others call that behind attention.
-  bool Serves(const Node& node, pb_stage stage) const {
-    const bool has_experts = Find("ffn_moe_out", node.layer, GGML_OP_ADD) || Find("ffn_moe_out", node.layer, GGML_OP_CONT);
-    if (stage == PB_STAGE_FFN_OUT) return has_experts;
-    if (stage == PB_STAGE_DOWN_PROJ && node.base == "ffn_out" && node.op == GGML_OP_ADD && has_experts) return false;
-    // What is added behind a product is its bias, and not the residual; what is multiplied is no norm.
-    if (stages::kLayerProducts.Contains(stage) && (node.op == GGML_OP_ADD || node.op == GGML_OP_MUL)) {
-      const ggml_op of = SkipViews(node.tensor->src[0])->op;
-      return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE && !IsNorm(of);
-    }
-    // A norm's last op adds its bias: a sum of this name is what some engine calls the norm's input.
-    if (stages::Of(stage).group == stages::Group::kNorm && node.op == GGML_OP_ADD)
-      return SkipViews(node.tensor->src[1])->op == GGML_OP_NONE;
-    if (node.base != "attn_post_norm") return true;
-    const ggml_tensor* norm = SkipViews(node.tensor->src[0]);
-    return (norm && IsOfSum(*norm)) == (stage == PB_STAGE_FFN_NORM);
-  }
-
-  // The product that reads the context, with its bias or scale.
-  const Node* FindAttentionOutput(int layer) const {
-    const Node* context = FindTurnedBack(layer);
-    for (const ggml_op op : {GGML_OP_CONT, GGML_OP_RESHAPE})
-      if (!context) context = Find("kqv_out", layer, op);
-    const Node* at = nullptr;
-    for (const Node& node : nodes_)
-      if (context && node.op == GGML_OP_MUL_MAT && !IsTurn(node.tensor, "attn_inp_v_rot") &&
-          SkipViews(node.tensor->src[1]) == SkipViews(context->tensor))
-        at = &node;
-    return WithBias(at);
-  }
-
-  // The product of a stage's weight, by the weight's name.
-  const Node* FindProduct(pb_stage stage, int layer) const {
-    if (!stages::Of(stage).weight.tensor) return nullptr;
-    const std::string weight = stages::TensorName(stage, layer);
-    for (const Node& node : nodes_) {
-      if (node.op != GGML_OP_MUL_MAT) continue;
-      const std::string_view read = node.tensor->src[0]->name;
-      if (read == weight || (stage == PB_STAGE_LOGITS && read == "token_embd.weight")) return WithBias(&node);
-    }
-    return nullptr;
-  }
-
-  // A product, or the last of what adds its bias and multiplies its scale; null: of none.
-  const Node* WithBias(const Node* at) const {
-    for (const Node* next = at; next;) {
-      at = next, next = nullptr;
-      for (const Node& node : nodes_)
-        if ((node.op == GGML_OP_ADD || node.op == GGML_OP_MUL) && node.tensor->src[0] == at->tensor &&
-            node.tensor->src[1]->op == GGML_OP_NONE)
-          next = &node;
-    }
-    return at;
-  }
-
-  // What rotates queries or keys, whatever its name; of layers that do not rotate, what would be rotated, where other layers do, or
-  // attention reads just that.
-  Found FindRotated(pb_stage norm, pb_stage product, int layer) const {
-    const auto rotates = [](const Node& n) { return n.op == GGML_OP_ROPE; };
-    const bool any = std::any_of(nodes_.begin(), nodes_.end(), rotates);
-    for (const pb_stage stage : {norm, product}) {
-      const Found found = FindStage(stage, layer);
-      if (!found.node) continue;
-      const size_t offset = static_cast<size_t>(found.columns.first) * sizeof(float);
-      for (const Node& node : nodes_) {
-        const ggml_tensor* read = node.tensor->src[0];
-        if (rotates(node) && SkipViews(read) == found.node->tensor &&
-            (found.columns.n == 0 || read->view_offs - found.node->tensor->view_offs == offset))
-          return {&node, {}};
-      }
-      return any || EntersAttention(*found.node) ? found : Found{};
-    }
-    return {};
-  }
-
-  // Whether a node is what scores are made of, or what is put into the cache of keys, as it stands.
-  bool EntersAttention(const Node& node) const {
-    return std::any_of(nodes_.begin(), nodes_.end(), [&](const Node& n) {
-      const auto reads = [&](int i) { return n.tensor->src[i] && SkipViews(n.tensor->src[i]) == node.tensor; };
-      const auto is_keys = [](const ggml_tensor* t) { return t && std::strncmp(t->name, "cache_k_l", 9) == 0; };
-      if (n.op == GGML_OP_MUL_MAT) return reads(1) && is_keys(SkipViews(n.tensor->src[0]));
-      if (n.op == GGML_OP_FLASH_ATTN_EXT) return reads(0);
-      return (n.op == kOpSetRows || n.op == GGML_OP_CPY) && reads(0) && is_keys(n.tensor->view_src);
-    });
-  }
-
-  // A norm that the file has a weight for and the graph has no op for: what it would read, where what would read the norm reads that.
-  Found FindUnnormed(pb_stage norm, int layer) const {
-    if (!stages::Of(norm).weight.tensor) return {};
-    const std::string weight = stages::TensorName(norm, layer);
-    const auto reads_it = [&](const Node& n) {
-      return std::any_of(std::begin(n.tensor->src), std::end(n.tensor->src),
-                         [&](const ggml_tensor* read) { return read && weight == read->name; });
-    };
-    // A weight that is read is of a norm of another name.
-    if (!dims_.norms.count(weight) || std::any_of(nodes_.begin(), nodes_.end(), reads_it)) return {};
-    const bool has_experts = std::any_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.base.rfind("ffn_moe", 0) == 0; });
-    const stages::Set lacks = has_experts ? stages::Set() : stages::kExperts | stages::kSharedExpert;
-    const stages::Input read = stages::InputsOf(norm, stages::kAll - lacks).front();
-    const auto at = read.Layer(layer, static_cast<int32_t>(dims_.n_layers));
-    const Found found = at < 0 ? FindStage(PB_STAGE_EMBEDDINGS, -1) : FindStage(read.stage, at);
-    const bool of_heads = norm == PB_STAGE_Q_NORM || norm == PB_STAGE_K_NORM;
-    const bool behind = norm == PB_STAGE_ATTN_POST_NORM || norm == PB_STAGE_FFN_POST_NORM;
-    const ggml_op reader = of_heads ? GGML_OP_ROPE : behind ? GGML_OP_ADD : GGML_OP_MUL_MAT;
-    return found.node && IsRead(*found.node, {reader}) ? found : Found{};
-  }
-
-  // Whether an op of one of these kinds reads a node, or rows chosen of it.
-  bool IsRead(const Node& node, std::initializer_list<ggml_op> by) const {
-    return std::any_of(nodes_.begin(), nodes_.end(), [&](const Node& n) {
-      return std::find(by.begin(), by.end(), n.op) != by.end() &&
-             std::any_of(std::begin(n.tensor->src), std::end(n.tensor->src),
-                         [&](const ggml_tensor* read) { return read && (SkipViews(read) == node.tensor || SkipChoice(read) == node.tensor); });
-    });
-  }
-
-  // What would be added to a residual stream that no sum reads any more: a sum that was left out.
-  const Node* FindUnadded(const Node* stream, const Node* added) const {
-    const bool left_out = stream && added && !IsRead(*stream, {GGML_OP_ADD}) &&
-                          IsRead(*added, {GGML_OP_RMS_NORM, GGML_OP_NORM, kOpFusedRmsNorm});
-    return left_out ? added : nullptr;
-  }
-
-  // Rows of the table of embeddings, where a norm that was left out behind them leaves its name there.
-  const Node* FindEmbeddings() const {
-    for (const Node& node : nodes_)
-      if (node.op == GGML_OP_GET_ROWS && std::strcmp(node.tensor->src[0]->name, "token_embd.weight") == 0)
-        return IsRead(node, {GGML_OP_SCALE}) ? nullptr : &node;
-    return nullptr;
-  }
-
-  // What joins the heads of what the softmax weighs: a norm that was left out behind it leaves its name there.
-  const Node* FindContext(int layer) const {
-    const Node* softmax = FindSoftmax(layer);
-    for (const Node& sum : nodes_) {
-      if (!softmax || sum.op != GGML_OP_MUL_MAT || SkipViews(sum.tensor->src[1]) != softmax->tensor) continue;
-      for (const Node& node : nodes_)
-        if (node.op == GGML_OP_CONT && SkipViews(node.tensor->src[0]) == sum.tensor) return &node;
-    }
-    return nullptr;
-  }
-
-  // The layer's last sum, where the norm behind it was left out.
-  const Node* FindLayerSum(int layer) const {
-    const Node* residual = FindStage(PB_STAGE_ATTN_RESIDUAL, layer).node;  // itself what is left of a sum, perhaps
-    const Node* network = nullptr;
-    for (const pb_stage stage : {PB_STAGE_FFN_POST_NORM, PB_STAGE_FFN_OUT, PB_STAGE_EXPERT_SUM, PB_STAGE_DOWN_PROJ})
-      if (!network) network = FindStage(stage, layer).node;
-    if (!residual || !network) return nullptr;
-    for (const Node& node : nodes_)
-      for (int i : {0, 1})
-        if (node.op == GGML_OP_ADD && SkipViews(node.tensor->src[i]) == network->tensor &&
-            SkipChoice(node.tensor->src[1 - i]) == residual->tensor)
-          return &node;
-    return FindUnadded(residual, network);
-  }
-
-  // Whether the network has no gate: what it activates is what enters it, and nothing is multiplied with it.
-  bool IsPlain() const {
-    const auto is_glu = [](const Node& n) { return n.op == kOpGlu || n.op == kOpFusedMulUnary; };
-    if (std::any_of(nodes_.begin(), nodes_.end(), is_glu)) return false;
-    bool up = false, gate = false;
-    for (int layer = 0; layer < static_cast<int>(dims_.n_layers); ++layer) {
-      up |= FindStage(PB_STAGE_UP_PROJ, layer).node != nullptr;
-      gate |= FindStage(PB_STAGE_GATE_PROJ, layer).node != nullptr;
-    }
-    return up && !gate;
-  }
-
-  // The last op of the activation of a network without a gate.
-  const Node* FindActivation(int layer) const {
-    const Node* at = FindStage(PB_STAGE_UP_PROJ, layer).node;
-    bool activated = false;
-    for (const Node* next = at; next;) {
-      at = next, next = nullptr;
-      for (const Node& node : nodes_)
-        if ((node.op == GGML_OP_UNARY || node.op == GGML_OP_SQR) && SkipViews(node.tensor->src[0]) == at->tensor) next = &node;
-      activated |= next != nullptr;
-    }
-    return activated ? at : nullptr;
-  }
-
-  // Activation and product in one op, under no name or another's.
-  const Node* FindGated(pb_stage gate, pb_stage up, int layer) const {
-    const Found found[] = {FindStage(gate, layer), FindStage(up, layer)};
-    if (!found[0].node || !found[1].node) return nullptr;
-    for (const Node& node : nodes_)
-      if ((node.op == kOpFusedMulUnary || node.op == kOpGlu) && SkipViews(node.tensor->src[0]) == found[0].node->tensor &&
-          SkipViews(node.tensor->src[1]) == found[1].node->tensor)
-        return &node;
-    return nullptr;
-  }
-
-  // Whether a norm reads a sum of two streams: by the weight, or the name, that stands behind attention elsewhere it is then the one
-  // before the network.
-  static bool IsOfSum(const ggml_tensor& norm) {
-    const ggml_tensor* read = SkipChoice(norm.src[0]);
-    return read && read->op == GGML_OP_ADD && SkipViews(read->src[1])->op != GGML_OP_NONE;
-  }
-
-  // The norm by a stage's weight, whatever its name: `fused` with it in one op, else multiplied by it.
-  const Node* FindNorm(pb_stage stage, int layer, bool fused) const {
-    if (!stages::Of(stage).weight.tensor) return nullptr;
-    const std::string weight = stages::TensorName(stage, layer);
-    for (const Node& node : nodes_) {
-      const ggml_tensor* t = node.tensor;
-      const ggml_tensor* norm = fused ? t : t->src[0];
-      if (node.op != (fused ? kOpFusedRmsNorm : GGML_OP_MUL) || !t->src[1] || weight != t->src[1]->name) continue;
-      if (IsNorm(norm->op) && !(stage == PB_STAGE_ATTN_POST_NORM && IsOfSum(*norm))) return fused ? &node : WithBias(&node);
-    }
-    return nullptr;
-  }
-
-  // The sum of that and what enters the layer.
-  const Node* FindAttentionSum(int layer) const {
-    const Node* added = FindStage(PB_STAGE_ATTN_POST_NORM, layer).node;
-    if (!added) added = FindStage(PB_STAGE_ATTN_OUT, layer).node;
-    const Node* before = Before(layer);
-    if (!added && before) return FindSumBeforeNetwork(layer, *before);
-    if (!added || !before) return nullptr;
-    for (const Node& node : nodes_) {
-      if (node.op != GGML_OP_ADD || node.tensor->src[1]->op == GGML_OP_NONE) continue;
-      for (int i : {0, 1}) {
-        const bool enters = Shows(node.tensor->src[1 - i], *before);
-        if (enters && SkipChoice(node.tensor->src[i]) == added->tensor) return &node;
-      }
-    }
-    return FindUnadded(before, added);
-  }
-
-  // In a layer that mixes tokens in another way: what the norm before its network reads, where that adds to what enters.
-  const Node* FindSumBeforeNetwork(int layer, const Node& before) const {
-    const Node* norm = FindStage(PB_STAGE_FFN_NORM, layer).node;
-    if (!norm) return nullptr;
-    const ggml_tensor* op = IsNorm(norm->op) ? norm->tensor : SkipViews(norm->tensor->src[0]);
-    const ggml_tensor* sum = op && IsNorm(op->op) && IsOfSum(*op) ? SkipChoice(op->src[0]) : nullptr;
-    return sum && (Shows(sum->src[0], before) || Shows(sum->src[1], before)) ? NodeOf(sum) : nullptr;
-  }
-
-  // Chosen rows are compared by what they are chosen of; the embeddings are themselves a choice.
-  static bool Shows(const ggml_tensor* tensor, const Node& node) {
-    return SkipViews(tensor) == node.tensor || SkipChoice(tensor) == node.tensor;
-  }
-
-  // What enters a layer.
-  const Node* Before(int layer) const {
-    return layer > 0 ? FindStage(PB_STAGE_LAYER_OUT, layer - 1).node : FindStage(PB_STAGE_EMBEDDINGS, -1).node;
-  }
-
-  // What rows were chosen of, where only some need logits.
-  static const ggml_tensor* SkipChoice(const ggml_tensor* tensor) {
-    tensor = SkipViews(tensor);
-    return tensor && tensor->op == GGML_OP_GET_ROWS ? SkipViews(tensor->src[0]) : tensor;
-  }
-
-  // Queries, keys and values that are views of one product; gate and up that one op reads as halves of one product.
-  Found FindPart(const StageRule& rule, int layer) const {
-    switch (rule.stage) {
-      case PB_STAGE_Q_PROJ:
-        return FindView("Qcur", layer);
-      case PB_STAGE_K_PROJ:
-        return FindView("Kcur", layer);
-      case PB_STAGE_V_PROJ:
-        return FindView("Vcur", layer);
-      case PB_STAGE_GATE_PROJ:
-        return FindHalf(layer, false);
-      case PB_STAGE_UP_PROJ:
-        return FindHalf(layer, true);
-      case PB_STAGE_ATTN_CONTEXT:
-        return {FindTurnedBack(layer), {}};
-      case PB_STAGE_EXPERT_WEIGHTS:
-        return {FindChosenSoftmax(layer), {}};
-      default:
-        // Its name may be its input's.
-        if (stages::Of(rule.stage).group == stages::Group::kNorm) return {FindNorm(rule.stage, layer, true), {}};
-        return {};
-    }
-  }
-
-  // The softmax of the chosen experts' logits, whose reshaped form alone has a name; where nothing follows it.
-  const Node* FindChosenSoftmax(int layer) const {
-    if (Find("ffn_moe_weights_norm", layer, GGML_OP_DIV) || Find("ffn_moe_weights_scaled", layer, GGML_OP_SCALE))
-      return nullptr;
-    const Node* shown = Find("ffn_moe_weights_softmax", layer, GGML_OP_RESHAPE);
-    return shown ? NodeOf(SkipViews(shown->tensor)) : nullptr;
-  }
-
-  // A cache of blocks holds keys and values that were multiplied with an orthogonal matrix, which spreads outliers; the context is
-  // what comes out of the inverse.
-  const Node* FindTurnedBack(int layer) const {
-    const Node* turned = Find("kqv_out", layer, GGML_OP_RESHAPE);
-    for (const Node& node : nodes_)
-      if (turned && IsTurn(node.tensor, "attn_inp_v_rot") &&
-          SkipViews(node.tensor->src[1]) == SkipViews(turned->tensor))
-        return &node;
-    return nullptr;
-  }
-
-  static bool IsTurn(const ggml_tensor* t, const char* matrix) {
-    return t->op == GGML_OP_MUL_MAT && t->src[0] && std::strcmp(t->src[0]->name, matrix) == 0;
-  }
-
-  // What a view of this name shows of the rows of another node, if that is a run of columns.
-  Found FindView(const char* base, int layer) const {
-    const Node* view = Find(base, layer, GGML_OP_VIEW);
-    const ggml_tensor* whole = view ? SkipViews(view->tensor) : nullptr;
-    const Node* node = whole ? NodeOf(whole) : nullptr;
-    if (!node || whole->type != GGML_TYPE_F32 || !ggml_is_contiguous(whole)) return {};
-    const ggml_tensor* v = view->tensor;
-    const size_t offset = v->view_offs - whole->view_offs;
-    const int64_t n = v->ne[0] * v->ne[1];
-    const bool heads_in_turn =
-        v->nb[0] == sizeof(float) && v->nb[1] == v->nb[0] * static_cast<size_t>(v->ne[0]);
-    if (!heads_in_turn || v->nb[2] != whole->nb[1] || n >= whole->ne[0]) return {};
-    return {node, {static_cast<int64_t>(offset / sizeof(float)), n}};
-  }
-
-  // The first half of what a gated op reads passes through the activation, unless it says that they are swapped.
-  Found FindHalf(int layer, bool up) const {
-    const Node* glu = nullptr;
-    for (const Node& node : nodes_)
-      if (node.layer == layer && node.op == kOpGlu && !node.tensor->src[1]) glu = &node;
-    const ggml_tensor* whole = glu ? SkipViews(glu->tensor->src[0]) : nullptr;
-    const Node* node = whole ? NodeOf(whole) : nullptr;
-    if (!node || whole->ne[0] != 2 * glu->tensor->ne[0] || !ggml_is_contiguous(whole)) return {};
-    const bool swapped = glu->tensor->op_params[1] != 0;
-    const int64_t n = glu->tensor->ne[0];
-    return {node, {up != swapped ? n : 0, n}};
-  }
-
   stages::ModelShape ShapeOfModel() const {
     stages::ModelShape shape;
     shape.d_model = dims_.d_model, shape.n_heads = dims_.n_heads, shape.n_kv_heads = dims_.n_kv_heads;
@@ -460,8 +79,8 @@ class Mapper {
     if (form == Form::kHeads && n != HeadsOf(rule.stage) * HeadDimOf(rule.stage))
       return node.name + " has " + std::to_string(n) + " values a row, not heads x head_dim";
     if (form != Form::kScores && form != Form::kWeights) return "";
-    const Node* softmax = FindSoftmax(node.layer);
-    if (!softmax || FloatParam(softmax->tensor, 1) != 0) return "the softmax adds a bias of its own";
+    const Node* softmax = finder_.FindSoftmax(node.layer);
+    if (!softmax) return "no node of this graph is known to be their softmax";
     const ggml_tensor* scores = SkipViews(softmax->tensor->src[0]);
     if (scores->op == GGML_OP_MUL_MAT && SkipViews(scores->src[0])->op == GGML_OP_CONCAT)
       return "its keys are those of several caches";
@@ -481,22 +100,26 @@ class Mapper {
     if (made.shape.form == Form::kIds) made.shape.columns = {0, dims_.n_experts_used};
     if (rule.stage == PB_STAGE_EXPERT_WEIGHTS) made.shape.width = dims_.n_experts_used;
     if (made.shape.form == Form::kScores) {
-      made.shape.scale = FloatParam(FindSoftmax(node.layer)->tensor, 0);
+      const ggml_tensor* softmax = finder_.FindSoftmax(node.layer)->tensor;
+      made.shape.scale = FloatParam(softmax, 0);
+      made.shape.mask_hides_alone = FloatParam(softmax, 1) != 0;
     }
+    if (made.shape.form == Form::kWeights && FloatParam(node.tensor, 1) != 0)
+      made.not_replayable = "it adds a bias of positions that is none of its inputs";
     return made;
   }
 
   // A stage is observed in the layers that show it, and declared where none does.
   void MapStage(const StageRule& rule) {
-    if (is_plain_ && (rule.stage == PB_STAGE_GATE_PROJ || rule.stage == PB_STAGE_FFN_ACT)) return;  // absent
+    if (finder_.IsPlain() && (rule.stage == PB_STAGE_GATE_PROJ || rule.stage == PB_STAGE_FFN_ACT)) return;  // absent
     const bool per_layer = stages::Of(rule.stage).per_layer;
     const int first = per_layer ? 0 : -1, end = per_layer ? static_cast<int>(dims_.n_layers) : 0;
     std::vector<Found> found;
-    for (int layer = first; layer < end; ++layer) found.push_back(FindAny(rule, layer));
+    for (int layer = first; layer < end; ++layer) found.push_back(finder_.FindAny(rule, layer));
     const auto is_there = [](const Found& one) { return one.node != nullptr; };
     if (stages::Of(rule.stage).group == stages::Group::kNorm)
       for (size_t i = 0; i < found.size(); ++i)
-        if (!found[i].node) found[i] = FindUnnormed(rule.stage, first + static_cast<int>(i));
+        if (!found[i].node) found[i] = finder_.FindUnnormed(rule.stage, first + static_cast<int>(i));
     const bool exists = std::any_of(found.begin(), found.end(), is_there);
     std::string reason;
     std::vector<Visibility::Layer> layers;
@@ -596,7 +219,7 @@ class Mapper {
     for (const ggml_tensor* read : node.tensor->src) {
       const ggml_tensor* source = SkipViews(read);
       if (!source || are_points_.count(source) || !known->insert(source).second) continue;
-      if (const Node* next = NodeOf(source)) CountOps(*next, known, n);
+      if (const Node* next = finder_.NodeOf(source)) CountOps(*next, known, n);
       const bool cache = source->op == GGML_OP_NONE && std::strncmp(source->name, "cache_", 6) == 0;
       for (const Node& filler : nodes_)
         if (cache && (filler.op == kOpSetRows || filler.op == GGML_OP_CPY) && filler.tensor->view_src == source &&
@@ -609,7 +232,7 @@ class Mapper {
   void MarkSources(const Node& node) {
     for (const ggml_tensor* read : node.tensor->src) {
       const ggml_tensor* source = SkipViews(read);
-      const Node* next = source && !are_points_.count(source) ? NodeOf(source) : nullptr;
+      const Node* next = source && !are_points_.count(source) ? finder_.NodeOf(source) : nullptr;
       if (next && map_.parts.insert(next->key).second) MarkSources(*next);
     }
   }
@@ -670,7 +293,7 @@ class Mapper {
       rule->steps.insert(rule->steps.begin(), *node->tensor);
       const ggml_tensor* source = SkipViews(node->tensor->src[0]);
       node =
-          source && !are_points_.count(source) && source->op != GGML_OP_GET_ROWS ? NodeOf(source) : nullptr;
+          source && !are_points_.count(source) && source->op != GGML_OP_GET_ROWS ? finder_.NodeOf(source) : nullptr;
     }
     // An input that passes through another op first, as queries that are scaled before their product.
     for (const InputRule& input : rule->inputs)
@@ -691,7 +314,7 @@ class Mapper {
         out->width = out->shape.columns.n > 0 ? out->shape.columns.n : source->ne[0];
         return source;
       }
-      const Node* next = NodeOf(source);
+      const Node* next = finder_.NodeOf(source);
       if (!next || are_points_.count(source)) continue;
       if (const ggml_tensor* read = FindReader(*next, wanted, depth + 1, out)) return read;
     }
@@ -711,18 +334,12 @@ class Mapper {
 
   // The rule by which a tensor is the stage that is wanted; nullptr where it is not.
   const PointRule* RuleOf(const ggml_tensor* tensor, const Wanted& wanted) const {
-    const Node* node = are_points_.count(tensor) ? NodeOf(tensor) : nullptr;
+    const Node* node = are_points_.count(tensor) ? finder_.NodeOf(tensor) : nullptr;
     if (!node) return nullptr;
     for (const PointRule& rule : map_.rules.at(node->key))
       if (rule.stage == wanted.stage && (rule.layer == wanted.layer || !stages::Of(rule.stage).per_layer))
         return &rule;
     return nullptr;
-  }
-
-  const Node* NodeOf(const ggml_tensor* tensor) const {
-    const auto at =
-        std::find_if(nodes_.begin(), nodes_.end(), [&](const Node& n) { return n.tensor == tensor; });
-    return at == nodes_.end() ? nullptr : &*at;
   }
 
   void Observe() {
@@ -786,8 +403,8 @@ class Mapper {
 
   const std::vector<Node>& nodes_;
   Dims dims_;
+  const Finder finder_;
   GraphMap map_;
-  bool is_plain_ = false;  // the network has no gate
   std::unordered_map<std::string, const Node*> by_key_;
   std::unordered_set<const ggml_tensor*> are_points_;
 };

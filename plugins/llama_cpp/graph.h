@@ -43,6 +43,8 @@ struct Shape {
   int64_t n_heads = 0, head_dim = 0;  // kHeads
   float scale = 1;                    // kScores: canonical = scale * native
   Columns columns = {};               // kRows, kHeads, kIds
+  // kScores: what else than -inf their mask holds is added by the softmax, times a slope of each head (ALiBi), and is no part of them.
+  bool mask_hides_alone = false;
   int64_t width = 0;                  // kRows: values of a row, where the tensor's own are shorter
 };
 

@@ -148,6 +148,15 @@ Result<std::shared_ptr<const Model>> Model::FromFile(GgufFile file, const ModelO
   return std::shared_ptr<const Model>(std::move(model));
 }
 
+Result<std::shared_ptr<const Model>> Model::OpenProducts(const std::filesystem::path& path,
+                                                         HyperParameters told) {
+  PB_ASSIGN(GgufFile file, GgufFile::Open(path));
+  std::shared_ptr<Model> model(new Model(std::move(file)));
+  model->params_ = std::move(told);
+  model->ReadProducts();
+  return std::shared_ptr<const Model>(std::move(model));
+}
+
 Status Model::TakeDeclarations(const ModelOptions& options) {
   auto declared = ReadDeclarations(file_, options);
   if (!declared.ok()) return std::move(declared).error();
@@ -198,6 +207,31 @@ Status Model::ReadWeights() {
   return table.CheckAllUsed();
 }
 
+void Model::ReadProducts() {
+  const auto most = static_cast<int64_t>(file_.tensors().size());
+  params_.n_layers = std::clamp<int64_t>(params_.n_layers, 0, most);
+  params_.output_tied = !file_.FindTensor("output.weight");
+  TensorTable table(file_, nullptr);
+  weights_.resize(static_cast<size_t>(params_.n_layers) + 1);
+  // What else is done to logits is known of no other architecture.
+  const bool finishes = std::ranges::any_of(file_.metadata(), [](const auto& entry) {
+    return entry.first.ends_with(".logit_scale") || entry.first.ends_with(".final_logit_softcapping");
+  });
+  const auto is_read = [&](pb_stage stage) {
+    if (stages::kExpertProducts.Contains(stage) && params_.experts.n == 0) return false;
+    if (stage == PB_STAGE_LOGITS && finishes) return false;
+    return params_.ops.Contains(stage) && !stages::InputsOf(stage, params_.ops).empty();
+  };
+  for (int32_t layer = -1; layer < params_.n_layers; ++layer) {
+    auto& here = weights_[static_cast<size_t>(layer + 1)];
+    for (pb_stage stage : stages::kProducts | stages::kExpertProducts) {
+      if (stages::Of(stage).per_layer != (layer >= 0) || !is_read(stage)) continue;
+      if (auto read = ReadStage(table, stage, layer); read.ok())
+        here[static_cast<size_t>(stage)] = std::move(read).value();
+    }
+  }
+}
+
 namespace {
 
 // A tensor that holds the rows of several stages, one after the other.
@@ -212,12 +246,14 @@ std::string PartName(const char* tensor, int32_t layer, std::string_view part) {
   return fmt::format("blk.{}.{}.{}", layer, tensor, part);
 }
 
-// The tensor that holds a stage's rows among others: none where the stage has one of its own.
-const FusedTensor* FusedWith(const TensorTable& table, pb_stage stage, int32_t layer) {
+// The tensor that holds a stage's rows among others: none where the stage has one of its own. `ops`: of
+// the model.
+const FusedTensor* FusedWith(const TensorTable& table, stages::Set ops, pb_stage stage, int32_t layer) {
   for (const FusedTensor& fused : kFused) {
     if (!fused.holds.Contains(stage)) continue;
     const pb_stage first = *fused.holds.begin();
-    if (!table.Has(stages::TensorName(first, layer)) && table.Has(PartName(fused.name, layer, "weight")))
+    if (ops.Contains(first) && !table.Has(stages::TensorName(first, layer)) &&
+        table.Has(PartName(fused.name, layer, "weight")))
       return &fused;
   }
   return nullptr;
@@ -268,7 +304,7 @@ Result<StageWeights> Model::ReadStage(TensorTable& table, pb_stage stage, int32_
   }
   if (kind == stages::WeightKind::kNone) return w;
   if (stages::kExpertProducts.Contains(stage)) return ReadExperts(table, stage, layer);
-  if (const FusedTensor* fused = FusedWith(table, stage, layer)) {
+  if (const FusedTensor* fused = FusedWith(table, params_.ops, stage, layer)) {
     FusedRows rows{fused->name, layer};
     for (pb_stage part : fused->holds) {
       if (part == stage) rows.first = rows.n_rows;

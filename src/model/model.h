@@ -193,6 +193,11 @@ class Model {
   // The same on a file already parsed; a config.json is looked for beside file.path(), if it has
   // one.
   static Result<std::shared_ptr<const Model>> FromFile(GgufFile file, const ModelOptions& options = {});
+  // The products' matrices alone, for a file of an architecture in no table: those that it has under
+  // the names, in the shapes and in a type that are known here; others read nothing. `told`: ops and
+  // sizes, as an engine tells them that runs it.
+  static Result<std::shared_ptr<const Model>> OpenProducts(const std::filesystem::path& path,
+                                                           HyperParameters told);
 
   const GgufFile& file() const { return file_; }
   const HyperParameters& params() const { return params_; }
@@ -214,6 +219,7 @@ class Model {
   explicit Model(GgufFile file) : file_(std::move(file)) {}
   Status TakeDeclarations(const ModelOptions& options);
   Status ReadWeights();
+  void ReadProducts();
   Result<StageWeights> ReadStage(class TensorTable& table, pb_stage stage, int32_t layer) const;
   Result<StageWeights> ReadExperts(class TensorTable& table, pb_stage stage, int32_t layer) const;
   Status ReadRopeFactors(class TensorTable& table);

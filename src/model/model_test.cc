@@ -95,6 +95,39 @@ void ExpectError(const Result<std::shared_ptr<const Model>>& model, Code code, s
   EXPECT_NE(model.error().message.find(part), std::string::npos) << model.error().message;
 }
 
+// The same matrices as a reader has who knows the architecture.
+TEST(Model, FindsProductsOfWhatNoTableHas) {
+  const std::filesystem::path path = Bundled("tiny-bitnet-silu", "tq2_0");
+  auto known = Model::Open(path);
+  ASSERT_TRUE(known.ok());
+  HyperParameters told;
+  const HyperParameters& p = (*known)->params();
+  told.n_layers = p.n_layers, told.d_model = p.d_model, told.d_ff = p.d_ff, told.n_vocab = p.n_vocab;
+  told.n_heads = p.n_heads, told.n_kv_heads = p.n_kv_heads, told.head_dim = p.head_dim, told.ops = p.ops;
+  auto found = Model::OpenProducts(path, told);
+  ASSERT_TRUE(found.ok());
+  int n_matrices = 0;
+  for (pb_stage stage : stages::kProducts) {
+    for (int32_t layer = -1; layer < p.n_layers; ++layer) {
+      const WeightView &a = (*known)->weights(stage, layer).matrix,
+                       &b = (*found)->weights(stage, layer).matrix;
+      ASSERT_EQ(a.data == nullptr, b.data == nullptr) << stages::Of(stage).name << " " << layer;
+      if (!a.data || stages::Of(stage).per_layer != (layer >= 0)) continue;
+      ++n_matrices;
+      EXPECT_EQ(std::tuple(a.type, a.n_rows, a.n_columns, a.scale),
+                std::tuple(b.type, b.n_rows, b.n_columns, b.scale));
+      EXPECT_EQ(std::memcmp(a.data, b.data, static_cast<size_t>(a.n_rows) * a.row_bytes), 0);
+    }
+  }
+  EXPECT_EQ(n_matrices, 7 * 6 + 1);
+  // Sizes that the file contradicts, and layers that it cannot hold: nothing is read.
+  told.d_ff += 1, told.n_layers = INT64_MAX;
+  found = Model::OpenProducts(path, told);
+  ASSERT_TRUE(found.ok());
+  EXPECT_EQ((*found)->weights(PB_STAGE_UP_PROJ, 0).matrix.data, nullptr);
+  EXPECT_NE((*found)->weights(PB_STAGE_Q_PROJ, 0).matrix.data, nullptr);
+}
+
 TEST(Model, UnderstandsTheBundledModels) {
   for (auto [name, activation] :
        {std::pair{"tiny-bitnet-relu2", Activation::kRelu2}, {"tiny-bitnet-silu", Activation::kSilu}}) {

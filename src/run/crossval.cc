@@ -334,6 +334,7 @@ void CrossvalRun::OpenLocalRun() {
       continue;
     }
     auto model = drive::OpenModel(record.model_path, DeclaredBy(record.settings), lenders, request_.limits);
+    if (!model.ok() && model.error().code == Code::kUnsupported) model = OpenProducts(sides_[side]);
     if (!model.ok()) continue;
     models[side] = *model;
     if (const std::string lent = drive::LentText(**model);

@@ -11,6 +11,24 @@ bool SameWeightTypes(const drive::EngineRecord& candidate, const drive::EngineRe
          host::FactText(candidate.model, "weights") == host::FactText(reference.model, "weights");
 }
 
+Result<std::shared_ptr<const Model>> OpenProducts(drive::Participant& side) {
+  const trace::ModelFacts facts = side.record().model_facts();
+  HyperParameters told;
+  told.architecture = facts.architecture;
+  told.n_layers = facts.n_layers;
+  told.d_model = facts.shape.d_model, told.d_ff = facts.shape.d_ff, told.n_vocab = facts.shape.n_vocab;
+  told.n_heads = facts.shape.n_heads, told.n_kv_heads = facts.shape.n_kv_heads;
+  told.head_dim = facts.shape.head_dim, told.norms_rows = facts.shape.norms_rows;
+  told.experts.n = facts.shape.n_experts, told.experts.n_used = facts.shape.n_experts_used;
+  told.experts.d_ff = facts.shape.d_ff_expert;
+  if (auto activation = ParseActivation(facts.activation.value); activation.ok())
+    told.ffn_activation = Declared<Activation>{*activation};
+  PB_ASSIGN(const std::vector<host::StageVisibility> seen, side.Stages());
+  for (const stages::Stage& stage : stages::kTable)
+    if (seen[static_cast<size_t>(stage.id)].visibility != PB_ABSENT) told.ops |= stage.id;
+  return Model::OpenProducts(side.record().model_path, std::move(told));
+}
+
 ObservedPrecision ObserveBoth(drive::Participant* (&sides)[2], const host::Settings (&session)[2],
                               const std::shared_ptr<const Model>& model, const PromptRecord& prompt) {
   ObservedPrecision observed;
@@ -40,6 +58,8 @@ std::string FindRemedy(drive::Participant* (&sides)[2], const host::Settings (&s
     auto declared = ActQuant::Parse(sides[other]->record().session_facts().act_quant.value);
     if (!declared.ok() || sides[side]->failed()) continue;
     const std::string act_quant = codes::Observed(*declared, observed.classes[other]).Text();
+    // What it says already, and does not do, it will not do when told.
+    if (act_quant == sides[side]->record().session_facts().act_quant.value) continue;
     host::Settings settings = session[side];
     drive::PutSetting(settings, "act.quant", act_quant);
     const auto facts = sides[side]->engine().OpenSession(settings);

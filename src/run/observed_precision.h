@@ -14,6 +14,10 @@
 
 namespace pb::run {
 
+// The matrices of a side's products where nothing here reads its model, by what the engine tells of it
+// (Model::OpenProducts). Its session is open.
+Result<std::shared_ptr<const Model>> OpenProducts(drive::Participant& side);
+
 // Index 0: candidate, 1: reference.
 struct ObservedPrecision {
   std::vector<codes::ClassPrecision> classes[2];  // empty: nothing was observed
