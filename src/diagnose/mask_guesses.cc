@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "diagnose/attention.h"
+#include "diagnose/fused.h"
 #include "diagnose/transformations.h"
 #include "stages/stages.h"
 
@@ -13,6 +14,11 @@ namespace {
 
 // A probability that underflows in float32 is no sign of a mask.
 constexpr float kSeen = 1e-30f;
+// Of attention as one op: values that tell which positions a row hides; of its error what these leave.
+// Beyond so many times its bound it tells at all.
+constexpr int64_t kMostValues = 256;
+constexpr double kRunRest = 0.05, kNoEvidence = 4;
+constexpr size_t kMostFusedRows = 32;
 
 enum class Kind { kPositions, kWindow, kShift };
 
@@ -38,13 +44,20 @@ struct Rule {
 // The op under the rule.
 Result<Expectation> With(FileArbiter& arbiter, const Culprit& c, const Rule& rule) {
   const AttentionShape shape(arbiter, c);
+  const auto fused = FusedAttention::Of(arbiter, c);
+  const int64_t n_positions = fused ? fused->n_positions() : shape.run;
   const auto hide = [&](std::vector<float>* scores) {
     for (int64_t i = 0; i < shape.n; i++)
       for (int64_t h = 0; h < shape.n_heads; h++)
-        for (int64_t j = 0, own = c.first_position + i; j <= std::min(own, shape.run - 1); j++)
+        for (int64_t j = 0, own = c.first_position + i; j <= std::min(own, n_positions - 1); j++)
           if (rule.Hides(own, j))
-            (*scores)[static_cast<size_t>((i * shape.n_heads + h) * shape.run + j)] = -INFINITY;
+            (*scores)[static_cast<size_t>((i * shape.n_heads + h) * n_positions + j)] = -INFINITY;
   };
+  if (fused) {
+    PB_ASSIGN(Recorded scores, fused->Scores(fused->keys));
+    hide(&scores.values);
+    return fused->Context(std::move(scores), fused->values);
+  }
   if (shape.scores) {
     PB_ASSIGN(Expectation e, arbiter.Expect(c, {}, ""));
     hide(&e.output.values);
@@ -52,17 +65,22 @@ Result<Expectation> With(FileArbiter& arbiter, const Culprit& c, const Rule& rul
   }
   PB_ASSIGN(std::vector<Recorded> inputs, arbiter.Inputs(c));
   if (inputs.size() != 1 || inputs.front().values.size() != c.reference.size())
-    return MakeError(Code::kUnsupported, "attention in one op");
+    return MakeError(Code::kUnsupported, "scores of another shape");
   hide(&inputs.front().values);
   return arbiter.Replay(PB_STAGE_ATTN_SCORES_SOFTMAX, c.place.layer, c.first_position, std::move(inputs), "");
 }
 
 class MaskSearch {
  public:
-  MaskSearch(const Subject& s, const WrongPart& part) : s_(s), part_(part), shape_(*s.arbiter, *s.culprit) {}
+  MaskSearch(const Subject& s, const WrongPart& part)
+      : s_(s),
+        part_(part),
+        shape_(*s.arbiter, *s.culprit),
+        fused_(FusedAttention::Of(*s.arbiter, *s.culprit)),
+        n_positions_(fused_ ? fused_->n_positions() : shape_.run) {}
 
   std::vector<Guess> Run() {
-    if (part_.rows.empty() || !ReadRows()) return {};
+    if (part_.rows.empty() || !(fused_ ? ReadFusedRows() : ReadRows())) return {};
     TryPositions();
     // A row whose hidden positions have two ends tells how many there are.
     const Row* row = nullptr;
@@ -105,6 +123,45 @@ class MaskSearch {
     return true;
   }
 
+  // Of attention as one op: the run of positions without which the weighted mean is the output.
+  bool ReadFusedRows() {
+    const bool evidence =
+        s_.arbiter->Compare(*s_.culprit, s_.output, s_.declared, s_.units).row.bound_ratio >= kNoEvidence;
+    auto scores = evidence ? fused_->Scores(fused_->keys) : MakeError(Code::kNotFound, "nothing to tell");
+    if (!scores.ok()) return false;
+    const auto probabilities = fused_->Probabilities(std::move(*scores));
+    if (!probabilities.ok()) return false;
+    for (size_t k = 0; k < part_.rows.size(); k++) {
+      if (k >= kMostFusedRows / 2 && part_.rows.size() - k > kMostFusedRows / 2) continue;
+      // A row whose error is next to its bound tells nothing.
+      if (auto row = FusedRow(part_.rows[k], probabilities->values)) rows_.push_back(std::move(*row));
+    }
+    return !rows_.empty();
+  }
+
+  std::optional<Row> FusedRow(int64_t i, const std::vector<float>& probabilities) const {
+    Row row{s_.culprit->first_position + i, {}};
+    const int64_t d = shape_.run, n = std::min(row.own + 1, n_positions_);
+    const int64_t step = (shape_.n_heads * d + kMostValues - 1) / kMostValues | 1;
+    MeanTable table{0, n, {}, {}, {}, {}};
+    for (int64_t at = 0; at < shape_.n_heads * d; at += step) {
+      const int64_t h = at / d, k = at % d;
+      const auto out = static_cast<size_t>(i * shape_.n_heads * d + at);
+      if (!std::isfinite(s_.output[out])) return std::nullopt;
+      table.given.push_back(s_.output[out]), table.declared.push_back(s_.declared[out]), ++table.n_values;
+      for (int64_t j = 0; j < n; j++) {
+        const double a = probabilities[static_cast<size_t>((i * shape_.n_heads + h) * n_positions_ + j)];
+        const auto cell = static_cast<size_t>((j * shape_.n_kv + h / shape_.group()) * d + k);
+        table.top.push_back(-a * double(fused_->values.values[cell])), table.bottom.push_back(-a);
+      }
+    }
+    const auto run = FindCellRun(table);
+    if (!run || run->rest > kRunRest) return std::nullopt;
+    row.marks.assign(static_cast<size_t>(n), Mark::kRight);
+    for (int64_t j = run->first; j <= run->last; j++) row.marks[static_cast<size_t>(j)] = Mark::kWrong;
+    return row;
+  }
+
   Mark MarkOf(float x, float y) const {
     if (shape_.scores) {
       if (std::isinf(x) && std::isinf(y)) return Mark::kOpen;
@@ -117,7 +174,7 @@ class MaskSearch {
   // Hidden in every row that should see them, or in every one but their own.
   void TryPositions() {
     for (const bool exempt : {true, false}) {
-      std::vector<Mark> marks(static_cast<size_t>(shape_.run), Mark::kOpen);
+      std::vector<Mark> marks(static_cast<size_t>(n_positions_), Mark::kOpen);
       bool fits = true;
       for (const Row& row : rows_)
         for (size_t j = 0; j < row.marks.size(); j++) {
@@ -169,6 +226,8 @@ class MaskSearch {
   const Subject& s_;
   const WrongPart& part_;
   const AttentionShape shape_;
+  const std::optional<FusedAttention> fused_;
+  const int64_t n_positions_;
   std::vector<Row> rows_;
   std::vector<Guess> guesses_;
 };
@@ -177,7 +236,9 @@ class MaskSearch {
 
 std::vector<Guess> MaskGuesses(const Subject& subject, const WrongPart& part) {
   const int32_t stage = subject.culprit->place.stage;
-  if (stage != PB_STAGE_ATTN_SCORES && stage != PB_STAGE_ATTN_SCORES_SOFTMAX) return {};
+  if (stage != PB_STAGE_ATTN_SCORES && stage != PB_STAGE_ATTN_SCORES_SOFTMAX &&
+      !FusedAttention::Of(*subject.arbiter, *subject.culprit))
+    return {};
   return MaskSearch(subject, part).Run();
 }
 

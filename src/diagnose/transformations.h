@@ -38,6 +38,9 @@ std::vector<Guess> OutputTransformations(const Subject& subject, const WrongPart
 // that are hidden.
 std::vector<Guess> CacheGuesses(const Subject& subject, const WrongPart& part);
 std::vector<Guess> MaskGuesses(const Subject& subject, const WrongPart& part);
+// Of attention as one op: such cells of keys, values or both, the scale of scores, sums that are not
+// rescaled.
+std::vector<Guess> FusedGuesses(const Subject& subject, const WrongPart& part);
 // The product or norm with another tensor of its shape; a gated product with its sides exchanged.
 std::vector<Guess> OtherTensors(const Subject& subject);
 // Of a product: terms of its sums left out, taken several times or from elsewhere; stored sums.
