@@ -101,6 +101,7 @@ constexpr FaultKind kKinds[] = {
     {FaultId::kUnweighted, "unweighted", "formula", stages::kNorms, FaultAxis::kFeatures, true, false, false},
     {FaultId::kPairFrequency, "pair_frequency", "formula", kRope, FaultAxis::kNone, false, true, false},
     {FaultId::kPairsLeft, "pairs_left", "formula", kRope, FaultAxis::kNone, false, true, false},
+    {FaultId::kNotRescaled, "not_rescaled", "formula", kSoftmax, FaultAxis::kNone, false, true, false},
 };
 
 template <class Number>

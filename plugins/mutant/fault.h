@@ -94,6 +94,7 @@ enum class FaultId {
   kUnweighted,         // these features of a norm
   kPairFrequency,      // that of the pair AMOUNT further on
   kPairsLeft,          // the last AMOUNT of each head are not rotated
+  kNotRescaled,        // where a larger score comes: the sum of values (AMOUNT 1), that of exponentials (2)
 };
 
 struct FaultKind {

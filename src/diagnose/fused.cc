@@ -1,6 +1,7 @@
 // Takes attention in one op apart by the arbiter's replays.
 #include "diagnose/fused.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -24,9 +25,9 @@ std::optional<FusedAttention> FusedAttention::Of(FileArbiter& arbiter, const Cul
   return fused;
 }
 
-Result<Recorded> FusedAttention::Scores(Recorded other_keys) const {
+Result<Recorded> FusedAttention::Scores(Recorded other_keys, const std::string& variation) const {
   PB_ASSIGN(Expectation e, arbiter_->Replay(PB_STAGE_ATTN_SCORES, layer_, first_position_,
-                                            {queries, std::move(other_keys)}, ""));
+                                            {queries, std::move(other_keys)}, variation));
   return std::move(e.output);
 }
 
@@ -36,14 +37,25 @@ Result<Recorded> FusedAttention::Probabilities(Recorded scores) const {
   return std::move(e.output);
 }
 
-Result<Expectation> FusedAttention::Context(Recorded scores, Recorded other_values) const {
+Result<Expectation> FusedAttention::Context(Recorded scores, Recorded other_values,
+                                            const std::string& variation) const {
   PB_ASSIGN(Recorded probabilities, Probabilities(std::move(scores)));
   return arbiter_->Replay(PB_STAGE_ATTN_CONTEXT, layer_, first_position_,
-                          {std::move(probabilities), std::move(other_values)}, "");
+                          {std::move(probabilities), std::move(other_values)}, variation);
+}
+
+double LogOfSum(std::span<const float> scores, std::span<const float> probabilities) {
+  constexpr double kSink = 1e-3;  // a share that is no rounding
+  const auto at = static_cast<size_t>(std::ranges::max_element(scores) - scores.begin());
+  const double largest = scores[at];
+  double sum = 0, share = 0;
+  for (size_t j = 0; j < scores.size(); j++)
+    sum += std::exp(double(scores[j]) - largest), share += double(probabilities[j]);
+  return largest + (share > 1 - kSink ? std::log(sum) : -std::log(double(probabilities[at])));
 }
 
 std::optional<CellRun> FindCellRun(const MeanTable& t) {
-  constexpr double kNoWeight = 1e-6;  // a mean over less than this is none
+  constexpr double kNoWeight = 1e-12;  // a mean over less than this is none
   constexpr double kEquallyNear = 1 - 1e-9;
   const auto n = static_cast<size_t>(t.n_values), width = static_cast<size_t>(t.width);
   // By ends, so that the values of one lie side by side.

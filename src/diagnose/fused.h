@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "diagnose/hypotheses.h"
@@ -17,10 +19,10 @@ class FusedAttention {
   static std::optional<FusedAttention> Of(FileArbiter& arbiter, const Culprit& culprit);
 
   // Of other keys than the recorded ones: (n_rows, n_heads, n_positions), hidden ones minus infinity.
-  Result<Recorded> Scores(Recorded keys) const;
+  Result<Recorded> Scores(Recorded keys, const std::string& variation = "") const;
   Result<Recorded> Probabilities(Recorded scores) const;
   // (n_rows, n_heads * head_dim)
-  Result<Expectation> Context(Recorded scores, Recorded values) const;
+  Result<Expectation> Context(Recorded scores, Recorded values, const std::string& variation = "") const;
 
   int64_t n_positions() const { return keys.shape.front(); }
 
@@ -32,6 +34,10 @@ class FusedAttention {
   FileArbiter* arbiter_;
   int32_t layer_, first_position_;
 };
+
+// Of a row: the logarithm of what the exponentials of its scores are divided by to make the probabilities,
+// among them those of a sink.
+double LogOfSum(std::span<const float> scores, std::span<const float> probabilities);
 
 // Values of weighted means, and what each cell adds to their sums where it is otherwise.
 struct MeanTable {

@@ -20,6 +20,8 @@ constexpr double kTableWork = 4e7;    // values of the search for a run, times p
 constexpr double kRunRest = 0.05;     // of the error that the cells found may leave
 constexpr double kNoEvidence = 4;     // times its bound: too near to it to tell hypotheses apart
 constexpr int64_t kMostHeads = 16;    // KV heads whose exchange is tried
+constexpr double kMostWork = 1e9;     // of a replay: beyond, none is tried
+constexpr double kColumnWork = 1e8;   // the same of columns, of which there are many
 constexpr double kLargestScale = 32;  // of scores, either way
 constexpr double kSameScale = 2e-3;   // a fitted scale that is a known one
 constexpr int64_t kTiles[] = {1, 16, 32, 64, 128, 256};  // positions that a kernel takes at once
@@ -102,8 +104,10 @@ class FusedSearch {
     if (!fused_ || part_.rows.empty() || part_.n_values() < kLeastValues || !ReadDeclared()) return {};
     ratio_ = Ratio(s_.declared);
     if (ratio_ < kNoEvidence) return {};
+    if (Work() > kMostWork) return {};
     for (const Target target : {Target::kKeys, Target::kValues, Target::kBoth}) {
       for (const Other what : {Other::kNothing, Other::kBefore, Other::kNext}) Try({what}, target);
+      if (target != Target::kBoth) TryOwn(target);
       for (int64_t by = 1; by < std::min(shape_.n_kv, kMostHeads); by++) Try({Other::kHead, by}, target);
       if (trace::ReadSessionFacts(s_.arbiter->session()).kv_type.value == "f16") Try({Other::kCut}, target);
     }
@@ -131,12 +135,38 @@ class FusedSearch {
     return s_.arbiter->Compare(*s_.culprit, s_.output, expected, s_.units).row.bound_ratio;
   }
 
+  // Multiply-adds of one replay.
+  double Work() const {
+    return static_cast<double>(shape_.n * fused_->n_positions()) *
+           static_cast<double>(shape_.n_heads * shape_.run);
+  }
+
+  // A row's own cell. Of keys and values alike it is a variation of the op.
+  void TryOwn(Target target) {
+    constexpr const char* kOwn[][2] = {{"kv.own=zero", "reads its own {} before it is written"},
+                                       {"kv.own=before", "reads a stale {} at its own position"},
+                                       {"kv.own=twice", "has its own {} in two cells"}};
+    for (const auto& [name, text] : kOwn) {
+      const bool keys = target == Target::kKeys;
+      Guess g{fmt::format("{}.{}", name, keys ? "keys" : "values"),
+              fmt::format(fmt::runtime(text), keys ? "key" : "value"), "the own cell as it was made", 0};
+      g.replay = [arbiter = s_.arbiter, keys, variation = name](const Culprit& c) -> Result<Expectation> {
+        const auto fused = FusedAttention::Of(*arbiter, c);
+        if (!fused) return MakeError(Code::kNotFound, "attention's inputs were not recorded");
+        PB_ASSIGN(Recorded scores, fused->Scores(fused->keys, keys ? variation : ""));
+        return fused->Context(std::move(scores), fused->values, keys ? "" : variation);
+      };
+      g.meaning = diagnose::MeaningOf(g.name, PB_STAGE_ATTN_CONTEXT);
+      Add(std::move(g));
+    }
+  }
+
   void Try(Reading r, Target target) {
     r.part = {Axis::kAll};
     auto all = With(*s_.arbiter, *s_.culprit, r, target);
     if (!all.ok()) return;
     // All cells, or (Search) some heads; else a run of cells.
-    if (!Explains(all->output.values)) {
+    if (Left(all->output.values) > 1) {
       const auto run = r.what == Other::kHead ? std::nullopt : CellsOf(r, target);
       if (!run) return;
       r.part = {Axis::kPositions, run->first, run->last, 1, fused_->n_positions()};
@@ -146,9 +176,8 @@ class FusedSearch {
 
   // Of each head the last or first columns left out, as a loop leaves them.
   void TryColumns() {
-    const Region& wrong = part_.region;
     const int64_t d = shape_.run;
-    if (wrong.axis != Axis::kHeads && wrong.axis != Axis::kAll && wrong.axis != Axis::kRows) return;
+    if (Work() > kColumnWork) return;
     for (const Target target : {Target::kKeys, Target::kValues, Target::kBoth})
       for (const int64_t n : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64})
         for (const int64_t first : {d - n, int64_t{0}}) {
@@ -159,9 +188,9 @@ class FusedSearch {
         }
   }
 
-  // Whether it does so in the part that is wrong.
-  bool Explains(std::span<const float> output) const {
-    return 4 * Ratio(InPart(s_, part_, output)) <= ratio_;
+  // Of the error that is left, over its bound: with this as a whole, or in what is wrong alone.
+  double Left(const std::vector<float>& output) const {
+    return std::min({Ratio(output), Ratio(InRows(s_, part_, output)), Ratio(InPart(s_, part_, output))});
   }
 
   // The run of cells with which the weighted mean is the output.
@@ -186,16 +215,22 @@ class FusedSearch {
     for (const auto& [i, h, k] : Values(n)) {
       const auto row = static_cast<size_t>(i * shape_.n_heads + h);
       const auto out = row * static_cast<size_t>(d) + static_cast<size_t>(k);
-      table.given.push_back(s_.output[out]), table.declared.push_back(s_.declared[out]), ++table.n_values;
+      table.given.push_back(s_.output[out]), ++table.n_values;
+      const auto of_row = [&](const std::vector<float>& all) {
+        return std::span(all).subspan(row * static_cast<size_t>(n), static_cast<size_t>(n));
+      };
+      const double log_sum = LogOfSum(of_row(scores_), of_row(probabilities_));
+      double declared = 0;
       for (int64_t j = 0; j < n; j++) {
-        const size_t at = row * static_cast<size_t>(n) + static_cast<size_t>(j);
         const auto cell = static_cast<size_t>((j * shape_.n_kv + h / shape_.group()) * d + k);
         // What a position weighs, and what it would.
-        const double a = probabilities_[at];
-        const double b = a == 0 ? 0 : a * std::exp(double(scores[at]) - double(scores_[at]));
+        const double a = std::exp(double(of_row(scores_)[static_cast<size_t>(j)]) - log_sum),
+                     b = std::exp(double(of_row(scores)[static_cast<size_t>(j)]) - log_sum);
+        declared += a * double(values.values[cell]);
         table.top.push_back(b * double(other[cell]) - a * double(values.values[cell]));
         table.bottom.push_back(b - a);
       }
+      table.declared.push_back(declared);
     }
     const auto run = FindCellRun(table);
     return run && run->rest <= kRunRest ? run : std::nullopt;
@@ -256,7 +291,7 @@ class FusedSearch {
 
   void Add(Guess guess) {
     auto varied = Varied(s_, std::move(guess));
-    if (varied && Explains(varied->output)) guesses_.push_back(std::move(*varied));
+    if (varied && Left(varied->output) <= ratio_ / kNoEvidence) guesses_.push_back(std::move(*varied));
   }
 
   // What scores are multiplied by, fitted to every other value.

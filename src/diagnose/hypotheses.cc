@@ -331,7 +331,10 @@ class Search {
     auto guess = Varied(s_, {fmt::format("{}={}", v.key, v.value), std::move(text), v.short_text, 0});
     if (!guess) return;
     guess->meaning = MeaningOf(guess->name, stage < 0 ? s_.culprit->place.stage : stage);
-    Add(std::move(*guess), s_, stage);
+    // Scores and softmax that attention computes in one op are of that op.
+    const bool inside =
+        s_.culprit->place.stage == PB_STAGE_ATTN_CONTEXT && (kScores | kSoftmax).Contains(stage);
+    Add(std::move(*guess), s_, inside ? -1 : stage);
   }
 
   // `s`: what the guess was made on.

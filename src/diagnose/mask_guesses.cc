@@ -14,11 +14,12 @@ namespace {
 
 // A probability that underflows in float32 is no sign of a mask.
 constexpr float kSeen = 1e-30f;
-// Of attention as one op: values that tell which positions a row hides; of its error what these leave.
-// Beyond so many times its bound it tells at all.
-constexpr int64_t kMostValues = 256;
+// Of attention as one op: of its error what a rule may leave. Beyond so many times its bound it tells at
+// all.
 constexpr double kRunRest = 0.05, kNoEvidence = 4;
-constexpr size_t kMostFusedRows = 32;
+constexpr double kNoWeight = 1e-12;  // a mean over less than this is none
+constexpr int64_t kMostFusedRows = 16, kMostShift = 8;
+constexpr double kTableWork = 4e7;  // values that are looked at, times positions squared
 
 enum class Kind { kPositions, kWindow, kShift };
 
@@ -80,7 +81,9 @@ class MaskSearch {
         n_positions_(fused_ ? fused_->n_positions() : shape_.run) {}
 
   std::vector<Guess> Run() {
-    if (part_.rows.empty() || !(fused_ ? ReadFusedRows() : ReadRows())) return {};
+    if (part_.rows.empty()) return {};
+    if (fused_) return TryFused(), std::move(guesses_);
+    if (!ReadRows()) return {};
     TryPositions();
     // A row whose hidden positions have two ends tells how many there are.
     const Row* row = nullptr;
@@ -123,43 +126,81 @@ class MaskSearch {
     return true;
   }
 
-  // Of attention as one op: the run of positions without which the weighted mean is the output.
-  bool ReadFusedRows() {
+  // Of attention as one op: the rules without whose positions the weighted means are the output.
+  void TryFused() {
     const bool evidence =
         s_.arbiter->Compare(*s_.culprit, s_.output, s_.declared, s_.units).row.bound_ratio >= kNoEvidence;
-    auto scores = evidence ? fused_->Scores(fused_->keys) : MakeError(Code::kNotFound, "nothing to tell");
-    if (!scores.ok()) return false;
-    const auto probabilities = fused_->Probabilities(std::move(*scores));
-    if (!probabilities.ok()) return false;
-    for (size_t k = 0; k < part_.rows.size(); k++) {
-      if (k >= kMostFusedRows / 2 && part_.rows.size() - k > kMostFusedRows / 2) continue;
-      // A row whose error is next to its bound tells nothing.
-      if (auto row = FusedRow(part_.rows[k], probabilities->values)) rows_.push_back(std::move(*row));
+    if (!evidence || !ReadMeans()) return;
+    for (const bool exempt : {true, false}) {
+      MeanTable table = means_;
+      for (size_t v = 0; exempt && v < own_.size(); v++) {
+        const auto own = v * static_cast<size_t>(n_positions_) + static_cast<size_t>(own_[v]);
+        table.top[own] = table.bottom[own] = 0;
+      }
+      if (const auto run = FindCellRun(table); run && run->rest <= kRunRest)
+        Try({Kind::kPositions, 0, {Axis::kPositions, run->first, run->last, 1, n_positions_}, exempt});
     }
-    return !rows_.empty();
+    for (int64_t n = 1; n < n_positions_; n++)
+      if (RestOf({Kind::kWindow, n}) <= kRunRest) Try({Kind::kWindow, n});
+    for (int64_t n = 1; n <= std::min(kMostShift, n_positions_ - 1); n++)
+      for (const bool exempt : {true, false})
+        if (const Rule rule{Kind::kShift, n, {}, exempt}; RestOf(rule) <= kRunRest) Try(rule);
   }
 
-  std::optional<Row> FusedRow(int64_t i, const std::vector<float>& probabilities) const {
-    Row row{s_.culprit->first_position + i, {}};
-    const int64_t d = shape_.run, n = std::min(row.own + 1, n_positions_);
-    const int64_t step = (shape_.n_heads * d + kMostValues - 1) / kMostValues | 1;
-    MeanTable table{0, n, {}, {}, {}, {}};
-    for (int64_t at = 0; at < shape_.n_heads * d; at += step) {
-      const int64_t h = at / d, k = at % d;
-      const auto out = static_cast<size_t>(i * shape_.n_heads * d + at);
-      if (!std::isfinite(s_.output[out])) return std::nullopt;
-      table.given.push_back(s_.output[out]), table.declared.push_back(s_.declared[out]), ++table.n_values;
+  // Some values of the rows that are wrong, and what each position adds to them.
+  bool ReadMeans() {
+    auto scores = fused_->Scores(fused_->keys);
+    if (!scores.ok()) return false;
+    const auto probabilities = fused_->Probabilities(*scores);
+    if (!probabilities.ok()) return false;
+    const int64_t n = n_positions_, d = shape_.run, width = shape_.n_heads * d;
+    const auto n_rows = std::min<int64_t>(std::ssize(part_.rows), kMostFusedRows);
+    const auto most =
+        std::clamp<int64_t>(static_cast<int64_t>(kTableWork / static_cast<double>(n * n)), 64, 2048);
+    const int64_t step = std::max<int64_t>((n_rows * width + most - 1) / most, 1) | 1;
+    means_ = {0, n, {}, {}, {}, {}};
+    for (int64_t at = 0; at < n_rows * width; at += step) {
+      const int64_t i =
+          part_.rows[static_cast<size_t>((at / width + 1) * std::ssize(part_.rows) / n_rows - 1)];
+      const int64_t h = at % width / d, k = at % d;
+      const auto out = static_cast<size_t>(i * width + at % width);
+      means_.given.push_back(s_.output[out]), ++means_.n_values;
+      own_.push_back(std::min(s_.culprit->first_position + i, n - 1));
+      const auto of_row = [&](const Recorded& all) {
+        return std::span(all.values)
+            .subspan(static_cast<size_t>((i * shape_.n_heads + h) * n), static_cast<size_t>(n));
+      };
+      const double log_sum = LogOfSum(of_row(*scores), of_row(*probabilities));
+      double declared = 0;
       for (int64_t j = 0; j < n; j++) {
-        const double a = probabilities[static_cast<size_t>((i * shape_.n_heads + h) * n_positions_ + j)];
         const auto cell = static_cast<size_t>((j * shape_.n_kv + h / shape_.group()) * d + k);
-        table.top.push_back(-a * double(fused_->values.values[cell])), table.bottom.push_back(-a);
+        const double a = std::exp(double(of_row(*scores)[static_cast<size_t>(j)]) - log_sum);
+        const double term = a * double(fused_->values.values[cell]);
+        declared += term;
+        means_.top.push_back(-term), means_.bottom.push_back(-a);
       }
+      means_.declared.push_back(declared);
     }
-    const auto run = FindCellRun(table);
-    if (!run || run->rest > kRunRest) return std::nullopt;
-    row.marks.assign(static_cast<size_t>(n), Mark::kRight);
-    for (int64_t j = run->first; j <= run->last; j++) row.marks[static_cast<size_t>(j)] = Mark::kWrong;
-    return row;
+    return means_.n_values > 0;
+  }
+
+  // Of the error what the rule leaves; rows of which it hides all tell nothing.
+  double RestOf(const Rule& rule) const {
+    double left = 0, all = 0;
+    for (size_t v = 0; v < own_.size(); v++) {
+      double top = means_.declared[v], bottom = 1;
+      const size_t row = v * static_cast<size_t>(n_positions_);
+      for (int64_t j = 0; j <= own_[v]; j++)
+        if (rule.Hides(own_[v], j))
+          top += means_.top[row + static_cast<size_t>(j)],
+              bottom += means_.bottom[row + static_cast<size_t>(j)];
+      const double as_declared = means_.given[v] - means_.declared[v];
+      all += as_declared * as_declared;
+      if (!(bottom > kNoWeight)) continue;
+      const double e = means_.given[v] - top / bottom;
+      left += e * e;
+    }
+    return all > 0 ? std::sqrt(left / all) : 1;
   }
 
   Mark MarkOf(float x, float y) const {
@@ -174,7 +215,7 @@ class MaskSearch {
   // Hidden in every row that should see them, or in every one but their own.
   void TryPositions() {
     for (const bool exempt : {true, false}) {
-      std::vector<Mark> marks(static_cast<size_t>(n_positions_), Mark::kOpen);
+      std::vector<Mark> marks(static_cast<size_t>(shape_.run), Mark::kOpen);
       bool fits = true;
       for (const Row& row : rows_)
         for (size_t j = 0; j < row.marks.size(); j++) {
@@ -229,6 +270,8 @@ class MaskSearch {
   const std::optional<FusedAttention> fused_;
   const int64_t n_positions_;
   std::vector<Row> rows_;
+  MeanTable means_;           // of attention as one op
+  std::vector<int64_t> own_;  // the position of each of its values
   std::vector<Guess> guesses_;
 };
 
