@@ -188,6 +188,9 @@ class Products(Concluding):
     def test_sums_that_the_engine_does_not_tell(self):
         self.expect_of("Q4_K", ("sums_without@64-255", "always", "where=sums part=code:64-255/256 when=always what=absent"),
                        ("sums_shifted", "decode", "where=sums part=all when=decode what=other-part"),
+                       ("group_sums_saturated:60", "always", "where=sums part=all when=always what=saturation:60"),
+                       # Its own sums with the minima of other groups come to the sums of other groups with its own minima.
+                       ("minima_of:1", "always", "when=always"),
                        ("others_scale", "always", "where=weights part=all when=always what=other-part"),
                        ("nibbles@64-127", "prefill", "where=weights part=features:64-127/256 when=prefill what=other-part"),
                        ("columns_repeated@480-495", "decode", "where=product part=columns:480-495/512 when=decode what=other-part"),

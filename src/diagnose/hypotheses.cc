@@ -209,6 +209,8 @@ class Search {
     if (!Explained() && replays)
       for (Guess& guess : FittedVariations(s_, wrong_)) Add(std::move(guess), s_);
     if (!Explained() && replays) TryTogether();
+    if (!Explained())
+      for (Guess& guess : OtherSums(whole_, wrong_)) Add(std::move(guess), whole_);
     std::stable_sort(trials_.begin(), trials_.end(), [](const Trial& a, const Trial& b) {
       return std::tuple(!a.restores, a.restores && a.in_part, a.restores ? a.n_fitted : 0, a.error) <
              std::tuple(!b.restores, b.restores && b.in_part, b.restores ? b.n_fitted : 0, b.error);
@@ -344,7 +346,8 @@ class Search {
     trial.side = s.side, trial.name = std::move(guess.name), trial.text = std::move(guess.text);
     trial.short_text = std::move(guess.short_text), trial.n_fitted = guess.n_fitted;
     trial.stage = stage;
-    const bool meant = guess.meaning.where != Where::kUnknown || guess.meaning.part.axis != Axis::kUnknown;
+    const bool meant = guess.meaning.where != Where::kUnknown || guess.meaning.part.axis != Axis::kUnknown ||
+                       guess.tells_part;
     trial.meaning = meant ? guess.meaning : MeaningOf(trial.name, s.culprit->place.stage);
     Judge(s, guess.output, guess.units, &trial);
     trial.of_rows = whole_.culprit->shape[0];

@@ -45,6 +45,8 @@ std::vector<Guess> FusedGuesses(const Subject& subject, const WrongPart& part);
 std::vector<Guess> OtherTensors(const Subject& subject);
 // Of a product: terms of its sums left out, taken several times or from elsewhere; stored sums.
 std::vector<Guess> OtherTerms(const Subject& subject, const WrongPart& part);
+// Of a product whose input's stored sums no engine tells: others than those of its codes, whatever they are.
+std::vector<Guess> OtherSums(const Subject& subject, const WrongPart& part);
 // Of a product: blocks of its weights read otherwise.
 std::vector<Guess> OtherReadings(const Subject& subject, const WrongPart& part);
 // The wrong values are others of the output: moved, of an earlier row, cut off at a magnitude, rounded
