@@ -29,8 +29,8 @@ class Concluding(Case):
         self.assertIsNotNone(finding, result)
         return finding, finding["conclusion"]
 
-    def compared(self, candidate, *args):
-        return self.conclude("diagnose", "--model", MODEL, "--candidate", candidate, "--reference", "native", "--prompt", PROMPT,
+    def compared(self, candidate, *args, reference="native"):
+        return self.conclude("diagnose", "--model", MODEL, "--candidate", candidate, "--reference", reference, "--prompt", PROMPT,
                              "--max-tokens", "2", "--no-perplexity", "--no-inject", *args)
 
     def expect(self, candidate, text):
@@ -110,6 +110,33 @@ class Conclusion(Concluding):
         self.expect(fault("position_hidden@0", "attn_scores", when="decode"),
                     "where=mask part=positions:0/16 when=decode what=absent")
 
+    def test_attention_in_one_op(self):
+        """Of equal queries, keys and values: nothing between these and the context is shown."""
+        def expect(candidate, text, words):
+            finding, conclusion = self.compared(candidate + ",attn.flash=on", reference="mutant,attn.flash=on")
+            self.assertEqual((finding["place"]["stage"], conclusion["text"]), ("attn_context", text), finding)
+            self.assertIn(f"the candidate {words}", finding["sentence"])
+
+        expect(fault("cell_of_before@4", "attn_context", when="from_batch:4"),
+               "where=cache-written part=positions:4/15 when=from-batch:4 what=stale",
+               "reads the values of the position before in position 4 of 15 of the keys, with 4 tokens at once and more only;")
+        expect(fault("cell_absent@3", "attn_scores"), "where=cache-written part=positions:3/15 when=always what=absent",
+               "reads zeros in place of keys in position 3")
+        expect(fault("other_head@2", "attn_scores"), "where=cache-read part=heads:2/4 when=always what=other-part",
+               "reads the keys of another KV head in head 2 of 4 alone;")
+        expect(fault("own_of_before", "attn_scores"), "where=cache-read part=all when=always what=stale",
+               "reads a stale key at its own position;")
+        expect(fault("position_hidden@2", "attn_scores"), "where=mask part=positions:2/15 when=always what=absent", "hides position 2")
+        expect(fault("window:3", "attn_scores_softmax"), "where=mask when=always what=absent", "sees the last 3 positions alone;")
+        expect(fault("mask_shifted:2", "attn_scores", when="prefill"),
+               "where=mask when=prefill what=variation:mask.shift=-2", "hides the last 2 positions")
+        expect(mutant("scores_unscaled", "attn_scores"),
+               "where=formula part=all when=always what=variation:attn.scale=none", "does not divide scores by sqrt(head_dim);")
+        for amount, name, words in ((1, "values", "values"), (2, "sum", "exponentials")):
+            expect(fault(f"not_rescaled:{amount}", "attn_scores_softmax"),
+                   f"where=formula part=all when=always what=variation:softmax.running={name},1",
+                   f"does not rescale its sum of {words} where a larger score comes;")
+
     def test_times_that_rows_tell(self):
         self.expect(fault("left_out", "ffn_norm", when="from_position:5"),
                     "where=formula part=all when=from-position:5 what=absent")
@@ -161,6 +188,9 @@ class Products(Concluding):
     def test_sums_that_the_engine_does_not_tell(self):
         self.expect_of("Q4_K", ("sums_without@64-255", "always", "where=sums part=code:64-255/256 when=always what=absent"),
                        ("sums_shifted", "decode", "where=sums part=all when=decode what=other-part"),
+                       ("group_sums_saturated:60", "always", "where=sums part=all when=always what=saturation:60"),
+                       # Its own sums with the minima of other groups come to the sums of other groups with its own minima.
+                       ("minima_of:1", "always", "when=always"),
                        ("others_scale", "always", "where=weights part=all when=always what=other-part"),
                        ("nibbles@64-127", "prefill", "where=weights part=features:64-127/256 when=prefill what=other-part"),
                        ("columns_repeated@480-495", "decode", "where=product part=columns:480-495/512 when=decode what=other-part"),

@@ -90,6 +90,9 @@ constexpr FaultKind kKinds[] = {
      false},
     {FaultId::kGroupSumsWithout, "group_sums_without", "quantiser: sums", kDenseProducts, FaultAxis::kCode,
      true, false, false},
+    {FaultId::kGroupSumsSaturated, "group_sums_saturated", "quantiser: sums", kDenseProducts,
+     FaultAxis::kNone, false, true, false},
+    {FaultId::kMinimaOf, "minima_of", "weights", kDenseProducts, FaultAxis::kNone, false, true, false},
     {FaultId::kBitsLost, "bits_lost", "weights", kDenseProducts, FaultAxis::kPositions, true, true, false},
     {FaultId::kGroupScale, "group_scale", "weights", kDenseProducts, FaultAxis::kPositions, true, true,
      false},
@@ -101,6 +104,7 @@ constexpr FaultKind kKinds[] = {
     {FaultId::kUnweighted, "unweighted", "formula", stages::kNorms, FaultAxis::kFeatures, true, false, false},
     {FaultId::kPairFrequency, "pair_frequency", "formula", kRope, FaultAxis::kNone, false, true, false},
     {FaultId::kPairsLeft, "pairs_left", "formula", kRope, FaultAxis::kNone, false, true, false},
+    {FaultId::kNotRescaled, "not_rescaled", "formula", kSoftmax, FaultAxis::kNone, false, true, false},
 };
 
 template <class Number>
@@ -172,6 +176,11 @@ std::string ProductObstacle(const Fault& fault, const Weights& w, ActScheme sche
       return scheme == ActScheme::kQ8_K && !BlockOffsets(*w.view, 0).empty()
                  ? ""
                  : "no sums lower the weights of this product";
+    case FaultId::kGroupSumsSaturated:
+      return scheme == ActScheme::kQ8_K && HasMinimum(w.view->type) ? ""
+                                                                    : "no sums of groups meet these weights";
+    case FaultId::kMinimaOf:
+      return scheme == ActScheme::kQ8_K && HasMinimum(w.view->type) ? "" : "no groups of weights have minima";
     case FaultId::kBitsLost:
     case FaultId::kGroupScale: {
       const int64_t bytes = GetBlockFormat(w.view->type).block_bytes, more = std::abs(fault.amount) < 256;

@@ -85,15 +85,18 @@ enum class FaultId {
   kShareAbsent,
   kShareRepeated,
   // Spelled alone: the generator draws none of these.
-  kGroupSumsWithout,   // these places of a block, of the sums that lower codes of weights
-  kBitsLost,           // of these bytes of each block of weights the bits AMOUNT
-  kGroupScale,         // these bytes of each block are those AMOUNT further on
-  kHeadColumnsAbsent,  // of each head's keys
-  kSquaresWithout,     // these values, of a norm's mean of squares
-  kEpsOutside,         // of the root
-  kUnweighted,         // these features of a norm
-  kPairFrequency,      // that of the pair AMOUNT further on
-  kPairsLeft,          // the last AMOUNT of each head are not rotated
+  kGroupSumsWithout,    // these places of a block, of the sums that lower codes of weights
+  kGroupSumsSaturated,  // at AMOUNT, in codes
+  kMinimaOf,            // each group of weights has the minimum of that AMOUNT further on in its block of 256
+  kBitsLost,            // of these bytes of each block of weights the bits AMOUNT
+  kGroupScale,          // these bytes of each block are those AMOUNT further on
+  kHeadColumnsAbsent,   // of each head's keys
+  kSquaresWithout,      // these values, of a norm's mean of squares
+  kEpsOutside,          // of the root
+  kUnweighted,          // these features of a norm
+  kPairFrequency,       // that of the pair AMOUNT further on
+  kPairsLeft,           // the last AMOUNT of each head are not rotated
+  kNotRescaled,         // where a larger score comes: the sum of values (AMOUNT 1), that of exponentials (2)
 };
 
 struct FaultKind {

@@ -97,6 +97,8 @@ void SumUp(const float* x, const Way& way, ActScheme scheme, const std::vector<d
       codes += code, values += double(x[k]);
       reordered += static_cast<float>(scale) * static_cast<float>(code);
     }
+    if (Is(way.fault, FaultId::kGroupSumsSaturated))
+      codes = std::clamp(codes, -way.fault->amount, way.fault->amount);
     double sum = scale * codes;
     if (Is(way.fault, FaultId::kSumsOfValues)) sum = values;
     if (way.is(Harmless::kSumsReordered)) sum = double(reordered);
@@ -235,6 +237,17 @@ WeightRow RowOf(const Weights& w, int64_t r, const Fault& fault, int64_t act_blo
     for (size_t k = 0; k < row.values.size(); k++)
       row.values[k] -= static_cast<float>(row.minima[k / static_cast<size_t>(group)]);
     std::fill(row.minima.begin(), row.minima.end(), 0.0);
+  }
+  if (id == FaultId::kMinimaOf) {
+    constexpr size_t kBlock = 256;
+    const auto of_block = kBlock / static_cast<size_t>(group);
+    const std::vector<double> right = row.minima;
+    for (size_t g = 0; g < right.size(); g++)
+      row.minima[g] = right[g / of_block * of_block + (g + static_cast<size_t>(fault.amount)) % of_block];
+    for (size_t k = 0; k < row.values.size(); k++) {
+      const size_t g = k / static_cast<size_t>(group);
+      row.values[k] += static_cast<float>(row.minima[g] - right[g]);
+    }
   }
   if (id == FaultId::kWeightBlock && r == static_cast<int64_t>(fault.amount)) {
     for (int64_t k = 0; k < w.n_in(); k++)

@@ -171,6 +171,27 @@ void HideMore(const Fault& fault, Op& op) {
     if (!changes[static_cast<size_t>(i)]) std::copy_n(right.data() + i * op.width, op.width, op.row(i));
 }
 
+// The probabilities that come to what attention gives which keeps its sums over the largest score so far,
+// and does not rescale one of them where a larger one comes.
+void NotRescaled(const Fault& fault, Op& op) {
+  const int64_t p = op.n_visible();
+  for (int64_t row = 0; row < op.n * op.width / p; row++) {
+    const float* scores = op.inputs[0].values.data() + row * p;
+    std::vector<double> so_far;  // the exponential of each score over the largest up to it
+    double largest = kHidden, sum = 0, sum_so_far = 0;
+    for (int64_t j = 0; j < p; j++) {
+      largest = std::max(largest, double(scores[j]));
+      so_far.push_back(scores[j] == kHidden ? 0 : std::exp(double(scores[j]) - largest));
+      sum_so_far += so_far.back();
+    }
+    for (int64_t j = 0; j < p; j++) sum += std::exp(double(scores[j]) - largest);
+    for (int64_t j = 0; j < p; j++)
+      op.out[row * p + j] =
+          static_cast<float>(fault.amount == 1 ? so_far[static_cast<size_t>(j)] / sum
+                                               : std::exp(double(scores[j]) - largest) / sum_so_far);
+  }
+}
+
 // A norm anew, in plain loops, of rows (or heads) as wide as its weight.
 void SpoilNorm(const Fault& fault, Op& op) {
   const std::vector<float>& weight = op.model->weights(op.stage, op.layer).vector;
@@ -252,6 +273,7 @@ void CommitValueFault(const Fault& fault, Op& op) {
 }
 
 void CommitAttentionFault(const Fault& fault, Op& op) {
+  if (fault.kind->id == FaultId::kNotRescaled) return NotRescaled(fault, op);
   const bool mask = fault.kind->id >= FaultId::kPositionHidden && fault.kind->id <= FaultId::kWindow;
   mask ? HideMore(fault, op) : RecomputeFrom(fault, op);
 }

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <optional>
 
-#include "base/half.h"
 #include "diagnose/attention.h"
+#include "diagnose/cache_reading.h"
 #include "diagnose/terms.h"
 #include "diagnose/transformations.h"
 #include "stages/stages.h"
@@ -23,75 +23,6 @@ constexpr double kLeftOver = 1e-4;     // of the squared error that the cells fo
 constexpr double kColumnRest = 0.02;   // as of terms of a product
 constexpr int64_t kLeastColumnValues = 4;
 constexpr double kNoEffect = 1e-6;  // of the largest effect of a cell: one that shows nothing
-
-// What stands in a cell in place of its own key or value.
-enum class Other { kNothing, kBefore, kNext, kHead, kUnrotated, kCut };
-
-// The cells of a part hold, or its heads read, something else.
-struct Reading {
-  Other what = Other::kNothing;
-  int64_t by = 0;         // kHead: the KV head so many further on
-  bool computed = false;  // kUnrotated: of this pass as the product gave them, and not rotated back
-  Region part = {};       // positions, query heads, or all
-  Region columns = {};    // kNothing: of each head, where it is some of them; else unknown
-};
-
-// Towards zero.
-float CutToF16(float x) {
-  const uint16_t near = F32ToF16(x);
-  if (std::fabs(F16ToF32(near)) <= std::fabs(x)) return F16ToF32(near);
-  return F16ToF32(static_cast<uint16_t>(near - 1));
-}
-
-// Keys as they were before their rotation, of positions from 0 on.
-Result<std::vector<float>> Unrotated(FileArbiter& arbiter, const Culprit& c, const Recorded& keys,
-                                     bool computed) {
-  const HyperParameters& p = arbiter.model().params();
-  const bool local = p.is_local(c.place.layer);
-  const std::string back =
-      fmt::format("rope.scale={:.17g}", -double(local ? p.local_rope_scale.value : p.rope_scale.value));
-  Recorded read = keys;
-  if (trace::ReadSessionFacts(arbiter.session()).kv_type.value == "f16")
-    for (float& x : read.values) x = F16ToF32(F32ToF16(x));
-  PB_ASSIGN(Expectation e, arbiter.Replay(PB_STAGE_K_ROPE, c.place.layer, 0, {std::move(read)}, back));
-  std::vector<float> values = std::move(e.output.values);
-  const Recorded* own = c.inputs.Output(PB_STAGE_K_NORM, c.place.layer);
-  if (!own) own = c.inputs.Output(PB_STAGE_K_PROJ, c.place.layer);
-  if (computed && (!own || own->values.size() > values.size()))
-    return MakeError(Code::kNotFound, "keys before their rotation were not recorded");
-  if (computed) std::ranges::copy(own->values, values.end() - static_cast<ptrdiff_t>(own->values.size()));
-  return values;
-}
-
-// The cache as the reading has it, where its part is of positions in these cells alone.
-Result<std::vector<float>> Spoiled(FileArbiter& arbiter, const Culprit& c, const Recorded& cache,
-                                   const Reading& r) {
-  const auto n = cache.shape[0], width = static_cast<int64_t>(cache.values.size()) / n;
-  const int64_t d = arbiter.model().params().head_dim, n_kv = width / d;
-  std::vector<float> unrotated;
-  if (r.what == Other::kUnrotated) {
-    PB_ASSIGN(unrotated, Unrotated(arbiter, c, cache, r.computed));
-  }
-  std::vector<float> out = cache.values;
-  if (r.what == Other::kCut)
-    for (float& x : out) x = CutToF16(x);
-  const auto copy = [&](const std::vector<float>& values, int64_t from, int64_t to, int64_t size) {
-    std::copy_n(values.begin() + from, size, out.begin() + to);
-  };
-  for (int64_t j = 0; j < n; j++) {
-    if (r.part.axis == Axis::kPositions && !Holds(r.part, j)) continue;
-    for (int64_t k = 0; r.columns.axis == Axis::kColumns && k < width; k++)
-      if (Holds(r.columns, k % d)) out[static_cast<size_t>(j * width + k)] = 0;
-    if (r.what == Other::kNothing && r.columns.axis == Axis::kUnknown)
-      std::fill_n(out.begin() + j * width, width, 0.0f);
-    if (r.what == Other::kBefore && j > 0) copy(cache.values, (j - 1) * width, j * width, width);
-    if (r.what == Other::kNext && j + 1 < n) copy(cache.values, (j + 1) * width, j * width, width);
-    if (r.what == Other::kUnrotated) copy(unrotated, j * width, j * width, width);
-    for (int64_t h = 0; r.what == Other::kHead && h < n_kv; h++)
-      copy(cache.values, j * width + (h + r.by) % n_kv * d, j * width + h * d, d);
-  }
-  return out;
-}
 
 // The op with the reading.
 Result<Expectation> With(FileArbiter& arbiter, const Culprit& c, const Reading& r) {
@@ -329,7 +260,7 @@ class CacheSearch {
     Guess g;
     g.replay = [arbiter = s_.arbiter, r](const Culprit& c) { return With(*arbiter, c, r); };
     g.meaning = MeaningOf(r);
-    g.name = NameOf(r), g.text = TextOf(r, g.meaning.part);
+    g.name = ReadingName(r), g.text = ReadingWords(r, shape_.scores ? "keys" : "values", g.meaning.part);
     g.short_text = shape_.scores ? "keys as they were made" : "values as they were made";
     if (auto varied = Varied(s_, std::move(g))) guesses_.push_back(std::move(*varied));
   }
@@ -354,37 +285,6 @@ class CacheSearch {
     else if (of_heads)
       m.part = {Axis::kHeads, r.part.first / group, r.part.last / group, 1, shape_.n_kv};
     return m;
-  }
-
-  static std::string NameOf(const Reading& r) {
-    constexpr const char* kNames[] = {"kv.zero",       "kv.before",    "kv.next",
-                                      "kv.other_head", "kv.unrotated", "kv.cut"};
-    const std::string name = kNames[static_cast<size_t>(r.what)];
-    if (r.columns.axis == Axis::kColumns) return fmt::format("kv.columns@{}", PartText(r.columns));
-    return r.part.axis == Axis::kAll ? name : name + "@" + PartText(r.part);
-  }
-
-  std::string TextOf(const Reading& r, const Region& part) const {
-    const char* noun = shape_.scores ? "keys" : "values";
-    const std::string at = part.axis == Axis::kAll ? "" : " in " + RegionWords(part);
-    if (r.columns.axis == Axis::kColumns)
-      return fmt::format("leaves out {} of each head{}", RegionWords(r.columns),
-                         r.part.axis == Axis::kHeads ? " in " + RegionWords(r.part) : "");
-    switch (r.what) {
-      case Other::kCut:
-        return fmt::format("cuts {} off to f16{}", noun, at);
-      case Other::kNothing:
-        return fmt::format("reads zeros in place of {}{}", noun, at);
-      case Other::kBefore:
-        return fmt::format("reads the {} of the position before{}", noun, at);
-      case Other::kNext:
-        return fmt::format("reads the {} of the position behind{}", noun, at);
-      case Other::kHead:
-        return fmt::format("reads the {} of another KV head{}", noun, at);
-      case Other::kUnrotated:
-        return (r.computed ? "keeps keys that are not rotated" : "takes the rotation of keys back") + at;
-    }
-    return "";
   }
 
   const Subject& s_;

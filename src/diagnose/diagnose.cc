@@ -143,9 +143,6 @@ void Explanation::CompareQuantisers() {
 Status Explanation::Judge(int side) {
   FileArbiter& arbiter = arbiters_.of(side);
   PB_ASSIGN(Expectation expected, arbiter.Expect(culprit_, TokensOf(culprit_, comparison_), ""));
-  // Of attention as one op the arbiter's units, those of float32 sums, say nothing: the bound of
-  // such an op holds.
-  if (culprit_.bound.roundoff > 0x1p-24) expected.units.clear();
   const Agreement found = arbiter.Compare(culprit_, Output(side), expected.output.values, expected.units);
   out_.findings.push_back(FindingOf(Record(side).role + " against arbiter", found));
   non_finite_[side] = found.row.n_non_finite[1] > 0;

@@ -191,7 +191,8 @@ class Search {
     }
     for (Guess& guess : MaskGuesses(whole_, wrong_)) Add(std::move(guess), whole_);
     if (std::ranges::none_of(trials_, [](const Trial& t) { return t.restores && !t.in_part; }))
-      for (Guess& guess : CacheGuesses(whole_, wrong_)) Add(std::move(guess), whole_);
+      for (auto* guesses : {CacheGuesses, FusedGuesses})
+        for (Guess& guess : guesses(whole_, wrong_)) Add(std::move(guess), whole_);
     // What is read explains more than what is made of it.
     const bool read =
         std::ranges::any_of(trials_, [](const Trial& t) { return t.restores && t.name.starts_with("kv."); });
@@ -208,6 +209,8 @@ class Search {
     if (!Explained() && replays)
       for (Guess& guess : FittedVariations(s_, wrong_)) Add(std::move(guess), s_);
     if (!Explained() && replays) TryTogether();
+    if (!Explained())
+      for (Guess& guess : OtherSums(whole_, wrong_)) Add(std::move(guess), whole_);
     std::stable_sort(trials_.begin(), trials_.end(), [](const Trial& a, const Trial& b) {
       return std::tuple(!a.restores, a.restores && a.in_part, a.restores ? a.n_fitted : 0, a.error) <
              std::tuple(!b.restores, b.restores && b.in_part, b.restores ? b.n_fitted : 0, b.error);
@@ -330,7 +333,10 @@ class Search {
     auto guess = Varied(s_, {fmt::format("{}={}", v.key, v.value), std::move(text), v.short_text, 0});
     if (!guess) return;
     guess->meaning = MeaningOf(guess->name, stage < 0 ? s_.culprit->place.stage : stage);
-    Add(std::move(*guess), s_, stage);
+    // Scores and softmax that attention computes in one op are of that op.
+    const bool inside =
+        s_.culprit->place.stage == PB_STAGE_ATTN_CONTEXT && (kScores | kSoftmax).Contains(stage);
+    Add(std::move(*guess), s_, inside ? -1 : stage);
   }
 
   // `s`: what the guess was made on.
@@ -340,7 +346,8 @@ class Search {
     trial.side = s.side, trial.name = std::move(guess.name), trial.text = std::move(guess.text);
     trial.short_text = std::move(guess.short_text), trial.n_fitted = guess.n_fitted;
     trial.stage = stage;
-    const bool meant = guess.meaning.where != Where::kUnknown || guess.meaning.part.axis != Axis::kUnknown;
+    const bool meant = guess.meaning.where != Where::kUnknown || guess.meaning.part.axis != Axis::kUnknown ||
+                       guess.tells_part;
     trial.meaning = meant ? guess.meaning : MeaningOf(trial.name, s.culprit->place.stage);
     Judge(s, guess.output, guess.units, &trial);
     trial.of_rows = whole_.culprit->shape[0];
@@ -404,7 +411,9 @@ class Search {
 
   static void Judge(const Subject& s, std::span<const float> output, std::span<const float> units,
                     Trial* trial) {
-    const Agreement found = s.arbiter->Compare(*s.culprit, s.output, output, units.empty() ? s.units : units);
+    // What is declared has no units where the op's own bound holds, of sums in fewer bits.
+    const bool own = !units.empty() && !s.units.empty();
+    const Agreement found = s.arbiter->Compare(*s.culprit, s.output, output, own ? units : s.units);
     trial->error = found.error(), trial->bound_ratio = found.row.bound_ratio;
     trial->restores = found.agrees, trial->n_rows = s.culprit->shape[0];
   }

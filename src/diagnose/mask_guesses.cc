@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "diagnose/attention.h"
+#include "diagnose/fused.h"
 #include "diagnose/transformations.h"
 #include "stages/stages.h"
 
@@ -13,6 +14,12 @@ namespace {
 
 // A probability that underflows in float32 is no sign of a mask.
 constexpr float kSeen = 1e-30f;
+// Of attention as one op: of its error what a rule may leave. Beyond so many times its bound it tells at
+// all.
+constexpr double kRunRest = 0.05, kNoEvidence = 4;
+constexpr double kNoWeight = 1e-12;  // a mean over less than this is none
+constexpr int64_t kMostFusedRows = 16, kMostShift = 8;
+constexpr double kTableWork = 4e7;  // values that are looked at, times positions squared
 
 enum class Kind { kPositions, kWindow, kShift };
 
@@ -38,13 +45,20 @@ struct Rule {
 // The op under the rule.
 Result<Expectation> With(FileArbiter& arbiter, const Culprit& c, const Rule& rule) {
   const AttentionShape shape(arbiter, c);
+  const auto fused = FusedAttention::Of(arbiter, c);
+  const int64_t n_positions = fused ? fused->n_positions() : shape.run;
   const auto hide = [&](std::vector<float>* scores) {
     for (int64_t i = 0; i < shape.n; i++)
       for (int64_t h = 0; h < shape.n_heads; h++)
-        for (int64_t j = 0, own = c.first_position + i; j <= std::min(own, shape.run - 1); j++)
+        for (int64_t j = 0, own = c.first_position + i; j <= std::min(own, n_positions - 1); j++)
           if (rule.Hides(own, j))
-            (*scores)[static_cast<size_t>((i * shape.n_heads + h) * shape.run + j)] = -INFINITY;
+            (*scores)[static_cast<size_t>((i * shape.n_heads + h) * n_positions + j)] = -INFINITY;
   };
+  if (fused) {
+    PB_ASSIGN(Recorded scores, fused->Scores(fused->keys));
+    hide(&scores.values);
+    return fused->Context(std::move(scores), fused->values);
+  }
   if (shape.scores) {
     PB_ASSIGN(Expectation e, arbiter.Expect(c, {}, ""));
     hide(&e.output.values);
@@ -52,17 +66,24 @@ Result<Expectation> With(FileArbiter& arbiter, const Culprit& c, const Rule& rul
   }
   PB_ASSIGN(std::vector<Recorded> inputs, arbiter.Inputs(c));
   if (inputs.size() != 1 || inputs.front().values.size() != c.reference.size())
-    return MakeError(Code::kUnsupported, "attention in one op");
+    return MakeError(Code::kUnsupported, "scores of another shape");
   hide(&inputs.front().values);
   return arbiter.Replay(PB_STAGE_ATTN_SCORES_SOFTMAX, c.place.layer, c.first_position, std::move(inputs), "");
 }
 
 class MaskSearch {
  public:
-  MaskSearch(const Subject& s, const WrongPart& part) : s_(s), part_(part), shape_(*s.arbiter, *s.culprit) {}
+  MaskSearch(const Subject& s, const WrongPart& part)
+      : s_(s),
+        part_(part),
+        shape_(*s.arbiter, *s.culprit),
+        fused_(FusedAttention::Of(*s.arbiter, *s.culprit)),
+        n_positions_(fused_ ? fused_->n_positions() : shape_.run) {}
 
   std::vector<Guess> Run() {
-    if (part_.rows.empty() || !ReadRows()) return {};
+    if (part_.rows.empty()) return {};
+    if (fused_) return TryFused(), std::move(guesses_);
+    if (!ReadRows()) return {};
     TryPositions();
     // A row whose hidden positions have two ends tells how many there are.
     const Row* row = nullptr;
@@ -103,6 +124,83 @@ class MaskSearch {
       rows_.push_back(std::move(row));
     }
     return true;
+  }
+
+  // Of attention as one op: the rules without whose positions the weighted means are the output.
+  void TryFused() {
+    const bool evidence =
+        s_.arbiter->Compare(*s_.culprit, s_.output, s_.declared, s_.units).row.bound_ratio >= kNoEvidence;
+    if (!evidence || !ReadMeans()) return;
+    for (const bool exempt : {true, false}) {
+      MeanTable table = means_;
+      for (size_t v = 0; exempt && v < own_.size(); v++) {
+        const auto own = v * static_cast<size_t>(n_positions_) + static_cast<size_t>(own_[v]);
+        table.top[own] = table.bottom[own] = 0;
+      }
+      if (const auto run = FindCellRun(table); run && run->rest <= kRunRest)
+        Try({Kind::kPositions, 0, {Axis::kPositions, run->first, run->last, 1, n_positions_}, exempt});
+    }
+    for (int64_t n = 1; n < n_positions_; n++)
+      if (RestOf({Kind::kWindow, n}) <= kRunRest) Try({Kind::kWindow, n});
+    for (int64_t n = 1; n <= std::min(kMostShift, n_positions_ - 1); n++)
+      for (const bool exempt : {true, false})
+        if (const Rule rule{Kind::kShift, n, {}, exempt}; RestOf(rule) <= kRunRest) Try(rule);
+  }
+
+  // Some values of the rows that are wrong, and what each position adds to them.
+  bool ReadMeans() {
+    auto scores = fused_->Scores(fused_->keys);
+    if (!scores.ok()) return false;
+    const auto probabilities = fused_->Probabilities(*scores);
+    if (!probabilities.ok()) return false;
+    const int64_t n = n_positions_, d = shape_.run, width = shape_.n_heads * d;
+    const auto n_rows = std::min<int64_t>(std::ssize(part_.rows), kMostFusedRows);
+    const auto most =
+        std::clamp<int64_t>(static_cast<int64_t>(kTableWork / static_cast<double>(n * n)), 64, 2048);
+    const int64_t step = std::max<int64_t>((n_rows * width + most - 1) / most, 1) | 1;
+    means_ = {0, n, {}, {}, {}, {}};
+    for (int64_t at = 0; at < n_rows * width; at += step) {
+      const int64_t i =
+          part_.rows[static_cast<size_t>((at / width + 1) * std::ssize(part_.rows) / n_rows - 1)];
+      const int64_t h = at % width / d, k = at % d;
+      const auto out = static_cast<size_t>(i * width + at % width);
+      means_.given.push_back(s_.output[out]), ++means_.n_values;
+      own_.push_back(std::min(s_.culprit->first_position + i, n - 1));
+      const auto of_row = [&](const Recorded& all) {
+        return std::span(all.values)
+            .subspan(static_cast<size_t>((i * shape_.n_heads + h) * n), static_cast<size_t>(n));
+      };
+      const double log_sum = LogOfSum(of_row(*scores), of_row(*probabilities));
+      double declared = 0;
+      for (int64_t j = 0; j < n; j++) {
+        const auto cell = static_cast<size_t>((j * shape_.n_kv + h / shape_.group()) * d + k);
+        const double a = std::exp(double(of_row(*scores)[static_cast<size_t>(j)]) - log_sum);
+        const double term = a * double(fused_->values.values[cell]);
+        declared += term;
+        means_.top.push_back(-term), means_.bottom.push_back(-a);
+      }
+      means_.declared.push_back(declared);
+    }
+    return means_.n_values > 0;
+  }
+
+  // Of the error what the rule leaves; rows of which it hides all tell nothing.
+  double RestOf(const Rule& rule) const {
+    double left = 0, all = 0;
+    for (size_t v = 0; v < own_.size(); v++) {
+      double top = means_.declared[v], bottom = 1;
+      const size_t row = v * static_cast<size_t>(n_positions_);
+      for (int64_t j = 0; j <= own_[v]; j++)
+        if (rule.Hides(own_[v], j))
+          top += means_.top[row + static_cast<size_t>(j)],
+              bottom += means_.bottom[row + static_cast<size_t>(j)];
+      const double as_declared = means_.given[v] - means_.declared[v];
+      all += as_declared * as_declared;
+      if (!(bottom > kNoWeight)) continue;
+      const double e = means_.given[v] - top / bottom;
+      left += e * e;
+    }
+    return all > 0 ? std::sqrt(left / all) : 1;
   }
 
   Mark MarkOf(float x, float y) const {
@@ -169,7 +267,11 @@ class MaskSearch {
   const Subject& s_;
   const WrongPart& part_;
   const AttentionShape shape_;
+  const std::optional<FusedAttention> fused_;
+  const int64_t n_positions_;
   std::vector<Row> rows_;
+  MeanTable means_;           // of attention as one op
+  std::vector<int64_t> own_;  // the position of each of its values
   std::vector<Guess> guesses_;
 };
 
@@ -177,7 +279,9 @@ class MaskSearch {
 
 std::vector<Guess> MaskGuesses(const Subject& subject, const WrongPart& part) {
   const int32_t stage = subject.culprit->place.stage;
-  if (stage != PB_STAGE_ATTN_SCORES && stage != PB_STAGE_ATTN_SCORES_SOFTMAX) return {};
+  if (stage != PB_STAGE_ATTN_SCORES && stage != PB_STAGE_ATTN_SCORES_SOFTMAX &&
+      !FusedAttention::Of(*subject.arbiter, *subject.culprit))
+    return {};
   return MaskSearch(subject, part).Run();
 }
 

@@ -93,11 +93,13 @@ class Prober {
   Probed probed;
 
  private:
-  // An activation that is no point of its own is computed from what it reads.
+  // What is no point of its own is computed from what it reads: an activation, attention in one op.
   void AddWatched(pb_stage stage) {
     watched_.push_back(stage);
-    if (!stages::kActivations.Contains(stage)) return;
-    for (const stages::Input& input : probe_.arbiter->ReplayInputs(stage)) watched_.push_back(input.stage);
+    const bool fused = stage == PB_STAGE_ATTN_SCORES || stage == PB_STAGE_ATTN_SCORES_SOFTMAX;
+    const bool shown = probe_.culprit->inputs.Output(stage, probe_.culprit->place.layer);
+    if (!stages::kActivations.Contains(stage) && !(fused && !shown)) return;
+    for (const stages::Input& input : probe_.arbiter->ReplayInputs(stage)) AddWatched(input.stage);
   }
 
   Status RunSequence(const std::vector<int64_t>& sequence) {
@@ -290,7 +292,8 @@ class Prober {
     const auto agrees = [&](const std::vector<float>& expected, const std::vector<float>& units) {
       return probe_.arbiter->Compare(op, op.reference, expected, units).agrees;
     };
-    const std::vector<float>& units = varied.units.empty() ? declared.units : varied.units;
+    const bool own = !varied.units.empty() && !declared.units.empty();
+    const std::vector<float>& units = own ? varied.units : declared.units;
     if (agrees(varied.output.values, units)) return true;
     const Subject s = SubjectOf(op, op.reference, declared);
     return agrees(InRows(s, wrong, varied.output.values), declared.units);

@@ -176,9 +176,14 @@ class TermSearch {
     return Change{*region, marks.change, 0, TermRule::kWhole, fit->rest, false};
   }
 
-  // Values of the input in a region that are not zero.
-  int64_t n_taken(const Region& region) const {
+  // Values of the input in a region that are not zero, or stored sums.
+  int64_t n_taken(const Region& region, bool of_sums) const {
     int64_t n = 0;
+    for (int64_t i : of_sums ? part_.rows : std::vector<int64_t>{})
+      for (int64_t g = 0; g < product_.n_groups(); g++)
+        n += Holds(region, g * product_.group(), product_.block()) &&
+             product_.StoredSums(i)[static_cast<size_t>(g)] != 0;
+    if (of_sums) return n;
     for (int64_t i : part_.rows)
       for (int64_t k = 0; k < width(); k++)
         n += Holds(region, k, product_.block()) && product_.Values(i)[static_cast<size_t>(k)] != 0;
@@ -250,7 +255,7 @@ class TermSearch {
     g.meaning.what = c.by != 0 ? WhatKind::kOtherPart : absent ? WhatKind::kAbsent : WhatKind::kFactor;
     g.meaning.value = g.meaning.what == WhatKind::kFactor ? 1 + times : 0;
     // One value of the input, taken otherwise, is so in all outputs: of few a factor tells nothing.
-    if (g.meaning.what == WhatKind::kFactor && !c.of_sums && n_taken(c.region) < kLeastTaken) return;
+    if (g.meaning.what == WhatKind::kFactor && n_taken(c.region, c.of_sums) < kLeastTaken) return;
     const auto told = Told(c.region);
     if (InFeatures()) {
       g.meaning.part = part_.region;

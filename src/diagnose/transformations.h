@@ -38,10 +38,15 @@ std::vector<Guess> OutputTransformations(const Subject& subject, const WrongPart
 // that are hidden.
 std::vector<Guess> CacheGuesses(const Subject& subject, const WrongPart& part);
 std::vector<Guess> MaskGuesses(const Subject& subject, const WrongPart& part);
+// Of attention as one op: such cells of keys, values or both, the scale of scores, sums that are not
+// rescaled.
+std::vector<Guess> FusedGuesses(const Subject& subject, const WrongPart& part);
 // The product or norm with another tensor of its shape; a gated product with its sides exchanged.
 std::vector<Guess> OtherTensors(const Subject& subject);
 // Of a product: terms of its sums left out, taken several times or from elsewhere; stored sums.
 std::vector<Guess> OtherTerms(const Subject& subject, const WrongPart& part);
+// Of a product whose input's stored sums no engine tells: others than those of its codes, whatever they are.
+std::vector<Guess> OtherSums(const Subject& subject, const WrongPart& part);
 // Of a product: blocks of its weights read otherwise.
 std::vector<Guess> OtherReadings(const Subject& subject, const WrongPart& part);
 // The wrong values are others of the output: moved, of an earlier row, cut off at a magnitude, rounded
