@@ -54,6 +54,15 @@ class Benign(Audit):
                 result = self.audit("--model", SILU / f"tiny-bitnet-silu-{weights}.gguf", "--prompt", PROMPT, "--max-tokens", 3)
                 self.expect_match(result, expected=4 * (6 * 20 + 3))  # 20 ops in each of 6 layers, 3 outside, 4 evaluations
 
+    def test_paths_that_it_did_not_go_through(self):
+        plain = self.audit("--model", SILU_MODEL, "--engine", "native", "--prompt", "And God said").json["paths"]["not_taken"]
+        self.assertLess({"decode", "2 to 3 tokens at once", "two threads"}, set(plain))
+        more = self.audit("--model", SILU_MODEL, "--engine", "native", "--prompt", "And God said", "--max-tokens", 2,
+                          "--set", "threads=2").json["paths"]["not_taken"]
+        self.assertEqual(set(plain) - set(more), {"decode", "two threads"})
+        text = " ".join(run("audit", "--model", SILU_MODEL, "--engine", "native", "--prompt", "And God said").out.split())
+        self.assertIn("paths not gone through: decode; 2 to 3 tokens at once; 32 or more at once; and", text)
+
     def test_native_settings(self):
         for setting in ("act.quant=bitnet", "act.quant=none", "act.quant=f16", "act.quant=q8_0", "kv.type=f32", "noise.seed=7", "ubatch=5"):
             with self.subTest(setting):

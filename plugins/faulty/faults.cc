@@ -6,14 +6,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <iterator>
 #include <stdexcept>
 
 namespace faulty {
 namespace {
 
-constexpr const char* kDeeds[] = {"crash", "abort",    "exit",    "hang",       "spin",    "oom",
-                                  "throw", "overflow", "garbage", "disconnect", "chatter", "error"};
+constexpr const char* kDeeds[] = {"crash",    "abort",   "exit",       "hang",    "spin",  "oom", "throw",
+                                  "overflow", "garbage", "disconnect", "chatter", "error", "work"};
 constexpr const char* kLies[] = {"nan",
                                  "inf",
                                  "wrong_vocab",
@@ -76,6 +77,14 @@ void WriteEverywhere() {
   for (int fd = 3; fd < 64; ++fd) (void)!write(fd, noise, sizeof noise);
 }
 
+// Half a second of a processor, without a word.
+void Work() {
+  timespec used{};
+  do {
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+  } while (used.tv_sec == 0 && used.tv_nsec < 500'000'000);
+}
+
 void Chatter() {
   for (int i = 0; i < 20000; ++i) {
     std::printf("line %d on stdout, of a plugin that talks too much\n", i);
@@ -132,6 +141,9 @@ std::string Commit(const Faults& faults, Place place) {
       break;
     case Deed::kChatter:
       Chatter();
+      break;
+    case Deed::kWork:
+      Work();
       break;
     case Deed::kError:
       return "an error that faulty was told to report";

@@ -21,7 +21,8 @@ enum class Deed {
   kGarbage,
   kDisconnect,
   kChatter,
-  kError
+  kError,
+  kWork
 };
 
 // Things said wrongly during an evaluation or a call.

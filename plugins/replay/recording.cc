@@ -198,6 +198,9 @@ Status Recording::CheckFacts() {
                              [&](const trace::Fact& f) { return f.key == key; });
     if (fact == model_facts_.end()) {
       model_facts_.push_back({key, std::to_string(seen), "observed"});
+    } else if (std::string_view(key) == "d_ff") {
+      // Layers, and experts beside them, may have networks of several widths: the first that is shown.
+      *fact = {key, std::to_string(seen), "observed"};
     } else if (fact->value != std::to_string(seen)) {
       return MakeError(Code::kMalformed, "the manifest says {} {}, the records have {}", key, fact->value,
                        seen);

@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <ctime>
 
 #include "base/system_error.h"
 
@@ -185,6 +186,13 @@ void ChildProcess::DrainOutput() {
     output_.append(buffer, static_cast<size_t>(n));
     if (output_.size() > 2 * kOutputKept) output_.erase(0, output_.size() - kOutputKept);
   }
+}
+
+double ChildProcess::CpuSeconds() const {
+  clockid_t clock;
+  timespec time{};
+  if (pid_ <= 0 || clock_getcpuclockid(pid_, &clock) != 0 || clock_gettime(clock, &time) != 0) return 0;
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 bool ChildProcess::Ended() {

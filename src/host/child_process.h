@@ -36,6 +36,8 @@ class ChildProcess {
   // Waits until ready or timeout_ms have passed (-1: no limit), takes over what the child printed.
   // With wait_writable it also returns when the socket takes bytes.
   void Poll(int timeout_ms, bool wait_writable);
+  // What it has been given of the processors, all its threads together; 0 once it has ended.
+  double CpuSeconds() const;
   // Whether the child has ended; does not wait.
   bool Ended();
   // Makes the child end (kill_it: by force; otherwise a second's grace) and returns how: "killed by

@@ -27,8 +27,10 @@ using Settings = std::vector<std::pair<std::string, std::string>>;
 using trace::Fact, trace::Facts, trace::FindFact, trace::FactText, trace::FactNumber;
 
 struct Limits {
-  double progress_seconds = 180;  // longest silence during a call (CROSSVAL_TIMEOUT_SECS)
-  uint64_t memory_bytes = 0;      // address space limit of the child; 0: none
+  // Longest silence during a call (CROSSVAL_TIMEOUT_SECS): by the clock or, of an engine that
+  // computes while others do too, by what it was given of the processors, and ten times by the clock.
+  double progress_seconds = 180;
+  uint64_t memory_bytes = 0;  // address space limit of the child; 0: none
   // When what it is doing is given up, whatever it does: kIo, as nobody asked it to be so quick.
   std::optional<std::chrono::steady_clock::time_point> until = std::nullopt;
 };

@@ -10,12 +10,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <set>
 #include <thread>
+#include <vector>
 
 #include "base/random.h"
 #include "host/wire.h"
@@ -133,6 +135,20 @@ TEST_P(Deed, HangAndSpinEndAtTheLimit) {
     EXPECT_ERROR(e, Code::kTimeout, "no progress for 0.", " s during", "about to");
     EXPECT_LT(Seconds() - start, 3.0);
   }
+}
+
+// What computes while others have the processors is not silent for as long as the clock says.
+TEST(Engine, ABusyMachineIsNoSilence) {
+  std::atomic<bool> busy = true;
+  std::vector<std::jthread> others;
+  for (unsigned i = 0; i < 4 * std::thread::hardware_concurrency(); ++i)
+    others.emplace_back([&] {
+      while (busy) {
+      }
+    });
+  Error e = FirstError({{"faulty.mode", "work"}, {"faulty.at", "eval"}}, false, 1.0);
+  busy = false;
+  EXPECT_ERROR(e, Code::kInternal, "no error");
 }
 
 TEST_P(Deed, MemoryLimit) {

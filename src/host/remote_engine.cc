@@ -486,10 +486,13 @@ Status RemoteEngine::GiveUpInTime() {
 
 Status RemoteEngine::Await(bool writable) {
   PB_TRY(GiveUpInTime());
-  double silent = Now() - last_progress_;
+  double silent = Silence();
   if (silent > limits_.progress_seconds) {
-    return Break(Code::kTimeout, fmt::format("no progress for {:.3g} s during {}{}", silent, doing_, Where()),
-                 true);
+    const double clock = Now() - last_progress_;
+    const std::string busy =
+        silent < clock / 2 ? fmt::format(" of its own computing, {:.3g} s by the clock,", clock) : "";
+    return Break(Code::kTimeout,
+                 fmt::format("no progress for {:.3g} s{} during {}{}", silent, busy, doing_, Where()), true);
   }
   // In slices, because points that nobody asked for count as progress too and arrive without a
   // message.
@@ -505,7 +508,19 @@ Status RemoteEngine::Await(bool writable) {
   return {};
 }
 
-void RemoteEngine::Progress() { last_progress_ = Now(); }
+void RemoteEngine::Progress() { last_progress_ = Now(), computing_.reset(); }
+
+double RemoteEngine::Silence() {
+  constexpr double kWaits = 0.05;  // of the clock: what computes no more than this waits for something
+  constexpr double kLongest = 10;  // times the limit that the clock may say of what computes
+  const double clock = Now() - last_progress_;
+  if (clock < limits_.progress_seconds / 8) return clock;
+  const double cpu = child_->CpuSeconds();
+  if (!computing_) computing_ = {clock, cpu};
+  const double computed = cpu - computing_->cpu;
+  if (computed < kWaits * (clock - computing_->clock)) return clock;
+  return std::clamp(computing_->clock + computed, clock / kLongest, clock);
+}
 
 TensorRef RemoteEngine::Refer(Placed placed) const {
   return {std::move(placed.name),

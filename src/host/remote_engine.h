@@ -89,6 +89,9 @@ class RemoteEngine : public Engine {
   Error Broken(const Error& error);
   std::string Where() const;
   void Progress();
+  // Seconds since the last progress: by the clock where the engine waits, by what its process was
+  // given of the processors where it computes and others compute as well.
+  double Silence();
 
   std::string name_;
   Limits limits_;
@@ -99,6 +102,11 @@ class RemoteEngine : public Engine {
   bool created_ = false;  // the plugin answered
   std::string doing_;
   double last_progress_ = 0;  // seconds, steady clock
+  // What clock and processors had given it since then when it was first asked; nothing: not yet.
+  struct Computing {
+    double clock, cpu;
+  };
+  std::optional<Computing> computing_;
   uint64_t points_seen_ = 0;
   uint64_t capabilities_ = 0;
   Facts description_;

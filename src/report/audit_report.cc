@@ -33,6 +33,7 @@ class AuditText {
     Head();
     Ops();
     if (options_.all) Stages();
+    Paths();
     for (const std::string& note : context_.notes) Line("note", Escape(note));
     out_ += LastWords(run_.candidate, options_.width);
     out_ += ReasonLines(run_.verdict, headline.tells_reason ? 1 : 0, options_);
@@ -91,6 +92,14 @@ class AuditText {
     if (watched && (changed || options_.details))
       Line("observer", changed ? "logits CHANGE when the engine is watched"
                                : "logits have the same bits with and without taps");
+  }
+
+  // An agreement says nothing of these.
+  void Paths() {
+    if (run_.points.empty() || compare::ExitCode(run_.verdict.outcome) != 0) return;
+    const std::vector<run::Path> left = run::PathsNotTakenAlone(run_);
+    if (!left.empty())
+      Line("paths", PathsLeftText(left, options_) + "; crossval --paths all runs what it can");
   }
 
   // Up to a few names; the JSON has all.
@@ -199,6 +208,9 @@ std::string RenderAuditJson(const audit::Audit& audit, const Context& context) {
   for (const compare::PointRow& p : run.points) out["points"].push_back(writer.Point(p));
   out["prompts"] = Json::array();
   for (const run::PromptRecord& p : run.prompts) out["prompts"].push_back(AuditedPromptJson(p));
+  out["paths"]["not_taken"] = Json::array();
+  for (const run::Path path : run::PathsNotTakenAlone(run))
+    out["paths"]["not_taken"].push_back(PathText(path));
   out["choices"] = writer.Choices();
   out["notes"] = context.notes;
   out["command"] = context.command;

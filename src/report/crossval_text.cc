@@ -251,14 +251,9 @@ class TextReport {
     }
     const std::vector<run::Path> left = run::PathsNotTaken(c_);
     if (left.empty()) return;
-    constexpr size_t kTold = 3;
-    const size_t n = options_.details ? left.size() : std::min(left.size(), kTold);
-    std::string text;
-    for (size_t i = 0; i < n; ++i) text += fmt::format("{}{}", i == 0 ? "" : "; ", PathText(left[i]));
-    if (n < left.size()) text += fmt::format("; and {} more (-v)", left.size() - n);
     const bool more = c_.path_runs.empty() && compare::ExitCode(c_.verdict.outcome) == 0;
     Line(first ? "paths" : "",
-         fmt::format("not gone through: {}{}", text, more ? "; --paths all runs what it can" : ""));
+         PathsLeftText(left, options_) + (more ? "; --paths all runs what it can" : ""));
   }
 
   void Traces() {

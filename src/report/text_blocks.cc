@@ -173,6 +173,15 @@ std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
   return differing;
 }
 
+std::string PathsLeftText(std::span<const run::Path> left, const TextOptions& options) {
+  constexpr size_t kTold = 3;
+  const size_t n = options.details ? left.size() : std::min(left.size(), kTold);
+  std::string text = "not gone through: ";
+  for (size_t i = 0; i < n; ++i) text += fmt::format("{}{}", i == 0 ? "" : "; ", PathText(left[i]));
+  if (n < left.size()) text += fmt::format("; and {} more (-v)", left.size() - n);
+  return text;
+}
+
 std::string LastWords(const drive::EngineRecord& e, int width) {
   if (e.last_words.empty()) return "";
   std::vector<std::string> lines;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "report/crossval_report.h"
+#include "run/paths.h"
 #include "run/record.h"
 
 namespace pb::report {
@@ -36,6 +37,9 @@ std::vector<std::string> FactsThatDiffer(const drive::EngineRecord& candidate,
 
 // The last lines that a failed engine wrote, with a heading; empty where it has none.
 std::string LastWords(const drive::EngineRecord& e, int width);
+
+// "not gone through: decode; two threads; and 3 more (-v)"
+std::string PathsLeftText(std::span<const run::Path> left, const TextOptions& options);
 
 // "layer 3, ffn_gated, feature 7".
 std::string OpName(int32_t stage, int32_t layer, std::optional<int64_t> feature);

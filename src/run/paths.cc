@@ -72,38 +72,63 @@ std::string_view TextOfAllPaths() {
          "\xE4\xBD\xA0\xE5\xA5\xBD, \xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D, \xF0\x9F\x99\x82.";
 }
 
-std::set<Path> PathsTaken(const Comparison& c) {
+namespace {
+
+// Of these prompts' evaluations, in all of these engines.
+std::set<Path> TakenBy(std::initializer_list<const drive::EngineRecord*> engines,
+                       const std::vector<const PromptRecord*>& prompts) {
   std::set<Path> taken;
-  const int64_t rows = drive::PassRows({&c.candidate, &c.reference});
+  const int64_t rows = drive::PassRows(engines);
   int64_t n_compared = 0;
-  for (const PromptRecord& prompt : c.prompts) {
-    const bool compared = std::ranges::any_of(
-        c.rows, [&](const compare::LogitsRow& row) { return &prompt - c.prompts.data() == row.prompt; });
-    if (!compared) continue;
-    const auto n = static_cast<int64_t>(prompt.tokens.size());
-    const auto n_all = n + static_cast<int64_t>(prompt.decoded.size());
+  for (const PromptRecord* prompt : prompts) {
+    const auto n = static_cast<int64_t>(prompt->tokens.size());
+    const auto n_all = n + static_cast<int64_t>(prompt->decoded.size());
     n_compared += n_all;
-    if (!prompt.decoded.empty()) taken.insert(Path::kDecode);
+    if (!prompt->decoded.empty()) taken.insert(Path::kDecode);
     if (n >= rows) AddRows(rows, &taken);
     AddRows(n % rows, &taken);
     if (n_all > 32) taken.insert(Path::kPast32);
     if (n_all > 512) taken.insert(Path::kPast512);
-    taken.merge(PathsOfText(prompt.text));
+    taken.merge(PathsOfText(prompt->text));
   }
   if (n_compared == 0) return {};
-  if (std::min(Threads(c.candidate), Threads(c.reference)) >= 2) taken.insert(Path::kThreads);
-  if (c.candidate.session_facts().flash.value == "on" && c.reference.session_facts().flash.value == "on")
+  const auto all = [&](auto has) {
+    return std::ranges::all_of(engines, [&](const drive::EngineRecord* e) { return has(*e); });
+  };
+  if (all([](const drive::EngineRecord& e) { return Threads(e) >= 2; })) taken.insert(Path::kThreads);
+  if (all([](const drive::EngineRecord& e) { return e.session_facts().flash.value == "on"; }))
     taken.insert(Path::kFlash);
   return taken;
+}
+
+std::vector<Path> Without(const std::set<Path>& taken) {
+  std::vector<Path> left;
+  for (int i = 0; i < kPathCount; ++i)
+    if (!taken.contains(static_cast<Path>(i))) left.push_back(static_cast<Path>(i));
+  return left;
+}
+
+}  // namespace
+
+std::set<Path> PathsTaken(const Comparison& c) {
+  std::vector<const PromptRecord*> compared;
+  for (const PromptRecord& prompt : c.prompts)
+    if (std::ranges::any_of(
+            c.rows, [&](const compare::LogitsRow& row) { return &prompt - c.prompts.data() == row.prompt; }))
+      compared.push_back(&prompt);
+  return TakenBy({&c.candidate, &c.reference}, compared);
 }
 
 std::vector<Path> PathsNotTaken(const Comparison& comparison) {
   std::set<Path> taken = PathsTaken(comparison);
   taken.insert(comparison.paths_beside.begin(), comparison.paths_beside.end());
-  std::vector<Path> left;
-  for (int i = 0; i < kPathCount; ++i)
-    if (!taken.contains(static_cast<Path>(i))) left.push_back(static_cast<Path>(i));
-  return left;
+  return Without(taken);
+}
+
+std::vector<Path> PathsNotTakenAlone(const Comparison& comparison) {
+  std::vector<const PromptRecord*> all;
+  for (const PromptRecord& prompt : comparison.prompts) all.push_back(&prompt);
+  return Without(TakenBy({&comparison.candidate}, all));
 }
 
 }  // namespace pb::run

@@ -48,6 +48,8 @@ struct PathRun {
 std::set<Path> PathsTaken(const Comparison& comparison);
 // Those that neither it nor the runs beside it (Comparison::paths_beside) went through.
 std::vector<Path> PathsNotTaken(const Comparison& comparison);
+// Those that the candidate, judged alone, did not go through.
+std::vector<Path> PathsNotTakenAlone(const Comparison& comparison);
 
 // The paths of the tokenisers that a text goes through.
 std::set<Path> PathsOfText(std::string_view text);
