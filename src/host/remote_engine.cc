@@ -490,9 +490,9 @@ Status RemoteEngine::Await(bool writable) {
   if (silent > limits_.progress_seconds) {
     const double clock = Now() - last_progress_;
     const std::string busy =
-        silent < clock / 2 ? fmt::format(" of its own computing, {:.3g} s by the clock,", clock) : "";
+        silent < clock / 2 ? fmt::format(", of its own computing ({:.3g} s by the clock)", clock) : "";
     return Break(Code::kTimeout,
-                 fmt::format("no progress for {:.3g} s{} during {}{}", silent, busy, doing_, Where()), true);
+                 fmt::format("no progress for {:.3g} s during {}{}{}", silent, doing_, Where(), busy), true);
   }
   // In slices, because points that nobody asked for count as progress too and arrive without a
   // message.
