@@ -299,7 +299,7 @@ std::string RenderSelfCheckMarkdown(const SelfCheckReport& report, const Context
       "Written by `paritybit self-check --format markdown` (version {}): {}.\n\n{}.\n\n"
       "The mutant (`plugins/mutant`) is the native engine with one op computed wrongly. Each defect is "
       "committed in several layers "
-      "of three models,\nand each case is a whole comparison with its diagnosis. A defect counts where its "
+      "of six models,\nand each case is a whole comparison with its diagnosis. A defect counts where its "
       "local error is at least "
       "ten times its bound.\ndocs/numerics.md defines the columns.\n\n"
       "| kind | defects | detected | exact op | within one op | row or head | blamed right | named right | "
