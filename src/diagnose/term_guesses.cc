@@ -178,15 +178,14 @@ class TermSearch {
 
   // Values of the input in a region that are not zero, or stored sums.
   int64_t n_taken(const Region& region, bool of_sums) const {
+    const int64_t size = of_sums ? product_.group() : 1, n_all = of_sums ? product_.n_groups() : width();
     int64_t n = 0;
-    for (int64_t i : of_sums ? part_.rows : std::vector<int64_t>{})
-      for (int64_t g = 0; g < product_.n_groups(); g++)
-        n += Holds(region, g * product_.group(), product_.block()) &&
-             product_.StoredSums(i)[static_cast<size_t>(g)] != 0;
-    if (of_sums) return n;
     for (int64_t i : part_.rows)
-      for (int64_t k = 0; k < width(); k++)
-        n += Holds(region, k, product_.block()) && product_.Values(i)[static_cast<size_t>(k)] != 0;
+      for (int64_t k = 0; k < n_all; k++) {
+        const auto at = static_cast<size_t>(k);
+        const double value = of_sums ? product_.StoredSums(i)[at] : product_.Values(i)[at];
+        n += Holds(region, k * size, product_.block()) && value != 0;
+      }
     return n;
   }
   // Whether a column adds nothing in any row: taken otherwise it would look the same.
