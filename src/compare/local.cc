@@ -7,6 +7,7 @@
 #include <limits>
 #include <tuple>
 
+#include "base/cholesky.h"
 #include "compare/pair_sums.h"
 
 namespace pb::compare {
@@ -207,34 +208,6 @@ void Take(int steps, const std::vector<double>& effect, std::vector<double>* res
   for (size_t j = 0; steps != 0 && j < rest->size(); j++) (*rest)[j] -= steps * effect[j];
 }
 
-// Solves A x = b, A symmetric and positive definite, by Cholesky's factorisation in place. False: A
-// is singular to rounding.
-bool SolveInPlace(size_t n, std::vector<double>* a, std::vector<double>* b) {
-  auto at = [&](size_t i, size_t j) -> double& { return (*a)[i * n + j]; };
-  for (size_t i = 0; i < n; i++) {
-    const double diagonal = at(i, i);
-    for (size_t j = 0; j <= i; j++) {
-      double sum = at(i, j);
-      for (size_t k = 0; k < j; k++) sum -= at(i, k) * at(j, k);
-      if (i > j)
-        at(i, j) = sum / at(j, j);
-      else if (sum > 1e-10 * diagonal)
-        at(i, i) = std::sqrt(sum);
-      else
-        return false;
-    }
-  }
-  for (size_t i = 0; i < n; i++) {
-    for (size_t k = 0; k < i; k++) (*b)[i] -= at(i, k) * (*b)[k];
-    (*b)[i] /= at(i, i);
-  }
-  for (size_t i = n; i-- > 0;) {
-    for (size_t k = i + 1; k < n; k++) (*b)[i] -= at(k, i) * (*b)[k];
-    (*b)[i] /= at(i, i);
-  }
-  return true;
-}
-
 // The whole steps nearest to what least squares gives; all 0 where there are too many codes or
 // their effects are not independent. Where steps explain the difference at all this finds them,
 // however alike their effects are.
@@ -248,7 +221,8 @@ std::vector<int> NearestSteps(std::span<const double> difference, std::span<cons
     x[i] = Dot(difference, codes[i].effect);
     for (size_t j = 0; j <= i; j++) a[i * n + j] = Dot(codes[i].effect, codes[j].effect);
   }
-  if (!SolveInPlace(n, &a, &x)) return steps;
+  if (!Factorise(n, &a)) return steps;
+  x = Solve(a, std::move(x));
   for (size_t i = 0; i < n; i++) steps[i] = x[i] > 0.5 ? 1 : x[i] < -0.5 ? -1 : 0;
   return steps;
 }

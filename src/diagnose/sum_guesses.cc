@@ -5,6 +5,7 @@
 #include <cmath>
 #include <optional>
 
+#include "base/cholesky.h"
 #include "diagnose/product_terms.h"
 #include "diagnose/region.h"
 #include "diagnose/transformations.h"
@@ -15,41 +16,7 @@ namespace {
 
 constexpr int64_t kMostSums = 512;          // of a row
 constexpr int64_t kLeastPerSum = 2;         // outputs for each that it is fitted to
-constexpr double kIndependent = 1e-10;      // of a sum's own square, what no other sums explain
 constexpr double kWhole = 0.1, kOff = 0.5;  // of a code, from a whole number; from the right sum
-
-// Lower triangle of the factor of a symmetric matrix; false: its columns are not independent.
-bool Factorise(std::vector<double>* matrix, size_t n) {
-  std::vector<double>& a = *matrix;
-  for (size_t i = 0; i < n; i++) {
-    const double own = a[i * n + i];
-    for (size_t j = 0; j <= i; j++) {
-      double sum = a[i * n + j];
-      for (size_t k = 0; k < j; k++) sum -= a[i * n + k] * a[j * n + k];
-      if (i != j) {
-        a[i * n + j] = sum / a[j * n + j];
-      } else if (!(sum > kIndependent * own)) {
-        return false;
-      } else {
-        a[i * n + i] = std::sqrt(sum);
-      }
-    }
-  }
-  return true;
-}
-
-std::vector<double> Solve(const std::vector<double>& factor, std::vector<double> y) {
-  const size_t n = y.size();
-  for (size_t i = 0; i < n; i++) {
-    for (size_t k = 0; k < i; k++) y[i] -= factor[i * n + k] * y[k];
-    y[i] /= factor[i * n + i];
-  }
-  for (size_t i = n; i-- > 0;) {
-    for (size_t k = i + 1; k < n; k++) y[i] -= factor[k * n + i] * y[k];
-    y[i] /= factor[i * n + i];
-  }
-  return y;
-}
 
 class SumSearch {
  public:
@@ -128,7 +95,7 @@ class SumSearch {
       for (size_t a = 0; a < n; a++)
         for (size_t b = 0; b <= a; b++)
           gram[a * n + b] += Minimum(j, static_cast<int64_t>(a)) * Minimum(j, static_cast<int64_t>(b));
-    if (!Factorise(&gram, n)) return false;
+    if (!Factorise(n, &gram)) return false;
     off_.assign(static_cast<size_t>(product_.n_rows()) * n, 0), codes_off_ = off_;
     for (const int64_t i : part_.rows) {
       std::vector<double> y(n);
